@@ -1,0 +1,1 @@
+"""Settings of each loader. The class and field names are public API."""

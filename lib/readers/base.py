@@ -1,0 +1,87 @@
+"""What a reader is: bounded blocks of voxels, in the order in which the source stores them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lib.geometry import Box, ShapeZYX
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Some voxels and where they lie.
+
+    ``data`` has the shape of ``box`` (z, y, x) and the reader's dtype in native byte order. It may
+    be a view of a buffer that the reader uses again: it is valid until the next block is asked for.
+    """
+
+    box: Box
+    data: NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How the source stores its voxels; the planner fits the shard grid to it.
+
+    Attributes
+    ----------
+    chunk_zyx
+        The smallest piece that is read as a whole: a TIFF page or strip, a DM section, a Zarr
+        chunk, a DVID tile.
+    random_access
+        True where a box costs about its own voxels (a local file, chunks, tiles); False where a
+        box costs its whole planes (pages fetched from a remote file).
+    max_tile_zyx
+        The largest box that one request may ask for, where the archive sets one (DVID: 256^3).
+    """
+
+    chunk_zyx: ShapeZYX
+    random_access: bool = True
+    max_tile_zyx: ShapeZYX | None = None
+
+
+class VolumeReader(AbstractContextManager["VolumeReader"], Protocol):
+    """Reads one planned volume. Thread-safe: several boxes are read at once."""
+
+    shape_zyx: ShapeZYX
+    dtype: np.dtype[Any]
+    layout: Layout
+
+    def blocks(self, box: Box) -> Iterator[Block]:
+        """Yield blocks that tile `box` exactly: no gap, no overlap, nothing outside.
+
+        A reader checks everything it can while it reads (byte counts, page counts, entity tags)
+        and raises a named error rather than yield doubtful voxels.
+        """
+        ...
+
+    def missing_chunks(self) -> list[str]:
+        """Pieces that the archive does not hold, found so far; they were yielded as fill value."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkCodec:
+    """The compression of one stored chunk, as numcodecs names it: ``{"id": "zstd", "level": 1}``."""
+
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class ChunkReader(Protocol):
+    """Additionally offered by readers whose stored chunks may be passed through unchanged."""
+
+    chunk_zyx: ShapeZYX
+    codec: ChunkCodec
+    fill_value: int | float
+    pass_through: bool  # byte order, codec and order are valid as they are in a Zarr v3 shard
+
+    def encoded_chunk(self, index_zyx: ShapeZYX) -> bytes | None:
+        """The stored bytes of one chunk of the source's grid; None where the archive has none."""
+        ...

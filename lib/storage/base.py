@@ -1,0 +1,85 @@
+"""Where volumes, records, previews and reports live: a folder or a bucket, told apart by address."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+Buffer = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """One object of a listing. ``key`` is relative to the store, with ``/`` between its parts."""
+
+    key: str
+    size: int
+
+
+class Store(Protocol):
+    """A flat name space of immutable objects under one address.
+
+    Every ``put`` is atomic: an object is there whole, or not at all. Keys are relative, use ``/``
+    and never contain ``..``; anything else is refused.
+    """
+
+    uri: str  # "/data", "s3://bucket/prefix"; never with credentials
+
+    def put(self, key: str, data: Buffer | Sequence[Buffer], *, create: bool = False) -> None:
+        """Write one object, several buffers being joined.
+
+        With ``create`` an object that is there already raises `AlreadyExistsError`.
+
+        Raises
+        ------
+        DestinationFullError, DestinationError, AccessDeniedError
+        """
+        ...
+
+    def get(self, key: str) -> bytes:
+        """Raises `NotFoundError` where there is no such object."""
+        ...
+
+    def get_range(self, key: str, start: int, length: int) -> bytes: ...
+
+    def size(self, key: str) -> int | None:
+        """Bytes of an object, or None where there is none."""
+        ...
+
+    def list(self, prefix: str = "") -> Iterator[StoredObject]:
+        """All objects below a prefix (a folder, without a trailing slash), sorted by key."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Delete one object; absent is fine."""
+        ...
+
+    def delete_tree(self, prefix: str) -> None:
+        """Delete everything below a prefix; absent is fine."""
+        ...
+
+    def publish_tree(self, staging: str, final: str) -> None:
+        """Make a finished tree visible under its final name, in one step.
+
+        On a folder this is a rename. On an object store, which has none, trees are written under
+        their final name from the start (see `staging_key`) and their root document comes last.
+        """
+        ...
+
+    def staging_key(self, final: str) -> str:
+        """Where a tree that will be published as ``final`` is to be written."""
+        ...
+
+    def lock(self, key: str, holder: str) -> AbstractContextManager[None]:
+        """Hold a volume for this run. Raises `DestinationBusyError` that says who holds it."""
+        ...
+
+    def free_bytes(self) -> int | None:
+        """Free space, or None where the store does not say."""
+        ...
+
+    def local_path(self, key: str) -> str | None:
+        """The file behind a key, for readers that need one; None on an object store."""
+        ...
