@@ -1,0 +1,91 @@
+"""The names of objects: what is allowed, what is reserved, and where unfinished trees lie."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Sequence
+
+from lib.errors import DestinationError
+from lib.storage.base import Buffer
+
+LOCKS = ".locks"  # folder of lock files and leases, beside the volumes that they guard
+PARTIAL = ".partial"  # folder of trees that are not published yet, beside their final names
+
+_VOLUME_SUFFIXES = (".ome.zarr", ".zarr", ".npy")
+_TEMPORARY = re.compile(r"^\.(?P<name>.*)\.[0-9a-f]{12}\.(?P<kind>tmp|old|gone)$")
+_LONGEST_STEM = 120  # leaves room for the marks of a temporary name in a file system's 255 bytes
+
+
+def check_key(key: str) -> str:
+    """Return `key` if it may name an object, else raise `DestinationError`.
+
+    Refused are absolute keys, empty parts, ``.`` and ``..``, NUL and other control characters,
+    backslashes, and the names that stores keep for themselves (locks, temporary files).
+    """
+    parts = key.split("/")
+    if any(part in ("", ".", "..") for part in parts):
+        raise _refused(key, "is not a relative path of named parts")
+    if "\\" in key or any(ord(letter) < 32 or ord(letter) == 127 for letter in key):
+        raise _refused(key, "holds a backslash or a control character")
+    if any(0xD800 <= ord(letter) <= 0xDFFF for letter in key):
+        raise _refused(key, "is not valid Unicode")
+    if any(is_reserved(part) for part in parts):
+        raise _refused(key, "uses a name that the store keeps for itself")
+    return key
+
+
+def check_prefix(prefix: str) -> str:
+    """Return `prefix` if it may name a folder; ``""`` is the whole store."""
+    return check_key(prefix) if prefix else prefix
+
+
+def is_reserved(part: str) -> bool:
+    """Whether a part of a key is a lock folder or a temporary name; listings leave these out."""
+    return part == LOCKS or temporary_of(part) is not None
+
+
+def temporary_name(name: str, kind: str) -> str:
+    """Make a fresh temporary name: ``tmp`` being written, ``old`` moved aside, ``gone`` deleted."""
+    if kind != "old":  # only a tree moved aside is traced back to its name
+        name = name.encode()[:_LONGEST_STEM].decode(errors="ignore")
+    return f".{name}.{secrets.token_hex(6)}.{kind}"
+
+
+def temporary_of(part: str) -> tuple[str, str] | None:
+    """Split a temporary name into the (perhaps shortened) name and its kind, or return None."""
+    match = _TEMPORARY.match(part)
+    return (match["name"], match["kind"]) if match else None
+
+
+def partial_key(final: str) -> str:
+    """``data/ebi/x.ome.zarr`` -> ``data/ebi/.partial/x/x.ome.zarr``."""
+    folder, _, name = check_key(final).rpartition("/")
+    stem = next((name.removesuffix(s) for s in _VOLUME_SUFFIXES if name.endswith(s)), name) or name
+    return f"{folder}/{PARTIAL}/{stem}/{name}" if folder else f"{PARTIAL}/{stem}/{name}"
+
+
+def lock_key(key: str, suffix: str) -> str:
+    """``data/ebi/x`` -> ``data/ebi/.locks/x<suffix>``."""
+    folder, _, name = check_key(key).rpartition("/")
+    return f"{folder}/{LOCKS}/{name}{suffix}" if folder else f"{LOCKS}/{name}{suffix}"
+
+
+def byte_views(data: Buffer | Sequence[Buffer]) -> list[memoryview]:
+    """View one or several buffers as flat bytes, without copying; empty ones are left out.
+
+    Raises
+    ------
+    TypeError
+        A buffer is not C-contiguous.
+    """
+    buffers = [data] if isinstance(data, bytes | bytearray | memoryview) else data
+    views = (memoryview(buffer) for buffer in buffers)
+    return [view.cast("B") for view in views if view.nbytes]
+
+
+def _refused(key: str, why: str) -> DestinationError:
+    return DestinationError(
+        f"the name {key[:200]!r} {why} and is refused",
+        advice="Choose another name, or report the archive that gave it",
+    )

@@ -1,0 +1,318 @@
+"""A folder as a store: atomic files, published trees, locks that the kernel releases."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, suppress
+from typing import Literal
+
+from lib.errors import AlreadyExistsError, DestinationError
+from lib.storage.base import Buffer, StoredObject
+from lib.storage.keys import (
+    LOCKS,
+    PARTIAL,
+    byte_views,
+    check_key,
+    check_prefix,
+    is_reserved,
+    lock_key,
+    partial_key,
+    temporary_name,
+    temporary_of,
+)
+from lib.storage.local_lock import hold
+from lib.storage.os_errors import naming_os_errors
+
+Fsync = Literal["none", "records", "all"]
+
+_BUFFERS_PER_CALL = 512  # Linux takes at most 1024 (IOV_MAX)
+_RECORDS = ("metadata_", "validation_report_")
+
+
+class LocalStore:
+    """Objects as files below `root`.
+
+    A file is written under a temporary name in its own folder and then renamed, so that a process
+    killed at any moment leaves either no file or a whole one. Symbolic links that lead outside
+    `root` are refused, and links are left out of listings.
+
+    Parameters
+    ----------
+    root
+        The folder; made when first written to.
+    fsync
+        What is forced to the disk before a write returns. ``"records"`` (the default): records and
+        reports only. A killed process or container loses nothing either way; only a power cut can
+        lose data files that the kernel had not written yet, and `macroscope verify` finds those.
+        ``"all"`` adds every file, at the price of waiting for the disk; ``"none"`` waits for none.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], *, fsync: Fsync = "records") -> None:
+        self.root = os.path.realpath(os.fspath(root))
+        self.uri = self.root
+        self.fsync = fsync
+
+    def __repr__(self) -> str:
+        return f"LocalStore({self.root!r}, fsync={self.fsync!r})"
+
+    # --- objects ----------------------------------------------------------------------------
+
+    def put(self, key: str, data: Buffer | Sequence[Buffer], *, create: bool = False) -> None:
+        """Write one file atomically; see `lib.storage.base.Store.put`."""
+        path = self._path(check_key(key))
+        folder, name = os.path.split(path)
+        temporary = os.path.join(folder, temporary_name(name, "tmp"))
+        sync = self._syncs(name)
+        views = byte_views(data)
+        with naming_os_errors(path, "write"):
+            try:
+                _write(temporary, views, sync=sync)
+                if create:
+                    _link_new(temporary, path)
+                else:
+                    os.replace(temporary, path)
+                if sync:
+                    _sync_folder(folder)
+            finally:
+                with suppress(OSError):  # gone after a rename
+                    os.unlink(temporary)
+
+    def get(self, key: str) -> bytes:
+        """Return the bytes of a file; raises `NotFoundError` where there is none."""
+        path = self._path(check_key(key), follow=True)
+        with naming_os_errors(path, "read"), open(path, "rb") as file:
+            return file.read()
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        """Return exactly `length` bytes from `start`.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such file.
+        DestinationError
+            The file is shorter than that.
+        """
+        path = self._path(check_key(key), follow=True)
+        with naming_os_errors(path, "read"), open(path, "rb") as file:
+            file.seek(start)
+            data = file.read(length)
+        if len(data) != length:
+            raise DestinationError(
+                f"the file ends before byte {start + length}",
+                location=path,
+                advice="Run again to make it anew",
+            )
+        return data
+
+    def size(self, key: str) -> int | None:
+        """Return the bytes of a file, or None where there is none."""
+        path = self._path(check_key(key), follow=True)
+        with naming_os_errors(path, "look at"):
+            try:
+                state = os.stat(path)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+        return state.st_size if stat.S_ISREG(state.st_mode) else None
+
+    def list(self, prefix: str = "") -> Iterator[StoredObject]:
+        """All files below a folder, sorted by key; temporary files and locks are left out."""
+        folder = self._path(check_prefix(prefix))
+        with naming_os_errors(folder, "list"):
+            yield from _walk(folder, prefix)
+
+    def delete(self, key: str) -> None:
+        """Delete one file; absent is fine."""
+        path = self._path(check_key(key))
+        with naming_os_errors(path, "delete"), suppress(FileNotFoundError, NotADirectoryError):
+            if not os.path.isdir(path) or os.path.islink(path):
+                os.unlink(path)
+        self._prune(os.path.dirname(path))
+
+    # --- trees ------------------------------------------------------------------------------
+
+    def delete_tree(self, prefix: str) -> None:
+        """Delete a folder. It leaves its name in one step, so that no half tree is ever seen."""
+        path = self._path(check_key(prefix))
+        if not os.path.isdir(path):
+            return
+        folder, name = os.path.split(path)
+        aside = os.path.join(folder, temporary_name(name, "gone"))
+        with naming_os_errors(path, "delete"):
+            os.rename(path, aside)
+            shutil.rmtree(aside)
+        self._prune(folder)
+
+    def publish_tree(self, staging: str, final: str) -> None:
+        """Rename a finished tree (or file) to its final name, in place of what was there.
+
+        Killed at any moment, the store holds the old tree, the new one, or, for the moment between
+        two renames, the old one under a temporary name, which `sweep_temporaries` puts back.
+        """
+        source, target = self._path(check_key(staging)), self._path(check_key(final))
+        folder, name = os.path.split(target)
+        if not os.path.lexists(source):
+            raise DestinationError(
+                "there is no finished tree to publish",
+                location=source,
+                advice="Run again to make the volume anew",
+            )
+        with naming_os_errors(target, "publish"):
+            os.makedirs(folder, exist_ok=True)
+            aside = None
+            if os.path.isdir(target):
+                aside = os.path.join(folder, temporary_name(name, "old"))
+                os.rename(target, aside)
+            os.rename(source, target)
+            _sync_folder(folder)
+            if aside is not None:
+                gone = os.path.join(folder, temporary_name(name, "gone"))
+                os.rename(aside, gone)
+                shutil.rmtree(gone)
+        self._prune(os.path.dirname(source))
+
+    def staging_key(self, final: str) -> str:
+        """``data/ebi/x.ome.zarr`` -> ``data/ebi/.partial/x/x.ome.zarr``."""
+        return partial_key(final)
+
+    def sweep_temporaries(self, prefix: str = "") -> int:
+        """Remove what killed runs left below a folder and return how many things that were.
+
+        Call it while holding the lock of the volumes concerned: another run's temporary files
+        look the same. A tree that was moved aside and never replaced is put back.
+        """
+        folder = self._path(check_prefix(prefix))
+        swept = 0
+        with naming_os_errors(folder, "clear up"):
+            for where, folders, files in os.walk(folder):
+                for name in (*folders, *files):
+                    found = temporary_of(name)
+                    if found is None:
+                        continue
+                    path, final = os.path.join(where, name), os.path.join(where, found[0])
+                    if found[1] == "old" and not os.path.lexists(final):
+                        os.rename(path, final)
+                    elif name in folders:
+                        shutil.rmtree(path)
+                    else:
+                        os.unlink(path)
+                    swept += 1
+                folders[:] = [name for name in folders if not is_reserved(name)]
+        return swept
+
+    # --- the rest ---------------------------------------------------------------------------
+
+    def lock(self, key: str, holder: str) -> AbstractContextManager[None]:
+        """Hold a volume until the block or the process ends, however it ends."""
+        return hold(
+            self._path(lock_key(key, ".lock")), self._path(lock_key(key, ".json")), key, holder
+        )
+
+    def free_bytes(self) -> int | None:
+        """Bytes that this process may still write here."""
+        path = self.root
+        while not os.path.isdir(path):
+            path = os.path.dirname(path)
+        with naming_os_errors(path, "look at"):
+            state = os.statvfs(path)
+        return state.f_bavail * state.f_frsize
+
+    def local_path(self, key: str) -> str | None:
+        """The absolute path of a key, whether or not something is there."""
+        return self._path(check_key(key))
+
+    def _path(self, key: str, *, follow: bool = False) -> str:
+        """The path of a checked key, after making sure that no symbolic link leads outside."""
+        path = os.path.join(self.root, key) if key else self.root
+        real = os.path.realpath(path if follow else os.path.dirname(path)) if key else path
+        if real != self.root and not real.startswith(self.root.rstrip("/") + "/"):
+            raise DestinationError(
+                f"a symbolic link leads outside the store {self.root}",
+                location=path,
+                advice="Give the store its real address, or mount the other folder inside it",
+            )
+        return path
+
+    def _syncs(self, name: str) -> bool:
+        return self.fsync == "all" or (self.fsync == "records" and name.startswith(_RECORDS))
+
+    def _prune(self, folder: str) -> None:
+        """Remove folders of unfinished work or locks that have become empty."""
+        while {PARTIAL, LOCKS} & set(os.path.relpath(folder, self.root).split("/")):
+            try:
+                os.rmdir(folder)
+            except OSError:
+                return
+            folder = os.path.dirname(folder)
+
+
+def _write(path: str, views: list[memoryview], *, sync: bool) -> None:
+    handle = _open_new(path)
+    try:
+        while views:
+            written = os.writev(handle, views[:_BUFFERS_PER_CALL])
+            while views and written >= views[0].nbytes:
+                written -= views.pop(0).nbytes
+            if written:
+                views[0] = views[0][written:]
+        if sync:
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _open_new(path: str) -> int:
+    """Make a file, and its folder, which another run may remove (being empty) in between."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    for _ in range(100):
+        with suppress(FileNotFoundError):
+            return os.open(path, flags, 0o666)
+        with suppress(FileNotFoundError):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+    return os.open(path, flags, 0o666)
+
+
+def _link_new(temporary: str, path: str) -> None:
+    try:
+        os.link(temporary, path)
+    except FileExistsError as error:
+        raise AlreadyExistsError("something is there already", location=path) from error
+    except OSError as error:
+        if error.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise DestinationError(
+                "the file system has no hard links, so nothing can be created exclusively",
+                location=path,
+                advice="Choose a file system with hard links (ext4, xfs, NFS, CephFS)",
+            ) from error
+        raise
+
+
+def _sync_folder(folder: str) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _walk(folder: str, prefix: str) -> Iterator[StoredObject]:
+    try:
+        with os.scandir(folder) as found:
+            entries = [
+                (entry.name + "/" * entry.is_dir(follow_symlinks=False), entry)
+                for entry in found
+                if not is_reserved(entry.name)
+            ]
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for name, entry in sorted(entries, key=lambda pair: pair[0]):
+        key = f"{prefix}/{entry.name}" if prefix else entry.name
+        if name.endswith("/"):
+            yield from _walk(entry.path, key)
+        elif entry.is_file(follow_symlinks=False):
+            with suppress(FileNotFoundError):  # deleted while we looked
+                yield StoredObject(key, entry.stat(follow_symlinks=False).st_size)
