@@ -1,1 +1,374 @@
-"""Settings of each loader. The class and field names are public API."""
+"""Settings of each loader. The class and field names are public API.
+
+Every model is frozen and refuses unknown keys. Addresses take ``host:port`` as well as URLs, so
+that any server that speaks the protocol can stand in for an archive. Constructing a model raises
+pydantic's `ValidationError`; `lib.config_errors.build` raises `ConfigError` in its place.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
+
+from lib.config_types import (
+    AccessionNumber,
+    Count,
+    CountsXYZ,
+    CountsZYX,
+    Fraction,
+    FtpEndpoint,
+    HttpEndpoint,
+    InnerPaths,
+    Name,
+    NanometresZYX,
+    PointXYZ,
+    Positive,
+    S3Location,
+    ScaleLevels,
+    StoreLocation,
+    TreePaths,
+    Whole,
+    http_endpoint,
+    inner_path,
+    split_list,
+)
+from lib.errors import ConfigError, OutOfBoundsError
+from lib.geometry import parse_box
+
+OutputFormat = Literal["zarr", "npy"]
+TransferProtocol = Literal["auto", "ftp", "https"]
+
+
+class LoaderConfig(BaseModel):
+    """What all loaders have in common."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True
+    )
+
+    output_dir: StoreLocation | None = Field(
+        None, description="Folder or s3://bucket/prefix of the volumes; empty means EM_DATA_DIR."
+    )
+    output_format: OutputFormat = Field(
+        "zarr", description="zarr: sharded OME-Zarr 0.5 with a pyramid; npy: one .npy file."
+    )
+    max_workers: Count = Field(
+        2, description="Shards made at once; memory grows with it, shard by shard."
+    )
+    timeout_seconds: Positive = Field(
+        60.0, description="Seconds without a byte after which a read is given up and tried again."
+    )
+    verbose: bool = Field(False, description="Log each unit of work, not only each volume.")
+    debug_mode: bool = Field(False, description="Log at level DEBUG, requests included.")
+    dry_run: bool = Field(
+        False, description="Plan only: ask for metadata, show costs, fetch and write no voxels."
+    )
+    enable_downloads: bool = Field(
+        True, description="false: work from raw files kept by an earlier run, fetch no voxels."
+    )
+    keep_raw: bool = Field(
+        True, description="Keep the archive's files under downloads/ beside the volumes."
+    )
+    box: str | None = Field(
+        None,
+        description="Part of the volume, in voxels or nanometres: z=0:64,y=100:300,x=800:2400nm. "
+        "An axis left out is taken whole.",
+    )
+    allow_empty: bool = Field(
+        False, description="Accept a volume of nothing but background instead of failing it."
+    )
+    max_missing_fraction: Fraction = Field(
+        0.0, description="Share (0 to 1) of chunks that the archive itself may lack."
+    )
+    large_array_mode: Literal["stream", "downsample", "skip"] = Field(
+        "stream", description="What becomes of arrays above max_array_size_mb."
+    )
+    downsample_factor: Count = Field(
+        2, description="With downsample: how much coarser the finest level is; a power of two."
+    )
+    max_array_size_mb: Positive = Field(
+        1024.0, description="Raw size (MB of 10^6 bytes) above which downsample and skip act."
+    )
+    chunk_zyx: CountsZYX | None = Field(
+        None, description="Inner chunk in voxels, z,y,x; empty: the source's own, or 64,64,64."
+    )
+    shard_mb: Positive | None = Field(
+        None, description="Raw size of a shard (MB of 10^6 bytes); empty: fitted to the volume."
+    )
+    codec: Literal["auto", "zstd", "blosc", "none"] = Field(
+        "auto", description="auto: zstd level 1 for 8-bit, blosc (zstd 1, shuffle) for wider types."
+    )
+    max_connections: Count | None = Field(
+        None, description="Connections to the archive at once; empty: what suits the archive."
+    )
+    requests_per_second: Positive | None = Field(
+        None, description="Requests to the archive per second; empty: what suits the archive."
+    )
+
+    @field_validator("box")
+    @classmethod
+    def _box_can_be_read(cls, text: str | None) -> str | None:
+        if not text or not text.strip():
+            return None
+        try:
+            parse_box(text, (1 << 48,) * 3, (1.0, 1.0, 1.0))
+        except OutOfBoundsError:
+            raise ValueError("each axis must start before it stops") from None
+        except ConfigError as error:
+            raise ValueError(error.message.removeprefix("box: ")) from None
+        return text
+
+    @field_validator("downsample_factor")
+    @classmethod
+    def _power_of_two(cls, factor: int) -> int:
+        if factor < 2 or factor & (factor - 1):
+            raise ValueError("must be a power of two, 2 or more")
+        return factor
+
+
+class EBIConfig(LoaderConfig):
+    """EMPIAR entries at EMBL-EBI: DM3, DM4 and MRC files over FTP or its HTTPS mirror."""
+
+    entry_id: AccessionNumber = Field(
+        "11759", description="Accession, with or without EMPIAR- before it."
+    )
+    ftp_server: FtpEndpoint = Field("ftp.ebi.ac.uk", description="FTP server: host or host:port.")
+    https_base_url: HttpEndpoint = Field(
+        "https://ftp.ebi.ac.uk", description="HTTPS mirror of the same tree."
+    )
+    api_base_url: HttpEndpoint = Field(
+        "https://www.ebi.ac.uk/empiar/api", description="Entry API, without entry/{id}/."
+    )
+    assemble: Literal["auto", "stack", "files"] = Field(
+        "auto",
+        description="auto: numbered sections of one shape and dtype become one volume; stack: they "
+        "must; files: one volume a file.",
+    )
+    protocol: TransferProtocol = Field("auto", description="auto: FTP, then HTTPS where FTP fails.")
+
+    @property
+    def accession(self) -> str:
+        """The accession as the archive writes it: ``EMPIAR-11759``."""
+        return f"EMPIAR-{self.entry_id}"
+
+
+EPFL_FILE_PATH = "/groups/c/cv/cvlab-unit/www/data/%20ElectronMicroscopy_Hippocampus/volumedata.tif"
+
+
+def _file_url(text: str) -> str:
+    url = http_endpoint(text)
+    return url if url.count("/") > 2 else url + EPFL_FILE_PATH
+
+
+class EPFLConfig(LoaderConfig):
+    """EPFL CVLab's hippocampus: one multi-page TIFF over HTTPS."""
+
+    download_url: Annotated[str, AfterValidator(_file_url)] = Field(
+        "https://documents.epfl.ch" + EPFL_FILE_PATH,
+        description="The file. %20 belongs to its folder's name; a server alone (host:port) means "
+        "the same path there.",
+    )
+    source_id: Name = Field("EPFL-CA1-HIPPOCAMPUS", description="Accession used in records.")
+    description: str = Field(
+        "Section of the CA1 hippocampus region of a rodent brain, FIB-SEM",
+        description="Text for the record: the file carries none.",
+    )
+    voxel_size_nm: NanometresZYX = Field(
+        (5.0, 5.0, 5.0),
+        description="Voxel size in nm, z,y,x (or x, y and z by name); the file has none, the "
+        "archive's page says about 5.",
+    )
+    chunk_size_mb: Positive = Field(
+        8.0, description="Bytes asked for in one range request (MB of 10^6 bytes)."
+    )
+
+
+class FlyEMConfig(LoaderConfig):
+    """FlyEM hemibrain: crops of grayscale from a DVID server."""
+
+    dvid_server: HttpEndpoint = Field(
+        "https://hemibrain-dvid.janelia.org", description="DVID server."
+    )
+    uuid: Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{3,}(:[A-Za-z0-9._-]+)?$")] = Field(
+        "a89eb3af216a46cdba81204d8f954786",
+        description="Version: hexadecimal, or an unambiguous beginning of it.",
+    )
+    instance: Name = Field("grayscale", description="Data instance of type uint8blk.")
+    crop_size: CountsXYZ = Field(
+        (1000, 1000, 1000), description="Voxels of the crop in the server's order x,y,z."
+    )
+    crop_origin: PointXYZ | None = Field(
+        None,
+        description="First voxel of the crop, x,y,z; empty: drawn from random_seed inside the "
+        "extents.",
+    )
+    random_seed: Annotated[Whole, Field(ge=0)] = Field(
+        0, description="Seed of the drawn origin: the same seed gives the same crop."
+    )
+    timeout_seconds: Positive = Field(
+        120.0, description="Seconds without a byte after which a read is given up and tried again."
+    )
+
+
+class IDRConfig(LoaderConfig):
+    """Image Data Resource: files named by OMERO's JSON API, over FTP or its HTTPS mirror."""
+
+    image_ids: Annotated[list[Count], BeforeValidator(split_list)] = Field(
+        [9846137], description="Image ids."
+    )
+    dataset_id: Count | None = Field(
+        None, description="All images of this dataset, beside those of image_ids where given."
+    )
+    ftp_host: FtpEndpoint = Field("ftp.ebi.ac.uk", description="FTP server: host or host:port.")
+    ftp_root_path: str = Field(
+        "/pub/databases/IDR", description="Root of IDR's files, on FTP and on the HTTPS mirror."
+    )
+    https_base_url: HttpEndpoint = Field(
+        "https://ftp.ebi.ac.uk", description="HTTPS mirror of the same tree."
+    )
+    api_base_url: HttpEndpoint = Field(
+        "https://idr.openmicroscopy.org", description="OMERO.web's root, without /api/v0/m/."
+    )
+    path_mappings: TreePaths = Field(
+        {"/uod/idr/filesets": ""},
+        description="Folder on the OMERO server -> folder below ftp_root_path.",
+    )
+    protocol: TransferProtocol = Field("auto", description="auto: FTP, then HTTPS where FTP fails.")
+
+    @field_validator("ftp_root_path")
+    @classmethod
+    def _absolute(cls, path: str) -> str:
+        return f"/{inner_path(path)}"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _dataset_alone(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("dataset_id") and "image_ids" not in data:
+            return {**data, "image_ids": []}
+        return data
+
+    @model_validator(mode="after")
+    def _something_to_fetch(self) -> IDRConfig:
+        if not self.image_ids and self.dataset_id is None:
+            raise ValueError("image_ids: empty; name at least one image, or set dataset_id")
+        if len(set(self.image_ids)) < len(self.image_ids):
+            raise ValueError(f"image_ids: {self.image_ids} names an image twice")
+        return self
+
+
+#: Where the EM lies in the datasets whose id alone is enough. recon-1 and recon-2 are different
+#: alignments of one sample, each with its own frame; they are never mixed.
+OPENORGANELLE_EM_PATHS = {
+    "jrc_mus-nacc-2": "recon-2/em",
+    "jrc_hela-2": "recon-1/em",
+    "jrc_macrophage-2": "recon-1/em",
+    "jrc_jurkat-1": "recon-1/em",
+    "jrc_cos7-1": "recon-1/em",
+}
+
+
+class OpenOrganelleConfig(LoaderConfig):
+    """OpenOrganelle: multiscale Zarr v2 in an S3 bucket."""
+
+    s3_uri: S3Location = Field(
+        "s3://janelia-cosem-datasets",
+        description="Bucket (and prefix) that holds {dataset_id}/{dataset_id}.zarr, or the whole "
+        "address of a .zarr.",
+    )
+    s3_endpoint_url: HttpEndpoint | None = Field(
+        None, description="S3 server; empty: AWS. A server of one's own is asked in path style."
+    )
+    s3_region: Name = Field("us-east-1", description="Region of the bucket.")
+    s3_anonymous: bool = Field(
+        True, description="Ask without a signature; false: the key below, or AWS's usual chain."
+    )
+    s3_key: SecretStr | None = Field(
+        None, exclude=True, repr=False, description="Access key of the source bucket."
+    )
+    s3_secret: SecretStr | None = Field(
+        None, exclude=True, repr=False, description="Secret key of the source bucket."
+    )
+    dataset_id: Name = Field("jrc_mus-nacc-2", description="Dataset, as the archive names it.")
+    zarr_path: InnerPaths | None = Field(
+        None,
+        description="Group, multiscale or array inside the .zarr, or several; empty: the EM of the "
+        f"datasets {', '.join(OPENORGANELLE_EM_PATHS)}.",
+    )
+    scale_level: ScaleLevels = Field(
+        "s1", description="Scale level (s0 is the finest), a list of levels, or all."
+    )
+    voxel_size: NanometresZYX | None = Field(
+        None,
+        description="Voxel size of s0 in nm, z,y,x (or x, y and z by name), in place of the "
+        "archive's own.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, data: Any) -> Any:
+        """The address of a .zarr names its dataset; a key means signed requests."""
+        if not isinstance(data, dict):
+            return data
+        data = dict(data)
+        uri = str(data.get("s3_uri", "")).strip().rstrip("/")
+        if uri.endswith(".zarr"):
+            data.setdefault("dataset_id", uri.rsplit("/", 1)[1].removesuffix(".zarr"))
+        if data.get("s3_key") and data.get("s3_secret"):
+            data.setdefault("s3_anonymous", False)
+        return data
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> OpenOrganelleConfig:
+        if ".zarr/" in self.s3_uri:
+            raise ValueError("s3_uri: must end with .zarr; what follows belongs in zarr_path")
+        if (self.s3_key is None) != (self.s3_secret is None):
+            raise ValueError("s3_key and s3_secret: one without the other is of no use")
+        if self.s3_key is not None and self.s3_anonymous:
+            raise ValueError("s3_anonymous: true contradicts s3_key; set one of them")
+        if self.zarr_path is None and self.dataset_id not in OPENORGANELLE_EM_PATHS:
+            raise ValueError(
+                f"zarr_path: needed for dataset {self.dataset_id}, for example recon-1/em; known "
+                f"without it are {', '.join(OPENORGANELLE_EM_PATHS)}"
+            )
+        return self
+
+    @property
+    def container_uri(self) -> str:
+        """The whole address of the .zarr: ``s3://bucket/.../name.zarr``."""
+        if self.s3_uri.endswith(".zarr"):
+            return self.s3_uri
+        return f"{self.s3_uri}/{self.dataset_id}/{self.dataset_id}.zarr"
+
+    @property
+    def zarr_paths(self) -> tuple[str, ...]:
+        """The paths to read, the dataset's own EM where none is given."""
+        paths = self.zarr_path or OPENORGANELLE_EM_PATHS[self.dataset_id]
+        return (paths,) if isinstance(paths, str) else tuple(paths)
+
+    @property
+    def scale_levels(self) -> tuple[str, ...] | None:
+        """The levels asked for; None for all."""
+        if self.scale_level == "all":
+            return None
+        levels = self.scale_level
+        return (levels,) if isinstance(levels, str) else tuple(levels)
+
+
+#: Registry name -> settings. A further archive adds its line here and in `lib.archives.registry`.
+LOADER_CONFIGS: dict[str, type[LoaderConfig]] = {
+    "ebi": EBIConfig,
+    "epfl": EPFLConfig,
+    "flyem": FlyEMConfig,
+    "idr": IDRConfig,
+    "openorganelle": OpenOrganelleConfig,
+}

@@ -1,0 +1,96 @@
+"""How a refused setting is told: one sentence with its key, its value and what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, SecretStr, ValidationError
+
+from lib.errors import ConfigError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+_USER_INFO = re.compile(r"[^/\s'\"]*@")
+_QUERY = re.compile(r"\?[^\s'\"]*")
+
+
+def is_secret(model: type[BaseModel], key: str) -> bool:
+    """Whether a field's value may never be shown."""
+    field = model.model_fields.get(key)
+    if field is None:
+        return False
+    return SecretStr in (field.annotation, *get_args(field.annotation))
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """``did you mean 'x'?`` where a known name is near, else the list of the known names."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}"
+
+
+def _shown(model: type[BaseModel], key: str, value: Any) -> str:
+    if is_secret(model, key):
+        return "***"
+    text = _QUERY.sub("?***", _USER_INFO.sub("***@", repr(value)))
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _sentence(model: type[BaseModel], key: str, full_key: str, detail: Mapping[str, Any]) -> str:
+    reason = str(detail["msg"]).removeprefix("Value error, ")
+    reason = reason.replace("Input should be", "must be")
+    if not key:  # rules between several keys name them themselves
+        return full_key + reason
+    if detail["type"] == "extra_forbidden":
+        return f"{full_key}: there is no such setting; {suggestion(key, model.model_fields)}"
+    return f"{full_key}: {_shown(model, key, detail['input'])} is refused: {reason}"
+
+
+def config_error(
+    error: ValidationError,
+    model: type[BaseModel],
+    *,
+    archive: str | None = None,
+    prefix: str = "",
+    origins: Mapping[str, str] | None = None,
+) -> ConfigError:
+    """Turn pydantic's refusal into one sentence a key: its name, its value and what is allowed.
+
+    Parameters
+    ----------
+    prefix
+        What stands before the key in the user's file, for example ``sources.ebi.``.
+    origins
+        Where each full key's value came from, added to its sentence.
+    """
+    said: dict[str, str] = {}
+    for detail in error.errors(include_url=False):
+        key = str(detail["loc"][0]) if detail["loc"] else ""
+        origin = (origins or {}).get(prefix + key)
+        sentence = _sentence(model, key, prefix + key, detail)
+        said.setdefault(key, f"{sentence} (from {origin})" if origin else sentence)
+    first = next(iter(said)) or _named_first(model, said[""])
+    location = prefix + first if first else None
+    return ConfigError("; ".join(said.values()), archive=archive, location=location)
+
+
+def _named_first(model: type[BaseModel], sentence: str) -> str:
+    key = sentence.partition(":")[0]
+    return key if key in model.model_fields else ""
+
+
+def build(model: type[Model], values: Mapping[str, Any], *, archive: str | None = None) -> Model:
+    """Make a settings model from plain values.
+
+    Raises
+    ------
+    ConfigError
+        A key is unknown, or a value is of the wrong type or impossible.
+    """
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        raise config_error(error, model, archive=archive) from None

@@ -1,0 +1,196 @@
+"""The kinds of value that settings are made of.
+
+Values come from people: typed, pasted, set in an environment or a YAML file. Each kind says in one
+place which spellings it takes; everything else is refused with a `ValueError` that says what is
+allowed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+_UNSAFE = re.compile(r"[\x00-\x20\x7f\\]")
+_HOST = re.compile(r"^(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$|^[0-9A-Fa-f:.]+$")
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("a number is needed, not true or false")
+    return value
+
+
+def split_list(value: Any) -> Any:
+    """Read ``"1,2,3"`` or ``"[1, 2, 3]"``, as an environment variable holds them, as a list."""
+    if not isinstance(value, str):
+        return [value] if isinstance(value, int) and not isinstance(value, bool) else value
+    text = value.strip()
+    if text.startswith(("[", "{")):
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"not valid JSON ({error.msg})") from None
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _lengths_zyx(value: Any) -> Any:
+    value = split_list(value)
+    if isinstance(value, Mapping):
+        if set(value) != set("xyz"):
+            raise ValueError("a voxel size by axis needs exactly the keys x, y and z")
+        return [value["z"], value["y"], value["x"]]
+    return value
+
+
+def _split_address(text: str, default_scheme: str) -> SplitResult:
+    if _UNSAFE.search(text):
+        raise ValueError("an address has no blanks, control characters or backslashes (write %20)")
+    try:
+        parts = urlsplit(text if "://" in text else f"{default_scheme}://{text}")
+        _ = parts.port
+    except ValueError as error:
+        raise ValueError(f"not an address ({error})") from None
+    if "@" in parts.netloc:
+        raise ValueError("credentials do not belong in an address")
+    if not _HOST.match(parts.hostname or ""):
+        raise ValueError("not an address: host, host:port or a URL is needed")
+    if parts.query or parts.fragment or "?" in text or "#" in text:
+        raise ValueError("an address has no query and no fragment")
+    return parts
+
+
+def http_endpoint(text: str) -> str:
+    """Normalise ``host``, ``host:port`` or an http(s) URL to a URL without a trailing slash.
+
+    A bare host means https; a bare ``host:port`` means http, as local servers speak it, except for
+    port 443. The path is left as it is, percent signs included.
+
+    Raises
+    ------
+    ValueError
+        The text is no such address, or holds credentials, a query or a fragment.
+    """
+    text = text.strip()
+    parts = _split_address(text, "https")
+    if parts.scheme not in ("http", "https"):
+        raise ValueError(f"the scheme must be http or https, not {parts.scheme}")
+    bare = "://" not in text and parts.port not in (None, 443)
+    scheme = "http" if bare else parts.scheme
+    return f"{scheme}://{parts.netloc}{parts.path}".rstrip("/")
+
+
+def ftp_endpoint(text: str) -> str:
+    """Normalise ``host``, ``host:port`` or ``ftp://host[:port]`` to ``host`` or ``host:port``.
+
+    Raises
+    ------
+    ValueError
+        The text is no such address; a path does not belong in it.
+    """
+    parts = _split_address(text.strip(), "ftp")
+    if parts.scheme != "ftp":
+        raise ValueError(f"the scheme must be ftp, not {parts.scheme}")
+    if parts.path.strip("/"):
+        raise ValueError("an FTP server is host or host:port, without a path")
+    return parts.netloc
+
+
+def s3_location(text: str) -> str:
+    """Normalise ``s3://bucket[/prefix]``; no trailing slash.
+
+    Raises
+    ------
+    ValueError
+        The text is no such address.
+    """
+    text = text.strip()
+    if not text.startswith("s3://"):
+        raise ValueError("of the form s3://bucket or s3://bucket/prefix")
+    parts = _split_address(text, "s3")
+    if parts.port is not None:
+        raise ValueError("a bucket has no port: the server's address is another setting")
+    prefix = inner_path(parts.path) if parts.path.strip("/") else ""
+    return f"s3://{parts.netloc}/{prefix}".rstrip("/")
+
+
+def store_location(value: Any) -> Any:
+    """Normalise a destination: a folder, or ``s3://bucket[/prefix]``."""
+    text = str(value).strip() if not isinstance(value, str) else value.strip()
+    if not text or "\x00" in text:
+        raise ValueError("a folder or s3://bucket/prefix is needed")
+    if "://" in text:
+        return s3_location(text)
+    return text
+
+
+def inner_path(text: str) -> str:
+    """Normalise a path inside a container: relative, ``/`` between its parts, no ``..``."""
+    path = text.strip().strip("/")
+    if not path or "\x00" in path or "\\" in path or {".", "..", ""} & set(path.split("/")):
+        raise ValueError("a relative path such as recon-1/em is needed, without '.' or '..'")
+    return path
+
+
+def empiar_number(value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*(?:EMPIAR-)?(\d{1,9})\s*", value, re.IGNORECASE)
+        if match is None:
+            raise ValueError("must be an EMPIAR accession such as 11759 or EMPIAR-11759")
+        return match[1]
+    return value
+
+
+def _tree_paths(mappings: dict[str, str]) -> dict[str, str]:
+    tree = {}
+    for server_path, tree_path in mappings.items():
+        inside = inner_path(tree_path) if tree_path.strip("/ ") else ""
+        tree[f"/{inner_path(server_path)}"] = inside
+    return tree
+
+
+def _level(text: str) -> str:
+    if not re.fullmatch(r"s\d{1,2}", text):
+        raise ValueError("must be a level such as s1, a list of levels, or all")
+    return text
+
+
+def _levels(value: str | list[str]) -> str | list[str]:
+    if isinstance(value, str) and value.strip() == "all":
+        return "all"
+    levels = [_level(part) for part in split_list(value)]
+    if not levels or len(set(levels)) < len(levels):
+        raise ValueError("must name each level once, and at least one")
+    return levels if isinstance(value, list) or len(levels) > 1 else levels[0]
+
+
+def _inner_paths(value: str | list[str]) -> str | list[str]:
+    paths = [inner_path(part) for part in split_list(value)]
+    if not paths or len(set(paths)) < len(paths):
+        raise ValueError("must name each path once, and at least one")
+    return paths if isinstance(value, list) or len(paths) > 1 else paths[0]
+
+
+Whole = Annotated[int, BeforeValidator(_no_bool)]
+Count = Annotated[Whole, Field(gt=0)]
+Positive = Annotated[float, BeforeValidator(_no_bool), Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, le=1, allow_inf_nan=False)]
+CountsXYZ = Annotated[tuple[Count, Count, Count], BeforeValidator(split_list)]
+CountsZYX = Annotated[tuple[Count, Count, Count], BeforeValidator(split_list)]
+PointXYZ = Annotated[tuple[Whole, Whole, Whole], BeforeValidator(split_list)]
+NanometresZYX = Annotated[tuple[Positive, Positive, Positive], BeforeValidator(_lengths_zyx)]
+HttpEndpoint = Annotated[str, AfterValidator(http_endpoint)]
+FtpEndpoint = Annotated[str, AfterValidator(ftp_endpoint)]
+S3Location = Annotated[str, AfterValidator(s3_location)]
+StoreLocation = Annotated[str, BeforeValidator(store_location)]
+AccessionNumber = Annotated[str, BeforeValidator(empiar_number)]
+TreePaths = Annotated[dict[str, str], AfterValidator(_tree_paths)]
+ScaleLevels = Annotated[str | list[str], AfterValidator(_levels)]
+InnerPaths = Annotated[str | list[str], AfterValidator(_inner_paths)]
+Name = Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
