@@ -3,3 +3,166 @@
 Archives and readers get every connection from a session, so politeness (connections in flight,
 requests a second) holds wherever they run, and every request is counted.
 """
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from lib.transport.counters import Counters
+from lib.transport.ftp import FtpClient
+from lib.transport.http import HttpClient
+from lib.transport.limits import Limiter, Limits, limits_for, shared_limiter
+from lib.transport.objects import ObjectReader
+from lib.transport.ordered import run_ordered
+
+T = TypeVar("T")
+
+
+class Session:
+    """The connections of one archive in one process. Thread-safe.
+
+    Parameters
+    ----------
+    archive
+        Registry name, put into every error.
+    limits
+        Overrides of `lib.transport.limits.DEFAULT_LIMITS`, by service.
+    allowed_hosts
+        Hosts to which a redirect may lead, besides the host that was asked.
+    timeout_seconds
+        Overrides every service's read time-out.
+    scratch_dir
+        Where readers may put temporary files; None where the session has no disk.
+    """
+
+    def __init__(
+        self,
+        archive: str,
+        *,
+        limits: Mapping[str, Limits] | None = None,
+        allowed_hosts: Collection[str] = (),
+        timeout_seconds: float | None = None,
+        scratch_dir: Path | None = None,
+    ) -> None:
+        self.archive = archive
+        self.counters = Counters()
+        self.scratch_dir = scratch_dir
+        self.allowed_hosts = frozenset(host.lower() for host in allowed_hosts)
+        self._overrides = dict(limits or {})
+        self._timeout_seconds = timeout_seconds
+        self._lock = threading.Lock()
+        self._limiters: dict[str, Limiter] = {}
+        self._http: dict[str, HttpClient] = {}
+        self._ftp: dict[tuple[str, str], FtpClient] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def limits(self, service: str) -> Limits:
+        """The limits in force for a service."""
+        return limits_for(service, self._overrides, self._timeout_seconds)
+
+    def limiter(self, service: str) -> Limiter:
+        """The limiter of a service, which every session of this process shares."""
+        with self._lock:
+            if service not in self._limiters:
+                self._limiters[service] = shared_limiter(service, self.limits(service))
+            return self._limiters[service]
+
+    def http(self, service: str) -> HttpClient:
+        """The HTTP client of a service; always the same one."""
+        limiter = self.limiter(service)
+        with self._lock:
+            if service not in self._http:
+                self._http[service] = HttpClient(
+                    self.archive,
+                    self.limits(service),
+                    limiter,
+                    self.counters.service(service),
+                    allowed_hosts=self.allowed_hosts,
+                )
+            return self._http[service]
+
+    def ftp(self, service: str, address: str) -> FtpClient:
+        """The FTP client of a server (``host`` or ``host:port``); always the same one.
+
+        It keeps one connection, so calls from several threads take turns.
+        """
+        limiter = self.limiter(service)
+        with self._lock:
+            if (service, address) not in self._ftp:
+                self._ftp[(service, address)] = FtpClient(
+                    self.archive,
+                    address,
+                    self.limits(service),
+                    limiter,
+                    self.counters.service(service),
+                )
+            return self._ftp[(service, address)]
+
+    def objects(
+        self,
+        service: str,
+        uri: str,
+        *,
+        endpoint_url: str | None = None,
+        anonymous: bool = True,
+        key: str | None = None,
+        secret: str | None = None,
+        region: str | None = None,
+    ) -> ObjectReader:
+        """A reader of the objects below ``s3://bucket/prefix``; keys are relative to it."""
+        return ObjectReader(
+            self.archive,
+            uri,
+            self.limits(service),
+            self.limiter(service),
+            self.counters.service(service),
+            endpoint_url=endpoint_url,
+            anonymous=anonymous,
+            key=key,
+            secret=secret,
+            region=region,
+        )
+
+    def ordered(
+        self, service: str, jobs: Iterable[Callable[[], T]], ahead: int | None = None
+    ) -> Iterator[T]:
+        """Run jobs in threads, as many as the service allows, and yield results in job order.
+
+        Parameters
+        ----------
+        service
+            Whose connections the jobs use.
+        jobs
+            Taken from lazily, in this thread.
+        ahead
+            Jobs started before the oldest result is taken, itself included (default: twice the
+            connections): the bound on memory.
+
+        Raises
+        ------
+        StoppedError
+            Within a second of a stop. Jobs that have not begun are dropped, here as on any error
+            and when the iterator is closed.
+        """
+        return run_ordered(jobs, self.limiter(service).allowed, ahead)
+
+    def close(self) -> None:
+        """Close every connection. The session can still be used; clients connect again."""
+        with self._lock:
+            clients: list[HttpClient | FtpClient] = [*self._http.values(), *self._ftp.values()]
+        for client in clients:
+            client.close()

@@ -1,0 +1,68 @@
+"""What a session asked of each service; tests of politeness and the run's report read it."""
+
+from __future__ import annotations
+
+import threading
+
+
+class ServiceCounters:
+    """Counts of one service. Thread-safe."""
+
+    __slots__ = ("_lock", "bytes_received", "in_flight", "peak_in_flight", "requests", "retries")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.requests = 0
+        self.bytes_received = 0
+        self.retries = 0
+        self.in_flight = 0
+        self.peak_in_flight = 0
+
+    def begin(self) -> None:
+        """One request (or FTP command) goes out."""
+        with self._lock:
+            self.requests += 1
+            self.in_flight += 1
+            if self.in_flight > self.peak_in_flight:
+                self.peak_in_flight = self.in_flight
+
+    def end(self, received: int = 0) -> None:
+        """Its answer is done with; `received` body bytes came in."""
+        with self._lock:
+            self.in_flight -= 1
+            self.bytes_received += received
+
+    def retried(self) -> None:
+        """A request is about to be tried again."""
+        with self._lock:
+            self.retries += 1
+
+    def snapshot(self) -> dict[str, int]:
+        """All counts at one moment."""
+        with self._lock:
+            return {
+                "requests": self.requests,
+                "bytes_received": self.bytes_received,
+                "retries": self.retries,
+                "in_flight": self.in_flight,
+                "peak_in_flight": self.peak_in_flight,
+            }
+
+
+class Counters:
+    """The counts of every service that a session used."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._services: dict[str, ServiceCounters] = {}
+
+    def service(self, name: str) -> ServiceCounters:
+        """The counters of one service, made on first use."""
+        with self._lock:
+            return self._services.setdefault(name, ServiceCounters())
+
+    def snapshot(self) -> dict[str, dict[str, int]]:
+        """Service name to ``requests, bytes_received, retries, in_flight, peak_in_flight``."""
+        with self._lock:
+            services = dict(self._services)
+        return {name: counters.snapshot() for name, counters in services.items()}

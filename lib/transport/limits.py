@@ -1,0 +1,222 @@
+"""How hard each archive service may be used: connections in flight, requests a second, patience.
+
+One service (``ebi-ftp``, ``s3``, ...) has one `Limiter` in a process, whichever archive asks. With
+``EM_LIMITS_DIR`` set, all processes that see that folder share the same slots and the same rate.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from weakref import WeakValueDictionary
+
+from lib import stopping
+from lib.transport.shared_slots import SharedRate, SharedSlots
+
+MIB = 1024 * 1024
+_POLL_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one service is asked to bear.
+
+    Attributes
+    ----------
+    connections
+        Connections (FTP) or requests (HTTP, S3) in flight, over everything that shares a limiter.
+    requests_per_second
+        Mean request rate, or None where the number of connections is limit enough.
+    connect_timeout_s, read_timeout_s
+        Seconds to wait for a connection, and for the next byte of an answer.
+    tries
+        Tries of one request, the first included.
+    first_backoff_s
+        Pause before the second try; it doubles from try to try, with jitter.
+    range_bytes
+        Size of one byte range, or of one block of an FTP transfer's caller.
+    """
+
+    connections: int
+    requests_per_second: float | None = None
+    connect_timeout_s: float = 10.0
+    read_timeout_s: float = 60.0
+    tries: int = 5
+    first_backoff_s: float = 1.0
+    range_bytes: int = 8 * MIB
+
+
+# EBI asks for fair use and publishes no numbers: two FTP connections in all, one a job; users
+# measured about four HTTPS requests a second as accepted. DVID runs one throttled operation at a
+# time. S3 documents 5,500 GETs a second per prefix, so its limit is ours to choose.
+DEFAULT_LIMITS: dict[str, Limits] = {
+    "ebi-ftp": Limits(2, None, 15.0, 60.0, 5, 2.0, 8 * MIB),
+    "ebi-https": Limits(4, 4.0, 15.0, 60.0, 5, 1.0, 16 * MIB),
+    "empiar-api": Limits(1, None, 10.0, 30.0, 4, 1.0),
+    "epfl": Limits(4, None, 15.0, 60.0, 5, 1.0, 8 * MIB),
+    "dvid": Limits(2, None, 3.0, 120.0, 5, 1.0),
+    "idr-api": Limits(1, 2.0, 10.0, 30.0, 4, 1.0),
+    "s3": Limits(16, None, 10.0, 60.0, 6, 0.2),
+}
+MAX_S3_CONNECTIONS = 128
+
+
+def limits_for(service: str, overrides: dict[str, Limits], timeout_seconds: float | None) -> Limits:
+    """The limits of a service: the override, else the default, else a careful guess."""
+    limits = overrides.get(service) or DEFAULT_LIMITS.get(service) or Limits(2, 4.0)
+    if timeout_seconds is None:
+        return limits
+    return replace(limits, read_timeout_s=float(timeout_seconds))
+
+
+class Limiter:
+    """Slots and pace of one service, shared by all threads of this process.
+
+    ``slot()`` is held while a request or connection is in flight, ``pace()`` waits for the next
+    turn of the request rate. Both give up with `StoppedError` within a second of a stop.
+    """
+
+    def __init__(self, service: str, limits: Limits, directory: Path | None = None) -> None:
+        self.service = service
+        self.connections = max(1, limits.connections)
+        self.requests_per_second = limits.requests_per_second
+        self._share: int | float | None = None
+        self._in_use = 0
+        self._freed = threading.Condition()
+        self._next_turn = 0.0
+        self._slots = SharedSlots(directory, service) if directory else None
+        self._rate = SharedRate(directory, service) if directory else None
+
+    @property
+    def allowed(self) -> int:
+        """Slots that this process may use now: its share, never more than the service bears."""
+        share = self._share
+        if share is None:
+            return self.connections
+        wanted = int(self.connections * share) if isinstance(share, float) else share
+        return max(1, min(self.connections, wanted))
+
+    def set_share(self, share: int | float | None) -> None:
+        """Take part of the service's slots: a count (int), a fraction (float), or all (None).
+
+        A scheduler that grants slots to several hosts calls this with what it granted; the
+        request rate shrinks in the same proportion.
+        """
+        with self._freed:
+            self._share = share
+            self._freed.notify_all()
+
+    def tighten(self, limits: Limits) -> None:
+        """Adopt the stricter of the limits in force and `limits`."""
+        with self._freed:
+            self.connections = max(1, min(self.connections, limits.connections))
+            rates = [r for r in (self.requests_per_second, limits.requests_per_second) if r]
+            self.requests_per_second = min(rates, default=None)
+
+    def slot(self) -> AbstractContextManager[None]:
+        """Hold one slot for the length of a ``with`` block."""
+        return _Slot(self)
+
+    def acquire(self) -> None:
+        """Take a slot, waiting for one if need be. Raises `StoppedError`."""
+        with self._freed:
+            while self._in_use >= self.allowed:
+                self._freed.wait(_POLL_S)
+                stopping.check()
+            self._in_use += 1
+        if self._slots is not None:
+            try:
+                self._slots.acquire(self.connections)
+            except BaseException:
+                self._free()
+                raise
+
+    def release(self) -> None:
+        """Give a slot back."""
+        if self._slots is not None:
+            self._slots.release()
+        self._free()
+
+    def pace(self) -> None:
+        """Wait for this request's turn. Raises `StoppedError`."""
+        rate = self.requests_per_second
+        if rate is None:
+            return
+        gap_s = self.connections / (rate * self.allowed)
+        if self._rate is not None:
+            wait_s = self._rate.reserve(gap_s)
+        else:
+            with self._freed:
+                now = time.monotonic()
+                turn = max(now, self._next_turn)
+                self._next_turn = turn + gap_s
+            wait_s = turn - now
+        if wait_s > 0:
+            stopping.sleep(wait_s)
+
+    def _free(self) -> None:
+        with self._freed:
+            self._in_use -= 1
+            self._freed.notify()
+
+
+class _Slot:
+    """`Limiter.slot`; a class, because a generator costs more than the slot itself."""
+
+    __slots__ = ("_limiter",)
+
+    def __init__(self, limiter: Limiter) -> None:
+        self._limiter = limiter
+
+    def __enter__(self) -> None:
+        self._limiter.acquire()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._limiter.release()
+
+
+_limiters: WeakValueDictionary[tuple[str, str], Limiter] = WeakValueDictionary()
+_shares: dict[str, int | float] = {}
+_registry = threading.Lock()
+
+
+def shared_limiter(service: str, limits: Limits) -> Limiter:
+    """The limiter of a service in this process.
+
+    While one is in use by several sessions, the strictest of their limits holds for all.
+    """
+    folder = os.environ.get("EM_LIMITS_DIR", "")
+    with _registry:
+        limiter = _limiters.get((service, folder))
+        if limiter is None:
+            limiter = Limiter(service, limits, Path(folder) if folder else None)
+            limiter.set_share(_shares.get(service))
+            _limiters[(service, folder)] = limiter
+        else:
+            limiter.tighten(limits)
+        return limiter
+
+
+def set_share(service: str, slots: int | float | None) -> None:
+    """Limit this process to `slots` of a service (int), or a fraction of them (float).
+
+    The hook for a scheduler with limits of its own, for instance global concurrency limits.
+    """
+    with _registry:
+        if slots is None:
+            _shares.pop(service, None)
+        else:
+            _shares[service] = slots
+        for (name, _), limiter in _limiters.items():
+            if name == service:
+                limiter.set_share(slots)

@@ -1,0 +1,169 @@
+"""A file that arrives in pieces: ``<name>.partial`` beside a note of what it is a part of.
+
+The part survives a killed run. It is continued only if the source still has the identity (size,
+entity tag, modification time) under which it was begun, and it is hashed again before it is, so
+the digest of a finished file always covers the bytes on the disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from lib import stopping
+from lib.errors import DestinationError, DestinationFullError, IncompleteTransferError
+
+_BLOCK = 1024 * 1024
+_FULL = {28, 122, 27}  # ENOSPC, EDQUOT, EFBIG
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A file that arrived whole.
+
+    Attributes
+    ----------
+    path, size, sha256
+        Where it is, its bytes, and the hexadecimal digest of what is on the disk.
+    etag, last_modified
+        As the server gave them (FTP: MDTM as ISO 8601), or None.
+    publisher_checksum
+        ``md5:...`` where the server published one that was checked, else None.
+    """
+
+    path: Path
+    size: int
+    sha256: str
+    etag: str | None = None
+    last_modified: str | None = None
+    publisher_checksum: str | None = None
+
+
+class PartialFile:
+    """Writes ``path.partial`` and renames it to ``path`` when it is whole."""
+
+    def __init__(self, path: Path, identity: dict[str, str | int | None]) -> None:
+        self.path = path
+        self.identity = identity
+        self.offset = 0
+        self.sha256 = hashlib.sha256()
+        self.md5 = hashlib.md5(usedforsecurity=False)
+        self._part = path.with_name(path.name + ".partial")
+        self._note = path.with_name(path.name + ".partial.json")
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self._continues():
+                self._file = self._part.open("r+b")
+                self._hash_again()
+            else:
+                self._begin()
+        except OSError as error:
+            raise destination_error(error, self._part) from error
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def write(self, data: memoryview | bytes) -> None:
+        """Append bytes and hash them."""
+        assert self._file is not None
+        try:
+            self._file.write(data)
+        except OSError as error:
+            raise destination_error(error, self._part) from error
+        self.sha256.update(data)
+        self.md5.update(data)
+        self.offset += len(data)
+
+    def restart(self) -> None:
+        """Throw the part away and begin at byte 0."""
+        if self._file is not None:
+            self._file.close()
+        try:
+            self._begin()
+        except OSError as error:
+            raise destination_error(error, self._part) from error
+
+    def discard(self) -> None:
+        """Delete the part and its note."""
+        self.__exit__(None, None, None)
+        self._part.unlink(missing_ok=True)
+        self._note.unlink(missing_ok=True)
+
+    def finish(self, size: int | None) -> int:
+        """Compare the byte count, make the file durable, give it its final name.
+
+        Raises
+        ------
+        IncompleteTransferError
+            If fewer or more bytes arrived than announced; a longer part is thrown away.
+        """
+        assert self._file is not None
+        if size is not None and self.offset != size:
+            if self.offset > size:
+                self.discard()
+            raise IncompleteTransferError(
+                f"{self.offset} bytes arrived where {size} were announced", location=self.path.name
+            )
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self.__exit__(None, None, None)
+            os.replace(self._part, self.path)
+            self._note.unlink(missing_ok=True)
+        except OSError as error:
+            raise destination_error(error, self.path) from error
+        return self.offset
+
+    def _continues(self) -> bool:
+        if not self._part.is_file() or self._part.is_symlink():
+            return False
+        try:
+            noted = json.loads(self._note.read_text())
+        except (OSError, ValueError):
+            return False
+        # Without a size or a tag nothing proves that the part belongs to what is there now.
+        known = any(self.identity.get(key) is not None for key in ("etag", "last_modified"))
+        size = self.identity.get("size")
+        fits = not isinstance(size, int) or self._part.stat().st_size <= size
+        return bool(known and fits and noted == self.identity)
+
+    def _begin(self) -> None:
+        self._part.unlink(missing_ok=True)
+        self._note.write_text(json.dumps(self.identity))
+        self._file = self._part.open("xb")
+        self.offset = 0
+        self.sha256 = hashlib.sha256()
+        self.md5 = hashlib.md5(usedforsecurity=False)
+
+    def _hash_again(self) -> None:
+        assert self._file is not None
+        buffer = memoryview(bytearray(_BLOCK))
+        while count := self._file.readinto(buffer):  # type: ignore[attr-defined]
+            stopping.check()
+            self.sha256.update(buffer[:count])
+            self.md5.update(buffer[:count])
+            self.offset += count
+
+
+def destination_error(error: OSError, path: Path) -> DestinationError:
+    """Name what a local file system refused."""
+    reason = error.strerror or type(error).__name__
+    kind = DestinationFullError if error.errno in _FULL else DestinationError
+    advice = None if kind is DestinationFullError else "Check the folder and its permissions"
+    return kind(f"cannot write the file: {reason}", location=str(path), advice=advice)

@@ -1,0 +1,151 @@
+"""When to try again: one policy for every protocol."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from email.utils import parsedate_to_datetime
+from typing import TypeVar
+
+import tenacity
+
+from lib import stopping
+from lib.errors import MacroscopeError, SourceChangedError
+from lib.transport.counters import ServiceCounters
+from lib.transport.limits import Limits
+
+T = TypeVar("T")
+
+LONGEST_WAIT_S = 300.0
+_LONGEST_BACKOFF_S = 60.0
+_log = logging.getLogger(__name__)
+
+
+def parse_retry_after(value: str | None, now: float | None = None) -> float | None:
+    """Seconds that a ``Retry-After`` header asks for: a number, or an HTTP date (RFC 9110)."""
+    if value is None:
+        return None
+    text = value.strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        moment = parsedate_to_datetime(text)
+        return max(0.0, moment.timestamp() - (time.time() if now is None else now))
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return None
+
+
+def ask_to_wait(error: MacroscopeError, seconds: float | None) -> MacroscopeError:
+    """Note on an error how long the server asked us to wait."""
+    if seconds is not None:
+        error.__dict__["retry_after_s"] = seconds
+    return error
+
+
+def retry_after_s(error: BaseException | None) -> float | None:
+    """How long the server that gave this error asked us to wait, if it did."""
+    value = getattr(error, "retry_after_s", None)
+    return float(value) if value is not None else None
+
+
+def can_try_again(error: BaseException) -> bool:
+    """Whether the same request may succeed if sent again now.
+
+    A changed source may be met by a whole new run, never by the same request; and a server that
+    asks for more patience than `LONGEST_WAIT_S` is left alone.
+    """
+    if not isinstance(error, MacroscopeError) or isinstance(error, SourceChangedError):
+        return False
+    return error.retryable and (retry_after_s(error) or 0.0) <= LONGEST_WAIT_S
+
+
+def call_with_retry(
+    limits: Limits,
+    function: Callable[[], T],
+    *,
+    what: str,
+    counters: ServiceCounters | None = None,
+) -> T:
+    """Call `function`, again where that can help, and return its result.
+
+    Parameters
+    ----------
+    limits
+        Gives the number of tries and the first pause.
+    function
+        One try. It raises the errors of `lib.errors`.
+    what
+        Named in the log: ``GET https://...``.
+
+    Raises
+    ------
+    MacroscopeError
+        The last try's error, which says how many tries were made.
+    StoppedError
+        If a stop is requested, also while waiting.
+    """
+    try:
+        return function()
+    except MacroscopeError as error:
+        if not can_try_again(error):
+            raise
+        first: list[MacroscopeError] = [error]
+
+    def attempt() -> T:
+        if first:
+            raise first.pop()
+        stopping.check()
+        return function()
+
+    try:
+        return _policy(limits, what, counters)(attempt)
+    except MacroscopeError as error:
+        _say_tries(error)
+        raise
+
+
+def _policy(limits: Limits, what: str, counters: ServiceCounters | None) -> tenacity.Retrying:
+    backoff = tenacity.wait_exponential_jitter(
+        initial=limits.first_backoff_s, max=_LONGEST_BACKOFF_S, jitter=limits.first_backoff_s
+    )
+
+    def wait(state: tenacity.RetryCallState) -> float:
+        asked = retry_after_s(state.outcome.exception() if state.outcome else None)
+        return max(backoff(state), asked or 0.0)
+
+    def note(state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        if counters is not None:
+            counters.retried()
+        if isinstance(error, MacroscopeError):
+            error.__dict__["tries"] = state.attempt_number
+        _log.info(
+            "try %d of %s failed, next in %.1f s: %s",
+            state.attempt_number,
+            what,
+            state.upcoming_sleep,
+            error,
+        )
+
+    def tried(state: tenacity.RetryCallState) -> bool:
+        error = state.outcome.exception() if state.outcome else None
+        if isinstance(error, MacroscopeError):
+            error.__dict__["tries"] = state.attempt_number
+        return state.attempt_number >= limits.tries
+
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception(can_try_again),
+        wait=wait,
+        stop=tried,
+        sleep=stopping.sleep,
+        before_sleep=note,
+        reraise=True,
+    )
+
+
+def _say_tries(error: MacroscopeError) -> None:
+    tries = error.__dict__.get("tries", 1)
+    if tries > 1:
+        error.message = f"{error.message} ({tries} tries)"
+        error.args = (error.message,)
