@@ -19,10 +19,12 @@ class Block:
 
     ``data`` has the shape of ``box`` (z, y, x) and the reader's dtype in native byte order. It may
     be a view of a buffer that the reader uses again: it is valid until the next block is asked for.
+    ``missing`` names a piece that the archive does not hold; its voxels are then the fill value.
     """
 
     box: Box
     data: NDArray[Any]
+    missing: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +61,6 @@ class VolumeReader(AbstractContextManager["VolumeReader"], Protocol):
         A reader checks everything it can while it reads (byte counts, page counts, entity tags)
         and raises a named error rather than yield doubtful voxels.
         """
-        ...
-
-    def missing_chunks(self) -> list[str]:
-        """Pieces that the archive does not hold, found so far; they were yielded as fill value."""
         ...
 
 

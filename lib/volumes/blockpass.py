@@ -1,0 +1,153 @@
+"""The block pass: voxels from any reader are gathered into shards, counted, and encoded."""
+
+from __future__ import annotations
+
+import contextvars
+import queue
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lib import stopping
+from lib.errors import FormatError
+from lib.geometry import Box, ShapeZYX
+from lib.readers.base import VolumeReader
+from lib.storage.base import Store
+from lib.volumes.codecs import encode_chunk, open_codec
+from lib.volumes.effort import Effort
+from lib.volumes.job import VolumeJob
+from lib.volumes.ledger import Entry
+from lib.volumes.shardwriter import ShardWriter, padded_chunk
+
+
+def convert_blocks(
+    job: VolumeJob,
+    reader: VolumeReader,
+    store: Store,
+    units: Iterable[ShapeZYX],
+    *,
+    effort: Effort,
+    done: Callable[[Entry], None],
+) -> None:
+    """Gather, encode and write shards, several at once; see `lib.volumes.engine.convert`."""
+    buffers = Buffers(job.grid.shard_zyx, job.dtype)
+
+    with ThreadPoolExecutor(effort.workers, thread_name_prefix="encode") as encoders:
+
+        def make(unit: ShapeZYX) -> None:
+            with buffers.lend(job.box_of(unit).shape_zyx) as voxels:
+                missing = gather(reader, job.box_of(unit), voxels)
+                done(_encode(job, store, unit, voxels, missing, encoders))
+
+        run_all(units, make, at_once=effort.shards)
+
+
+def _encode(
+    job: VolumeJob,
+    store: Store,
+    unit: ShapeZYX,
+    voxels: NDArray[Any],
+    missing: list[str],
+    encoders: ThreadPoolExecutor,
+) -> Entry:
+    """Compress one gathered shard with all encoders, then write it."""
+    writer = ShardWriter(job, store, unit)
+    for name in missing:
+        writer.add_missing(name)
+    codec, origin, grid = open_codec(job.codec), writer.box.start_zyx, job.grid
+
+    def one(slot: int, index: ShapeZYX) -> None:
+        stopping.check()
+        box = grid.chunk_box(index)
+        chunk = padded_chunk(voxels, origin, box, grid.chunk_zyx, job.fill_value)
+        valid = chunk[tuple(slice(0, n) for n in box.shape_zyx)]
+        writer.add(slot, box, valid, encode_chunk(codec, chunk))
+
+    futures = [encoders.submit(one, slot, index) for slot, index in grid.chunks_of(unit)]
+    try:
+        for future in futures:
+            future.result()
+    finally:
+        for future in futures:
+            future.cancel()
+        wait(futures)  # nobody may still read the buffer when it is lent again
+    return writer.finish()
+
+
+def gather(reader: VolumeReader, box: Box, voxels: NDArray[Any]) -> list[str]:
+    """Copy a reader's blocks into `voxels` (shape of `box`), accounting for every voxel.
+
+    Returns
+    -------
+    list of str
+        Pieces inside `box` that the archive does not hold.
+
+    Raises
+    ------
+    FormatError
+        The blocks do not tile the box: the reader lost or repeated something.
+    """
+    missing: list[str] = []
+    arrived = 0
+    for block in reader.blocks(box):
+        stopping.check()
+        if not box.contains(block.box) or block.data.shape != block.box.shape_zyx:
+            raise FormatError(f"the reader gave {block.box} when asked for {box}")
+        voxels[block.box.slices(box.start_zyx)] = block.data
+        arrived += block.box.voxels
+        if block.missing is not None:
+            missing.append(block.missing)
+    if arrived != box.voxels:
+        raise FormatError(f"{arrived} of {box.voxels} voxels of {box} arrived")
+    return missing
+
+
+class Buffers:
+    """Shard-sized arrays that are lent and used again: fresh pages cost as much as the copy."""
+
+    def __init__(self, shape_zyx: ShapeZYX, dtype: np.dtype[Any]) -> None:
+        self._voxels = int(np.prod(shape_zyx))
+        self._dtype = dtype
+        self._idle: queue.SimpleQueue[NDArray[Any]] = queue.SimpleQueue()
+
+    @contextmanager
+    def lend(self, shape_zyx: ShapeZYX) -> Iterator[NDArray[Any]]:
+        """An array of `shape_zyx` with undefined content."""
+        try:
+            flat = self._idle.get_nowait()
+        except queue.Empty:
+            flat = np.empty(self._voxels, self._dtype)
+        try:
+            yield flat[: int(np.prod(shape_zyx))].reshape(shape_zyx)
+        finally:
+            self._idle.put(flat)
+
+
+def run_all(
+    units: Iterable[ShapeZYX], make: Callable[[ShapeZYX], None], *, at_once: int
+) -> None:
+    """Call `make` for each unit, `at_once` at a time and in order; the first error ends it all."""
+    pool = ThreadPoolExecutor(at_once, thread_name_prefix="shards")
+    running: set[Future[None]] = set()
+    try:
+        for unit in units:
+            while len(running) >= at_once:
+                running = _settle(running)
+            stopping.check()
+            running.add(pool.submit(contextvars.copy_context().run, make, unit))
+        while running:
+            running = _settle(running)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _settle(running: set[Future[None]]) -> set[Future[None]]:
+    finished, left = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
+    stopping.check()
+    for future in finished:
+        future.result()
+    return left

@@ -1,0 +1,81 @@
+"""The coarse levels that no single shard can make: each from the finer level beside it.
+
+They begin where the levels made inside the shards end, so they read a small fraction of the
+volume, box by box, and never more than one shard's worth at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from lib.geometry import Box, ShapeZYX
+from lib.storage.base import Store
+from lib.volumes import kernels
+from lib.volumes.blockpass import gather, run_all
+from lib.volumes.codecs import open_codec
+from lib.volumes.effort import Effort
+from lib.volumes.grid import shard_key
+from lib.volumes.job import VolumeJob
+from lib.volumes.ledger import Entry, Ledger, StoredFile
+from lib.volumes.levels import Level
+from lib.volumes.shardwriter import encode_shard
+from lib.volumes.stored import StoredLevel
+
+
+def finer_box(level: Level, finer: Level, box: Box) -> Box:
+    """The voxels of the finer level that a box of this level is made from."""
+    start = tuple(a * f for a, f in zip(box.start_zyx, level.factor_zyx, strict=True))
+    stop = tuple(
+        min(b * f, n)
+        for b, f, n in zip(box.stop_zyx, level.factor_zyx, finer.grid.shape_zyx, strict=True)
+    )
+    return Box(start, stop)  # type: ignore[arg-type]
+
+
+def make_coarse_levels(
+    job: VolumeJob,
+    store: Store,
+    *,
+    effort: Effort,
+    on_shard: Callable[[Entry], None] = lambda entry: None,
+) -> None:
+    """Make every level that is not made in the pass over level 0, finest first.
+
+    Level 0 must be complete. Finished shards are recognised from the ledger.
+    """
+    ledger = Ledger(store, job)
+    for finer, level in zip(job.levels, job.levels[1:], strict=False):
+        if level.in_pass:
+            continue
+
+        def make(index: ShapeZYX, level: Level = level, finer: Level = finer) -> None:
+            entry = _make_shard(job, store, level, finer, index)
+            ledger.add(entry)
+            on_shard(entry)
+
+        pending = ledger.pending(level.index, level.grid.shards())
+        run_all(pending, make, at_once=min(effort.workers, effort.shards))
+
+
+def _make_shard(job: VolumeJob, store: Store, level: Level, finer: Level, index: ShapeZYX) -> Entry:
+    staging = store.staging_key(job.final_key)
+    box = level.grid.shard_box(index)
+    reader = StoredLevel(
+        store, staging, finer.index, finer.grid, job.dtype, job.codec, job.fill_value
+    )
+    source_box = finer_box(level, finer, box)
+    source = np.empty(source_box.shape_zyx, job.dtype)
+    gather(reader, source_box, source)
+    pooled = np.empty(box.shape_zyx, job.dtype)
+    kernels.pool(source, level.factor_zyx, pooled, labels=job.plan.kind == "labels")
+    sealed = encode_shard(pooled, level.grid, index, open_codec(job.codec), job.fill_value)
+    key = shard_key(level.index, index)
+    store.put(f"{staging}/{key}", sealed.buffers)
+    return Entry(
+        fingerprint=job.fingerprint,
+        level=level.index,
+        index_zyx=index,
+        files=(StoredFile(key=key, size=sealed.size, sha256=sealed.sha256),),
+    )

@@ -1,0 +1,66 @@
+"""Blocks in, shards out: converting a batch of shards with everything overlapped.
+
+Two passes lead from a source to shards. The chunk pass copies compressed chunks unchanged and
+decodes them once for statistics and pyramid. The block pass gathers voxels from any reader and
+encodes them. Both hold only the shards in flight, both run alike in a thread, in a process and on
+another host, because they share nothing but the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from lib.geometry import ShapeZYX
+from lib.readers.base import ChunkReader, VolumeReader
+from lib.storage.base import Store
+from lib.volumes.blockpass import convert_blocks
+from lib.volumes.chunkpass import convert_chunks
+from lib.volumes.effort import Effort
+from lib.volumes.job import VolumeJob
+from lib.volumes.ledger import Entry, Ledger
+from lib.volumes.npyfile import convert_npy
+
+
+def convert(
+    job: VolumeJob,
+    reader: VolumeReader,
+    store: Store,
+    units: Iterable[ShapeZYX],
+    *,
+    effort: Effort | None = None,
+    on_shard: Callable[[Entry], None] = lambda entry: None,
+) -> list[Entry]:
+    """Make the given shards of level 0, and the levels that are made with them.
+
+    Each shard's ledger entry is written as soon as its files are in the store.
+
+    Parameters
+    ----------
+    units
+        Shard indices (z, y, x) in the order in which to make them.
+    on_shard
+        Called after each finished shard, from a worker thread.
+
+    Raises
+    ------
+    MacroscopeError
+        Whatever the reader or the store raises; finished shards stay in the ledger.
+    StoppedError
+        A stop was requested; checked between chunks.
+    """
+    effort = effort or Effort()
+    ledger = Ledger(store, job)
+    entries: list[Entry] = []
+
+    def done(entry: Entry) -> None:
+        ledger.add(entry)
+        entries.append(entry)
+        on_shard(entry)
+
+    if job.output_format == "npy":
+        convert_npy(job, reader, store, units, effort=effort, done=done)
+    elif job.pass_through and isinstance(reader, ChunkReader):
+        convert_chunks(job, reader, store, units, effort=effort, done=done)
+    else:
+        convert_blocks(job, reader, store, units, effort=effort, done=done)
+    return entries

@@ -1,0 +1,151 @@
+"""From finished shards to a published volume: prove the grid, write the documents, list digests.
+
+Nothing is published unless every shard of every level is in the store with the size that the
+ledger recorded, and nothing else is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from lib.errors import IntegrityError, MissingChunksError
+from lib.storage.base import Store
+from lib.volumes import ome
+from lib.volumes.grid import shard_key
+from lib.volumes.job import VolumeJob
+from lib.volumes.ledger import Ledger, StoredFile
+from lib.volumes.npyfile import digest_file, staged_path
+from lib.volumes.statistics import Statistics
+
+SUMS_SUFFIX = ".SHA256SUMS"
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What the record says of a published volume.
+
+    ``sha256`` is that of the npy file, or of the ``SHA256SUMS`` list beside an OME-Zarr.
+    """
+
+    volume_key: str
+    sums_key: str
+    sha256: str
+    stored_bytes: int
+    files: int
+    statistics: Statistics
+    missing_chunks: tuple[str, ...]
+    expected_chunks: int
+
+    @property
+    def completeness(self) -> float:
+        return 1.0 - len(self.missing_chunks) / max(1, self.expected_chunks)
+
+
+def finish(job: VolumeJob, store: Store, *, max_missing_fraction: float) -> Finished:
+    """Prove, document and publish. Safe to repeat after a kill at any point.
+
+    Raises
+    ------
+    IntegrityError
+        A shard is missing from the store or from the ledger, or a foreign file lies in between.
+    MissingChunksError
+        The archive lacks more of its chunks than allowed.
+    """
+    ledger = Ledger(store, job)
+    entries = ledger.entries()
+    statistics, missing, files = Statistics(), [], []
+    for level in job.levels:
+        if level.in_pass and level.index > 0:
+            continue  # listed by the shards of level 0 that they were made with
+        for index in level.grid.shards():
+            entry = entries.get((level.index, index))
+            if entry is None:
+                raise IntegrityError(
+                    "a shard was not made", location=job.final_key, unit=shard_key(level.index, index)
+                )
+            files.extend(entry.files)
+            if level.index == 0:
+                statistics = statistics.merged(entry.stats())
+                missing.extend(entry.missing_chunks)
+    expected = sum(1 for shard in job.grid.shards() for _ in job.grid.chunks_of(shard))
+    _allow(job, missing, expected, max_missing_fraction)
+    if job.output_format == "npy":
+        sums, stored = _finish_npy(job, store)
+    else:
+        sums, stored = _finish_zarr(job, store, files, statistics)
+    sums_key = job.final_key + SUMS_SUFFIX
+    store.put(sums_key, sums)
+    store.publish_tree(store.staging_key(job.final_key), job.final_key)
+    return Finished(
+        volume_key=job.final_key,
+        sums_key=sums_key,
+        sha256=(
+            sums.split()[0].decode() if job.output_format == "npy" else hashlib.sha256(sums).hexdigest()
+        ),
+        stored_bytes=stored,
+        files=sums.count(b"\n"),
+        statistics=statistics,
+        missing_chunks=tuple(sorted(set(missing))),
+        expected_chunks=expected,
+    )
+
+
+def _allow(job: VolumeJob, missing: list[str], expected: int, limit: float) -> None:
+    fraction = len(missing) / max(1, expected)
+    if fraction > limit:
+        some = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        raise MissingChunksError(
+            f"the archive lacks {len(missing)} of {expected} chunks ({some}), "
+            f"{fraction:.2%} where {limit:.2%} is allowed",
+            archive=job.plan.source,
+            location=job.plan.source_id,
+        )
+
+
+def _finish_npy(job: VolumeJob, store: Store) -> tuple[bytes, int]:
+    size, sha256 = digest_file(staged_path(job, store))
+    return _sums_line(sha256, job.final_key.rpartition("/")[2]), size
+
+
+def _finish_zarr(
+    job: VolumeJob, store: Store, files: list[StoredFile], statistics: Statistics
+) -> tuple[bytes, int]:
+    """Write the documents, the root one last, then compare the listing with what must be there."""
+    staging = store.staging_key(job.final_key)
+    documents = {f"{n.index}/zarr.json": ome.array_document(job, n) for n in job.levels}
+    documents["zarr.json"] = ome.group_document(job, statistics)
+    expected = {file.key: file for file in files}
+    if len(expected) != len(files):
+        raise IntegrityError("the ledger names a file twice", location=job.final_key)
+    _prove_listing(store, staging, expected, allowed=set(documents))
+    for key, document in documents.items():
+        data = ome.encode(document)
+        store.put(f"{staging}/{key}", data)
+        expected[key] = StoredFile(key=key, size=len(data), sha256=hashlib.sha256(data).hexdigest())
+    name = job.final_key.rpartition("/")[2]
+    lines = [_sums_line(expected[key].sha256, f"{name}/{key}") for key in sorted(expected)]
+    return b"".join(lines), sum(file.size for file in expected.values())
+
+
+def _prove_listing(
+    store: Store, staging: str, expected: dict[str, StoredFile], *, allowed: set[str]
+) -> None:
+    listed = {item.key.removeprefix(f"{staging}/"): item.size for item in store.list(staging)}
+    for key, file in expected.items():
+        if listed.pop(key, None) != file.size:
+            raise IntegrityError(
+                "a file of the volume is missing or of the wrong size", location=f"{staging}/{key}"
+            )
+    foreign = sorted(set(listed) - allowed)
+    if foreign:
+        raise IntegrityError(
+            f"{len(foreign)} files lie in the volume that do not belong to it, such as {foreign[0]}",
+            location=staging,
+            advice="Delete the unfinished volume and run again",
+        )
+
+
+def _sums_line(sha256: str, name: str) -> bytes:
+    """One line as ``sha256sum`` writes and checks it (two spaces: read as binary)."""
+    return f"{sha256}  {name}\n".encode()

@@ -1,0 +1,102 @@
+"""The shard grid: which shards a level has, which chunks a shard has, and nothing across.
+
+A shard is the unit of work, of retry, of digest and of ledger entry. Boxes of different shards
+never overlap, so two workers can never write the same file; a write that is not exactly one shard
+cannot be expressed here.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lib.errors import ConfigError
+from lib.geometry import Box, ShapeZYX
+
+
+@dataclass(frozen=True, slots=True)
+class ShardGrid:
+    """The regular grid of one level.
+
+    Attributes
+    ----------
+    shape_zyx
+        Voxels of the level.
+    chunk_zyx
+        Inner chunk: the smallest piece that is compressed as a whole.
+    shard_zyx
+        Shard: a whole number of chunks along each axis; may reach past the level's edge.
+
+    Raises
+    ------
+    ConfigError
+        A shard is not a whole number of chunks, or something is not positive.
+    """
+
+    shape_zyx: ShapeZYX
+    chunk_zyx: ShapeZYX
+    shard_zyx: ShapeZYX
+
+    def __post_init__(self) -> None:
+        if min(*self.shape_zyx, *self.chunk_zyx, *self.shard_zyx) < 1:
+            raise ConfigError(f"shape, chunk and shard must be positive, not {self}")
+        if any(s % c for s, c in zip(self.shard_zyx, self.chunk_zyx, strict=True)):
+            raise ConfigError(
+                f"shard {self.shard_zyx} is not a whole number of chunks {self.chunk_zyx}",
+                location="chunk_zyx",
+            )
+
+    @property
+    def counts_zyx(self) -> ShapeZYX:
+        """Shards along each axis."""
+        z, y, x = (
+            math.ceil(n / s) for n, s in zip(self.shape_zyx, self.shard_zyx, strict=True)
+        )
+        return (z, y, x)
+
+    @property
+    def chunks_per_shard_zyx(self) -> ShapeZYX:
+        z, y, x = (s // c for s, c in zip(self.shard_zyx, self.chunk_zyx, strict=True))
+        return (z, y, x)
+
+    def __len__(self) -> int:
+        return math.prod(self.counts_zyx)
+
+    def shards(self) -> Iterator[ShapeZYX]:
+        """Indices of all shards in C order."""
+        yield from itertools.product(*(range(n) for n in self.counts_zyx))  # type: ignore[misc]
+
+    def shard_box(self, index_zyx: ShapeZYX) -> Box:
+        """The voxels of one shard, cut at the level's edge."""
+        return self._box(index_zyx, self.shard_zyx)
+
+    def chunk_box(self, index_zyx: ShapeZYX) -> Box:
+        """The voxels of one chunk of the whole level's chunk grid, cut at the level's edge."""
+        return self._box(index_zyx, self.chunk_zyx)
+
+    def chunks_of(self, index_zyx: ShapeZYX) -> Iterator[tuple[int, ShapeZYX]]:
+        """Chunks of a shard that hold voxels: slot in the shard's index (C order), chunk index."""
+        per_shard = self.chunks_per_shard_zyx
+        shard = self.shard_box(index_zyx)
+        for slot, inner in enumerate(itertools.product(*(range(n) for n in per_shard))):
+            z, y, x = (i * n + k for i, n, k in zip(index_zyx, per_shard, inner, strict=True))
+            start = (z * self.chunk_zyx[0], y * self.chunk_zyx[1], x * self.chunk_zyx[2])
+            if all(a < b for a, b in zip(start, shard.stop_zyx, strict=True)):
+                yield slot, (z, y, x)
+
+    def _box(self, index_zyx: ShapeZYX, step_zyx: ShapeZYX) -> Box:
+        start = tuple(i * s for i, s in zip(index_zyx, step_zyx, strict=True))
+        stop = tuple(
+            min(a + s, n) for a, s, n in zip(start, step_zyx, self.shape_zyx, strict=True)
+        )
+        box = Box(start, stop)  # type: ignore[arg-type]
+        if box.empty:
+            raise IndexError(f"{index_zyx} lies outside the grid of {self.counts_zyx}")
+        return box
+
+
+def shard_key(level: int, index_zyx: ShapeZYX) -> str:
+    """Where a shard lies inside its OME-Zarr: Zarr v3's default chunk key, ``/`` between."""
+    return f"{level}/c/{index_zyx[0]}/{index_zyx[1]}/{index_zyx[2]}"

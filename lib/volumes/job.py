@@ -1,0 +1,196 @@
+"""A volume on paper: its plan, its grid, its codec, and where it goes.
+
+A job is plain JSON. It can be sent to another host, and its fingerprint tells whether what lies
+half-made in the store belongs to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from lib.archives.base import Plain, VolumePlan
+from lib.errors import ConfigError
+from lib.geometry import Box, ShapeZYX
+from lib.loader_config import LoaderConfig
+from lib.readers.base import ChunkReader, Layout, VolumeReader
+from lib.storage.keys import partial_key
+from lib.volumes.codecs import named_codec
+from lib.volumes.grid import ShardGrid
+from lib.volumes.levels import Level, plan_levels
+
+SHARD_BYTES = 64 * 2**20
+"""Raw bytes of a shard, about: two in flight, their compressed form and their half-size levels
+stay below 300 MB."""
+
+CHUNK = 64
+ENGINE_VERSION = 1
+"""Raised whenever the same input would give other bytes: older halves are then discarded."""
+
+
+class VolumeJob(Plain):
+    """Everything that decides the bytes of one volume."""
+
+    plan: VolumePlan
+    output_format: Literal["zarr", "npy"]
+    chunk_zyx: ShapeZYX
+    shard_zyx: ShapeZYX
+    codec: dict[str, Any]
+    pass_through: bool = False
+    fill_value: int | float = 0
+    downsampled: int = 0  # levels left out at the fine end
+    engine_version: int = Field(default=ENGINE_VERSION)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(self.plan.dtype)
+
+    @property
+    def final_key(self) -> str:
+        """The volume's own key, for example ``ebi/EMPIAR-11759.ome.zarr``."""
+        suffix = "ome.zarr" if self.output_format == "zarr" else "npy"
+        return f"{self.plan.source}/{self.plan.name}.{suffix}"
+
+    @property
+    def state_key(self) -> str:
+        """The folder of the ledger of this volume while it is being made."""
+        return partial_key(self.final_key).rpartition("/")[0]
+
+    @cached_property
+    def grid(self) -> ShardGrid:
+        return ShardGrid(self.plan.shape_zyx, self.chunk_zyx, self.shard_zyx)
+
+    @cached_property
+    def levels(self) -> tuple[Level, ...]:
+        """The pyramid; only level 0 for npy."""
+        levels = plan_levels(self.grid, self.plan.voxel_nm_zyx, self.plan.origin_nm_zyx)
+        return levels if self.output_format == "zarr" else levels[:1]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 over everything that decides the bytes, the source's identity included."""
+        identity = self.model_dump(mode="json")
+        # what the archive says about the volume, and estimates, do not change its voxels
+        for field in ("about", "notes", "download_bytes", "download_requests"):
+            del identity["plan"][field]
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+    def box_of(self, unit: ShapeZYX) -> Box:
+        return self.grid.shard_box(unit)
+
+
+def make_job(plan: VolumePlan, reader: VolumeReader, config: LoaderConfig) -> VolumeJob:
+    """Fit chunk, shard and codec to how the source stores its voxels.
+
+    Raises
+    ------
+    ConfigError
+        A chosen chunk or codec does not fit.
+    """
+    dtype = np.dtype(plan.dtype)
+    codec = named_codec(config.codec or "auto", dtype)
+    through = (
+        config.output_format == "zarr"
+        and isinstance(reader, ChunkReader)
+        and reader.pass_through
+        and config.chunk_zyx in (None, reader.chunk_zyx)
+        and (config.codec in (None, "auto"))
+    )
+    if through and isinstance(reader, ChunkReader):
+        codec, chunk = reader.codec.config, reader.chunk_zyx
+    else:
+        chunk = config.chunk_zyx or _default_chunk(plan.shape_zyx, dtype, reader.layout)
+    budget = (config.shard_mb * 2**20) if config.shard_mb else SHARD_BYTES
+    shard = (
+        _npy_unit(plan.shape_zyx, chunk, dtype, budget)
+        if config.output_format == "npy"
+        else _shard(plan.shape_zyx, chunk, dtype, reader.layout, budget)
+    )
+    fill = reader.fill_value if isinstance(reader, ChunkReader) else 0
+    return VolumeJob(
+        plan=plan,
+        output_format=config.output_format,
+        chunk_zyx=chunk,
+        shard_zyx=shard,
+        codec=codec,
+        pass_through=through,
+        fill_value=fill,
+    )
+
+
+def _default_chunk(shape: ShapeZYX, dtype: np.dtype[Any], layout: Layout) -> ShapeZYX:
+    """64 voxels an axis, fewer along z where whole planes must be held to fill a chunk."""
+    z, y, x = (min(CHUNK, _even(n)) for n in shape)
+    if not layout.random_access:
+        width = dtype.itemsize * shape[2] * y  # y chunk rows of the plane, at the least
+        while z > 16 and z * width > SHARD_BYTES:
+            z //= 2
+        while z > 16 and z * dtype.itemsize * shape[1] * shape[2] > 2 * SHARD_BYTES:
+            z //= 2
+    return (z, y, x)
+
+
+def _even(n: int) -> int:
+    return n if n == 1 else n + n % 2
+
+
+def _shard(
+    shape: ShapeZYX, chunk: ShapeZYX, dtype: np.dtype[Any], layout: Layout, budget: int
+) -> ShapeZYX:
+    """Chunks doubled along the shorter axes first, up to the budget and the volume.
+
+    A source that is read by whole planes gets shards as wide as its planes, so that no byte is
+    fetched twice.
+    """
+    cells = [1, 1, 1]
+    limit = [_power_of_two(math.ceil(n / c)) for n, c in zip(shape, chunk, strict=True)]
+    chunk_bytes = math.prod(chunk) * dtype.itemsize
+    if layout.max_tile_zyx:
+        limit = [
+            min(n, max(1, t // c))
+            for n, t, c in zip(limit, layout.max_tile_zyx, chunk, strict=True)
+        ]
+    order = [0, 1, 2]
+    if not layout.random_access:
+        cells[2], order = math.ceil(shape[2] / chunk[2] / 2) * 2, [1]
+        limit[1] = math.ceil(shape[1] / chunk[1] / 2) * 2
+        if limit[1] * cells[2] * chunk_bytes <= 2 * budget:
+            return (chunk[0], chunk[1] * limit[1], chunk[2] * cells[2])
+    while True:
+        growable = [a for a in order if cells[a] < limit[a]]
+        if not growable or math.prod(cells) * chunk_bytes * 2 > budget:
+            z, y, x = (c * n for c, n in zip(chunk, cells, strict=True))
+            return (z, y, x)
+        axis = max(growable, key=lambda a: (-cells[a] * chunk[a], a))
+        cells[axis] = min(2 * cells[axis], limit[axis])
+
+
+def _power_of_two(n: int) -> int:
+    return 1 << (n - 1).bit_length()
+
+
+def _npy_unit(
+    shape: ShapeZYX, chunk: ShapeZYX, dtype: np.dtype[Any], budget: int
+) -> ShapeZYX:
+    """Rows as wide as the volume: each plane of a unit is one contiguous run of the file."""
+    width = math.ceil(shape[2] / chunk[2]) * chunk[2]
+    layer = chunk[0] * chunk[1] * width * dtype.itemsize
+    rows = min(max(1, budget // layer), math.ceil(shape[1] / chunk[1]))
+    slabs = 1
+    if rows == math.ceil(shape[1] / chunk[1]):
+        slabs = min(max(1, budget // (layer * rows)), math.ceil(shape[0] / chunk[0]))
+    return (chunk[0] * slabs, chunk[1] * rows, width)
+
+
+def check_box_alignment(job: VolumeJob, box: Box) -> None:
+    """Refuse a write that is not exactly one shard."""
+    grid = job.grid
+    index = tuple(a // s for a, s in zip(box.start_zyx, grid.shard_zyx, strict=True))
+    if grid.shard_box(index) != box:  # type: ignore[arg-type]
+        raise ConfigError(f"{box} is not a shard of {grid}")

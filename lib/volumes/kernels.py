@@ -1,0 +1,209 @@
+"""The loops over voxels, compiled and without the GIL.
+
+Everything here is exact and deterministic: integers are averaged with ties rounded up, and a
+result never depends on how a volume was cut into chunks, because chunk edges are even.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from lib.geometry import ShapeZYX
+
+_jit = numba.njit(nogil=True, cache=True)
+
+
+def pooled_shape(shape_zyx: ShapeZYX, factor_zyx: ShapeZYX) -> ShapeZYX:
+    """Shape after pooling; odd edges round up."""
+    z, y, x = (-(-n // f) for n, f in zip(shape_zyx, factor_zyx, strict=True))
+    return (z, y, x)
+
+
+def pool(
+    source: NDArray[Any], factor_zyx: ShapeZYX, target: NDArray[Any], *, labels: bool
+) -> None:
+    """Pool `source` by 1 or 2 along each axis into `target` (shape `pooled_shape`).
+
+    Images are averaged over the voxels that exist (fewer at odd edges), integers rounded half up.
+    Labels take the most frequent value, the larger one on a tie, so that thin objects do not
+    dissolve into background.
+    """
+    fz, fy, fx = factor_zyx
+    if labels:
+        _pool_mode(source, fz, fy, fx, target)
+    elif source.dtype.kind == "f":
+        _pool_mean_float(source, fz, fy, fx, target)
+    elif source.dtype.itemsize <= 2:
+        even = all(n % f == 0 for n, f in zip(source.shape, factor_zyx, strict=True))
+        if factor_zyx == (2, 2, 2) and even:
+            _pool_mean_small_222(source, target)
+        elif factor_zyx == (1, 2, 2) and even:
+            _pool_mean_small_122(source, target)
+        else:
+            _pool_mean_int(source, fz, fy, fx, target)
+    else:
+        _pool_mean_int(source, fz, fy, fx, target)
+
+
+@_jit
+def _pool_mean_small_222(source, target):  # type: ignore[no-untyped-def]
+    for z in range(target.shape[0]):
+        for y in range(target.shape[1]):
+            a = source[2 * z, 2 * y]
+            b = source[2 * z, 2 * y + 1]
+            c = source[2 * z + 1, 2 * y]
+            d = source[2 * z + 1, 2 * y + 1]
+            row = target[z, y]
+            for x in range(row.shape[0]):
+                i = 2 * x
+                total = (
+                    np.int32(a[i]) + np.int32(a[i + 1]) + np.int32(b[i]) + np.int32(b[i + 1])
+                    + np.int32(c[i]) + np.int32(c[i + 1]) + np.int32(d[i]) + np.int32(d[i + 1])
+                )
+                row[x] = (total + 4) >> 3
+
+
+@_jit
+def _pool_mean_small_122(source, target):  # type: ignore[no-untyped-def]
+    for z in range(target.shape[0]):
+        for y in range(target.shape[1]):
+            a = source[z, 2 * y]
+            b = source[z, 2 * y + 1]
+            row = target[z, y]
+            for x in range(row.shape[0]):
+                i = 2 * x
+                total = (
+                    np.int32(a[i]) + np.int32(a[i + 1]) + np.int32(b[i]) + np.int32(b[i + 1])
+                )
+                row[x] = (total + 2) >> 2
+
+
+@_jit
+def _pool_mean_int(source, fz, fy, fx, target):  # type: ignore[no-untyped-def]
+    for z in range(target.shape[0]):
+        z1 = min((z + 1) * fz, source.shape[0])
+        for y in range(target.shape[1]):
+            y1 = min((y + 1) * fy, source.shape[1])
+            for x in range(target.shape[2]):
+                x1 = min((x + 1) * fx, source.shape[2])
+                total = np.int64(0)
+                count = np.int64(0)
+                for k in range(z * fz, z1):
+                    for j in range(y * fy, y1):
+                        for i in range(x * fx, x1):
+                            total += np.int64(source[k, j, i])
+                            count += 1
+                # counts are 1, 2, 4 or 8: floor division of (total + half) rounds half up
+                target[z, y, x] = (total + (count >> 1)) // count
+
+
+@_jit
+def _pool_mean_float(source, fz, fy, fx, target):  # type: ignore[no-untyped-def]
+    for z in range(target.shape[0]):
+        z1 = min((z + 1) * fz, source.shape[0])
+        for y in range(target.shape[1]):
+            y1 = min((y + 1) * fy, source.shape[1])
+            for x in range(target.shape[2]):
+                x1 = min((x + 1) * fx, source.shape[2])
+                total = 0.0
+                count = 0
+                for k in range(z * fz, z1):
+                    for j in range(y * fy, y1):
+                        for i in range(x * fx, x1):
+                            total += np.float64(source[k, j, i])
+                            count += 1
+                target[z, y, x] = total / count
+
+
+@_jit
+def _pool_mode(source, fz, fy, fx, target):  # type: ignore[no-untyped-def]
+    seen = np.empty(8, dtype=source.dtype)
+    for z in range(target.shape[0]):
+        z1 = min((z + 1) * fz, source.shape[0])
+        for y in range(target.shape[1]):
+            y1 = min((y + 1) * fy, source.shape[1])
+            for x in range(target.shape[2]):
+                x1 = min((x + 1) * fx, source.shape[2])
+                n = 0
+                for k in range(z * fz, z1):
+                    for j in range(y * fy, y1):
+                        for i in range(x * fx, x1):
+                            seen[n] = source[k, j, i]
+                            n += 1
+                best = seen[0]
+                most = 0
+                for a in range(n):
+                    votes = 0
+                    for b in range(n):
+                        if seen[b] == seen[a]:
+                            votes += 1
+                    if votes > most or (votes == most and seen[a] > best):
+                        most = votes
+                        best = seen[a]
+                target[z, y, x] = best
+
+
+def count_values(chunk: NDArray[Any]) -> NDArray[np.int64]:
+    """How often each value of an 8- or 16-bit integer dtype occurs, from its minimum up."""
+    bits = 8 * chunk.dtype.itemsize
+    flat = np.ascontiguousarray(chunk).reshape(-1).view(f"u{chunk.dtype.itemsize}")
+    counts = _count8(flat) if bits == 8 else _count16(flat)
+    if chunk.dtype.kind == "i":  # two's complement: negative values are the upper half
+        counts = np.roll(counts, counts.size // 2)
+    return counts
+
+
+@_jit
+def _count8(flat):  # type: ignore[no-untyped-def]
+    # four tables, because runs of one value would wait for their own increments
+    tables = np.zeros((4, 256), dtype=np.uint32)
+    t0, t1, t2, t3 = tables[0], tables[1], tables[2], tables[3]
+    n = flat.size // 4 * 4
+    for i in range(0, n, 4):
+        t0[flat[i]] += np.uint32(1)
+        t1[flat[i + 1]] += np.uint32(1)
+        t2[flat[i + 2]] += np.uint32(1)
+        t3[flat[i + 3]] += np.uint32(1)
+    for i in range(n, flat.size):
+        t0[flat[i]] += np.uint32(1)
+    total = np.empty(256, dtype=np.int64)
+    for i in range(256):
+        total[i] = np.int64(t0[i]) + t1[i] + t2[i] + t3[i]
+    return total
+
+
+@_jit
+def _count16(flat):  # type: ignore[no-untyped-def]
+    table = np.zeros(65536, dtype=np.int64)
+    for i in range(flat.size):
+        table[flat[i]] += 1
+    return table
+
+
+@_jit
+def extent_and_sum(flat):  # type: ignore[no-untyped-def]
+    """Minimum, maximum, sum and number of the finite values of a float array (float64 sums)."""
+    low, high, total, count = np.inf, -np.inf, 0.0, 0
+    for i in range(flat.size):
+        value = np.float64(flat[i])
+        if np.isfinite(value):
+            low = min(low, value)
+            high = max(high, value)
+            total += value
+            count += 1
+    return low, high, total, count
+
+
+@_jit
+def count_bins(flat, width, first, bins):  # type: ignore[no-untyped-def]
+    """Counts of ``floor(value / width) - first`` over the finite values; shape ``(bins,)``."""
+    counts = np.zeros(bins, dtype=np.int64)
+    for i in range(flat.size):
+        value = np.float64(flat[i])
+        if np.isfinite(value):
+            counts[int(np.floor(value / width)) - first] += 1
+    return counts

@@ -1,0 +1,121 @@
+"""What is done and proven of a volume in the making: one small entry for each finished shard.
+
+An entry is written after the shard's files are in the store, so an entry without its files means
+a tampered store, and files without their entry are made again. Entries carry the digests and the
+statistics, so nothing has to be read twice to finish the volume.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import ValidationError
+
+from lib.archives.base import Plain
+from lib.errors import NotFoundError
+from lib.geometry import ShapeZYX
+from lib.storage.base import Store
+from lib.volumes.job import VolumeJob
+from lib.volumes.statistics import Statistics
+
+
+class StoredFile(Plain):
+    """One file of the volume, relative to the volume, with what was written."""
+
+    key: str
+    size: int
+    sha256: str
+
+
+class Entry(Plain):
+    """One finished shard: level, index, the files written for it, and what was found in it."""
+
+    fingerprint: str
+    level: int
+    index_zyx: ShapeZYX
+    files: tuple[StoredFile, ...]
+    statistics: dict[str, Any] | None = None
+    missing_chunks: tuple[str, ...] = ()
+
+    def stats(self) -> Statistics:
+        return Statistics.from_json(self.statistics) if self.statistics else Statistics()
+
+
+class Ledger:
+    """The entries of one job in one store."""
+
+    def __init__(self, store: Store, job: VolumeJob) -> None:
+        self._store = store
+        self._job = job
+        self._folder = f"{job.state_key}/ledger"
+        self._job_key = f"{job.state_key}/job.json"
+
+    def open(self) -> bool:
+        """Make ready: True to go on with an earlier half, False after starting from nothing.
+
+        A half that was made from another source, grid or codec is discarded, never mixed.
+        """
+        stored = self._stored_fingerprint()
+        if stored == self._job.fingerprint:
+            return True
+        self.discard()
+        document = {"fingerprint": self._job.fingerprint, "job": self._job.model_dump(mode="json")}
+        self._store.put(self._job_key, json.dumps(document, sort_keys=True).encode())
+        return False
+
+    def discard(self) -> None:
+        """Drop the half-made volume and everything known about it."""
+        staging = self._store.staging_key(self._job.final_key)
+        # first what makes the half look usable, then the half itself
+        self._store.delete(self._job_key)
+        self._store.delete_tree(self._folder)
+        self._store.delete_tree(staging)
+        self._store.delete(staging)
+
+    def close(self) -> None:
+        """Forget the ledger; the volume is published and its record is complete."""
+        self._store.delete_tree(self._job.state_key)
+
+    def add(self, entry: Entry) -> None:
+        self._store.put(self._entry_key(entry.level, entry.index_zyx), entry.model_dump_json().encode())
+
+    def entries(self, level: int | None = None) -> dict[tuple[int, ShapeZYX], Entry]:
+        """All entries whose files are in the store with their recorded sizes."""
+        staging = self._store.staging_key(self._job.final_key)
+        sizes = {item.key: item.size for item in self._store.list(staging)}
+        if not sizes and (size := self._store.size(staging)) is not None:
+            sizes[staging] = size
+        found: dict[tuple[int, ShapeZYX], Entry] = {}
+        folder = self._folder if level is None else f"{self._folder}/{level}"
+        for item in self._store.list(folder):
+            entry = self._read(item.key)
+            if entry is not None and all(
+                sizes.get(f"{staging}/{file.key}" if file.key else staging) == file.size
+                for file in entry.files
+            ):
+                found[entry.level, entry.index_zyx] = entry
+        return found
+
+    def pending(self, level: int, indices: Iterable[ShapeZYX]) -> list[ShapeZYX]:
+        """Which shards of a level are still to be made, in order."""
+        done = self.entries(level)
+        return [index for index in indices if (level, index) not in done]
+
+    def _read(self, key: str) -> Entry | None:
+        try:
+            entry = Entry.model_validate_json(self._store.get(key))
+        except (ValidationError, NotFoundError):
+            return None  # cut short or foreign: the shard is made again
+        return entry if entry.fingerprint == self._job.fingerprint else None
+
+    def _entry_key(self, level: int, index_zyx: ShapeZYX) -> str:
+        return f"{self._folder}/{level}/{'.'.join(str(i) for i in index_zyx)}.json"
+
+    def _stored_fingerprint(self) -> str | None:
+        try:
+            document = json.loads(self._store.get(self._job_key))
+        except (NotFoundError, ValueError):
+            return None
+        return document.get("fingerprint") if isinstance(document, dict) else None

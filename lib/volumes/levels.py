@@ -1,0 +1,113 @@
+"""The pyramid on paper: the levels of a volume, their shapes, scales, translations and grids.
+
+Level 0 holds the source's voxels. Each next level halves the axes whose voxel is still fine:
+an anisotropic volume halves only its finer axes until the voxel is near isotropic. Odd edges
+round up, so that nothing is dropped: the last voxel of a level averages what there is.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from lib.geometry import LengthsZYX, ShapeZYX
+from lib.volumes.grid import ShardGrid
+
+NEAR_ISOTROPIC = math.sqrt(2)
+"""An axis is halved with the finest one while its voxel is less than this times coarser."""
+
+SMALLEST_CHUNK = 16
+"""Levels made inside a shard stop before a chunk edge that was longer falls below this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One level of the pyramid.
+
+    ``factor_zyx`` leads from the level above it (the finer one) to this one; ``in_pass`` levels
+    are made shard by shard together with level 0, the others afterwards from their neighbour.
+    """
+
+    index: int
+    factor_zyx: ShapeZYX
+    grid: ShardGrid
+    scale_nm_zyx: LengthsZYX
+    translation_nm_zyx: LengthsZYX
+    in_pass: bool
+
+
+def factor(shape_zyx: ShapeZYX, scale_nm_zyx: LengthsZYX) -> ShapeZYX:
+    """Which axes to halve next: those near the finest voxel, if longer than one voxel."""
+    usable = [s for s, n in zip(scale_nm_zyx, shape_zyx, strict=True) if n > 1]
+    finest = min(usable, default=math.inf)
+    z, y, x = (
+        2 if n > 1 and s < finest * NEAR_ISOTROPIC else 1
+        for s, n in zip(scale_nm_zyx, shape_zyx, strict=True)
+    )
+    return (z, y, x)
+
+
+def plan_levels(
+    base: ShardGrid, voxel_nm_zyx: LengthsZYX, origin_nm_zyx: LengthsZYX, *, small_enough: int = 64
+) -> tuple[Level, ...]:
+    """All levels from the full resolution down to one that fits `small_enough` voxels an axis.
+
+    The translation is that of the first voxel's centre (OME-Zarr's convention), so each halving
+    shifts it by half of the finer voxel.
+    """
+    levels = [Level(0, (1, 1, 1), base, voxel_nm_zyx, origin_nm_zyx, in_pass=True)]
+    while max(levels[-1].grid.shape_zyx) > small_enough:
+        last = levels[-1]
+        by = factor(last.grid.shape_zyx, last.scale_nm_zyx)
+        if by == (1, 1, 1):
+            break
+        shape = _ceil_div(last.grid.shape_zyx, by)
+        scale = _times(last.scale_nm_zyx, by)
+        shift = tuple(
+            t + s * (f - 1) / 2
+            for t, s, f in zip(last.translation_nm_zyx, last.scale_nm_zyx, by, strict=True)
+        )
+        grid = _halved(last.grid, by, shape) if last.in_pass else None
+        levels.append(
+            Level(
+                last.index + 1,
+                by,
+                grid or ShardGrid(shape, base.chunk_zyx, _rest_shard(base.chunk_zyx, shape)),
+                scale,
+                shift,  # type: ignore[arg-type]
+                in_pass=grid is not None,
+            )
+        )
+    return tuple(levels)
+
+
+def _halved(grid: ShardGrid, by: ShapeZYX, shape: ShapeZYX) -> ShardGrid | None:
+    """The next level's grid with one shard for each shard of this one, if its chunks stay usable."""
+    if any(s % f for s, f in zip(grid.shard_zyx, by, strict=True)):
+        return None
+    z, y, x = (s // f for s, f in zip(grid.shard_zyx, by, strict=True))
+    shard = (z, y, x)
+    chunk = tuple(min(c, s) for c, s in zip(grid.chunk_zyx, shard, strict=True))
+    shrunk = any(
+        c < before and c < SMALLEST_CHUNK
+        for c, before in zip(chunk, grid.chunk_zyx, strict=True)
+    )
+    if shrunk or any(s % c for s, c in zip(shard, chunk, strict=True)):
+        return None
+    return ShardGrid(shape, chunk, shard)  # type: ignore[arg-type]
+
+
+def _rest_shard(chunk: ShapeZYX, shape: ShapeZYX) -> ShapeZYX:
+    """Shards of the levels made afterwards: up to four chunks an axis, no more than is there."""
+    z, y, x = (c * min(4, math.ceil(n / c)) for c, n in zip(chunk, shape, strict=True))
+    return (z, y, x)
+
+
+def _ceil_div(shape: ShapeZYX, by: ShapeZYX) -> ShapeZYX:
+    z, y, x = (math.ceil(n / f) for n, f in zip(shape, by, strict=True))
+    return (z, y, x)
+
+
+def _times(scale: LengthsZYX, by: ShapeZYX) -> LengthsZYX:
+    z, y, x = (s * f for s, f in zip(scale, by, strict=True))
+    return (z, y, x)

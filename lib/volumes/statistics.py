@@ -1,0 +1,186 @@
+"""Minimum, maximum, mean and histogram, exact, mergeable, and the same however a volume was cut.
+
+Histogram bins are dyadic: their width is a power of two and their edges are its multiples, so
+histograms of different shards merge exactly by coarsening to the wider one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lib.volumes import kernels
+
+MAX_BINS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """``counts[i]`` values lie in ``[(first + i) * 2**exponent, (first + i + 1) * 2**exponent)``."""
+
+    exponent: int
+    first: int
+    counts: tuple[int, ...]
+
+    @property
+    def width(self) -> float:
+        return math.ldexp(1.0, self.exponent)
+
+    def coarsened(self, exponent: int) -> Histogram:
+        """The same histogram with bins of ``2**exponent``."""
+        by = exponent - self.exponent
+        if by == 0 or not self.counts:
+            return Histogram(exponent, self.first >> by, self.counts)
+        first = self.first >> by
+        bins = ((self.first + len(self.counts) - 1) >> by) - first + 1
+        index = ((self.first + np.arange(len(self.counts), dtype=object)) >> by) - first
+        counts = np.zeros(bins, dtype=np.int64)
+        np.add.at(counts, index.astype(np.int64), np.asarray(self.counts, dtype=np.int64))
+        return Histogram(exponent, first, tuple(int(n) for n in counts))
+
+    def merged(self, other: Histogram) -> Histogram:
+        if not self.counts or not other.counts:
+            return self if self.counts else other
+        exponent = max(self.exponent, other.exponent)
+        while True:
+            a, b = self.coarsened(exponent), other.coarsened(exponent)
+            first = min(a.first, b.first)
+            stop = max(a.first + len(a.counts), b.first + len(b.counts))
+            if stop - first <= MAX_BINS:
+                break
+            exponent += 1
+        counts = np.zeros(stop - first, dtype=np.int64)
+        for part in (a, b):
+            counts[part.first - first : part.first - first + len(part.counts)] += part.counts
+        return Histogram(exponent, first, tuple(int(n) for n in counts))
+
+
+NO_HISTOGRAM = Histogram(0, 0, ())
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Of the finite voxels of a chunk, a shard or a volume.
+
+    ``total`` is an exact integer for integer dtypes and a float64 sum for floats; ``voxels`` counts
+    all voxels, ``finite`` those that are neither NaN nor infinite.
+    """
+
+    voxels: int = 0
+    finite: int = 0
+    minimum: int | float | None = None
+    maximum: int | float | None = None
+    total: int | float = 0
+    histogram: Histogram = NO_HISTOGRAM
+
+    @property
+    def mean(self) -> float | None:
+        return self.total / self.finite if self.finite else None
+
+    def merged(self, other: Statistics) -> Statistics:
+        lows = [s.minimum for s in (self, other) if s.minimum is not None]
+        highs = [s.maximum for s in (self, other) if s.maximum is not None]
+        return Statistics(
+            self.voxels + other.voxels,
+            self.finite + other.finite,
+            min(lows, default=None),
+            max(highs, default=None),
+            self.total + other.total,
+            self.histogram.merged(other.histogram),
+        )
+
+    def percentile(self, percent: float) -> float | None:
+        """A value below which `percent` of the voxels lie, to within one bin of the histogram."""
+        if not self.finite or self.minimum is None or self.maximum is None:
+            return None
+        counts = np.asarray(self.histogram.counts, dtype=np.float64)
+        below = np.concatenate(([0.0], np.cumsum(counts)))
+        edges = (self.histogram.first + np.arange(counts.size + 1)) * self.histogram.width
+        value = float(np.interp(percent / 100 * below[-1], below, edges))
+        return min(max(value, float(self.minimum)), float(self.maximum))
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "voxels": self.voxels,
+            "finite": self.finite,
+            "minimum": self.minimum,
+            "maximum": self.maximum,
+            "total": self.total,
+            "histogram": {
+                "exponent": self.histogram.exponent,
+                "first": self.histogram.first,
+                "counts": list(self.histogram.counts),
+            },
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Statistics:
+        bins = data["histogram"]
+        return cls(
+            data["voxels"],
+            data["finite"],
+            data["minimum"],
+            data["maximum"],
+            data["total"],
+            Histogram(bins["exponent"], bins["first"], tuple(bins["counts"])),
+        )
+
+
+def of_value_counts(counts: NDArray[np.int64], dtype: np.dtype[Any]) -> Statistics:
+    """From how often each value of an 8- or 16-bit integer dtype occurs, from its minimum up."""
+    lowest = int(np.iinfo(dtype).min)
+    values = np.flatnonzero(counts)
+    if not values.size:
+        return Statistics()
+    low, high = int(values[0]), int(values[-1])
+    present = counts[low : high + 1]
+    voxels = int(present.sum())
+    total = int(present @ np.arange(low, high + 1, dtype=np.int64)) + lowest * voxels
+    exact = Histogram(0, low + lowest, tuple(int(n) for n in present))
+    return Statistics(voxels, voxels, low + lowest, high + lowest, total, _fitted(exact))
+
+
+def of_chunk(chunk: NDArray[Any]) -> Statistics:
+    """Of one chunk of a wide dtype (32-bit integers, floats)."""
+    flat = np.ascontiguousarray(chunk).reshape(-1)
+    if not flat.size:
+        return Statistics()
+    if chunk.dtype.kind in "iu":
+        low, high = int(flat.min()), int(flat.max())
+        total: int | float = int(flat.sum(dtype=np.int64))
+        finite = flat.size
+    else:
+        low, high, total, finite = kernels.extent_and_sum(flat)
+        if not finite:
+            return Statistics(voxels=int(flat.size))
+        low, high, total, finite = float(low), float(high), float(total), int(finite)
+    exponent = _exponent(low, high, floats=chunk.dtype.kind == "f")
+    width = math.ldexp(1.0, exponent)
+    first = math.floor(low / width)
+    bins = math.floor(high / width) - first + 1
+    counts = kernels.count_bins(flat, width, first, bins)
+    histogram = Histogram(exponent, first, tuple(int(n) for n in counts))
+    return Statistics(int(flat.size), finite, low, high, total, histogram)
+
+
+def _exponent(low: float, high: float, *, floats: bool) -> int:
+    """The finest bin width that needs at most `MAX_BINS` bins; whole numbers for integers."""
+    exponent = 0
+    if floats:
+        spread = max(high - low, abs(high) * 2.0**-40, 2.0**-900)
+        exponent = math.frexp(spread)[1] - MAX_BINS.bit_length()
+    while math.floor(math.ldexp(high, -exponent)) - math.floor(math.ldexp(low, -exponent)) >= MAX_BINS:
+        exponent += 1
+    return exponent
+
+
+def _fitted(histogram: Histogram) -> Histogram:
+    exponent = histogram.exponent
+    while len(histogram.counts) > MAX_BINS:
+        exponent += 1
+        histogram = histogram.coarsened(exponent)
+    return histogram
