@@ -1,0 +1,201 @@
+"""Where a reader's bytes come from: a local file, a remote one, or memory.
+
+A parser asks a `ByteSource` for exact ranges. A range beyond the end of the file is a named error,
+so no parser can mistake a file that was cut short for a smaller one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+from lib.errors import (
+    AccessDeniedError,
+    FormatError,
+    MacroscopeError,
+    NotFoundError,
+    SourceChangedError,
+    TransportError,
+)
+
+RANGE_BYTES = 8 * 2**20
+
+
+class ByteSource(Protocol):
+    """Random access to the bytes of one file. Thread-safe.
+
+    Attributes
+    ----------
+    name
+        How errors call the file: a path or a URL without its query.
+    size
+        Bytes in the file.
+    remote
+        True where each read is a request.
+    range_bytes
+        The largest range that a reader should ask for where it may choose.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def remote(self) -> bool: ...
+    @property
+    def range_bytes(self) -> int: ...
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        """Fill `view` with the bytes at `offset`: all of it, or a named error."""
+        ...
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Exactly `length` bytes, meant for metadata: a remote source reads ahead."""
+        ...
+
+    def ranges_ordered(self, ranges: Iterable[tuple[int, int]]) -> Iterator[memoryview]:
+        """The ``(offset, length)`` ranges in the order asked; each is valid until the next."""
+        ...
+
+    def close(self) -> None:
+        """Give back what is held open."""
+        ...
+
+
+def check_range(source: ByteSource, offset: int, length: int) -> None:
+    """Raise `FormatError` unless the range lies inside the file."""
+    if offset < 0 or length < 0 or offset + length > source.size:
+        raise FormatError(
+            f"the file has {source.size} bytes, but {length} bytes at {offset} are needed: "
+            "it is cut short or damaged",
+            location=source.name,
+        )
+
+
+def read_each(source: ByteSource, ranges: Iterable[tuple[int, int]]) -> Iterator[memoryview]:
+    """`ByteSource.ranges_ordered` for sources that gain nothing from several reads at once."""
+    buffer = bytearray()
+    for offset, length in ranges:
+        check_range(source, offset, length)  # before the buffer grows to an impossible length
+        if length > len(buffer):
+            buffer = bytearray(length)
+        view = memoryview(buffer)[:length]
+        source.read_into(offset, view)
+        yield view
+
+
+class LocalBytes:
+    """A file on this machine, read by `pread`.
+
+    Raises
+    ------
+    NotFoundError, AccessDeniedError
+        The file cannot be opened.
+    """
+
+    remote = False
+    range_bytes = RANGE_BYTES
+
+    def __init__(self, path: Path | str, *, name: str | None = None) -> None:
+        self.name = name or os.fspath(path)
+        self._fd = -1
+        try:
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self.size = os.fstat(self._fd).st_size
+        except OSError as error:
+            raise _named(error, self.name) from error
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        check_range(self, offset, len(view))
+        while len(view):
+            try:
+                count = os.preadv(self._fd, [view], offset)
+            except OSError as error:
+                raise _named(error, self.name) from error
+            if count == 0:
+                raise SourceChangedError(
+                    f"the file shrank below {self.size} bytes while it was read",
+                    location=self.name,
+                )
+            view, offset = view[count:], offset + count
+
+    def read(self, offset: int, length: int) -> bytes:
+        check_range(self, offset, length)
+        data = bytearray(length)
+        self.read_into(offset, memoryview(data))
+        return bytes(data)
+
+    def ranges_ordered(self, ranges: Iterable[tuple[int, int]]) -> Iterator[memoryview]:
+        return read_each(self, ranges)
+
+    def close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class MemoryBytes:
+    """A window of a file that is already in memory; the rest of the file cannot be read.
+
+    Parameters
+    ----------
+    data
+        The bytes of the window.
+    base
+        Where the window begins in the file.
+    size
+        Bytes in the whole file; by default the window ends it.
+    """
+
+    remote = False
+    range_bytes = RANGE_BYTES
+
+    def __init__(
+        self,
+        data: bytes | memoryview,
+        *,
+        name: str = "memory",
+        base: int = 0,
+        size: int | None = None,
+    ) -> None:
+        self.name = name
+        self.size = base + len(data) if size is None else size
+        self._data = memoryview(data)
+        self._base = base
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        check_range(self, offset, len(view))
+        start = offset - self._base
+        if start < 0 or start + len(view) > len(self._data):
+            raise FormatError(
+                f"{len(view)} bytes at {offset} lie outside the part of the file where they belong",
+                location=self.name,
+            )
+        view[:] = self._data[start : start + len(view)]
+
+    def read(self, offset: int, length: int) -> bytes:
+        check_range(self, offset, length)
+        data = bytearray(length)
+        self.read_into(offset, memoryview(data))
+        return bytes(data)
+
+    def ranges_ordered(self, ranges: Iterable[tuple[int, int]]) -> Iterator[memoryview]:
+        return read_each(self, ranges)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def _named(error: OSError, name: str) -> MacroscopeError:
+    reason = error.strerror or type(error).__name__
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return NotFoundError(f"there is no such file ({reason})", location=name)
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return AccessDeniedError(f"the file may not be read ({reason})", location=name)
+    return TransportError(f"the file cannot be read ({reason})", location=name)

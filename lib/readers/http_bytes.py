@@ -1,0 +1,92 @@
+"""A remote file as a `ByteSource`: ranges over HTTP, with few requests for metadata."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+
+from lib.errors import BadAnswerError
+from lib.readers.bytesource import check_range
+from lib.transport.http import RemoteFile
+from lib.transport.session import Session
+
+READ_AHEAD_BYTES = 128 * 2**10
+_LEAD_BYTES = 4 * 2**10  # writers differ in whether a directory's arrays come before or after it
+_KEPT = 64  # extents of read-ahead: 8 MiB
+
+Tee = Callable[[int, memoryview], None]
+
+
+class HttpBytes:
+    """Ranges of one remote file, all checked against the entity tag of `remote`.
+
+    Parameters
+    ----------
+    session, service
+        Whose connections and limits to use.
+    remote
+        What HEAD said: URL, size, entity tag.
+    tee
+        Called with ``(offset, bytes)`` for each range that arrives, from the thread that fetched
+        it, before anybody sees the bytes, so that a file can be kept in the same pass.
+
+    Raises
+    ------
+    BadAnswerError
+        The server does not say how large the file is.
+    """
+
+    remote = True
+
+    def __init__(
+        self, session: Session, service: str, remote: RemoteFile, *, tee: Tee | None = None
+    ) -> None:
+        self.name = remote.url.partition("?")[0]
+        if remote.size is None:
+            raise BadAnswerError("the server does not say how large the file is", location=self.name)
+        self.size = remote.size
+        self.range_bytes = session.limits(service).range_bytes
+        self._session = session
+        self._service = service
+        self._file = remote
+        self._tee = tee
+        self._extents: deque[tuple[int, bytes]] = deque(maxlen=_KEPT)
+        self._lock = threading.Lock()
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        check_range(self, offset, len(view))
+        if not len(view):
+            return
+        self._session.http(self._service).read_range_into(self._file, offset, view)
+        if self._tee is not None:
+            self._tee(offset, view)
+
+    def read(self, offset: int, length: int) -> bytes:
+        check_range(self, offset, length)
+        with self._lock:  # two threads that miss alike must not ask twice
+            for start, data in reversed(self._extents):
+                if start <= offset and offset + length <= start + len(data):
+                    return data[offset - start : offset - start + length]
+            start = max(0, offset - _LEAD_BYTES)
+            stop = min(self.size, max(offset + length, start + READ_AHEAD_BYTES))
+            buffer = bytearray(stop - start)
+            self.read_into(start, memoryview(buffer))
+            data = bytes(buffer)
+            if len(data) <= READ_AHEAD_BYTES:
+                self._extents.append((start, data))
+            return data[offset - start : offset - start + length]
+
+    def ranges_ordered(self, ranges: Iterable[tuple[int, int]]) -> Iterator[memoryview]:
+        jobs = (partial(self._fetch, offset, length) for offset, length in ranges)
+        return self._session.ordered(self._service, jobs)
+
+    def _fetch(self, offset: int, length: int) -> memoryview:
+        check_range(self, offset, length)
+        view = memoryview(bytearray(length))
+        self.read_into(offset, view)
+        return view
+
+    def close(self) -> None:
+        """Connections belong to the session."""
