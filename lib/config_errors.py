@@ -82,8 +82,15 @@ def _named_first(model: type[BaseModel], sentence: str) -> str:
     return key if key in model.model_fields else ""
 
 
-def build(model: type[Model], values: Mapping[str, Any], *, archive: str | None = None) -> Model:
-    """Make a settings model from plain values.
+def build(
+    model: type[Model],
+    values: Mapping[str, Any],
+    *,
+    archive: str | None = None,
+    prefix: str = "",
+    origins: Mapping[str, str] | None = None,
+) -> Model:
+    """Make a settings model from plain values; `prefix` and `origins` as in `config_error`.
 
     Raises
     ------
@@ -93,4 +100,4 @@ def build(model: type[Model], values: Mapping[str, Any], *, archive: str | None 
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        raise config_error(error, model, archive=archive) from None
+        raise config_error(error, model, archive=archive, prefix=prefix, origins=origins) from None

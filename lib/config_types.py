@@ -132,7 +132,7 @@ def inner_path(text: str) -> str:
     """Normalise a path inside a container: relative, ``/`` between its parts, no ``..``."""
     path = text.strip().strip("/")
     if not path or "\x00" in path or "\\" in path or {".", "..", ""} & set(path.split("/")):
-        raise ValueError("a relative path such as recon-1/em is needed, without '.' or '..'")
+        raise ValueError("a relative path such as folder/part is needed, without '.' or '..'")
     return path
 
 
@@ -145,6 +145,15 @@ def empiar_number(value: Any) -> Any:
             raise ValueError("must be an EMPIAR accession such as 11759 or EMPIAR-11759")
         return match[1]
     return value
+
+
+def _json_mapping(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not valid JSON ({error.msg})") from None
 
 
 def _tree_paths(mappings: dict[str, str]) -> dict[str, str]:
@@ -190,7 +199,7 @@ FtpEndpoint = Annotated[str, AfterValidator(ftp_endpoint)]
 S3Location = Annotated[str, AfterValidator(s3_location)]
 StoreLocation = Annotated[str, BeforeValidator(store_location)]
 AccessionNumber = Annotated[str, BeforeValidator(empiar_number)]
-TreePaths = Annotated[dict[str, str], AfterValidator(_tree_paths)]
+TreePaths = Annotated[dict[str, str], BeforeValidator(_json_mapping), AfterValidator(_tree_paths)]
 ScaleLevels = Annotated[str | list[str], AfterValidator(_levels)]
 InnerPaths = Annotated[str | list[str], AfterValidator(_inner_paths)]
 Name = Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]

@@ -331,6 +331,9 @@ class OpenOrganelleConfig(LoaderConfig):
     def _fits_together(self) -> OpenOrganelleConfig:
         if ".zarr/" in self.s3_uri:
             raise ValueError("s3_uri: must end with .zarr; what follows belongs in zarr_path")
+        container = self.s3_uri.rsplit("/", 1)[-1].removesuffix(".zarr")
+        if container in OPENORGANELLE_EM_PATHS and container != self.dataset_id:
+            raise ValueError(f"dataset_id: {self.dataset_id} contradicts s3_uri {self.s3_uri}")
         if (self.s3_key is None) != (self.s3_secret is None):
             raise ValueError("s3_key and s3_secret: one without the other is of no use")
         if self.s3_key is not None and self.s3_anonymous:
