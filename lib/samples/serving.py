@@ -1,0 +1,191 @@
+"""All stand-in archives together: build the data, start the servers, say where they are."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Collection
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Literal
+
+from lib.samples.control import Control
+
+Side = Literal["ftp", "http", "s3"]
+_EPFL_FILE = "/groups/c/cv/cvlab-unit/www/data/%20ElectronMicroscopy_Hippocampus/volumedata.tif"
+# Offsets from `base_port`, so that a Kubernetes Service can name each of them.
+_OFFSETS = {"ftp": 0, "mirror": 1, "epfl": 2, "empiar": 3, "omero": 4, "dvid": 5, "s3": 6}
+_PASSIVE_OFFSET, _PASSIVE_COUNT = 20, 40
+
+
+class Samples:
+    """Five archives in small, on this machine, speaking the real protocols.
+
+    Parameters
+    ----------
+    root
+        Folder for the data; built where it is empty, kept on exit. ``None`` is a temporary one.
+    host
+        Address to bind; ``0.0.0.0`` in a pod.
+    services
+        Which sides to start.
+    public_host
+        The name under which clients reach `host`; by default `host` itself.
+    base_port
+        First of a fixed range of ports; 0 takes free ones.
+
+    Examples
+    --------
+    >>> with Samples() as samples:                              # doctest: +SKIP
+    ...     samples.control.add("status_503", "mirror", first_n=2)
+    ...     plan(samples.endpoints["EBI"])
+    """
+
+    def __init__(
+        self,
+        root: Path | None = None,
+        *,
+        host: str = "127.0.0.1",
+        services: Collection[Side] = ("ftp", "http", "s3"),
+        public_host: str | None = None,
+        base_port: int = 0,
+    ) -> None:
+        self.control = Control()
+        self.root = root if root is not None else Path()
+        self.ports: dict[str, int] = {}
+        self._temporary = root is None
+        self._host = host
+        self._public = public_host or ("127.0.0.1" if host in ("0.0.0.0", "::") else host)
+        self._services = frozenset(services)
+        self._base_port = base_port
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Samples:
+        with ExitStack() as stack:
+            if self._temporary:
+                folder = tempfile.TemporaryDirectory(prefix="samples-", ignore_cleanup_errors=True)
+                self.root = Path(stack.enter_context(folder))
+            stack.callback(self.control.stopping.set)
+            self._build()
+            self._start_http(stack)
+            self._start_ftp(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    # --- where everything is
+
+    def address(self, service: str) -> str:
+        """``host:port`` of a service."""
+        return f"{self._public}:{self.ports[service]}"
+
+    def url(self, service: str) -> str:
+        """Root address of an HTTP service, without a slash at the end."""
+        return f"http://{self.address(service)}"
+
+    @property
+    def control_url(self) -> str:
+        """Address under which ``/_control/faults`` and the like are found."""
+        return self.url("control")
+
+    @property
+    def endpoints(self) -> dict[str, dict[str, str]]:
+        """Settings of each loader that lead it here instead of to the real archive."""
+        found: dict[str, dict[str, str]] = {
+            name: {} for name in ("EBI", "EPFL", "FLYEM", "IDR", "OPENORGANELLE")
+        }
+        if "ftp" in self.ports:
+            found["EBI"]["ftp_server"] = self.address("ftp")
+            found["IDR"]["ftp_host"] = self.address("ftp")
+        if "dvid" in self.ports:
+            found["FLYEM"]["dvid_server"] = self.url("dvid")
+        if "mirror" in self.ports:
+            found["EBI"]["https_base_url"] = self.url("mirror")
+            found["EBI"]["api_base_url"] = self.url("empiar") + "/empiar/api"
+            found["EPFL"]["download_url"] = self.url("epfl") + _EPFL_FILE
+            found["IDR"]["https_base_url"] = self.url("mirror")
+            found["IDR"]["api_base_url"] = self.url("omero")
+        if "s3" in self.ports:
+            found["OPENORGANELLE"]["s3_uri"] = "s3://janelia-cosem-datasets"
+            found["OPENORGANELLE"]["s3_endpoint_url"] = self.url("s3")
+        return found
+
+    # --- starting
+
+    def _build(self) -> None:
+        if any((self.root / part).exists() for part in ("ftp", "epfl", "s3")):
+            return
+        self.root.mkdir(parents=True, exist_ok=True)
+        try:
+            from lib.samples.catalogue import build
+        except ModuleNotFoundError:
+            for part in ("ftp", "epfl", "s3"):
+                (self.root / part).mkdir()
+            return
+        build(self.root)
+
+    def _port(self, service: str) -> int:
+        return self._base_port + _OFFSETS[service] if self._base_port else 0
+
+    def _start_http(self, stack: ExitStack) -> None:
+        from lib.samples.http_side import HttpSide
+        from lib.samples.empiar import empiar_app
+        from lib.samples.mirror import mirror_app
+        from lib.samples.omero import omero_app
+
+        http = HttpSide(self.control, self._host)
+        http.start()
+        stack.callback(http.stop)
+        if "http" not in self._services:
+            return
+        apps = {
+            "mirror": mirror_app(self.root / "ftp"),
+            "epfl": mirror_app(self.root / "epfl"),
+            "empiar": empiar_app(),
+            "omero": omero_app(),
+        }
+        for service, app in apps.items():
+            self.ports[service] = http.add(service, app, self._port(service))
+        self.ports["control"] = self.ports["mirror"]
+
+    def _start_ftp(self, stack: ExitStack) -> None:
+        if "ftp" not in self._services:
+            return
+        from lib.samples.ftp import FtpSide
+
+        passive = None
+        if self._base_port:
+            first = self._base_port + _PASSIVE_OFFSET
+            passive = range(first, first + _PASSIVE_COUNT)
+        port = self._port("ftp")
+        ftp = FtpSide(self.root / "ftp", self.control, self._host, port, passive)
+        ftp.start()
+        stack.callback(ftp.stop)
+        self.ports["ftp"] = ftp.port
+
+
+def serve_forever(samples: Samples) -> None:
+    """Run until SIGINT or SIGTERM; the endpoints go to standard output as one line of JSON."""
+    stop = threading.Event()
+
+    def on_signal(*_: Any) -> None:
+        stop.set()
+
+    before = {
+        number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        with samples:
+            answer = {**samples.endpoints, "control_url": samples.control_url}
+            sys.stdout.write(json.dumps(answer) + "\n")
+            sys.stdout.flush()
+            while not stop.wait(0.5):
+                pass
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,36 @@
+"""Sockets as the stand-ins need them: free ports, and closings that show as a reset."""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+# An RST instead of an orderly FIN when the socket is closed: linger on, for 0 seconds.
+LINGER_RESET = struct.pack("ii", 1, 0)
+
+
+def listening_socket(host: str, port: int = 0) -> socket.socket:
+    """A bound socket; port 0 takes any free one."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((host, port))
+    return sock
+
+
+def free_ports(host: str, count: int) -> list[int]:
+    """Ports that nothing listens on, for programs that cannot choose for themselves.
+
+    All are held at once while they are picked, so that they differ.
+    """
+    held = [listening_socket(host) for _ in range(count)]
+    try:
+        return [sock.getsockname()[1] for sock in held]
+    finally:
+        for sock in held:
+            sock.close()
+
+
+def will_reset(sock: socket.socket) -> None:
+    """Make the closing of a socket an RST."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
