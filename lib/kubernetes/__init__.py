@@ -1,0 +1,1 @@
+"""What macroscope needs from Kubernetes: temporary Dask clusters, an operator, tidying up."""

@@ -1,0 +1,153 @@
+"""Delete what must not outlive its flow: flow Jobs and temporary Dask clusters.
+
+``python -m lib.kubernetes.cleanup all`` empties the namespace before an uninstall, while the
+operator is still there to take its finalizer off the clusters. ``... orphans`` deletes clusters
+whose flow's Job no longer runs; owner references and ``idleTimeout`` catch most of them sooner.
+
+Needs get, list and delete on jobs and daskclusters, nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import kr8s
+from dask_kubernetes.operator._objects import DaskCluster
+from kr8s.asyncio.objects import Job
+
+from lib.kubernetes.dask_cluster import FLOW_RUN_LABEL
+
+_log = logging.getLogger(__name__)
+
+JOB_LABEL = "prefect.io/flow-run-id"  # Prefect's worker puts it on every flow's Job
+OURS = "app.kubernetes.io/managed-by=macroscope"
+Manifest = dict[str, Any]
+
+
+def orphaned_clusters(
+    clusters: Iterable[Manifest],
+    jobs: Iterable[Manifest],
+    *,
+    now: datetime,
+    grace_seconds: float,
+) -> list[str]:
+    """Names of the clusters whose flow no longer runs.
+
+    A cluster is an orphan when no Job of its flow run is active, or when it names no flow run,
+    in both cases only once it is older than ``grace_seconds``, so that a rescheduled flow has
+    time to get its next Job.
+    """
+    active = {_label(job, JOB_LABEL) for job in jobs if is_active(job)}
+    return [
+        cluster["metadata"]["name"]
+        for cluster in clusters
+        if _label(cluster, FLOW_RUN_LABEL) not in active
+        and _age_seconds(cluster, now) > grace_seconds
+    ]
+
+
+def is_active(job: Manifest) -> bool:
+    """Whether a Job has, or may still get, a running pod."""
+    ended = any(
+        condition.get("type") in ("Complete", "Failed") and condition.get("status") == "True"
+        for condition in job.get("status", {}).get("conditions") or []
+    )
+    return not ended and "deletionTimestamp" not in job["metadata"]
+
+
+async def delete_orphans(namespace: str, *, grace_seconds: float) -> list[str]:
+    """Delete orphaned clusters and return their names."""
+    clusters = await _list(DaskCluster, namespace, OURS)
+    jobs = [job.raw async for job in Job.list(namespace=namespace, label_selector=JOB_LABEL)]
+    names = orphaned_clusters(
+        [cluster.raw for cluster in clusters],
+        [job.raw for job in jobs],
+        now=datetime.now(UTC),
+        grace_seconds=grace_seconds,
+    )
+    for cluster in clusters:
+        if cluster.name in names:
+            _log.warning("deleting orphaned Dask cluster %s", cluster.name)
+            await _delete(cluster)
+    return names
+
+
+async def delete_all(namespace: str, *, wait_seconds: float) -> list[str]:
+    """Delete every flow Job, then every cluster, and wait until they are gone.
+
+    Returns
+    -------
+    list of str
+        What was still there at the end: empty when all went well.
+    """
+    deadline = time.monotonic() + wait_seconds
+    remaining: list[str] = []
+    kinds: tuple[tuple[Any, str], ...] = ((Job, JOB_LABEL), (DaskCluster, OURS))
+    for kind, selector in kinds:
+        while True:
+            left = await _list(kind, namespace, selector)
+            for item in left:
+                if "deletionTimestamp" not in item.raw["metadata"]:
+                    _log.info("deleting %s %s", item.kind, item.name)
+                    await _delete(item)
+            if not left or time.monotonic() > deadline:
+                remaining += [f"{item.kind}/{item.name}" for item in left]
+                break
+            await asyncio.sleep(1)
+    return remaining
+
+
+async def _list(kind: Any, namespace: str, selector: str) -> list[Any]:
+    return [item async for item in kind.list(namespace=namespace, label_selector=selector)]
+
+
+async def _delete(item: Any) -> None:
+    # In the foreground a Job goes only after its pod, which by then has closed its cluster.
+    with suppress(kr8s.NotFoundError):
+        await item.delete(propagation_policy="Foreground")
+
+
+def _label(item: Manifest, key: str) -> str | None:
+    labels: dict[str, str] = item["metadata"].get("labels") or {}
+    return labels.get(key)
+
+
+def _age_seconds(item: Manifest, now: datetime) -> float:
+    return (now - datetime.fromisoformat(item["metadata"]["creationTimestamp"])).total_seconds()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line of the clean-up; exit code 1 when something could not be deleted."""
+    parser = argparse.ArgumentParser(prog="python -m lib.kubernetes.cleanup", description=__doc__)
+    parser.add_argument("what", choices=("all", "orphans"))
+    parser.add_argument("--namespace", required=True)
+    parser.add_argument("--wait-seconds", type=float, default=120, help="for `all`")
+    parser.add_argument("--grace-seconds", type=float, default=180, help="for `orphans`")
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    if args.what == "orphans":
+        deleted = asyncio.run(delete_orphans(args.namespace, grace_seconds=args.grace_seconds))
+        _log.info("%d orphaned clusters deleted", len(deleted))
+        return 0
+    left = asyncio.run(delete_all(args.namespace, wait_seconds=args.wait_seconds))
+    if left:
+        _log.error(
+            "still there after %g s: %s. A DaskCluster that hangs on its finalizer needs the "
+            "operator, or: kubectl patch daskcluster NAME --type merge "
+            '-p \'{"metadata":{"finalizers":null}}\'',
+            args.wait_seconds,
+            ", ".join(left),
+        )
+    return 1 if left else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
