@@ -18,19 +18,29 @@ class ServiceCounters:
         self.in_flight = 0
         self.peak_in_flight = 0
 
-    def begin(self) -> None:
-        """One request (or FTP command) goes out."""
+    def begin(self, requests: int = 1) -> None:
+        """Something goes out: usually one request (or FTP command)."""
         with self._lock:
-            self.requests += 1
+            self.requests += requests
             self.in_flight += 1
             if self.in_flight > self.peak_in_flight:
                 self.peak_in_flight = self.in_flight
 
     def end(self, received: int = 0) -> None:
-        """Its answer is done with; `received` body bytes came in."""
+        """Its answer is done with; `received` body bytes came in that were not yet counted."""
         with self._lock:
             self.in_flight -= 1
             self.bytes_received += received
+
+    def sent(self) -> None:
+        """One more request within what `begin` opened."""
+        with self._lock:
+            self.requests += 1
+
+    def received(self, count: int) -> None:
+        """Body bytes came in."""
+        with self._lock:
+            self.bytes_received += count
 
     def retried(self) -> None:
         """A request is about to be tried again."""

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from lib.errors import RequestRefusedError
-from lib.transport.counters import ServiceCounters
-from lib.transport.limits import Limiter, Limits
-from lib.transport.partial import Fetched
+import requests
+
+from lib.errors import (
+    BadAnswerError,
+    IncompleteTransferError,
+    RequestRefusedError,
+    SourceChangedError,
+)
+from lib.safety import redact
+from lib.transport import answers, interrupt
+from lib.transport.answers import IndexEntry, RemoteFile
+from lib.transport.asking import Params, Requester
+from lib.transport.partial import Fetched, PartialFile
+from lib.transport.retry import resume
+
+__all__ = ["HttpClient", "IndexEntry", "RangesIgnoredError", "RemoteFile"]
 
 MIB = 1024 * 1024
-Params = Mapping[str, str | int | float]
+_BLOCK = 256 * 1024
+_MAX_SKIP = 64 * MIB
+_COMPRESSED_SUFFIXES = (".gz", ".tgz", ".bz2", ".z", ".xz")
 
 
 class RangesIgnoredError(RequestRefusedError):
@@ -22,66 +38,289 @@ class RangesIgnoredError(RequestRefusedError):
     advice = "Download the whole file instead of reading ranges"
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteFile:
-    """What HEAD says about a file. `size` is bytes, or None where the server does not say."""
+class HttpClient(Requester):
+    """Requests to one service. Thread-safe.
 
-    url: str
-    size: int | None
-    etag: str | None = None
-    last_modified: str | None = None
-    accepts_ranges: bool = False
+    Every method raises `NotFoundError`, `AccessDeniedError`, `RequestRefusedError`,
+    `TransportError` and its kinds, and `StoppedError`. What can succeed on another try has been
+    tried as often as the limits say.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class IndexEntry:
-    """One entry of a directory listing page; `name` without slashes."""
-
-    name: str
-    is_dir: bool
-
-
-class HttpClient:
-    """Requests to one service. Thread-safe."""
-
-    def __init__(
-        self,
-        archive: str,
-        limits: Limits,
-        limiter: Limiter,
-        counters: ServiceCounters,
-        *,
-        allowed_hosts: Collection[str] = (),
-    ) -> None:
-        raise NotImplementedError
+    # --- small answers ----------------------------------------------------------------------
 
     def get_json(self, url: str, params: Params | None = None, max_bytes: int = 64 * MIB) -> Any:
-        raise NotImplementedError
+        """GET a JSON document. Raises `BadAnswerError` if it is none, or longer than allowed."""
+        return self.retry("GET", url, lambda: self._json("GET", url, params, None, max_bytes))
 
     def post_json(self, url: str, body: Any, max_bytes: int = 64 * MIB) -> Any:
         """POST `body` (str or bytes as they are, anything else as JSON); the answer is JSON."""
-        raise NotImplementedError
+        return self.retry("POST", url, lambda: self._json("POST", url, None, body, max_bytes))
 
     def get_text(self, url: str, params: Params | None = None, max_bytes: int = 64 * MIB) -> str:
-        raise NotImplementedError
+        """GET text of any kind, web pages included; undecodable bytes become U+FFFD."""
+
+        def once() -> str:
+            with self.ask("GET", url, params=params) as answer:
+                return self._whole(answer, url, max_bytes).decode("utf-8", "replace")
+
+        return self.retry("GET", url, once)
+
+    def list_index(self, url: str) -> list[IndexEntry]:
+        """The entries of an Apache directory page, in its order."""
+
+        def once() -> list[IndexEntry]:
+            with self.ask("GET", url) as answer:
+                if not answers.is_html(answer.headers):
+                    raise BadAnswerError("a directory page was expected", location=redact(url))
+                page = self._whole(answer, url, 64 * MIB).decode("utf-8", "replace")
+            return answers.parse_index(page)
+
+        return self.retry("GET", url, once)
 
     def head(self, url: str) -> RemoteFile:
-        raise NotImplementedError
+        """Size, entity tag and modification time of a file."""
+
+        def once() -> RemoteFile:
+            with self.ask("HEAD", url, allow=(405, 501)) as answer:
+                if answer.status_code == 200:
+                    self._refuse_page(answer, url)
+                    size = answers.content_length(answer.headers)
+                    return answers.remote_file(url, answer.headers, size)
+            with self.ask("GET", url, headers={"Range": "bytes=0-0"}) as answer:
+                self._refuse_page(answer, url)
+                span = answers.content_range(answer.headers)
+                size = span[2] if span else answers.content_length(answer.headers)
+                return answers.remote_file(url, answer.headers, size)
+
+        return self.retry("HEAD", url, once)
+
+    # --- bytes into the caller's buffer -----------------------------------------------------
 
     def read_range_into(self, remote: RemoteFile, start: int, view: memoryview) -> None:
-        raise NotImplementedError
+        """Fill `view` with the bytes from `start` on; `view` is undefined after an error.
+
+        Raises
+        ------
+        SourceChangedError
+            If size, entity tag or modification time are not those of `remote`.
+        RangesIgnoredError
+            If the server sends the whole file and the range lies too far inside it.
+        IncompleteTransferError
+            If fewer bytes came than were asked for.
+        """
+        if len(view) == 0:
+            return
+        view = view.cast("B")
+        stop = start + len(view)
+        if start < 0 or (remote.size is not None and stop > remote.size):
+            raise RequestRefusedError(
+                f"bytes {start} to {stop} are not inside a file of {remote.size} bytes",
+                location=redact(remote.url),
+            )
+
+        def once() -> None:
+            with self._ask_range(remote, f"bytes={start}-{stop - 1}") as answer:
+                if answer.status_code == 206:
+                    self._check_span(answer, remote, start, stop)
+                else:
+                    self._skip(answer, remote, start, stop)
+                self._fill(answer, view, remote.url)
+
+        self.retry("GET", remote.url, once)
 
     def read_exact_into(self, url: str, view: memoryview, params: Params | None = None) -> None:
-        raise NotImplementedError
+        """Fill `view` with a whole answer, which must have exactly its length.
+
+        Raises `IncompleteTransferError` if the answer is shorter or longer.
+        """
+        view = view.cast("B")
+
+        def once() -> None:
+            with self.ask("GET", url, params=params) as answer:
+                self._refuse_page(answer, url)
+                length = answers.content_length(answer.headers)
+                if length is not None and length != len(view):
+                    raise IncompleteTransferError(
+                        f"the answer has {length} bytes where {len(view)} are right",
+                        location=redact(url),
+                    )
+                self._fill(answer, view, url)
+                if answer.raw.read(1):
+                    raise IncompleteTransferError(
+                        f"the answer goes on after the {len(view)} bytes that are right",
+                        location=redact(url),
+                    )
+
+        self.retry("GET", url, once)
+
+    # --- files ------------------------------------------------------------------------------
 
     def download(
         self, remote: RemoteFile | str, path: Path, on_bytes: Callable[[int], None] | None = None
     ) -> Fetched:
-        """`on_bytes` is called with the number of bytes of each block that arrived."""
-        raise NotImplementedError
+        """Fetch a file to `path`, going on from what an earlier try left in ``path.partial``.
 
-    def list_index(self, url: str) -> list[IndexEntry]:
-        raise NotImplementedError
+        Parameters
+        ----------
+        remote
+            A URL, or what `head` said about it.
+        path
+            Replaced atomically once the file is whole.
+        on_bytes
+            Called with the number of bytes of each block that arrived.
 
-    def close(self) -> None:
-        raise NotImplementedError
+        Raises
+        ------
+        SourceChangedError
+            If the file changed under the transfer; the part is thrown away.
+        DestinationError
+        """
+        target = self.head(remote) if isinstance(remote, str) else remote
+        checksum = target.publisher_checksum
+        with PartialFile(path, target.identity(), md5=checksum is not None) as part:
+
+            def once() -> Fetched:
+                resume(
+                    part,
+                    target.size,
+                    lambda: self._stream(target, part, on_bytes or _ignore),
+                    self._limits,
+                    self._counters,
+                )
+                if part.md5 is not None and f"md5:{part.md5.hexdigest()}" != checksum:
+                    part.restart()
+                    raise IncompleteTransferError(
+                        "the bytes do not match the server's Content-MD5",
+                        location=redact(target.url),
+                    )
+                size = part.finish(target.size)
+                digest = part.sha256.hexdigest()
+                return Fetched(path, size, digest, target.etag, target.last_modified, checksum)
+
+            try:
+                return self.retry("GET", target.url, once)
+            except SourceChangedError:
+                part.discard()
+                raise
+
+    def _stream(
+        self, remote: RemoteFile, part: PartialFile, on_bytes: Callable[[int], None]
+    ) -> None:
+        # Without a tag or a date, nothing says that the rest belongs to the same file.
+        if part.offset and not (remote.etag or remote.last_modified):
+            part.restart()
+        with self._ask_range(remote, f"bytes={part.offset}-" if part.offset else None) as answer:
+            if answer.status_code == 206:
+                self._check_span(answer, remote, part.offset, remote.size)
+            else:
+                answers.check_unchanged(
+                    remote, answer.headers, answers.content_length(answer.headers)
+                )
+                if part.offset:
+                    part.restart()
+            buffer = memoryview(bytearray(_BLOCK))
+            while count := answer.raw.readinto(buffer):
+                interrupt.check()
+                self._counters.received(count)
+                part.write(buffer[:count])
+                on_bytes(count)
+        if remote.size is not None and part.offset < remote.size:
+            raise IncompleteTransferError(
+                f"the answer ended after {part.offset} of {remote.size} bytes",
+                location=redact(remote.url),
+            )
+
+    # --- one answer -------------------------------------------------------------------------
+
+    def _json(self, method: str, url: str, params: Params | None, body: Any, limit: int) -> Any:
+        data: bytes | None = None
+        headers = {"Accept": "application/json"}
+        if body is not None:
+            data = body.encode() if isinstance(body, str) else body
+            if not isinstance(data, bytes):
+                data, headers["Content-Type"] = json.dumps(body).encode(), "application/json"
+        with self.ask(method, url, params=params, headers=headers, data=data) as answer:
+            self._refuse_page(answer, url)
+            text = self._whole(answer, url, limit)
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise BadAnswerError("the answer is not JSON", location=redact(url)) from error
+
+    def _whole(self, answer: requests.Response, url: str, limit: int) -> bytes:
+        pieces = bytearray()
+        while block := answer.raw.read(_BLOCK):
+            interrupt.check()
+            self._counters.received(len(block))
+            pieces += block
+            if len(pieces) > limit:
+                raise BadAnswerError(
+                    f"the answer is longer than {limit} bytes",
+                    location=redact(url),
+                    retryable=False,
+                )
+        return bytes(pieces)
+
+    def _fill(self, answer: requests.Response, view: memoryview, url: str) -> None:
+        done = 0
+        while done < len(view):
+            interrupt.check()
+            count = answer.raw.readinto(view[done : done + _BLOCK])
+            if not count:
+                raise IncompleteTransferError(
+                    f"the answer ended after {done} of {len(view)} bytes", location=redact(url)
+                )
+            self._counters.received(count)
+            done += count
+
+    @contextmanager
+    def _ask_range(self, remote: RemoteFile, span: str | None) -> Iterator[requests.Response]:
+        headers = {"Range": span} if span else {}
+        with self.ask("GET", remote.url, headers=headers, allow=(416,)) as answer:
+            if answer.status_code == 416:
+                # What is asked for lies inside the size that the server itself gave.
+                raise SourceChangedError(
+                    f"the server no longer has {span} (status 416)", location=redact(remote.url)
+                )
+            self._refuse_page(answer, remote.url)
+            yield answer
+
+    def _check_span(
+        self, answer: requests.Response, remote: RemoteFile, start: int, stop: int | None
+    ) -> None:
+        span = answers.content_range(answer.headers)
+        total = span[2] if span else None
+        answers.check_unchanged(remote, answer.headers, total)
+        length = answers.content_length(answer.headers)
+        right = span is not None and span[0] == start and stop in {None, span[1] + 1}
+        if not right or (stop is not None and length not in {None, stop - start}):
+            raise BadAnswerError(
+                f"bytes {start} to {stop} were asked for and {span} came",
+                location=redact(remote.url),
+            )
+
+    def _skip(self, answer: requests.Response, remote: RemoteFile, start: int, stop: int) -> None:
+        """Read up to `start` in a whole file that came where a range was asked for."""
+        length = answers.content_length(answer.headers)
+        answers.check_unchanged(remote, answer.headers, length)
+        # A file read in many ranges would be fetched whole for each of them.
+        if start > _MAX_SKIP or (length or 0) > 4 * _MAX_SKIP:
+            raise RangesIgnoredError("the server ignores byte ranges", location=redact(remote.url))
+        scratch = memoryview(bytearray(min(start, _BLOCK)))
+        while start:
+            self._fill(answer, scratch[:start], remote.url)
+            start -= min(start, len(scratch))
+
+    def _refuse_page(self, answer: requests.Response, url: str) -> None:
+        """Raise if a web page, or an encoded body, came where plain bytes were asked for."""
+        name = urlsplit(url).path.lower()
+        if answers.is_html(answer.headers) and not name.endswith((".html", ".htm")):
+            raise BadAnswerError("a web page came instead of the data", location=redact(url))
+        coding = answer.headers.get("Content-Encoding", "identity").strip().lower()
+        # Apache marks a file that is itself compressed this way; its bytes are the file.
+        if coding not in {"", "identity"} and not name.endswith(_COMPRESSED_SUFFIXES):
+            raise BadAnswerError(f"the answer came encoded ({coding})", location=redact(url))
+
+
+def _ignore(count: int) -> None:
+    """Stands in for a progress callback."""

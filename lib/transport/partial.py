@@ -15,8 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from lib import stopping
 from lib.errors import DestinationError, DestinationFullError, IncompleteTransferError
+from lib.transport import interrupt
 
 _BLOCK = 1024 * 1024
 _FULL = {28, 122, 27}  # ENOSPC, EDQUOT, EFBIG
@@ -47,12 +47,14 @@ class Fetched:
 class PartialFile:
     """Writes ``path.partial`` and renames it to ``path`` when it is whole."""
 
-    def __init__(self, path: Path, identity: dict[str, str | int | None]) -> None:
+    def __init__(
+        self, path: Path, identity: dict[str, str | int | None], *, md5: bool = False
+    ) -> None:
         self.path = path
         self.identity = identity
         self.offset = 0
         self.sha256 = hashlib.sha256()
-        self.md5 = hashlib.md5(usedforsecurity=False)
+        self.md5 = hashlib.md5(usedforsecurity=False) if md5 else None
         self._part = path.with_name(path.name + ".partial")
         self._note = path.with_name(path.name + ".partial.json")
         self._file: BinaryIO | None = None
@@ -87,7 +89,8 @@ class PartialFile:
         except OSError as error:
             raise destination_error(error, self._part) from error
         self.sha256.update(data)
-        self.md5.update(data)
+        if self.md5 is not None:
+            self.md5.update(data)
         self.offset += len(data)
 
     def restart(self) -> None:
@@ -149,15 +152,16 @@ class PartialFile:
         self._file = self._part.open("xb")
         self.offset = 0
         self.sha256 = hashlib.sha256()
-        self.md5 = hashlib.md5(usedforsecurity=False)
+        self.md5 = hashlib.md5(usedforsecurity=False) if self.md5 is not None else None
 
     def _hash_again(self) -> None:
         assert self._file is not None
         buffer = memoryview(bytearray(_BLOCK))
         while count := self._file.readinto(buffer):  # type: ignore[attr-defined]
-            stopping.check()
+            interrupt.check()
             self.sha256.update(buffer[:count])
-            self.md5.update(buffer[:count])
+            if self.md5 is not None:
+                self.md5.update(buffer[:count])
             self.offset += count
 
 

@@ -6,12 +6,12 @@ import logging
 import time
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import tenacity
 
-from lib import stopping
 from lib.errors import MacroscopeError, SourceChangedError
+from lib.transport import interrupt
 from lib.transport.counters import ServiceCounters
 from lib.transport.limits import Limits
 
@@ -95,7 +95,7 @@ def call_with_retry(
     def attempt() -> T:
         if first:
             raise first.pop()
-        stopping.check()
+        interrupt.check()
         return function()
 
     try:
@@ -103,6 +103,36 @@ def call_with_retry(
     except MacroscopeError as error:
         _say_tries(error)
         raise
+
+
+class Part(Protocol):
+    """Something that grows while it is transferred."""
+
+    offset: int
+
+
+def resume(
+    part: Part,
+    size: int | None,
+    stream: Callable[[], None],
+    limits: Limits,
+    counters: ServiceCounters,
+) -> None:
+    """Call `stream` until `part` has `size` bytes.
+
+    A connection that broke after it brought at least ``limits.range_bytes`` does not count as a
+    failed try, so that a large file arrives over a line that breaks now and then.
+    """
+    while size is None or part.offset < size or part.offset == 0:
+        before = part.offset
+        try:
+            stream()
+            return
+        except MacroscopeError as error:
+            if not can_try_again(error) or part.offset - before < limits.range_bytes:
+                raise
+            counters.retried()
+            interrupt.sleep(max(limits.first_backoff_s, retry_after_s(error) or 0.0))
 
 
 def _policy(limits: Limits, what: str, counters: ServiceCounters | None) -> tenacity.Retrying:
@@ -138,7 +168,7 @@ def _policy(limits: Limits, what: str, counters: ServiceCounters | None) -> tena
         retry=tenacity.retry_if_exception(can_try_again),
         wait=wait,
         stop=tried,
-        sleep=stopping.sleep,
+        sleep=interrupt.sleep,
         before_sleep=note,
         reraise=True,
     )

@@ -1,0 +1,249 @@
+"""Guards against hostile input: names, addresses, XML and compressed streams from outside.
+
+Everything an archive sends is untrusted. Names never leave the destination folder, XML never
+reaches outside itself, compressed data never grows without bound, and what goes into a log or a
+record never carries a query string or a password.
+"""
+
+from __future__ import annotations
+
+import bz2
+import hashlib
+import ipaddress
+import re
+import socket
+import unicodedata
+import zlib
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import urlsplit
+from xml.etree.ElementTree import Element, ParseError
+
+from defusedxml.common import DefusedXmlException  # type: ignore[import-untyped]
+from defusedxml.ElementTree import fromstring  # type: ignore[import-untyped]
+
+from lib import stopping
+from lib.errors import FormatError, RequestRefusedError, TransportError
+
+MIB = 1024 * 1024
+MAX_NAME_BYTES = 200  # room for suffixes below the 255 bytes of common file systems
+# Reserved on Windows and on SMB shares, with any suffix; a store may lie on one.
+_RESERVED = re.compile(r"^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$", re.IGNORECASE)
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')
+_URL = re.compile(r"[a-z][a-z0-9+.\-]*://[^\s'\"<>\])}]+", re.IGNORECASE)
+
+
+# --- names ----------------------------------------------------------------------------------
+
+
+def safe_name(name: str) -> str:
+    """One path component made from an archive's name.
+
+    Separators, control characters and characters that a common file system forbids become ``_``;
+    a name that would still mean something else (``..``, ``NUL``, nothing) gets a leading ``_``;
+    one that is too long is cut and ends in part of its digest. A safe name comes back unchanged.
+    """
+    text = unicodedata.normalize("NFC", name)
+    text = "".join("_" if unicodedata.category(c) in {"Cc", "Cf", "Cs"} else c for c in text)
+    text = _UNSAFE.sub("_", text).strip(" ").rstrip(". ")
+    if not text or text.startswith(".") or _RESERVED.match(text):
+        text = "_" + text
+    raw = text.encode()
+    if len(raw) <= MAX_NAME_BYTES:
+        return text
+    suffix = Path(text).suffix
+    tail = "~" + hashlib.sha256(raw).hexdigest()[:12] + (suffix if len(suffix) <= 16 else "")
+    return raw[: MAX_NAME_BYTES - len(tail.encode())].decode(errors="ignore") + tail
+
+
+def safe_join(folder: Path, *parts: str) -> Path:
+    """A path below `folder`, each part made safe.
+
+    Raises
+    ------
+    FormatError
+        If a symbolic link on the way leads out of the folder.
+    """
+    path = folder.joinpath(*(safe_name(part) for part in parts))
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise FormatError(
+            "a symbolic link leads out of the destination folder",
+            location=str(path),
+            advice="Remove the link, then run again",
+        )
+    return path
+
+
+def unique_names(names: Iterable[str]) -> list[str]:
+    """Safe names for a list, in its order, no two alike on a file system that ignores case."""
+    taken: set[str] = set()
+    result: list[str] = []
+    for name in names:
+        safe = safe_name(name)
+        stem, dot, suffix = safe.partition(".") if not safe.startswith("_.") else (safe, "", "")
+        number = 1
+        while _folded(safe) in taken:
+            number += 1
+            safe = safe_name(f"{stem}~{number}{dot}{suffix}")
+        taken.add(_folded(safe))
+        result.append(safe)
+    return result
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFKC", name.casefold())
+
+
+# --- addresses ------------------------------------------------------------------------------
+
+
+def redact(url: str) -> str:
+    """A URL without user, password, query string and fragment, fit for logs and records."""
+    try:
+        parts = urlsplit(url)
+        host = parts.netloc.rpartition("@")[2]
+    except ValueError:
+        return "(unreadable address)"
+    if not parts.scheme:
+        return re.split(r"[?#]", url, maxsplit=1)[0]
+    return f"{parts.scheme}://{host}{parts.path}"
+
+
+def redact_text(text: str) -> str:
+    """Text with every URL in it redacted and every control character made a space."""
+    plain = "".join(c if c.isprintable() else " " for c in text)
+    return _URL.sub(lambda match: redact(match.group()), plain)
+
+
+def check_public_redirect(asked_url: str, target_url: str, allowed_hosts: Collection[str]) -> None:
+    """Allow a redirect to the host that was asked or to an allowed one, never to a private network.
+
+    Loopback, link-local, private and reserved addresses are refused, by name or by number, unless
+    the address that was asked is itself one of those, as a stand-in on this machine is.
+
+    Raises
+    ------
+    RequestRefusedError
+        If the redirect must not be followed.
+    TransportError
+        If the target's name does not resolve.
+    """
+    asked, target = urlsplit(asked_url), urlsplit(target_url)
+    host = (target.hostname or "").lower()
+
+    def refuse(why: str) -> RequestRefusedError:
+        return RequestRefusedError(
+            f"the server redirects to {redact(target_url)}, which is not followed: {why}",
+            location=redact(asked_url),
+            advice="If that host is to be trusted, add it to the allowed hosts",
+        )
+
+    if target.scheme not in {"http", "https"} or not host:
+        raise refuse("it is not an HTTP address")
+    if asked.scheme == "https" and target.scheme != "https":
+        raise refuse("it leaves TLS")
+    asked_host = (asked.hostname or "").lower()
+    if host != asked_host and host not in {name.lower() for name in allowed_hosts}:
+        raise refuse("the host is not an allowed one")
+    if host != asked_host and not _is_public(host) and _is_public(asked_host):
+        raise refuse("it is a private address")
+
+
+def _is_public(host: str) -> bool:
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise TransportError(
+            f"the name {host} does not resolve", advice="Check the host name and the network's DNS"
+        ) from error
+    addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
+    return all(_public_address(address) for address in addresses)
+
+
+def _public_address(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    inner = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    real = inner or address
+    return real.is_global and not real.is_multicast
+
+
+# --- content --------------------------------------------------------------------------------
+
+
+def parse_xml(data: bytes, max_bytes: int = 64 * MIB) -> Element:
+    """Parse XML from outside: no DTD, no entities, no external references, bounded size.
+
+    Raises
+    ------
+    FormatError
+        If it is too large, not well-formed, or tries any of these.
+    """
+    if len(data) > max_bytes:
+        raise FormatError(f"the XML is longer than {max_bytes} bytes")
+    try:
+        root: Element = fromstring(data, forbid_dtd=True)
+    except DefusedXmlException as error:
+        raise FormatError(f"the XML is refused: {type(error).__name__}") from error
+    except (ParseError, ValueError, LookupError) as error:
+        raise FormatError(f"the XML is not well-formed: {error}") from error
+    return root
+
+
+def bounded_decompress(stream: BinaryIO, limit: int, block: int = MIB) -> Iterator[bytes]:
+    """Decompress gzip or bzip2, told apart by magic number, in blocks of at most `block` bytes.
+
+    Several compressed members one after another are read as one, as gzip and bzip2 do.
+
+    Raises
+    ------
+    FormatError
+        If more than `limit` bytes come out, the data is damaged or ends early, or it is of
+        another kind.
+    """
+    data = stream.read(block)
+    if not data.startswith((b"\x1f\x8b", b"BZh")):
+        raise FormatError("the data is neither gzip nor bzip2")
+    is_gzip = data.startswith(b"\x1f\x8b")
+    total = 0
+    try:
+        for piece in _gunzip(stream, data, block) if is_gzip else _bunzip(stream, data, block):
+            total += len(piece)
+            if total > limit:
+                raise FormatError(
+                    f"the data decompresses to more than {limit} bytes", advice="Exclude this file"
+                )
+            yield piece
+    except (zlib.error, OSError, EOFError) as error:
+        raise FormatError(f"the compressed data is damaged: {error}") from error
+
+
+def _gunzip(stream: BinaryIO, data: bytes, block: int) -> Iterator[bytes]:
+    while data.startswith(b"\x1f"):
+        inflater = zlib.decompressobj(wbits=31)
+        while not inflater.eof:
+            stopping.check()
+            if not data and not (data := stream.read(block)):
+                raise EOFError("it ends early")
+            if piece := inflater.decompress(data, block):
+                yield piece
+            data = inflater.unconsumed_tail
+        data = inflater.unused_data or stream.read(block)
+        if not data.strip(b"\0"):  # padding after the last member is legal
+            return
+    raise EOFError("something else follows the compressed data")
+
+
+def _bunzip(stream: BinaryIO, data: bytes, block: int) -> Iterator[bytes]:
+    while data.startswith(b"B"):
+        inflater = bz2.BZ2Decompressor()
+        while not inflater.eof:
+            stopping.check()
+            if inflater.needs_input and not data and not (data := stream.read(block)):
+                raise EOFError("it ends early")
+            if piece := inflater.decompress(data, block):
+                yield piece
+            data = b""
+        data = inflater.unused_data or stream.read(block)
+        if not data:
+            return
+    raise EOFError("something else follows the compressed data")

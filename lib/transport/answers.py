@@ -1,0 +1,253 @@
+"""What HTTP answers mean: status codes, headers, network failures and index pages."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import errno
+import re
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from http.client import IncompleteRead
+from urllib.parse import unquote
+
+import requests
+import urllib3.exceptions
+
+from lib.errors import (
+    AccessDeniedError,
+    BadAnswerError,
+    IncompleteTransferError,
+    MacroscopeError,
+    NotFoundError,
+    RequestRefusedError,
+    SourceChangedError,
+    TransportError,
+)
+from lib.safety import redact, redact_text
+from lib.transport.retry import ask_to_wait, parse_retry_after
+
+EXCERPT_CHARS = 200
+_TRANSIENT = {408, 421, 425, 429}
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """What HEAD says about a file.
+
+    `size` is bytes, or None where the server does not say. `publisher_checksum` (``md5:...``)
+    comes from ``Content-MD5``, which few servers send.
+    """
+
+    url: str
+    size: int | None
+    etag: str | None = None
+    last_modified: str | None = None
+    accepts_ranges: bool = False
+    publisher_checksum: str | None = None
+
+    def identity(self) -> dict[str, str | int | None]:
+        """What must not change between two halves of a transfer."""
+        return {
+            "url": redact(self.url),
+            "size": self.size,
+            "etag": self.etag,
+            "last_modified": self.last_modified,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class IndexEntry:
+    """One entry of a directory listing page; `name` without slashes."""
+
+    name: str
+    is_dir: bool
+
+
+# --- headers --------------------------------------------------------------------------------
+
+
+def content_length(headers: Mapping[str, str]) -> int | None:
+    """``Content-Length`` in bytes, or None where absent or unreadable."""
+    text = headers.get("Content-Length", "").strip()
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+def content_range(headers: Mapping[str, str]) -> tuple[int, int, int | None] | None:
+    """First byte, last byte and total size of a 206 answer, or None where unreadable."""
+    match = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", "").strip())
+    if match is None:
+        return None
+    total = None if match[3] == "*" else int(match[3])
+    return int(match[1]), int(match[2]), total
+
+
+def is_html(headers: Mapping[str, str]) -> bool:
+    """Whether the answer calls itself a web page."""
+    kind = headers.get("Content-Type", "").lower()
+    return kind.startswith(("text/html", "application/xhtml"))
+
+
+def remote_file(url: str, headers: Mapping[str, str], size: int | None) -> RemoteFile:
+    """The description of a file from the headers of an answer about it."""
+    checksum = None
+    try:
+        digest = base64.b64decode(headers.get("Content-MD5", ""), validate=True)
+        checksum = f"md5:{digest.hex()}" if len(digest) == 16 else None
+    except (binascii.Error, ValueError):
+        pass
+    return RemoteFile(
+        url=url,
+        size=size,
+        etag=headers.get("ETag"),
+        last_modified=headers.get("Last-Modified"),
+        accepts_ranges="bytes" in headers.get("Accept-Ranges", "").lower(),
+        publisher_checksum=checksum,
+    )
+
+
+def check_unchanged(remote: RemoteFile, headers: Mapping[str, str], total: int | None) -> None:
+    """Compare size, entity tag and modification time with those that the transfer began with.
+
+    Raises
+    ------
+    SourceChangedError
+        If any that both sides give differs.
+    """
+    pairs = (
+        ("size", remote.size, total),
+        ("ETag", remote.etag, headers.get("ETag")),
+        ("Last-Modified", remote.last_modified, headers.get("Last-Modified")),
+    )
+    for label, before, now in pairs:
+        if before is not None and now is not None and before != now:
+            raise SourceChangedError(
+                f"the file changed on the server: {label} was {before} and is {now}",
+                location=redact(remote.url),
+            )
+
+
+# --- failures -------------------------------------------------------------------------------
+
+
+def status_error(status: int, headers: Mapping[str, str], url: str, body: str) -> MacroscopeError:
+    """The error that a status outside 2xx stands for; `body` is the start of a plain answer."""
+    where = redact(url)
+    said = " ".join(redact_text(body).split())[:EXCERPT_CHARS]
+    detail = f": {said}" if said else ""
+    if status in {401, 403, 407}:
+        return AccessDeniedError(f"the server refuses access (status {status})", location=where)
+    if status in {404, 410}:
+        return NotFoundError(
+            f"the server has no such file or entry (status {status})", location=where
+        )
+    if status == 412:
+        return SourceChangedError("the file changed on the server (status 412)", location=where)
+    if status in _TRANSIENT or status >= 500:
+        error = TransportError(f"the server failed for now (status {status})", location=where)
+        return ask_to_wait(error, parse_retry_after(headers.get("Retry-After")))
+    if status < 400:
+        return BadAnswerError(f"the server gave an unexpected status {status}", location=where)
+    return RequestRefusedError(
+        f"the server calls the request wrong (status {status}){detail}", location=where
+    )
+
+
+def network_error(error: BaseException, url: str) -> MacroscopeError:
+    """The named form of what requests, urllib3, ssl or the socket raised."""
+    where = redact(url)
+    chain = list(_chain(error))
+
+    def found(*kinds: type[BaseException]) -> BaseException | None:
+        return next((link for link in chain if isinstance(link, kinds)), None)
+
+    if found(
+        requests.exceptions.InvalidURL,
+        requests.exceptions.MissingSchema,
+        requests.exceptions.InvalidSchema,
+        urllib3.exceptions.LocationParseError,
+    ):
+        return RequestRefusedError("this is not an HTTP address", location=where)
+    if found(urllib3.exceptions.NameResolutionError, socket.gaierror):
+        return TransportError(
+            "the host name does not resolve",
+            location=where,
+            advice="Check the host name and the network's DNS, then run again",
+        )
+    tls = found(ssl.SSLError)
+    if tls is not None and not isinstance(tls, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        reason = getattr(tls, "verify_message", "") or getattr(tls, "reason", "") or "no reason"
+        return TransportError(
+            f"no secure connection: {reason}",
+            location=where,
+            retryable=False,
+            advice="Check the server's certificate, the clock and REQUESTS_CA_BUNDLE",
+        )
+    if found(IncompleteRead, urllib3.exceptions.IncompleteRead):
+        return IncompleteTransferError("the answer ended early", location=where)
+    if found(TimeoutError, urllib3.exceptions.TimeoutError, requests.exceptions.Timeout):
+        return TransportError("the server did not answer in time", location=where)
+    for link in chain:
+        if isinstance(link, OSError) and link.errno in {errno.ENETUNREACH, errno.EHOSTUNREACH}:
+            return TransportError(
+                "there is no route to the host",
+                location=where,
+                advice="Check the network, the proxy and the firewall, then run again",
+            )
+        if isinstance(link, ConnectionRefusedError):
+            return TransportError(
+                "the host refuses the connection",
+                location=where,
+                advice="Check address and port, and that the server runs; then run again",
+            )
+    return TransportError(f"the connection broke ({type(chain[-1]).__name__})", location=where)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    waiting: list[object] = [error]
+    while waiting:
+        link = waiting.pop(0)
+        if not isinstance(link, BaseException) or id(link) in seen:
+            continue
+        seen.add(id(link))
+        yield link
+        waiting += [*link.args, getattr(link, "reason", None), link.__cause__, link.__context__]
+
+
+# --- index pages ----------------------------------------------------------------------------
+
+
+class _Anchors(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.targets: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "a":
+            self.targets += [value for name, value in attrs if name == "href" and value]
+
+
+def parse_index(page: str) -> list[IndexEntry]:
+    """The entries of an Apache directory page, in its order.
+
+    Such a page links each entry relatively, directories with a slash at the end; besides it has
+    sort links (``?C=N;O=D``) and an absolute link to the parent, which are dropped.
+    """
+    parser = _Anchors()
+    parser.feed(page)
+    parser.close()
+    entries: dict[str, IndexEntry] = {}
+    for target in parser.targets:
+        path = target.removeprefix("./")
+        if "?" in path or "#" in path or ":" in path.split("/")[0] or path.startswith("/"):
+            continue
+        name = unquote(path.removesuffix("/"))
+        if name in {"", ".", ".."} or "/" in name or "\0" in name:
+            continue
+        entries.setdefault(name, IndexEntry(name, path.endswith("/")))
+    return list(entries.values())

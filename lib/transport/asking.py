@@ -1,0 +1,154 @@
+"""One HTTP request, politely: limits, redirects, status codes and network failures."""
+
+from __future__ import annotations
+
+import http.client
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TypeVar
+from urllib.parse import urljoin
+
+import requests
+import urllib3.exceptions
+
+from lib.errors import MacroscopeError, RequestRefusedError, TransportError
+from lib.safety import check_public_redirect, redact
+from lib.transport import answers, interrupt
+from lib.transport.connections import new_session, proxies_for
+from lib.transport.counters import ServiceCounters
+from lib.transport.limits import Limiter, Limits
+from lib.transport.retry import call_with_retry
+
+T = TypeVar("T")
+Params = Mapping[str, str | int | float]
+
+_MAX_REDIRECTS = 5
+_NETWORK_ERRORS = (
+    requests.RequestException,
+    urllib3.exceptions.HTTPError,
+    http.client.HTTPException,
+    OSError,
+)
+
+
+class Requester:
+    """Sends requests to one service; `HttpClient` makes sense of the answers."""
+
+    def __init__(
+        self,
+        archive: str,
+        limits: Limits,
+        limiter: Limiter,
+        counters: ServiceCounters,
+        *,
+        allowed_hosts: Collection[str] = (),
+    ) -> None:
+        self._archive = archive
+        self._limits = limits
+        self._limiter = limiter
+        self._counters = counters
+        self._allowed_hosts = frozenset(allowed_hosts)
+        self._session = new_session(limits.connections)
+
+    def close(self) -> None:
+        """Close all connections; later calls open new ones."""
+        self._session.close()
+
+    def retry(self, method: str, url: str, once: Callable[[], T]) -> T:
+        try:
+            return call_with_retry(
+                self._limits, once, what=f"{method} {redact(url)}", counters=self._counters
+            )
+        except MacroscopeError as error:
+            error.located(archive=self._archive, location=redact(url))
+            raise
+
+    @contextmanager
+    def ask(
+        self,
+        method: str,
+        url: str,
+        *,
+        params: Params | None = None,
+        headers: Mapping[str, str] | None = None,
+        data: bytes | None = None,
+        allow: tuple[int, ...] = (),
+    ) -> Iterator[requests.Response]:
+        """One answer of status 200 or 206, or one in `allow`; its body is read inside the block."""
+        with self._limiter.slot():
+            answer: requests.Response | None = None
+            self._counters.begin(requests=0)
+            try:
+                answer = self._follow(method, url, params, headers, data)
+                if answer.status_code not in {200, 206, *allow}:
+                    body = _excerpt(answer)
+                    raise answers.status_error(answer.status_code, answer.headers, url, body)
+                yield answer
+            except TransportError:
+                interrupt.check()  # a stop cuts answers short
+                raise
+            except MacroscopeError:
+                raise
+            except _NETWORK_ERRORS as error:
+                interrupt.check()
+                raise answers.network_error(error, url) from None
+            finally:
+                if answer is not None:
+                    answer.close()
+                self._counters.end()
+
+    def _follow(
+        self,
+        method: str,
+        url: str,
+        params: Params | None,
+        headers: Mapping[str, str] | None,
+        data: bytes | None,
+    ) -> requests.Response:
+        target = url
+        for _ in range(_MAX_REDIRECTS + 1):
+            answer = self._send(method, target, params, headers, data)
+            step = answer.headers.get("Location")
+            if answer.status_code not in {301, 302, 303, 307, 308} or not step:
+                return answer
+            answer.close()
+            if data is not None and answer.status_code not in {307, 308}:
+                break
+            params, target = None, urljoin(target, step)
+            check_public_redirect(url, target, self._allowed_hosts)
+        raise RequestRefusedError("the server redirects without end", location=redact(url))
+
+    def _send(
+        self,
+        method: str,
+        url: str,
+        params: Params | None,
+        headers: Mapping[str, str] | None,
+        data: bytes | None,
+    ) -> requests.Response:
+        self._limiter.pace()
+        interrupt.check()
+        self._counters.sent()
+        return self._session.request(
+            method,
+            url,
+            params=params,
+            headers=headers,
+            data=data,
+            stream=True,
+            allow_redirects=False,
+            timeout=(self._limits.connect_timeout_s, self._limits.read_timeout_s),
+            proxies=proxies_for(url),
+        )
+
+
+def _excerpt(answer: requests.Response) -> str:
+    """The start of a body that is meant to be read by people, such as DVID's error texts."""
+    kind = answer.headers.get("Content-Type", "text/plain").lower()
+    if not kind.startswith(("text/plain", "application/json")):
+        return ""
+    try:
+        block: bytes = answer.raw.read(4 * answers.EXCERPT_CHARS)
+    except _NETWORK_ERRORS:
+        return ""
+    return block.decode("utf-8", "replace")
