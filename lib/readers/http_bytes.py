@@ -45,7 +45,9 @@ class HttpBytes:
     ) -> None:
         self.name = remote.url.partition("?")[0]
         if remote.size is None:
-            raise BadAnswerError("the server does not say how large the file is", location=self.name)
+            raise BadAnswerError(
+                "the server does not say how large the file is", location=self.name
+            )
         self.size = remote.size
         self.range_bytes = session.limits(service).range_bytes
         self._session = session

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from xml.etree.ElementTree import ParseError
 
-from defusedxml.common import DefusedXmlException
-from defusedxml.ElementTree import DefusedXMLParser
+from defusedxml.common import DefusedXmlException  # type: ignore[import-untyped,unused-ignore]
+from defusedxml.ElementTree import DefusedXMLParser  # type: ignore[import-untyped,unused-ignore]
 
 from lib.errors import FormatError
 from lib.readers.calibration import VoxelSize, positive
@@ -48,14 +48,17 @@ class OmeImage:
     @property
     def voxel(self) -> VoxelSize:
         """PhysicalSize of the three axes; the schema's default unit is µm."""
-        sizes = []
-        for axis in "ZYX":
-            text, unit = self.physical.get(axis, ("nan", ""))
-            try:
-                sizes.append(positive(to_nm(float(text), unit)))
-            except ValueError:
-                sizes.append(None)
-        return VoxelSize(*sizes, provenance="OME-XML PhysicalSize") if any(sizes) else VoxelSize()
+        z_nm, y_nm, x_nm = (self._physical_nm(axis) for axis in "ZYX")
+        if z_nm is y_nm is x_nm is None:
+            return VoxelSize()
+        return VoxelSize(z_nm, y_nm, x_nm, provenance="OME-XML PhysicalSize")
+
+    def _physical_nm(self, axis: str) -> float | None:
+        text, unit = self.physical.get(axis, ("nan", ""))
+        try:
+            return positive(to_nm(float(text), unit))
+        except ValueError:
+            return None
 
 
 @dataclass(slots=True)

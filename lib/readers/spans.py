@@ -11,15 +11,16 @@ from lib.readers.bytesource import ByteSource
 
 GAP_BYTES = 64 * 2**10  # cheaper to read over than to ask again
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Span(Generic[T]):
+class Span(Generic[T_co]):
     """`length` bytes at `offset`, wanted for `item`."""
 
     offset: int
     length: int
-    item: T
+    item: T_co
 
 
 @dataclass(slots=True)
@@ -50,9 +51,7 @@ def coalesce(
     return ranges
 
 
-def read_spans(
-    source: ByteSource, spans: Iterable[Span[T]]
-) -> Iterator[tuple[T, memoryview]]:
+def read_spans(source: ByteSource, spans: Iterable[Span[T]]) -> Iterator[tuple[T, memoryview]]:
     """Yield each span's item and bytes in the order given; bytes are valid until the next.
 
     Raises

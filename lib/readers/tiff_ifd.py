@@ -122,13 +122,17 @@ def read_header(source: ByteSource) -> TiffHeader:
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     magic = struct.unpack(f"{order or '<'}H", data[2:4])[0]
     if order is None or magic not in (42, 43):
-        raise FormatError("the file is not a TIFF (its first bytes are others)", location=source.name)
+        raise FormatError(
+            "the file is not a TIFF (its first bytes are others)", location=source.name
+        )
     if magic == 42:
         first = struct.unpack(f"{order}I", data[4:])[0]
         return TiffHeader(order, False, first)
     width, zero = struct.unpack(f"{order}HH", data[4:])
     if (width, zero) != (8, 0):
-        raise FormatError("the BigTIFF header does not announce 8-byte offsets", location=source.name)
+        raise FormatError(
+            "the BigTIFF header does not announce 8-byte offsets", location=source.name
+        )
     return TiffHeader(order, True, struct.unpack(f"{order}Q", source.read(8, 8))[0])
 
 

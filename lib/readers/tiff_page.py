@@ -216,7 +216,11 @@ def _check_segments(
     ifd: Ifd, kind: PageKind, offsets: NDArray[np.uint64], counts: NDArray[np.uint64]
 ) -> None:
     name, size = ifd.source.name, ifd.source.size
-    if int(offsets.max()) > size or int(counts.max()) > size or int((offsets + counts).max()) > size:
+    if (
+        int(offsets.max()) > size
+        or int(counts.max()) > size
+        or int((offsets + counts).max()) > size
+    ):
         raise FormatError(
             f"the TIFF page at {ifd.offset} has voxels beyond the end of the file ({size} bytes): "
             "the file is cut short or damaged",
