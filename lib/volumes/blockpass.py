@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib import stopping
+from lib.compression import encode_chunk, open_codec
 from lib.errors import FormatError
 from lib.geometry import Box, ShapeZYX
 from lib.readers.base import VolumeReader
 from lib.storage.base import Store
-from lib.volumes.codecs import encode_chunk, open_codec
 from lib.volumes.effort import Effort
 from lib.volumes.job import VolumeJob
 from lib.volumes.ledger import Entry
@@ -127,9 +127,7 @@ class Buffers:
             self._idle.put(flat)
 
 
-def run_all(
-    units: Iterable[ShapeZYX], make: Callable[[ShapeZYX], None], *, at_once: int
-) -> None:
+def run_all(units: Iterable[ShapeZYX], make: Callable[[ShapeZYX], None], *, at_once: int) -> None:
     """Call `make` for each unit, `at_once` at a time and in order; the first error ends it all."""
     pool = ThreadPoolExecutor(at_once, thread_name_prefix="shards")
     running: set[Future[None]] = set()

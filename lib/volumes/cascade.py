@@ -10,11 +10,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from lib.compression import open_codec
 from lib.geometry import Box, ShapeZYX
 from lib.storage.base import Store
 from lib.volumes import kernels
 from lib.volumes.blockpass import gather, run_all
-from lib.volumes.codecs import open_codec
 from lib.volumes.effort import Effort
 from lib.volumes.grid import shard_key
 from lib.volumes.job import VolumeJob

@@ -19,11 +19,11 @@ from numcodecs.abc import Codec
 from numpy.typing import NDArray
 
 from lib import stopping
-from lib.errors import FormatError, MacroscopeError
+from lib.compression import Encoded, decode_into, open_codec
+from lib.errors import MacroscopeError
 from lib.geometry import ShapeZYX
 from lib.readers.base import ChunkReader
 from lib.storage.base import Store
-from lib.volumes.codecs import open_codec
 from lib.volumes.effort import Effort
 from lib.volumes.job import VolumeJob
 from lib.volumes.ledger import Entry
@@ -125,59 +125,11 @@ class _Run:
             self._decode(encoded, voxels, f"chunk {z}/{y}/{x}")
         writer.add(slot, box, voxels[tuple(slice(0, n) for n in box.shape_zyx)], encoded)
 
-    def _decode(self, encoded: bytes, voxels: NDArray[Any], unit: str) -> None:
+    def _decode(self, encoded: Encoded, voxels: NDArray[Any], unit: str) -> None:
         try:
             decode_into(self._codec, encoded, voxels)
         except MacroscopeError as error:
             raise error.located(archive=self._job.plan.source, unit=unit) from None
-
-
-def decode_into(codec: Codec | None, encoded: bytes, voxels: NDArray[Any]) -> None:
-    """Decompress into `voxels`, which must be filled exactly.
-
-    Raises
-    ------
-    FormatError
-        The bytes are damaged, or hold more or fewer voxels than a chunk.
-    """
-    try:
-        if codec is None:
-            voxels.reshape(-1).view("u1")[:] = np.frombuffer(encoded, "u1")
-            return
-        declared = _declared_size(codec, encoded)
-        if declared is not None and declared != voxels.nbytes:
-            raise ValueError(f"it declares {declared} bytes instead of {voxels.nbytes}")
-        out = codec.decode(encoded, out=voxels)
-        if out is not None and np.asarray(out).nbytes != voxels.nbytes:
-            raise ValueError(f"it holds {np.asarray(out).nbytes} bytes, not {voxels.nbytes}")
-    except (ValueError, RuntimeError) as error:
-        raise FormatError(f"a compressed chunk is damaged: {error}") from error
-
-
-def _declared_size(codec: Codec, encoded: bytes) -> int | None:
-    """The decompressed size that a zstd frame or blosc header declares; checked before decoding."""
-    view = memoryview(encoded)
-    if codec.codec_id == "blosc":
-        if len(view) < 16 or int.from_bytes(view[12:16], "little") != len(view):
-            raise ValueError("the blosc header does not match the length")
-        return int.from_bytes(view[4:8], "little")
-    if codec.codec_id == "zstd":
-        return _zstd_content_size(view)
-    return None
-
-
-def _zstd_content_size(view: memoryview) -> int | None:
-    """Frame_Content_Size of a zstd frame (RFC 8878, 3.1.1.1); None where it is left out."""
-    if len(view) < 6 or bytes(view[:4]) != b"\x28\xb5\x2f\xfd":
-        raise ValueError("it does not begin with a zstd frame")
-    descriptor = view[4]
-    single, dictionary = descriptor >> 5 & 1, (0, 1, 2, 4)[descriptor & 3]
-    width = (1 if single else 0, 2, 4, 8)[descriptor >> 6]
-    start = 5 + (0 if single else 1) + dictionary
-    if width == 0 or len(view) < start + width:
-        return None
-    size = int.from_bytes(view[start : start + width], "little")
-    return size + 256 if width == 2 else size
 
 
 class _Countdown:

@@ -62,7 +62,9 @@ def finish(job: VolumeJob, store: Store, *, max_missing_fraction: float) -> Fini
             entry = entries.get((level.index, index))
             if entry is None:
                 raise IntegrityError(
-                    "a shard was not made", location=job.final_key, unit=shard_key(level.index, index)
+                    "a shard was not made",
+                    location=job.final_key,
+                    unit=shard_key(level.index, index),
                 )
             files.extend(entry.files)
             if level.index == 0:
@@ -81,7 +83,9 @@ def finish(job: VolumeJob, store: Store, *, max_missing_fraction: float) -> Fini
         volume_key=job.final_key,
         sums_key=sums_key,
         sha256=(
-            sums.split()[0].decode() if job.output_format == "npy" else hashlib.sha256(sums).hexdigest()
+            sums.split()[0].decode()
+            if job.output_format == "npy"
+            else hashlib.sha256(sums).hexdigest()
         ),
         stored_bytes=stored,
         files=sums.count(b"\n"),

@@ -51,9 +51,7 @@ class ShardGrid:
     @property
     def counts_zyx(self) -> ShapeZYX:
         """Shards along each axis."""
-        z, y, x = (
-            math.ceil(n / s) for n, s in zip(self.shape_zyx, self.shard_zyx, strict=True)
-        )
+        z, y, x = (math.ceil(n / s) for n, s in zip(self.shape_zyx, self.shard_zyx, strict=True))
         return (z, y, x)
 
     @property
@@ -88,9 +86,7 @@ class ShardGrid:
 
     def _box(self, index_zyx: ShapeZYX, step_zyx: ShapeZYX) -> Box:
         start = tuple(i * s for i, s in zip(index_zyx, step_zyx, strict=True))
-        stop = tuple(
-            min(a + s, n) for a, s, n in zip(start, step_zyx, self.shape_zyx, strict=True)
-        )
+        stop = tuple(min(a + s, n) for a, s, n in zip(start, step_zyx, self.shape_zyx, strict=True))
         box = Box(start, stop)  # type: ignore[arg-type]
         if box.empty:
             raise IndexError(f"{index_zyx} lies outside the grid of {self.counts_zyx}")

@@ -94,19 +94,19 @@ def make_job(plan: VolumePlan, reader: VolumeReader, config: LoaderConfig) -> Vo
         A chosen chunk or codec does not fit.
     """
     dtype = np.dtype(plan.dtype)
-    codec = named_codec(config.codec or "auto", dtype)
+    codec = named_codec(config.codec, dtype)
     through = (
         config.output_format == "zarr"
         and isinstance(reader, ChunkReader)
         and reader.pass_through
         and config.chunk_zyx in (None, reader.chunk_zyx)
-        and (config.codec in (None, "auto"))
+        and config.codec == "auto"
     )
     if through and isinstance(reader, ChunkReader):
         codec, chunk = reader.codec.config, reader.chunk_zyx
     else:
         chunk = config.chunk_zyx or _default_chunk(plan.shape_zyx, dtype, reader.layout)
-    budget = (config.shard_mb * 2**20) if config.shard_mb else SHARD_BYTES
+    budget = int(config.shard_mb * 10**6) if config.shard_mb else SHARD_BYTES
     shard = (
         _npy_unit(plan.shape_zyx, chunk, dtype, budget)
         if config.output_format == "npy"
@@ -175,9 +175,7 @@ def _power_of_two(n: int) -> int:
     return 1 << (n - 1).bit_length()
 
 
-def _npy_unit(
-    shape: ShapeZYX, chunk: ShapeZYX, dtype: np.dtype[Any], budget: int
-) -> ShapeZYX:
+def _npy_unit(shape: ShapeZYX, chunk: ShapeZYX, dtype: np.dtype[Any], budget: int) -> ShapeZYX:
     """Rows as wide as the volume: each plane of a unit is one contiguous run of the file."""
     width = math.ceil(shape[2] / chunk[2]) * chunk[2]
     layer = chunk[0] * chunk[1] * width * dtype.itemsize

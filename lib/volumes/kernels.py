@@ -23,9 +23,7 @@ def pooled_shape(shape_zyx: ShapeZYX, factor_zyx: ShapeZYX) -> ShapeZYX:
     return (z, y, x)
 
 
-def pool(
-    source: NDArray[Any], factor_zyx: ShapeZYX, target: NDArray[Any], *, labels: bool
-) -> None:
+def pool(source: NDArray[Any], factor_zyx: ShapeZYX, target: NDArray[Any], *, labels: bool) -> None:
     """Pool `source` by 1 or 2 along each axis into `target` (shape `pooled_shape`).
 
     Images are averaged over the voxels that exist (fewer at odd edges), integers rounded half up.
@@ -61,8 +59,14 @@ def _pool_mean_small_222(source, target):  # type: ignore[no-untyped-def]
             for x in range(row.shape[0]):
                 i = 2 * x
                 total = (
-                    np.int32(a[i]) + np.int32(a[i + 1]) + np.int32(b[i]) + np.int32(b[i + 1])
-                    + np.int32(c[i]) + np.int32(c[i + 1]) + np.int32(d[i]) + np.int32(d[i + 1])
+                    np.int32(a[i])
+                    + np.int32(a[i + 1])
+                    + np.int32(b[i])
+                    + np.int32(b[i + 1])
+                    + np.int32(c[i])
+                    + np.int32(c[i + 1])
+                    + np.int32(d[i])
+                    + np.int32(d[i + 1])
                 )
                 row[x] = (total + 4) >> 3
 
@@ -76,9 +80,7 @@ def _pool_mean_small_122(source, target):  # type: ignore[no-untyped-def]
             row = target[z, y]
             for x in range(row.shape[0]):
                 i = 2 * x
-                total = (
-                    np.int32(a[i]) + np.int32(a[i + 1]) + np.int32(b[i]) + np.int32(b[i + 1])
-                )
+                total = np.int32(a[i]) + np.int32(a[i + 1]) + np.int32(b[i]) + np.int32(b[i + 1])
                 row[x] = (total + 2) >> 2
 
 

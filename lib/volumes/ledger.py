@@ -79,7 +79,9 @@ class Ledger:
         self._store.delete_tree(self._job.state_key)
 
     def add(self, entry: Entry) -> None:
-        self._store.put(self._entry_key(entry.level, entry.index_zyx), entry.model_dump_json().encode())
+        self._store.put(
+            self._entry_key(entry.level, entry.index_zyx), entry.model_dump_json().encode()
+        )
 
     def entries(self, level: int | None = None) -> dict[tuple[int, ShapeZYX], Entry]:
         """All entries whose files are in the store with their recorded sizes."""

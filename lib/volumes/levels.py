@@ -89,8 +89,7 @@ def _halved(grid: ShardGrid, by: ShapeZYX, shape: ShapeZYX) -> ShardGrid | None:
     shard = (z, y, x)
     chunk = tuple(min(c, s) for c, s in zip(grid.chunk_zyx, shard, strict=True))
     shrunk = any(
-        c < before and c < SMALLEST_CHUNK
-        for c, before in zip(chunk, grid.chunk_zyx, strict=True)
+        c < before and c < SMALLEST_CHUNK for c, before in zip(chunk, grid.chunk_zyx, strict=True)
     )
     if shrunk or any(s % c for s, c in zip(shard, chunk, strict=True)):
         return None

@@ -75,6 +75,8 @@ def read_index(
     index = np.frombuffer(table, dtype="<u8").reshape(slots, 2)
     present = index[index[:, 0] != ABSENT]
     limit = shard_size - index_length(chunks_per_shard_zyx)
-    if len(present) and (int(present[:, 1].max()) > limit or int((present.sum(axis=1)).max()) > limit):
+    if len(present) and (
+        int(present[:, 1].max()) > limit or int((present.sum(axis=1)).max()) > limit
+    ):
         raise IntegrityError("the shard's index points outside the shard", location=name)
     return index.astype(np.uint64)

@@ -9,10 +9,10 @@ import numpy as np
 from numcodecs.abc import Codec
 from numpy.typing import NDArray
 
+from lib.compression import encode_chunk, open_codec
 from lib.geometry import Box, ShapeZYX
 from lib.storage.base import Buffer, Store
 from lib.volumes import kernels
-from lib.volumes.codecs import encode_chunk, open_codec
 from lib.volumes.grid import ShardGrid, shard_key
 from lib.volumes.job import VolumeJob
 from lib.volumes.ledger import Entry, StoredFile
@@ -119,4 +119,3 @@ class ShardWriter:
         key = shard_key(level, self.index_zyx)
         self._store.put(f"{self._staging}/{key}", sealed.buffers)
         return StoredFile(key=key, size=sealed.size, sha256=sealed.sha256)
-

@@ -173,7 +173,9 @@ def _exponent(low: float, high: float, *, floats: bool) -> int:
     if floats:
         spread = max(high - low, abs(high) * 2.0**-40, 2.0**-900)
         exponent = math.frexp(spread)[1] - MAX_BINS.bit_length()
-    while math.floor(math.ldexp(high, -exponent)) - math.floor(math.ldexp(low, -exponent)) >= MAX_BINS:
+    while (
+        math.floor(math.ldexp(high, -exponent)) - math.floor(math.ldexp(low, -exponent)) >= MAX_BINS
+    ):
         exponent += 1
     return exponent
 

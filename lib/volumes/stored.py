@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lib.compression import decode_into, open_codec
 from lib.errors import IntegrityError, NotFoundError
 from lib.geometry import Box, ShapeZYX
 from lib.readers.base import Block, Layout
 from lib.storage.base import Store
-from lib.volumes.chunkpass import decode_into
-from lib.volumes.codecs import open_codec
 from lib.volumes.grid import ShardGrid, shard_key
 from lib.volumes.shardfile import ABSENT, index_length, read_index
 
@@ -53,7 +52,10 @@ class StoredLevel:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         return None
 
@@ -97,7 +99,9 @@ class StoredLevel:
                     decode_into(self._codec, encoded, voxels)
                 except Exception as error:
                     raise IntegrityError(
-                        f"a stored chunk cannot be read: {error}", location=key, unit=f"chunk {slot}"
+                        f"a stored chunk cannot be read: {error}",
+                        location=key,
+                        unit=f"chunk {slot}",
                     ) from error
             yield Block(part, voxels[part.slices(whole.start_zyx)])
 

@@ -1,0 +1,197 @@
+"""FlyEM hemibrain: crops of grayscale from a DVID server.
+
+DVID HTTP API, ``/api/node/{uuid}/{data}/info`` and ``raw``. All its triples are x, y, z, and
+``MaxPoint`` is inclusive. Outside the extents DVID answers zeros with status 200, so a crop is
+checked against the extents before the first voxel is asked for.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from lib.archives.base import About, SourceFile, VolumePlan
+from lib.archives.parts import choose_part
+from lib.errors import BadAnswerError, OutOfBoundsError, UnsupportedFormatError
+from lib.geometry import Box, LengthsZYX, ShapeZYX
+from lib.loader_config import FlyEMConfig
+from lib.readers.dvid import MAX_TILE_ZYX, DvidReader
+from lib.transport.session import Session
+from lib.units import to_nm
+
+SERVICE = "dvid"
+
+_ABOUT = About(
+    title="hemibrain grayscale",
+    description="Crop of the hemibrain of an adult fruit fly",
+    modality="FIB-SEM",
+    organism="Drosophila melanogaster",
+    specimen="central brain of an adult female",
+    authors=("Scheffer et al.",),
+    licence="CC-BY-4.0",
+    citation="Scheffer et al. 2020, eLife 9:e57443",
+    doi="10.7554/eLife.57443",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """What ``info`` says, in z, y, x and nanometres."""
+
+    extents: Box
+    voxel_nm_zyx: LengthsZYX
+    background: int
+    data_uuid: str
+
+
+class FlyEM:
+    """One crop of one data instance."""
+
+    name: ClassVar[str] = "flyem"
+    title: ClassVar[str] = "FlyEM hemibrain (Janelia, DVID)"
+    config_model: ClassVar[type[FlyEMConfig]] = FlyEMConfig
+    heavy: ClassVar[bool] = False
+
+    def plan(self, config: FlyEMConfig, session: Session) -> list[VolumePlan]:
+        """Ask for the extents, and place the crop inside them.
+
+        Raises
+        ------
+        OutOfBoundsError
+            The crop reaches outside the extents.
+        UnsupportedFormatError
+            The instance is not uint8blk.
+        """
+        node = f"{config.dvid_server}/api/node/{config.uuid}/{config.instance}"
+        instance = parse_info(session.http(SERVICE).get_json(f"{node}/info"), node)
+        crop = place_crop(config, instance.extents)
+        origin = _lengths(crop.start_zyx, instance.voxel_nm_zyx)
+        part = choose_part(config.box, crop.shape_zyx, instance.voxel_nm_zyx, origin)
+        box = part.box.shifted(crop.start_zyx)
+        x, y, z = reversed(box.start_zyx)
+        width, height, depth = reversed(box.shape_zyx)
+        tiles = math.prod(
+            math.ceil(n / t) for n, t in zip(box.shape_zyx, MAX_TILE_ZYX, strict=True)
+        )
+        stem = f"{config.instance}_{config.uuid[:8].replace(':', '-')}"
+        return [
+            VolumePlan(
+                source=self.name,
+                source_id=f"{config.uuid}/{config.instance}",
+                name=f"{stem}_x{x}_y{y}_z{z}_{width}x{height}x{depth}",
+                shape_zyx=box.shape_zyx,
+                dtype="uint8",
+                voxel_nm_zyx=instance.voxel_nm_zyx,
+                voxel_size_provenance="api",
+                origin_nm_zyx=part.origin_nm_zyx,
+                box_zyx=box,
+                internal_path=f"{config.uuid}/{config.instance}",
+                reader={"raw_url": f"{node}/raw/0_1_2", "background": instance.background},
+                files=(
+                    SourceFile(
+                        url=f"{node}/raw/0_1_2",
+                        name=f"{config.instance} x={x} y={y} z={z} size={width}x{height}x{depth}",
+                        size=box.voxels,
+                        etag=f"DataUUID:{instance.data_uuid}",
+                    ),
+                ),
+                about=_ABOUT.model_copy(
+                    update={
+                        "extra": {
+                            "uuid": config.uuid,
+                            "data_uuid": instance.data_uuid,
+                            "instance": config.instance,
+                            "crop_origin_xyz": [x, y, z],
+                            "crop_size_xyz": [width, height, depth],
+                            "random_seed": None if config.crop_origin else config.random_seed,
+                        }
+                    }
+                ),
+                download_bytes=box.voxels,
+                download_requests=tiles,
+            )
+        ]
+
+    def open(self, plan: VolumePlan, config: FlyEMConfig, session: Session) -> DvidReader:
+        assert plan.box_zyx is not None  # every crop has its box
+        return DvidReader(session, SERVICE, plan.reader["raw_url"], plan.box_zyx)
+
+
+def place_crop(config: FlyEMConfig, extents: Box) -> Box:
+    """The crop as a box, given or drawn; always wholly inside the extents."""
+    size: ShapeZYX = tuple(reversed(config.crop_size))  # type: ignore[assignment]
+    if any(n > limit for n, limit in zip(size, extents.shape_zyx, strict=True)):
+        raise OutOfBoundsError(
+            f"a crop of {config.crop_size} (x, y, z) is larger than the volume, "
+            f"{tuple(reversed(extents.shape_zyx))}",
+            archive=FlyEM.name,
+            location="crop_size",
+        )
+    if config.crop_origin is not None:
+        start: ShapeZYX = tuple(reversed(config.crop_origin))  # type: ignore[assignment]
+    else:
+        draw = random.Random(config.random_seed)
+        # x, y, z in this order: the same seed gives the same crop for ever
+        x, y, z = (
+            draw.randint(a, b - n)
+            for a, b, n in zip(
+                reversed(extents.start_zyx),
+                reversed(extents.stop_zyx),
+                reversed(size),
+                strict=True,
+            )
+        )
+        start = (z, y, x)
+    crop = Box((0, 0, 0), size).shifted(start)
+    if not extents.contains(crop):
+        raise OutOfBoundsError(
+            f"the crop {crop} reaches outside the volume {extents}, where DVID answers black",
+            archive=FlyEM.name,
+            location="crop_origin",
+        )
+    return crop
+
+
+def parse_info(info: Any, where: str) -> Instance:
+    """Read ``info`` of a uint8blk instance.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        Another type of instance, or voxels that are not one uint8.
+    BadAnswerError
+        Keys are missing or of the wrong type.
+    """
+    try:
+        base, extended, extents = info["Base"], info["Extended"], info.get("Extents")
+        if base["TypeName"] != "uint8blk" or extended["Values"][0]["DataType"] != "uint8":
+            raise UnsupportedFormatError(
+                f"data instance of type {base['TypeName']}, where uint8blk is converted",
+                archive=FlyEM.name,
+                location=where,
+                advice="Choose a grayscale instance",
+            )
+        points = extents or extended
+        low = [int(n) for n in points["MinPoint"]]
+        high = [int(n) + 1 for n in points["MaxPoint"]]  # inclusive
+        units = extended.get("VoxelUnits") or ["nanometers"] * 3
+        voxel = [to_nm(float(v), u) for v, u in zip(extended["VoxelSize"], units, strict=True)]
+        if len(low) != 3 or len(high) != 3 or any(v is None or v <= 0 for v in voxel):
+            raise ValueError("extents or voxel size")
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise BadAnswerError(
+            f"DVID's info cannot be read: {error!r}", archive=FlyEM.name, location=where
+        ) from None
+    return Instance(
+        Box((low[2], low[1], low[0]), (high[2], high[1], high[0])),
+        (float(voxel[2] or 0), float(voxel[1] or 0), float(voxel[0] or 0)),
+        int(extended.get("Background", 0)),
+        str(base.get("DataUUID", "")),
+    )
+
+
+def _lengths(start: ShapeZYX, voxel: LengthsZYX) -> LengthsZYX:
+    z, y, x = (a * v for a, v in zip(start, voxel, strict=True))
+    return (z, y, x)

@@ -1,0 +1,130 @@
+"""One Zarr v2 array in an object store: its document, its grid, its chunks.
+
+Zarr v2 specification (``.zarray``); the ``dimension_separator`` key follows its extension and is
+``.`` where absent, but archives converted from N5 leave it out although their keys are nested, so
+the separator is taken from a listing where one is at hand.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lib.errors import FormatError, UnsupportedFormatError
+from lib.geometry import Box, ShapeZYX
+
+_DTYPES = {"u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"}
+_MAX_CHUNK_BYTES = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayDocument:
+    """What ``.zarray`` says, checked.
+
+    ``shape_zyx`` and ``chunk_zyx`` always have three axes: a 2-D array gets one plane in front, and
+    ``axes`` says how many the array itself has.
+    """
+
+    shape_zyx: ShapeZYX
+    chunk_zyx: ShapeZYX
+    dtype_text: str
+    compressor: dict[str, Any]
+    filters: list[Any]
+    order: str
+    fill_value: int | float
+    separator: str
+    axes: int
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype in native byte order."""
+        return np.dtype(self.dtype_text).newbyteorder("=")
+
+    def chunk_key(self, index_zyx: ShapeZYX) -> str:
+        return self.separator.join(str(i) for i in index_zyx[3 - self.axes :])
+
+
+def parse_array(
+    data: bytes | memoryview, where: str, *, separator: str | None = None
+) -> ArrayDocument:
+    """Read a ``.zarray``.
+
+    Parameters
+    ----------
+    where
+        Key of the document, for errors.
+    separator
+        The separator that a listing showed; beats what the document says or leaves out.
+
+    Raises
+    ------
+    FormatError
+        It is not JSON, keys are missing, or sizes are impossible.
+    UnsupportedFormatError
+        Structured dtypes, complex numbers, more than three axes.
+    """
+    try:
+        document = json.loads(bytes(data))
+        if document["zarr_format"] != 2:
+            raise UnsupportedFormatError(
+                f"zarr_format {document['zarr_format']} where 2 was expected", location=where
+            )
+        shape = [int(n) for n in document["shape"]]
+        chunks = [int(n) for n in document["chunks"]]
+        dtype_text, order = document["dtype"], document["order"]
+        compressor, filters = document["compressor"], document.get("filters")
+        fill = document.get("fill_value")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise FormatError(f".zarray cannot be read: {error!r}", location=where) from None
+    if (
+        not isinstance(dtype_text, str)
+        or dtype_text[:1] not in "<>|"
+        or dtype_text[1:] not in _DTYPES
+    ):
+        raise UnsupportedFormatError(f"dtype {dtype_text!r} is not converted", location=where)
+    if len(shape) not in (2, 3) or len(shape) != len(chunks):
+        raise UnsupportedFormatError(
+            f"an array of shape {shape} and chunks {chunks}, where 2 or 3 axes are converted",
+            location=where,
+        )
+    if min(*shape, *chunks) < 1 or math.prod(chunks) * int(dtype_text[2:]) > _MAX_CHUNK_BYTES:
+        raise FormatError(f"impossible shape {shape} or chunks {chunks}", location=where)
+    if order not in ("C", "F") or not isinstance(compressor, dict | None):
+        raise FormatError("order or compressor is not as Zarr v2 has them", location=where)
+    front = [1] * (3 - len(shape))
+    return ArrayDocument(
+        shape_zyx=tuple(front + shape),  # type: ignore[arg-type]
+        chunk_zyx=tuple(front + chunks),  # type: ignore[arg-type]
+        dtype_text=dtype_text,
+        compressor=compressor or {},
+        filters=filters or [],
+        order=order,
+        fill_value=_fill(fill, dtype_text, where),
+        separator=separator or document.get("dimension_separator", "."),
+        axes=len(shape),
+    )
+
+
+def _fill(value: Any, dtype_text: str, where: str) -> int | float:
+    if value is None:
+        return 0
+    try:
+        number = np.dtype(dtype_text).type(value)
+    except (ValueError, TypeError, OverflowError):
+        raise FormatError(
+            f"fill_value {value!r} does not fit {dtype_text}", location=where
+        ) from None
+    if not np.isfinite(number):
+        raise UnsupportedFormatError(f"fill_value {value!r} is not converted", location=where)
+    return float(number) if np.dtype(dtype_text).kind == "f" else int(number)
+
+
+def chunks_in(document: ArrayDocument, box: Box) -> list[ShapeZYX]:
+    """Indices of all chunks that hold voxels of a box, in C order."""
+    first = tuple(a // c for a, c in zip(box.start_zyx, document.chunk_zyx, strict=True))
+    stop = tuple(-(-b // c) for b, c in zip(box.stop_zyx, document.chunk_zyx, strict=True))
+    return [tile.start_zyx for tile in Box(first, stop).tiles((1, 1, 1))]  # type: ignore[arg-type]
