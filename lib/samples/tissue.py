@@ -7,6 +7,7 @@ bigger crop bit for bit.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,53 @@ def labels(
         return bodies.astype(kind)
     narrow = bodies % np.uint32(np.iinfo(kind).max) + np.uint32(1)
     return np.where(bodies == 0, np.uint32(0), narrow).astype(kind)
+
+
+def pages(
+    shape_zyx: TripleZYX,
+    *,
+    seed: int,
+    dtype: DTypeLike = "uint8",
+    voxel_nm_zyx: tuple[float, float, float] = (8.0, 8.0, 8.0),
+    slab: int = 16,
+) -> Iterator[NDArray[Any]]:
+    """Yield the planes of a volume that begins at 0, 0, 0, making ``slab`` planes at a time."""
+    depth, height, width = shape_zyx
+    for z in range(0, depth, slab):
+        shape = (min(slab, depth - z), height, width)
+        yield from tissue((z, 0, 0), shape, seed=seed, dtype=dtype, voxel_nm_zyx=voxel_nm_zyx)
+
+
+class RepeatedTissue:
+    """An endless volume made of one tile again and again, for benchmarks of many gigabytes.
+
+    Called with an origin and a shape it copies from memory, about a hundred times as fast as
+    :func:`tissue`; tissue and its compressibility stay real inside the tile.
+
+    Parameters
+    ----------
+    tile_zyx
+        Shape of the tile; the volume has this period.
+    """
+
+    def __init__(
+        self, tile_zyx: TripleZYX = (64, 256, 256), *, seed: int = 1, dtype: DTypeLike = "uint8"
+    ) -> None:
+        self.tile = tissue((0, 0, 0), tile_zyx, seed=seed, dtype=dtype)
+
+    def __call__(self, origin_zyx: TripleZYX, shape_zyx: TripleZYX) -> NDArray[Any]:
+        """Voxels of a crop."""
+        z, y, x = (
+            np.arange(first, first + count) % period
+            for first, count, period in zip(origin_zyx, shape_zyx, self.tile.shape, strict=True)
+        )
+        voxels: NDArray[Any] = self.tile[z].take(y, axis=1).take(x, axis=2)
+        return voxels
+
+    def pages(self, shape_zyx: TripleZYX) -> Iterator[NDArray[Any]]:
+        """Yield the planes of the volume's first ``shape_zyx``."""
+        for z in range(shape_zyx[0]):
+            yield self((z, 0, 0), (1, *shape_zyx[1:]))[0]
 
 
 def _fill(
