@@ -13,7 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lib.geometry import Box, LengthsZYX, ShapeZYX
 from lib.loader_config import LoaderConfig
+from lib.rawfiles import RawFiles
 from lib.readers.base import VolumeReader
+from lib.transport.partial import Fetched
 from lib.transport.session import Session
 
 
@@ -81,7 +83,10 @@ class VolumePlan(Plain):
 
 
 class Archive(Protocol):
-    """The whole extension point: a class with these members and one line in the registry."""
+    """The whole extension point: a class with these members and one line in the registry.
+
+    `ArchiveBase` has the two methods that archives without files leave alone.
+    """
 
     name: ClassVar[str]
     title: ClassVar[str]
@@ -97,6 +102,36 @@ class Archive(Protocol):
         """
         ...
 
-    def open(self, plan: VolumePlan, config: Any, session: Session) -> VolumeReader:
-        """A reader of the planned voxels. Called in the process that will read."""
+    def fetch(self, plan: VolumePlan, config: Any, session: Session, raw: RawFiles) -> None:
+        """Bring the files that must lie on disk before their voxels can be read.
+
+        Archives that are read from ranges, tiles or chunks have nothing to do here.
+        """
         ...
+
+    def open(
+        self, plan: VolumePlan, config: Any, session: Session, raw: RawFiles
+    ) -> VolumeReader:
+        """A reader of the planned voxels. Called in every process that will read."""
+        ...
+
+    def settle(
+        self, plan: VolumePlan, config: Any, session: Session, raw: RawFiles
+    ) -> list[Fetched]:
+        """After the last shard: what is known of the source files (size, sha256, ETag).
+
+        Also the last look at the source: is it still the one that the plan was made from?
+
+        Raises
+        ------
+        SourceChangedError
+            The archive's file or array is another one now.
+        """
+        ...
+
+
+class ArchiveBase:
+    """For archives that have no files to bring beforehand."""
+
+    def fetch(self, plan: VolumePlan, config: Any, session: Session, raw: RawFiles) -> None:
+        return None

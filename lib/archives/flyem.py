@@ -12,12 +12,14 @@ import random
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from lib.archives.base import About, SourceFile, VolumePlan
+from lib.archives.base import About, ArchiveBase, SourceFile, VolumePlan
 from lib.archives.parts import choose_part
-from lib.errors import BadAnswerError, OutOfBoundsError, UnsupportedFormatError
+from lib.errors import BadAnswerError, OutOfBoundsError, SourceChangedError, UnsupportedFormatError
 from lib.geometry import Box, LengthsZYX, ShapeZYX
 from lib.loader_config import FlyEMConfig
+from lib.rawfiles import RawFiles
 from lib.readers.dvid import MAX_TILE_ZYX, DvidReader
+from lib.transport.partial import Fetched
 from lib.transport.session import Session
 from lib.units import to_nm
 
@@ -46,7 +48,7 @@ class Instance:
     data_uuid: str
 
 
-class FlyEM:
+class FlyEM(ArchiveBase):
     """One crop of one data instance."""
 
     name: ClassVar[str] = "flyem"
@@ -114,9 +116,23 @@ class FlyEM:
             )
         ]
 
-    def open(self, plan: VolumePlan, config: FlyEMConfig, session: Session) -> DvidReader:
+    def open(
+        self, plan: VolumePlan, config: FlyEMConfig, session: Session, raw: RawFiles
+    ) -> DvidReader:
         assert plan.box_zyx is not None  # every crop has its box
         return DvidReader(session, SERVICE, plan.reader["raw_url"], plan.box_zyx)
+
+    def settle(
+        self, plan: VolumePlan, config: FlyEMConfig, session: Session, raw: RawFiles
+    ) -> list[Fetched]:
+        """Ask for the data version again: it must be the one that the crop was begun from."""
+        node = f"{config.dvid_server}/api/node/{config.uuid}/{config.instance}"
+        now = parse_info(session.http(SERVICE).get_json(f"{node}/info"), node)
+        if f"DataUUID:{now.data_uuid}" != plan.files[0].etag:
+            raise SourceChangedError(
+                "the data instance changed while it was read", archive=self.name, location=node
+            )
+        return []
 
 
 def place_crop(config: FlyEMConfig, extents: Box) -> Box:

@@ -15,15 +15,17 @@ from urllib.parse import quote
 
 import numpy as np
 
-from lib.archives.base import About, SourceFile, VolumePlan
+from lib.archives.base import About, ArchiveBase, SourceFile, VolumePlan
 from lib.archives.openorganelle_tree import Tree, TreeArray
 from lib.archives.parts import choose_part
-from lib.errors import NotFoundError
+from lib.errors import NotFoundError, SourceChangedError
 from lib.geometry import Box, LengthsZYX, ShapeZYX
 from lib.loader_config import OPENORGANELLE_EM_PATHS, OpenOrganelleConfig
+from lib.rawfiles import RawFiles
 from lib.readers.zarr import ZarrReader
 from lib.readers.zarr_array import ArrayDocument, chunks_in, parse_array
 from lib.transport.objects import ObjectReader
+from lib.transport.partial import Fetched
 from lib.transport.session import Session
 
 SERVICE = "s3"
@@ -43,7 +45,7 @@ _ABOUT = {
 }
 
 
-class OpenOrganelle:
+class OpenOrganelle(ArchiveBase):
     """One volume for each chosen level of each multiscale below ``zarr_path``."""
 
     name: ClassVar[str] = "openorganelle"
@@ -77,7 +79,7 @@ class OpenOrganelle:
         return [self._plan_array(config, objects, root, array) for array in unique.values()]
 
     def open(
-        self, plan: VolumePlan, config: OpenOrganelleConfig, session: Session
+        self, plan: VolumePlan, config: OpenOrganelleConfig, session: Session, raw: RawFiles
     ) -> ZarrReader:
         objects, root = self._bucket(config, session)
         path = f"{root}/{plan.internal_path}"
@@ -85,6 +87,23 @@ class OpenOrganelle:
         box = plan.box_zyx or Box.whole(document.shape_zyx)
         holes = unpack_holes(plan.reader["holes"], chunks_in(document, box))
         return ZarrReader(session, SERVICE, objects, path, document, box, holes)
+
+    def settle(
+        self, plan: VolumePlan, config: OpenOrganelleConfig, session: Session, raw: RawFiles
+    ) -> list[Fetched]:
+        """List the chunks again: every size and ETag must be what the plan saw."""
+        objects, root = self._bucket(config, session)
+        document = _stored_document(plan)
+        box = plan.box_zyx or Box.whole(document.shape_zyx)
+        path = f"{root}/{plan.internal_path}"
+        listing = dict(_list_chunks(objects, path, document, chunks_in(document, box)))
+        zarray = objects.get(f"{path}/.zarray")
+        source = plan.files[0]
+        if zarray is None or _listing_digest(bytes(zarray), listing) != source.etag:
+            raise SourceChangedError(
+                "the array changed while it was read", archive=self.name, location=source.url
+            )
+        return []
 
     def _bucket(
         self, config: OpenOrganelleConfig, session: Session
