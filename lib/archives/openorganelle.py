@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import zlib
 from collections.abc import Iterator
 from typing import ClassVar
@@ -218,7 +219,9 @@ def _list_chunks(
 
 def _listing_digest(zarray: bytes, listing: dict[str, tuple[int, str | None]]) -> str:
     """Identity of the array as it is now: its document, and every chunk's size and ETag."""
-    digest = hashlib.sha256(zarray)
+    document = json.loads(zarray)
+    document.pop("dimension_separator", None)  # .zmetadata may have it where .zarray has not
+    digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode())
     for key in sorted(listing):
         digest.update(f"{key}\0{listing[key][0]}\0{listing[key][1]}\n".encode())
     return f"sha256-of-listing:{digest.hexdigest()}"
