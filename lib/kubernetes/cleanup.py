@@ -66,7 +66,7 @@ def is_active(job: Manifest) -> bool:
 async def delete_orphans(namespace: str, *, grace_seconds: float) -> list[str]:
     """Delete orphaned clusters and return their names."""
     clusters = await _list(DaskCluster, namespace, OURS)
-    jobs = [job.raw async for job in Job.list(namespace=namespace, label_selector=JOB_LABEL)]
+    jobs = await _list(Job, namespace, JOB_LABEL)
     names = orphaned_clusters(
         [cluster.raw for cluster in clusters],
         [job.raw for job in jobs],

@@ -1,0 +1,177 @@
+"""Make a Prefect server know macroscope: work pool, concurrency limits, deployments.
+
+``python -m flows.register`` can run again at any time: what is there is brought up to date. The
+chart runs it after each install and upgrade, k8s/base as a Job, ``make deploy`` on a desk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.exceptions import ObjectNotFound
+from prefect.workers.process import ProcessWorker
+
+from lib.errors import ConfigError, TransportError
+
+ROOT = Path(__file__).parents[1]
+OVERRIDABLE = ("enabled", "job_variables", "parameters", "schedules", "concurrency_limit", "tags")
+
+
+def wait_for_api(client: SyncPrefectClient, seconds: float) -> None:
+    """Return once the API answers.
+
+    Raises
+    ------
+    TransportError
+        It did not within ``seconds``.
+    """
+    deadline = time.monotonic() + seconds
+    while (error := client.api_healthcheck()) is not None:
+        if time.monotonic() > deadline:
+            raise TransportError(
+                f"the Prefect API did not answer within {seconds:g} s: {error}",
+                location=str(client.api_url),
+                advice="See that the server runs and that this address is right",
+            )
+        time.sleep(1)
+
+
+def ensure_pool(client: SyncPrefectClient, name: str, kind: str, template: dict[str, Any]) -> None:
+    """Create the work pool, or bring its job template up to date.
+
+    Raises
+    ------
+    ConfigError
+        There is a pool of this name, but of another type.
+    """
+    try:
+        pool = client.read_work_pool(name)
+    except ObjectNotFound:
+        client.create_work_pool(WorkPoolCreate(name=name, type=kind, base_job_template=template))
+        return
+    if pool.type != kind:
+        raise ConfigError(
+            f"work pool {name!r} is of type {pool.type!r}, not {kind!r}",
+            location="work pool",
+            advice="Choose another name, or delete it: prefect work-pool delete " + name,
+        )
+    client.update_work_pool(name, WorkPoolUpdate(base_job_template=template))
+
+
+def job_template(kind: str, path: Path | None) -> dict[str, Any]:
+    """The pool's job template: from ``path``, or the one that this kind of pool has by default."""
+    if path is None and kind == "process":
+        return ProcessWorker.get_default_base_job_template()
+    template: dict[str, Any] = json.loads((path or ROOT / "k8s" / "job-template.json").read_text())
+    return template
+
+
+def merge_overrides(
+    document: Mapping[str, Any], overrides: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """A prefect.yaml with some deployments changed.
+
+    Parameters
+    ----------
+    document
+        The parsed prefect.yaml.
+    overrides
+        Deployment (``ebi/ingest``) to what differs: ``enabled`` (False leaves it out),
+        ``job_variables`` and ``parameters`` (merged), ``schedules``, ``concurrency_limit``,
+        ``tags`` (replaced).
+
+    Raises
+    ------
+    ConfigError
+        An unknown deployment or an unknown key.
+    """
+    known = {deployment_key(item): item for item in document["deployments"]}
+    for key, change in overrides.items():
+        if key not in known:
+            raise ConfigError(f"no deployment {key!r}; there are {', '.join(sorted(known))}")
+        if unknown := sorted(set(change) - set(OVERRIDABLE)):
+            raise ConfigError(f"{key}: cannot override {', '.join(unknown)}", location=key)
+    merged = [
+        _merge_one(item, overrides.get(key, {}))
+        for key, item in known.items()
+        if overrides.get(key, {}).get("enabled", True)
+    ]
+    return {**document, "deployments": merged}
+
+
+def deployment_key(item: Mapping[str, Any]) -> str:
+    """``ebi/ingest`` for the entry that deploys flow ``flows.ebi.ebi`` as ``ingest``."""
+    return f"{item['entrypoint'].rsplit('.', 1)[-1]}/{item['name']}"
+
+
+def _merge_one(item: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(item)
+    pool = dict(merged.get("work_pool") or {})
+    pool["job_variables"] = {**(pool.get("job_variables") or {}), **change.get("job_variables", {})}
+    merged["work_pool"] = pool
+    merged["parameters"] = {**(merged.get("parameters") or {}), **change.get("parameters", {})}
+    for key in ("schedules", "concurrency_limit", "tags"):
+        if key in change:
+            merged[key] = change[key]
+    return merged
+
+
+def deploy(pool: str, overrides: Mapping[str, Mapping[str, Any]]) -> int:
+    """Run ``prefect --no-prompt deploy --all`` and return its exit code."""
+    document = yaml.safe_load((ROOT / "prefect.yaml").read_text())
+    environ = {**os.environ, "PREFECT_DEPLOYMENTS_DEFAULT_WORK_POOL_NAME": pool}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "prefect.yaml"
+        path.write_text(yaml.safe_dump(merge_overrides(document, overrides), sort_keys=False))
+        command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+        done = subprocess.run(
+            [*command, "--prefect-file", str(path)], cwd=ROOT, env=environ, check=False
+        )
+    return done.returncode
+
+
+def _limit(text: str) -> tuple[str, int]:
+    name, _, slots = text.partition("=")
+    if not name or not slots.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=SLOTS")
+    return name, int(slots)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m flows.register", description=__doc__)
+    parser.add_argument("--pool", default="macroscope", help="work pool")
+    parser.add_argument("--type", default="process", choices=("process", "kubernetes"))
+    parser.add_argument("--template", type=Path, help="base job template (JSON)")
+    parser.add_argument("--overrides", type=Path, help="what differs from prefect.yaml (YAML)")
+    parser.add_argument("--limit", type=_limit, action="append", default=[], metavar="NAME=SLOTS")
+    parser.add_argument("--wait-seconds", type=float, default=300, help="for the API")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line of the registration; returns the exit code."""
+    args = _parser().parse_args(argv)
+    template = job_template(args.type, args.template)
+    overrides = {} if args.overrides is None else yaml.safe_load(args.overrides.read_text()) or {}
+    with get_client(sync_client=True) as client:
+        wait_for_api(client, args.wait_seconds)
+        ensure_pool(client, args.pool, args.type, template)
+        for name, slots in args.limit:
+            client.upsert_global_concurrency_limit_by_name(name, slots)
+    return deploy(args.pool, overrides)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
