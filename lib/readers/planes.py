@@ -14,8 +14,6 @@ from lib.readers.base import Block
 from lib.readers.bytesource import ByteSource
 from lib.readers.spans import Span, read_spans
 
-DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
-
 
 def check_box(box: Box, shape_zyx: ShapeZYX, name: str) -> None:
     """Raise `OutOfBoundsError` unless `box` lies inside a volume of `shape_zyx`."""
