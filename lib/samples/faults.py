@@ -146,7 +146,9 @@ class Rule(BaseModel):
         wanted = self.methods or _NATURAL_METHODS.get(self.kind)
         if wanted and method not in wanted:
             return False
-        return re.search(self.match, target) is not None
+        # What is hidden is missing from listings too, whatever their own address.
+        is_listing = self.kind == "hide" and "list-type=" in target
+        return is_listing or re.search(self.match, target) is not None
 
     def hits(self, number: int) -> bool:
         """Whether the `number`-th (from 0) request that it concerns goes wrong."""

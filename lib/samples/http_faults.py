@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import json
 import re
-import time
 from typing import Any
+from urllib.parse import unquote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lib.samples.control import Control, control_app
 from lib.samples.faults import Rule
+from lib.samples.http_tamper import Ended, Tamper, quiet, reset
 from lib.samples.http_words import HTML_PAGE, refusal
 from lib.samples.latency import Latency, Pace
-from lib.samples.sockets import will_reset
 
 _OPTIONAL_JSON_KEYS = (
     "citation",
@@ -36,19 +37,6 @@ _OPTIONAL_JSON_KEYS = (
 )
 
 
-class Ended(Exception):
-    """The connection was cut on purpose; unwinds the application."""
-
-
-def reset(scope: Scope) -> None:
-    """End the connection with an RST."""
-    transport = scope["state"]["transport"]
-    raw = transport.get_extra_info("socket")
-    if raw is not None and not transport.is_closing():
-        will_reset(raw)
-    transport.abort()
-
-
 async def answer(
     send: Send, status: int, body: bytes, headers: dict[str, str], *, head: bool = False
 ) -> None:
@@ -57,13 +45,6 @@ async def answer(
     raw.append((b"content-length", str(len(body)).encode()))
     await send({"type": "http.response.start", "status": status, "headers": raw})
     await send({"type": "http.response.body", "body": b"" if head else body})
-
-
-async def quiet(scope: Scope, seconds: float) -> None:
-    """Say nothing for a time, or until the client has had enough."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and not scope["state"]["transport"].is_closing():
-        await asyncio.sleep(0.02)
 
 
 class FaultyService:
@@ -76,6 +57,7 @@ class FaultyService:
         self._control_app = control_app(control)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Count a request, ask the rules, and answer rightly or wrongly."""
         if scope["type"] != "http":
             return
         if scope["path"].startswith("/_control/"):
@@ -154,7 +136,7 @@ class FaultyService:
             await quiet(scope, rule.seconds)
             await self._app(scope, receive, send)
         elif kind in ("reset", "stall", "short_body", "wrong_bytes"):
-            await self._app(scope, receive, _Tamper(rule, scope, send))
+            await self._app(scope, receive, Tamper(rule, scope, send))
         else:  # the service itself knows what to do with it
             await self._app(scope, receive, send)
 
@@ -170,12 +152,15 @@ class FaultyService:
             await self._refuse(404, rule, scope, send)
             return
         start, body = await _collected(self._app, scope, receive)
-        text = re.sub(
-            r"<Contents>.*?</Contents>",
-            lambda found: "" if re.search(rule.match + r"</Key>", found[0]) else found[0],
-            body.decode(),
-            flags=re.DOTALL,
-        )
+        hidden = [r for r in self._control.faults.rules() if r.kind == "hide"]
+        bucket = scope["path"].strip("/")
+
+        def kept(entry: re.Match[str]) -> str:
+            key = unquote(re.search("<Key>(.*?)</Key>", entry[0])[1])  # type: ignore[index]
+            target = f"/{bucket}/{html.unescape(key)}"
+            return "" if any(re.search(r.match, target) for r in hidden) else entry[0]
+
+        text = re.sub("<Contents>.*?</Contents>", kept, body.decode(), flags=re.DOTALL)
         await _resend(start, text.encode(), scope, send)
 
     async def _without_keys(self, rule: Rule, scope: Scope, receive: Receive, send: Send) -> None:
@@ -204,60 +189,6 @@ class FaultyService:
             await send(message)
 
         await self._app(scope, receive, sender)
-
-
-class _Tamper:
-    """A `send` that lets the first part of a body pass and then goes wrong."""
-
-    def __init__(self, rule: Rule, scope: Scope, send: Send) -> None:
-        self._rule = rule
-        self._scope = scope
-        self._send = send
-        self._seen = 0
-        self._at = 0
-        self._stalled = False
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            length = int(MutableHeaders(raw=message["headers"]).get("content-length", 0))
-            self._at = self._rule.cut_at(length)
-            await self._send(message)
-            return
-        body = bytes(message.get("body", b""))
-        start, self._seen = self._seen, self._seen + len(body)
-        if self._rule.kind == "wrong_bytes":
-            await self._send({**message, "body": self._inverted(body, start)})
-        elif self._stalled or (self._seen < self._at and message.get("more_body", False)):
-            await self._send(message)
-        else:
-            await self._cut(message, body, max(0, self._at - start))
-
-    async def _cut(self, message: Message, body: bytes, keep: int) -> None:
-        await self._send({**message, "body": body[:keep], "more_body": True})
-        transport = self._scope["state"]["transport"]
-        if self._rule.kind == "stall":
-            self._stalled = True
-            await quiet(self._scope, self._rule.seconds)
-            await self._send({**message, "body": body[keep:]})
-            return
-        if self._rule.kind == "reset":
-            # What is still in the send buffer would be thrown away by the RST.
-            while transport.get_write_buffer_size() and not transport.is_closing():
-                await asyncio.sleep(0.005)
-            reset(self._scope)
-        else:
-            transport.close()
-        raise Ended
-
-    def _inverted(self, body: bytes, start: int) -> bytes:
-        first = max(self._at, start)
-        last = min(self._at + self._rule.count, start + len(body))
-        if first >= last:
-            return body
-        changed = bytearray(body)
-        for index in range(first - start, last - start):
-            changed[index] ^= 0xFF
-        return bytes(changed)
 
 
 async def _swallow(message: Message) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, BinaryIO, TypeVar
 
 import h11
@@ -57,6 +57,7 @@ class HttpSide:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="samples-http", daemon=True)
         self._servers: list[uvicorn.Server] = []
+        self._at_end: list[Callable[[], Awaitable[None]]] = []
 
     def start(self) -> None:
         """Start the thread; services are added afterwards."""
@@ -83,6 +84,10 @@ class HttpSide:
         self.call(self._begin(server, sock))
         bound: int = sock.getsockname()[1]
         return bound
+
+    def at_end(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Call this on the servers' loop when everything stops."""
+        self._at_end.append(close)
 
     def call(self, work: Coroutine[Any, Any, _T], seconds: float = _READY_SECONDS) -> _T:
         """Run a coroutine on the servers' loop and wait for its result."""
@@ -126,3 +131,5 @@ class HttpSide:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for close in self._at_end:
+            await close()

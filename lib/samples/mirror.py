@@ -147,9 +147,8 @@ def _rounded(size: int) -> str:
     """Apache's size column: 4 characters at most, one decimal below 10."""
     if size < 1000:
         return f"{size:3d} "
-    value = float(size)
-    for unit in "KMGTP":
-        value /= 1024
-        if value < 973:
-            break
+    value, power = size / 1024, 0
+    while value >= 973:
+        value, power = value / 1024, power + 1
+    unit = "KMGTP"[power]
     return f"{value:3.1f}{unit}" if value < 9.95 else f"{value:3.0f}{unit}"

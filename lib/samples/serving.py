@@ -8,13 +8,24 @@ import sys
 import tempfile
 import threading
 from collections.abc import Collection
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lib.samples.control import Control
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from starlette.types import ASGIApp
+
+    from lib.samples.http_side import HttpSide
+    from lib.samples.s3 import S3Server
+
 Side = Literal["ftp", "http", "s3"]
+TripleZYX = tuple[int, int, int]
+BUCKET = "janelia-cosem-datasets"
 _EPFL_FILE = "/groups/c/cv/cvlab-unit/www/data/%20ElectronMicroscopy_Hippocampus/volumedata.tif"
 # Offsets from `base_port`, so that a Kubernetes Service can name each of them.
 _OFFSETS = {"ftp": 0, "mirror": 1, "epfl": 2, "empiar": 3, "omero": 4, "dvid": 5, "s3": 6}
@@ -62,6 +73,8 @@ class Samples:
         self._services = frozenset(services)
         self._base_port = base_port
         self._stack = ExitStack()
+        self._http: HttpSide
+        self.s3: S3Server | None = None
 
     def __enter__(self) -> Samples:
         with ExitStack() as stack:
@@ -70,8 +83,12 @@ class Samples:
                 self.root = Path(stack.enter_context(folder))
             stack.callback(self.control.stopping.set)
             self._build()
+            loading = self._launch_s3(stack) if "s3" in self._services else None
             self._start_http(stack)
             self._start_ftp(stack)
+            if loading is not None and self.s3 is not None:
+                loading.result()
+                self.put_before(self.s3, "s3", self._port("s3"))
             self._stack = stack.pop_all()
         return self
 
@@ -91,7 +108,7 @@ class Samples:
     @property
     def control_url(self) -> str:
         """Address under which ``/_control/faults`` and the like are found."""
-        return self.url("control")
+        return self.url(next(name for name in self.ports if name != "ftp"))
 
     @property
     def endpoints(self) -> dict[str, dict[str, str]]:
@@ -111,7 +128,7 @@ class Samples:
             found["IDR"]["https_base_url"] = self.url("mirror")
             found["IDR"]["api_base_url"] = self.url("omero")
         if "s3" in self.ports:
-            found["OPENORGANELLE"]["s3_uri"] = "s3://janelia-cosem-datasets"
+            found["OPENORGANELLE"]["s3_uri"] = f"s3://{BUCKET}"
             found["OPENORGANELLE"]["s3_endpoint_url"] = self.url("s3")
         return found
 
@@ -134,24 +151,62 @@ class Samples:
 
     def _start_http(self, stack: ExitStack) -> None:
         from lib.samples.http_side import HttpSide
+
+        self._http = HttpSide(self.control, self._host)
+        self._http.start()
+        stack.callback(self._http.stop)
+        if "http" in self._services:
+            for service, app in self._applications().items():
+                self.ports[service] = self._http.add(service, app, self._port(service))
+
+    def _applications(self) -> dict[str, ASGIApp]:
+        from lib.samples.dvid import DvidApp
         from lib.samples.empiar import empiar_app
         from lib.samples.mirror import mirror_app
         from lib.samples.omero import omero_app
 
-        http = HttpSide(self.control, self._host)
-        http.start()
-        stack.callback(http.stop)
-        if "http" not in self._services:
-            return
-        apps = {
+        return {
             "mirror": mirror_app(self.root / "ftp"),
             "epfl": mirror_app(self.root / "epfl"),
             "empiar": empiar_app(),
             "omero": omero_app(),
+            "dvid": DvidApp(self.control, _hemibrain),
         }
-        for service, app in apps.items():
-            self.ports[service] = http.add(service, app, self._port(service))
-        self.ports["control"] = self.ports["mirror"]
+
+    def _launch_s3(self, stack: ExitStack) -> Future[int]:
+        """Start the object store while the other servers start; it takes the longest."""
+        from lib.samples.s3 import S3Server
+
+        folder = self.root / "s3"
+        buckets = [path.name for path in sorted(folder.iterdir()) if path.is_dir()]
+        self.s3 = S3Server(buckets or [BUCKET])
+        stack.callback(self.s3.stop)
+        pool = stack.enter_context(ThreadPoolExecutor(1))
+
+        def start_and_load(server: S3Server) -> int:
+            server.start()
+            return server.load(folder)
+
+        return pool.submit(start_and_load, self.s3)
+
+    def put_before(self, server: S3Server, service: str = "destination", port: int = 0) -> str:
+        """Put faults and counters in front of an S3 server; returns the address to use instead.
+
+        Parameters
+        ----------
+        server
+            A running server; its credentials stay valid on the new address.
+        service
+            The name by which rules and counters know it.
+        port
+            Where to listen; 0 takes a free port.
+        """
+        from lib.samples.s3_proxy import S3Proxy
+
+        proxy = S3Proxy(server.endpoint_url, server.buckets)
+        self._http.at_end(proxy.close)
+        self.ports[service] = self._http.add(service, proxy, port)
+        return self.url(service)
 
     def _start_ftp(self, stack: ExitStack) -> None:
         if "ftp" not in self._services:
@@ -167,6 +222,19 @@ class Samples:
         ftp.start()
         stack.callback(ftp.stop)
         self.ports["ftp"] = ftp.port
+
+
+def _hemibrain(origin_zyx: TripleZYX, shape_zyx: TripleZYX) -> NDArray[np.uint8]:
+    """Voxels of the virtual volume; their compiler takes a second to import, so it comes last."""
+    try:
+        from lib.samples.documents import dvid_voxels
+    except ImportError:
+        from functools import partial
+
+        from lib.samples.tissue import tissue
+
+        dvid_voxels = partial(tissue, seed=6)
+    return dvid_voxels(origin_zyx, shape_zyx)
 
 
 def serve_forever(samples: Samples) -> None:
