@@ -19,12 +19,12 @@ class Block:
 
     ``data`` has the shape of ``box`` (z, y, x) and the reader's dtype in native byte order. It may
     be a view of a buffer that the reader uses again: it is valid until the next block is asked for.
-    ``missing`` names a piece that the archive does not hold; its voxels are then the fill value.
+    ``missing`` names pieces that the archive does not hold; their voxels are the fill value.
     """
 
     box: Box
     data: NDArray[Any]
-    missing: str | None = None
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

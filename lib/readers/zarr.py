@@ -113,13 +113,13 @@ class ZarrReader:
         indices = chunks_in(self._document, wanted)
         yield from self._session.ordered(self._service, [partial(job, i) for i in indices])
 
-    def _voxels(self, index: ShapeZYX) -> tuple[NDArray[Any], str | None]:
+    def _voxels(self, index: ShapeZYX) -> tuple[NDArray[Any], tuple[str, ...]]:
         name = "/".join(map(str, index))
         encoded = self.encoded_chunk(index)
         if encoded is None:
-            return np.full(self.chunk_zyx, self.fill_value, self.dtype), name
+            return np.full(self.chunk_zyx, self.fill_value, self.dtype), (name,)
         try:
-            return decode_chunk(self._document, encoded), None
+            return decode_chunk(self._document, encoded), ()
         except MacroscopeError as error:
             raise error.located(
                 archive=self._session.archive, location=self._path, unit=f"chunk {name}"

@@ -99,8 +99,7 @@ def gather(reader: VolumeReader, box: Box, voxels: NDArray[Any]) -> list[str]:
             raise FormatError(f"the reader gave {block.box} when asked for {box}")
         voxels[block.box.slices(box.start_zyx)] = block.data
         arrived += block.box.voxels
-        if block.missing is not None:
-            missing.append(block.missing)
+        missing.extend(block.missing)
     if arrived != box.voxels:
         raise FormatError(f"{arrived} of {box.voxels} voxels of {box} arrived")
     return missing

@@ -1,0 +1,126 @@
+"""Starting at a coarser level: voxels pooled on the way, before anything is stored."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lib.archives.base import VolumePlan
+from lib.errors import ConfigError
+from lib.geometry import Box, LengthsZYX, ShapeZYX
+from lib.loader_config import LoaderConfig
+from lib.readers.base import Block, Layout, VolumeReader
+from lib.volumes import kernels
+from lib.volumes.blockpass import gather
+from lib.volumes.levels import factor
+
+_KEY = "coarser_by_zyx"
+_GATHER_BYTES = 64 * 2**20
+
+
+def fit_plan(plan: VolumePlan, config: LoaderConfig) -> VolumePlan | None:
+    """Apply ``large_array_mode``: the plan, a coarser one, or None for a volume to be skipped."""
+    raw_bytes = math.prod(plan.shape_zyx) * np.dtype(plan.dtype).itemsize
+    if config.large_array_mode == "stream" or raw_bytes <= config.max_array_size_mb * 1e6:
+        return plan
+    if config.large_array_mode == "skip":
+        return None
+    return coarser(plan, config.downsample_factor)
+
+
+def coarser(plan: VolumePlan, by: int) -> VolumePlan:
+    """The plan of the same volume, its finest axes `by` times coarser (a power of two).
+
+    Axes follow the rule of the pyramid: the coarser axes of an anisotropic volume wait until the
+    others have caught up.
+    """
+    if by < 2 or by & (by - 1):
+        raise ConfigError(f"{by} is no power of two above one", location="downsample_factor")
+    shape, voxel, origin = plan.shape_zyx, plan.voxel_nm_zyx, plan.origin_nm_zyx
+    total = (1, 1, 1)
+    for _ in range(by.bit_length() - 1):
+        step = factor(shape, voxel)
+        shape = kernels.pooled_shape(shape, step)
+        origin = _lengths(o + v * (f - 1) / 2 for o, v, f in zip(origin, voxel, step, strict=True))
+        voxel = _lengths(v * f for v, f in zip(voxel, step, strict=True))
+        total = _shape(t * f for t, f in zip(total, step, strict=True))
+    return plan.model_copy(
+        update={
+            "name": f"{plan.name}_by{by}",
+            "shape_zyx": shape,
+            "voxel_nm_zyx": voxel,
+            "origin_nm_zyx": origin,
+            "reader": {**plan.reader, _KEY: total},
+            "notes": (*plan.notes, f"made {by} times coarser than the source on the way"),
+        }
+    )
+
+
+def is_coarse(plan: VolumePlan) -> bool:
+    return _KEY in plan.reader
+
+
+class CoarseReader(AbstractContextManager["CoarseReader"]):
+    """Pools another reader's voxels, step by step as the pyramid would."""
+
+    def __init__(self, reader: VolumeReader, plan: VolumePlan) -> None:
+        self._reader = reader
+        self._by: ShapeZYX = _shape(plan.reader[_KEY])
+        self._labels = plan.kind == "labels"
+        self.shape_zyx = plan.shape_zyx
+        self.dtype = reader.dtype
+        chunk = kernels.pooled_shape(reader.layout.chunk_zyx, self._by)
+        self.layout = Layout(chunk, random_access=reader.layout.random_access)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        return None
+
+    def blocks(self, box: Box) -> Iterator[Block]:
+        """Pool tiles whose source voxels fit a bounded buffer."""
+        for tile in box.tiles(self._tile(box.shape_zyx)):
+            start = _shape(a * f for a, f in zip(tile.start_zyx, self._by, strict=True))
+            stop = _shape(
+                min(b * f, n)
+                for b, f, n in zip(tile.stop_zyx, self._by, self._reader.shape_zyx, strict=True)
+            )
+            source = Box(start, stop)
+            voxels: NDArray[Any] = np.empty(source.shape_zyx, self.dtype)
+            missing = gather(self._reader, source, voxels)
+            yield Block(tile, self._pooled(voxels), tuple(missing))
+
+    def _tile(self, shape: ShapeZYX) -> ShapeZYX:
+        tile = list(shape)
+        while math.prod(tile) * math.prod(self._by) * self.dtype.itemsize > _GATHER_BYTES:
+            axis = tile.index(max(tile))
+            tile[axis] = -(-tile[axis] // 2)
+        return (tile[0], tile[1], tile[2])
+
+    def _pooled(self, voxels: NDArray[Any]) -> NDArray[Any]:
+        left = self._by
+        while left != (1, 1, 1):
+            step = _shape(2 if n > 1 else 1 for n in left)
+            target = np.empty(kernels.pooled_shape(_shape(voxels.shape), step), self.dtype)
+            kernels.pool(voxels, step, target, labels=self._labels)
+            voxels, left = target, _shape(n // f for n, f in zip(left, step, strict=True))
+        return voxels
+
+
+def _shape(values: Any) -> ShapeZYX:
+    z, y, x = (int(value) for value in values)
+    return (z, y, x)
+
+
+def _lengths(values: Any) -> LengthsZYX:
+    z, y, x = (float(value) for value in values)
+    return (z, y, x)

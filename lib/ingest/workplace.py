@@ -1,0 +1,89 @@
+"""What one process has open for one volume: store, session, raw files, reader.
+
+Batches of one volume that run in one process share it, so that a source is opened once, its limits
+hold over all of them, and its requests are counted together.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from lib.archives.base import Archive
+from lib.archives.registry import archive
+from lib.archives.sessions import open_session
+from lib.ingest.coarse import CoarseReader, is_coarse
+from lib.ingest.order import WorkOrder
+from lib.rawfiles import RawFiles
+from lib.readers.base import VolumeReader
+from lib.storage.base import Store
+from lib.storage.open import open_store
+from lib.transport.session import Session
+
+
+@dataclass(slots=True)
+class Workplace:
+    """Open connections for one order. The reader is opened when first asked for."""
+
+    order: WorkOrder
+    archive: Archive
+    store: Store
+    session: Session
+    raw: RawFiles
+    _lock: threading.Lock
+    _stack: ExitStack
+    _reader: VolumeReader | None = None
+
+    def reader(self) -> VolumeReader:
+        """The voxels of the plan; raw files must have been fetched."""
+        with self._lock:
+            if self._reader is None:
+                reader = self.archive.open(
+                    self.order.plan, self.order.config, self.session, self.raw
+                )
+                self._reader = self._stack.enter_context(reader)
+                if is_coarse(self.order.plan):
+                    self._reader = CoarseReader(self._reader, self.order.plan)
+            return self._reader
+
+    def close(self) -> None:
+        with self._lock:
+            self._reader = None
+            self._stack.close()
+
+
+_open: dict[tuple[str, str, str], Workplace] = {}
+_open_lock = threading.Lock()
+
+
+def workplace(order: WorkOrder) -> Workplace:
+    """This process's workplace for an order; made when first asked for."""
+    key = (order.data_uri, order.volume_key, order.holder)
+    with _open_lock:
+        if key not in _open:
+            _open[key] = _make(order)
+        return _open[key]
+
+
+def close_workplace(order: WorkOrder) -> None:
+    """Close what this process has open for an order; harmless where nothing is."""
+    with _open_lock:
+        place = _open.pop((order.data_uri, order.volume_key, order.holder), None)
+    if place is not None:
+        place.close()
+
+
+def _make(order: WorkOrder) -> Workplace:
+    plan, config = order.plan, order.config
+    stack = ExitStack()
+    store = open_store(order.data_uri, order.store_settings)
+    session = stack.enter_context(open_session(config, plan.source, scratch_dir=order.scratch_dir))
+    raw = RawFiles(
+        store,
+        plan.source,
+        plan.source_id.replace("/", "_"),
+        keep=config.keep_raw,
+        scratch_dir=order.scratch_dir,
+    )
+    return Workplace(order, archive(plan.source), store, session, raw, threading.Lock(), stack)
