@@ -8,6 +8,7 @@ that arrays of many gigabytes need the memory of a few chunks.
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import json
 from collections.abc import Callable
@@ -192,8 +193,7 @@ def _write_array(
     array.mkdir(parents=True, exist_ok=True)
     write_json(array / ".zarray", description)
     write_json(array / ".zattrs", {})
-    codec = _CODECS[layout.codec]
-    encode = numcodecs.get_codec(codec).encode if codec else bytes
+    encode = _encoder(layout.codec)
     grid = [range(-(-n // c)) for n, c in zip(shape_zyx, layout.chunks_zyx, strict=True)]
     for index in itertools.product(*grid):
         if (level, index) in layout.holes:
@@ -201,6 +201,25 @@ def _write_array(
         path = array / layout.separator.join(str(n) for n in index)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encode(_chunk(crop, index, shape_zyx, dtype, layout)))
+
+
+def _encoder(codec: str) -> Callable[[NDArray[Any]], bytes]:
+    """Compress a chunk, to the same bytes every time."""
+    if codec == "none":
+        return lambda voxels: voxels.tobytes()
+    if codec == "gzip":  # numcodecs stamps the moment of writing
+        return lambda voxels: gzip.compress(voxels.tobytes(), compresslevel=1, mtime=0)
+    made = numcodecs.get_codec(_CODECS[codec])
+
+    def encode(voxels: NDArray[Any]) -> bytes:
+        # blosc's threads lay their blocks down in the order in which they finish
+        threads, numcodecs.blosc.use_threads = numcodecs.blosc.use_threads, False
+        try:
+            return bytes(made.encode(voxels))
+        finally:
+            numcodecs.blosc.use_threads = threads
+
+    return encode
 
 
 def _chunk(
