@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,7 +37,14 @@ from lib.config_sources import (
 )
 from lib.config_types import HttpEndpoint, StoreLocation
 from lib.errors import ConfigError
-from lib.execution import MODES, DaskSetting, Subflows, default_subflows, mode, on_kubernetes
+from lib.execution import (
+    MODES,
+    DaskSetting,
+    Subflows,
+    default_subflows,
+    mode,
+    on_kubernetes,
+)
 from lib.loader_config import LOADER_CONFIGS, LoaderConfig
 
 #: Sizes that keep a run on stand-ins small where the real archive's default is a gigabyte.
@@ -51,53 +58,67 @@ class Settings(BaseModel):
         frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True
     )
 
-    execution_mode: str = Field("staged", description=f"Order of the sources: {', '.join(MODES)}.")
-    data_dir: StoreLocation = Field("data", description="Folder or s3://bucket/prefix of volumes.")
+    execution_mode: str = Field(
+        default="staged", description=f"Order of the sources: {', '.join(MODES)}."
+    )
+    data_dir: StoreLocation = Field(
+        default="data", description="Folder or s3://bucket/prefix of volumes."
+    )
     metadata_dir: StoreLocation = Field(
-        "metadata",
+        default="metadata",
         description="Folder or s3://bucket/prefix of the catalogue and the reports; with a bucket "
         "as data_dir, metadata/ inside it.",
     )
-    logs_dir: str = Field("logs", min_length=1, description="Folder of the logs.")
+    logs_dir: str = Field(default="logs", min_length=1, description="Folder of the logs.")
     archives: Literal["public", "samples"] = Field(
-        "public",
+        default="public",
         description="public: the real archives; samples: the stand-ins that services names (the "
         "default where services is set).",
     )
     services: str | None = Field(
-        None,
+        default=None,
         repr=False,
         description="Endpoints of the stand-ins: JSON, or the path of the document that "
         "`macroscope samples` prints.",
     )
     dask: DaskSetting = Field(
-        "auto",
+        default="auto",
         description="Where heavy loaders compute: auto (a temporary cluster on Kubernetes, threads "
         "elsewhere), kubernetes, local, off.",
     )
     subflows: Subflows = Field(
-        "inline",
+        default="inline",
         description="inline: all sources in one process; deployments: each as a run of its own "
         "(the default on Kubernetes).",
     )
     dest_endpoint_url: HttpEndpoint | None = Field(
-        None, description="S3 server of the destination; empty: AWS."
+        default=None, description="S3 server of the destination; empty: AWS."
     )
-    dest_region: str = Field("us-east-1", min_length=1, description="Region of the destination.")
+    dest_region: str = Field(
+        default="us-east-1", min_length=1, description="Region of the destination."
+    )
     dest_key: SecretStr | None = Field(
-        None, exclude=True, repr=False, description="Access key; empty: AWS's usual chain."
+        default=None,
+        exclude=True,
+        repr=False,
+        description="Access key; empty: AWS's usual chain.",
     )
     dest_secret: SecretStr | None = Field(
-        None, exclude=True, repr=False, description="Secret key; empty: AWS's usual chain."
+        default=None,
+        exclude=True,
+        repr=False,
+        description="Secret key; empty: AWS's usual chain.",
     )
     dest_addressing_style: Literal["auto", "path", "virtual"] = Field(
-        "auto", description="auto: path style for a server of one's own, virtual-host for AWS."
+        default="auto",
+        description="auto: path style for a server of one's own, virtual-host for AWS.",
     )
     dest_ca_bundle: str | None = Field(
-        None, description="PEM file of the certificate authorities that the destination needs."
+        default=None,
+        description="PEM file of the certificate authorities that the destination needs.",
     )
     dest_credentials_block: str | None = Field(
-        None,
+        default=None,
         pattern=r"^(aws-credentials|s3-bucket)/[a-z0-9-]+$",
         description="Prefect block that holds the credentials: aws-credentials/NAME or "
         "s3-bucket/NAME.",
@@ -135,7 +156,8 @@ class LoadedSettings:
     settings: Settings
     origins: Mapping[str, str]
     keys: Keys
-    given: Layer  # merged, before typing: what loaders are built from again with overrides
+    # merged, before typing, secrets in plain text: what loaders are built from with overrides
+    given: Layer = field(repr=False)
 
     @property
     def needs_samples(self) -> bool:
@@ -171,11 +193,15 @@ class LoadedSettings:
             )
         if isinstance(overrides, LoaderConfig):
             overrides = {key: getattr(overrides, key) for key in overrides.model_fields_set}
-        extra = self.keys.loader(name, overrides, "parameter")
-        merged = self.given | {
-            key: given for key, given in extra.items() if given.value is not None
-        }
-        return _loader(name, merged, self.keys, self.settings.data_dir)
+        given = self.given | self.keys.loader(name, overrides, "parameter")
+        if self.settings.archives == "samples" and not _has_address(name, given):
+            raise ConfigError(
+                f"services: no endpoint of {name} is given, and its public one is not a sample",
+                archive=name,
+                location="EM_SERVICES",
+                advice="Name it in the services document, or set EM_ARCHIVES=public",
+            )
+        return _loader(name, given, self.keys, self.settings.data_dir)
 
     def explain(self) -> list[tuple[str, str, str]]:
         """Rows of dotted key, value fit to be shown, and origin."""

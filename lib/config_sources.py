@@ -34,9 +34,9 @@ _NAME_AND_DEFAULT = re.compile(r"^([A-Za-z_][A-Za-z0-9_]*)(?::(?!-)(.*))?$", re.
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A value as it was given, and by what."""
+    """A value as it was given, perhaps a secret, and by what."""
 
-    value: Any
+    value: Any = field(repr=False)
     origin: str
 
 

@@ -11,9 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
     field_validator,
@@ -24,8 +22,6 @@ from lib.config_types import (
     AccessionNumber,
     Count,
     CountsXYZ,
-    CountsZYX,
-    Fraction,
     FtpEndpoint,
     HttpEndpoint,
     InnerPaths,
@@ -35,126 +31,51 @@ from lib.config_types import (
     Positive,
     S3Location,
     ScaleLevels,
-    StoreLocation,
     TreePaths,
     Whole,
     http_endpoint,
     inner_path,
     split_list,
 )
-from lib.errors import ConfigError, OutOfBoundsError
-from lib.geometry import parse_box
+from lib.loader_base import LoaderConfig
 
-OutputFormat = Literal["zarr", "npy"]
+__all__ = [
+    "LOADER_CONFIGS",
+    "OPENORGANELLE_EM_PATHS",
+    "EBIConfig",
+    "EPFLConfig",
+    "FlyEMConfig",
+    "IDRConfig",
+    "LoaderConfig",
+    "OpenOrganelleConfig",
+]
+
 TransferProtocol = Literal["auto", "ftp", "https"]
-
-
-class LoaderConfig(BaseModel):
-    """What all loaders have in common."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True
-    )
-
-    output_dir: StoreLocation | None = Field(
-        None, description="Folder or s3://bucket/prefix of the volumes; empty means EM_DATA_DIR."
-    )
-    output_format: OutputFormat = Field(
-        "zarr", description="zarr: sharded OME-Zarr 0.5 with a pyramid; npy: one .npy file."
-    )
-    max_workers: Count = Field(
-        2, description="Shards made at once; memory grows with it, shard by shard."
-    )
-    timeout_seconds: Positive = Field(
-        60.0, description="Seconds without a byte after which a read is given up and tried again."
-    )
-    verbose: bool = Field(False, description="Log each unit of work, not only each volume.")
-    debug_mode: bool = Field(False, description="Log at level DEBUG, requests included.")
-    dry_run: bool = Field(
-        False, description="Plan only: ask for metadata, show costs, fetch and write no voxels."
-    )
-    enable_downloads: bool = Field(
-        True, description="false: work from raw files kept by an earlier run, fetch no voxels."
-    )
-    keep_raw: bool = Field(
-        True, description="Keep the archive's files under downloads/ beside the volumes."
-    )
-    box: str | None = Field(
-        None,
-        description="Part of the volume, in voxels or nanometres: z=0:64,y=100:300,x=800:2400nm. "
-        "An axis left out is taken whole.",
-    )
-    allow_empty: bool = Field(
-        False, description="Accept a volume of nothing but background instead of failing it."
-    )
-    max_missing_fraction: Fraction = Field(
-        0.0, description="Share (0 to 1) of chunks that the archive itself may lack."
-    )
-    large_array_mode: Literal["stream", "downsample", "skip"] = Field(
-        "stream", description="What becomes of arrays above max_array_size_mb."
-    )
-    downsample_factor: Count = Field(
-        2, description="With downsample: how much coarser the finest level is; a power of two."
-    )
-    max_array_size_mb: Positive = Field(
-        1024.0, description="Raw size (MB of 10^6 bytes) above which downsample and skip act."
-    )
-    chunk_zyx: CountsZYX | None = Field(
-        None, description="Inner chunk in voxels, z,y,x; empty: the source's own, or 64,64,64."
-    )
-    shard_mb: Positive | None = Field(
-        None, description="Raw size of a shard (MB of 10^6 bytes); empty: fitted to the volume."
-    )
-    codec: Literal["auto", "zstd", "blosc", "none"] = Field(
-        "auto", description="auto: zstd level 1 for 8-bit, blosc (zstd 1, shuffle) for wider types."
-    )
-    max_connections: Count | None = Field(
-        None, description="Connections to the archive at once; empty: what suits the archive."
-    )
-    requests_per_second: Positive | None = Field(
-        None, description="Requests to the archive per second; empty: what suits the archive."
-    )
-
-    @field_validator("box")
-    @classmethod
-    def _box_can_be_read(cls, text: str | None) -> str | None:
-        if not text or not text.strip():
-            return None
-        try:
-            parse_box(text, (1 << 48,) * 3, (1.0, 1.0, 1.0))
-        except OutOfBoundsError:
-            raise ValueError("each axis must start before it stops") from None
-        except ConfigError as error:
-            raise ValueError(error.message.removeprefix("box: ")) from None
-        return text
-
-    @field_validator("downsample_factor")
-    @classmethod
-    def _power_of_two(cls, factor: int) -> int:
-        if factor < 2 or factor & (factor - 1):
-            raise ValueError("must be a power of two, 2 or more")
-        return factor
 
 
 class EBIConfig(LoaderConfig):
     """EMPIAR entries at EMBL-EBI: DM3, DM4 and MRC files over FTP or its HTTPS mirror."""
 
     entry_id: AccessionNumber = Field(
-        "11759", description="Accession, with or without EMPIAR- before it."
+        default="11759", description="Accession, with or without EMPIAR- before it."
     )
-    ftp_server: FtpEndpoint = Field("ftp.ebi.ac.uk", description="FTP server: host or host:port.")
+    ftp_server: FtpEndpoint = Field(
+        default="ftp.ebi.ac.uk", description="FTP server: host or host:port."
+    )
     https_base_url: HttpEndpoint = Field(
-        "https://ftp.ebi.ac.uk", description="HTTPS mirror of the same tree."
+        default="https://ftp.ebi.ac.uk", description="HTTPS mirror of the same tree."
     )
     api_base_url: HttpEndpoint = Field(
-        "https://www.ebi.ac.uk/empiar/api", description="Entry API, without entry/{id}/."
+        default="https://www.ebi.ac.uk/empiar/api", description="Entry API, without entry/{id}/."
     )
     assemble: Literal["auto", "stack", "files"] = Field(
-        "auto",
+        default="auto",
         description="auto: numbered sections of one shape and dtype become one volume; stack: they "
         "must; files: one volume a file.",
     )
-    protocol: TransferProtocol = Field("auto", description="auto: FTP, then HTTPS where FTP fails.")
+    protocol: TransferProtocol = Field(
+        default="auto", description="auto: FTP, then HTTPS where FTP fails."
+    )
 
     @property
     def accession(self) -> str:
@@ -174,22 +95,24 @@ class EPFLConfig(LoaderConfig):
     """EPFL CVLab's hippocampus: one multi-page TIFF over HTTPS."""
 
     download_url: Annotated[str, AfterValidator(_file_url)] = Field(
-        "https://documents.epfl.ch" + EPFL_FILE_PATH,
+        default="https://documents.epfl.ch" + EPFL_FILE_PATH,
         description="The file. %20 belongs to its folder's name; a server alone (host:port) means "
         "the same path there.",
     )
-    source_id: Name = Field("EPFL-CA1-HIPPOCAMPUS", description="Accession used in records.")
+    source_id: Name = Field(
+        default="EPFL-CA1-HIPPOCAMPUS", description="Accession used in records."
+    )
     description: str = Field(
-        "Section of the CA1 hippocampus region of a rodent brain, FIB-SEM",
+        default="Section of the CA1 hippocampus region of a rodent brain, FIB-SEM",
         description="Text for the record: the file carries none.",
     )
     voxel_size_nm: NanometresZYX = Field(
-        (5.0, 5.0, 5.0),
+        default=(5.0, 5.0, 5.0),
         description="Voxel size in nm, z,y,x (or x, y and z by name); the file has none, the "
         "archive's page says about 5.",
     )
     chunk_size_mb: Positive = Field(
-        8.0, description="Bytes asked for in one range request (MB of 10^6 bytes)."
+        default=8.0, description="Bytes asked for in one range request (MB of 10^6 bytes)."
     )
 
 
@@ -197,26 +120,27 @@ class FlyEMConfig(LoaderConfig):
     """FlyEM hemibrain: crops of grayscale from a DVID server."""
 
     dvid_server: HttpEndpoint = Field(
-        "https://hemibrain-dvid.janelia.org", description="DVID server."
+        default="https://hemibrain-dvid.janelia.org", description="DVID server."
     )
     uuid: Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{3,}(:[A-Za-z0-9._-]+)?$")] = Field(
-        "a89eb3af216a46cdba81204d8f954786",
+        default="a89eb3af216a46cdba81204d8f954786",
         description="Version: hexadecimal, or an unambiguous beginning of it.",
     )
-    instance: Name = Field("grayscale", description="Data instance of type uint8blk.")
+    instance: Name = Field(default="grayscale", description="Data instance of type uint8blk.")
     crop_size: CountsXYZ = Field(
-        (1000, 1000, 1000), description="Voxels of the crop in the server's order x,y,z."
+        default=(1000, 1000, 1000), description="Voxels of the crop in the server's order x,y,z."
     )
     crop_origin: PointXYZ | None = Field(
-        None,
+        default=None,
         description="First voxel of the crop, x,y,z; empty: drawn from random_seed inside the "
         "extents.",
     )
     random_seed: Annotated[Whole, Field(ge=0)] = Field(
-        0, description="Seed of the drawn origin: the same seed gives the same crop."
+        default=0, description="Seed of the drawn origin: the same seed gives the same crop."
     )
     timeout_seconds: Positive = Field(
-        120.0, description="Seconds without a byte after which a read is given up and tried again."
+        default=120.0,
+        description="Seconds without a byte after which a read is given up and tried again.",
     )
 
 
@@ -224,26 +148,33 @@ class IDRConfig(LoaderConfig):
     """Image Data Resource: files named by OMERO's JSON API, over FTP or its HTTPS mirror."""
 
     image_ids: Annotated[list[Count], BeforeValidator(split_list)] = Field(
-        [9846137], description="Image ids."
+        default=[9846137], description="Image ids."
     )
     dataset_id: Count | None = Field(
-        None, description="All images of this dataset, beside those of image_ids where given."
+        default=None,
+        description="All images of this dataset, beside those of image_ids where given.",
     )
-    ftp_host: FtpEndpoint = Field("ftp.ebi.ac.uk", description="FTP server: host or host:port.")
+    ftp_host: FtpEndpoint = Field(
+        default="ftp.ebi.ac.uk", description="FTP server: host or host:port."
+    )
     ftp_root_path: str = Field(
-        "/pub/databases/IDR", description="Root of IDR's files, on FTP and on the HTTPS mirror."
+        default="/pub/databases/IDR",
+        description="Root of IDR's files, on FTP and on the HTTPS mirror.",
     )
     https_base_url: HttpEndpoint = Field(
-        "https://ftp.ebi.ac.uk", description="HTTPS mirror of the same tree."
+        default="https://ftp.ebi.ac.uk", description="HTTPS mirror of the same tree."
     )
     api_base_url: HttpEndpoint = Field(
-        "https://idr.openmicroscopy.org", description="OMERO.web's root, without /api/v0/m/."
+        default="https://idr.openmicroscopy.org",
+        description="OMERO.web's root, without /api/v0/m/.",
     )
     path_mappings: TreePaths = Field(
-        {"/uod/idr/filesets": ""},
+        default={"/uod/idr/filesets": ""},
         description="Folder on the OMERO server -> folder below ftp_root_path.",
     )
-    protocol: TransferProtocol = Field("auto", description="auto: FTP, then HTTPS where FTP fails.")
+    protocol: TransferProtocol = Field(
+        default="auto", description="auto: FTP, then HTTPS where FTP fails."
+    )
 
     @field_validator("ftp_root_path")
     @classmethod
@@ -281,34 +212,38 @@ class OpenOrganelleConfig(LoaderConfig):
     """OpenOrganelle: multiscale Zarr v2 in an S3 bucket."""
 
     s3_uri: S3Location = Field(
-        "s3://janelia-cosem-datasets",
+        default="s3://janelia-cosem-datasets",
         description="Bucket (and prefix) that holds {dataset_id}/{dataset_id}.zarr, or the whole "
         "address of a .zarr.",
     )
     s3_endpoint_url: HttpEndpoint | None = Field(
-        None, description="S3 server; empty: AWS. A server of one's own is asked in path style."
+        default=None,
+        description="S3 server; empty: AWS. A server of one's own is asked in path style.",
     )
-    s3_region: Name = Field("us-east-1", description="Region of the bucket.")
+    s3_region: Name = Field(default="us-east-1", description="Region of the bucket.")
     s3_anonymous: bool = Field(
-        True, description="Ask without a signature; false: the key below, or AWS's usual chain."
+        default=True,
+        description="Ask without a signature; false: the key below, or AWS's usual chain.",
     )
     s3_key: SecretStr | None = Field(
-        None, exclude=True, repr=False, description="Access key of the source bucket."
+        default=None, exclude=True, repr=False, description="Access key of the source bucket."
     )
     s3_secret: SecretStr | None = Field(
-        None, exclude=True, repr=False, description="Secret key of the source bucket."
+        default=None, exclude=True, repr=False, description="Secret key of the source bucket."
     )
-    dataset_id: Name = Field("jrc_mus-nacc-2", description="Dataset, as the archive names it.")
+    dataset_id: Name = Field(
+        default="jrc_mus-nacc-2", description="Dataset, as the archive names it."
+    )
     zarr_path: InnerPaths | None = Field(
-        None,
+        default=None,
         description="Group, multiscale or array inside the .zarr, or several; empty: the EM of the "
         f"datasets {', '.join(OPENORGANELLE_EM_PATHS)}.",
     )
     scale_level: ScaleLevels = Field(
-        "s1", description="Scale level (s0 is the finest), a list of levels, or all."
+        default="s1", description="Scale level (s0 is the finest), a list of levels, or all."
     )
     voxel_size: NanometresZYX | None = Field(
-        None,
+        default=None,
         description="Voxel size of s0 in nm, z,y,x (or x, y and z by name), in place of the "
         "archive's own.",
     )
