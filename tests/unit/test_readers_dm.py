@@ -1,0 +1,235 @@
+"""DM3 and DM4: every voxel, the right z step and date, and no damaged file taken for a whole one."""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lib.errors import FormatError, UnsupportedFormatError
+from lib.readers.bytesource import LocalBytes, MemoryBytes
+from lib.readers.dm import DmReader, open_dm
+from lib.readers.dm_opinion import second_opinion
+from lib.readers.dm_tags import MAX_DEPTH, read_tags
+from lib.readers.sections import Section as StackSection
+from lib.readers.sections import SectionStack, group_sections, number_of
+from lib.samples.dm import Section, write_dm
+
+DTYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"]
+PIXEL = (0.05, 0.007998250424861908, 0.007998250424861908)
+
+
+def make(shape: tuple[int, ...], dtype: str = "uint8") -> Any:
+    values = np.random.default_rng(5).integers(0, 120, shape)
+    return values.astype(dtype)
+
+
+@pytest.mark.parametrize("version", [3, 4])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_voxel_of_a_stack(
+    tmp_path: Path, version: int, dtype: str, assert_voxels: Callable[..., None]
+) -> None:
+    volume = make((5, 21, 34), dtype)
+    write_dm(tmp_path / "a.dm3", volume, version=version, pixel_size_zyx=PIXEL)
+    image = open_dm(LocalBytes(tmp_path / "a.dm3"))
+    assert image.version == version
+    assert image.voxel.known_nm_zyx == (50.0, 7.99825, 7.99825)
+    assert second_opinion(tmp_path / "a.dm3", image) == ()
+    assert_voxels(DmReader(image), volume)
+
+
+@pytest.mark.parametrize("thumbnail", [True, False])
+@pytest.mark.parametrize("document_list", [True, False])
+@pytest.mark.parametrize("trailer", [True, False])
+def test_the_image_is_found_and_not_its_thumbnail(
+    tmp_path: Path,
+    thumbnail: bool,
+    document_list: bool,
+    trailer: bool,
+    assert_voxels: Callable[..., None],
+) -> None:
+    plane = make((40, 30))
+    path = tmp_path / "a.dm3"
+    write_dm(
+        path,
+        plane,
+        pixel_size_zyx=PIXEL[1:],
+        thumbnail=thumbnail,
+        document_list=document_list,
+        trailer=trailer,
+    )
+    assert_voxels(DmReader(open_dm(LocalBytes(path))), plane[np.newaxis])
+
+
+def test_the_z_step_comes_from_the_recording_and_not_from_the_approach(tmp_path: Path) -> None:
+    path = tmp_path / "a.dm3"
+    write_dm(path, make((20, 30)), pixel_size_zyx=PIXEL[1:], section=Section(2), tags_first=True)
+    image = open_dm(LocalBytes(path))
+    assert image.voxel.known_nm_zyx == (50.0, 7.99825, 7.99825)
+    assert "Meta Data.Dimension info" in str(image.voxel.provenance)
+
+
+def test_a_section_without_recording_has_no_z_step(tmp_path: Path) -> None:
+    path = tmp_path / "a.dm3"
+    write_dm(path, make((20, 30)), pixel_size_zyx=PIXEL[1:])
+    assert open_dm(LocalBytes(path)).voxel.z_nm is None
+
+
+@pytest.mark.parametrize("unit", ["", "1/nm", "furlong"])
+def test_a_scale_that_is_no_length_gives_no_voxel_size(tmp_path: Path, unit: str) -> None:
+    path = tmp_path / "a.dm3"
+    write_dm(path, make((20, 30)), pixel_size_zyx=PIXEL[1:], unit=unit)
+    voxel = open_dm(LocalBytes(path)).voxel
+    assert (voxel.y_nm, voxel.x_nm, voxel.provenance) == (None, None, None)
+
+
+def test_a_spectrum_is_no_volume(tmp_path: Path) -> None:
+    path = tmp_path / "a.dm3"
+    write_dm(path, make((4, 20, 30)), pixel_size_zyx=(1.0, 1.0, 1.0), unit="eV")
+    with pytest.raises(UnsupportedFormatError, match="spectrum"):
+        open_dm(LocalBytes(path))
+
+
+def test_the_date_is_day_first_where_the_scan_stamp_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.dm3"
+    write_dm(path, make((20, 30)), pixel_size_zyx=PIXEL[1:], section=Section(0))
+    assert open_dm(LocalBytes(path)).acquired == "2018-06-11"
+    # the same file as a machine that writes the month first would have made it
+    swapped = path.read_bytes().replace(
+        "11.06.2018".encode("utf-16-le"), "06/11/2018".encode("utf-16-le")
+    )
+    assert open_dm(MemoryBytes(swapped)).acquired == "2018-06-11"
+    # and without a stamp nobody can tell
+    alone = swapped.replace("Mon Jun".encode("utf-16-le"), "??? ???".encode("utf-16-le"))
+    image = open_dm(MemoryBytes(alone))
+    assert image.acquired is None
+    assert any("two ways" in note for note in image.notes)
+
+
+def test_facts_hold_the_microscope_and_no_path_or_user(tmp_path: Path) -> None:
+    path = tmp_path / "a.dm3"
+    write_dm(path, make((20, 30)), pixel_size_zyx=PIXEL[1:], section=Section(3))
+    assert b"s\0o\0m\0e\0o\0n\0e" in path.read_bytes()
+    image = open_dm(LocalBytes(path))
+    assert image.facts["microscope"] == "FEI Quanta"
+    assert image.facts["voltage_v"] == 1900
+    assert image.facts["exposure_number"] == 897134
+    assert "someone" not in str(dataclasses.asdict(dataclasses.replace(image, source=None)))  # type: ignore[arg-type]
+
+
+def test_a_misled_second_opinion_is_noted(tmp_path: Path) -> None:
+    path = tmp_path / "a.dm3"
+    write_dm(path, make((20, 30)), pixel_size_zyx=PIXEL[1:], section=Section(2), tags_first=True)
+    image = open_dm(LocalBytes(path))
+    assert any("ncempy reads" in note for note in second_opinion(path, image))
+
+
+@pytest.mark.parametrize("version", [3, 4])
+def test_a_file_cut_anywhere_is_refused(tmp_path: Path, version: int) -> None:
+    volume = make((2, 12, 15))
+    path = tmp_path / "a.dm4"
+    write_dm(path, volume, version=version, pixel_size_zyx=PIXEL, section=Section(1))
+    whole = path.read_bytes()
+    cuts = [*range(0, len(whole) - 8, 37), len(whole) - 9]
+    for length in cuts:
+        with pytest.raises(FormatError):
+            open_dm(MemoryBytes(whole[:length]))
+    for length in range(len(whole) - 8, len(whole)):  # the zeros at the end mean nothing
+        assert open_dm(MemoryBytes(whole[:length])).shape_zyx == (2, 12, 15)
+
+
+def test_values_in_big_endian_order_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.dm3"
+    write_dm(path, make((20, 30)), pixel_size_zyx=PIXEL[1:], byte_order=0)
+    with pytest.raises(UnsupportedFormatError, match="byte order"):
+        open_dm(LocalBytes(path))
+
+
+def test_other_files_are_not_taken_for_dm() -> None:
+    for content in (b"", b"\0\0\0\3", b"II*\0" + bytes(100), b"\0\0\0\5" + bytes(100)):
+        with pytest.raises(FormatError):
+            open_dm(MemoryBytes(content))
+
+
+def test_groups_nested_without_end_are_refused() -> None:
+    group = b"\0\0" + struct.pack(">I", 1) + b"\x14\0\0"
+    content = struct.pack(">III", 3, 0, 1) + group * (10 * MAX_DEPTH)
+    with pytest.raises(FormatError, match="nested"):
+        read_tags(MemoryBytes(content))
+
+
+def test_a_size_that_contradicts_the_data_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.dm3"
+    write_dm(path, make((20, 31)), pixel_size_zyx=PIXEL[1:], thumbnail=False)
+    tag = struct.pack(">II", 1, 5)
+    content = path.read_bytes().replace(tag + struct.pack("<I", 31), tag + struct.pack("<I", 2**31))
+    with pytest.raises(FormatError, match="needs"):
+        open_dm(MemoryBytes(content))
+
+
+def stack_of(paths: list[Path]) -> SectionStack:
+    images = [open_dm(LocalBytes(path)) for path in paths]
+    return SectionStack(
+        [
+            StackSection(
+                path.name,
+                image.shape_zyx[1:],
+                image.dtype,
+                lambda path=path, image=image: DmReader(  # type: ignore[misc]
+                    dataclasses.replace(image, source=LocalBytes(path))
+                ),
+            )
+            for path, image in zip(paths, images, strict=True)
+        ]
+    )
+
+
+def test_sections_become_one_volume_in_slice_order(
+    tmp_path: Path, assert_voxels: Callable[..., None]
+) -> None:
+    volume = make((12, 20, 30))
+    names = [f"F57-8_test1_3VBSED_slice_{z:04d}.dm3" for z in range(12)]
+    for z, name in enumerate(names):
+        write_dm(tmp_path / name, volume[z], pixel_size_zyx=PIXEL[1:], section=Section(z))
+    (group,), singles = group_sections(["notes.dm3", *reversed(names)])
+    assert (list(group.names), group.missing, singles) == (names, (), ["notes.dm3"])
+    assert_voxels(stack_of([tmp_path / name for name in group.names]), volume)
+
+
+def test_a_section_of_another_shape_is_refused(tmp_path: Path) -> None:
+    for name, shape in (("a_1.dm3", (20, 30)), ("a_2.dm3", (20, 31))):
+        write_dm(tmp_path / name, make(shape), pixel_size_zyx=PIXEL[1:])
+    with pytest.raises(UnsupportedFormatError, match=r"a_2\.dm3"):
+        stack_of([tmp_path / "a_1.dm3", tmp_path / "a_2.dm3"])
+
+
+def test_sections_are_counted_by_number_and_not_by_name() -> None:
+    (group,), _ = group_sections(["s9.dm3", "s10.dm3", "s11.dm3"])
+    assert group.names == ("s9.dm3", "s10.dm3", "s11.dm3")
+    assert number_of("F57-8_test1_slice_0015.dm3") == 15
+    assert number_of("notes.dm3") is None
+
+
+def test_a_missing_section_is_seen() -> None:
+    (group,), _ = group_sections(["s1.dm3", "s2.dm3", "s5.dm3"])
+    assert group.missing == (3, 4)
+
+
+def test_two_files_of_one_number_are_refused() -> None:
+    with pytest.raises(FormatError, match="both section 1"):
+        group_sections(["s_1.dm3", "s_01.dm3", "s_2.dm3"])
+    with pytest.raises(FormatError, match="both section 1"):
+        group_sections(["s_1.dm3", "s_01.dm3"])
+
+
+def test_several_stacks_in_one_folder_are_told_apart() -> None:
+    names = [f"tile{t}_{z:03d}_8nm.dm3" for t in (1, 2) for z in range(4)]
+    groups, singles = group_sections([*names, "overview.tif", "other_7.dm4"])
+    assert [len(group.names) for group in groups] == [4, 4]
+    assert groups[0].names == tuple(names[:4])
+    assert singles == ["other_7.dm4", "overview.tif"]
