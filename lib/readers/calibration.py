@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from lib.geometry import LengthsZYX
+from lib.units import nm_per
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +35,14 @@ class VoxelSize:
 def positive(value: float | None) -> float | None:
     """`value` if it can be the length of a voxel, else None."""
     return value if value is not None and math.isfinite(value) and value > 0 else None
+
+
+def pixel_nm(per_unit: float | None, unit: str) -> float | None:
+    """Length of a pixel in nm where a file gives pixels per `unit`; None where that is nothing.
+
+    Nine digits are kept: a ratio of two 32-bit integers has no more, and 1/50 µm shall be 20 nm.
+    """
+    unit_nm = nm_per(unit)
+    if positive(per_unit) is None or per_unit is None or unit_nm is None:
+        return None
+    return positive(float(f"{unit_nm / per_unit:.9g}"))

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 from lib.errors import FormatError
-from lib.readers.calibration import VoxelSize, positive
+from lib.readers.calibration import VoxelSize, pixel_nm, positive
 from lib.readers.tiff_ifd import Ifd
 from lib.units import to_nm
 
@@ -73,9 +73,7 @@ def imagej_voxel(header: ImageJ, ifd: Ifd) -> VoxelSize:
     unit = header.values.get("unit", "")
 
     def in_plane(tag: int, unit: str) -> float | None:
-        per_unit = positive(ifd.ratio(tag))
-        # the shortest decimal of, say, 1/50 keeps 0.02 µm at exactly 20 nm
-        return None if per_unit is None else positive(to_nm(float(f"{1 / per_unit:.12g}"), unit))
+        return pixel_nm(ifd.ratio(tag), unit)
 
     try:
         spacing = float(header.values.get("spacing", "nan"))

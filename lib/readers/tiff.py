@@ -118,7 +118,7 @@ def open_tiff(
     notes = chosen.notes
     if len(found) > 1:
         notes += (f"series {series} of {len(found)}; the others are volumes of their own",)
-    if sample.photometric == 0:
+    if kind.photometric == 0:
         notes += ("stored as WhiteIsZero; values are kept as they are",)
     return TiffVolume(
         shape_zyx=(len(planes), kind.height, kind.width),

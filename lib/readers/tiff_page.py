@@ -30,6 +30,7 @@ class PageKind:
     predictor: int
     segment_yx: tuple[int, int]  # rows per strip and the width, or a tile
     tiled: bool
+    photometric: int  # 0: white is zero, 1: black is zero
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,7 +60,6 @@ class Page:
     next_ifd: int
     number: tuple[int, int] | None
     subfile: int
-    photometric: int
     sub_ifds: int
 
     @property
@@ -98,6 +98,7 @@ class Page:
             and np.array_equal(_or_empty(self.offsets), _or_empty(other.offsets))
             and np.array_equal(_or_empty(self.counts), _or_empty(other.counts))
             and self.number == other.number
+            and self.auxiliary == other.auxiliary
             and self.ifd_span == other.ifd_span
             and (last or self.next_ifd == other.next_ifd)
         )
@@ -148,7 +149,6 @@ def read_page(ifd: Ifd) -> Page:
         next_ifd=ifd.next_offset,
         number=None if number is None else (int(number[0]), int(number[1])),
         subfile=ifd.integer(254, 0),
-        photometric=ifd.integer(262, 1),
         sub_ifds=0 if sub_ifds is None else sub_ifds.count,
     )
 
@@ -158,9 +158,10 @@ def _read_kind(ifd: Ifd) -> PageKind:
     width, height = ifd.integer(256, 0), ifd.integer(257, 0)
     if not 0 < width < 2**31 or not 0 < height < 2**31:
         raise FormatError(f"a TIFF page of {width} x {height} pixels", location=name)
+    photometric = ifd.integer(262, 1)
     refusals = (
         (ifd.integer(277, 1) != 1, "several samples per pixel (colours)"),
-        (ifd.integer(262, 1) not in (0, 1), "a colour or palette photometric interpretation"),
+        (photometric not in (0, 1), "a colour or palette photometric interpretation"),
         (ifd.integer(266, 1) != 1, "bits in reversed order (FillOrder 2)"),
         (ifd.integer(32997, 1) != 1, "several planes in one page (ImageDepth)"),
     )
@@ -183,7 +184,7 @@ def _read_kind(ifd: Ifd) -> PageKind:
         segment = (min(ifd.integer(278, _NO_LIMIT), height), width)
     if min(segment) <= 0:
         raise FormatError("the TIFF page has strips or tiles without size", location=name)
-    return PageKind(height, width, stored, compression, predictor, segment, tiled)
+    return PageKind(height, width, stored, compression, predictor, segment, tiled, photometric)
 
 
 def _read_segments(

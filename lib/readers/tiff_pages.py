@@ -150,7 +150,10 @@ def _extrapolate(source: ByteSource, header: TiffHeader, first: Page) -> PageLis
         expected = page.moved(steps * stride, steps)
         if not 0 < steps < MAX_PAGES or expected.ifd_span[1] > source.size:
             continue
-        last = read_page(read_ifd(source, header, expected.ifd_offset))
+        try:
+            last = read_page(read_ifd(source, header, expected.ifd_offset))
+        except FormatError:  # no directory there: the guess was wrong, not the file
+            continue
         if last.same_as(expected, last=True) and last.next_ifd == 0:
             return PageList(source, header, walked, len(walked) + steps, stride)
     return None

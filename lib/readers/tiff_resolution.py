@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from lib.readers.calibration import VoxelSize, positive
+from lib.readers.calibration import VoxelSize, pixel_nm
 from lib.readers.imagej import X_RESOLUTION, Y_RESOLUTION
 from lib.readers.tiff_ifd import Ifd
-from lib.units import to_nm
 
 _UNITS = {2: "inch", 3: "cm"}
 _LARGEST_NM = 20_000.0  # a larger "pixel" is a printing resolution such as 72 or 300 dots an inch
@@ -22,8 +21,7 @@ def resolution_voxel(ifd: Ifd) -> VoxelSize:
         return VoxelSize()
 
     def size(tag: int) -> float | None:
-        per_unit = positive(ifd.ratio(tag))
-        length = None if per_unit is None else positive(to_nm(float(f"{1 / per_unit:.12g}"), unit))
+        length = pixel_nm(ifd.ratio(tag), unit)
         return length if length is not None and length <= _LARGEST_NM else None
 
     y_nm, x_nm = size(Y_RESOLUTION), size(X_RESOLUTION)
