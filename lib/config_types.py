@@ -137,7 +137,7 @@ def inner_path(text: str) -> str:
     return path
 
 
-def empiar_number(value: Any) -> Any:
+def _empiar_number(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if isinstance(value, str):
@@ -199,7 +199,7 @@ HttpEndpoint = Annotated[str, AfterValidator(http_endpoint)]
 FtpEndpoint = Annotated[str, AfterValidator(ftp_endpoint)]
 S3Location = Annotated[str, AfterValidator(s3_location)]
 StoreLocation = Annotated[str, BeforeValidator(store_location)]
-AccessionNumber = Annotated[str, BeforeValidator(empiar_number)]
+AccessionNumber = Annotated[str, BeforeValidator(_empiar_number)]
 TreePaths = Annotated[dict[str, str], BeforeValidator(_json_mapping), AfterValidator(_tree_paths)]
 ScaleLevels = Annotated[str | list[str], AfterValidator(_levels)]
 InnerPaths = Annotated[str | list[str], AfterValidator(_inner_paths)]
