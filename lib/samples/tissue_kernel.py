@@ -62,8 +62,11 @@ def _smooth_noise(z: float, y: float, x: float, seed: int) -> float:
 @_compiled
 def _corners(corner, voxel_nm, seed, first_zyx, block_zyx):  # type: ignore[no-untyped-def]
     """Bent position (nm) and staining of a block's eight corners; return their bounds."""
-    low = np.full(3, 1e300)
-    high = np.full(3, -1e300)
+    low = np.empty(3)
+    high = np.empty(3)
+    for axis in range(3):
+        low[axis] = 1e300
+        high[axis] = -1e300
     for n in range(8):
         at = np.empty(3)
         for axis in range(3):
@@ -148,7 +151,8 @@ def _gather(table, gap, low, high, seed):  # type: ignore[no-untyped-def]
     kept = 0
     for n in range(count):
         if near[n] <= limit:
-            table[kept] = table[n]
+            for column in range(table.shape[1]):  # an array assignment takes seconds to compile
+                table[kept, column] = table[n, column]
             kept += 1
     for a in range(kept):
         for b in range(kept):
@@ -317,9 +321,11 @@ def fill(out, origin_zyx, voxel_nm, block_zyx, seed, want_labels):  # type: igno
     scratch = (np.empty((4, n)), np.empty(n, np.int64), np.empty(n), np.empty(n))
     first = np.empty(3, np.int64)
     where = np.empty(7, np.int64)
-    where[4:] = origin_zyx
     line = max(8.0, 0.75 * voxel_nm[2])
-    stop = origin_zyx + np.array(out.shape)
+    stop = np.empty(3, np.int64)
+    for axis in range(3):
+        where[4 + axis] = origin_zyx[axis]
+        stop[axis] = origin_zyx[axis] + out.shape[axis]
     for bz in range(origin_zyx[0] // block_zyx[0], (stop[0] - 1) // block_zyx[0] + 1):
         for by in range(origin_zyx[1] // block_zyx[1], (stop[1] - 1) // block_zyx[1] + 1):
             for bx in range(origin_zyx[2] // block_zyx[2], (stop[2] - 1) // block_zyx[2] + 1):
