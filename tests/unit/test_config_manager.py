@@ -506,6 +506,7 @@ def test_a_secret_is_never_shown() -> None:
     settings = loaded.settings
     shown = f"{loaded!r} {settings!r} {settings.model_dump()} {settings.model_dump_json()} {rows}"
     assert SECRET not in shown
+    assert SECRET not in repr(loaded.given)
 
 
 def test_a_refusal_never_shows_a_secret() -> None:

@@ -246,7 +246,9 @@ def test_a_secret_is_never_shown_but_reaches_a_worker() -> None:
     assert pickle.loads(pickle.dumps(config)) == config
 
 
-@pytest.mark.parametrize("values", [{"s3_secret": SECRET}, {"s3_key": SECRET, "s3_secret": 5}])
+@pytest.mark.parametrize(
+    "values", [{"s3_secret": SECRET}, {"s3_key": SECRET, "s3_secret": 5}, {"s3_key": [SECRET]}]
+)
 def test_a_refusal_never_shows_a_secret(values: dict[str, Any]) -> None:
     with pytest.raises(ConfigError) as ours:
         build(OpenOrganelleConfig, values)
