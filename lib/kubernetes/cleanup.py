@@ -27,8 +27,9 @@ from lib.kubernetes.dask_cluster import FLOW_RUN_LABEL
 
 _log = logging.getLogger(__name__)
 
+FLOW_JOBS = "macroscope/part=flow"  # as in k8s/job-template.json
 JOB_LABEL = "prefect.io/flow-run-id"  # Prefect's worker puts it on every flow's Job
-OURS = "app.kubernetes.io/managed-by=macroscope"
+CLUSTERS = "app.kubernetes.io/managed-by=macroscope"
 Manifest = dict[str, Any]
 
 
@@ -65,8 +66,8 @@ def is_active(job: Manifest) -> bool:
 
 async def delete_orphans(namespace: str, *, grace_seconds: float) -> list[str]:
     """Delete orphaned clusters and return their names."""
-    clusters = await _list(DaskCluster, namespace, OURS)
-    jobs = await _list(Job, namespace, JOB_LABEL)
+    clusters = await _list(DaskCluster, namespace, CLUSTERS)
+    jobs = await _list(Job, namespace, FLOW_JOBS)
     names = orphaned_clusters(
         [cluster.raw for cluster in clusters],
         [job.raw for job in jobs],
@@ -90,7 +91,7 @@ async def delete_all(namespace: str, *, wait_seconds: float) -> list[str]:
     """
     deadline = time.monotonic() + wait_seconds
     remaining: list[str] = []
-    kinds: tuple[tuple[Any, str], ...] = ((Job, JOB_LABEL), (DaskCluster, OURS))
+    kinds: tuple[tuple[Any, str], ...] = ((Job, FLOW_JOBS), (DaskCluster, CLUSTERS))
     for kind, selector in kinds:
         while True:
             left = await _list(kind, namespace, selector)

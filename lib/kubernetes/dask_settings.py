@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from lib.errors import ConfigError
 from lib.kubernetes.quantities import parse_bytes
 
-SETTINGS_VARIABLE = "EM_DASK_SETTINGS"  # names the file; the chart and k8s/base mount it
+SETTINGS_VARIABLE = "MACROSCOPE_DASK_SETTINGS"  # names the file; the chart and k8s/base mount it
 
 
 class Resources(BaseModel):
