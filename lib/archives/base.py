@@ -92,6 +92,7 @@ class Archive(Protocol):
     title: ClassVar[str]
     config_model: ClassVar[type[LoaderConfig]]
     heavy: ClassVar[bool]  # worth a Dask cluster of its own
+    services: ClassVar[tuple[str, ...]]  # what it asks, by the names of lib.transport.limits
 
     def plan(self, config: Any, session: Session) -> list[VolumePlan]:
         """Ask the archive what `config` names; metadata only.

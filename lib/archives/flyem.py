@@ -55,6 +55,7 @@ class FlyEM(ArchiveBase):
     title: ClassVar[str] = "FlyEM hemibrain (Janelia, DVID)"
     config_model: ClassVar[type[FlyEMConfig]] = FlyEMConfig
     heavy: ClassVar[bool] = False
+    services: ClassVar[tuple[str, ...]] = (SERVICE,)
 
     def plan(self, config: FlyEMConfig, session: Session) -> list[VolumePlan]:
         """Ask for the extents, and place the crop inside them.

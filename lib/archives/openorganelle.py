@@ -53,6 +53,7 @@ class OpenOrganelle(ArchiveBase):
     title: ClassVar[str] = "OpenOrganelle (Janelia, S3)"
     config_model: ClassVar[type[OpenOrganelleConfig]] = OpenOrganelleConfig
     heavy: ClassVar[bool] = True
+    services: ClassVar[tuple[str, ...]] = (SERVICE,)
 
     def plan(self, config: OpenOrganelleConfig, session: Session) -> list[VolumePlan]:
         """Find the arrays, read their documents and list their chunks.
