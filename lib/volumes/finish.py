@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from lib.errors import IntegrityError, MissingChunksError
+from lib.errors import EmptyVolumeError, IntegrityError, MissingChunksError
 from lib.storage.base import Store
 from lib.volumes import ome
 from lib.volumes.grid import shard_key
 from lib.volumes.job import VolumeJob
 from lib.volumes.ledger import Ledger, StoredFile
-from lib.volumes.npyfile import digest_file, staged_path
+from lib.volumes.npyfile import digest_file, local_file
 from lib.volumes.statistics import Statistics
 
 SUMS_SUFFIX = ".SHA256SUMS"
@@ -42,7 +42,9 @@ class Finished:
         return 1.0 - len(self.missing_chunks) / max(1, self.expected_chunks)
 
 
-def finish(job: VolumeJob, store: Store, *, max_missing_fraction: float) -> Finished:
+def finish(
+    job: VolumeJob, store: Store, *, max_missing_fraction: float, allow_empty: bool = False
+) -> Finished:
     """Prove, document and publish. Safe to repeat after a kill at any point.
 
     Raises
@@ -51,8 +53,11 @@ def finish(job: VolumeJob, store: Store, *, max_missing_fraction: float) -> Fini
         A shard is missing from the store or from the ledger, or a foreign file lies in between.
     MissingChunksError
         The archive lacks more of its chunks than allowed.
+    EmptyVolumeError
+        Every voxel of an image is the fill value, and that is not allowed.
     """
     ledger = Ledger(store, job)
+    root = ledger.root()
     entries = ledger.entries()
     statistics, missing, files = Statistics(), [], []
     for level in job.levels:
@@ -72,13 +77,21 @@ def finish(job: VolumeJob, store: Store, *, max_missing_fraction: float) -> Fini
                 missing.extend(entry.missing_chunks)
     expected = sum(1 for shard in job.grid.shards() for _ in job.grid.chunks_of(shard))
     _allow(job, missing, expected, max_missing_fraction)
+    empty = statistics.minimum == statistics.maximum == job.fill_value
+    if empty and job.plan.kind == "image" and not allow_empty:
+        raise EmptyVolumeError(
+            f"every voxel is {job.fill_value}",
+            archive=job.plan.source,
+            location=job.plan.source_id,
+        )
     if job.output_format == "npy":
-        sums, stored = _finish_npy(job, store)
+        sums, stored = _finish_npy(job, store, root)
     else:
-        sums, stored = _finish_zarr(job, store, files, statistics)
+        sums, stored = _finish_zarr(job, store, root, files, statistics)
     sums_key = job.final_key + SUMS_SUFFIX
     store.put(sums_key, sums)
-    store.publish_tree(store.staging_key(job.final_key), job.final_key)
+    if root != job.final_key:
+        store.publish_tree(root, job.final_key)
     return Finished(
         volume_key=job.final_key,
         sums_key=sums_key,
@@ -107,16 +120,15 @@ def _allow(job: VolumeJob, missing: list[str], expected: int, limit: float) -> N
         )
 
 
-def _finish_npy(job: VolumeJob, store: Store) -> tuple[bytes, int]:
-    size, sha256 = digest_file(staged_path(job, store))
+def _finish_npy(job: VolumeJob, store: Store, root: str) -> tuple[bytes, int]:
+    size, sha256 = digest_file(local_file(store, root))
     return _sums_line(sha256, job.final_key.rpartition("/")[2]), size
 
 
 def _finish_zarr(
-    job: VolumeJob, store: Store, files: list[StoredFile], statistics: Statistics
+    job: VolumeJob, store: Store, staging: str, files: list[StoredFile], statistics: Statistics
 ) -> tuple[bytes, int]:
     """Write the documents, the root one last, then compare the listing with what must be there."""
-    staging = store.staging_key(job.final_key)
     documents = {f"{n.index}/zarr.json": ome.array_document(job, n) for n in job.levels}
     documents["zarr.json"] = ome.group_document(job, statistics)
     expected = {file.key: file for file in files}

@@ -85,20 +85,31 @@ class Ledger:
 
     def entries(self, level: int | None = None) -> dict[tuple[int, ShapeZYX], Entry]:
         """All entries whose files are in the store with their recorded sizes."""
-        staging = self._store.staging_key(self._job.final_key)
-        sizes = {item.key: item.size for item in self._store.list(staging)}
-        if not sizes and (size := self._store.size(staging)) is not None:
-            sizes[staging] = size
+        root = self.root()
+        sizes = {item.key: item.size for item in self._store.list(root)}
+        if (size := self._store.size(root)) is not None:  # npy: one file
+            sizes[root] = size
         found: dict[tuple[int, ShapeZYX], Entry] = {}
         folder = self._folder if level is None else f"{self._folder}/{level}"
         for item in self._store.list(folder):
             entry = self._read(item.key)
             if entry is not None and all(
-                sizes.get(f"{staging}/{file.key}" if file.key else staging) == file.size
+                sizes.get(f"{root}/{file.key}" if file.key else root) == file.size
                 for file in entry.files
             ):
                 found[entry.level, entry.index_zyx] = entry
         return found
+
+    def root(self) -> str:
+        """Where the volume's files lie: its staging name, or its final one once published.
+
+        A run that was killed between publication and the record's last move leaves a finished
+        volume with its ledger; the next run finds every shard in place and only writes the record.
+        """
+        staging = self._store.staging_key(self._job.final_key)
+        if self._store.size(staging) is None and next(iter(self._store.list(staging)), None) is None:
+            return self._job.final_key
+        return staging
 
     def pending(self, level: int, indices: Iterable[ShapeZYX]) -> list[ShapeZYX]:
         """Which shards of a level are still to be made, in order."""

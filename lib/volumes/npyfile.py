@@ -50,7 +50,7 @@ def convert_npy(
     done: Callable[[Entry], None],
 ) -> None:
     """Write row ranges in place; see `lib.volumes.engine.convert`."""
-    path = staged_path(job, store)
+    path = local_file(store, store.staging_key(job.final_key))
     header = npy_header(job.plan.shape_zyx, job.dtype)
     size = len(header) + int(np.prod(job.plan.shape_zyx)) * job.dtype.itemsize
     buffers = Buffers(job.grid.shard_zyx, job.dtype)
@@ -87,15 +87,15 @@ def convert_npy(
         os.close(handle)
 
 
-def staged_path(job: VolumeJob, store: Store) -> str:
-    """The file being filled.
+def local_file(store: Store, key: str) -> str:
+    """The file behind a key, to be written in place.
 
     Raises
     ------
     DestinationError
         The store is an object store, where nothing can be written in place.
     """
-    path = store.local_path(store.staging_key(job.final_key))
+    path = store.local_path(key)
     if path is None:
         raise DestinationError(
             "an object store cannot be written in place, as .npy needs",

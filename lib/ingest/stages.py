@@ -1,0 +1,166 @@
+"""The life of one volume: prepare, fetch, convert, finish.
+
+Plain functions on a work order, one for each task of the schedule. They know archives, readers,
+the engine and the store, but neither records nor Prefect.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib.archives.registry import archive
+from lib.archives.sessions import open_session
+from lib.errors import SourceChangedError
+from lib.geometry import ShapeZYX
+from lib.ingest.coarse import fit_plan
+from lib.ingest.order import WorkOrder
+from lib.ingest.workplace import close_workplace, workplace
+from lib.loader_config import LoaderConfig
+from lib.archives.base import VolumePlan
+from lib.transport.partial import Fetched
+from lib.volumes.cascade import make_coarse_levels
+from lib.volumes.effort import Effort
+from lib.volumes.engine import convert
+from lib.volumes.finish import Finished, finish
+from lib.volumes.job import VolumeJob, make_job
+from lib.volumes.ledger import Entry, Ledger
+
+MAX_BATCHES = 128
+BATCH_BYTES = 256 * 2**20
+"""Raw bytes of a batch, about: large enough that scheduling costs nothing beside it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What a source was planned into; ``skipped`` volumes exceed ``max_array_size_mb``."""
+
+    plans: tuple[VolumePlan, ...]
+    skipped: tuple[VolumePlan, ...]
+
+
+def plan_source(source: str, config: LoaderConfig, scratch_dir: Path) -> Sources:
+    """Ask the archive what there is; nothing but metadata is fetched."""
+    with open_session(config, source, scratch_dir=scratch_dir) as session:
+        plans = archive(source).plan(config, session)
+    fitted = [(plan, fit_plan(plan, config)) for plan in plans]
+    return Sources(
+        tuple(fit for _, fit in fitted if fit is not None),
+        tuple(plan for plan, fit in fitted if fit is None),
+    )
+
+
+def hold(order: WorkOrder) -> AbstractContextManager[None]:
+    """The volume's lock: one run works, another is told who holds it."""
+    return workplace(order).store.lock(order.volume_key, order.holder)
+
+
+def fetch(order: WorkOrder) -> VolumeJob:
+    """Bring the raw files, fit the grid to them, and open the ledger.
+
+    Returns
+    -------
+    VolumeJob
+        The same for the same source and settings, whatever was done before.
+    """
+    place = workplace(order)
+    place.archive.fetch(order.plan, order.config, place.session, place.raw)
+    job = make_job(order.plan, place.reader(), order.config)
+    Ledger(place.store, job).open()
+    return job
+
+
+def batches(order: WorkOrder, job: VolumeJob) -> list[list[ShapeZYX]]:
+    """The shards still to be made, in batches: at most `MAX_BATCHES`, whatever the volume's size."""
+    pending = Ledger(workplace(order).store, job).pending(0, job.grid.shards())
+    shard_bytes = math.prod(job.shard_zyx) * job.dtype.itemsize
+    size = max(BATCH_BYTES // shard_bytes, math.ceil(len(job.grid) / MAX_BATCHES), 1)
+    return [pending[start : start + size] for start in range(0, len(pending), size)]
+
+
+def convert_batch(
+    order: WorkOrder,
+    job: VolumeJob,
+    units: Sequence[ShapeZYX],
+    *,
+    shards_at_once: int = 1,
+    on_shard: Callable[[Entry], None] = lambda entry: None,
+) -> int:
+    """Make one batch of shards. Runs alike in a thread, in a process and on another host.
+
+    Returns
+    -------
+    int
+        Bytes written.
+    """
+    place = workplace(order)
+    service = place.session.limiter(place.archive.services[0])
+    effort = Effort(
+        workers=order.config.max_workers, connections=service.allowed, shards=shards_at_once
+    )
+    entries = convert(job, place.reader(), place.store, units, effort=effort, on_shard=on_shard)
+    return sum(file.size for entry in entries for file in entry.files)
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A published volume: what was stored, what it was made from, what it cost."""
+
+    finished: Finished
+    source_files: tuple[Fetched, ...]
+    requests: int
+    received_bytes: int
+
+
+def finish_volume(order: WorkOrder, job: VolumeJob) -> Made:
+    """The coarse levels, the last look at the source, the proof, and publication.
+
+    Raises
+    ------
+    SourceChangedError
+        The archive's file is another one now; what was made from the old one is discarded.
+    IntegrityError, MissingChunksError, EmptyVolumeError
+        See `lib.volumes.finish.finish`.
+    """
+    place, config = workplace(order), order.config
+    make_coarse_levels(job, place.store, effort=Effort(workers=config.max_workers))
+    try:
+        sources = place.archive.settle(order.plan, config, place.session, place.raw)
+    except SourceChangedError:
+        Ledger(place.store, job).discard()
+        raise
+    finished = finish(
+        job,
+        place.store,
+        max_missing_fraction=_allowed_missing(order),
+        allow_empty=config.allow_empty,
+    )
+    place.raw.finish(complete=True)
+    counters = place.session.counters.snapshot().values()
+    return Made(
+        finished,
+        tuple(sources),
+        sum(service["requests"] for service in counters),
+        sum(service["bytes_received"] for service in counters),
+    )
+
+
+def forget(order: WorkOrder, job: VolumeJob) -> None:
+    """Drop the ledger of a volume whose record is complete."""
+    Ledger(workplace(order).store, job).close()
+
+
+def leave(order: WorkOrder) -> None:
+    """Close what this process has open for the volume."""
+    close_workplace(order)
+
+
+def _allowed_missing(order: WorkOrder) -> float:
+    """Label volumes leave out their empty chunks as a rule; images do not."""
+    limit = order.config.max_missing_fraction
+    if limit is None:
+        return 1.0 if order.plan.kind == "labels" else 0.0
+    return limit
