@@ -115,7 +115,7 @@ def pages(
 class RepeatedTissue:
     """An endless volume made of one tile again and again, for benchmarks of many gigabytes.
 
-    Called with an origin and a shape it copies from memory, about a hundred times as fast as
+    Called with an origin and a shape it copies from memory, some forty times as fast as
     :func:`tissue`; tissue and its compressibility stay real inside the tile.
 
     Parameters
