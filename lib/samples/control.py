@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -42,7 +41,6 @@ class Control:
         self.faults = FaultRules()
         self.counters = Counters()
         self.settings = Settings()
-        self.stopping = threading.Event()
 
     def add(self, kind: str, service: str = "*", match: str = "", **parameters: Any) -> None:
         """Put one rule in force; see `Rule` for the parameters."""

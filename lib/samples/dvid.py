@@ -12,7 +12,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import (
+    JSONResponse,
+    PlainTextResponse,
+    Response,
+    StreamingResponse,
+)
 from starlette.types import Receive, Scope, Send
 
 from lib.samples.control import Control
@@ -51,7 +56,7 @@ class DvidApp:
     control
         For the number of throttled operations, and faults inside answers.
     voxels
-        Gives the voxels of a box inside the extents, origin and shape in z, y, x.
+        Gives the voxels of any box, origin and shape in z, y, x; 0 outside the extents.
     """
 
     def __init__(self, control: Control, voxels: VoxelSource) -> None:
@@ -162,12 +167,8 @@ class DvidApp:
                 yield data[start : start + (1 << 20)]
 
     def _box(self, box: Crop, failed: Crop | None = None) -> Voxels:
-        """Voxels of a box anywhere: 0 outside the extents, and in a block that fails."""
-        out = np.zeros(box.shape_zyx, np.uint8)
-        whole = Crop((0, 0, 0), EXTENT_ZYX)
-        inside = _overlap(box, whole)
-        if inside is not None:
-            out[_within(inside, box)] = self._voxels(inside.origin_zyx, inside.shape_zyx)
+        """Voxels of a box anywhere; 0 in a block that fails."""
+        out = self._voxels(box.origin_zyx, box.shape_zyx)
         dark = _overlap(box, failed) if failed is not None else None
         if dark is not None:
             out[_within(dark, box)] = 0

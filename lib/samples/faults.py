@@ -104,7 +104,7 @@ class Rule(BaseModel):
     count
         Inverted bytes of ``wrong_bytes``.
     before
-        Reset or stall before the request is carried out.
+        Reset or stall before the request is carried out, whatever its method.
     seconds
         Length of a stall.
     retry_after
@@ -143,7 +143,8 @@ class Rule(BaseModel):
         """Whether a request is one that this rule counts."""
         if self.service not in ("*", service):
             return False
-        wanted = self.methods or _NATURAL_METHODS.get(self.kind)
+        natural = None if self.before else _NATURAL_METHODS.get(self.kind)
+        wanted = self.methods or natural
         if wanted and method not in wanted:
             return False
         # What is hidden is missing from listings too, whatever their own address.

@@ -18,7 +18,11 @@ from pyftpdlib.servers import FTPServer
 from lib.samples import ftp_words
 from lib.samples.control import Control
 from lib.samples.faults import Rule
-from lib.samples.ftp_transfers import SampleDTPHandler, TamperedProducer, first_half_of_lines
+from lib.samples.ftp_transfers import (
+    SampleDTPHandler,
+    TamperedProducer,
+    first_half_of_lines,
+)
 from lib.samples.sockets import will_reset
 
 _PRIVATE_ADDRESS = "10.34.22.86"
@@ -50,7 +54,7 @@ class SampleFTPHandler(FTPHandler):  # type: ignore[misc]
         self._counted = True
         if rule is None:
             self._later(lambda: self.push("\r\n".join(ftp_words.BANNER) + "\r\n"))
-        elif rule.kind == "greeting_reset":
+        elif rule.kind in ("greeting_reset", "reset"):
             will_reset(self.socket)
             self.close()
         elif rule.kind == "reply_421":

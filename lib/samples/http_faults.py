@@ -74,7 +74,7 @@ class FaultyService:
         if rule is not None or latency.bytes_per_second:
             scope["state"]["sendfile"] = None
         with counters.in_flight(self.service):
-            sender = self._slowed(send, latency)
+            sender = self._slowed(send, latency, head=method == "HEAD")
             try:
                 if rule is None:
                     await self._app(scope, receive, sender)
@@ -83,7 +83,7 @@ class FaultyService:
             except Ended:
                 return
 
-    def _slowed(self, send: Send, latency: Latency) -> Send:
+    def _slowed(self, send: Send, latency: Latency, *, head: bool) -> Send:
         """Count bytes, and keep to a latency."""
         counters = self._control.counters
         pace = Pace(latency.bytes_per_second)
@@ -95,7 +95,8 @@ class FaultyService:
                 await send(message)
                 return
             body = message.get("body", b"")
-            counters.add_bytes(self.service, len(body) + message.get("passed_by", 0))
+            if not head:
+                counters.add_bytes(self.service, len(body) + message.get("passed_by", 0))
             if not pace.piece:
                 await send(message)
                 return

@@ -49,7 +49,7 @@ class _MirroredFile(FileResponse):
             return
         offset = int(headers.get("content-range", "bytes 0-").split()[1].split("-")[0])
         await send(begun)
-        with open(self.path, "rb") as file:
+        with Path(self.path).open("rb") as file:
             await sendfile(file, offset, count)
         await send({"type": "http.response.body", "body": b"", "passed_by": count})
 

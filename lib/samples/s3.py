@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from lib.samples.sockets import free_ports
 
@@ -115,7 +115,7 @@ class S3Server:
         self._folder = Path()
         self._process: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> S3Server:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -162,10 +162,10 @@ class S3Server:
         import obstore
 
         count = 0
-        for bucket in self.buckets:
-            put = partial(obstore.put, self.store(bucket))
-            files = [path for path in (folder / bucket).rglob("*") if path.is_file()]
-            keys = [path.relative_to(folder / bucket).as_posix() for path in files]
+        for root in sorted(path for path in folder.iterdir() if path.is_dir()):
+            put = partial(obstore.put, self.store(root.name))
+            files = [path for path in root.rglob("*") if path.is_file()]
+            keys = [path.relative_to(root).as_posix() for path in files]
             with ThreadPoolExecutor(8) as pool:
                 count += len(list(pool.map(put, keys, files)))
         return count

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from lib.samples.control import Control
 
@@ -38,7 +38,8 @@ class Samples:
     Parameters
     ----------
     root
-        Folder for the data; built where it is empty, kept on exit. ``None`` is a temporary one.
+        Folder for the data; completed where something is missing, kept on exit. ``None`` is a
+        temporary one.
     host
         Address to bind; ``0.0.0.0`` in a pod.
     services
@@ -76,18 +77,20 @@ class Samples:
         self._http: HttpSide
         self.s3: S3Server | None = None
 
-    def __enter__(self) -> Samples:
+    def __enter__(self) -> Self:
+        from lib.samples.catalogue import build
+
         with ExitStack() as stack:
             if self._temporary:
                 folder = tempfile.TemporaryDirectory(prefix="samples-", ignore_cleanup_errors=True)
                 self.root = Path(stack.enter_context(folder))
-            stack.callback(self.control.stopping.set)
-            self._build()
-            loading = self._launch_s3(stack) if "s3" in self._services else None
+            launched = self._launch_s3(stack) if "s3" in self._services else None
+            build(self.root)
             self._start_http(stack)
             self._start_ftp(stack)
-            if loading is not None and self.s3 is not None:
-                loading.result()
+            if launched is not None and self.s3 is not None:
+                launched.result()
+                self.s3.load(self.root / "s3")
                 self.put_before(self.s3, "s3", self._port("s3"))
             self._stack = stack.pop_all()
         return self
@@ -134,18 +137,6 @@ class Samples:
 
     # --- starting
 
-    def _build(self) -> None:
-        if any((self.root / part).exists() for part in ("ftp", "epfl", "s3")):
-            return
-        self.root.mkdir(parents=True, exist_ok=True)
-        try:
-            from lib.samples.catalogue import build
-        except ModuleNotFoundError:
-            for part in ("ftp", "epfl", "s3"):
-                (self.root / part).mkdir()
-            return
-        build(self.root)
-
     def _port(self, service: str) -> int:
         return self._base_port + _OFFSETS[service] if self._base_port else 0
 
@@ -173,21 +164,14 @@ class Samples:
             "dvid": DvidApp(self.control, _hemibrain),
         }
 
-    def _launch_s3(self, stack: ExitStack) -> Future[int]:
-        """Start the object store while the other servers start; it takes the longest."""
+    def _launch_s3(self, stack: ExitStack) -> Future[None]:
+        """Start the object store while data and other servers are made; it takes the longest."""
         from lib.samples.s3 import S3Server
 
-        folder = self.root / "s3"
-        buckets = [path.name for path in sorted(folder.iterdir()) if path.is_dir()]
-        self.s3 = S3Server(buckets or [BUCKET])
+        self.s3 = S3Server(BUCKET)
         stack.callback(self.s3.stop)
         pool = stack.enter_context(ThreadPoolExecutor(1))
-
-        def start_and_load(server: S3Server) -> int:
-            server.start()
-            return server.load(folder)
-
-        return pool.submit(start_and_load, self.s3)
+        return pool.submit(self.s3.start)
 
     def put_before(self, server: S3Server, service: str = "destination", port: int = 0) -> str:
         """Put faults and counters in front of an S3 server; returns the address to use instead.
@@ -226,14 +210,8 @@ class Samples:
 
 def _hemibrain(origin_zyx: TripleZYX, shape_zyx: TripleZYX) -> NDArray[np.uint8]:
     """Voxels of the virtual volume; their compiler takes a second to import, so it comes last."""
-    try:
-        from lib.samples.documents import dvid_voxels
-    except ImportError:
-        from functools import partial
+    from lib.samples.catalogue import dvid_voxels
 
-        from lib.samples.tissue import tissue
-
-        dvid_voxels = partial(tissue, seed=6)
     return dvid_voxels(origin_zyx, shape_zyx)
 
 
