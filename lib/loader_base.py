@@ -56,8 +56,10 @@ class LoaderConfig(BaseModel):
         default=False,
         description="Accept a volume of nothing but background instead of failing it.",
     )
-    max_missing_fraction: Fraction = Field(
-        default=0.0, description="Share (0 to 1) of chunks that the archive itself may lack."
+    max_missing_fraction: Fraction | None = Field(
+        default=None,
+        description="Share (0 to 1) of chunks that the archive itself may lack; empty: none for "
+        "images, any for labels, whose empty chunks are left out as a rule.",
     )
     large_array_mode: Literal["stream", "downsample", "skip"] = Field(
         default="stream", description="What becomes of arrays above max_array_size_mb."
