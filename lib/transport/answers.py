@@ -189,8 +189,6 @@ def network_error(error: BaseException, url: str) -> MacroscopeError:
         )
     if found(IncompleteRead, urllib3.exceptions.IncompleteRead):
         return IncompleteTransferError("the answer ended early", location=where)
-    if found(TimeoutError, urllib3.exceptions.TimeoutError, requests.exceptions.Timeout):
-        return TransportError("the server did not answer in time", location=where)
     for link in chain:
         if isinstance(link, OSError) and link.errno in {errno.ENETUNREACH, errno.EHOSTUNREACH}:
             return TransportError(
@@ -204,6 +202,9 @@ def network_error(error: BaseException, url: str) -> MacroscopeError:
                 location=where,
                 advice="Check address and port, and that the server runs; then run again",
             )
+    # After the others: urllib3 counts every failed connection as a time-out.
+    if found(TimeoutError, urllib3.exceptions.TimeoutError, requests.exceptions.Timeout):
+        return TransportError("the server did not answer in time", location=where)
     return TransportError(f"the connection broke ({type(chain[-1]).__name__})", location=where)
 
 

@@ -47,6 +47,12 @@ class _Adapter(HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
 
 
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """None: else requests reads a redirect's whole body, even when it is not to follow it."""
+        return None
+
+
 def _no_login(request: requests.PreparedRequest) -> requests.PreparedRequest:
     """Keeps requests from looking for a login of its own, in netrc for instance."""
     return request
@@ -54,13 +60,12 @@ def _no_login(request: requests.PreparedRequest) -> requests.PreparedRequest:
 
 def new_session(connections: int) -> requests.Session:
     """A session for `connections` requests in flight to one service."""
-    session = requests.Session()
+    session = _Session()
     session.trust_env = False  # read once below, not once a request
     session.verify = (
         os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
     )
     session.auth = _no_login
-    session.max_redirects = 0
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     session.headers.clear()
     session.headers.update({"User-Agent": USER_AGENT, "Accept-Encoding": "identity"})

@@ -278,7 +278,7 @@ class FtpClient:
         self._cancel_timer()
         interrupt.check()
         try:
-            wire = self._connected()
+            wire = self._connected(path)
             self._limiter.pace()
             self._counters.begin()
             try:
@@ -300,7 +300,7 @@ class FtpClient:
         self._idle_timer.start()
         return result
 
-    def _connected(self) -> Wire:
+    def _connected(self, path: str) -> Wire:
         if self._wire is not None:
             return self._wire
         self._limiter.acquire()
@@ -308,7 +308,7 @@ class FtpClient:
             self._wire = Wire(self._host, self._port, self._limits)
         except ftplib.error_perm as error:
             self._limiter.release()
-            refusal = reply_error(error, self._where(""))
+            refusal = reply_error(error, self._where(path))
             # EBI says "530 Login incorrect" now and then to anonymous users too: it passes.
             if isinstance(refusal, AccessDeniedError) and not self._login_refused:
                 self._login_refused = True
@@ -333,11 +333,10 @@ class FtpClient:
             self._limiter.release()
 
     def _close_idle(self) -> None:
-        if self._turn.acquire(blocking=False):  # else it is in use again
-            try:
+        with self._turn:
+            if self._idle_timer is threading.current_thread():  # else it was used meanwhile
+                self._idle_timer = None
                 self._drop(polite=True)
-            finally:
-                self._turn.release()
 
     def _cancel_timer(self) -> None:
         if self._idle_timer is not None:

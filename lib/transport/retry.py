@@ -136,9 +136,9 @@ def resume(
 
 
 def _policy(limits: Limits, what: str, counters: ServiceCounters | None) -> tenacity.Retrying:
-    backoff = tenacity.wait_exponential_jitter(
-        initial=limits.first_backoff_s, max=_LONGEST_BACKOFF_S, jitter=limits.first_backoff_s
-    )
+    backoff = tenacity.wait_exponential(
+        multiplier=limits.first_backoff_s, max=_LONGEST_BACKOFF_S
+    ) + tenacity.wait_random(0, limits.first_backoff_s)
 
     def wait(state: tenacity.RetryCallState) -> float:
         asked = retry_after_s(state.outcome.exception() if state.outcome else None)
