@@ -1,0 +1,441 @@
+"""The chart: what it renders is valid, restricted and least-privileged; what is wrong is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kube_checks import pod_specs, restricted_violations, validate
+
+from lib.archives.registry import REGISTRY
+from lib.kubernetes.dask_cluster import Owner, cluster_spec
+from lib.kubernetes.dask_settings import DaskSettings
+from lib.samples.serving import Samples
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "helm" / "macroscope"
+Render = Callable[..., list[dict[str, Any]]]
+
+CLOUD = (
+    "server.enabled=false",
+    'prefect={"apiUrl":"https://api.prefect.cloud/api/accounts/a/workspaces/b",'
+    '"existingSecret":"cloud","apiKeyKey":"key"}',
+)
+BUCKET = (
+    'storage={"type":"bucket","bucket":{"uri":"s3://b/em/","endpointUrl":"http://minio:9000",'
+    '"existingSecret":"minio"}}',
+)
+EVERYWHERE = (
+    'podLabels={"team":"em"}',
+    'podAnnotations={"note":"x"}',
+    'nodeSelector={"disk":"ssd"}',
+    'tolerations=[{"key":"spot","operator":"Exists"}]',
+    'affinity={"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":'
+    '{"nodeSelectorTerms":[{"matchExpressions":[{"key":"a","operator":"Exists"}]}]}}}',
+    'priorityClassName="low"',
+    'extraEnv=[{"name":"HTTPS_PROXY","value":"http://proxy:3128"}]',
+    'extraVolumes=[{"name":"ca","configMap":{"name":"ca"}}]',
+    'extraVolumeMounts=[{"name":"ca","mountPath":"/etc/ca","readOnly":true}]',
+    'image={"digest":"sha256:' + "0" * 64 + '","pullSecrets":["registry"]}',
+    'commonLabels={"owner":"me"}',
+)
+MATRIX = {
+    "defaults": (),
+    "samples": ("samples.enabled=true",),
+    "cloud": CLOUD,
+    "own server with a password": ('prefect={"existingSecret":"p","authStringKey":"auth"}',),
+    "postgresql": ('server={"database":{"existingSecret":"pg"}}',),
+    "no persistence": ("server.persistence.enabled=false",),
+    "bucket": BUCKET,
+    "bucket by role": (
+        'storage={"type":"bucket","bucket":{"uri":"s3://b"}}',
+        'serviceAccount={"annotations":{"eks.amazonaws.com/role-arn":"arn:aws:iam::1:role/em"}}',
+    ),
+    "bucket with keys": (
+        'storage={"type":"bucket","bucket":{"uri":"s3://b","accessKey":"a","secretKey":"b"}}',
+    ),
+    "existing claim": ('storage={"volume":{"existingClaim":"mine"}}',),
+    "bare": (
+        "operator.enabled=false",
+        'dask={"mode":"off"}',
+        "networkPolicy.enabled=false",
+        "podDisruptionBudget.enabled=false",
+        "rbac.create=false",
+        'cleanup={"onUninstall":false,"schedule":""}',
+        "register.enabled=false",
+    ),
+    "adaptive": ('dask={"adaptiveMaximum":8}',),
+    "everything set": EVERYWHERE,
+    "scheduled": ('sources={"ebi":{"enabled":true,"schedule":"0 3 * * *"}}',),
+}
+
+
+@pytest.fixture(params=MATRIX.values(), ids=MATRIX.keys())
+def objects(request: pytest.FixtureRequest, render: Render) -> list[dict[str, Any]]:
+    """What the chart renders, for each row of the matrix."""
+    return render(*request.param)
+
+
+def by_name(objects: list[dict[str, Any]], key: str) -> dict[str, Any]:
+    """One object by ``Kind/name``."""
+    return next(o for o in objects if f"{o['kind']}/{o['metadata']['name']}" == key)
+
+
+def test_lint_finds_nothing(helm: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    done = helm("lint", "--strict", str(CHART))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "[WARNING]" not in done.stdout
+
+
+def test_every_object_is_valid(objects: list[dict[str, Any]]) -> None:
+    for manifest in objects:
+        validate(manifest)
+
+
+def test_every_pod_is_restricted(objects: list[dict[str, Any]]) -> None:
+    pods = [pod for manifest in objects for pod in pod_specs(manifest)]
+    assert pods
+    assert {name: bad for name, pod in pods if (bad := restricted_violations(pod))} == {}
+
+
+def test_no_object_is_rendered_twice(objects: list[dict[str, Any]]) -> None:
+    names = [(o["kind"], o["metadata"]["name"]) for o in objects]
+    assert len(names) == len(set(names))
+
+
+def test_nothing_needs_more_than_the_namespace(objects: list[dict[str, Any]]) -> None:
+    assert not {o["kind"] for o in objects} & {"ClusterRole", "ClusterRoleBinding", "Namespace"}
+
+
+def test_only_pods_that_need_it_get_a_token(objects: list[dict[str, Any]]) -> None:
+    for manifest in objects:
+        for name, pod in pod_specs(manifest):
+            part = pod["serviceAccountName"].rpartition("-")[2]
+            wanted = part in ("worker", "operator", "cleanup")
+            assert pod["automountServiceAccountToken"] is wanted, name
+
+
+def test_names_that_pods_refer_to_exist(objects: list[dict[str, Any]]) -> None:
+    there = {(o["kind"], o["metadata"]["name"]) for o in objects}
+    given = {"mine", "ca"}
+    for manifest in objects:
+        for name, pod in pod_specs(manifest):
+            assert ("ServiceAccount", pod["serviceAccountName"]) in there, name
+            for volume in pod["volumes"]:
+                claim = volume.get("persistentVolumeClaim", {}).get("claimName")
+                config = volume.get("configMap", {}).get("name")
+                assert claim is None or claim in given or ("PersistentVolumeClaim", claim) in there
+                assert config is None or config in given or ("ConfigMap", config) in there
+
+
+def test_roles_allow_exactly_the_verbs_that_were_seen_to_be_needed(render: Render) -> None:
+    roles = {
+        o["metadata"]["name"].removeprefix("macroscope-"): {
+            (group, resource): " ".join(rule["verbs"])
+            for rule in o["rules"]
+            for group in rule["apiGroups"]
+            for resource in rule["resources"]
+        }
+        for o in render()
+        if o["kind"] == "Role"
+    }
+    dask = "kubernetes.dask.org"
+    everything = "get list watch patch create delete"
+    assert roles == {
+        "flow": {
+            (dask, "daskclusters"): "get list create delete",
+            (dask, "daskworkergroups"): "list",
+            ("", "pods"): "get list",
+            ("", "services"): "get list",
+        },
+        "worker": {
+            ("batch", "jobs"): "create get list watch delete",
+            ("", "pods"): "get list watch",
+            ("", "pods/log"): "get",
+        },
+        "operator": {
+            (dask, "daskclusters"): everything,
+            (dask, "daskworkergroups"): everything,
+            (dask, "daskautoscalers"): everything,
+            (dask, "daskworkergroups/scale"): "get patch update",
+            ("", "pods"): "get list watch",
+            ("", "services"): "get list watch create patch",
+            ("apps", "deployments"): "get list create delete",
+            ("", "events"): "create",
+            ("events.k8s.io", "events"): "create",
+        },
+        "cleanup": {
+            ("batch", "jobs"): "get list delete",
+            (dask, "daskclusters"): "get list delete",
+        },
+    }
+
+
+def test_scaling_rights_come_only_with_adaptive_clusters(render: Render) -> None:
+    flow = by_name(render(*MATRIX["adaptive"]), "Role/macroscope-flow")
+    added = [rule for rule in flow["rules"] if "daskautoscalers" in rule["resources"]]
+    assert [rule["verbs"] for rule in added] == [["get", "create", "patch", "delete"]]
+
+
+def test_network_is_closed_but_for_named_peers(render: Render) -> None:
+    policies = {o["metadata"]["name"]: o for o in render() if o["kind"] == "NetworkPolicy"}
+    default = policies["macroscope-default"]["spec"]
+    assert default["policyTypes"] == ["Ingress", "Egress"]
+    assert "ingress" not in default
+    assert [[p["port"] for p in rule["ports"]] for rule in default["egress"]] == [[53, 53]]
+    labels = default["podSelector"]["matchLabels"]
+    for manifest in render():
+        if manifest["kind"] == "Deployment":
+            pod = manifest["spec"]["template"]["metadata"]["labels"]
+            assert labels.items() <= pod.items(), manifest["metadata"]["name"]
+
+
+def test_external_prefect_opens_its_port_and_no_server_policy(render: Render) -> None:
+    policies = {o["metadata"]["name"]: o for o in render(*CLOUD) if o["kind"] == "NetworkPolicy"}
+    assert "macroscope-server" not in policies
+    rule = policies["macroscope-prefect-api"]["spec"]["egress"][0]
+    assert rule == {"ports": [{"port": 443, "protocol": "TCP"}]}
+
+
+def test_bucket_opens_the_port_of_its_server(render: Render) -> None:
+    policy = by_name(render(*BUCKET), "NetworkPolicy/macroscope-archives")
+    assert {"ports": [{"port": 9000, "protocol": "TCP"}]} in policy["spec"]["egress"]
+
+
+def test_pods_of_flows_and_of_dask_get_what_all_pods_get(render: Render) -> None:
+    objects = render(*EVERYWHERE)
+    register = by_name(objects, "ConfigMap/macroscope-register")["data"]
+    template = json.loads(register["job-template.json"])
+    variables = {k: v.get("default") for k, v in template["variables"]["properties"].items()}
+    pod = template["job_configuration"]["job_manifest"]["spec"]["template"]
+    dask = json.loads(by_name(objects, "ConfigMap/macroscope-config")["data"]["dask.json"])
+    assert variables["node_selector"] == dask["node_selector"] == {"disk": "ssd"}
+    assert variables["tolerations"] == dask["tolerations"] != []
+    assert variables["affinity"] == dask["affinity"] != {}
+    assert variables["priority_class_name"] == dask["priority_class"] == "low"
+    assert variables["annotations"] == dask["annotations"] == {"note": "x"}
+    assert variables["image"] == dask["image"] == "macroscope@sha256:" + "0" * 64
+    assert variables["image_pull_secrets"] == [{"name": "registry"}]
+    assert dask["image_pull_secrets"] == ["registry"]
+    assert pod["metadata"]["labels"]["team"] == dask["labels"]["team"] == "em"
+    assert {"name": "ca", "configMap": {"name": "ca"}} in pod["spec"]["volumes"]
+    assert {"name": "ca", "configMap": {"name": "ca"}} in dask["volumes"]
+    env = {item["name"] for item in pod["spec"]["containers"][0]["env"]}
+    assert {"POD_NAME", "POD_UID", "POD_NAMESPACE", "HTTPS_PROXY"} <= env
+    assert "HTTPS_PROXY" in {item["name"] for item in dask["env"]}
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_dask_settings_of_the_chart_make_a_valid_restricted_cluster(
+    render: Render, name: str
+) -> None:
+    config = by_name(render(*MATRIX[name]), "ConfigMap/macroscope-config")["data"]
+    settings = DaskSettings.model_validate_json(config["dask.json"])
+    cluster = cluster_spec("em-ebi-0-1", settings, Owner("pod", "uid", "em", "run"))
+    validate(cluster)
+    for pod_name, pod in pod_specs(cluster):
+        assert restricted_violations(pod) == [], pod_name
+
+
+def test_store_in_a_bucket_needs_no_claim_and_carries_no_key(render: Render) -> None:
+    objects = render(*BUCKET)
+    assert not [o for o in objects if o["metadata"]["name"] == "macroscope-data"]
+    settings = by_name(objects, "ConfigMap/macroscope-settings")["data"]
+    assert settings["EM_DATA_DIR"] == "s3://b/em/data"
+    assert settings["EM_DEST_ENDPOINT_URL"] == "http://minio:9000"
+    dask = json.loads(by_name(objects, "ConfigMap/macroscope-config")["data"]["dask.json"])
+    sources = [item["valueFrom"]["secretKeyRef"]["name"] for item in dask["env"]]
+    assert sources == ["minio", "minio"]
+    assert dask["volumes"][0] == {"name": "data", "emptyDir": {}}
+
+
+def test_inline_keys_land_in_a_secret_only(render: Render) -> None:
+    objects = render(*MATRIX["bucket with keys"])
+    secret = by_name(objects, "Secret/macroscope-bucket")
+    assert secret["stringData"] == {"access-key": "a", "secret-key": "b"}
+
+
+def test_samples_are_announced_at_the_ports_they_listen_on(render: Render) -> None:
+    objects = render("samples.enabled=true")
+    services = json.loads(
+        by_name(objects, "ConfigMap/macroscope-settings")["data"]["EM_SERVICES"]
+    )
+    samples = Samples(public_host="macroscope-samples", base_port=8100)
+    names = ("ftp", "mirror", "epfl", "empiar", "omero", "dvid", "s3")
+    samples.ports = {name: samples._port(name) for name in names}
+    assert services == samples.endpoints
+    service = by_name(objects, "Service/macroscope-samples")["spec"]
+    assert {p["name"]: p["port"] for p in service["ports"]} == samples.ports
+    assert service["clusterIP"] == "None"
+
+
+def test_sources_are_those_of_the_registry() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    assert set(values["sources"]) == set(REGISTRY)
+
+
+def test_disabled_and_scheduled_sources_reach_the_registration(render: Render) -> None:
+    objects = render(
+        'sources={"ebi":{"enabled":false},"idr":{"enabled":true,"schedule":"0 3 * * *"}}'
+    )
+    data = by_name(objects, "ConfigMap/macroscope-register")["data"]
+    overrides = yaml.safe_load(data["overrides.yaml"])
+    assert overrides["ebi/ingest"] == {"enabled": False}
+    assert overrides["idr/ingest"]["schedules"] == [{"cron": "0 3 * * *", "timezone": "UTC"}]
+
+
+def test_chart_carries_the_job_template_of_k8s() -> None:
+    assert (CHART / "files" / "job-template.json").read_text() == (
+        ROOT / "k8s" / "job-template.json"
+    ).read_text()
+
+
+def test_budgets_let_a_node_be_drained(render: Render) -> None:
+    budgets = [o for o in render() if o["kind"] == "PodDisruptionBudget"]
+    assert len(budgets) == 3
+    assert {o["spec"]["maxUnavailable"] for o in budgets} == {1}
+
+
+def test_uninstall_empties_the_namespace_before_the_operator_goes(render: Render) -> None:
+    job = by_name(render(), "Job/macroscope-cleanup-uninstall")
+    assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-delete"
+    args = job["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert "work-pool pause macroscope" in args[2]
+    assert "lib.kubernetes.cleanup all" in args[2]
+
+
+def test_claims_outlive_the_release_unless_told_otherwise(render: Render) -> None:
+    claims = [o for o in render() if o["kind"] == "PersistentVolumeClaim"]
+    assert {c["metadata"]["annotations"]["helm.sh/resource-policy"] for c in claims} == {"keep"}
+
+
+@pytest.mark.parametrize(
+    ("sets", "sentence"),
+    [
+        (('prefect={"apiUrl":"http://x/api"}',), "server.enabled=false to use yours"),
+        (("server.enabled=false",), "There is no Prefect API"),
+        (
+            (CLOUD[0], 'prefect={"apiUrl":"https://api.prefect.cloud/api/accounts/a"}'),
+            "Prefect Cloud needs a key",
+        ),
+        (('prefect={"authStringKey":"a"}',), "does not say of which Secret"),
+        (('storage={"type":"bucket"}',), "needs storage.bucket.uri"),
+        (('storage={"bucket":{"uri":"s3://b"}}',), "but storage.type is volume"),
+        (
+            ('storage={"type":"bucket","bucket":{"uri":"s3://b","accessKey":"a"}}',),
+            "only work together",
+        ),
+        (
+            (
+                'storage={"type":"bucket","bucket":{"uri":"s3://b","accessKey":"a",'
+                '"secretKey":"b","existingSecret":"c"}}',
+            ),
+            "keep one of them",
+        ),
+        (('dask={"mode":"kubernetes"}', "operator.enabled=false"), "needs a Dask operator"),
+        (('dask={"adaptiveMaximum":1}',), "is below dask.workers"),
+        (("worker.enabled=false",), "leaves nobody to start the runs"),
+    ],
+)
+def test_contradictions_are_refused_with_a_sentence(
+    refuse: Callable[..., str], sets: tuple[str, ...], sentence: str
+) -> None:
+    assert sentence in refuse(*sets)
+
+
+@pytest.mark.parametrize(
+    ("sets", "key"),
+    [
+        (("sampels.enabled=true",), "sampels"),
+        (('image={"repo":"x"}',), "repo"),
+        (('dask={"workers":0}',), "workers"),
+        (('dask={"workers":"two"}',), "workers"),
+        (('flow={"memory":"2 GB"}',), "memory"),
+        (('storage={"type":"nfs"}',), "type"),
+        (('storage={"bucket":{"uri":"http://b"}}',), "uri"),
+        (('sources={"ebi":{"enabled":true,"memmory":"1Gi"}}',), "memmory"),
+        (('networkPolicy={"archivePorts":[{"port":70000}]}',), "port"),
+        (('image={"digest":"sha256:abc"}',), "digest"),
+    ],
+)
+def test_wrong_values_are_refused_by_name(
+    refuse: Callable[..., str], sets: tuple[str, ...], key: str
+) -> None:
+    message = refuse(*sets)
+    assert "values don't meet the specifications of the schema" in message
+    assert key in message
+
+
+def test_every_value_is_described_and_no_other_is_accepted() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+
+    def look(node: dict[str, Any], path: str) -> None:
+        assert node.get("description") or path == "", f"{path} has no description"
+        if "properties" in node:
+            assert node.get("additionalProperties") is not True, path
+            assert "additionalProperties" in node, path
+            for key, child in node["properties"].items():
+                look(child, f"{path}.{key}")
+
+    look(schema, "")
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+
+    def compare(node: dict[str, Any], given: dict[str, Any], path: str) -> None:
+        for key, child in node.get("properties", {}).items():
+            if key != "global":
+                assert key in given, f"{path}.{key} has no default"
+                if isinstance(given[key], dict):
+                    compare(child, given[key], f"{path}.{key}")
+
+    schema["properties"] = {
+        key: value
+        for key, value in schema["properties"].items()
+        if "resources" not in key
+    }
+    compare_resources_apart(schema)
+    compare(schema, values, "")
+
+
+def compare_resources_apart(node: dict[str, Any]) -> None:
+    """CPU limits are offered but not set: drop what is optional by design."""
+    for key, child in list(node.get("properties", {}).items()):
+        if key == "resources":
+            del node["properties"][key]
+        elif isinstance(child, dict):
+            compare_resources_apart(child)
+
+
+def test_table_of_values_is_current() -> None:
+    command = [sys.executable, str(ROOT / "helm" / "values_table.py"), "--check"]
+    assert subprocess.run(command).returncode == 0, "run: python helm/values_table.py"
+
+
+def test_notes_say_how_to_open_the_ui_and_warn(
+    helm: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    base = ("install", "macroscope", str(CHART), "-n", "em", "--dry-run=client")
+    plain = helm(*base)
+    assert plain.returncode == 0, plain.stderr
+    assert "port-forward service/macroscope-server 4200:4200" in plain.stdout
+    assert "prefect deployment run macroscope/full --watch" in plain.stdout
+    assert "must fit on one node" in plain.stdout
+    risky = helm(*base, "--set", "server.persistence.enabled=false,operator.enabled=false")
+    assert "forgotten when the server's pod goes" in risky.stdout
+    assert "dask-kubernetes#968" in risky.stdout
+
+
+def test_helm_test_runs_the_pipeline_where_samples_are_installed(render: Render) -> None:
+    def arguments(*sets: str) -> list[str]:
+        pod = by_name(render(*sets), "Pod/macroscope-test")
+        args: list[str] = pod["spec"]["containers"][0]["args"]
+        return args
+
+    assert arguments("samples.enabled=true")[1:4] == ["deployment", "run", "macroscope/full"]
+    assert arguments()[1] == "deployment"
+    assert "inspect" in arguments()
