@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -31,11 +32,19 @@ def _try(lock: FileLock) -> bool:
     return True
 
 
+@dataclass(slots=True)
+class _Lease:
+    lock: FileLock
+    good_until: float
+    idle_since: float = 0.0
+
+
 class SharedSlots:
     """Up to ``connections`` slots over all processes, one lock file a slot.
 
     A slot that comes back is kept as a lease for a second, so that busy threads do not pay a file
-    lock a request; then it goes to whoever waits in the queue, so that nobody starves.
+    lock a request. A busy process hands an old lease to whoever stands in the queue, an idle one
+    gives its leases back, so nobody starves.
     """
 
     def __init__(self, directory: Path, service: str) -> None:
@@ -44,8 +53,9 @@ class SharedSlots:
         self._queue_path = Path(f"{self._stem}.queue")
         self._mutex = threading.Lock()
         self._waiting = threading.Lock()
-        self._idle: list[tuple[FileLock, float]] = []
-        self._used: list[tuple[FileLock, float]] = []
+        self._idle: list[_Lease] = []
+        self._used: list[_Lease] = []
+        self._reaper: threading.Timer | None = None
 
     def acquire(self, connections: int) -> None:
         """Take a slot. Raises `StoppedError` if a stop is requested while waiting."""
@@ -63,15 +73,16 @@ class SharedSlots:
     def release(self) -> None:
         """Give a slot back; all slots are alike, so any will do."""
         with self._mutex:
-            self._idle.append(self._used.pop())
-        self._let_go()
-
-    def close(self) -> None:
-        """Give all idle leases back."""
-        with self._mutex:
-            idle, self._idle = self._idle, []
-        for lock, _ in idle:
-            lock.release()
+            lease = self._used.pop()
+            now = time.monotonic()
+            if now < lease.good_until or not self._somebody_waits():
+                if now >= lease.good_until:
+                    lease.good_until = now + _LEASE_S
+                lease.idle_since = now
+                self._idle.append(lease)
+                self._reap_later()
+                return
+        lease.lock.release()
 
     def _reuse(self) -> bool:
         with self._mutex:
@@ -83,39 +94,43 @@ class SharedSlots:
     def _queue(self, connections: int) -> None:
         queue = _lock(self._queue_path)
         while not _try(queue):
-            self._pause()
+            stopping.sleep(_POLL_S)
         try:
-            while True:
-                if self._reuse():
-                    return
+            while not self._reuse():
                 for number in range(connections):
                     lock = _lock(Path(f"{self._stem}.slot{number}"))
                     if _try(lock):
                         with self._mutex:
-                            self._used.append((lock, time.monotonic()))
+                            self._used.append(_Lease(lock, time.monotonic() + _LEASE_S))
                         return
-                self._pause()
+                stopping.sleep(_POLL_S)
         finally:
             queue.release()
 
-    @staticmethod
-    def _pause() -> None:
-        stopping.sleep(_POLL_S)
+    def _somebody_waits(self) -> bool:
+        queue = _lock(self._queue_path)
+        if not _try(queue):
+            return True
+        queue.release()
+        return False
 
-    def _let_go(self) -> None:
-        """Return old leases for which another process stands in the queue."""
+    def _reap_later(self) -> None:
+        if self._reaper is None:
+            self._reaper = threading.Timer(_LEASE_S, self._reap)
+            self._reaper.daemon = True
+            self._reaper.start()
+
+    def _reap(self) -> None:
+        """Give back what lay idle for a while."""
         with self._mutex:
-            now = time.monotonic()
-            if not self._idle or now - self._idle[-1][1] < _LEASE_S:
-                return
-            lock, _ = self._idle[-1]
-            queue = _lock(self._queue_path)
-            if _try(queue):  # nobody waits: the lease is good for another second
-                queue.release()
-                self._idle[-1] = (lock, now)
-                return
-            self._idle.pop()
-        lock.release()
+            self._reaper = None
+            since = time.monotonic() - _LEASE_S / 2
+            old = [lease for lease in self._idle if lease.idle_since <= since]
+            self._idle = [lease for lease in self._idle if lease.idle_since > since]
+            if self._idle:
+                self._reap_later()
+        for lease in old:
+            lease.lock.release()
 
 
 class SharedRate:

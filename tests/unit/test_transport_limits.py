@@ -1,0 +1,454 @@
+"""Politeness, retries and ordered work, without a network."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from email.utils import formatdate
+from pathlib import Path
+
+import pytest
+
+from lib import stopping
+from lib.errors import NotFoundError, SourceChangedError, StoppedError, TransportError
+from lib.transport import limits as limits_module
+from lib.transport.counters import Counters
+from lib.transport.limits import DEFAULT_LIMITS, Limiter, Limits, set_share, shared_limiter
+from lib.transport.ordered import run_ordered
+from lib.transport.retry import (
+    LONGEST_WAIT_S,
+    ask_to_wait,
+    call_with_retry,
+    parse_retry_after,
+    resume,
+)
+from lib.transport.session import Session
+
+QUICK = Limits(2, tries=4, first_backoff_s=0.001)
+
+
+@pytest.fixture(autouse=True)
+def no_stop() -> Iterator[None]:
+    stopping.reset()
+    yield
+    stopping.reset()
+
+
+@pytest.fixture
+def stop_soon() -> Iterator[threading.Timer]:
+    timer = threading.Timer(0.1, stopping.request_stop)
+    timer.start()
+    yield timer
+    timer.cancel()
+
+
+# --- limits ---------------------------------------------------------------------------------
+
+
+def test_the_defaults_are_those_recommended() -> None:
+    assert {
+        name: (lim.connections, lim.requests_per_second) for name, lim in DEFAULT_LIMITS.items()
+    } == {
+        "ebi-ftp": (2, None),
+        "ebi-https": (4, 4.0),
+        "empiar-api": (1, None),
+        "epfl": (4, None),
+        "dvid": (2, None),
+        "idr-api": (1, 2.0),
+        "s3": (16, None),
+    }
+    patience = {n: (lim.connect_timeout_s, lim.read_timeout_s) for n, lim in DEFAULT_LIMITS.items()}
+    assert patience["ebi-ftp"] == (15, 60)
+    assert patience["dvid"] == (3, 120)
+    assert patience["idr-api"] == (10, 30)
+
+
+def test_a_session_takes_overrides_and_its_time_out() -> None:
+    session = Session("idr", limits={"s3": Limits(100)}, timeout_seconds=7)
+    assert session.limits("s3").connections == 100
+    assert session.limits("s3").read_timeout_s == 7
+    assert session.limits("ebi-https").connections == 4
+
+
+def test_a_share_takes_part_of_the_slots_and_of_the_rate() -> None:
+    limiter = Limiter("x", Limits(8, 4.0))
+    allowed = []
+    for share in (None, 3, 100, 0, 0.5, 0.01):
+        limiter.set_share(share)
+        allowed.append(limiter.allowed)
+    assert allowed == [8, 3, 8, 1, 4, 1]
+
+
+def test_a_share_reaches_limiters_that_are_and_that_come() -> None:
+    first = shared_limiter("share-test", Limits(8))
+    set_share("share-test", 2)
+    try:
+        assert first.allowed == 2
+        del first
+        assert shared_limiter("share-test", Limits(8)).allowed == 2
+    finally:
+        set_share("share-test", None)
+
+
+def test_sessions_of_one_process_share_a_limiter_and_the_strictest_limits() -> None:
+    one = Session("a", limits={"shared-test": Limits(8, None)})
+    two = Session("b", limits={"shared-test": Limits(3, 5.0)})
+    assert one.limiter("shared-test") is two.limiter("shared-test")
+    assert one.limiter("shared-test").connections == 3
+    assert one.limiter("shared-test").requests_per_second == 5.0
+
+
+def peak_of(limiter: Limiter, threads: int) -> int:
+    counts = Counters().service("x")
+
+    def work() -> None:
+        for _ in range(5):
+            with limiter.slot():
+                counts.begin()
+                time.sleep(0.001)
+                counts.end()
+
+    crew = [threading.Thread(target=work) for _ in range(threads)]
+    for thread in crew:
+        thread.start()
+    for thread in crew:
+        thread.join()
+    return counts.snapshot()["peak_in_flight"]
+
+
+def test_slots_bound_threads() -> None:
+    assert peak_of(Limiter("x", Limits(3)), 12) == 3
+
+
+def test_slots_bound_threads_with_lock_files_too(tmp_path: Path) -> None:
+    assert peak_of(Limiter("x", Limits(3), tmp_path), 12) == 3
+
+
+def test_the_rate_spaces_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(stopping, "sleep", waits.append)
+    limiter = Limiter("x", Limits(4, 100.0))
+    for _ in range(11):
+        limiter.pace()
+    assert waits[-1] == pytest.approx(0.1, abs=0.02)
+
+
+def test_the_rate_is_shared_through_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(stopping, "sleep", waits.append)
+    limiters = [Limiter("x", Limits(4, 1.0), tmp_path) for _ in range(2)]
+    for limiter in limiters * 3:
+        limiter.pace()
+    assert waits[-1] == pytest.approx(5.0, abs=0.5)
+
+
+def test_waiting_for_a_slot_ends_with_a_stop(stop_soon: threading.Timer) -> None:
+    limiter = Limiter("x", Limits(1))
+    with limiter.slot(), pytest.raises(StoppedError), limiter.slot():
+        pass
+    assert peak_of(limiter, 1) == 1  # nothing was lost
+
+
+def test_waiting_for_a_turn_ends_with_a_stop(stop_soon: threading.Timer) -> None:
+    limiter = Limiter("x", Limits(1, 0.01))
+    limiter.pace()
+    with pytest.raises(StoppedError):
+        limiter.pace()
+
+
+def _hold(folder: Path, connections: int, held: object, go: object) -> None:
+    limiter = Limiter("x", Limits(connections), folder)
+    limiter.acquire()
+    held.release()  # type: ignore[attr-defined]
+    go.acquire()  # type: ignore[attr-defined]
+    limiter.release()
+    time.sleep(60)
+
+
+def test_slots_are_shared_with_other_processes_and_freed_by_sigkill(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    held, go = context.Semaphore(0), context.Semaphore(0)
+    other = context.Process(target=_hold, args=(tmp_path, 1, held, go), daemon=True)
+    other.start()
+    held.acquire()
+    limiter = Limiter("x", Limits(1), tmp_path)
+    taken = threading.Event()
+
+    def take() -> None:
+        with limiter.slot():
+            taken.set()
+
+    thread = threading.Thread(target=take, daemon=True)
+    thread.start()
+    assert not taken.wait(0.3)
+    assert other.pid is not None
+    os.kill(other.pid, signal.SIGKILL)
+    assert taken.wait(10)
+    thread.join()
+    other.join()
+
+
+def test_an_idle_process_hands_its_slots_to_one_that_waits(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    held, go = context.Semaphore(0), context.Semaphore(0)
+    other = context.Process(target=_hold, args=(tmp_path, 1, held, go), daemon=True)
+    other.start()
+    held.acquire()
+    go.release()  # gives its slot back, then does nothing for a minute
+    taken = threading.Event()
+
+    def take() -> None:
+        with Limiter("x", Limits(1), tmp_path).slot():
+            taken.set()
+
+    threading.Thread(target=take, daemon=True).start()
+    try:
+        assert taken.wait(10)
+    finally:
+        other.kill()
+        other.join()
+
+
+def test_the_environment_names_the_shared_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EM_LIMITS_DIR", str(tmp_path / "limits"))
+    with limits_module.shared_limiter("folder-test", Limits(2)).slot():
+        assert [p.name for p in (tmp_path / "limits").glob("folder-test.slot*")]
+
+
+# --- retries --------------------------------------------------------------------------------
+
+
+def failing(times: int, error: Callable[[], Exception]) -> tuple[Callable[[], str], list[int]]:
+    calls: list[int] = []
+
+    def function() -> str:
+        calls.append(1)
+        if len(calls) <= times:
+            raise error()
+        return "done"
+
+    return function, calls
+
+
+def test_a_passing_error_is_tried_again_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    counters = Counters().service("x")
+    function, calls = failing(3, lambda: TransportError("for now"))
+    with caplog.at_level(logging.INFO):
+        assert call_with_retry(QUICK, function, what="GET x", counters=counters) == "done"
+    assert len(calls) == 4
+    assert counters.snapshot()["retries"] == 3
+    assert "try 3 of GET x failed" in caplog.text
+
+
+def test_the_last_error_says_how_often_it_was_tried() -> None:
+    function, calls = failing(99, lambda: TransportError("for now"))
+    with pytest.raises(TransportError, match=r"for now \(4 tries\)"):
+        call_with_retry(QUICK, function, what="x")
+    assert len(calls) == 4
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NotFoundError("gone"),
+        SourceChangedError("changed"),
+        TransportError("certificate", retryable=False),
+        ask_to_wait(TransportError("wait"), LONGEST_WAIT_S + 1),
+        ValueError("a bug"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_another_try_cannot_help_is_tried_once(error: Exception) -> None:
+    function, calls = failing(99, lambda: error)
+    with pytest.raises(type(error)):
+        call_with_retry(QUICK, function, what="x")
+    assert len(calls) == 1
+
+
+def test_a_pause_ends_with_a_stop(stop_soon: threading.Timer) -> None:
+    function, calls = failing(99, lambda: TransportError("for now"))
+    with pytest.raises(StoppedError):
+        call_with_retry(Limits(1, first_backoff_s=60), function, what="x")
+    assert len(calls) == 1
+
+
+def test_retry_after_is_a_number_or_a_date() -> None:
+    assert parse_retry_after("7") == 7
+    assert parse_retry_after(formatdate(1000 + 30, usegmt=True), now=1000) == 30
+    assert parse_retry_after(formatdate(1000 - 30, usegmt=True), now=1000) == 0
+    assert [parse_retry_after(text) for text in (None, "", "soon", "-3", "1e9")] == [None] * 5
+
+
+def test_the_pause_is_at_least_what_the_server_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("lib.transport.interrupt.sleep", waits.append)
+    function, _ = failing(2, lambda: ask_to_wait(TransportError("busy"), 17.0))
+    call_with_retry(QUICK, function, what="x")
+    assert waits == [17.0, 17.0]
+
+
+def test_pauses_double_with_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("lib.transport.interrupt.sleep", waits.append)
+    function, _ = failing(3, lambda: TransportError("busy"))
+    call_with_retry(Limits(1, tries=4, first_backoff_s=1.0), function, what="x")
+    for wait, least in zip(waits, (1, 2, 4), strict=True):
+        assert least <= wait <= least + 1
+
+
+class Part:
+    offset = 0
+
+
+def test_a_transfer_that_gets_on_is_never_given_up() -> None:
+    part = Part()
+
+    def stream() -> None:
+        part.offset += 10
+        if part.offset < 100:
+            raise TransportError("cut")
+
+    resume(
+        part, 100, stream, Limits(1, first_backoff_s=0.001, range_bytes=10), Counters().service("x")
+    )
+    assert part.offset == 100
+
+
+def test_a_transfer_that_does_not_get_on_fails() -> None:
+    def stream() -> None:
+        raise TransportError("cut")
+
+    with pytest.raises(TransportError):
+        resume(Part(), 100, stream, QUICK, Counters().service("x"))
+
+
+# --- ordered work ---------------------------------------------------------------------------
+
+
+def test_results_come_in_order_from_several_threads() -> None:
+    together = threading.Barrier(4, timeout=10)
+
+    def job(number: int) -> int:
+        if number < 4:
+            together.wait()  # passes only if four jobs run at once
+        time.sleep(0.002 * (number % 3))
+        return number
+
+    jobs = [lambda number=number: job(number) for number in range(40)]
+    assert list(run_ordered(jobs, 4)) == list(range(40))
+
+
+def test_work_ahead_of_the_consumer_is_bounded() -> None:
+    begun: list[int] = []
+
+    def jobs() -> Iterator[Callable[[], int]]:
+        for number in range(100):
+            begun.append(number)
+            yield lambda: 0
+
+    results = run_ordered(jobs(), 8, ahead=3)
+    most = 0
+    for taken, _ in enumerate(results, 1):
+        most = max(most, len(begun) - (taken - 1))
+    assert most == 3
+
+
+def test_an_error_comes_in_its_turn_and_drops_the_rest() -> None:
+    done: list[int] = []
+
+    def job(number: int) -> int:
+        if number == 2:
+            raise NotFoundError("two")
+        done.append(number)
+        return number
+
+    results = run_ordered((lambda n=n: job(n) for n in range(1000)), 2)
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(NotFoundError, match="two"):
+        next(results)
+    assert len(done) < 20
+    assert not [t for t in threading.enumerate() if t.name == "transport"]
+
+
+def test_closing_early_waits_for_what_runs_and_drops_the_rest() -> None:
+    running: list[int] = []
+
+    def job(number: int) -> int:
+        running.append(number)
+        time.sleep(0.02)
+        running.remove(number)
+        return number
+
+    results = run_ordered((lambda n=n: job(n) for n in range(1000)), 3)
+    next(results)
+    results.close()  # type: ignore[attr-defined]
+    assert running == []
+
+
+def test_an_abandoned_job_stops_trying() -> None:
+    calls: list[int] = []
+
+    def job() -> None:
+        def function() -> None:
+            calls.append(1)
+            raise TransportError("for now")
+
+        call_with_retry(Limits(1, tries=1000, first_backoff_s=0.2), function, what="x")
+
+    def broken() -> None:
+        raise NotFoundError("no")
+
+    with pytest.raises(NotFoundError):
+        list(run_ordered([broken, job], 2))
+    assert len(calls) < 5
+
+
+def test_ordered_work_ends_with_a_stop(stop_soon: threading.Timer) -> None:
+    hang = threading.Event()
+    begun = time.monotonic()
+    with pytest.raises(StoppedError):
+        list(run_ordered([lambda: hang.wait(60)], 1))
+    hang.set()
+    assert time.monotonic() - begun < 20
+
+
+def test_jobs_see_the_context_of_their_maker() -> None:
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
+
+    def jobs() -> Iterator[Callable[[], str]]:
+        for text in "abc":
+            variable.set(text)
+            yield variable.get
+
+    assert list(run_ordered(jobs(), 2)) == ["a", "b", "c"]
+
+
+def test_a_time_out_error_of_a_job_is_an_error_of_that_job() -> None:
+    def job() -> None:
+        raise TimeoutError("mine")
+
+    with pytest.raises(TimeoutError, match="mine"):
+        list(run_ordered([job], 1))
+
+
+def test_a_session_runs_as_many_jobs_as_the_service_allows() -> None:
+    counts = Counters().service("x")
+
+    def job() -> None:
+        counts.begin()
+        time.sleep(0.005)
+        counts.end()
+
+    with Session("x", limits={"ordered-test": Limits(3)}) as session:
+        list(session.ordered("ordered-test", [job] * 20))
+    assert counts.snapshot()["peak_in_flight"] == 3
