@@ -1,0 +1,132 @@
+"""EPFL CVLab: the hippocampus volume, one multi-page TIFF on a web server.
+
+``https://documents.epfl.ch/.../volumedata.tif``, written by ITK: 3,353,674,357 bytes, 1065 pages
+of 1536 x 2048 uint8, their directories scattered through the file, no resolution and no
+description in it. All facts about the specimen come from the archive's page.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import ClassVar
+from urllib.parse import unquote, urlsplit
+
+from lib.archives.base import About, ArchiveBase, VolumePlan
+from lib.archives.parts import choose_part
+from lib.archives.remote_tiff import (
+    check_same,
+    describe,
+    digest_reads,
+    kept_or_error,
+    open_local,
+    open_ranges,
+    read_cost,
+    settle_ranges,
+    source_file,
+)
+from lib.loader_config import EPFLConfig
+from lib.rawfiles import RawFiles
+from lib.readers.base import VolumeReader
+from lib.readers.tiff import TiffVolume
+from lib.transport.partial import Fetched
+from lib.transport.session import Session
+
+SERVICE = "epfl"
+
+_PAGE = "https://www.epfl.ch/labs/cvlab/data/data-em/"
+
+
+class EPFL(ArchiveBase):
+    """The one file; its pages are read by ranges, and the whole is kept on the way."""
+
+    name: ClassVar[str] = "epfl"
+    title: ClassVar[str] = "EPFL CVLab hippocampus (HTTPS)"
+    config_model: ClassVar[type[EPFLConfig]] = EPFLConfig
+    heavy: ClassVar[bool] = False
+    services: ClassVar[tuple[str, ...]] = (SERVICE,)
+
+    def plan(self, config: EPFLConfig, session: Session) -> list[VolumePlan]:
+        """Ask for the file's size and its first and last directories.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such file.
+        FormatError
+            The pages are fewer than the file itself says: it is cut short.
+        """
+        remote = session.http(SERVICE).head(config.download_url)
+        volume, header = describe(session, SERVICE, remote)
+        voxel = config.voxel_size_nm
+        part = choose_part(config.box, volume.shape_zyx, voxel)
+        file_name = unquote(PurePosixPath(urlsplit(config.download_url).path).name)
+        cost = read_cost(volume, header, part)
+        notes = [*volume.notes, *_voxel_notes(volume, config)]
+        if not part.whole:
+            notes.append("only the pages of the box are fetched; the raw file is not kept")
+        elif not config.keep_raw:
+            cost = cost.times(digest_reads(volume.source.size, config.max_workers))
+        stem = file_name.rpartition(".")[0] or file_name
+        return [
+            VolumePlan(
+                source=self.name,
+                source_id=config.source_id,
+                name=f"{config.source_id}_{stem}{part.suffix}",
+                shape_zyx=part.box.shape_zyx,
+                dtype=volume.dtype.name,
+                voxel_nm_zyx=voxel,
+                voxel_size_provenance="configuration",
+                voxel_size_approximate=True,
+                origin_nm_zyx=part.origin_nm_zyx,
+                box_zyx=part.chosen,
+                internal_path=None,
+                reader={"shape_zyx": list(volume.shape_zyx)},
+                files=(source_file(remote, file_name),),
+                about=_about(config),
+                download_bytes=cost.nbytes,
+                download_requests=cost.requests,
+                notes=tuple(notes),
+            )
+        ]
+
+    def open(
+        self, plan: VolumePlan, config: EPFLConfig, session: Session, raw: RawFiles
+    ) -> VolumeReader:
+        file = plan.files[0]
+        known = raw.known(file) if config.enable_downloads else kept_or_error(file, raw)
+        if known is not None:
+            return open_local(known.path, plan)
+        return open_ranges(SERVICE, plan, session, raw)
+
+    def settle(
+        self, plan: VolumePlan, config: EPFLConfig, session: Session, raw: RawFiles
+    ) -> list[Fetched]:
+        """Look at the file once more, then complete what was kept, or its digest."""
+        file = plan.files[0]
+        check_same(file, session.http(SERVICE).head(file.url), self.name)
+        known = raw.known(file)
+        return [known] if known is not None else settle_ranges(SERVICE, plan, session, raw)
+
+
+def _voxel_notes(volume: TiffVolume, config: EPFLConfig) -> list[str]:
+    notes = ["voxel size from configuration: the file has none, the archive's page says about 5 nm"]
+    own = volume.voxel
+    if (own.z_nm, own.y_nm, own.x_nm) != (None, None, None):
+        notes = [
+            f"the file says {own.z_nm}, {own.y_nm}, {own.x_nm} nm (z, y, x); the configuration, "
+            f"{config.voxel_size_nm}, was taken"
+        ]
+    return notes
+
+
+def _about(config: EPFLConfig) -> About:
+    return About(
+        title="Electron microscopy dataset of the CA1 hippocampus",
+        description=config.description,
+        modality="FIB-SEM",
+        specimen="CA1 hippocampus region of a rodent brain",
+        authors=("Lucchi et al.", "EPFL CVLab"),
+        licence=None,  # the page states none
+        citation="Lucchi et al. 2013, CVPR, IEEE 6619103",
+        extra={"page": _PAGE},
+    )

@@ -1,0 +1,173 @@
+"""A TIFF on a web server: read by ranges, kept or at least hashed in the same pass."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib.archives.base import SourceFile, VolumePlan
+from lib.archives.parts import Part
+from lib.errors import FormatError, NotFoundError, SourceChangedError
+from lib.ordered_hash import REORDER_BYTES
+from lib.rawfiles import RawFiles
+from lib.readers.base import VolumeReader
+from lib.readers.bytesource import ByteSource, LocalBytes
+from lib.readers.covering import CoveringBytes
+from lib.readers.http_bytes import HttpBytes
+from lib.readers.part import PartReader
+from lib.readers.tiff import TiffReader, TiffVolume, open_tiff
+from lib.transport.answers import check_unchanged
+from lib.transport.http import RemoteFile
+from lib.transport.partial import Fetched
+from lib.transport.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What reading takes."""
+
+    nbytes: int
+    requests: int
+
+    def times(self, count: int) -> Cost:
+        """The same, `count` times."""
+        return Cost(self.nbytes * count, self.requests * count)
+
+
+def source_file(remote: RemoteFile, name: str) -> SourceFile:
+    """A plan's description of a file on a web server."""
+    return SourceFile(
+        url=remote.url,
+        name=name,
+        size=remote.size,
+        etag=remote.etag,
+        last_modified=remote.last_modified,
+        publisher_checksum=remote.publisher_checksum,
+    )
+
+
+def as_remote(file: SourceFile) -> RemoteFile:
+    """The inverse of `source_file`; every range is held against it."""
+    return RemoteFile(
+        file.url, file.size, file.etag, file.last_modified, True, file.publisher_checksum
+    )
+
+
+def describe(
+    session: Session, service: str, remote: RemoteFile, **chosen: int | None
+) -> tuple[TiffVolume, Cost]:
+    """One volume of a remote TIFF, and what it took to read its directories."""
+    counters = session.counters.service(service)
+    before = counters.snapshot()
+    volume = open_tiff(HttpBytes(session, service, remote), **chosen)  # type: ignore[arg-type]
+    after = counters.snapshot()
+    took = (after[key] - before[key] for key in ("bytes_received", "requests"))
+    return volume, Cost(*took)
+
+
+def read_cost(volume: TiffVolume, header: Cost, part: Part) -> Cost:
+    """What `open_ranges` and reading all blocks will take; directories are read once more."""
+    source = volume.source
+    nbytes = source.size
+    if not part.whole:
+        nbytes = math.ceil(nbytes * part.box.shape_zyx[0] / volume.shape_zyx[0])
+    requests = math.ceil(nbytes / source.range_bytes)
+    return Cost(nbytes + header.nbytes, requests + header.requests)
+
+
+def digest_reads(size: int, workers: int) -> int:
+    """How often a file that is not kept is read: twice if its ranges may come out of order."""
+    return 1 if workers == 1 or size <= REORDER_BYTES else 2
+
+
+def open_local(path: Path, plan: VolumePlan) -> VolumeReader:
+    """Read the plan's voxels out of a file on this machine."""
+    return _reader(LocalBytes(path), plan)
+
+
+def open_ranges(service: str, plan: VolumePlan, session: Session, raw: RawFiles) -> VolumeReader:
+    """Read the plan's voxels by ranges; the whole volume is kept or hashed on the way."""
+    file = plan.files[0]
+    if plan.box_zyx is not None:
+        return _reader(HttpBytes(session, service, as_remote(file)), plan)
+    tee = raw.tee(file)
+    sink = tee.write if tee is not None else raw.hasher(file).write
+    source = HttpBytes(session, service, as_remote(file), tee=sink)
+    return _reader(CoveringBytes(source), plan)
+
+
+def kept_or_error(file: SourceFile, raw: RawFiles) -> Fetched:
+    """The kept file, where no voxels may be fetched.
+
+    Raises
+    ------
+    NotFoundError
+    """
+    known = raw.known(file)
+    if known is None:
+        raise NotFoundError(
+            "the file is not among the kept raw files, and enable_downloads is false",
+            archive=raw.source,
+            location=str(raw.path(file.name)),
+            advice="Set enable_downloads to true, and keep_raw for later runs",
+        )
+    return known
+
+
+def settle_ranges(service: str, plan: VolumePlan, session: Session, raw: RawFiles) -> list[Fetched]:
+    """Finish what `open_ranges` began: the kept file, or the digest of the streamed one."""
+    file = plan.files[0]
+    if plan.box_zyx is not None or file.size is None:
+        return []
+    source = HttpBytes(session, service, as_remote(file))
+    tee = raw.tee(file)
+    if tee is not None:
+        return [raw.complete(file, tee, source.read_into)]
+    hasher = raw.hasher(file)
+    if hasher.hexdigest(file.size) is None:
+        _stream(source, raw, file)
+    sha256 = raw.hasher(file).hexdigest(file.size)
+    if sha256 is None:
+        raise FormatError("the file's bytes did not come in order", location=file.url)
+    path = raw.path(file.name)  # nothing lies there; it names the file
+    return [Fetched(path, file.size, sha256, file.etag, file.last_modified)]
+
+
+def check_same(file: SourceFile, now: RemoteFile, archive: str) -> None:
+    """Raise `SourceChangedError` unless the server still has the file of the plan."""
+    try:
+        headers = {"ETag": now.etag, "Last-Modified": now.last_modified}
+        given = {name: value for name, value in headers.items() if value is not None}
+        check_unchanged(as_remote(file), given, now.size)
+    except SourceChangedError as error:
+        raise error.located(archive=archive) from None
+
+
+def _stream(source: HttpBytes, raw: RawFiles, file: SourceFile) -> None:
+    """Read the file once more, in order, for its digest only."""
+    hasher = raw.new_hasher(file)
+    step = source.range_bytes
+    ranges = [(at, min(step, source.size - at)) for at in range(0, source.size, step)]
+    for (offset, _), view in zip(ranges, source.ranges_ordered(ranges), strict=True):
+        hasher.write(offset, view)
+
+
+def _reader(source: ByteSource, plan: VolumePlan) -> VolumeReader:
+    chosen = plan.reader
+    volume = open_tiff(
+        source,
+        series=chosen.get("series", 0),
+        channel=chosen.get("channel"),
+        time=chosen.get("time"),
+    )
+    expected = tuple(chosen["shape_zyx"])
+    if volume.shape_zyx != expected or volume.dtype.name != plan.dtype:
+        raise FormatError(
+            f"the file holds {volume.shape_zyx} {volume.dtype}, the plan says {expected} "
+            f"{plan.dtype}",
+            archive=plan.source,
+            location=source.name,
+        )
+    reader = TiffReader(volume)
+    return PartReader(reader, plan.box_zyx, source.name) if plan.box_zyx else reader

@@ -1,0 +1,98 @@
+"""What is known about a raw file that arrived, in a note beside it.
+
+The note lies at ``.fetched/<name>.json`` in the folder of the file: size, sha256, what the server
+said (entity tag, modification time), and the modification time of the local file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lib.storage.keys import temporary_name
+from lib.storage.os_errors import naming_os_errors
+from lib.transport.partial import Fetched
+
+if TYPE_CHECKING:
+    from lib.archives.base import SourceFile
+
+_NOTES = ".fetched"
+
+
+def note_path(path: Path) -> Path:
+    """Where the note of the file at `path` lies."""
+    return path.parent / _NOTES / f"{path.name}.json"
+
+
+def write_note(
+    path: Path, fetched: Fetched, measured: Path, notes: Sequence[str], url: str
+) -> None:
+    """Write the note of the file at `path`, which may still lie at `measured`.
+
+    Raises
+    ------
+    DestinationError
+    """
+    note = note_path(path)
+    with naming_os_errors(str(note), "write"):
+        record = asdict(fetched) | {"mtime_ns": measured.stat().st_mtime_ns}
+        record |= {"path": path.name, "notes": [*notes], "url": url}
+        note.parent.mkdir(parents=True, exist_ok=True)
+        temporary = note.with_name(temporary_name(note.name, "tmp"))
+        temporary.write_text(json.dumps(record, indent=1))
+        os.replace(temporary, note)
+
+
+def same_moment(one: str | None, other: str | None) -> bool:
+    """Whether two modification times may be the same one.
+
+    FTP's are ISO 8601, HTTP's RFC 9110: times of different protocols are not compared, because
+    FTP servers differ in the time zone that they mean.
+    """
+    if one is None or other is None or one[:1].isdigit() != other[:1].isdigit():
+        return True
+    return one == other
+
+
+def differs(file: SourceFile, fetched: Fetched) -> bool:
+    """Whether the archive's file is no longer the one that was fetched."""
+    return (
+        file.size not in (None, fetched.size)
+        or (bool(file.etag and fetched.etag) and file.etag != fetched.etag)
+        or not same_moment(file.last_modified, fetched.last_modified)
+    )
+
+
+def as_fetched(path: Path, note: dict[str, Any]) -> Fetched:
+    """What a note says of the file at `path`."""
+    fields = ("size", "sha256", "etag", "last_modified", "publisher_checksum")
+    return Fetched(path, **{field: note[field] for field in fields})
+
+
+def note_key(key: str) -> str:
+    """The key of the note of a kept file."""
+    folder, _, name = key.rpartition("/")
+    return f"{folder}/{_NOTES}/{name}.json"
+
+
+def read_note(path: Path) -> dict[str, Any] | None:
+    """The note at `path`; None if there is none, or it is damaged."""
+    try:
+        return parse_note(path.read_bytes())
+    except OSError:
+        return None
+
+
+def parse_note(text: bytes) -> dict[str, Any] | None:
+    """A note if it is complete, else None."""
+    try:
+        note = json.loads(text)
+        whole = isinstance(note["size"], int) and isinstance(note["sha256"], str)
+        known = {"etag", "last_modified", "publisher_checksum", "mtime_ns", "notes", "url"}
+    except (ValueError, KeyError, TypeError):
+        return None
+    return note if whole and known <= note.keys() else None
