@@ -141,6 +141,6 @@ def _number(value: Any) -> float | None:
 
 
 def _shortest(value: float) -> float:
-    """Scales are f32: take the shortest decimal that gives the same f32 (7.99825, not ...0424861)."""
+    """The shortest decimal of the same f32, as scales are: 7.99825 and not 7.99825042."""
     narrow = np.float32(value) if abs(value) < 3e38 else None
     return float(str(narrow)) if narrow is not None and float(narrow) == value else value

@@ -30,7 +30,7 @@ def second_opinion(path: Path, image: DmImage) -> tuple[str, ...]:
             before = sum(int(n) for n in other.dataShape[:index])
             axes = slice(before, before + int(other.dataShape[index]))
             sizes, units = list(other.scale[axes]), list(other.scaleUnit[axes])
-    except Exception as error:  # noqa: BLE001 - whatever fails, it is only an opinion
+    except Exception as error:
         return (f"second opinion: ncempy cannot read the file ({type(error).__name__})",)
     notes = []
     if shape_zyx != image.shape_zyx:

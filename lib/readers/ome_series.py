@@ -26,8 +26,8 @@ def ome_series(document: OmeDocument, pages: PageList) -> list[Series]:
     name = pages.source.name
     if document.companion is not None:
         raise FormatError(
-            f"the OME metadata are in the companion file {document.companion[:200]!r} (BinaryOnly), "
-            "which is not here",
+            f"the OME metadata are in the companion file {document.companion[:200]!r}, which is "
+            "not here (BinaryOnly)",
             location=name,
             advice="A page alone does not tell its place in the volume: fetch the companion's set",
         )

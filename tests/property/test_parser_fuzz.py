@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +30,8 @@ SCRIPT = Path(__file__).with_name("fuzz_readers.py")
 XML = st.lists(
     st.sampled_from(
         [
-            "<OME>", "</OME>", "<Image>", '<Image Name="a">', "</Image>", "</Pixels>", "<TiffData/>",
+            "<OME>", "</OME>", "<Image>", '<Image Name="a">', "</Image>", "</Pixels>",
+            "<TiffData/>",
             '<Pixels SizeX="4" SizeY="4" SizeZ="2" SizeC="1" SizeT="1" DimensionOrder="XYZCT">',
             '<Pixels SizeX="-1">', '<TiffData IFD="99999999999" FirstZ="7" PlaneCount="3">',
             "</TiffData>", '<UUID FileName="../x">', "urn:uuid:1", "</UUID>", "<BinaryOnly/>",
@@ -97,8 +99,9 @@ NAMES = st.lists(st.from_regex(r"\A[ab]_?[0-9]{0,3}(c[0-9]{1,2})?\.(dm3|tif)\Z")
 def test_grouping_into_stacks_loses_no_file(names: list[str]) -> None:
     try:
         groups, singles = group_sections(names)
-    except FormatError as error:
-        assert "both section" in str(error)
+    except FormatError:  # only if two names differ by leading zeros alone
+        plain = {re.sub(r"\d+", lambda match: str(int(match[0])), name) for name in names}
+        assert len(plain) < len(names)
         return
     assert sorted([*singles, *(name for group in groups for name in group.names)]) == sorted(names)
     for group in groups:
