@@ -1,0 +1,1 @@
+"""JSON Schemas of what macroscope writes, as package data (``importlib.resources``)."""
