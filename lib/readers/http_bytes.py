@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from lib.errors import BadAnswerError
-from lib.readers.bytesource import check_range
+from lib.readers.bytesource import check_range, read_each
 from lib.transport.http import RemoteFile
 from lib.transport.session import Session
 
@@ -19,7 +19,42 @@ _KEPT = 64  # extents of read-ahead: 8 MiB
 Tee = Callable[[int, memoryview], None]
 
 
-class HttpBytes:
+class RemoteBytes:
+    """What remote files have in common: reading ahead, where metadata are asked for bit by bit."""
+
+    remote = True
+
+    def __init__(self, name: str, size: int, range_bytes: int) -> None:
+        self.name, self.size, self.range_bytes = name, size, range_bytes
+        self._extents: deque[tuple[int, bytes]] = deque(maxlen=_KEPT)
+        self._lock = threading.Lock()
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        raise NotImplementedError
+
+    def read(self, offset: int, length: int) -> bytes:
+        check_range(self, offset, length)
+        with self._lock:  # two threads that miss alike must not ask twice
+            for start, data in reversed(self._extents):
+                if start <= offset and offset + length <= start + len(data):
+                    return data[offset - start : offset - start + length]
+            start = max(0, offset - _LEAD_BYTES)
+            stop = min(self.size, max(offset + length, start + READ_AHEAD_BYTES))
+            buffer = bytearray(stop - start)
+            self.read_into(start, memoryview(buffer))
+            data = bytes(buffer)
+            if len(data) <= READ_AHEAD_BYTES:
+                self._extents.append((start, data))
+            return data[offset - start : offset - start + length]
+
+    def ranges_ordered(self, ranges: Iterable[tuple[int, int]]) -> Iterator[memoryview]:
+        return read_each(self, ranges)
+
+    def close(self) -> None:
+        """Connections belong to the session."""
+
+
+class HttpBytes(RemoteBytes):
     """Ranges of one remote file, all checked against the entity tag of `remote`.
 
     Parameters
@@ -38,24 +73,17 @@ class HttpBytes:
         The server does not say how large the file is.
     """
 
-    remote = True
-
     def __init__(
         self, session: Session, service: str, remote: RemoteFile, *, tee: Tee | None = None
     ) -> None:
-        self.name = remote.url.partition("?")[0]
+        name = remote.url.partition("?")[0]
         if remote.size is None:
-            raise BadAnswerError(
-                "the server does not say how large the file is", location=self.name
-            )
-        self.size = remote.size
-        self.range_bytes = session.limits(service).range_bytes
+            raise BadAnswerError("the server does not say how large the file is", location=name)
+        super().__init__(name, remote.size, session.limits(service).range_bytes)
         self._session = session
         self._service = service
         self._file = remote
         self._tee = tee
-        self._extents: deque[tuple[int, bytes]] = deque(maxlen=_KEPT)
-        self._lock = threading.Lock()
 
     def read_into(self, offset: int, view: memoryview) -> None:
         check_range(self, offset, len(view))
@@ -64,21 +92,6 @@ class HttpBytes:
         self._session.http(self._service).read_range_into(self._file, offset, view)
         if self._tee is not None:
             self._tee(offset, view)
-
-    def read(self, offset: int, length: int) -> bytes:
-        check_range(self, offset, length)
-        with self._lock:  # two threads that miss alike must not ask twice
-            for start, data in reversed(self._extents):
-                if start <= offset and offset + length <= start + len(data):
-                    return data[offset - start : offset - start + length]
-            start = max(0, offset - _LEAD_BYTES)
-            stop = min(self.size, max(offset + length, start + READ_AHEAD_BYTES))
-            buffer = bytearray(stop - start)
-            self.read_into(start, memoryview(buffer))
-            data = bytes(buffer)
-            if len(data) <= READ_AHEAD_BYTES:
-                self._extents.append((start, data))
-            return data[offset - start : offset - start + length]
 
     def ranges_ordered(self, ranges: Iterable[tuple[int, int]]) -> Iterator[memoryview]:
         jobs = (partial(self._fetch, offset, length) for offset, length in ranges)
@@ -89,6 +102,3 @@ class HttpBytes:
         view = memoryview(bytearray(length))
         self.read_into(offset, view)
         return view
-
-    def close(self) -> None:
-        """Connections belong to the session."""
