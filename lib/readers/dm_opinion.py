@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lib.readers.dm import DmImage
 from lib.units import to_nm
 
@@ -22,11 +24,12 @@ def second_opinion(path: Path, image: DmImage) -> tuple[str, ...]:
     except ImportError:
         return ("second opinion: ncempy is not installed",)
     try:
-        with dm.fileDM(str(path)) as other:
+        opener: Any = dm.fileDM
+        with opener(str(path)) as other:
             other.parseHeader()
             index = image.index
             shape_zyx = tuple(int(n[index]) for n in (other.zSize, other.ySize, other.xSize))
-            dtype = np_dtype(other, index)
+            dtype = _dtype(other, index)
             before = sum(int(n) for n in other.dataShape[:index])
             axes = slice(before, before + int(other.dataShape[index]))
             sizes, units = list(other.scale[axes]), list(other.scaleUnit[axes])
@@ -40,10 +43,8 @@ def second_opinion(path: Path, image: DmImage) -> tuple[str, ...]:
     return (*notes, *_size_notes(image, sizes, units))
 
 
-def np_dtype(other: Any, index: int) -> Any:
+def _dtype(other: Any, index: int) -> Any:
     """The numpy dtype that ncempy gives image `index`."""
-    import numpy as np
-
     return np.dtype(other._DM2NPDataType(other.dataType[index]))
 
 

@@ -66,10 +66,13 @@ def decode(
     predictor: int,
     shape_yx: tuple[int, int],
     stored: np.dtype[Any],
+    full_rows: int,
     name: str,
     unit: str,
 ) -> NDArray[Any]:
     """Voxels of one strip or tile, in native byte order.
+
+    `full_rows` is the height of all strips but the last.
 
     Raises
     ------
@@ -81,20 +84,16 @@ def decode(
     if compression == UNCOMPRESSED:
         raw: Any = data[:decoded_bytes]
     else:
-        raw = bytearray(decoded_bytes)
-        codec, decoder, _ = _CODECS[compression]
+        full_bytes = max(decoded_bytes, full_rows * shape_yx[1] * stored.itemsize)
         try:
-            got = decoder(bytes(data), out=raw)
-        except Exception as error:  # each codec of imagecodecs has its own error class
-            raise FormatError(
-                f"{codec} data do not decode ({error})", location=name, unit=unit
-            ) from error
-        if len(got) != decoded_bytes:
-            raise FormatError(
-                f"{codec} data decode to {len(got)} bytes instead of {decoded_bytes}",
-                location=name,
-                unit=unit,
-            )
+            raw = _decompress(data, compression, decoded_bytes)
+        except ValueError as error:
+            if full_bytes == decoded_bytes:
+                raise FormatError(str(error), location=name, unit=unit) from error
+            try:  # a last strip that its writer filled up to the rows of the others
+                raw = _decompress(data, compression, full_bytes)[:decoded_bytes]
+            except ValueError:
+                raise FormatError(str(error), location=name, unit=unit) from error
     voxels: NDArray[Any] = np.frombuffer(raw, dtype=stored).reshape(shape_yx)
     if compression != UNCOMPRESSED and predictor == 3:
         return np.asarray(imagecodecs.floatpred_decode(voxels, axis=-1))
@@ -102,3 +101,16 @@ def decode(
     if compression != UNCOMPRESSED and predictor == 2:
         return np.asarray(imagecodecs.delta_decode(voxels, axis=-1))
     return voxels
+
+
+def _decompress(data: memoryview, compression: int, size: int) -> memoryview:
+    """Exactly `size` bytes, or ValueError with the reason."""
+    codec, decoder, _ = _CODECS[compression]
+    raw = bytearray(size)
+    try:
+        got = decoder(bytes(data), out=raw)
+    except Exception as error:  # each codec of imagecodecs has its own error class
+        raise ValueError(f"{codec} data do not decode ({error})") from error
+    if len(got) != size:
+        raise ValueError(f"{codec} data decode to {len(got)} bytes instead of {size}")
+    return memoryview(raw)

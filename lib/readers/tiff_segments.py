@@ -59,6 +59,7 @@ def segment_blocks(
             predictor=kind.predictor,
             shape_yx=piece.area.shape_zyx[1:],
             stored=kind.stored,
+            full_rows=kind.segment_yx[0],
             name=source.name,
             unit=piece.unit,
         )

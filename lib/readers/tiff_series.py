@@ -101,13 +101,15 @@ def _stated_shape(description: str) -> tuple[int, ...] | None:
         shape: Any = json.loads(description).get("shape")
     except (ValueError, RecursionError):
         return None
-    if not isinstance(shape, list) or not all(type(n) is int and n > 0 for n in shape):
+    if not isinstance(shape, list) or not all(type(n) is int and n > 0 for n in shape) or not shape:
         return None
     return tuple(shape)
 
 
 def _shaped_series(shape: tuple[int, ...], plain: Series, pages: PageList) -> Series:
     kind = pages[plain.planes_tzc[0]].kind
+    if shape[-1] == 1 and shape[-3:-1] == (kind.height, kind.width):
+        shape = shape[:-1]  # one sample per pixel, as an axis
     if len(shape) < 2 or shape[-2:] != (kind.height, kind.width):
         raise FormatError(
             f"the description's shape {shape} contradicts pages of {kind.height} x {kind.width}",

@@ -1,4 +1,4 @@
-"""DM3 and DM4: every voxel, the right z step and date, and no damaged file taken for a whole one."""
+"""DM3 and DM4: every voxel, the right z step and date; no damaged file passes for a whole one."""
 
 from __future__ import annotations
 

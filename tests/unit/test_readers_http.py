@@ -1,4 +1,4 @@
-"""Remote files: few requests to open one, every byte kept in the same pass, nothing past the end."""
+"""Remote files: few requests to open one, all bytes kept in one pass, nothing past the end."""
 
 from __future__ import annotations
 

@@ -71,6 +71,20 @@ def test_every_compression_in_strips_and_tiles(
         assert_voxels(TiffReader(open_tiff(LocalBytes(path))), volume, boxes=4)
 
 
+@pytest.mark.parametrize("compression", ["zlib", "lzw", "packbits"])
+def test_a_last_strip_that_is_filled_up_is_cut_to_its_rows(
+    tmp_path: Path, compression: str, assert_voxels: Callable[..., None]
+) -> None:
+    padded = make((1, 42, 53))
+    options = {"compression": compression, "rowsperstrip": 7, "metadata": None}
+    content = bytearray(write(tmp_path / "a.tif", padded, **options).read_bytes())
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as file:
+        file.pages[0].tags["ImageLength"].overwrite(37)
+    assert bytes(content) != (tmp_path / "a.tif").read_bytes()
+    reader = TiffReader(open_tiff(LocalBytes(tmp_path / "a.tif")))
+    assert_voxels(reader, padded[:, :37], boxes=4)
+
+
 def test_pages_larger_than_a_block_come_in_pieces(
     tmp_path: Path, assert_voxels: Callable[..., None]
 ) -> None:
