@@ -1,0 +1,279 @@
+"""Hostile names, addresses, XML and compressed data do no harm."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib.errors import FormatError, RequestRefusedError, TransportError
+from lib.safety import (
+    MAX_NAME_BYTES,
+    bounded_decompress,
+    check_public_redirect,
+    parse_xml,
+    redact,
+    redact_text,
+    safe_join,
+    safe_name,
+    unique_names,
+)
+
+# --- names ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "F57-8_test1_3VBSED_slice_0000.dm3",
+        "trakem2.1528909664283.981147357.856576865",
+        "a b (1)+ü.tif",
+    ],
+)
+def test_harmless_names_stay(name: str) -> None:
+    assert safe_name(name) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [
+        ("..", "_"),
+        (".", "_"),
+        ("", "_"),
+        ("../../etc/passwd", "_.._.._etc_passwd"),
+        ("/etc/passwd", "_etc_passwd"),
+        ("C:\\x", "C__x"),
+        ("a\0b\nc\x1b", "a_b_c_"),
+        ("NUL", "_NUL"),
+        ("com1.dm3", "_com1.dm3"),
+        (".hidden", "_.hidden"),
+        ("dot. ", "dot"),
+        ("right\u202eto-left", "right_to-left"),
+        ("e\u0301", "é"),
+    ],
+)
+def test_harmful_names_are_made_harmless(name: str, safe: str) -> None:
+    assert safe_name(name) == safe
+
+
+def test_long_names_are_cut_and_stay_apart() -> None:
+    names = [safe_name("ä" * 300 + end + ".ome.tif") for end in "ab"]
+    assert names[0] != names[1]
+    for name in names:
+        assert name.endswith(".tif")
+        assert len(name.encode()) <= MAX_NAME_BYTES
+
+
+@given(st.text(max_size=300))
+def test_any_text_makes_one_plain_component(name: str) -> None:
+    safe = safe_name(name)
+    assert safe not in {"", ".", ".."}
+    assert not set(safe) & set('/\\\0\n\r:*?"<>|')
+    assert len(safe.encode()) <= MAX_NAME_BYTES
+    assert safe_name(safe) == safe
+    assert Path("/x", safe).parent == Path("/x")
+
+
+def test_joined_paths_stay_inside(tmp_path: Path) -> None:
+    assert safe_join(tmp_path, "..", "/etc", "x") == tmp_path / "_" / "_etc" / "x"
+
+
+def test_a_symlink_that_leads_out_is_refused(tmp_path: Path) -> None:
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    (inside / "out").symlink_to(tmp_path)
+    (inside / "in").symlink_to(inside)
+    with pytest.raises(FormatError, match="symbolic link"):
+        safe_join(inside, "out", "x")
+    assert safe_join(inside, "in", "x") == inside / "in" / "x"
+
+
+def test_names_that_a_file_system_would_take_for_one_are_kept_apart() -> None:
+    names = ["a.dm3", "A.DM3", "a/b", "a_b", "..", ".", "straße", "STRASSE", "a.dm3"]
+    unique = unique_names(names)
+    assert len({name.casefold() for name in unique}) == len(names)
+    assert unique[:3] == ["a.dm3", "A~2.DM3", "a_b"]
+
+
+@given(st.lists(st.text(alphabet="aAbB./\\~2é", max_size=6), max_size=30))
+def test_unique_names_are_safe_unique_and_stable(names: list[str]) -> None:
+    unique = unique_names(names)
+    assert len({name.casefold() for name in unique}) == len(names)
+    assert all(safe_name(name) == name for name in unique)
+    assert unique == unique_names(names)
+
+
+# --- addresses ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://u:p@host:8443/a/b?X-Amz-Signature=1#f", "https://host:8443/a/b"),
+        ("s3://key:secret@bucket/x", "s3://bucket/x"),
+        ("/path?token=1", "/path"),
+        ("http://[::1", "(unreadable address)"),
+    ],
+)
+def test_addresses_are_shown_without_secrets(url: str, shown: str) -> None:
+    assert redact(url) == shown
+
+
+def test_text_is_shown_without_secrets_and_control_characters() -> None:
+    text = "GET https://u:p@h/x?sig=abc failed\x1b[31m (see ftp://a:b@h/y)"
+    assert redact_text(text) == "GET https://h/x failed [31m (see ftp://h/y)"
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    table = {"public.org": "93.184.215.14", "cdn.org": "1.1.1.1", "sneaky.org": "10.0.0.7"}
+
+    def resolve(host: str, *_: Any, **__: Any) -> list[Any]:
+        address = table.get(host, host)
+        if not address[0].isdigit() and ":" not in address:
+            raise socket.gaierror("unknown")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    return table
+
+
+@pytest.mark.parametrize(
+    ("asked", "target"),
+    [
+        ("https://public.org/a", "https://public.org/b"),
+        ("https://public.org/a", "https://CDN.org/b"),
+        ("http://public.org/a", "https://public.org/b"),
+        ("http://127.0.0.1:80/a", "http://127.0.0.1:81/b"),
+        ("http://127.0.0.1/a", "http://10.1.1.1/b"),
+    ],
+)
+def test_redirects_that_are_right_are_allowed(
+    names: dict[str, str], asked: str, target: str
+) -> None:
+    check_public_redirect(asked, target, ["cdn.org", "10.1.1.1"])
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "https://evil.org/x",
+        "http://public.org/b",
+        "ftp://public.org/b",
+        "file:///etc/passwd",
+        "https://sneaky.org/b",
+        "https://127.0.0.1/b",
+        "https://169.254.169.254/latest",
+        "https://[::1]/b",
+        "https://[::ffff:10.0.0.1]/b",
+        "https://[fe80::1]/b",
+        "https://0.0.0.0/b",
+        "https://100.64.0.1/b",
+    ],
+)
+def test_redirects_that_lead_astray_are_refused(names: dict[str, str], target: str) -> None:
+    allowed = [
+        "sneaky.org",
+        "127.0.0.1",
+        "169.254.169.254",
+        "::1",
+        "::ffff:10.0.0.1",
+        "fe80::1",
+        "0.0.0.0",
+        "100.64.0.1",
+    ]
+    with pytest.raises(RequestRefusedError):
+        check_public_redirect("https://public.org/a", target, allowed)
+
+
+def test_a_redirect_to_a_name_that_does_not_resolve_is_a_network_failure(
+    names: dict[str, str],
+) -> None:
+    with pytest.raises(TransportError, match="does not resolve"):
+        check_public_redirect("https://public.org/a", "https://gone.org/", ["gone.org"])
+
+
+# --- content --------------------------------------------------------------------------------
+
+
+def test_plain_xml_is_parsed() -> None:
+    assert parse_xml("<OME><Image Name='ü'/></OME>".encode())[0].get("Name") == "ü"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'<!DOCTYPE x [<!ENTITY a "aaaa">]><x>&a;</x>',
+        b'<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]><x>&a;</x>',
+        b'<!DOCTYPE x SYSTEM "http://127.0.0.1/x.dtd"><x/>',
+        b"<x>",
+        b"",
+        b"\xff\xfe\x00",
+        b'<?xml version="1.0" encoding="nonsense"?><x/>',
+    ],
+)
+def test_xml_that_reaches_out_or_is_broken_is_refused(data: bytes) -> None:
+    with pytest.raises(FormatError):
+        parse_xml(data)
+
+
+def test_xml_beyond_the_bound_is_refused() -> None:
+    with pytest.raises(FormatError, match="longer than 10"):
+        parse_xml(b"<x>" + b" " * 10 + b"</x>", max_bytes=10)
+
+
+PLAIN = bytes(range(256)) * 1000
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress])
+@pytest.mark.parametrize("block", [1, 7, 1000, 1 << 20])
+def test_compressed_data_comes_out_whole_in_small_blocks(pack: Any, block: int) -> None:
+    plain = PLAIN if block > 10 else PLAIN[:2000]
+    packed = pack(plain) + pack(b"second member")
+    blocks = list(bounded_decompress(io.BytesIO(packed), len(plain) + 13, max(block, 3)))
+    assert b"".join(blocks) == plain + b"second member"
+    assert max(map(len, blocks)) <= max(block, 3)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress])
+def test_a_bomb_is_stopped_at_the_limit(pack: Any) -> None:
+    bomb = pack(bytes(50_000_000))
+    out = 0
+    with pytest.raises(FormatError, match="more than 1000000"):
+        for piece in bounded_decompress(io.BytesIO(bomb), 1_000_000, 65536):
+            out += len(piece)
+    assert out <= 1_000_000
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress])
+@pytest.mark.parametrize("cut", [1, 5, 40])
+def test_compressed_data_that_ends_early_is_refused(pack: Any, cut: int) -> None:
+    with pytest.raises(FormatError, match="damaged"):
+        list(bounded_decompress(io.BytesIO(pack(PLAIN)[:-cut]), 1 << 30))
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress])
+def test_flipped_bits_and_trailing_junk_are_refused(pack: Any) -> None:
+    packed = bytearray(pack(PLAIN))
+    with pytest.raises(FormatError, match="damaged"):
+        list(bounded_decompress(io.BytesIO(bytes(packed) + b"junk"), 1 << 30))
+    packed[len(packed) // 2] ^= 0xFF
+    with pytest.raises(FormatError, match="damaged"):
+        list(bounded_decompress(io.BytesIO(bytes(packed)), 1 << 30))
+
+
+def test_padding_after_gzip_is_legal() -> None:
+    packed = gzip.compress(b"x") + bytes(100)
+    assert b"".join(bounded_decompress(io.BytesIO(packed), 10)) == b"x"
+
+
+def test_other_data_is_not_decompressed() -> None:
+    with pytest.raises(FormatError, match="neither"):
+        list(bounded_decompress(io.BytesIO(b"PK\x03\x04"), 10))
