@@ -8,8 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -40,12 +39,26 @@ class Tally:
     methods: Counter[str] = field(default_factory=Counter)
 
 
+class Flight:
+    """Something in flight: a request being answered, or an FTP session."""
+
+    def __init__(self, counters: Counters, service: str, is_gone: Callable[[], bool]) -> None:
+        self._counters = counters
+        self.service = service
+        self.is_gone = is_gone
+
+    def end(self) -> None:
+        """Say that it is over, before the client can know; later calls do nothing."""
+        self._counters.ended(self)
+
+
 class Counters:
     """Tallies of all services; safe from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._tallies: dict[str, Tally] = {}
+        self._flights: set[Flight] = set()
         self._log: deque[Request] = deque(maxlen=_LOG_LENGTH)
 
     def request(self, service: str, method: str, path: str, range_: str | None = None) -> None:
@@ -61,26 +74,28 @@ class Counters:
         with self._lock:
             self._tally(service).bytes_served += count
 
-    def opened(self, service: str) -> None:
-        """One more in flight."""
+    def begin(self, service: str, is_gone: Callable[[], bool]) -> Flight:
+        """One more in flight.
+
+        Those whose client `is_gone` are taken off first: a client that gives up on one request
+        and makes another has one in flight, though the server may learn of it later.
+        """
+        flight = Flight(self, service, is_gone)
         with self._lock:
             tally = self._tally(service)
-            tally.open += 1
+            same = [other for other in self._flights if other.service == service]
+            self._flights.difference_update([other for other in same if other.is_gone()])
+            self._flights.add(flight)
+            tally.open = sum(other.service == service for other in self._flights)
             tally.peak = max(tally.peak, tally.open)
+        return flight
 
-    def closed(self, service: str) -> None:
+    def ended(self, flight: Flight) -> None:
         """One fewer in flight."""
         with self._lock:
-            self._tally(service).open -= 1
-
-    @contextmanager
-    def in_flight(self, service: str) -> Iterator[None]:
-        """Between `opened` and `closed`."""
-        self.opened(service)
-        try:
-            yield
-        finally:
-            self.closed(service)
+            if flight in self._flights:
+                self._flights.remove(flight)
+                self._tally(flight.service).open -= 1
 
     def clear(self) -> None:
         """Start again from zero; what is open stays counted as open."""

@@ -17,13 +17,14 @@ from pyftpdlib.servers import FTPServer
 
 from lib.samples import ftp_words
 from lib.samples.control import Control
+from lib.samples.counters import Flight
 from lib.samples.faults import Rule
 from lib.samples.ftp_transfers import (
     SampleDTPHandler,
     TamperedProducer,
     first_half_of_lines,
 )
-from lib.samples.sockets import will_reset
+from lib.samples.sockets import peer_gone, will_reset
 
 _PRIVATE_ADDRESS = "10.34.22.86"
 _PATH_COMMANDS = frozenset({"RETR", "SIZE", "MDTM", "LIST", "NLST", "MLSD", "MLST", "CWD"})
@@ -42,7 +43,7 @@ class SampleFTPHandler(FTPHandler):  # type: ignore[misc]
         self._command = "CONNECT"
         self._transfer_fault: Rule | None = None
         self._rest: str | None = None
-        self._counted = False
+        self._flight: Flight | None = None
         super().__init__(*args, **kwargs)
 
     # --- connection
@@ -50,8 +51,7 @@ class SampleFTPHandler(FTPHandler):  # type: ignore[misc]
     def handle(self) -> None:
         """Greet in several lines, which pyftpdlib's own banner cannot do."""
         rule = self._fire("CONNECT", "")
-        self.control.counters.opened("ftp")
-        self._counted = True
+        self._flight = self.control.counters.begin("ftp", self._is_gone)
         if rule is None:
             self._later(lambda: self.push("\r\n".join(ftp_words.BANNER) + "\r\n"))
         elif rule.kind in ("greeting_reset", "reset"):
@@ -63,9 +63,12 @@ class SampleFTPHandler(FTPHandler):  # type: ignore[misc]
 
     def close(self) -> None:
         """Close, and count one connection fewer."""
-        if not self._closed and self._counted:
-            self.control.counters.closed("ftp")
+        if self._flight is not None:
+            self._flight.end()
         super().close()
+
+    def _is_gone(self) -> bool:
+        return self._closed or peer_gone(self.socket.fileno())
 
     def respond(self, resp: str, logfun: Callable[..., None] = _LOGGER.debug) -> None:
         """Answer in vsftpd's words."""
@@ -77,6 +80,8 @@ class SampleFTPHandler(FTPHandler):  # type: ignore[misc]
         """Count a command, then let it go wrong or be carried out."""
         self._command = cmd
         path = self.fs.ftpnorm(arg) if self.fs and cmd in _PATH_COMMANDS else arg
+        if cmd == "QUIT" and self._flight is not None:
+            self._flight.end()
         rule = self._fire(cmd, "" if cmd == "PASS" else path)
         self._rest = arg if cmd == "REST" else None
         if rule is None or self._carried_out_wrongly(rule, cmd):

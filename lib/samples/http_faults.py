@@ -13,10 +13,12 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lib.samples.control import Control, control_app
+from lib.samples.counters import Counters, Flight
 from lib.samples.faults import Rule
 from lib.samples.http_tamper import Ended, Tamper, quiet, reset
 from lib.samples.http_words import HTML_PAGE, refusal
 from lib.samples.latency import Latency, Pace
+from lib.samples.sockets import peer_gone
 
 _OPTIONAL_JSON_KEYS = (
     "citation",
@@ -73,41 +75,19 @@ class FaultyService:
         latency = self._control.latency(self.service)
         if rule is not None or latency.bytes_per_second:
             scope["state"]["sendfile"] = None
-        with counters.in_flight(self.service):
-            sender = self._slowed(send, latency, head=method == "HEAD")
-            try:
-                if rule is None:
-                    await self._app(scope, receive, sender)
-                else:
-                    await self._faulty(rule, scope, receive, sender)
-            except Ended:
-                return
-
-    def _slowed(self, send: Send, latency: Latency, *, head: bool) -> Send:
-        """Count bytes, and keep to a latency."""
-        counters = self._control.counters
-        pace = Pace(latency.bytes_per_second)
-
-        async def sender(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                if latency.first_byte_s:
-                    await asyncio.sleep(latency.first_byte_s)
-                await send(message)
-                return
-            body = message.get("body", b"")
-            if not head:
-                counters.add_bytes(self.service, len(body) + message.get("passed_by", 0))
-            if not pace.piece:
-                await send(message)
-                return
-            more = message.get("more_body", False)
-            for start in range(0, max(len(body), 1), pace.piece):
-                piece = body[start : start + pace.piece]
-                last = start + pace.piece >= len(body)
-                await send({**message, "body": piece, "more_body": more or not last})
-                await asyncio.sleep(pace.sent(len(piece)))
-
-        return sender
+        transport = scope["state"]["transport"]
+        fileno = transport.get_extra_info("socket").fileno
+        flight = counters.begin(self.service, lambda: peer_gone(fileno()))
+        sender = _Counted(self.service, counters, flight, latency, send, head=method == "HEAD")
+        try:
+            if rule is None:
+                await self._app(scope, receive, sender)
+            else:
+                await self._faulty(rule, scope, receive, sender)
+        except Ended:
+            return
+        finally:
+            flight.end()
 
     async def _faulty(self, rule: Rule, scope: Scope, receive: Receive, send: Send) -> None:
         kind = rule.kind
@@ -135,6 +115,8 @@ class FaultyService:
                 reset(scope)
                 return
             await quiet(scope, rule.seconds)
+            if scope["state"]["transport"].is_closing():
+                raise Ended
             await self._app(scope, receive, send)
         elif kind in ("reset", "stall", "short_body", "wrong_bytes"):
             await self._app(scope, receive, Tamper(rule, scope, send))
@@ -190,6 +172,62 @@ class FaultyService:
             await send(message)
 
         await self._app(scope, receive, sender)
+
+
+class _Counted:
+    """A `send` that counts bytes, keeps to a latency, and ends the flight with the last byte."""
+
+    def __init__(
+        self,
+        service: str,
+        counters: Counters,
+        flight: Flight,
+        latency: Latency,
+        send: Send,
+        *,
+        head: bool,
+    ) -> None:
+        self._service = service
+        self._counters = counters
+        self._flight = flight
+        self._first_byte_s = latency.first_byte_s
+        self._pace = Pace(latency.bytes_per_second)
+        self._send = send
+        self._head = head
+        self._left = -1  # bytes to come, where the length is known
+
+    async def __call__(self, message: Message) -> None:
+        """Send one message, in pieces where the bandwidth is limited."""
+        if message["type"] == "http.response.start":
+            if self._first_byte_s:
+                await asyncio.sleep(self._first_byte_s)
+            length = Headers(raw=message["headers"]).get("content-length")
+            self._left = 0 if self._head else int(length) if length else -1
+            self._end_if(self._left == 0)
+            await self._send(message)
+            return
+        body = message.get("body", b"")
+        more = message.get("more_body", False)
+        self._count(message.get("passed_by", 0))
+        step = self._pace.piece or max(len(body), 1)
+        for start in range(0, max(len(body), 1), step):
+            piece = body[start : start + step]
+            to_come = more or start + step < len(body)
+            self._count(len(piece))
+            self._end_if(self._left == 0 or not to_come)
+            await self._send({**message, "body": piece, "more_body": to_come})
+            if wait := self._pace.sent(len(piece)):
+                await asyncio.sleep(wait)
+
+    def _count(self, count: int) -> None:
+        if not self._head:
+            self._left -= count
+            self._counters.add_bytes(self._service, count)
+
+    def _end_if(self, last: bool) -> None:
+        # Before the bytes leave: a client that has them may already make its next request.
+        if last:
+            self._flight.end()
 
 
 async def _swallow(message: Message) -> None:

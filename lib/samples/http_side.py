@@ -44,6 +44,8 @@ class _OpenProtocol(H11Protocol):
 
     async def sendfile(self, file: BinaryIO, offset: int, count: int) -> None:
         """Send part of a file, after the headers, without copying it through Python."""
+        if count == 0:
+            return
         self.conn.send_with_data_passthrough(h11.Data(data=_Length(count)))  # type: ignore[arg-type]
         await self.loop.sendfile(self.transport, file, offset, count, fallback=False)
 

@@ -65,6 +65,8 @@ class Tamper:
         if self._rule.kind == "stall":
             self._stalled = True
             await quiet(self._scope, self._rule.seconds)
+            if transport.is_closing():
+                raise Ended
             await self._send({**message, "body": body[keep:]})
             return
         if self._rule.kind == "reset":

@@ -50,8 +50,11 @@ class _MirroredFile(FileResponse):
         offset = int(headers.get("content-range", "bytes 0-").split()[1].split("-")[0])
         await send(begun)
         with Path(self.path).open("rb") as file:
-            await sendfile(file, offset, count)
-        await send({"type": "http.response.body", "body": b"", "passed_by": count})
+            await sendfile(file, offset, count - 1)
+            file.seek(offset + count - 1)
+            last = file.read(1)
+        # The last byte goes the usual way, so that the end is counted before it is seen.
+        await send({"type": "http.response.body", "body": last, "passed_by": count - 1})
 
 
 def mirror_app(folder: Path) -> Router:

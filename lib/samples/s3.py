@@ -27,7 +27,7 @@ _ANONYMOUS = {"name": "anonymous", "actions": ["Read", "List"]}
 # The server must not outlive whoever started it, however that ended. The shell holds the read end
 # of a pipe to the parent: when the parent closes it, or dies, `read` returns and the server goes.
 _WATCHDOG = """
-tenths=$1; shift
+tenths=$1 rubbish=$2; shift 2
 "$@" </dev/null & child=$!
 trap '' INT
 read -r _ || :
@@ -38,6 +38,7 @@ while [ $tenths -gt 0 ] && kill -0 $child 2>/dev/null; do
 done
 kill -KILL $child 2>/dev/null
 wait $child 2>/dev/null
+[ -z "$rubbish" ] || rm -rf -- "$rubbish"
 """
 # How long the server may take to put its data in order, where anybody will want them again.
 _GRACE_TENTHS = "15"
@@ -111,7 +112,7 @@ class S3Server:
         self.endpoint_url = ""
         self._host = host
         self._port = port
-        self._keep = data_dir
+        self._keep = data_dir.resolve() if data_dir is not None else None
         self._folder = Path()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -124,8 +125,6 @@ class S3Server:
 
     def start(self) -> None:
         """Start the server, wait until it answers, and make the buckets."""
-        self._folder = self._keep or Path(tempfile.mkdtemp(prefix="samples-s3-"))
-        self._folder.mkdir(parents=True, exist_ok=True)
         for attempt in range(_ATTEMPTS):
             try:
                 self._launch()
@@ -134,14 +133,11 @@ class S3Server:
                 # Ports are free when picked, and may be taken by the time they are used.
                 self._end_process()
                 if attempt == _ATTEMPTS - 1:
-                    self.stop()
                     raise
 
     def stop(self) -> None:
         """End the server; a temporary folder goes with it."""
         self._end_process()
-        if self._keep is None:
-            shutil.rmtree(self._folder, ignore_errors=True)
 
     def store(self, bucket: str | None = None, prefix: str | None = None) -> Any:
         """An `obstore` client with all rights."""
@@ -173,12 +169,15 @@ class S3Server:
     # --- the process
 
     def _launch(self) -> None:
+        self._folder = self._keep or Path(tempfile.mkdtemp(prefix="samples-s3-"))
+        self._folder.mkdir(parents=True, exist_ok=True)
         ports = free_ports(self._host, len(_PORTS))
         if self._port:
             ports[0] = self._port
         self._folder.joinpath("identities.json").write_text(json.dumps(self._identities()))
+        grace, rubbish = (_GRACE_TENTHS, "") if self._keep else ("0", str(self._folder))
         command = [
-            "sh", "-c", _WATCHDOG, "sh", _GRACE_TENTHS if self._keep else "0", _weed(), "mini",
+            "sh", "-c", _WATCHDOG, "sh", grace, rubbish, _weed(), "mini",
             f"-dir={self._folder}",
             f"-ip={_reachable(self._host)}",
             f"-ip.bind={self._host}",

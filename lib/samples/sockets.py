@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 
@@ -34,3 +35,13 @@ def free_ports(host: str, count: int) -> list[int]:
 def will_reset(sock: socket.socket) -> None:
     """Make the closing of a socket an RST."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
+
+
+def peer_gone(fileno: int) -> bool:
+    """Whether the other side has closed, even where nobody has read that far yet."""
+    if fileno < 0:
+        return True
+    gone = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
+    poll = select.poll()
+    poll.register(fileno, gone)
+    return any(event & gone or event & select.POLLNVAL for _, event in poll.poll(0))

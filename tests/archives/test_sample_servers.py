@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ftplib
 import io
 import json
@@ -20,7 +21,7 @@ import obstore
 import pytest
 import requests
 import tifffile
-from numcodecs import LZ4
+from numcodecs.lz4 import LZ4
 from obstore.store import S3Store
 from PIL import Image
 
@@ -291,11 +292,16 @@ def test_body_faults_break_off_in_the_middle(
 ) -> None:
     faults.add(kind, "mirror", first_n=1, after_bytes=1234, seconds=5)
     got = bytearray()
+
+    def read_on(answer: requests.Response) -> None:
+        for block in answer.iter_content(1):
+            got.extend(block)
+
     answer = requests.get(f"{mirror}{SLICE}", timeout=0.4, stream=True)
     assert answer.headers["content-length"] == str(len(slice_bytes))
-    with pytest.raises(requests.RequestException, match=error), answer:
-        for block in answer.iter_content(1):
-            got += block
+    with pytest.raises(requests.RequestException, match=error):
+        read_on(answer)
+    answer.close()
     assert bytes(got) == slice_bytes[: len(got)]
     assert len(got) <= 1234
     assert requests.get(f"{mirror}{SLICE}", timeout=5).content == slice_bytes
@@ -608,6 +614,26 @@ def test_counters_tell_requests_bytes_and_concurrency(
     ]
 
 
+def test_one_after_the_other_never_counts_as_two_at_once(
+    samples: Samples, faults: Control, mirror: str
+) -> None:
+    key = f"{samples.url('s3')}/janelia-cosem-datasets/{ZARR}/s0/.zarray"
+    voxels = f"{samples.url('dvid')}/api/node/a89e/grayscale/raw/0_1_2/8_8_8/0_0_0"
+    faults.add("stall", "mirror", every=10, seconds=5)
+    for _ in range(20):
+        requests.get(key, timeout=5)
+        requests.get(voxels, timeout=5)
+        requests.head(f"{mirror}{SLICE}", timeout=5)
+        with contextlib.suppress(requests.RequestException):
+            requests.get(f"{mirror}{SLICE}", timeout=0.1)
+        ftp = connect(samples)
+        ftp.login()
+        ftp.close()
+    peaks = {name: faults.counters.tally(name).peak for name in ("s3", "dvid", "mirror", "ftp")}
+    assert peaks == {"s3": 1, "dvid": 1, "mirror": 1, "ftp": 1}
+    assert faults.faults.fired() == {"stall": 2}
+
+
 def test_faults_can_be_set_and_cleared_over_http(samples: Samples, mirror: str) -> None:
     url = f"{samples.control_url}/_control/faults"
     rules = [{"service": "mirror", "kind": "status_503", "match": "slice"}]
@@ -640,32 +666,57 @@ from pathlib import Path
 from lib.samples.serving import Samples, serve_forever
 serve_forever(Samples(Path(sys.argv[1])))
 """
+SERVE_S3 = """
+import time
+from lib.samples.s3 import S3Server
+with S3Server() as server:
+    print(server.endpoint_url, flush=True)
+    time.sleep(60)
+"""
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_nothing_is_left_running(samples: Samples, number: signal.Signals) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVE, str(samples.root)],
-        cwd=REPO,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+def test_a_signal_stops_everything_that_was_started(samples: Samples) -> None:
+    process = _python(SERVE, str(samples.root))
     assert process.stdout is not None
     found = json.loads(process.stdout.readline())
-    endpoint = found["OPENORGANELLE"]["s3_endpoint_url"]
-    assert requests.get(found["EBI"]["https_base_url"], timeout=5).status_code == 200
+    endpoints = [found["EBI"]["https_base_url"], found["OPENORGANELLE"]["s3_endpoint_url"]]
+    assert requests.get(endpoints[0], timeout=5).status_code == 200
     servers = _descendants(process.pid)
     assert len(servers) >= 2  # the watchdog and the object store
-    process.send_signal(number)
-    assert process.wait(5) == (0 if number == signal.SIGTERM else -number)
-    for _ in range(100):
-        if not any(Path(f"/proc/{pid}").exists() for pid in servers):
-            break
-        time.sleep(0.05)
-    else:
-        pytest.fail(f"still running: {servers}")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(5) == 0
+    _assert_ended(servers)
+    for endpoint in endpoints:
+        with pytest.raises(requests.ConnectionError):
+            requests.get(endpoint, timeout=1)
+
+
+def test_an_object_store_does_not_outlive_a_killed_owner() -> None:
+    process = _python(SERVE_S3)
+    assert process.stdout is not None
+    endpoint = process.stdout.readline().strip()
+    servers = _descendants(process.pid)
+    folder = next(Path("/proc", str(pid), "cwd").resolve() for pid in servers)
+    assert folder.joinpath("server.log").exists()
+    process.kill()
+    process.wait(5)
+    _assert_ended(servers)
+    assert not folder.exists()
     with pytest.raises(requests.ConnectionError):
         requests.get(endpoint, timeout=1)
+
+
+def _python(program: str, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", program, *arguments]
+    return subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, text=True)
+
+
+def _assert_ended(pids: list[int]) -> None:
+    for _ in range(100):
+        if not any(Path(f"/proc/{pid}").exists() for pid in pids):
+            return
+        time.sleep(0.05)
+    pytest.fail(f"still running: {pids}")
 
 
 def _descendants(pid: int) -> list[int]:
