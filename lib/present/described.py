@@ -1,0 +1,246 @@
+"""What a finished volume says of itself: its levels, scales, axes and display window.
+
+Everything is found from the stored documents (the ``zarr.json`` of an OME-Zarr 0.5, the header of a
+``.npy`` and the record beside it), so pictures and viewer work for any volume in a store.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from lib.errors import IntegrityError, NotFoundError, UnsupportedFormatError
+from lib.geometry import LengthsZYX, ShapeZYX
+from lib.storage.base import Store
+from lib.units import to_nm
+from lib.volumes.grid import ShardGrid
+from lib.volumes.stored import StoredLevel
+
+ZARR, NPY = ".ome.zarr", ".npy"
+_BLOSC_SHUFFLE = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
+_NPY_HEADER = 4096  # numpy writes 128 bytes for a plain dtype
+
+
+@dataclass(frozen=True, slots=True)
+class DescribedLevel:
+    """One level of a stored OME-Zarr."""
+
+    index: int
+    grid: ShardGrid
+    scale_nm_zyx: LengthsZYX
+    translation_nm_zyx: LengthsZYX
+    codec: dict[str, Any]
+    fill_value: int | float
+
+
+@dataclass(frozen=True, slots=True)
+class DescribedVolume:
+    """A finished volume as its own documents describe it.
+
+    ``voxel_nm_zyx`` is None where nothing says it (a ``.npy`` without a record). ``levels`` is empty
+    for ``.npy``. ``window`` is the stored display window (low, high), absent for labels and ``.npy``.
+    """
+
+    key: str
+    kind: Literal["image", "labels"]
+    dtype: np.dtype[Any]
+    shape_zyx: ShapeZYX
+    voxel_nm_zyx: LengthsZYX | None
+    levels: tuple[DescribedLevel, ...] = ()
+    window: tuple[float, float] | None = None
+    npy_offset: int = 0
+
+    @property
+    def name(self) -> str:
+        """File stem, for example ``EMPIAR-11759``."""
+        return volume_name(self.key)
+
+    def open_level(self, store: Store, level: DescribedLevel) -> StoredLevel:
+        """A reader of the voxels of one level."""
+        return StoredLevel(
+            store, self.key, level.index, level.grid, self.dtype, level.codec, level.fill_value
+        )
+
+
+def volume_name(key: str) -> str:
+    """``ebi/EMPIAR-11759.ome.zarr`` -> ``EMPIAR-11759``."""
+    return key.rpartition("/")[2].removesuffix(ZARR).removesuffix(NPY)
+
+
+def beside(key: str, suffix: str) -> str:
+    """The key of something that belongs to a volume: ``ebi/a.npy`` -> ``ebi/a<suffix>``."""
+    folder = key.rpartition("/")[0]
+    return f"{folder}/{volume_name(key)}{suffix}" if folder else volume_name(key) + suffix
+
+
+def describe(store: Store, key: str) -> DescribedVolume:
+    """Read the documents of a finished volume, one request where they are consolidated.
+
+    Raises
+    ------
+    NotFoundError
+        There is no such volume in the store.
+    IntegrityError
+        Its documents are damaged.
+    UnsupportedFormatError
+        It is not a volume of the kind that macroscope writes.
+    """
+    if key.endswith(NPY):
+        return _describe_npy(store, key)
+    if not key.endswith(ZARR):
+        raise UnsupportedFormatError(
+            f"{key} is neither {ZARR} nor {NPY}",
+            location=key,
+            advice="Name a volume as the catalogue does, for example ebi/EMPIAR-11759.ome.zarr",
+        )
+    group = _json(store, f"{key}/zarr.json")
+    try:
+        return _describe_zarr(store, key, group)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise IntegrityError(
+            f"the volume's zarr.json is not as an OME-Zarr 0.5 should be ({error!r})",
+            location=key,
+        ) from error
+
+
+def _describe_zarr(store: Store, key: str, group: dict[str, Any]) -> DescribedVolume:
+    ome = group["attributes"]["ome"]
+    multiscale = ome["multiscales"][0]
+    axes = multiscale["axes"]
+    if [axis["name"] for axis in axes] != ["z", "y", "x"]:
+        raise UnsupportedFormatError("the axes are not z, y, x", location=key, advice="")
+    units = [_nanometres(axis.get("unit", ""), key) for axis in axes]
+    inline = (group.get("consolidated_metadata") or {}).get("metadata", {})
+    levels, dtype = [], np.dtype("uint8")
+    for dataset in multiscale["datasets"]:
+        path = dataset["path"]
+        array = inline.get(path) or _json(store, f"{key}/{path}/zarr.json")
+        dtype = np.dtype(array["data_type"])
+        levels.append(_level(int(path), array, dataset["coordinateTransformations"], units))
+    windows = [channel["window"] for channel in ome.get("omero", {}).get("channels", [])]
+    return DescribedVolume(
+        key=key,
+        kind="labels" if "image-label" in ome else "image",
+        dtype=dtype,
+        shape_zyx=levels[0].grid.shape_zyx,
+        voxel_nm_zyx=levels[0].scale_nm_zyx,
+        levels=tuple(levels),
+        window=(float(windows[0]["start"]), float(windows[0]["end"])) if windows else None,
+    )
+
+
+def _level(
+    index: int, array: dict[str, Any], transforms: list[dict[str, Any]], units: list[float]
+) -> DescribedLevel:
+    given = {entry["type"]: entry[entry["type"]] for entry in transforms}
+    sharding = array["codecs"][0]["configuration"]
+    fill = array["fill_value"]
+    return DescribedLevel(
+        index=index,
+        grid=ShardGrid(
+            _triple(array["shape"]),
+            _triple(sharding["chunk_shape"]),
+            _triple(array["chunk_grid"]["configuration"]["chunk_shape"]),
+        ),
+        scale_nm_zyx=_lengths(given["scale"], units),
+        translation_nm_zyx=_lengths(given.get("translation", (0, 0, 0)), units),
+        codec=_numcodecs(sharding["codecs"]),
+        fill_value=float(fill) if isinstance(fill, str) else fill,
+    )
+
+
+def _numcodecs(codecs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The compressor of a Zarr v3 codec list, as numcodecs names it; {} for none."""
+    for codec in codecs:
+        name, options = codec["name"], dict(codec.get("configuration", {}))
+        if name == "blosc":
+            options["shuffle"] = _BLOSC_SHUFFLE[options["shuffle"]]
+            return {"id": "blosc", **{k: v for k, v in options.items() if k != "typesize"}}
+        if name in ("zstd", "gzip"):
+            return {"id": name, "level": options["level"]}
+        if name not in ("bytes", "crc32c"):
+            raise UnsupportedFormatError(f"the codec {name} is not one of macroscope's", advice="")
+    return {}
+
+
+def _describe_npy(store: Store, key: str) -> DescribedVolume:
+    size = store.size(key)
+    if size is None:
+        raise NotFoundError("there is no such volume in the store", location=key)
+    header = io.BytesIO(store.get_range(key, 0, min(size, _NPY_HEADER)))
+    try:
+        version = np.lib.format.read_magic(header)
+        read = (
+            np.lib.format.read_array_header_1_0
+            if version == (1, 0)
+            else np.lib.format.read_array_header_2_0
+        )
+        shape, fortran, dtype = read(header)
+        shape_zyx = _triple(shape)
+    except ValueError as error:
+        raise IntegrityError(f"the npy header cannot be read: {error}", location=key) from error
+    if fortran:
+        raise UnsupportedFormatError("the array is in Fortran order", location=key, advice="")
+    record = _record(store, key)
+    core = record.get("metadata", {}).get("core", {})
+    additional = record.get("additional_metadata", {})
+    return DescribedVolume(
+        key=key,
+        kind="labels" if additional.get("kind") == "labels" else "image",
+        dtype=dtype,
+        shape_zyx=shape_zyx,
+        voxel_nm_zyx=voxel_of(core.get("voxel_size_nm", record.get("voxel_size_nm"))),
+        npy_offset=header.tell(),
+    )
+
+
+def voxel_of(value: Any) -> LengthsZYX | None:
+    """Voxel size in a record, ``{"x": ..}`` or three numbers in z, y, x, as z, y, x; else None."""
+    if isinstance(value, dict):
+        value = [value.get(axis) for axis in "zyx"]
+    if not isinstance(value, list | tuple) or len(value) != 3:
+        return None
+    if not all(isinstance(v, int | float) and v > 0 for v in value):
+        return None
+    return (float(value[0]), float(value[1]), float(value[2]))
+
+
+def _record(store: Store, key: str) -> dict[str, Any]:
+    folder = key.rpartition("/")[0]
+    name = f"metadata_{volume_name(key)}.json"
+    try:
+        return _json(store, f"{folder}/{name}" if folder else name)
+    except (NotFoundError, IntegrityError):
+        return {}
+
+
+def _json(store: Store, key: str) -> dict[str, Any]:
+    data = store.get(key)
+    try:
+        document = json.loads(data)
+    except ValueError as error:
+        raise IntegrityError("the document is not JSON", location=key) from error
+    if not isinstance(document, dict):
+        raise IntegrityError("the document is not a JSON object", location=key)
+    return document
+
+
+def _nanometres(unit: str, key: str) -> float:
+    factor = to_nm(1.0, unit)
+    if factor is None:
+        raise UnsupportedFormatError(f"an axis has the unit {unit!r}", location=key, advice="")
+    return factor
+
+
+def _triple(values: Any) -> ShapeZYX:
+    z, y, x = (int(v) for v in values)
+    return (z, y, x)
+
+
+def _lengths(values: Any, units: list[float]) -> LengthsZYX:
+    z, y, x = (float(v) * u for v, u in zip(values, units, strict=True))
+    return (z, y, x)

@@ -1,0 +1,120 @@
+"""The three orthogonal middle planes of a volume, read from as coarse a level as will do.
+
+Bounded however large the volume is: an OME-Zarr gives at most about `READ_BYTES`,
+a ``.npy`` at most `MOST_PIXELS` rows and columns of each plane.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lib.errors import DestinationError
+from lib.geometry import Box, LengthsZYX, ShapeZYX
+from lib.present.described import DescribedLevel, DescribedVolume
+from lib.storage.base import Store
+from lib.volumes.grid import ShardGrid
+
+READ_BYTES = 24 * 2**20
+MOST_PIXELS = 512
+AXES = {"xy": 0, "xz": 1, "yz": 2}
+"""Each plane and the axis (of z, y, x) that it cuts across."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planes:
+    """The middle planes.
+
+    ``xy`` has shape (y, x), ``xz`` (z, x), ``yz`` (z, y); ``extent_nm_zyx`` is the whole volume's
+    size, in voxels where the voxel size is unknown. ``level`` is the OME-Zarr level read.
+    """
+
+    xy: NDArray[Any]
+    xz: NDArray[Any]
+    yz: NDArray[Any]
+    extent_nm_zyx: LengthsZYX
+    middle_zyx: ShapeZYX
+    level: int = 0
+
+    def values(self) -> NDArray[Any]:
+        """All voxels of the three planes, flat."""
+        return np.concatenate([plane.reshape(-1) for plane in (self.xy, self.xz, self.yz)])
+
+
+def read_planes(
+    store: Store, volume: DescribedVolume, *, most_pixels: int = 2 * MOST_PIXELS
+) -> Planes:
+    """Read the middle planes of a volume.
+
+    Raises
+    ------
+    IntegrityError
+        A shard is absent or damaged.
+    DestinationError
+        A ``.npy`` lies on an object store, where it cannot be mapped.
+    """
+    if volume.levels:
+        level = choose_level(volume, most_pixels=most_pixels)
+        reader = volume.open_level(store, level)
+        xy, xz, yz = (
+            reader.read(box).squeeze(axis) for axis, box in enumerate(_boxes(level.grid.shape_zyx))
+        )
+        index = level.index
+    else:
+        xy, xz, yz = _mapped_planes(store, volume)
+        index = 0
+    voxel = volume.voxel_nm_zyx or (1.0, 1.0, 1.0)
+    z, y, x = (n * v for n, v in zip(volume.shape_zyx, voxel, strict=True))
+    middle = volume.shape_zyx[0] // 2, volume.shape_zyx[1] // 2, volume.shape_zyx[2] // 2
+    return Planes(xy, xz, yz, (z, y, x), middle, index)
+
+
+def choose_level(volume: DescribedVolume, *, most_pixels: int) -> DescribedLevel:
+    """The finest level that is cheap enough to read and not finer than a screen shows."""
+    for level in volume.levels[:-1]:
+        chunk = math.prod(level.grid.chunk_zyx) * volume.dtype.itemsize
+        if volume.kind == "labels":
+            chunk //= 8  # labels are stored in a few per cent of their size
+        small = max(level.grid.shape_zyx) <= most_pixels
+        if small and chunks_touched(level.grid) * chunk <= READ_BYTES:
+            return level
+    return volume.levels[-1]
+
+
+def chunks_touched(grid: ShardGrid) -> int:
+    """Chunks that reading the three middle planes decodes (some of them twice)."""
+    z, y, x = (math.ceil(n / c) for n, c in zip(grid.shape_zyx, grid.chunk_zyx, strict=True))
+    return y * x + z * x + z * y
+
+
+def _boxes(shape_zyx: ShapeZYX) -> list[Box]:
+    boxes = []
+    for axis in AXES.values():
+        start, stop = [0, 0, 0], list(shape_zyx)
+        start[axis] = shape_zyx[axis] // 2
+        stop[axis] = start[axis] + 1
+        boxes.append(Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2])))
+    return boxes
+
+
+def _mapped_planes(store: Store, volume: DescribedVolume) -> list[NDArray[Any]]:
+    path = store.local_path(volume.key)
+    if path is None:
+        raise DestinationError(
+            "a .npy on an object store cannot be mapped", location=volume.key, advice="Copy it here"
+        )
+    voxels = np.memmap(path, volume.dtype, "r", volume.npy_offset, volume.shape_zyx)
+    # planes across the rows touch one page for each row: reading ahead would fetch the whole file
+    voxels._mmap.madvise(mmap.MADV_RANDOM)  # type: ignore[attr-defined]
+    steps = [slice(None, None, max(1, math.ceil(n / MOST_PIXELS))) for n in volume.shape_zyx]
+    planes = []
+    for axis in AXES.values():
+        index: list[slice | int] = list(steps)
+        index[axis] = volume.shape_zyx[axis] // 2
+        planes.append(np.array(voxels[tuple(index)]))
+    return planes
