@@ -18,6 +18,14 @@ class StoredObject:
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """What lies directly in a folder: objects, and the keys of folders without a trailing slash."""
+
+    objects: tuple[StoredObject, ...]
+    folders: tuple[str, ...]
+
+
 class Store(Protocol):
     """A flat name space of immutable objects under one address.
 
@@ -50,6 +58,10 @@ class Store(Protocol):
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
         """All objects below a prefix (a folder, without a trailing slash), sorted by key."""
+        ...
+
+    def list_folder(self, prefix: str = "") -> Folder:
+        """Objects and folders directly in a folder, sorted; what lies deeper is not looked at."""
         ...
 
     def delete(self, key: str) -> None:

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, suppress
 from typing import Literal
 
 from lib.errors import AlreadyExistsError, DestinationError
-from lib.storage.base import Buffer, StoredObject
+from lib.storage.base import Buffer, Folder, StoredObject
 from lib.storage.keys import (
     LOCKS,
     PARTIAL,
@@ -124,6 +124,19 @@ class LocalStore:
         folder = self._path(check_prefix(prefix))
         with naming_os_errors(folder, "list"):
             yield from _walk(folder, prefix)
+
+    def list_folder(self, prefix: str = "") -> Folder:
+        """Files and folders directly in a folder, sorted by key."""
+        folder = self._path(check_prefix(prefix))
+        objects, folders = [], []
+        with naming_os_errors(folder, "list"):
+            for key, entry in _entries(folder, prefix):
+                if key.endswith("/"):
+                    folders.append(key[:-1])
+                else:
+                    with suppress(FileNotFoundError):  # deleted while we looked
+                        objects.append(_stored(key, entry))
+        return Folder(tuple(objects), tuple(folders))
 
     def delete(self, key: str) -> None:
         """Delete one file; absent is fine."""
@@ -300,19 +313,29 @@ def _sync_folder(folder: str) -> None:
 
 
 def _walk(folder: str, prefix: str) -> Iterator[StoredObject]:
+    for key, entry in _entries(folder, prefix):
+        if key.endswith("/"):
+            yield from _walk(entry.path, key[:-1])
+        else:
+            with suppress(FileNotFoundError):  # deleted while we looked
+                yield _stored(key, entry)
+
+
+def _entries(folder: str, prefix: str) -> list[tuple[str, os.DirEntry[str]]]:
+    """Keys and entries of a folder in the order of whole keys: folders count with their slash."""
     try:
         with os.scandir(folder) as found:
-            entries = [
-                (entry.name + "/" * entry.is_dir(follow_symlinks=False), entry)
-                for entry in found
-                if not is_reserved(entry.name)
-            ]
+            entries = [entry for entry in found if not is_reserved(entry.name)]
     except (FileNotFoundError, NotADirectoryError):
-        return
-    for name, entry in sorted(entries, key=lambda pair: pair[0]):
-        key = f"{prefix}/{entry.name}" if prefix else entry.name
-        if name.endswith("/"):
-            yield from _walk(entry.path, key)
-        elif entry.is_file(follow_symlinks=False):
-            with suppress(FileNotFoundError):  # deleted while we looked
-                yield StoredObject(key, entry.stat(follow_symlinks=False).st_size)
+        return []
+    start = f"{prefix}/" if prefix else ""
+    keyed = [
+        (start + entry.name + "/" * entry.is_dir(follow_symlinks=False), entry)
+        for entry in entries
+        if entry.is_dir(follow_symlinks=False) or entry.is_file(follow_symlinks=False)
+    ]
+    return sorted(keyed, key=lambda pair: pair[0])
+
+
+def _stored(key: str, entry: os.DirEntry[str]) -> StoredObject:
+    return StoredObject(key, entry.stat(follow_symlinks=False).st_size)

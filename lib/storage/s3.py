@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from lib.errors import DestinationBusyError, DestinationError, NotFoundError, RequestRefusedError
-from lib.storage.base import Buffer, StoredObject
+from lib.storage.base import Buffer, Folder, StoredObject
 from lib.storage.keys import byte_views, check_key, check_prefix, is_reserved
 from lib.storage.s3_lease import Lease
 from lib.storage.s3_objects import S3Objects
@@ -109,6 +109,14 @@ class S3Store:
         for found in self._objects.listing(check_prefix(prefix)):
             if not any(is_reserved(part) for part in found.key.split("/")):
                 yield found
+
+    def list_folder(self, prefix: str = "") -> Folder:
+        """Objects and common prefixes directly below a prefix, sorted by key."""
+        found = self._objects.folder(check_prefix(prefix))
+        return Folder(
+            tuple(o for o in found.objects if not is_reserved(o.key.rpartition("/")[2])),
+            tuple(key for key in found.folders if not is_reserved(key.rpartition("/")[2])),
+        )
 
     def delete(self, key: str) -> None:
         """Delete one object; absent is fine."""

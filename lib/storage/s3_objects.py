@@ -16,7 +16,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 
 from lib import stopping
 from lib.errors import AlreadyExistsError, MacroscopeError, NotFoundError
-from lib.storage.base import StoredObject
+from lib.storage.base import Folder, StoredObject
 from lib.storage.s3_client import make_client, parse_uri
 from lib.storage.s3_errors import named_s3_error, no_bucket
 from lib.storage.s3_uploads import abort_uploads
@@ -115,6 +115,21 @@ class S3Objects:
             return found
 
         return sorted(self._try(ask, prefix, "list"), key=lambda item: item.key)
+
+    def folder(self, prefix: str) -> Folder:
+        """What lies directly below a prefix, sorted by key."""
+
+        def ask() -> Folder:
+            self._count("LIST")
+            found = obstore.list_with_delimiter(self.client, prefix or None)
+            objects = [StoredObject(meta["path"], meta["size"]) for meta in found["objects"]]
+            self._count("LIST", (len(objects) + len(found["common_prefixes"]) - 1) // _PAGE)
+            return Folder(
+                tuple(sorted(objects, key=lambda item: item.key)),
+                tuple(sorted(found["common_prefixes"])),
+            )
+
+        return self._try(ask, prefix, "list")
 
     def require_bucket(self) -> None:
         """Raise `DestinationError` if the bucket does not exist."""

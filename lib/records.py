@@ -1,0 +1,198 @@
+"""What a record is: its schema, its moves, and its plain, secret-free form."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import traceback
+import uuid
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime
+from functools import cache
+from importlib import resources
+from os import PathLike, fspath
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+from pydantic import BaseModel, SecretBytes, SecretStr
+
+from lib.errors import MacroscopeError, RecordError
+from lib.safety import redact_text
+
+Record = dict[str, Any]
+
+SCHEMA_VERSION = "3.0"
+NO_CHECKSUM = "publisher gives none"
+STATUSES = ("pending", "processing", "saving-data", "complete", "failed", "cancelled")
+FINAL = frozenset({"complete", "failed", "cancelled"})
+#: From each status to those that may follow.
+MOVES: Mapping[str, frozenset[str]] = {
+    "pending": frozenset({"processing", "failed", "cancelled"}),
+    "processing": frozenset({"saving-data", "failed", "cancelled"}),
+    "saving-data": frozenset({"complete", "failed", "cancelled"}),
+    "complete": frozenset({"pending"}),
+    "failed": frozenset({"pending"}),
+    "cancelled": frozenset({"pending"}),
+}
+
+_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:macroscope:record")
+_SECRET = re.compile(
+    r"(?i)\b([\w-]*(?:secret|password|passwd|token|signature|access[_-]?key|authorization)[\w-]*)"
+    r"(\s*[=:]\s*)(?:bearer\s+|basic\s+)?(?!\s)[^\s,;'\"]+"
+)
+_MODALITIES = {
+    "fibsem": "FIB-SEM",
+    "focusedionbeamscanningelectronmicroscopy": "FIB-SEM",
+    "sbfsem": "SBF-SEM",
+    "sbem": "SBF-SEM",
+    "serialblockfacescanningelectronmicroscopy": "SBF-SEM",
+    "sssem": "ssSEM",
+    "sstem": "ssTEM",
+    "atumsem": "ATUM-SEM",
+    "sem": "SEM",
+    "scanningelectronmicroscopy": "SEM",
+    "tem": "TEM",
+    "transmissionelectronmicroscopy": "TEM",
+    "stem": "STEM",
+    "tomography": "tomography",
+    "electrontomography": "tomography",
+    "cryoet": "cryo-ET",
+    "lightmicroscopy": "light microscopy",
+    "xray": "X-ray",
+    "segmentation": "segmentation",
+}
+
+
+def record_id(source: str, source_id: str, name: str) -> str:
+    """Return the same UUID for the same volume, in every run and on every machine."""
+    return str(uuid.uuid5(_NAMESPACE, json.dumps([source, source_id, name])))
+
+
+def record_key(source: str, name: str) -> str:
+    """Where a volume's record lies in the data store: ``<source>/metadata_<name>.json``."""
+    return f"{source}/metadata_{name}.json"
+
+
+def normal_modality(text: str | None) -> str | None:
+    """Return the schema's word for a modality; ``other`` for one that it has no word for."""
+    if not text:
+        return None
+    return _MODALITIES.get(re.sub(r"[^a-z]", "", text.lower()), "other")
+
+
+# --- validity -------------------------------------------------------------------------------
+
+
+@cache
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of records."""
+    text = resources.files("schemas").joinpath("metadata_schema.json").read_text("utf-8")
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
+
+
+@cache
+def _validator() -> Any:
+    return Draft202012Validator(schema(), format_checker=Draft202012Validator.FORMAT_CHECKER)
+
+
+def schema_errors(record: object) -> list[str]:
+    """Return everything that is wrong with a record, each as ``field: what``, sorted by field."""
+    found = sorted(_validator().iter_errors(record), key=lambda e: [str(p) for p in e.path])
+    return list(dict.fromkeys(_sentence(error) for error in found))
+
+
+def check_schema(record: Record, location: str) -> None:
+    """Raise `RecordError` with all errors of an invalid record."""
+    errors = schema_errors(record)
+    if errors:
+        raise RecordError(
+            f"the record is invalid: {'; '.join(errors)}",
+            location=location,
+            advice="Report this: the record was not written",
+        )
+
+
+def _sentence(error: ValidationError) -> str:
+    where = ".".join(str(part) for part in error.absolute_path) or "(record)"
+    why = error.message
+    if error.context:
+        reasons = dict.fromkeys(cause.message for cause in error.context)
+        why = " and ".join(reason[:200] for reason in reasons)
+    return redact_text(f"{where}: {why[:500]}")
+
+
+# --- plain form -----------------------------------------------------------------------------
+
+
+def plain(value: Any, secrets: Iterable[str] = ()) -> Any:
+    """Return `value` as plain JSON: no numpy, no NaN, no tuples, and no secrets.
+
+    Numbers that JSON does not have become null. Query strings and passwords are cut from URLs.
+
+    Raises
+    ------
+    RecordError
+        A value has no JSON form.
+    """
+    secrets = tuple(secret for secret in secrets if secret)
+    return _plain(value, secrets)
+
+
+def _plain(value: Any, secrets: tuple[str, ...]) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, str):
+        return clean_text(str(value), secrets)
+    if hasattr(value, "tolist"):  # numpy scalars and arrays
+        return _plain(value.tolist(), secrets)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, SecretStr | SecretBytes):
+        return str(value)
+    if isinstance(value, BaseModel):
+        return _plain(value.model_dump(), secrets)
+    if isinstance(value, Mapping):
+        return {clean_text(str(key), secrets): _plain(item, secrets) for key, item in value.items()}
+    if isinstance(value, set | frozenset):
+        return [_plain(item, secrets) for item in sorted(value, key=str)]
+    if isinstance(value, list | tuple):
+        return [_plain(item, secrets) for item in value]
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if isinstance(value, PathLike):
+        return clean_text(str(fspath(value)), secrets)
+    raise RecordError(f"a record cannot hold a {type(value).__name__}")
+
+
+def clean_text(text: str, secrets: Iterable[str] = ()) -> str:
+    """Return text without the given secrets and without credentials in URLs; lines are kept."""
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    # A lone surrogate (from a file name, say) has no UTF-8 form.
+    text = text.encode("utf-8", errors="replace").decode()
+    return "\n".join(redact_text(line) for line in text.split("\n"))
+
+
+def error_record(error: BaseException, secrets: Iterable[str] = ()) -> dict[str, Any]:
+    """Return the form of a failure that a record's ``error`` holds, without secrets."""
+    if isinstance(error, MacroscopeError):
+        said = error.as_record()
+    else:
+        said = {
+            "type": type(error).__name__,
+            "message": str(error) or type(error).__name__,
+            "retryable": False,
+            "advice": "Report this with the traceback",
+        }
+    lines = traceback.format_exception(type(error), error, error.__traceback__, limit=-12)
+    said["traceback"] = "".join(lines)[-8000:]
+    cleaned: dict[str, Any] = plain(said, secrets)
+    return {
+        field: _SECRET.sub(r"\1\2***", value) if isinstance(value, str) else value
+        for field, value in cleaned.items()
+    }
