@@ -6,12 +6,20 @@ order names. Secrets travel inside it in memory only, never in a flow's paramete
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from lib.archives.base import VolumePlan
 from lib.loader_config import LoaderConfig
-from lib.storage.open import StoreSettings
+from lib.storage.settings import StoreSettings
+from lib.volumes.job import ENGINE_VERSION
+
+_DECIDE_BYTES = ("output_format", "chunk_zyx", "shard_mb", "codec")
+_SAY_ABOUT = {"about", "notes", "download_bytes", "download_requests"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,3 +37,23 @@ class WorkOrder:
     def volume_key(self) -> str:
         """Source and name: what the lock, the record and the log call this volume."""
         return f"{self.plan.source}/{self.plan.name}"
+
+    @property
+    def identity(self) -> str:
+        """sha256 over what decides the volume's bytes, as far as it is known before a fetch.
+
+        A complete record with the same identity is this volume, made earlier.
+        """
+        decided = {
+            "plan": self.plan.model_dump(mode="json", exclude=_SAY_ABOUT),
+            "config": {name: getattr(self.config, name) for name in _DECIDE_BYTES},
+            "engine": ENGINE_VERSION,
+        }
+        return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Texts that must never be written down."""
+        models = (self.config, self.store_settings)
+        values = (getattr(model, field) for model in models for field in type(model).model_fields)
+        return tuple(v.get_secret_value() for v in values if isinstance(v, SecretStr))

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from lib.archives.base import VolumePlan
 from lib.archives.registry import archive
 from lib.archives.sessions import open_session
 from lib.errors import SourceChangedError
@@ -20,7 +21,6 @@ from lib.ingest.coarse import fit_plan
 from lib.ingest.order import WorkOrder
 from lib.ingest.workplace import close_workplace, workplace
 from lib.loader_config import LoaderConfig
-from lib.archives.base import VolumePlan
 from lib.transport.partial import Fetched
 from lib.volumes.cascade import make_coarse_levels
 from lib.volumes.effort import Effort
@@ -111,6 +111,8 @@ class Made:
 
     finished: Finished
     source_files: tuple[Fetched, ...]
+    raw_keys: tuple[str, ...]
+    notes: tuple[str, ...]
     requests: int
     received_bytes: int
 
@@ -138,11 +140,13 @@ def finish_volume(order: WorkOrder, job: VolumeJob) -> Made:
         max_missing_fraction=_allowed_missing(order),
         allow_empty=config.allow_empty,
     )
-    place.raw.finish(complete=True)
+    raw_keys = place.raw.finish(complete=True)
     counters = place.session.counters.snapshot().values()
     return Made(
         finished,
         tuple(sources),
+        tuple(raw_keys),
+        tuple(place.raw.notes),
         sum(service["requests"] for service in counters),
         sum(service["bytes_received"] for service in counters),
     )

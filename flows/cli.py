@@ -1,0 +1,152 @@
+"""The console command ``macroscope``.
+
+Exit codes: 0 all went well, 1 something failed and was named, 2 the command or a setting is wrong.
+Modules that pull in Prefect are imported inside the commands: ``--help`` must be quick, and
+Prefect's settings have to be in the environment before its first import.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lib.errors import ConfigError, MacroscopeError
+
+app = typer.Typer(
+    name="macroscope",
+    help="Electron-microscopy volumes from public archives into one analysis-ready store.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Sources = Annotated[
+    list[str] | None,
+    typer.Option("--source", "-s", help="Only this source; may be given several times."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+Archives = Annotated[
+    str | None,
+    typer.Option(help="public: the real archives; samples: stand-ins, started for this run."),
+]
+
+
+@app.command()
+def run(
+    source: Sources = None,
+    mode: Annotated[
+        str | None, typer.Option(help="staged, background, parallel or sequential.")
+    ] = None,
+    archives: Archives = None,
+    level: Annotated[
+        list[str] | None, typer.Option(help="Scale level (s0, s1, ...) of sources that have them.")
+    ] = None,
+    box: Annotated[
+        str | None, typer.Option(help="Part of the volume: z=0:64,y=100:300,x=0:2400nm.")
+    ] = None,
+    output_format: Annotated[
+        str | None, typer.Option("--format", help="zarr (OME-Zarr 0.5) or npy.")
+    ] = None,
+    data_dir: Annotated[
+        str | None, typer.Option(help="Folder or s3://bucket/prefix of the volumes.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option(help="Plan only; fetch no voxels.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Bring in volumes: plan, fetch, convert, verify, record, then catalogue the store."""
+    from flows.commands.run import run_command
+
+    raise typer.Exit(
+        run_command(
+            sources=source,
+            mode=mode,
+            archives=archives,
+            data_dir=data_dir,
+            common={"box": box, "output_format": output_format},
+            level=level,
+            dry_run=dry_run,
+            as_json=as_json,
+        )
+    )
+
+
+@app.command()
+def consolidate(as_json: Json = False) -> None:
+    """Write the catalogue and the validation report over everything in the store."""
+    from flows.commands.run import consolidate_command
+
+    raise typer.Exit(consolidate_command(as_json=as_json))
+
+
+@app.command()
+def verify(
+    place: Annotated[
+        str | None, typer.Argument(help="Folder or s3://bucket/prefix; default: the data folder.")
+    ] = None,
+    deep: Annotated[
+        bool | None,
+        typer.Option("--deep/--quick", help="Read every byte again; default on folders only."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Re-prove finished volumes from their records: digests, grids, shapes, OME metadata."""
+    from flows.commands.verify import verify_command
+
+    raise typer.Exit(verify_command(place, deep=deep, as_json=as_json))
+
+
+@app.command()
+def config(as_json: Json = False) -> None:
+    """Show every setting in force, and where its value came from."""
+    from lib.config_manager import ConfigManager
+
+    rows = ConfigManager().load().explain()
+    if as_json:
+        print(json.dumps([{"key": k, "value": v, "origin": o} for k, v, o in rows], indent=2))
+        return
+    width = max(len(key) for key, _, _ in rows)
+    for key, value, origin in rows:
+        print(f"{key:<{width}}  {value or '-'}  ({origin})")
+
+
+@app.command()
+def samples(
+    root: Annotated[
+        Path | None, typer.Option(help="Folder for the sample data; default: a temporary one.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    public_host: Annotated[
+        str | None, typer.Option(help="Name under which clients reach it.")
+    ] = None,
+    base_port: Annotated[
+        int, typer.Option(help="First of a fixed range of ports; 0: free ones.")
+    ] = 0,
+) -> None:
+    """Serve stand-ins of the five archives until interrupted; prints their endpoints as JSON."""
+    from lib.samples.serving import Samples, serve_forever
+
+    serve_forever(Samples(root, host=host, public_host=public_host, base_port=base_port))
+
+
+def main() -> None:
+    """Entry point: named errors become one line and an exit code."""
+    try:
+        app()
+    except ConfigError as error:
+        print(f"macroscope: {error}", file=sys.stderr)
+        sys.exit(2)
+    except MacroscopeError as error:
+        print(f"macroscope: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("macroscope: stopped; run again to go on", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""``macroscope verify``: a store, re-proven from its records."""
+
+from __future__ import annotations
+
+import json
+
+from flows.run import store_settings
+from lib.config_manager import ConfigManager
+from lib.storage.open import is_remote, open_store
+from lib.verify.store import verify_store
+
+
+def verify_command(place: str | None, *, deep: bool | None, as_json: bool) -> int:
+    """Print a line for each record; returns 1 where anything is wrong."""
+    loaded = ConfigManager().load()
+    uri = place or loaded.settings.data_dir
+    store = open_store(uri, store_settings(loaded))
+    digests = not is_remote(uri) if deep is None else deep
+    verdicts = list(verify_store(store, digests=digests))
+    wrong = [verdict for verdict in verdicts if verdict.problems]
+    if as_json:
+        rows = [
+            {"record": v.record_key, "status": v.status, "problems": list(v.problems)}
+            for v in verdicts
+        ]
+        print(json.dumps({"store": store.uri, "digests": digests, "records": rows}, indent=2))
+        return 1 if wrong else 0
+    for verdict in verdicts:
+        print(f"{'wrong' if verdict.problems else 'ok':<6} {verdict.record_key} ({verdict.status})")
+        for problem in verdict.problems:
+            print(f"       {problem}")
+    print(f"{len(verdicts)} records, {len(wrong)} with problems, in {store.uri}")
+    return 1 if wrong else 0

@@ -1,0 +1,18 @@
+"""Catalogue and validation report over every record in the store."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from flows.run import store_settings
+from lib.catalog import CatalogResult
+from lib.config_manager import ConfigManager
+from tasks.consolidate import catalogue
+
+
+@flow(name="consolidate", flow_run_name="consolidate", description=__doc__)
+def consolidate() -> CatalogResult:
+    """Write the catalogue and the report beside it; one bad record never stops it."""
+    loaded = ConfigManager().load()
+    settings = loaded.settings
+    return catalogue(settings.data_dir, settings.metadata_dir, store_settings(loaded))

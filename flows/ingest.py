@@ -1,0 +1,119 @@
+"""One source, volume by volume: plan -> fetch -> convert -> verify -> record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from prefect.futures import PrefectWrappedFuture
+from prefect.states import Failed, State
+from prefect.task_runners import TaskRunner
+
+from flows.run import Run, open_run
+from lib import stopping
+from lib.archives.base import VolumePlan
+from lib.geometry import ShapeZYX
+from lib.ingest.order import WorkOrder
+from lib.ingest.result import ProcessingResult, VolumeResult
+from lib.ingest.stages import forget, hold, leave
+from lib.loader_config import LoaderConfig
+from lib.volumes.job import VolumeJob
+from tasks.convert import convert
+from tasks.fetch import fetch
+from tasks.plan import plan
+from tasks.record import Keeper, not_made, show_plan, show_result
+from tasks.verify import verify
+
+POLL_S = 0.2
+"""How often a waiting flow looks up: a signal reaches the main thread between two looks."""
+
+
+def ingest(source: str, config: LoaderConfig | Mapping[str, Any] | None) -> ProcessingResult:
+    """Bring in one source; called inside its flow.
+
+    A volume that fails does not keep the others of its source from being made.
+    """
+    with open_run(source, config) as run:
+        sources = plan(source, run.config, run.scratch_dir)
+        show_plan(source, sources)
+        volumes = [not_made(skipped, "skipped") for skipped in sources.skipped]
+        for volume_plan in sources.plans:
+            if run.config.dry_run:
+                volumes.append(not_made(volume_plan, "planned"))
+            else:
+                volumes.append(make_volume(run, volume_plan))
+        result = run.result(volumes)
+        show_result(result)
+        return result
+
+
+def make_volume(run: Run, volume_plan: VolumePlan) -> VolumeResult:
+    """One volume, from its plan to its record."""
+    began = time.monotonic()
+    order = run.order(volume_plan)
+    keeper = Keeper(order, run.name)
+    try:
+        stopping.check()
+        with hold(order):
+            if (known := keeper.complete_already()) is not None:
+                return known
+            keeper.begin()
+            job, todo = fetch(order)
+            keeper.processing(job)
+            if todo:
+                with run.task_runner() as runner:
+                    convert_all(runner, order, job, todo, keeper, at_once=run.config.max_workers)
+            keeper.saving()
+            made = verify(order, job)
+            result = keeper.complete(job, made, time.monotonic() - began)
+            forget(order, job)
+            return result
+    except Exception as error:
+        return keeper.failed(error, time.monotonic() - began)
+    except BaseException as error:
+        stopping.request_stop()
+        keeper.failed(error, time.monotonic() - began)
+        raise
+    finally:
+        leave(order)
+
+
+def convert_all(
+    runner: TaskRunner[Any],
+    order: WorkOrder,
+    job: VolumeJob,
+    todo: list[list[ShapeZYX]],
+    keeper: Keeper,
+    *,
+    at_once: int,
+) -> None:
+    """All batches of one volume, some at once; the first that fails ends the volume."""
+    waiting = list(enumerate(todo, start=1))
+    running: list[PrefectWrappedFuture[int, Any]] = []
+    done = 0
+    while waiting or running:
+        while waiting and len(running) < at_once:
+            number, units = waiting.pop(0)
+            parameters = {
+                "order": order,
+                "job": job,
+                "units": units,
+                "part": f"{number}/{len(todo)}",
+            }
+            running.append(runner.submit(convert, parameters=parameters))
+        for future in [f for f in running if f.wrapped_future.done()]:
+            running.remove(future)
+            future.result()
+            done += 1
+            keeper.progress(done / len(todo))
+        if running:
+            running[0].wait(POLL_S)
+        stopping.check()
+
+
+def as_state(result: ProcessingResult) -> ProcessingResult | State[ProcessingResult]:
+    """A result as it is, or a Failed state that carries it, so that Prefect shows the failure."""
+    if result.success:
+        return result
+    return Failed(message="; ".join(result.errors), data=result)

@@ -1,0 +1,75 @@
+"""The parent flow: the mode decides who starts when, every source is a flow of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from prefect import flow
+from prefect.states import Failed, State
+
+from flows.consolidate import consolidate
+from flows.run import in_one_sentence
+from flows.schedule import Outcome, run_schedule
+from flows.sources import run_source
+from lib.archives.registry import REGISTRY, archive
+from lib.config_manager import ConfigManager
+from lib.execution import check_sources, schedule
+from lib.execution import mode as find_mode
+from lib.ingest.result import ProcessingResult
+from tasks.report import show_run
+
+
+@flow(name="macroscope", flow_run_name="macroscope {mode}", description=__doc__)
+def macroscope(
+    mode: str | None = None,
+    sources: list[str] | None = None,
+    parameters: dict[str, dict[str, Any]] | None = None,
+    dry_run: bool = False,
+) -> list[ProcessingResult] | State[list[ProcessingResult]]:
+    """Bring in all sources, or some, then catalogue what the store holds.
+
+    Parameters
+    ----------
+    mode
+        staged, background, parallel or sequential; EM_EXECUTION_MODE where it is not given.
+    sources
+        Which of them; all by default.
+    parameters
+        Settings of single loaders, by source: ``{"flyem": {"crop_size": [256, 256, 256]}}``.
+    dry_run
+        Plan only.
+    """
+    settings = ConfigManager().load().settings
+    chosen = find_mode(mode or settings.execution_mode)
+    selected = check_sources(sources or list(REGISTRY), REGISTRY)
+    heavy = {name for name in selected if archive(name).heavy}
+    given = {name: dict((parameters or {}).get(name, {})) for name in selected}
+    if dry_run:
+        given = {name: {**one, "dry_run": True} for name, one in given.items()}
+    start: Callable[[str], ProcessingResult] = lambda source: run_source(  # noqa: E731
+        source, given[source], where=settings.subflows
+    )
+    outcomes = run_schedule(schedule(chosen, selected, heavy), start, workers=chosen.workers)
+    results = [_result(outcome) for outcome in outcomes]
+    if not dry_run:
+        consolidate()
+    show_run(chosen.name, results, [(o.source, o.started, o.ended) for o in outcomes])
+    failures = [f"{r.source}: {'; '.join(r.errors)}" for r in results if not r.success]
+    if failures:
+        return Failed(message=" | ".join(failures), data=results)
+    return results
+
+
+def _result(outcome: Outcome[ProcessingResult]) -> ProcessingResult:
+    """What a source came to, also where its flow ended in an error of its own."""
+    if outcome.result is not None:
+        return outcome.result
+    error = outcome.error or RuntimeError("ended without a result")
+    return ProcessingResult(
+        success=False,
+        source=outcome.source,
+        source_id="",
+        errors=[in_one_sentence(error)],
+        processing_time_seconds=outcome.ended - outcome.started,
+    )

@@ -1,0 +1,22 @@
+"""OpenOrganelle's multiscale Zarr arrays from an S3 bucket."""
+
+from __future__ import annotations
+
+from prefect import flow
+from prefect.states import State
+
+from flows.ingest import as_state, ingest
+from flows.naming import source_run_name
+from lib.ingest.result import ProcessingResult
+from lib.loader_config import OpenOrganelleConfig
+
+
+@flow(name="openorganelle", flow_run_name=source_run_name, description=__doc__)
+def openorganelle(
+    config: OpenOrganelleConfig | None = None,
+) -> ProcessingResult | State[ProcessingResult]:
+    """Plan, fetch, convert, verify and record every volume that `config` names.
+
+    Fields that are not set come from the environment, ``.env`` and ``config/config.yaml``.
+    """
+    return as_state(ingest("openorganelle", config))

@@ -1,0 +1,150 @@
+"""One source's run: its settings, its scratch folder, its orders, its result."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prefect.context import FlowRunContext
+from prefect.task_runners import TaskRunner
+
+from flows.runners import task_runner
+from lib import stopping
+from lib.archives.base import VolumePlan
+from lib.archives.registry import archive
+from lib.config_manager import ConfigManager, LoadedSettings, Settings
+from lib.errors import MacroscopeError
+from lib.ingest.order import WorkOrder
+from lib.ingest.result import ProcessingResult, VolumeResult
+from lib.loader_config import LoaderConfig
+from lib.storage.settings import StoreSettings
+
+_active = 0
+_active_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What the steps of one source share."""
+
+    source: str
+    config: LoaderConfig
+    settings: Settings
+    store_settings: StoreSettings
+    name: str
+    scratch_dir: Path
+    began: float = field(default_factory=time.monotonic)
+
+    def order(self, plan: VolumePlan) -> WorkOrder:
+        holder = f"{self.name} on {socket.gethostname()}, process {os.getpid()}"
+        return WorkOrder(
+            plan,
+            self.config,
+            str(self.config.output_dir or self.settings.data_dir),
+            self.store_settings,
+            self.scratch_dir,
+            holder,
+        )
+
+    def task_runner(self) -> TaskRunner[Any]:
+        """Where this source's batches run; enter it."""
+        return task_runner(
+            self.source,
+            heavy=archive(self.source).heavy,
+            setting=self.settings.dask,
+            workers=self.config.max_workers,
+        )
+
+    def result(self, volumes: list[VolumeResult]) -> ProcessingResult:
+        """Sum up the volumes of this source."""
+        done = [volume for volume in volumes if volume.status == "complete"]
+        ids = sorted({volume.source_id for volume in volumes})
+        return ProcessingResult(
+            success=all(volume.error is None for volume in volumes),
+            source=self.source,
+            source_id=", ".join(ids),
+            files_processed=len(done),
+            metadata_paths=[volume.metadata_path for volume in done if volume.metadata_path],
+            errors=[f"{volume.name}: {volume.error}" for volume in volumes if volume.error],
+            processing_time_seconds=time.monotonic() - self.began,
+            total_size_bytes=sum(volume.stored_bytes for volume in done),
+            volumes=volumes,
+        )
+
+
+@contextmanager
+def open_run(source: str, config: LoaderConfig | Mapping[str, Any] | None) -> Iterator[Run]:
+    """Settings of all layers with the flow's own on top, and a scratch folder that goes at the end.
+
+    A signal or a cancel is passed on to everything that works in this process.
+    """
+    loaded = ConfigManager().load()
+    with _counted(), tempfile.TemporaryDirectory(prefix=f"macroscope-{source}-") as scratch:
+        try:
+            yield Run(
+                source=source,
+                config=loaded.loader(source, config),
+                settings=loaded.settings,
+                store_settings=store_settings(loaded),
+                name=run_name(),
+                scratch_dir=Path(scratch),
+            )
+        except Exception:
+            raise
+        except BaseException:
+            stopping.request_stop()
+            raise
+
+
+def run_name() -> str:
+    """The flow run's name as the Prefect UI shows it."""
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        return "a run without Prefect"
+    return f"flow run {context.flow_run.name}"
+
+
+def store_settings(loaded: LoadedSettings) -> StoreSettings:
+    """How to reach the destination, from the settings (and a Prefect block where one is named)."""
+    settings = loaded.settings
+    given: dict[str, Any] = {
+        "endpoint_url": settings.dest_endpoint_url,
+        "region": settings.dest_region,
+        "key": settings.dest_key,
+        "secret": settings.dest_secret,
+        "addressing_style": settings.dest_addressing_style,
+        "ca_bundle": settings.dest_ca_bundle,
+    }
+    if settings.dest_credentials_block:
+        from flows.credentials import from_block  # prefect-aws is slow to import
+
+        given |= from_block(settings.dest_credentials_block)
+    return StoreSettings(**given)
+
+
+def in_one_sentence(error: BaseException) -> str:
+    """An error for a result or a table; named errors say what to do next."""
+    return str(error) if isinstance(error, MacroscopeError) else f"{type(error).__name__}: {error}"
+
+
+@contextmanager
+def _counted() -> Iterator[None]:
+    """Runs in this process; the first of them forgets an earlier request to stop."""
+    global _active
+    with _active_lock:
+        if _active == 0:
+            stopping.reset()
+        _active += 1
+    try:
+        yield
+    finally:
+        with _active_lock:
+            _active -= 1

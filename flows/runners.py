@@ -1,0 +1,64 @@
+"""Where a source's batches run: threads here, a local Dask cluster, or one of its own on Kubernetes.
+
+The choice is made inside the flow, because a cluster's name must be new for each retry and because
+a volume that is complete already needs none.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from prefect.context import FlowRunContext
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+
+from lib.execution import dask_choice, on_kubernetes
+
+
+def task_runner(source: str, *, heavy: bool, setting: str, workers: int) -> TaskRunner[Any]:
+    """A task runner for the batches of one source; enter it before submitting.
+
+    Parameters
+    ----------
+    heavy
+        Whether the archive is worth a cluster of its own.
+    setting
+        ``EM_DASK``: auto, kubernetes, local or off.
+    workers
+        Batches at once, where no cluster decides.
+    """
+    choice = dask_choice(setting, heavy, on_kubernetes(os.environ))  # type: ignore[arg-type]
+    if choice == "off":
+        return ThreadPoolTaskRunner(max_workers=workers)
+    from prefect_dask import DaskTaskRunner  # a second of imports that light sources do without
+
+    if choice == "local":
+        return DaskTaskRunner(
+            cluster_class="distributed.LocalCluster",
+            cluster_kwargs={
+                "n_workers": workers,
+                "threads_per_worker": 1,
+                "processes": True,
+                "dashboard_address": ":0",
+            },
+        )
+    return DaskTaskRunner(
+        cluster_class="lib.kubernetes.kube_cluster.PatientKubeCluster",
+        cluster_kwargs=_kubernetes_cluster(source),
+    )
+
+
+def _kubernetes_cluster(source: str) -> dict[str, Any]:
+    from lib.kubernetes.dask_cluster import Owner, cluster_name, cluster_spec
+    from lib.kubernetes.dask_settings import load_settings
+
+    context = FlowRunContext.get()
+    run = context.flow_run if context is not None else None
+    owner = Owner.from_environment(os.environ)
+    settings = load_settings(os.environ.get("EM_DASK_SETTINGS", "/etc/macroscope/dask.yaml"))
+    name = cluster_name(source, str(run.id) if run else "local", run.run_count if run else 1)
+    return {
+        "custom_cluster_spec": cluster_spec(name, settings, owner),
+        "namespace": owner.namespace,
+        "quiet": True,
+    }

@@ -1,0 +1,153 @@
+"""A volume in the words of its metadata record (``schemas/metadata_schema.json``)."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from lib.archives.base import SourceFile, VolumePlan
+from lib.geometry import LengthsZYX
+from lib.ingest.stages import Made
+from lib.safety import redact
+from lib.transport.partial import Fetched
+from lib.volumes.finish import Finished
+from lib.volumes.job import VolumeJob
+
+NO_CHECKSUM = "publisher gives none"
+PIPELINE = "macroscope"
+_MOST_NAMED_HOLES = 1000
+_SOFTWARE = ("macroscope", "numpy", "numcodecs", "tifffile", "obstore", "prefect")
+
+
+def core(plan: VolumePlan) -> dict[str, Any]:
+    """``metadata.core``: what the volume is."""
+    about = plan.about
+    return {
+        "title": about.title,
+        "description": about.description or about.title or plan.source_id,
+        "volume_shape": list(plan.shape_zyx),
+        "voxel_size_nm": named_axes(plan.voxel_nm_zyx),
+        "data_type": plan.dtype,
+        "modality": about.modality,
+        "kind": plan.kind,
+        "organism": about.organism,
+        "specimen": about.specimen,
+        "authors": list(about.authors),
+        "licence": about.licence,
+        "citation": about.citation,
+        "doi": about.doi,
+        "imaging_start_date": about.imaging_date,
+        "release_date": about.release_date,
+    }
+
+
+def provenance(plan: VolumePlan) -> dict[str, Any]:
+    """``metadata.provenance`` as far as a plan knows it."""
+    return {
+        "download_url": redact(plan.files[0].url) if plan.files else None,
+        "processing_pipeline": f"{PIPELINE} {version('macroscope')}",
+        "internal_zarr_path": plan.internal_path,
+        "scale_level": plan.scale_level,
+        "box": str(plan.box_zyx) if plan.box_zyx is not None else None,
+        "voxel_size_provenance": {
+            "source": plan.voxel_size_provenance,
+            "approximate": plan.voxel_size_approximate,
+        },
+        "source_files": [_planned_file(file) for file in plan.files],
+        "software": {name: version(name) for name in _SOFTWARE},
+    }
+
+
+def technical(job: VolumeJob, finished: Finished) -> dict[str, Any]:
+    """``metadata.technical``: how it is stored, and what its voxels are like."""
+    plan, statistics = job.plan, finished.statistics
+    zarr = job.output_format == "zarr"
+    extent = tuple(n * v for n, v in zip(plan.shape_zyx, plan.voxel_nm_zyx, strict=True))
+    return {
+        "format": job.output_format,
+        "file_size_bytes": finished.stored_bytes,
+        "sha256": finished.sha256,
+        "compression": job.codec.get("id", "none") if zarr else "none",
+        "compression_level": (job.codec.get("level", job.codec.get("clevel")) if zarr else None),
+        "chunk_size": list(job.chunk_zyx) if zarr else None,
+        "shard": list(job.shard_zyx) if zarr else None,
+        "global_mean": statistics.mean,
+        "global_min": statistics.minimum,
+        "global_max": statistics.maximum,
+        "histogram": {
+            "counts": list(statistics.histogram.counts),
+            "first": statistics.histogram.first * statistics.histogram.width,
+            "bin_width": statistics.histogram.width,
+        },
+        "dimensions_nm": named_axes(extent),  # type: ignore[arg-type]
+        "axes": ["z", "y", "x"],
+        "translation": named_axes(plan.origin_nm_zyx),
+        "levels": [
+            {
+                "path": str(level.index),
+                "shape": list(level.grid.shape_zyx),
+                "chunk_size": list(level.grid.chunk_zyx),
+                "shard": list(level.grid.shard_zyx),
+                "scale_nm": named_axes(level.scale_nm_zyx),
+                "translation_nm": named_axes(level.translation_nm_zyx),
+            }
+            for level in job.levels
+        ]
+        if zarr
+        else [],
+    }
+
+
+def made_provenance(plan: VolumePlan, made: Made, seconds: float, run: str) -> dict[str, Any]:
+    """``metadata.provenance`` of a finished volume: the plan's, with digests and costs."""
+    fetched = {file.path.name: file for file in made.source_files}
+    files = [_fetched_file(file, fetched.get(file.name.rpartition("/")[2])) for file in plan.files]
+    return {
+        **provenance(plan),
+        "source_files": files,
+        "requests": made.requests,
+        "bytes": made.received_bytes,
+        "run": run,
+        "seconds": round(seconds, 3),
+    }
+
+
+def quality(plan: VolumePlan, made: Made) -> dict[str, Any]:
+    """``metadata.quality``: how complete it is, and every doubt."""
+    finished = made.finished
+    return {
+        "completeness_score": finished.completeness,
+        "missing_chunks": list(finished.missing_chunks[:_MOST_NAMED_HOLES]),
+        "missing_chunks_total": len(finished.missing_chunks),
+        "notes": [*plan.notes, *made.notes],
+    }
+
+
+def named_axes(lengths_zyx: LengthsZYX) -> dict[str, float]:
+    """A triple with its axes' names, so that no reader has to guess the order."""
+    return dict(zip("zyx", (float(n) for n in lengths_zyx), strict=True))
+
+
+def _planned_file(file: SourceFile) -> dict[str, Any]:
+    return {
+        "name": file.name,
+        "url": redact(file.url),
+        "size": file.size,
+        "sha256": None,
+        "etag": file.etag,
+        "last_modified": file.last_modified,
+        "publisher_checksum": file.publisher_checksum or NO_CHECKSUM,
+    }
+
+
+def _fetched_file(file: SourceFile, fetched: Fetched | None) -> dict[str, Any]:
+    if fetched is None:
+        return _planned_file(file)
+    return {
+        **_planned_file(file),
+        "size": fetched.size,
+        "sha256": fetched.sha256,
+        "etag": fetched.etag or file.etag,
+        "last_modified": fetched.last_modified or file.last_modified,
+        "publisher_checksum": fetched.publisher_checksum or file.publisher_checksum or NO_CHECKSUM,
+    }

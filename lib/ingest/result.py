@@ -1,0 +1,53 @@
+"""What a source's run came to, in plain data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class VolumeResult(BaseModel):
+    """One volume of a run, for the summary table."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    source_id: str
+    status: str  # complete, failed, cancelled, skipped, planned
+    shape_zyx: tuple[int, int, int]
+    voxel_nm_zyx: tuple[float, float, float]
+    stored_bytes: int = 0
+    seconds: float = 0.0
+    made: bool = True  # False: it was complete already
+    metadata_path: str | None = None
+    error: str | None = None
+
+
+class ProcessingResult(BaseModel):
+    """What one source's flow returns.
+
+    Attributes
+    ----------
+    files_processed
+        Volumes that are complete, those recognised from an earlier run included.
+    metadata_paths
+        Address of each volume's record.
+    errors
+        One sentence for each volume that failed, or for the source itself.
+    total_size_bytes
+        Bytes of the complete volumes as stored.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    success: bool
+    source: str
+    source_id: str
+    files_processed: int = 0
+    metadata_paths: list[str] = Field(default_factory=list)
+    errors: list[str] = Field(default_factory=list)
+    processing_time_seconds: float = 0.0
+    total_size_bytes: int = 0
+    volumes: list[VolumeResult] = Field(default_factory=list)
+    plan: list[dict[str, Any]] = Field(default_factory=list)

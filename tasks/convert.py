@@ -1,0 +1,17 @@
+"""Making shards, a batch at a time: the task that threads and Dask workers run."""
+
+from __future__ import annotations
+
+from prefect import task
+
+from lib.geometry import ShapeZYX
+from lib.ingest.order import WorkOrder
+from lib.ingest.stages import convert_batch
+from lib.volumes.job import VolumeJob
+from tasks.retrying import RETRIES
+
+
+@task(name="convert", task_run_name="convert {order.plan.name} {part}", tags=["convert"], **RETRIES)
+def convert(order: WorkOrder, job: VolumeJob, units: list[ShapeZYX], part: str) -> int:
+    """Make the given shards and their ledger entries; returns the bytes written."""
+    return convert_batch(order, job, units)

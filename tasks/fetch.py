@@ -1,0 +1,19 @@
+"""Bringing what must lie on disk before voxels can be read, and fitting the grid to it."""
+
+from __future__ import annotations
+
+from prefect import task
+
+from lib.geometry import ShapeZYX
+from lib.ingest.order import WorkOrder
+from lib.ingest.stages import batches
+from lib.ingest.stages import fetch as fetch_files
+from lib.volumes.job import VolumeJob
+from tasks.retrying import RETRIES
+
+
+@task(name="fetch", task_run_name="fetch {order.plan.name}", tags=["fetch"], **RETRIES)
+def fetch(order: WorkOrder) -> tuple[VolumeJob, list[list[ShapeZYX]]]:
+    """Raw files, the job, and the batches of shards that are still to be made."""
+    job = fetch_files(order)
+    return job, batches(order, job)

@@ -1,0 +1,17 @@
+"""What there is, and what it will cost: the first step of every run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import task
+
+from lib.ingest.stages import Sources, plan_source
+from lib.loader_config import LoaderConfig
+from tasks.retrying import RETRIES
+
+
+@task(name="plan", task_run_name="plan {source}", tags=["plan"], **RETRIES)
+def plan(source: str, config: LoaderConfig, scratch_dir: Path) -> Sources:
+    """Ask one archive for everything that `config` names; metadata only."""
+    return plan_source(source, config, scratch_dir)
