@@ -69,6 +69,8 @@ MAX_S3_CONNECTIONS = 128
 def limits_for(service: str, overrides: dict[str, Limits], timeout_seconds: float | None) -> Limits:
     """The limits of a service: the override, else the default, else a careful guess."""
     limits = overrides.get(service) or DEFAULT_LIMITS.get(service) or Limits(2, 4.0)
+    if service == "s3":
+        limits = replace(limits, connections=min(limits.connections, MAX_S3_CONNECTIONS))
     if timeout_seconds is None:
         return limits
     return replace(limits, read_timeout_s=float(timeout_seconds))

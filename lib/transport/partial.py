@@ -148,6 +148,7 @@ class PartialFile:
 
     def _begin(self) -> None:
         self._part.unlink(missing_ok=True)
+        self._note.unlink(missing_ok=True)
         self._note.write_text(json.dumps(self.identity))
         self._file = self._part.open("xb")
         self.offset = 0

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,7 @@ def test_a_session_takes_overrides_and_its_time_out() -> None:
     assert session.limits("s3").connections == 100
     assert session.limits("s3").read_timeout_s == 7
     assert session.limits("ebi-https").connections == 4
+    assert Session("x", limits={"s3": Limits(1000)}).limits("s3").connections == 128
 
 
 def test_a_share_takes_part_of_the_slots_and_of_the_rate() -> None:
@@ -372,7 +374,7 @@ def test_an_error_comes_in_its_turn_and_drops_the_rest() -> None:
         done.append(number)
         return number
 
-    results = run_ordered((lambda n=n: job(n) for n in range(1000)), 2)
+    results = run_ordered((partial(job, n) for n in range(1000)), 2)
     assert [next(results), next(results)] == [0, 1]
     with pytest.raises(NotFoundError, match="two"):
         next(results)
@@ -389,7 +391,7 @@ def test_closing_early_waits_for_what_runs_and_drops_the_rest() -> None:
         running.remove(number)
         return number
 
-    results = run_ordered((lambda n=n: job(n) for n in range(1000)), 3)
+    results = run_ordered((partial(job, n) for n in range(1000)), 3)
     next(results)
     results.close()  # type: ignore[attr-defined]
     assert running == []

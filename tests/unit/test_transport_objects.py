@@ -48,7 +48,9 @@ class Served:
         self.control = Control()
         self.side = HttpSide(self.control)
         self.side.start()
-        port = self.side.add("s3", S3Proxy(server.endpoint_url, server.buckets))
+        proxy = S3Proxy(server.endpoint_url, server.buckets)
+        port = self.side.add("s3", proxy)
+        self.side.at_end(proxy.close)
         self.url = f"http://127.0.0.1:{port}"
 
 
@@ -143,7 +145,8 @@ def test_head_tells_size_tag_and_date(reader: ObjectReader) -> None:
     assert info is not None
     assert (info.key, info.size) == ("s0/0/0/0", len(CHUNK))
     assert info.etag
-    assert info.last_modified is not None and info.last_modified.endswith("Z")
+    assert info.last_modified is not None
+    assert info.last_modified.endswith("Z")
 
 
 def test_a_level_lists_objects_and_prefixes(reader: ObjectReader) -> None:
