@@ -12,12 +12,12 @@ from typing import ClassVar
 from urllib.parse import unquote, urlsplit
 
 from lib.archives.base import About, ArchiveBase, VolumePlan
+from lib.archives.kept import kept_or_error
 from lib.archives.parts import choose_part
 from lib.archives.remote_tiff import (
     check_same,
     describe,
     digest_reads,
-    kept_or_error,
     open_local,
     open_ranges,
     read_cost,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lib.archives.base import SourceFile, VolumePlan
 from lib.archives.parts import Part
-from lib.errors import FormatError, NotFoundError, SourceChangedError
+from lib.errors import FormatError, SourceChangedError
 from lib.ordered_hash import REORDER_BYTES
 from lib.rawfiles import RawFiles
 from lib.readers.base import VolumeReader
@@ -95,24 +95,6 @@ def open_ranges(service: str, plan: VolumePlan, session: Session, raw: RawFiles)
     sink = tee.write if tee is not None else raw.hasher(file).write
     source = HttpBytes(session, service, as_remote(file), tee=sink)
     return _reader(CoveringBytes(source), plan)
-
-
-def kept_or_error(file: SourceFile, raw: RawFiles) -> Fetched:
-    """The kept file, where no voxels may be fetched.
-
-    Raises
-    ------
-    NotFoundError
-    """
-    known = raw.known(file)
-    if known is None:
-        raise NotFoundError(
-            "the file is not among the kept raw files, and enable_downloads is false",
-            archive=raw.source,
-            location=str(raw.path(file.name)),
-            advice="Set enable_downloads to true, and keep_raw for later runs",
-        )
-    return known
 
 
 def settle_ranges(service: str, plan: VolumePlan, session: Session, raw: RawFiles) -> list[Fetched]:

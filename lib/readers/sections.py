@@ -6,7 +6,7 @@ import itertools
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -187,4 +187,4 @@ class SectionStack(VolumeReader):
                         unit=f"section {z}",
                     )
                 for block in reader.blocks(Box((0, y0, x0), (1, y1, x1))):
-                    yield Block(block.box.shifted((z, 0, 0)), block.data)
+                    yield replace(block, box=block.box.shifted((z, 0, 0)))

@@ -1,0 +1,171 @@
+"""An entry of EMPIAR's metadata API: ``{"EMPIAR-11759": {"title": ..., "imagesets": [...]}}``.
+
+Shapes vary: persons are nested under ``authors[].author`` but flat under ``citation[].authors[]``,
+image sizes are text, pixel sizes are ångström, and there is no pixel depth. Organism is free text
+only; the licence is the archive's own, CC0.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from lib.archives.base import About
+from lib.archives.organisms import organism_in
+from lib.errors import BadAnswerError
+
+LICENCE = "CC0-1.0"
+_DATE = re.compile(r"^\d{4}-\d\d-\d\d$")
+_LONGEST_TEXT = 4000
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSet:
+    """What the API claims of one set of images; any of it may be wrong or absent.
+
+    Attributes
+    ----------
+    width, height
+        Pixels.
+    pixel_nm_yx
+        From the API's ångström.
+    """
+
+    name: str
+    directory: str
+    data_format: str
+    voxel_type: str
+    images: int | None
+    width: int | None
+    height: int | None
+    pixel_nm_yx: tuple[float | None, float | None]
+    details: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An entry: what the record says of it, and its image sets."""
+
+    accession: str
+    about: About
+    imagesets: tuple[ImageSet, ...]
+
+
+def parse_entry(document: Any, accession: str, where: str) -> Entry:
+    """Read the API's answer.
+
+    Raises
+    ------
+    BadAnswerError
+        The answer holds no such entry.
+    """
+    entry = document.get(accession) if isinstance(document, dict) else None
+    if not isinstance(entry, dict):
+        raise BadAnswerError(
+            f"the API's answer does not hold {accession}", archive="ebi", location=where
+        )
+    imagesets = tuple(_imageset(found) for found in _dicts(entry.get("imagesets")))
+    texts = [_text(entry.get("title")) or "", *(s.name for s in imagesets)]
+    texts += [s.details for s in imagesets]
+    about = About(
+        title=_text(entry.get("title")),
+        description=next((s.details for s in imagesets if s.details), None),
+        modality=_text(entry.get("experiment_type")),
+        organism=organism_in(" ".join(texts)),
+        authors=tuple(_persons(entry.get("authors"))),
+        licence=LICENCE,
+        citation=_citation(entry.get("citation"), accession),
+        doi=_text(entry.get("entry_doi")),
+        release_date=_date(entry.get("release_date")),
+        extra=_extra(entry),
+    )
+    return Entry(accession, about, imagesets)
+
+
+def _extra(entry: dict[str, Any]) -> dict[str, Any]:
+    kept = {
+        "status": _text(entry.get("status")),
+        "deposition_date": _date(entry.get("deposition_date")),
+        "update_date": _date(entry.get("update_date")),
+        "scale": _text(entry.get("scale")),
+        "dataset_size": _text(entry.get("dataset_size")),
+    }
+    return {key: value for key, value in kept.items() if value is not None}
+
+
+def _imageset(found: dict[str, Any]) -> ImageSet:
+    angstrom = (_number(found.get("pixel_height")), _number(found.get("pixel_width")))
+    y_nm, x_nm = (None if a is None else round(a / 10, 9) for a in angstrom)
+    return ImageSet(
+        name=_text(found.get("name")) or "",
+        directory=_text(found.get("directory")) or "",
+        data_format=_text(found.get("data_format")) or "",
+        voxel_type=_text(found.get("voxel_type")) or "",
+        images=_count(found.get("num_images_or_tilt_series")),
+        width=_count(found.get("image_width")),
+        height=_count(found.get("image_height")),
+        pixel_nm_yx=(y_nm, x_nm),
+        details=_text(found.get("details")) or "",
+    )
+
+
+def _persons(value: Any) -> Iterator[str]:
+    """Names of persons, nested under ``author`` or flat."""
+    for person in _dicts(value):
+        inner = person.get("author")
+        person = inner if isinstance(inner, dict) else person
+        name = _text(person.get("name"))
+        if name is None:
+            parts = (_text(person.get(key)) for key in ("last_name", "first_name"))
+            name = " ".join(part for part in parts if part) or None
+        if name is not None:
+            yield name
+
+
+def _citation(value: Any, accession: str) -> str | None:
+    """The first citation in words; unpublished ones lack most of it."""
+    for citation in _dicts(value):
+        title = _text(citation.get("title"))
+        if title is None:
+            continue
+        authors = ", ".join(_persons(citation.get("authors")))
+        journal = _text(citation.get("journal")) or _text(citation.get("journal_abbreviation"))
+        year = _text(citation.get("year"))
+        doi = _text(citation.get("doi"))
+        parts = [authors, title.rstrip("."), " ".join(p for p in (journal, year) if p)]
+        parts += [f"doi:{doi.removeprefix('doi:')}" if doi else "", accession]
+        return ". ".join(part for part in parts if part)
+    return None
+
+
+def _dicts(value: Any) -> list[dict[str, Any]]:
+    items = [value] if isinstance(value, dict) else value if isinstance(value, list) else []
+    return [item for item in items if isinstance(item, dict)]
+
+
+def _text(value: Any) -> str | None:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str) or not value.strip():
+        return None
+    return value.strip()[:_LONGEST_TEXT]
+
+
+def _date(value: Any) -> str | None:
+    text = _text(value)
+    return text if text is not None and _DATE.match(text) else None
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if 0 < number < 1e9 else None
+
+
+def _count(value: Any) -> int | None:
+    number = _number(value)
+    return int(number) if number is not None and number == int(number) else None
