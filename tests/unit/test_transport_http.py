@@ -121,7 +121,11 @@ class _Scripted:
             def log_message(handler, *_: Any) -> None:
                 pass
 
-        self.server = http.server.ThreadingHTTPServer((host, 0), Handler)
+        class Server(http.server.ThreadingHTTPServer):
+            def handle_error(server, *_: Any) -> None:
+                pass  # clients that go away are part of the tests
+
+        self.server = Server((host, 0), Handler)
         self.server.daemon_threads = True
         self.url = f"http://{host}:{self.server.server_port}"
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
