@@ -12,7 +12,6 @@ from typing import TypeVar
 
 from lib.errors import (
     AccessDeniedError,
-    ConfigError,
     IncompleteTransferError,
     MacroscopeError,
     NotFoundError,
@@ -25,6 +24,7 @@ from lib.transport.ftp_wire import (
     NETWORK_ERRORS,
     FtpEntry,
     Wire,
+    host_and_port,
     parse_list,
     parse_mlsd,
     parse_time,
@@ -64,7 +64,7 @@ class FtpClient:
         counters: ServiceCounters,
     ) -> None:
         self._archive = archive
-        self._host, self._port = _host_and_port(address)
+        self._host, self._port = host_and_port(address)
         self._limits = limits
         self._limiter = limiter
         self._counters = counters
@@ -167,8 +167,12 @@ class FtpClient:
                     interrupt.check()
                     self._counters.received(count)
                     done += count
-            with contextlib.suppress(ftplib.error_temp):  # 426: it was broken off, as meant
+            try:
                 wire.voidresp()
+            except ftplib.error_temp:  # 426: it was broken off, as meant
+                pass
+            except NETWORK_ERRORS:  # so was the connection
+                self._drop(polite=False)
             if done < len(view):
                 raise IncompleteTransferError(f"{done} of {len(view)} bytes came")
 
@@ -373,14 +377,3 @@ class FtpClient:
         host = f"[{self._host}]" if ":" in self._host else self._host
         port = "" if self._port == ftplib.FTP_PORT else f":{self._port}"
         return f"ftp://{host}{port}/{path.lstrip('/')}"
-
-
-def _host_and_port(address: str) -> tuple[str, int]:
-    """``host``, ``host:port``, ``[::1]:port``; a leading ``ftp://`` is allowed."""
-    text = address.removeprefix("ftp://").rstrip("/")
-    host, colon, port = text.rpartition(":")
-    if not colon or text.endswith("]"):
-        host, port = text, str(ftplib.FTP_PORT)
-    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ConfigError(f"{address!r} is not an FTP address", advice="Write host or host:port")
-    return host.strip("[]"), int(port)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from lib.errors import (
     AccessDeniedError,
     BadAnswerError,
+    ConfigError,
     MacroscopeError,
     NotFoundError,
     RequestRefusedError,
@@ -110,6 +111,17 @@ def wire_path(path: str) -> str:
     if any(c in path for c in "\r\n\0"):
         raise RequestRefusedError("the path holds a control character", location=repr(path))
     return ("/" + path.lstrip("/")).encode("utf-8", "surrogateescape").decode("latin-1")
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """``host``, ``host:port``, ``[::1]:port``; a leading ``ftp://`` is allowed."""
+    text = address.removeprefix("ftp://").rstrip("/")
+    host, colon, port = text.rpartition(":")
+    if not colon or text.endswith("]"):
+        host, port = text, str(ftplib.FTP_PORT)
+    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ConfigError(f"{address!r} is not an FTP address", advice="Write host or host:port")
+    return host.strip("[]"), int(port)
 
 
 # --- listings -------------------------------------------------------------------------------

@@ -202,6 +202,19 @@ def test_odd_names_and_empty_files_are_downloaded(client: FtpClient, tmp_path: P
     assert client.download(f"{FOLDER}/empty", tmp_path / "empty").size == 0
 
 
+@pytest.mark.parametrize(("start", "length"), [(0, 100), (70_001, 400_000), (len(DATA) - 9, 9)])
+def test_a_range_fills_exactly_the_buffer(client: FtpClient, start: int, length: int) -> None:
+    for _ in range(2):  # the connection is fit for use after a transfer that was broken off
+        buffer = bytearray(length)
+        client.read_range_into(FILE, start, memoryview(buffer))
+        assert buffer == DATA[start : start + length]
+
+
+def test_a_range_past_the_end_is_incomplete(client: FtpClient) -> None:
+    with pytest.raises(IncompleteTransferError):
+        client.read_range_into(FILE, len(DATA) - 9, memoryview(bytearray(10)))
+
+
 def test_one_connection_serves_all_files(
     client: FtpClient, control: Control, tmp_path: Path
 ) -> None:
