@@ -1,8 +1,8 @@
-"""Shared by the unit tests of readers."""
+"""Shared by the unit tests of readers, and of what writes to an object store."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,11 @@ from numpy.typing import NDArray
 
 from lib.geometry import Box
 from lib.readers.base import VolumeReader
+from lib.samples.control import Control
+from lib.samples.http_side import HttpSide
+from lib.samples.s3 import S3Server
+from lib.samples.s3_proxy import S3Proxy
+from lib.storage.settings import StoreSettings
 
 AssertVoxels = Callable[[VolumeReader, NDArray[Any]], None]
 
@@ -48,3 +53,40 @@ def _random_box(random: np.random.Generator, reader: VolumeReader) -> Box:
         start.append(a)
         stop.append(b)
     return Box(tuple(start), tuple(stop))  # type: ignore[arg-type]
+
+
+class Destination:
+    """A real S3 server with authentication, and a second way to it that can let clients down."""
+
+    bucket = "volumes"
+    key = "destination-key"
+    secret = "destination-secret"
+
+    def __init__(self, server: S3Server) -> None:
+        self.server = server
+        self.control = Control()
+        self.side = HttpSide(self.control)
+        self.side.start()
+        self.faulty_port = self.side.add("destination", S3Proxy(server.endpoint_url))
+
+    def settings(self, *, faulty: bool = False, **changes: Any) -> StoreSettings:
+        """Settings of a client, by the straight way or by the faulty one."""
+        endpoint = f"127.0.0.1:{self.faulty_port}" if faulty else self.server.endpoint_url
+        given = {"endpoint_url": endpoint, "key": self.key, "secret": self.secret, **changes}
+        return StoreSettings(**given)
+
+
+@pytest.fixture(scope="session")
+def destination_server() -> Iterator[Destination]:
+    with S3Server(Destination.bucket, Destination.key, Destination.secret) as server:
+        running = Destination(server)
+        yield running
+        running.side.stop()
+
+
+@pytest.fixture
+def destination(destination_server: Destination) -> Iterator[Destination]:
+    """The S3 server, without faults to begin with."""
+    destination_server.control.clear()
+    yield destination_server
+    destination_server.control.clear()

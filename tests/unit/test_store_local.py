@@ -1,0 +1,296 @@
+"""What a folder promises beyond the contract of every store."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lib.errors import (
+    DestinationBusyError,
+    DestinationError,
+    DestinationFullError,
+    MacroscopeError,
+)
+from lib.storage.local import LocalStore
+from lib.storage.open import open_store
+from lib.storage.settings import StoreSettings
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "data")
+
+
+def files(store: LocalStore) -> list[str]:
+    """Everything on the disk, hidden or not."""
+    root = Path(store.root)
+    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "word"),
+    [
+        (errno.ENOSPC, DestinationFullError, "no space"),
+        (errno.EDQUOT, DestinationFullError, "quota"),
+        (errno.EROFS, DestinationError, "read-only"),
+        (errno.EACCES, DestinationError, "permission"),
+        (errno.EIO, DestinationError, "input/output"),
+        (errno.EFBIG, DestinationError, "larger"),
+        (errno.EPROTO, DestinationError, "cannot write"),
+    ],
+)
+def test_a_failed_write_is_named_and_leaves_the_old_file(
+    store: LocalStore,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    kind: type[MacroscopeError],
+    word: str,
+) -> None:
+    store.put("a/k", b"old")
+    real, calls = os.writev, []
+
+    def writev(handle: int, buffers: Any) -> int:
+        calls.append(handle)
+        if len(calls) == 1:
+            return real(handle, [bytes(buffers[0])[:1]])  # half of it arrives
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "writev", writev)
+    with pytest.raises(kind, match=word) as caught:
+        store.put("a/k", b"new")
+    assert caught.value.location == os.path.join(store.root, "a/k")
+    assert caught.value.advice
+    assert len(calls) == 2
+    assert store.get("a/k") == b"old"
+    assert files(store) == ["a/k"]
+
+
+def test_a_write_that_the_kernel_splits_is_completed(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.writev
+
+    def writev(handle: int, buffers: Any) -> int:
+        return real(handle, [b"".join(buffers)[:7]])
+
+    monkeypatch.setattr(os, "writev", writev)
+    parts = [bytes(range(number)) for number in range(20)]
+    store.put("k", parts)
+    assert store.get("k") == b"".join(parts)
+
+
+def test_a_real_limit_of_the_kernel_is_named(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    script = (
+        "import resource, signal, sys\n"
+        "from lib.storage.local import LocalStore\n"
+        "from lib.errors import DestinationError\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "try:\n"
+        "    LocalStore(sys.argv[1]).put('a/k', [b'x' * 600, b'y' * 600])\n"
+        "except DestinationError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert "larger than the file system or the process may hold" in done.stdout
+    assert files(LocalStore(tmp_path)) == []
+
+
+def test_a_file_where_a_folder_is_needed_is_named(store: LocalStore) -> None:
+    store.put("a", b"1")
+    with pytest.raises(DestinationError, match="a file lies where a folder is needed"):
+        store.put("a/b", b"2")
+    store.put("d/e", b"3")
+    with pytest.raises(DestinationError, match="a folder lies where a file is needed"):
+        store.put("d", b"4")
+    assert files(store) == ["a", "d/e"]
+
+
+def test_links_that_lead_outside_are_refused(store: LocalStore, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").write_bytes(b"secret")
+    store.put("in/k", b"1")
+    os.symlink(outside, os.path.join(store.root, "folder"))
+    os.symlink(outside / "secret", os.path.join(store.root, "in", "file"))
+    os.symlink(os.path.join(store.root, "in"), os.path.join(store.root, "inner"))
+    calls: list[Callable[[], Any]] = [
+        lambda: store.put("folder/new", b"2"),
+        lambda: store.get("folder/secret"),
+        lambda: store.get("in/file"),
+        lambda: store.get_range("in/file", 0, 1),
+        lambda: store.size("in/file"),
+        lambda: store.delete("folder/secret"),
+        lambda: store.delete_tree("folder/x"),
+        lambda: store.publish_tree("in", "folder/in"),
+        lambda: store.lock("folder/x", "run").__enter__(),
+    ]
+    for call in calls:
+        with pytest.raises(DestinationError, match="leads outside"):
+            call()
+    assert [found.key for found in store.list()] == ["in/k"]
+    assert store.get("inner/k") == b"1"
+    store.put("in/file", b"ours")  # replaces the link, not what it points to
+    assert (outside / "secret").read_bytes() == b"secret"
+    assert os.listdir(outside) == ["secret"]
+
+
+def test_replacing_a_tree_survives_a_kill_between_any_two_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class KilledError(BaseException):
+        pass
+
+    seen = set()
+    for step in range(1, 20):
+        store = LocalStore(tmp_path / str(step))
+        store.put("x.zarr/old", b"old")
+        staging = store.staging_key("x.zarr")
+        store.put(f"{staging}/new", b"new")
+        left = step
+
+        def die(real: Callable[..., Any], *args: Any, **more: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise KilledError
+            return real(*args, **more)
+
+        with monkeypatch.context() as patch:
+            for name in ("rename", "unlink", "rmdir", "fsync"):
+                real = getattr(os, name)
+                patch.setattr(os, name, lambda *a, _real=real, **k: die(_real, *a, **k))
+            try:
+                store.publish_tree(staging, "x.zarr")
+            except KilledError:
+                finished = False
+            else:
+                finished = True
+        visible = [found.key for found in store.list() if not found.key.startswith(".partial")]
+        assert visible in ([], ["x.zarr/old"], ["x.zarr/new"])
+        seen.add(tuple(visible))
+        again = LocalStore(store.root)
+        again.sweep_temporaries()
+        if list(again.list(staging)):
+            assert [found.key for found in again.list("x.zarr")] == ["x.zarr/old"]
+            again.publish_tree(staging, "x.zarr")
+        assert [found.key for found in again.list()] == ["x.zarr/new"]
+        assert files(again) == ["x.zarr/new"]
+        if finished:
+            break
+    else:
+        pytest.fail("publishing never ended")
+    assert seen == {(), ("x.zarr/old",), ("x.zarr/new",)}
+
+
+def test_publishing_leaves_no_empty_folders_of_unfinished_work(store: LocalStore) -> None:
+    staging = store.staging_key("ebi/x.ome.zarr")
+    assert staging == "ebi/.partial/x/x.ome.zarr"
+    store.put(f"{staging}/zarr.json", b"{}")
+    store.publish_tree(staging, "ebi/x.ome.zarr")
+    assert os.listdir(os.path.join(store.root, "ebi")) == ["x.ome.zarr"]
+
+
+def test_publishing_what_is_not_there_keeps_the_old_tree(store: LocalStore) -> None:
+    store.put("x.zarr/zarr.json", b"old")
+    with pytest.raises(DestinationError, match="no finished tree"):
+        store.publish_tree(store.staging_key("x.zarr"), "x.zarr")
+    assert store.get("x.zarr/zarr.json") == b"old"
+
+
+def test_a_single_file_is_published_in_place_of_the_old_one(store: LocalStore) -> None:
+    store.put("x.npy", b"old")
+    store.put(store.staging_key("x.npy"), b"new")
+    store.publish_tree(store.staging_key("x.npy"), "x.npy")
+    assert store.get("x.npy") == b"new"
+    assert files(store) == ["x.npy"]
+
+
+def test_leftovers_of_killed_runs_are_hidden_and_swept(store: LocalStore) -> None:
+    store.put("ebi/k", b"1")
+    store.put("idr/k", b"1")
+    for name in ("ebi/.k.0123456789ab.tmp", "ebi/.t.zarr.0123456789ab.gone/c/0"):
+        path = Path(store.root, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
+    Path(store.root, "idr/.k.0123456789ab.tmp").write_bytes(b"another volume's")
+    assert [found.key for found in store.list()] == ["ebi/k", "idr/k"]
+    assert store.sweep_temporaries("ebi") == 2
+    assert files(store) == ["ebi/k", "idr/.k.0123456789ab.tmp", "idr/k"]
+
+
+@pytest.mark.parametrize(
+    ("fsync", "record", "shard"),
+    [("none", False, False), ("records", True, False), ("all", True, True)],
+)
+def test_records_reach_the_disk_before_a_write_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fsync: Any, record: bool, shard: bool
+) -> None:
+    synced: list[int] = []
+    real = os.fsync
+
+    def counted(handle: int) -> None:
+        synced.append(handle)
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", counted)
+    store = open_store(str(tmp_path), StoreSettings(fsync=fsync))
+    store.put("ebi/metadata_x.json", b"{}")
+    assert len(synced) == (2 if record else 0)  # the file and its folder
+    synced.clear()
+    store.put("ebi/x.zarr/c/0/0/0", b"1")
+    assert len(synced) == (2 if shard else 0)
+
+
+def test_files_get_the_permissions_of_the_umask(store: LocalStore) -> None:
+    old = os.umask(0o027)
+    try:
+        store.put("k", b"1")
+    finally:
+        os.umask(old)
+    assert os.stat(os.path.join(store.root, "k")).st_mode & 0o777 == 0o640
+
+
+def test_a_name_of_255_bytes_can_be_written(store: LocalStore) -> None:
+    store.put("ä" * 127, b"1")
+    assert store.get("ä" * 127) == b"1"
+    with pytest.raises(DestinationError, match="too long"):
+        store.put("x" * 256, b"1")
+
+
+def test_a_dead_holders_note_does_not_hold_the_volume(store: LocalStore) -> None:
+    Path(store.root, "ebi/.locks").mkdir(parents=True)
+    Path(store.root, "ebi/.locks/x.lock").touch()
+    Path(store.root, "ebi/.locks/x.json").write_text("{ cut")
+    with store.lock("ebi/x", "next"):
+        with pytest.raises(DestinationBusyError, match="next"), store.lock("ebi/x", "third"):
+            pytest.fail("held twice")
+        Path(store.root, "ebi/.locks/x.json").write_text("{ cut")
+        with pytest.raises(DestinationBusyError, match="no name"), store.lock("ebi/x", "third"):
+            pytest.fail("held twice")
+    assert files(store) == []
+
+
+def test_free_space_is_told_even_before_the_folder_exists(store: LocalStore) -> None:
+    free = store.free_bytes()
+    assert not os.path.exists(store.root)
+    state = os.statvfs("/".join(store.root.split("/")[:-1]))
+    assert free is not None
+    assert abs(free - state.f_bavail * state.f_frsize) < 2**30
+
+
+def test_file_addresses_are_folders(tmp_path: Path) -> None:
+    store = open_store(f"file://{tmp_path}")
+    store.put("k", b"1")
+    assert store.local_path("k") == str(tmp_path / "k")
+    assert (tmp_path / "k").read_bytes() == b"1"
