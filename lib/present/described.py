@@ -41,8 +41,9 @@ class DescribedLevel:
 class DescribedVolume:
     """A finished volume as its own documents describe it.
 
-    ``voxel_nm_zyx`` is None where nothing says it (a ``.npy`` without a record). ``levels`` is empty
-    for ``.npy``. ``window`` is the stored display window (low, high), absent for labels and ``.npy``.
+    ``voxel_nm_zyx`` is None where nothing says it (a ``.npy`` without a record). ``levels`` is
+    empty for ``.npy``. ``window`` is the stored display window (low, high); labels and ``.npy``
+    have none.
     """
 
     key: str
