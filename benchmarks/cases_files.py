@@ -1,0 +1,230 @@
+"""The cases whose source is a file on a server, or tiles of DVID."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks import sources
+from benchmarks.measure import Run, run_program, run_python
+from benchmarks.plan import Case, Goal, Setting, Variant
+from lib.samples.documents import DVID_UUID
+
+_DVID_START = (12000, 12000, 12000)
+
+
+def _ports(setting: Setting, network: str) -> dict[str, int]:
+    root = setting.cache / f"ftp-{sources.section_shape(setting.megabytes)[0]}"
+    return setting.servers.files(root, network)
+
+
+def _run(source: str, config: dict[str, Any], output: Path) -> Run:
+    return run_python(
+        "benchmarks.ours:ingest", {"source": source, "config": config, "output": str(output)}
+    )
+
+
+# --- TIFF over HTTP
+
+
+def _tiff_url(setting: Setting, network: str) -> str:
+    port = _ports(setting, network)["http"]
+    return f"http://127.0.0.1:{port}/volume-{setting.megabytes:g}.tif"
+
+
+def _ours_tiff(network: str, keep_raw: bool, **more: Any) -> Any:
+    def run(setting: Setting, output: Path) -> Run:
+        config = {"download_url": _tiff_url(setting, network), "keep_raw": keep_raw, **more}
+        return _run("epfl", config, output)
+
+    return run
+
+
+def _curl(network: str) -> Any:
+    def run(setting: Setting, output: Path) -> Run:
+        return run_program(["curl", "-sSfo", f"{output}/curl.tif", _tiff_url(setting, network)])
+
+    return run
+
+
+def _aria2c(network: str, connections: int) -> Any:
+    def run(setting: Setting, output: Path) -> Run:
+        n = str(connections)
+        return run_program(
+            ["aria2c", "-q", "-x", n, "-s", n, "-k", "8M", "--file-allocation=none"]
+            + ["-d", str(output), "-o", "aria2.tif", _tiff_url(setting, network)]
+        )
+
+    return run
+
+
+# --- DVID
+
+
+def _edge(setting: Setting) -> int:
+    return max(64, round((setting.megabytes * 1e6) ** (1 / 3)))
+
+
+def _ours_dvid(network: str) -> Any:
+    def run(setting: Setting, output: Path) -> Run:
+        config = {
+            "dvid_server": f"http://127.0.0.1:{_ports(setting, network)['dvid']}",
+            "crop_size": [_edge(setting)] * 3,
+            "crop_origin": list(_DVID_START),
+        }
+        return _run("flyem", config, output)
+
+    return run
+
+
+def _one_get(network: str) -> Any:
+    def run(setting: Setting, output: Path) -> Run:
+        edge, port = _edge(setting), _ports(setting, network)["dvid"]
+        size, start = "_".join([str(edge)] * 3), "_".join(map(str, _DVID_START))
+        url = f"http://127.0.0.1:{port}/api/node/{DVID_UUID}/grayscale/raw/0_1_2/{size}/{start}"
+        return run_python(
+            "benchmarks.peers_plain:dvid_one_get",
+            {"url": url, "output": str(output), "shape": [edge] * 3},
+        )
+
+    return run
+
+
+# --- DM3 over FTP
+
+
+def _ours_sections(network: str) -> Any:
+    def run(setting: Setting, output: Path) -> Run:
+        ports = _ports(setting, network)
+        config = {
+            "ftp_server": f"127.0.0.1:{ports['ftp']}",
+            "api_base_url": f"http://127.0.0.1:{ports['empiar']}/empiar/api",
+            "https_base_url": f"http://127.0.0.1:{ports['http']}",
+            "protocol": "ftp",
+        }
+        return _run("ebi", config, output)
+
+    return run
+
+
+def _lftp(network: str) -> Any:
+    def run(setting: Setting, output: Path) -> Run:
+        port, folder = _ports(setting, network)["ftp"], sources.sections_folder()
+        script = (
+            f"set net:timeout 60; open -u anonymous,x ftp://127.0.0.1:{port}; "
+            f"mirror --parallel=2 {folder} {output}; bye"
+        )
+        return run_program(["lftp", "-c", script])
+
+    return run
+
+
+def _numpy_write(setting: Setting, output: Path) -> Run:
+    height, width = sources.section_shape(setting.megabytes)
+    return run_python(
+        "benchmarks.peers_plain:write_sections",
+        {"folder": "", "output": str(output), "height": height, "width": width},
+    )
+
+
+# --- what the allowed connections give
+
+
+def _line(connections: int, nbytes: Any) -> Any:
+    """The time that a file takes over so many full connections: a calculated contender."""
+
+    def run(setting: Setting, output: Path) -> Run:
+        from benchmarks.servers import FAR
+
+        return Run(nbytes(setting) / (connections * FAR[1]), 0.0, 0.0)
+
+    return run
+
+
+def _tiff_bytes(setting: Setting) -> float:
+    return sources.lay_tiff(setting.cache, setting.megabytes).stat().st_size
+
+
+def _section_bytes(setting: Setting) -> float:
+    height, width = sources.section_shape(setting.megabytes)
+    return sources.SECTIONS * height * width
+
+
+def _nothing(setting: Setting) -> None:
+    return None
+
+
+def _lay_tiff(setting: Setting) -> None:
+    sources.lay_tiff(setting.cache, setting.megabytes)
+
+
+def _lay_sections(setting: Setting) -> None:
+    sources.lay_sections(setting.cache, setting.megabytes)
+
+
+_FULL = "the line, calculated"
+
+CASES = (
+    Case(
+        "tiff-http",
+        "multi-page TIFF over HTTP to OME-Zarr with pyramid and both digests",
+        _lay_tiff,
+        (
+            Variant("ours", _ours_tiff("near", keep_raw=False)),
+            Variant("ours, raw kept", _ours_tiff("near", keep_raw=True)),
+            Variant("curl", _curl("near"), "curl"),
+            Variant("aria2c", _aria2c("near", 4), "aria2c"),
+        ),
+        (Goal("ours", "curl", 2.0), Goal("ours, raw kept", "curl", 2.0)),
+    ),
+    Case(
+        "dvid",
+        "DVID to OME-Zarr with digests, tiles of 256^3, against one GET into npy",
+        _nothing,
+        (Variant("ours", _ours_dvid("near")), Variant("one GET", _one_get("near"))),
+        (Goal("ours", "one GET", 0.5),),
+    ),
+    Case(
+        "dm3-ftp",
+        "16 DM3 sections over FTP to one OME-Zarr volume",
+        _lay_sections,
+        (
+            Variant("ours", _ours_sections("near")),
+            Variant("lftp", _lftp("near"), "lftp"),
+            Variant("numpy write", _numpy_write),
+        ),
+        (Goal("ours", "lftp", 1.3), Goal("ours", "numpy write", 1.3)),
+    ),
+    Case(
+        "far-tiff",
+        "TIFF at 30 ms and 20 MiB/s a connection, 4 connections",
+        _lay_tiff,
+        (
+            Variant("ours", _ours_tiff("far", keep_raw=True)),
+            Variant("aria2c", _aria2c("far", 4), "aria2c"),
+            Variant(_FULL, _line(4, _tiff_bytes)),
+        ),
+        (Goal("ours", _FULL, 1 / 0.9),),
+    ),
+    Case(
+        "far-dvid",
+        "DVID at 30 ms and 20 MiB/s a connection, 2 connections",
+        _nothing,
+        (
+            Variant("ours", _ours_dvid("far")),
+            Variant(_FULL, _line(2, lambda setting: _edge(setting) ** 3)),
+        ),
+        (Goal("ours", _FULL, 1 / 0.9),),
+    ),
+    Case(
+        "far-ftp",
+        "DM3 over FTP at 30 ms and 20 MiB/s a connection, 2 connections",
+        _lay_sections,
+        (
+            Variant("ours", _ours_sections("far")),
+            Variant("lftp", _lftp("far"), "lftp"),
+            Variant(_FULL, _line(2, _section_bytes)),
+        ),
+        (Goal("ours", _FULL, 1 / 0.9),),
+    ),
+)

@@ -1,0 +1,183 @@
+"""The cases whose source is a Zarr v2 array in an object store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks import sources
+from benchmarks.measure import Run, run_program, run_python
+from benchmarks.plan import Case, Goal, Setting, Variant
+
+_ZSTD = {"name": "zstd", "configuration": {"level": 1}}
+_BLOSC = {
+    "name": "blosc",
+    "configuration": {"cname": "zstd", "clevel": 1, "shuffle": "shuffle", "typesize": 2},
+}
+_SHARDS = {"u8": (256, 512, 512), "gzip": (256, 512, 512), "i16": (256, 256, 512)}
+"""The shards that we choose for these arrays, so that all write the same layout."""
+
+
+def _prepare(kind: str) -> Any:
+    def prepare(setting: Setting) -> None:
+        sources.put_zarr(setting.servers.s3_server(), kind, setting.megabytes, setting.cache)
+
+    return prepare
+
+
+def ours(
+    kind: str,
+    network: str = "near",
+    connections: int = 16,
+    entry: str = "ingest",
+    config: dict[str, Any] | None = None,
+    **options: Any,
+) -> Any:
+    """Our run of one array, from plan to publication."""
+
+    def run(setting: Setting, output: Path) -> Run:
+        settings = {
+            "s3_uri": f"s3://{sources.BUCKET}",
+            "s3_endpoint_url": setting.servers.s3(network),
+            "dataset_id": sources.dataset(kind, setting.megabytes),
+            "zarr_path": f"recon-1/em/fibsem-{sources.ZARRS[kind]['dtype']}",
+            "scale_level": "s0",
+            "max_connections": connections,
+            **(config or {}),
+        }
+        return run_python(
+            f"benchmarks.ours:{entry}",
+            {"source": "openorganelle", "config": settings, "output": str(output), **options},
+        )
+
+    return run
+
+
+def peer(target: str, kind: str, network: str = "near", **options: Any) -> Any:
+    """A peer's copy of one array to the same layout."""
+
+    def run(setting: Setting, output: Path) -> Run:
+        where = _where(setting, kind, network)
+        shape = sources.zarr_shape(kind, setting.megabytes)
+        shard = [min(n, s) for n, s in zip(shape, _SHARDS[kind], strict=True)]
+        layout = {
+            "shard": shard,
+            "chunk": [sources.ZARRS[kind]["chunk"]] * 3,
+            "codec": _BLOSC if kind == "i16" else _ZSTD,
+        }
+        if target.endswith(":to_npy"):
+            layout = {}
+        return run_python(target, {**where, "output": str(output), **layout, **options})
+
+    return run
+
+
+def _where(setting: Setting, kind: str, network: str) -> dict[str, Any]:
+    return {
+        "endpoint": setting.servers.s3(network),
+        "bucket": sources.BUCKET,
+        "key": sources.array_key(kind, setting.megabytes),
+    }
+
+
+def rclone(kind: str) -> Any:
+    """The bare objects to files."""
+
+    def run(setting: Setting, output: Path) -> Run:
+        where = _where(setting, kind, "near")
+        remote = f":s3,provider=Other,endpoint='{where['endpoint']}':"
+        options = ["--transfers", "32", "--checkers", "32", "--no-check-dest", "--config", ""]
+        return run_program(
+            ["rclone", "copy", *options, f"{remote}{where['bucket']}/{where['key']}", str(output)]
+        )
+
+    return run
+
+
+def s5cmd(kind: str) -> Any:
+    """The bare objects to files."""
+
+    def run(setting: Setting, output: Path) -> Run:
+        where = _where(setting, kind, "near")
+        source = f"s3://{where['bucket']}/{where['key']}/*"
+        return run_program(
+            ["s5cmd", "--no-sign-request", "--endpoint-url", where["endpoint"], "cp", source]
+            + [f"{output}/"]
+        )
+
+    return run
+
+
+_TENSORSTORE = "benchmarks.peers_tensorstore:copy"
+
+CASES = (
+    Case(
+        "s3-uint8",
+        "S3 Zarr v2 (uint8, 64^3, zstd) to sharded OME-Zarr, pyramid, digests, statistics",
+        _prepare("u8"),
+        (
+            Variant("ours", ours("u8")),
+            Variant("tensorstore", peer(_TENSORSTORE, "u8")),
+            Variant("zarr+obstore", peer("benchmarks.peers_zarr:copy", "u8")),
+            Variant("dask+s3fs", peer("benchmarks.peers_dask:copy", "u8")),
+            Variant("rclone", rclone("u8"), "rclone"),
+            Variant("s5cmd", s5cmd("u8"), "s5cmd"),
+        ),
+        (
+            Goal("ours", "tensorstore", 1.0),
+            Goal("ours", "dask+s3fs", 0.25),
+            Goal("ours", "rclone", 1.4),
+        ),
+    ),
+    Case(
+        "s3-int16",
+        "the same, int16, 128^3, blosc",
+        _prepare("i16"),
+        (
+            Variant("ours", ours("i16")),
+            Variant("tensorstore", peer(_TENSORSTORE, "i16")),
+            Variant("zarr+obstore", peer("benchmarks.peers_zarr:copy", "i16")),
+        ),
+        (Goal("ours", "tensorstore", 1.0),),
+    ),
+    Case(
+        "s3-gzip",
+        "the same, uint8, gzip: every chunk is encoded anew",
+        _prepare("gzip"),
+        (
+            Variant("ours", ours("gzip")),
+            Variant("tensorstore", peer(_TENSORSTORE, "gzip")),
+        ),
+        (Goal("ours", "tensorstore", 1.5),),
+    ),
+    Case(
+        "s3-npy",
+        "S3 Zarr (uint8) to npy with sha256 and mean",
+        _prepare("u8"),
+        (
+            Variant("ours", ours("u8", config={"output_format": "npy"})),
+            Variant("tensorstore", peer("benchmarks.peers_tensorstore:to_npy", "u8")),
+        ),
+        (Goal("ours", "tensorstore", 1.1),),
+    ),
+    Case(
+        "far-s3",
+        "S3 Zarr (uint8) at 30 ms and 20 MiB/s a connection, 128 in flight",
+        _prepare("u8"),
+        (
+            Variant("ours", ours("u8", "far", 128)),
+            Variant("tensorstore", peer(_TENSORSTORE, "u8", "far", concurrency=128)),
+            Variant("tensorstore, default", peer(_TENSORSTORE, "u8", "far")),
+        ),
+        (Goal("ours", "tensorstore", 1.2),),
+    ),
+    Case(
+        "scaling",
+        "gzip source re-encoded by 1 and by 2 local Dask workers, each one thread",
+        _prepare("gzip"),
+        tuple(
+            Variant(f"{n} worker", ours("gzip", entry="ingest_dask", workers=n)) for n in (1, 2)
+        ),
+        (Goal("2 worker", "1 worker", 1 / 1.7),),
+    ),
+)

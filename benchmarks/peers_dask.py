@@ -1,0 +1,37 @@
+"""dask with s3fs: ``from_zarr().to_zarr()``, as the tutorials have it; one level, no digests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dask
+import dask.array as da
+import s3fs
+import zarr
+
+from benchmarks.peers_zarr import compressor
+
+
+def copy(
+    endpoint: str,
+    bucket: str,
+    key: str,
+    output: str,
+    shard: list[int],
+    chunk: list[int],
+    codec: dict[str, Any],
+) -> None:
+    """Chunks of the graph are shards, as they must be for a sharded target."""
+    files = s3fs.S3FileSystem(anon=True, endpoint_url=endpoint, asynchronous=True)
+    store = zarr.storage.FsspecStore(files, path=f"{bucket}/{key}", read_only=True)
+    source = zarr.open_array(store, mode="r", zarr_format=2)
+    target = zarr.create_array(
+        f"{output}/dask.zarr",
+        shape=source.shape,
+        dtype=source.dtype,
+        chunks=tuple(chunk),
+        shards=tuple(shard),
+        compressors=[compressor(codec)],
+    )
+    with dask.config.set(scheduler="threads", num_workers=2):
+        da.from_zarr(source, chunks=tuple(shard)).to_zarr(target)

@@ -1,0 +1,62 @@
+"""What a case is: variants that run in shuffled order, and the ratios that are wanted of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.measure import Run
+from benchmarks.servers import Servers
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What every variant of a session is given."""
+
+    servers: Servers
+    cache: Path
+    megabytes: float
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One contender.
+
+    Attributes
+    ----------
+    run
+        Called with the setting and an empty output folder.
+    program
+        The program that must be installed; the variant is left out without it.
+    """
+
+    name: str
+    run: Callable[[Setting, Path], Run]
+    program: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """``time(one) <= limit * time(other)``, in medians."""
+
+    one: str
+    other: str
+    limit: float
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One row of the table.
+
+    Attributes
+    ----------
+    prepare
+        Builds the source, once.
+    """
+
+    name: str
+    title: str
+    prepare: Callable[[Setting], None]
+    variants: tuple[Variant, ...]
+    goals: tuple[Goal, ...] = ()
