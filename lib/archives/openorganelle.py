@@ -107,9 +107,7 @@ class OpenOrganelle(ArchiveBase):
             )
         return []
 
-    def _bucket(
-        self, config: OpenOrganelleConfig, session: Session
-    ) -> tuple[ObjectReader, str]:
+    def _bucket(self, config: OpenOrganelleConfig, session: Session) -> tuple[ObjectReader, str]:
         bucket, _, prefix = str(config.s3_uri).removeprefix("s3://").partition("/")
         dataset = config.dataset_id
         root = prefix if prefix.endswith(".zarr") else f"{prefix}/{dataset}/{dataset}.zarr"
@@ -155,7 +153,7 @@ class OpenOrganelle(ArchiveBase):
             reader={
                 "zarray": bytes(array.zarray).decode(),
                 "separator": document.separator,
-                "chunk_offset_zyx": _chunk_offset(part.box.start_zyx, document.chunk_zyx),
+                "chunk_offset_zyx": [*_chunk_offset(part.box.start_zyx, document.chunk_zyx)],
                 "holes": pack_holes(holes, wanted),
             },
             files=(
