@@ -81,6 +81,14 @@ class VolumePlan(Plain):
     download_requests: int
     notes: tuple[str, ...] = ()  # disagreements and doubts, copied to the record
 
+    def identity(self) -> dict[str, Any]:
+        """What decides the voxels: not the words about them, nor the server that gave them."""
+        words = {"about", "notes", "download_bytes", "download_requests"}
+        decided = self.model_dump(mode="json", exclude=words)
+        for file in decided["files"]:
+            del file["url"]
+        return decided
+
 
 class Archive(Protocol):
     """The whole extension point: a class with these members and one line in the registry.
@@ -110,9 +118,7 @@ class Archive(Protocol):
         """
         ...
 
-    def open(
-        self, plan: VolumePlan, config: Any, session: Session, raw: RawFiles
-    ) -> VolumeReader:
+    def open(self, plan: VolumePlan, config: Any, session: Session, raw: RawFiles) -> VolumeReader:
         """A reader of the planned voxels. Called in every process that will read."""
         ...
 

@@ -91,7 +91,7 @@ class FlyEM(ArchiveBase):
                 origin_nm_zyx=part.origin_nm_zyx,
                 box_zyx=box,
                 internal_path=f"{config.uuid}/{config.instance}",
-                reader={"raw_url": f"{node}/raw/0_1_2", "background": instance.background},
+                reader={"background": instance.background},
                 files=(
                     SourceFile(
                         url=f"{node}/raw/0_1_2",
@@ -121,7 +121,8 @@ class FlyEM(ArchiveBase):
         self, plan: VolumePlan, config: FlyEMConfig, session: Session, raw: RawFiles
     ) -> DvidReader:
         assert plan.box_zyx is not None  # every crop has its box
-        return DvidReader(session, SERVICE, plan.reader["raw_url"], plan.box_zyx)
+        node = f"{config.dvid_server}/api/node/{config.uuid}/{config.instance}"
+        return DvidReader(session, SERVICE, f"{node}/raw/0_1_2", plan.box_zyx)
 
     def settle(
         self, plan: VolumePlan, config: FlyEMConfig, session: Session, raw: RawFiles

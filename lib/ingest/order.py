@@ -19,7 +19,6 @@ from lib.storage.settings import StoreSettings
 from lib.volumes.job import ENGINE_VERSION
 
 _DECIDE_BYTES = ("output_format", "chunk_zyx", "shard_mb", "codec")
-_SAY_ABOUT = {"about", "notes", "download_bytes", "download_requests"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,7 @@ class WorkOrder:
         A complete record with the same identity is this volume, made earlier.
         """
         decided = {
-            "plan": self.plan.model_dump(mode="json", exclude=_SAY_ABOUT),
+            "plan": self.plan.identity(),
             "config": {name: getattr(self.config, name) for name in _DECIDE_BYTES},
             "engine": ENGINE_VERSION,
         }

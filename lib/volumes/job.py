@@ -75,10 +75,7 @@ class VolumeJob(Plain):
     @cached_property
     def fingerprint(self) -> str:
         """sha256 over everything that decides the bytes, the source's identity included."""
-        identity = self.model_dump(mode="json")
-        # what the archive says about the volume, and estimates, do not change its voxels
-        for field in ("about", "notes", "download_bytes", "download_requests"):
-            del identity["plan"][field]
+        identity = self.model_dump(mode="json", exclude={"plan"}) | {"plan": self.plan.identity()}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
     def box_of(self, unit: ShapeZYX) -> Box:
