@@ -1,0 +1,315 @@
+"""EMPIAR: numbered sections become one volume, the file is believed, listings are not."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lib.archives.ebi_volumes import sort_files
+from lib.archives.em_files import Facts
+from lib.archives.empiar_entry import parse_entry
+from lib.archives.organisms import organism_in
+from lib.errors import (
+    BadAnswerError,
+    FormatError,
+    IncompleteTransferError,
+    NotFoundError,
+    SourceChangedError,
+)
+from lib.geometry import Box
+from lib.readers.calibration import VoxelSize
+from lib.samples.dm import write_dm
+from lib.samples.documents import empiar_entry
+from lib.samples.serving import Samples
+
+SLICE = "F57-8_test1_3VBSED_slice_{:04d}.dm3"
+
+
+@pytest.fixture
+def data(samples: Samples) -> Iterator[Path]:
+    """The folder of entry 11759, put right again after the test."""
+    folder = samples.root / "ftp/empiar/world_availability/11759/data"
+    kept = folder.with_name("kept")
+    shutil.copytree(folder, kept)
+    yield folder
+    shutil.rmtree(folder)
+    kept.rename(folder)
+
+
+# --- the plan ---------------------------------------------------------------------------------
+
+
+def test_sixteen_sections_are_one_volume_told_by_the_files(bench: Any) -> None:
+    plan = bench("ebi").one_plan()
+    assert plan.source_id == "EMPIAR-11759"
+    assert plan.name == "EMPIAR-11759_F57-8_test1_3VBSED"
+    assert plan.shape_zyx == (16, 48, 64)
+    assert plan.voxel_nm_zyx == (50.0, 7.99825, 7.99825)
+    assert plan.voxel_size_provenance == "file"
+    assert [file.name for file in plan.files] == [SLICE.format(n) for n in range(16)]
+
+
+def test_the_record_is_the_entrys_with_the_files_date(bench: Any) -> None:
+    about = bench("ebi").one_plan().about
+    assert about.title == "Developing retina in zebrafish 55 hpf larval eye."
+    assert about.organism == "Danio rerio"
+    assert about.modality == "SBF-SEM"
+    assert about.licence == "CC0-1.0"
+    assert about.authors == ("Wilsch-Bräuninger M",)
+    assert about.doi == "10.6019/EMPIAR-11759"
+    assert about.release_date == "2024-01-15"
+    assert about.imaging_date == "2018-06-11"
+    assert about.extra["deposition_date"] == "2023-11-01"
+    assert "Users" not in str(about)  # the tags hold a Windows path
+
+
+def test_what_is_no_volume_is_listed_and_no_error(bench: Any) -> None:
+    listed = bench("ebi").one_plan().about.extra["unsupported_files"]
+    assert "F57-8_test1.xml.gz" in listed
+    assert any(name.startswith("trakem2.") and name.endswith("/") for name in listed)
+
+
+def test_each_contradiction_of_the_api_is_noted(bench: Any) -> None:
+    notes = " ".join(bench("ebi").one_plan().notes)
+    assert "5628 x 5632" in notes
+    assert "the API says 8 nm, the file 7.99825 nm" in notes
+
+
+@pytest.mark.parametrize("entry_id", ["11759", "EMPIAR-11759", "empiar-11759"])
+def test_an_entry_is_found_by_any_spelling(bench: Any, entry_id: str) -> None:
+    assert bench("ebi", entry_id=entry_id).one_plan().source_id == "EMPIAR-11759"
+
+
+def test_an_unknown_entry_is_named(bench: Any) -> None:
+    with pytest.raises(NotFoundError) as caught:
+        bench("ebi", entry_id="424242").plan()
+    assert "entry_id" in caught.value.advice
+
+
+def test_files_of_other_kinds_are_volumes_of_their_own(bench: Any, truth: Any) -> None:
+    one = bench("ebi", entry_id="99001")
+    plans = one.plan()
+    assert [plan.name.removeprefix("EMPIAR-99001_") for plan in plans] == [
+        "aligned_ali",
+        "block_dm4",
+        "packed_mrc_gz",
+        "packed_rec_bz2",
+        "permuted_mrc",
+        "reconstruction_rec",
+        "tilts_st",
+        "volume_mrc",
+    ]
+    for plan in plans:
+        np.testing.assert_array_equal(one.read(plan), truth(plan))
+    assert one.leftovers() == []
+
+
+def test_a_voxel_size_that_nobody_gives_is_marked(bench: Any) -> None:
+    plans = {plan.name: plan for plan in bench("ebi", entry_id="99001").plan()}
+    plan = plans["EMPIAR-99001_tilts_st"]
+    assert (plan.voxel_size_provenance, plan.voxel_size_approximate) == ("unknown", True)
+    assert any("neither file nor the API" in note for note in plan.notes)
+
+
+def test_sections_can_be_volumes_of_their_own(bench: Any) -> None:
+    plans = bench("ebi", assemble="files").plan()
+    assert len(plans) == 16
+    assert {plan.shape_zyx for plan in plans} == {(1, 48, 64)}
+
+
+def test_a_stack_that_is_none_is_refused(bench: Any) -> None:
+    with pytest.raises(FormatError, match="no numbered sections"):
+        bench("ebi", entry_id="99001", assemble="stack").plan()
+
+
+def test_a_box_brings_only_its_sections(bench: Any, truth: Any) -> None:
+    one = bench("ebi", box="z=3:6,x=10:20")
+    plan = one.one_plan()
+    np.testing.assert_array_equal(one.read(plan), truth(bench("ebi").one_plan())[3:6, :, 10:20])
+    assert [file.name for file in plan.files] == [SLICE.format(n) for n in (3, 4, 5)]
+
+
+def test_optional_keys_of_the_entry_may_be_absent(bench: Any, faults: Any) -> None:
+    keys = ["citation", "authors", "imagesets", "experiment_type", "release_date", "entry_doi"]
+    faults.add("missing_json_keys", "empiar", keys=keys)
+    plan = bench("ebi").one_plan()
+    assert plan.shape_zyx == (16, 48, 64)
+    assert plan.about.authors == ()
+    assert plan.about.citation is plan.about.modality is None
+
+
+# --- both protocols ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", ["ftp", "https"])
+def test_either_protocol_alone_brings_the_same_voxels(
+    bench: Any, truth: Any, faults: Any, protocol: str
+) -> None:
+    dead = "mirror" if protocol == "ftp" else "ftp"
+    kind = "status_403" if protocol == "ftp" else "greeting_reset"
+    faults.add(kind, dead)
+    one = bench("ebi", protocol=protocol, box="z=0:3")
+    plan = one.one_plan()
+    np.testing.assert_array_equal(one.read(plan), truth(plan))
+    assert len(one.settle(plan)) == 3
+
+
+def test_https_takes_over_where_ftp_fails(bench: Any, truth: Any, faults: Any) -> None:
+    one = bench("ebi", box="z=0:3")
+    plan = one.one_plan()
+    assert plan.files[0].url.startswith("ftp://")
+    faults.add("reply_550", "ftp")
+    np.testing.assert_array_equal(one.read(plan), truth(plan))
+    assert len(one.settle(plan)) == 3
+
+
+@pytest.mark.parametrize("protocol", ["auto", "ftp"])
+def test_half_a_listing_is_not_taken_for_the_entry(bench: Any, faults: Any, protocol: str) -> None:
+    faults.add("short_list", "ftp")
+    one = bench("ebi", protocol=protocol)
+    if protocol == "auto":
+        assert one.one_plan().shape_zyx == (16, 48, 64)
+    else:
+        with pytest.raises(IncompleteTransferError, match="listing"):
+            one.plan()
+
+
+# --- the files --------------------------------------------------------------------------------
+
+
+def test_a_section_that_is_absent_from_the_archive_is_a_named_hole(
+    bench: Any, data: Path, truth: Any
+) -> None:
+    expected = truth(bench("ebi").one_plan())
+    (data / SLICE.format(5)).unlink()
+    one = bench("ebi")
+    plan = one.one_plan()
+    assert plan.shape_zyx == (16, 48, 64)
+    assert any("1 sections are absent from the archive: 5" in note for note in plan.notes)
+    voxels = one.read(plan)
+    expected = expected.copy()
+    expected[5] = 0
+    np.testing.assert_array_equal(voxels, expected)
+    with one.archive.open(plan, one.config, one.session, one.raw(plan)) as reader:
+        missing = [m for block in reader.blocks(Box.whole(plan.shape_zyx)) for m in block.missing]
+    assert missing == ["section 5"]
+
+
+def test_a_section_of_another_size_fails_by_name(bench: Any, data: Path) -> None:
+    write_dm(data / SLICE.format(7), np.zeros((50, 64), np.uint8), pixel_size_zyx=(0.008, 0.008))
+    one = bench("ebi")
+    plan = one.one_plan()
+    with pytest.raises(FormatError) as caught:
+        one.read(plan)
+    assert caught.value.unit == SLICE.format(7)
+    assert SLICE.format(7) not in " ".join(one.downloads())
+
+
+def test_a_section_cut_short_in_the_archive_fails_by_name(bench: Any, data: Path) -> None:
+    path = data / SLICE.format(7)
+    path.write_bytes(path.read_bytes()[:-3000])
+    one = bench("ebi")
+    with pytest.raises(FormatError, match="slice_0007"):
+        one.read(one.one_plan())
+
+
+def test_a_file_that_is_replaced_meanwhile_is_not_settled(bench: Any, data: Path) -> None:
+    one = bench("ebi", box="z=0:2")
+    plan = one.one_plan()
+    one.read(plan)
+    with (data / SLICE.format(1)).open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(SourceChangedError, match="size"):
+        one.settle(plan)
+
+
+def test_a_file_that_is_replaced_before_the_next_run_is_fetched_again(
+    bench: Any, data: Path
+) -> None:
+    first = bench("ebi", box="z=0:2")
+    plan = first.one_plan()
+    first.read(plan)
+    path = data / SLICE.format(1)
+    path.write_bytes(path.read_bytes() + b"\0")
+    second = bench("ebi", box="z=0:2")
+    plan = second.one_plan()
+    before = second.received()
+    second.read(plan)
+    assert second.received() - before == path.stat().st_size
+    assert len(second.settle(plan)) == 2
+
+
+# --- parts ------------------------------------------------------------------------------------
+
+
+def facts(shape: tuple[int, int, int] = (1, 4, 5), dtype: str = "uint8") -> Facts:
+    return Facts(shape, dtype, VoxelSize())
+
+
+def sort(names: list[str], describe: Callable[[str], Facts], assemble: str = "auto") -> Any:
+    return sort_files(dict.fromkeys(names, 1000), describe, assemble)
+
+
+def test_numbers_in_steps_leave_no_hole() -> None:
+    (volume,) = sort(["a_10.dm3", "a_20.dm3", "a_30.dm3"], lambda _: facts()).volumes
+    assert (volume.shape_zyx, volume.places) == ((3, 4, 5), (0, 1, 2))
+    assert volume.notes == ("sections are numbered in steps of 10",)
+
+
+def test_numbered_volumes_are_no_sections() -> None:
+    sorting = sort(["v_1.mrc", "v_2.mrc"], lambda _: facts((7, 4, 5)))
+    assert [volume.names for volume in sorting.volumes] == [("v_1.mrc",), ("v_2.mrc",)]
+    with pytest.raises(FormatError, match="more than one section"):
+        sort(["v_1.mrc", "v_2.mrc"], lambda _: facts((7, 4, 5)), "stack")
+
+
+def test_sections_too_small_for_their_voxels_are_refused() -> None:
+    with pytest.raises(FormatError) as caught:
+        sort_files({"a_1.dm3": 1000, "a_2.dm3": 10}, lambda _: facts(), "auto")
+    assert caught.value.location == "a_2.dm3"
+
+
+def test_a_damaged_file_is_left_out_by_name_where_others_remain() -> None:
+    def describe(name: str) -> Facts:
+        if name == "bad.mrc":
+            raise FormatError("the header is damaged")
+        return facts((7, 4, 5))
+
+    sorting = sort(["bad.mrc", "good.mrc"], describe)
+    assert [volume.names for volume in sorting.volumes] == [("good.mrc",)]
+    assert sorting.refused == {"bad.mrc": "the header is damaged"}
+
+
+@pytest.mark.parametrize("answer", [None, [], {}, {"EMPIAR-1": {}}, {"EMPIAR-11759": []}, "x"])
+def test_an_answer_without_the_entry_is_refused(answer: Any) -> None:
+    with pytest.raises(BadAnswerError, match="EMPIAR-11759"):
+        parse_entry(answer, "EMPIAR-11759", "where")
+
+
+def test_any_value_of_the_entry_may_be_of_another_type() -> None:
+    document = empiar_entry("11759")
+    assert document is not None
+    entry = document["EMPIAR-11759"]
+    for value in (None, 5, "text", [], {}, [None], [5], [{"author": 5}], [{"name": {}}]):
+        for key in entry:
+            parse_entry({"EMPIAR-11759": {**entry, key: value}}, "EMPIAR-11759", "where")
+
+
+@pytest.mark.parametrize(
+    ("text", "organism"),
+    [
+        ("Developing retina in Zebrafish", "Danio rerio"),
+        ("mouse and human cells", None),
+        ("Separation of rats", None),
+        ("accurate", None),
+        ("Drosophila melanogaster brain", "Drosophila melanogaster"),
+        ("", None),
+    ],
+)
+def test_an_organism_is_read_and_never_guessed(text: str, organism: str | None) -> None:
+    assert organism_in(text) == organism
