@@ -98,8 +98,6 @@ def named_s3_error(error: Exception, location: str, doing: str) -> MacroscopeErr
         return DestinationFullError(f"cannot {doing}: the object store is full", location=location)
     if code == "NoSuchBucket":
         return no_bucket(location, doing)
-    if code == "PreconditionFailed" or isinstance(error, AlreadyThere | PreconditionError):
-        return AlreadyExistsError("something else is there already", location=location)
     if code in _REGION or "incorrectly configured region" in text:
         return DestinationError(
             f"cannot {doing}: the bucket lies in another region",
@@ -108,6 +106,9 @@ def named_s3_error(error: Exception, location: str, doing: str) -> MacroscopeErr
         )
     if code in _PASSING or status in (408, 425, 429) or (status >= 500 and status != 501):
         return _for_now(f"the server answered {_answer(status, code)}", location, doing)
+    # After the passing ones: obstore takes every 409 for "exists already".
+    if code == "PreconditionFailed" or isinstance(error, AlreadyThere | PreconditionError):
+        return AlreadyExistsError("something else is there already", location=location)
     if isinstance(error, FileNotFoundError) or status == 404:
         return NotFoundError("there is no such object in the store", location=location)
     if status in (401, 403) or code == "AccessDenied":

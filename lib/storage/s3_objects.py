@@ -187,7 +187,7 @@ class S3Objects:
                     if ours is not None:
                         return ours
                 doubtful = doubtful or named.retryable
-                raise named from error
+                raise named from _plain(error)
 
         return self._try(ask, key, "write", attempts=attempts)
 
