@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 
-from kube_binaries import program  # the folder of this file must be on the path first
+from kube_binaries import program  # noqa: E402  the folder of this file must be on the path first
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "macroscope"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -97,6 +98,12 @@ def _dask_validator(kind: str) -> Draft202012Validator:
 
 def validate(manifest: Manifest) -> None:
     """Raise unless the object satisfies the schema of its kind, without unknown fields."""
+    _validate(json.dumps(manifest, sort_keys=True))
+
+
+@cache  # most objects are the same in many renderings
+def _validate(text: str) -> None:
+    manifest = json.loads(text)
     if manifest["apiVersion"].startswith("kubernetes.dask.org/"):
         _dask_validator(manifest["kind"]).validate(manifest)
     else:

@@ -1,4 +1,4 @@
-"""The chart: what it renders is valid, restricted and least-privileged; what is wrong is refused."""
+"""The chart: valid, restricted and least-privileged; what is wrong is refused."""
 
 from __future__ import annotations
 
@@ -263,9 +263,7 @@ def test_inline_keys_land_in_a_secret_only(render: Render) -> None:
 
 def test_samples_are_announced_at_the_ports_they_listen_on(render: Render) -> None:
     objects = render("samples.enabled=true")
-    services = json.loads(
-        by_name(objects, "ConfigMap/macroscope-settings")["data"]["EM_SERVICES"]
-    )
+    services = json.loads(by_name(objects, "ConfigMap/macroscope-settings")["data"]["EM_SERVICES"])
     samples = Samples(public_host="macroscope-samples", base_port=8100)
     names = ("ftp", "mirror", "epfl", "empiar", "omero", "dvid", "s3")
     samples.ports = {name: samples._port(name) for name in names}
@@ -393,22 +391,17 @@ def test_every_value_is_described_and_no_other_is_accepted() -> None:
                 if isinstance(given[key], dict):
                     compare(child, given[key], f"{path}.{key}")
 
-    schema["properties"] = {
-        key: value
-        for key, value in schema["properties"].items()
-        if "resources" not in key
-    }
-    compare_resources_apart(schema)
+    drop_resources(schema)
     compare(schema, values, "")
 
 
-def compare_resources_apart(node: dict[str, Any]) -> None:
+def drop_resources(node: dict[str, Any]) -> None:
     """CPU limits are offered but not set: drop what is optional by design."""
     for key, child in list(node.get("properties", {}).items()):
         if key == "resources":
             del node["properties"][key]
         elif isinstance(child, dict):
-            compare_resources_apart(child)
+            drop_resources(child)
 
 
 def test_table_of_values_is_current() -> None:

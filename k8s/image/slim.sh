@@ -1,0 +1,20 @@
+#!/bin/sh
+# Take out of an environment what no pod uses.
+#   sh k8s/image/slim.sh /opt/venv
+set -eu
+venv="$1"
+site="$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')"
+# test suites (50 MB), and sources of modules that are compiled already
+find "$site" -type d \( -name tests -o -name test \) -prune -exec rm -rf {} +
+find "$site" -type f \( -name '*.c' -o -name '*.cpp' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi' -o -name '*.a' \) -delete
+# descriptions of AWS services other than those that credentials and buckets need (20 MB)
+find "$site/botocore/data" -mindepth 1 -maxdepth 1 -type d \
+  ! -name s3 ! -name sts ! -name sso ! -name sso-oidc ! -name signin -exec rm -rf {} +
+# the object store of the stand-in archives: 150 MB that unpack to /tmp where they are wanted
+if [ ! -f "$venv/lib/weed.xz" ]; then
+  "$venv/bin/python" -c 'import lzma, shutil, sys
+with open(sys.argv[1], "rb") as plain, lzma.open(sys.argv[2], "wb", preset=2) as packed:
+    shutil.copyfileobj(plain, packed)' "$venv/bin/weed" "$venv/lib/weed.xz"
+  cp k8s/image/weed.sh "$venv/bin/weed"
+  chmod 755 "$venv/bin/weed"
+fi

@@ -1,0 +1,87 @@
+"""prefect.yaml and its registration, up to the server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prefect.cli.deploy._config import _load_deploy_configs_and_actions
+from prefect.settings import get_current_settings
+from rich.console import Console
+
+from flows.register import deployment_key, job_template, merge_overrides
+from lib.archives.registry import REGISTRY
+from lib.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def document() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((ROOT / "prefect.yaml").read_text())
+    return loaded
+
+
+def test_prefect_itself_reads_every_deployment() -> None:
+    configs, actions = _load_deploy_configs_and_actions(
+        prefect_file=ROOT / "prefect.yaml", console=Console()
+    )
+    assert {deployment_key(config) for config in configs} == {
+        "macroscope/full",
+        "consolidate/catalog",
+        *(f"{name}/ingest" for name in REGISTRY),
+    }
+    assert all(actions[kind] for kind in ("build", "push", "pull"))
+
+
+def test_work_pool_has_a_default_that_the_environment_can_change(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("PREFECT_DEPLOYMENTS_DEFAULT_WORK_POOL_NAME", raising=False)
+    settings = type(get_current_settings())
+    assert settings().deployments.default_work_pool_name == "macroscope"
+    monkeypatch.setenv("PREFECT_DEPLOYMENTS_DEFAULT_WORK_POOL_NAME", "other")
+    assert settings().deployments.default_work_pool_name == "other"
+
+
+def test_every_deployment_has_limits_tags_and_known_job_variables(
+    document: dict[str, Any],
+) -> None:
+    known = set(job_template("kubernetes", None)["variables"]["properties"])
+    for item in document["deployments"]:
+        assert item["concurrency_limit"]["collision_strategy"] == "ENQUEUE"
+        assert item["tags"] and item["description"]
+        assert set(item["work_pool"]["job_variables"]) <= known
+        assert "name" not in item["work_pool"]
+
+
+def test_overrides_merge_into_what_is_there(document: dict[str, Any]) -> None:
+    merged = merge_overrides(
+        document,
+        {
+            "ebi/ingest": {"job_variables": {"memory_limit": "8Gi"}, "parameters": {"a": 1}},
+            "epfl/ingest": {"enabled": False},
+            "idr/ingest": {"schedules": [{"cron": "0 3 * * *"}]},
+        },
+    )
+    found = {deployment_key(item): item for item in merged["deployments"]}
+    assert "epfl/ingest" not in found
+    assert found["ebi/ingest"]["work_pool"]["job_variables"]["memory_limit"] == "8Gi"
+    assert found["ebi/ingest"]["work_pool"]["job_variables"]["cpu_request"] == "1"
+    assert found["ebi/ingest"]["parameters"] == {"a": 1}
+    assert found["idr/ingest"]["schedules"] == [{"cron": "0 3 * * *"}]
+    assert found["flyem/ingest"]["work_pool"]["job_variables"]["memory_limit"] == "2Gi"
+
+
+def test_unknown_deployments_and_keys_are_refused(document: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"no deployment 'eby/ingest'; there are .*ebi/ingest"):
+        merge_overrides(document, {"eby/ingest": {}})
+    with pytest.raises(ConfigError, match="cannot override memory"):
+        merge_overrides(document, {"ebi/ingest": {"memory": "1Gi"}})
+
+
+def test_process_pool_gets_prefects_own_template() -> None:
+    assert "stream_output" in job_template("process", None)["variables"]["properties"]
