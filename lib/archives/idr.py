@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
 from lib.archives import omero
 from lib.archives.base import SourceFile, VolumePlan
 from lib.archives.ebi_tree import FTP, HTTPS, EbiTree
+from lib.archives.idr_files import choose_file, describe_image, locate, planes_of
 from lib.archives.kept import fetched_or_error, kept_or_error
 from lib.archives.names import slug, without_tiff_suffix
 from lib.archives.omero import Image
@@ -32,20 +32,16 @@ from lib.errors import (
     FormatError,
     MacroscopeError,
     NotFoundError,
-    OutOfBoundsError,
-    StoppedError,
     UnsupportedFormatError,
 )
 from lib.loader_config import IDRConfig
 from lib.rawfiles import RawFiles
 from lib.readers.base import VolumeReader
-from lib.readers.bytesource import ByteSource
-from lib.readers.tiff import TiffVolume, open_tiff
+from lib.readers.tiff import TiffVolume
 from lib.transport.partial import Fetched
 from lib.transport.session import Session
 
 API = "idr-api"
-_MOST_CHANNELS = 16
 _STUDY = re.compile(r"(idr\d{4,})")
 _FTP_COMMANDS = 3  # of one file: SIZE, MDTM, RETR
 
@@ -165,13 +161,13 @@ class IDR:
         client, root = session.http(API), config.api_base_url
         image = omero.get_image(client, root, image_id)
         tree = _tree(config, session)
-        path, study, folder = _path(omero.get_paths(client, root, image_id), config, image_id)
-        file, direct = _choose_file(tree, path, config)
+        path, study, folder = locate(omero.get_paths(client, root, image_id), config, image_id)
+        file, direct = choose_file(tree, path, config)
         located = _Located(image, file, study, folder, _annotations(client, root, image_id))
         counters = session.counters.service(HTTPS)
-        for channel, time in _planes(image):
+        for channel, time in planes_of(image):
             before = counters.snapshot()
-            volume, notes = _describe(tree, file, image, channel, time)
+            volume, notes = describe_image(tree, file, image, channel, time)
             after = counters.snapshot()
             header = Cost(
                 after["bytes_received"] - before["bytes_received"],
@@ -255,102 +251,12 @@ def _shelf(plan: VolumePlan, raw: RawFiles) -> RawFiles:
     return raw.within(plan.reader["folder"]) if raw.keep else raw
 
 
-def _path(paths: list[str], config: IDRConfig, image_id: int) -> tuple[str, str | None, str]:
-    """Path on the file tree, study, and folder for raw files, of an image's one file."""
-    tiffs = [path for path in paths if path.lower().endswith((".tif", ".tiff", ".btf", ".tf8"))]
-    if len(tiffs) != 1:
-        shown = ", ".join(PurePosixPath(path).name for path in (tiffs or paths)[:5])
-        raise UnsupportedFormatError(
-            f"the image is made of {len(tiffs)} TIFF files of {len(paths)} files: {shown}",
-            location=f"image {image_id}",
-            advice="Images of exactly one TIFF file are converted; exclude this one",
-        )
-    path = tiffs[0]
-    if any(part in ("..", ".", "") for part in path.strip("/").split("/")):
-        raise UnsupportedFormatError(
-            "the path of the original file leaves its folder", location=path[:200]
-        )
-    for prefix, target in sorted(config.path_mappings.items(), key=lambda pair: -len(pair[0])):
-        root = "/" + prefix.strip("/")
-        if path.startswith(f"{root}/"):
-            below = "/".join(filter(None, (target.strip("/"), path.removeprefix(f"{root}/"))))
-            study = below.split("/")[0] if "/" in below else None
-            folder = below.rpartition("/")[0].replace("/", "_") or "files"
-            return f"{config.ftp_root_path.rstrip('/')}/{below}", study, folder
-    raise NotFoundError(
-        "no path mapping fits the original file",
-        location=path,
-        advice=f"Add its folder to path_mappings; there are: {', '.join(config.path_mappings)}",
-    )
-
-
-def _choose_file(tree: EbiTree, path: str, config: IDRConfig) -> tuple[SourceFile, bool]:
-    """The file, and whether its voxels are to be read by ranges of the mirror.
-
-    Ranges where nothing is kept, or only a part is wanted; FTP cannot give them.
-    """
-    name = PurePosixPath(path).name
-    ranges = not config.keep_raw or config.box is not None
-    if ranges and "https" in tree.ways:
-        try:
-            file = tree.mirrored(path, name)
-        except StoppedError:
-            raise
-        except MacroscopeError:
-            if tree.ways == ("https",):
-                raise
-        else:
-            if file.size is not None:
-                return file, True
-    return tree.file(path, name), False
-
-
 def _annotations(client: Any, root: str, image_id: int) -> dict[str, str]:
     """Annotations make the record richer; an image without them is converted all the same."""
     try:
         return omero.get_annotations(client, root, image_id)
     except NotFoundError:
         return {}
-
-
-def _planes(image: Image) -> Iterator[tuple[int | None, int | None]]:
-    """Channels and time points that are volumes of their own."""
-    if image.channels * image.times > _MOST_CHANNELS:
-        raise UnsupportedFormatError(
-            f"the image has {image.channels} channels and {image.times} time points",
-            location=f"image {image.image_id}",
-        )
-    for time in range(image.times):
-        for channel in range(image.channels):
-            yield (
-                channel if image.channels > 1 else None,
-                time if image.times > 1 else None,
-            )
-
-
-def _describe(
-    tree: EbiTree, file: SourceFile, image: Image, channel: int | None, time: int | None
-) -> tuple[TiffVolume, tuple[str, ...]]:
-    """The volume by the file's own account, and where the API contradicts it."""
-
-    def read(source: ByteSource) -> TiffVolume:
-        return open_tiff(source, series=image.series, channel=channel, time=time)
-
-    try:
-        volume = tree.metadata(file, read)
-    except OutOfBoundsError as error:
-        raise FormatError(
-            f"the file does not hold what the API says: {error.message}", location=file.url
-        ) from None
-    notes = list(volume.notes)
-    if None not in image.size_zyx and image.size_zyx != volume.shape_zyx:
-        notes.append(
-            f"the API says {image.size_zyx} voxels (z, y, x), the file {volume.shape_zyx}; the "
-            "file's size was taken"
-        )
-    if image.dtype is not None and image.dtype != volume.dtype.name:
-        notes.append(f"the API says {image.dtype} voxels, the file {volume.dtype.name}")
-    return volume, tuple(notes)
 
 
 def _way(
