@@ -133,6 +133,25 @@ def samples(
     serve_forever(Samples(root, host=host, public_host=public_host, base_port=base_port))
 
 
+@app.command()
+def up(
+    port: Annotated[int, typer.Option(help="Port of the Prefect server and its UI.")] = 4200,
+    archives: Annotated[str, typer.Option(help="samples: start stand-ins; public.")] = "samples",
+) -> None:
+    """Start a local Prefect server with its UI, a process work pool and a worker."""
+    from flows.commands.local import up as start
+
+    raise typer.Exit(start(port=port, archives=archives))
+
+
+@app.command()
+def down() -> None:
+    """End what `macroscope up` started."""
+    from flows.commands.local import down as end
+
+    raise typer.Exit(end())
+
+
 def main() -> None:
     """Entry point: named errors become one line and an exit code."""
     try:

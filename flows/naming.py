@@ -6,6 +6,8 @@ from typing import Any
 
 from prefect.runtime import flow_run
 
+from lib.config_manager import ConfigManager
+
 
 def source_run_name() -> str:
     """Source, accession and level, for example ``openorganelle jrc_hela-2 s1``."""
@@ -16,6 +18,13 @@ def source_run_name() -> str:
     words = [str(flow_run.get_flow_name())]
     words += [_short(given[key]) for key in keys if given.get(key)]
     return " ".join(words)
+
+
+def parent_run_name() -> str:
+    """Mode and sources, for example ``macroscope staged ebi+idr``."""
+    parameters: dict[str, Any] = flow_run.get_parameters()
+    mode = parameters.get("mode") or ConfigManager().load().settings.execution_mode
+    return f"macroscope {mode} {_short(parameters.get('sources') or 'all')}"
 
 
 def _short(value: Any) -> str:

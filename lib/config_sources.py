@@ -251,6 +251,8 @@ def services_layer(services: str | Mapping[str, Any], keys: Keys) -> Layer:
         services = _read_services(services)
     layer: Layer = {}
     for name, values in _section(services, "services", "services").items():
+        if name == "control_url":  # the stand-ins' switchboard, of no use to a loader
+            continue
         Keys.require(str(name).lower(), keys.loaders, "services.", "services")
         layer |= keys.loader(str(name).lower(), values, "services")
     return layer

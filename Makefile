@@ -1,0 +1,99 @@
+# Everything a person or CI does here. `make help` lists it.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARCHIVES ?= samples
+MODE ?= staged
+SOURCES ?=
+DEST ?= folder
+PORT ?= 4200
+KILLS ?= 50
+FUZZ_CASES ?= 1500
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-all check lint types format bench faults chaos up deploy down lock \
+        docs screenshots kind-up kind-run kind-down clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+# --- environment: private, from hashed locks; uv is only the fast way, pip does the same ---
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+define install
+	$(BIN)/pip install -q --require-hashes -r requirements/uv.lock
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install -q --require-hashes -r $(1) \
+	  || $(BIN)/pip install -q --require-hashes -r $(1)
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install -q --no-deps -e . \
+	  || $(BIN)/pip install -q --no-deps -e .
+endef
+
+$(VENV)/.run: requirements/run.lock requirements/uv.lock pyproject.toml | $(BIN)/python
+	$(call install,requirements/run.lock)
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.lock requirements/uv.lock pyproject.toml | $(BIN)/python
+	$(call install,requirements/dev.lock)
+	@touch $@ $(VENV)/.run
+
+# --- the main job ---
+
+run: $(VENV)/.run ## Bring in all sources (ARCHIVES=public, MODE=parallel, SOURCES="ebi idr", DEST=s3)
+	@$(BIN)/macroscope run --archives $(ARCHIVES) --mode $(MODE) \
+	  $(foreach s,$(SOURCES),--source $(s)) $(if $(filter s3,$(DEST)),--local-s3)
+
+up: $(VENV)/.run ## Start a local Prefect server (UI on PORT), work pool, worker, stand-in archives
+	@$(BIN)/macroscope up --port $(PORT) --archives $(ARCHIVES)
+
+deploy: $(VENV)/.run ## Register all deployments with the server that `make up` started
+	@PREFECT_API_URL=$${PREFECT_API_URL:-http://127.0.0.1:$(PORT)/api} \
+	  $(BIN)/prefect --no-prompt deploy --all
+
+down: $(VENV)/.run ## End what `make up` started
+	@$(BIN)/macroscope down
+
+# --- proof ---
+
+test: $(VENV)/.dev ## The everyday test suite
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(VENV)/.dev ## Every test, the slow ones too
+	$(BIN)/python -m pytest
+
+check: lint types test ## What CI runs, in the same words
+
+lint: $(VENV)/.dev ## Lint, format and import rules
+	$(BIN)/ruff check flows tasks lib tests benchmarks
+	$(BIN)/ruff format --check flows tasks lib tests benchmarks
+	$(BIN)/lint-imports
+
+types: $(VENV)/.dev ## Strict type check
+	$(BIN)/mypy
+
+format: $(VENV)/.dev ## Put the code into the house style
+	$(BIN)/ruff check --fix flows tasks lib tests benchmarks
+	$(BIN)/ruff format flows tasks lib tests benchmarks
+
+bench: $(VENV)/.dev ## Benchmarks against other tools (SIZE= MB)
+	$(BIN)/python -m benchmarks $(if $(SIZE),--size $(SIZE))
+
+faults: $(VENV)/.dev ## Print the fault matrix
+	$(BIN)/python -m tests.faults.matrix
+
+chaos: $(VENV)/.dev ## Kill runs at random and compare (KILLS=n)
+	$(BIN)/python -m tests.chaos --kills $(KILLS)
+
+# --- upkeep ---
+
+lock: | $(BIN)/python ## Renew the hashed locks (no addresses in them)
+	$(BIN)/pip install -q --require-hashes -r requirements/uv.lock
+	$(BIN)/uv pip compile pyproject.toml --group test --group lint --group bench -U --generate-hashes \
+	  --no-emit-index-url --no-header --python-version 3.11 -o requirements/dev.lock -q
+	$(BIN)/uv pip compile pyproject.toml -c requirements/dev.lock --generate-hashes \
+	  --no-emit-index-url --no-header --python-version 3.11 -o requirements/run.lock -q
+
+clean: ## Remove volumes, records, logs and caches made here
+	rm -rf data metadata logs .macroscope .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,127 @@
+"""``macroscope up`` and ``macroscope down``: a Prefect server with its UI, a work pool, a worker.
+
+Everything runs on this machine, in the background, below one folder; ``down`` ends it all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import requests
+
+from lib.errors import MacroscopeError
+
+STATE = Path(".macroscope")
+POOL = "macroscope"
+_PATIENCE_S = 120.0
+
+
+def up(*, port: int, archives: str) -> int:
+    """Start what is not running yet, and say how to reach it."""
+    STATE.mkdir(exist_ok=True)
+    url = f"http://127.0.0.1:{port}/api"
+    env = {
+        **os.environ,
+        "PREFECT_API_URL": url,
+        "PREFECT_HOME": str(STATE.resolve() / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
+    server_env = {**env, "PREFECT_UI_API_URL": url}
+    _start("server", [_tool("prefect"), "server", "start", "--port", str(port)], server_env)
+    _until(lambda: requests.get(f"{url}/health", timeout=5).ok, "the Prefect server")
+    if archives == "samples":
+        _start("samples", [_tool("macroscope"), "samples", "--root", str(STATE / "samples")], env)
+        services = STATE / "samples.out"
+        _until(lambda: bool(json.loads(services.read_text())), "the stand-in archives")
+        env |= {"EM_ARCHIVES": "samples", "EM_SERVICES": str(services.resolve())}
+    pool = [_tool("prefect"), "work-pool", "create", POOL, "--type", "process", "--overwrite"]
+    subprocess.run(pool, env=env, check=True, stdout=subprocess.DEVNULL)
+    worker = [_tool("prefect"), "worker", "start", "--pool", POOL, "--type", "process"]
+    _start("worker", worker, env)
+    print(f"Prefect UI     http://127.0.0.1:{port}")
+    print(f"Next           export PREFECT_API_URL={url}")
+    print("               make deploy && prefect deployment run macroscope/full --watch")
+    return 0
+
+
+def down() -> int:
+    """End what `up` started, the worker first so that it can hand back its runs."""
+    for name in ("worker", "samples", "server"):
+        note = STATE / f"{name}.pid"
+        if note.exists():
+            _end(int(note.read_text()))
+            note.unlink()
+            print(f"stopped {name}")
+    return 0
+
+
+def _start(name: str, command: list[str], env: dict[str, str]) -> None:
+    note = STATE / f"{name}.pid"
+    if note.exists() and _alive(int(note.read_text())):
+        return
+    with (STATE / f"{name}.out").open("w") as out, (STATE / f"{name}.log").open("w") as log:
+        process = subprocess.Popen(
+            command, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=log,
+            start_new_session=True,
+        )
+    note.write_text(str(process.pid))
+
+
+def _until(ready, what: str) -> None:  # type: ignore[no-untyped-def]
+    deadline = time.monotonic() + _PATIENCE_S
+    while time.monotonic() < deadline:
+        try:
+            if ready():
+                return
+        except (requests.RequestException, OSError, ValueError):
+            pass
+        time.sleep(0.3)
+    raise MacroscopeError(
+        f"{what} did not start within {_PATIENCE_S:.0f} s",
+        location=str(STATE.resolve()),
+        advice="See the logs in that folder",
+    )
+
+
+def _end(pid: int) -> None:
+    """SIGTERM to the whole session; SIGKILL where that is not heard."""
+    for sign, patience in ((signal.SIGTERM, 15.0), (signal.SIGKILL, 5.0)):
+        try:
+            os.killpg(pid, sign)
+        except ProcessLookupError:
+            return
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
+            if not _alive(pid):
+                return
+            time.sleep(0.1)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        done, _ = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return False
+    except ChildProcessError:
+        pass
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return not Path(f"/proc/{pid}/stat").read_text().split(") ")[1].startswith("Z")
+
+
+def _tool(name: str) -> str:
+    beside = Path(sys.executable).with_name(name)
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        raise MacroscopeError(f"the command {name} is not installed")
+    return found
