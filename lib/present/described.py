@@ -187,11 +187,10 @@ def _describe_npy(store: Store, key: str) -> DescribedVolume:
     if fortran:
         raise UnsupportedFormatError("the array is in Fortran order", location=key, advice="")
     record = _record(store, key)
-    core = record.get("metadata", {}).get("core", {})
-    additional = record.get("additional_metadata", {})
+    core = (record.get("metadata") or {}).get("core") or {}
     return DescribedVolume(
         key=key,
-        kind="labels" if additional.get("kind") == "labels" else "image",
+        kind="labels" if core.get("kind") == "labels" else "image",
         dtype=dtype,
         shape_zyx=shape_zyx,
         voxel_nm_zyx=voxel_of(core.get("voxel_size_nm", record.get("voxel_size_nm"))),
