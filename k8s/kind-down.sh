@@ -1,0 +1,8 @@
+#!/bin/sh
+# Uninstall (which must leave nothing behind), then delete the cluster.
+set -eu
+if kind get clusters | grep -qx macroscope; then
+  helm --kube-context kind-macroscope --namespace em uninstall macroscope --wait --timeout 10m || true
+  kubectl --context kind-macroscope --namespace em get jobs,daskclusters,pods || true
+  kind delete cluster --name macroscope
+fi

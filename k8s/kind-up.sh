@@ -1,0 +1,24 @@
+#!/bin/sh
+# From nothing to macroscope on a kind cluster of its own, with stand-in archives.
+# Needs docker (or CONTAINER_ENGINE), kind, kubectl and helm. Can run again: it then brings up to date.
+set -eu
+cd "$(dirname "$0")/.."
+image="${MACROSCOPE_IMAGE:-macroscope:0.1.0}"
+engine="${CONTAINER_ENGINE:-docker}"
+
+for program in "$engine" kind kubectl helm; do
+  command -v "$program" > /dev/null || { echo "kind-up needs $program" >&2; exit 2; }
+done
+
+kind get clusters | grep -qx macroscope || kind create cluster --config k8s/kind.yaml --wait 120s
+kubectl config use-context kind-macroscope
+
+"$engine" build --tag "$image" .
+kind load docker-image "$image" --name macroscope
+
+kubectl create namespace em --dry-run=client -o yaml | kubectl apply -f -
+kubectl label namespace em pod-security.kubernetes.io/enforce=restricted --overwrite
+kubectl apply --server-side -f helm/macroscope/crds
+helm upgrade --install macroscope helm/macroscope --namespace em --values k8s/kind-values.yaml \
+  --set-string image.repository="${image%:*}" --set-string image.tag="${image##*:}" \
+  --wait --timeout 10m

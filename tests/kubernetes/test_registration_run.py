@@ -1,0 +1,137 @@
+"""Registration against a real Prefect server, for both kinds of work pool."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+import yaml
+
+from lib.archives.registry import REGISTRY
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
+FLOWS = ("macroscope", "consolidate", *REGISTRY)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what deploying reads, with flows that do nothing."""
+    folder = tmp_path_factory.mktemp("project")
+    for name in ("prefect.yaml", "prefect.toml"):
+        shutil.copy(ROOT / name, folder)
+    shutil.copytree(ROOT / "k8s", folder / "k8s")
+    shutil.copytree(ROOT / "lib", folder / "lib")
+    (folder / "flows").mkdir()
+    for name in ("__init__.py", "register.py"):
+        shutil.copy(ROOT / "flows" / name, folder / "flows")
+    for name in FLOWS:
+        (folder / "flows" / f"{name}.py").write_text(
+            f"from prefect import flow\n\n\n@flow\ndef {name}() -> None:\n    ...\n"
+        )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def environ(project: Path) -> Iterator[dict[str, str]]:
+    """The environment of a client of a server of our own."""
+    base = {
+        **os.environ,
+        "PREFECT_HOME": str(project / "home"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{project}/server.db",
+        "PYTHONPATH": str(project),
+    }
+    base.pop("PREFECT_API_URL", None)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    url = f"http://127.0.0.1:{port}/api"
+    command = [sys.executable, "-m", "prefect", "server", "start", "--port", port]
+    with (
+        (project / "server.log").open("w") as log,
+        subprocess.Popen(command, cwd=project, env=base, stderr=log, stdout=log) as server,
+    ):
+        try:
+            wait_until_healthy(url, server)
+            yield base | {"PREFECT_API_URL": url}
+        finally:
+            server.terminate()
+
+
+def wait_until_healthy(url: str, server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            requests.get(f"{url}/health", timeout=5).raise_for_status()
+            return
+        except requests.RequestException:
+            assert server.poll() is None, "the server ended"
+            assert time.monotonic() < deadline, "the server does not answer"
+            time.sleep(0.2)
+
+
+def register(project: Path, environ: dict[str, str], *arguments: str) -> str:
+    command = [sys.executable, "-m", "flows.register", *arguments]
+    done = subprocess.run(command, cwd=project, env=environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def deployments(environ: dict[str, str]) -> dict[str, dict[str, object]]:
+    url = environ["PREFECT_API_URL"]
+    flows = {f["id"]: f["name"] for f in requests.post(f"{url}/flows/filter", json={}).json()}
+    found = requests.post(f"{url}/deployments/filter", json={}).json()
+    return {f"{flows[item['flow_id']]}/{item['name']}": item for item in found}
+
+
+def test_registration_can_run_again_for_either_kind_of_pool(
+    project: Path, environ: dict[str, str]
+) -> None:
+    everything = {"macroscope/full", "consolidate/catalog", *(f"{n}/ingest" for n in REGISTRY)}
+    register(project, environ, "--limit", "downloads=4")
+    found = deployments(environ)
+    assert set(found) == everything
+    assert {item["work_pool_name"] for item in found.values()} == {"macroscope"}
+
+    plain = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+    subprocess.run(plain, cwd=project, env=environ, check=True, capture_output=True)
+    assert set(deployments(environ)) == everything
+
+    overrides = project / "overrides.yaml"
+    overrides.write_text(yaml.safe_dump({"ebi/ingest": {"job_variables": {"memory_limit": "5Gi"}}}))
+    kubernetes = ("--type", "kubernetes", "--pool", "cluster", "--overrides", str(overrides))
+    register(project, environ, *kubernetes)
+    register(project, environ, *kubernetes)
+    found = deployments(environ)
+    assert {item["work_pool_name"] for item in found.values()} == {"cluster"}
+    assert found["ebi/ingest"]["job_variables"] == {
+        "cpu_request": "1",
+        "cpu_limit": "2",
+        "memory_request": "2Gi",
+        "memory_limit": "5Gi",
+    }
+    url = environ["PREFECT_API_URL"]
+    pool = requests.get(f"{url}/work_pools/cluster", timeout=30).json()
+    assert (
+        pool["base_job_template"]["variables"]["properties"]["finished_job_ttl"]["default"] == 600
+    )
+    limit = requests.get(f"{url}/v2/concurrency_limits/downloads", timeout=30).json()
+    assert limit["limit"] == 4
+
+
+def test_pool_of_another_type_is_refused_by_name(project: Path, environ: dict[str, str]) -> None:
+    register(project, environ, "--pool", "desk")
+    command = [sys.executable, "-m", "flows.register", "--pool", "desk", "--type", "kubernetes"]
+    done = subprocess.run(command, cwd=project, env=environ, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "work pool 'desk' is of type 'process', not 'kubernetes'" in done.stderr
