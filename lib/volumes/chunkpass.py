@@ -7,11 +7,10 @@ proves it: a damaged chunk is a named error, never a copied one.
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
+import queue
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -51,67 +50,115 @@ def convert_chunks(
     done: Callable[[Entry], None],
 ) -> None:
     """Fill shards chunk by chunk with many requests in flight; see `lib.volumes.engine.convert`."""
-    run = _Run(job, reader, store, done)
-    room = threading.Semaphore(effort.shards)
-    pool = ThreadPoolExecutor(effort.connections, thread_name_prefix="chunks")
+    run = _Run(job, reader, store, done, effort)
     try:
         for unit in units:
-            while not room.acquire(timeout=0.2):
-                run.check()
-            run.check()
-            run.begin(unit, pool, room)
+            run.wait_for_room()
+            run.begin(unit)
         for _ in range(effort.shards):
-            while not room.acquire(timeout=0.2):
-                run.check()
-        run.check()
+            run.wait_for_room()
     finally:
-        run.abandon()
-        pool.shutdown(wait=True, cancel_futures=True)
+        run.dismiss()
+
+
+class _Shard:
+    """One shard in the making: its writer, and how many chunks are still to come."""
+
+    __slots__ = ("_left", "_lock", "writer")
+
+    def __init__(self, writer: ShardWriter, chunks: int) -> None:
+        self.writer = writer
+        self._left, self._lock = chunks, threading.Lock()
+
+    def last(self) -> bool:
+        """Count one down; True for the last."""
+        with self._lock:
+            self._left -= 1
+            return self._left == 0
+
+
+_Task = tuple[_Shard, int, ShapeZYX]
 
 
 class _Run:
-    """What the threads of one batch share."""
+    """What the threads of one batch share.
+
+    The threads take chunks from one plain queue. An executor's future for each of the thousands
+    of chunks cost more than counting their voxels.
+    """
 
     def __init__(
-        self, job: VolumeJob, reader: ChunkReader, store: Store, done: Callable[[Entry], None]
+        self,
+        job: VolumeJob,
+        reader: ChunkReader,
+        store: Store,
+        done: Callable[[Entry], None],
+        effort: Effort,
     ) -> None:
         self._job, self._reader, self._store, self._done = job, reader, store, done
         self._codec: Codec | None = open_codec(job.codec)
         self._scratch = _Scratch()
         self._failure: BaseException | None = None
         self._over = False
+        self._room = threading.Semaphore(effort.shards)
+        self._connections = effort.connections
+        self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
         offset = job.plan.reader.get("chunk_offset_zyx", (0, 0, 0))
         self._offset: ShapeZYX = tuple(offset)
 
-    def check(self) -> None:
-        """Raise what went wrong in a thread, or a request to stop."""
+    def wait_for_room(self) -> None:
+        """Wait until one shard more may be begun.
+
+        Raises
+        ------
+        MacroscopeError
+            What went wrong in a thread.
+        StoppedError
+            A stop was requested.
+        """
+        while not self._room.acquire(timeout=0.2):
+            self._check()
+        self._check()
+
+    def begin(self, unit: ShapeZYX) -> None:
+        """Hand all chunks of one shard to the threads; the last one finishes the shard."""
+        chunks = list(self._job.grid.chunks_of(unit))
+        shard = _Shard(ShardWriter(self._job, self._store, unit), len(chunks))
+        for slot, index in chunks:
+            self._tasks.put((shard, slot, index))
+        while len(self._threads) < min(self._connections, self._tasks.qsize() + 1):
+            work = contextvars.copy_context().run
+            thread = threading.Thread(target=work, args=(self._work,), name="chunks", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def dismiss(self) -> None:
+        """Drop what has not begun, and wait for what has."""
+        self._over = True
+        for _ in self._threads:
+            self._tasks.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _check(self) -> None:
         stopping.check()
         if self._failure is not None:
             raise self._failure
 
-    def abandon(self) -> None:
-        self._over = True
-
-    def begin(self, unit: ShapeZYX, pool: ThreadPoolExecutor, room: threading.Semaphore) -> None:
-        """Send all chunks of one shard to the threads; the last one finishes the shard."""
-        writer = ShardWriter(self._job, self._store, unit)
-        chunks = list(self._job.grid.chunks_of(unit))
-        left = _Countdown(len(chunks))
-
-        def work(slot: int, index: ShapeZYX) -> None:
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None:
             if self._over or self._failure is not None or stopping.stop_requested():
-                return
+                continue
+            shard, slot, index = task
             try:
-                self._chunk(writer, slot, index)
-                if left.last():
-                    self._done(writer.finish())
-                    room.release()
+                self._chunk(shard.writer, slot, index)
+                if shard.last():
+                    self._done(shard.writer.finish())
+                    self._room.release()
             except BaseException as error:
                 self._failure = error
-
-        context = contextvars.copy_context()
-        for slot, index in chunks:
-            _submit(pool, context.copy().run, work, slot, index)
+                self._room.release()  # wakes whoever waits for room, to see the failure
 
     def _chunk(self, writer: ShardWriter, slot: int, index: ShapeZYX) -> None:
         box = self._job.grid.chunk_box(index)
@@ -130,20 +177,3 @@ class _Run:
             decode_into(self._codec, encoded, voxels)
         except MacroscopeError as error:
             raise error.located(archive=self._job.plan.source, unit=unit) from None
-
-
-class _Countdown:
-    def __init__(self, count: int) -> None:
-        self._left, self._lock = count, threading.Lock()
-
-    def last(self) -> bool:
-        """Count one down; True for the last."""
-        with self._lock:
-            self._left -= 1
-            return self._left == 0
-
-
-def _submit(pool: ThreadPoolExecutor, *call: Any) -> Future[Any] | None:
-    with contextlib.suppress(RuntimeError):  # the pool is being shut down after a failure
-        return pool.submit(*call)
-    return None
