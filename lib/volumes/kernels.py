@@ -43,6 +43,8 @@ def pool(source: NDArray[Any], factor_zyx: ShapeZYX, target: NDArray[Any], *, la
             _pool_mean_small_122(source, target)
         else:
             _pool_mean_int(source, fz, fy, fx, target)
+    elif source.dtype.itemsize == 8:
+        _pool_mean_wide(source, fz, fy, fx, target, source.dtype.type(1))
     else:
         _pool_mean_int(source, fz, fy, fx, target)
 
@@ -101,6 +103,34 @@ def _pool_mean_int(source, fz, fy, fx, target):  # type: ignore[no-untyped-def]
                             count += 1
                 # counts are 1, 2, 4 or 8: floor division of (total + half) rounds half up
                 target[z, y, x] = (total + (count >> 1)) // count
+
+
+@_jit
+def _pool_mean_wide(source, fz, fy, fx, target, one):  # type: ignore[no-untyped-def]
+    # 64-bit sums would overflow: quotients and remainders are summed apart, and everything stays
+    # in the source's dtype, because signed and unsigned together would become floats
+    zero = one - one
+    for z in range(target.shape[0]):
+        z1 = min((z + 1) * fz, source.shape[0])
+        for y in range(target.shape[1]):
+            y1 = min((y + 1) * fy, source.shape[1])
+            for x in range(target.shape[2]):
+                x1 = min((x + 1) * fx, source.shape[2])
+                shift = zero
+                if z1 - z * fz == 2:
+                    shift += one
+                if y1 - y * fy == 2:
+                    shift += one
+                if x1 - x * fx == 2:
+                    shift += one
+                rest = (one << shift) - one
+                quotient, remainder = zero, (one << shift) >> one
+                for k in range(z * fz, z1):
+                    for j in range(y * fy, y1):
+                        for i in range(x * fx, x1):
+                            quotient += source[k, j, i] >> shift
+                            remainder += source[k, j, i] & rest
+                target[z, y, x] = quotient + (remainder >> shift)
 
 
 @_jit
@@ -201,8 +231,17 @@ def extent_and_sum(flat):  # type: ignore[no-untyped-def]
 
 
 @_jit
+def count_shifted(flat, exponent, first, bins):  # type: ignore[no-untyped-def]
+    """Counts of ``(value >> exponent) - first`` of integers, all in the array's dtype."""
+    counts = np.zeros(bins, dtype=np.int64)
+    for i in range(flat.size):
+        counts[(flat[i] >> exponent) - first] += 1
+    return counts
+
+
+@_jit
 def count_bins(flat, width, first, bins):  # type: ignore[no-untyped-def]
-    """Counts of ``floor(value / width) - first`` over the finite values; shape ``(bins,)``."""
+    """Counts of ``floor(value / width) - first`` over finite floats; shape ``(bins,)``."""
     counts = np.zeros(bins, dtype=np.int64)
     for i in range(flat.size):
         value = np.float64(flat[i])

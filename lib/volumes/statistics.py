@@ -79,7 +79,9 @@ class Statistics:
 
     @property
     def mean(self) -> float | None:
-        return self.total / self.finite if self.finite else None
+        """None where nothing is finite, the sum of finite voxels included."""
+        mean = self.total / self.finite if self.finite else math.nan
+        return mean if math.isfinite(mean) else None
 
     def merged(self, other: Statistics) -> Statistics:
         lows = [s.minimum for s in (self, other) if s.minimum is not None]
@@ -99,7 +101,7 @@ class Statistics:
             return None
         counts = np.asarray(self.histogram.counts, dtype=np.float64)
         below = np.concatenate(([0.0], np.cumsum(counts)))
-        edges = (self.histogram.first + np.arange(counts.size + 1)) * self.histogram.width
+        edges = (float(self.histogram.first) + np.arange(counts.size + 1.0)) * self.histogram.width
         value = float(np.interp(percent / 100 * below[-1], below, edges))
         return min(max(value, float(self.minimum)), float(self.maximum))
 
@@ -109,7 +111,8 @@ class Statistics:
             "finite": self.finite,
             "minimum": self.minimum,
             "maximum": self.maximum,
-            "total": self.total,
+            # JSON has no infinity, which is what a sum of huge floats may be
+            "total": self.total if math.isfinite(self.total) else str(self.total),
             "histogram": {
                 "exponent": self.histogram.exponent,
                 "first": self.histogram.first,
@@ -125,7 +128,7 @@ class Statistics:
             data["finite"],
             data["minimum"],
             data["maximum"],
-            data["total"],
+            float(data["total"]) if isinstance(data["total"], str) else data["total"],
             Histogram(bins["exponent"], bins["first"], tuple(bins["counts"])),
         )
 
@@ -145,20 +148,40 @@ def of_value_counts(counts: NDArray[np.int64], dtype: np.dtype[Any]) -> Statisti
 
 
 def of_chunk(chunk: NDArray[Any]) -> Statistics:
-    """Of one chunk of a wide dtype (32-bit integers, floats)."""
+    """Of one chunk of a wide dtype (32- and 64-bit integers, floats)."""
     flat = np.ascontiguousarray(chunk).reshape(-1)
     if not flat.size:
         return Statistics()
-    if chunk.dtype.kind in "iu":
-        low, high = int(flat.min()), int(flat.max())
-        total: int | float = int(flat.sum(dtype=np.int64))
-        finite = flat.size
-    else:
-        low, high, total, finite = kernels.extent_and_sum(flat)
-        if not finite:
-            return Statistics(voxels=int(flat.size))
-        low, high, total, finite = float(low), float(high), float(total), int(finite)
-    exponent = _exponent(low, high, floats=chunk.dtype.kind == "f")
+    return _of_integers(flat) if flat.dtype.kind in "iu" else _of_floats(flat)
+
+
+def _of_integers(flat: NDArray[Any]) -> Statistics:
+    low, high = int(flat.min()), int(flat.max())
+    exponent = 0
+    while (high >> exponent) - (low >> exponent) >= MAX_BINS:
+        exponent += 1
+    first, bins = low >> exponent, (high >> exponent) - (low >> exponent) + 1
+    own = flat.dtype.type  # a float64 would round what lies above 2^53
+    counts = kernels.count_shifted(flat, own(exponent), own(first), bins)
+    histogram = Histogram(exponent, first, tuple(int(n) for n in counts))
+    return Statistics(int(flat.size), int(flat.size), low, high, _sum(flat), histogram)
+
+
+def _sum(flat: NDArray[Any]) -> int:
+    """Of integers, exact: 64-bit ones in two halves, because their sum needs more than 64 bits."""
+    if flat.dtype.itemsize < 8:
+        return int(flat.sum(dtype=np.int64))
+    half = flat.dtype.type(32)
+    upper, lower = flat >> half, flat & flat.dtype.type(2**32 - 1)
+    return (int(upper.sum()) << 32) + int(lower.sum())
+
+
+def _of_floats(flat: NDArray[Any]) -> Statistics:
+    low, high, total, finite = kernels.extent_and_sum(flat)
+    if not finite:
+        return Statistics(voxels=int(flat.size))
+    low, high, total, finite = float(low), float(high), float(total), int(finite)
+    exponent = _exponent(low, high)
     width = math.ldexp(1.0, exponent)
     first = math.floor(low / width)
     bins = math.floor(high / width) - first + 1
@@ -167,12 +190,11 @@ def of_chunk(chunk: NDArray[Any]) -> Statistics:
     return Statistics(int(flat.size), finite, low, high, total, histogram)
 
 
-def _exponent(low: float, high: float, *, floats: bool) -> int:
-    """The finest bin width that needs at most `MAX_BINS` bins; whole numbers for integers."""
-    exponent = 0
-    if floats:
-        spread = max(high - low, abs(high) * 2.0**-40, 2.0**-900)
-        exponent = math.frexp(spread)[1] - MAX_BINS.bit_length()
+def _exponent(low: float, high: float) -> int:
+    """The finest bin width that needs at most `MAX_BINS` bins."""
+    # halves, because the spread of two finite floats may be none
+    spread = max(high / 2 - low / 2, abs(high) * 2.0**-40, 2.0**-900)
+    exponent = math.frexp(spread)[1] + 1 - MAX_BINS.bit_length()
     while (
         math.floor(math.ldexp(high, -exponent)) - math.floor(math.ldexp(low, -exponent)) >= MAX_BINS
     ):

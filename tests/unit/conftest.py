@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,8 @@ from lib.samples.http_side import HttpSide
 from lib.samples.s3 import S3Server
 from lib.samples.s3_proxy import S3Proxy
 from lib.storage.settings import StoreSettings
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "kit"))  # modules that tests share
 
 AssertVoxels = Callable[[VolumeReader, NDArray[Any]], None]
 
