@@ -67,7 +67,7 @@ def plan_levels(
             t + s * (f - 1) / 2
             for t, s, f in zip(last.translation_nm_zyx, last.scale_nm_zyx, by, strict=True)
         )
-        grid = _halved(last.grid, by, shape) if last.in_pass else None
+        grid = _halved(last.grid, by, shape) if last.in_pass and _even(last, by) else None
         levels.append(
             Level(
                 last.index + 1,
@@ -81,8 +81,13 @@ def plan_levels(
     return tuple(levels)
 
 
+def _even(last: Level, by: ShapeZYX) -> bool:
+    """Whether the next level can be made piece by piece: level 0 comes in chunks, others whole."""
+    return last.index > 0 or not any(c % f for c, f in zip(last.grid.chunk_zyx, by, strict=True))
+
+
 def _halved(grid: ShardGrid, by: ShapeZYX, shape: ShapeZYX) -> ShardGrid | None:
-    """The next level's grid with one shard for each shard of this one, if its chunks stay usable."""
+    """The next level's grid, one shard for each shard of this one, if its chunks stay usable."""
     if any(s % f for s, f in zip(grid.shard_zyx, by, strict=True)):
         return None
     z, y, x = (s // f for s, f in zip(grid.shard_zyx, by, strict=True))
