@@ -88,7 +88,7 @@ class ShardGrid:
         start = tuple(i * s for i, s in zip(index_zyx, step_zyx, strict=True))
         stop = tuple(min(a + s, n) for a, s, n in zip(start, step_zyx, self.shape_zyx, strict=True))
         box = Box(start, stop)  # type: ignore[arg-type]
-        if box.empty:
+        if box.empty or min(index_zyx) < 0:
             raise IndexError(f"{index_zyx} lies outside the grid of {self.counts_zyx}")
         return box
 

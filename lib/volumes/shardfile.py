@@ -75,8 +75,7 @@ def read_index(
     index = np.frombuffer(table, dtype="<u8").reshape(slots, 2)
     present = index[index[:, 0] != ABSENT]
     limit = shard_size - index_length(chunks_per_shard_zyx)
-    if len(present) and (
-        int(present[:, 1].max()) > limit or int((present.sum(axis=1)).max()) > limit
-    ):
+    # each number alone first: the sum of two numbers near 2^64 would wrap round
+    if len(present) and (int(present.max()) > limit or int(present.sum(axis=1).max()) > limit):
         raise IntegrityError("the shard's index points outside the shard", location=name)
     return index.astype(np.uint64)

@@ -1,0 +1,125 @@
+"""A shard's bytes are those of Zarr v3, and a damaged index is never believed."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+import pytest
+import zarr
+from volume_kit import random_voxels
+from zarr.codecs import BytesCodec, ShardingCodec, ZstdCodec
+
+from lib.compression import encode_chunk, open_codec
+from lib.errors import IntegrityError
+from lib.volumes.grid import ShardGrid
+from lib.volumes.shardfile import ABSENT, index_length, read_index, seal
+from lib.volumes.shardwriter import encode_shard
+
+CODEC = {"id": "zstd", "level": 1}
+
+
+def test_zarr_python_reads_a_sealed_shard_with_its_holes(tmp_path: Path) -> None:
+    array = zarr.create_array(
+        tmp_path,
+        shape=(8, 8, 8),
+        chunks=(4, 4, 4),
+        shards=(8, 8, 8),
+        dtype="uint16",
+        compressors=ZstdCodec(level=1),
+        fill_value=9,
+    )
+    voxels = random_voxels((8, 8, 8), "uint16")
+    codec, chunks, slot = open_codec(CODEC), [], 0
+    for z in (0, 4):
+        for y in (0, 4):
+            for x in (0, 4):
+                part = np.ascontiguousarray(voxels[z : z + 4, y : y + 4, x : x + 4])
+                chunks.append(None if slot in (2, 7) else encode_chunk(codec, part))
+                if slot in (2, 7):
+                    voxels[z : z + 4, y : y + 4, x : x + 4] = 9
+                slot += 1
+    sealed = seal(chunks)
+    data = b"".join(sealed.buffers)
+    assert len(data) == sealed.size
+    assert hashlib.sha256(data).hexdigest() == sealed.sha256
+    (tmp_path / "c/0/0").mkdir(parents=True)
+    (tmp_path / "c/0/0/0").write_bytes(data)
+    np.testing.assert_array_equal(array[:], voxels)
+
+
+def test_zarr_python_reads_a_shard_that_reaches_past_the_edge(tmp_path: Path) -> None:
+    grid = ShardGrid((5, 7, 3), (4, 4, 4), (8, 8, 8))
+    voxels = random_voxels((5, 7, 3), "int16")
+    sealed = encode_shard(voxels, grid, (0, 0, 0), open_codec(CODEC), 0)
+    array = zarr.create_array(
+        tmp_path,
+        shape=(5, 7, 3),
+        chunks=(8, 8, 8),
+        dtype="int16",
+        serializer=ShardingCodec(chunk_shape=(4, 4, 4), codecs=[BytesCodec(), ZstdCodec(level=1)]),
+        compressors=None,
+    )
+    (tmp_path / "c/0/0").mkdir(parents=True)
+    (tmp_path / "c/0/0/0").write_bytes(b"".join(sealed.buffers))
+    np.testing.assert_array_equal(array[:], voxels)
+
+
+def trailer(entries: list[tuple[int, int]]) -> bytes:
+    table = np.array(entries, "<u8").tobytes()
+    return table + google_crc32c.value(table).to_bytes(4, "little")
+
+
+def test_the_index_that_was_written_is_read_again() -> None:
+    sealed = seal([b"abc", None, b"", b"defgh"])
+    data = b"".join(sealed.buffers)
+    length = index_length((2, 2, 1))
+    assert length == 4 * 16 + 4
+    index = read_index(data[-length:], (2, 2, 1), len(data), "shard")
+    assert index.tolist() == [[0, 3], [int(ABSENT)] * 2, [3, 0], [3, 5]]
+
+
+def test_a_changed_bit_of_the_index_is_noticed() -> None:
+    data = bytearray(trailer([(0, 5), (5, 5)]))
+    for place in range(len(data)):
+        damaged = bytearray(data)
+        damaged[place] ^= 1
+        with pytest.raises(IntegrityError, match="checksum") as caught:
+            read_index(bytes(damaged), (2, 1, 1), 10 + len(data), "a/shard")
+        assert caught.value.location == "a/shard"
+
+
+def test_an_index_of_another_length_is_refused() -> None:
+    data = trailer([(0, 5), (5, 5)])
+    with pytest.raises(IntegrityError):
+        read_index(data, (3, 1, 1), 100, "shard")
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [(0, 11), (0, 1)],  # ends behind the shard
+        [(10, 1), (0, 1)],  # begins behind it
+        [(0, 1), (2**64 - 2, 3)],  # whose sum wraps round
+        [(2**63, 2**63), (0, 1)],
+        [(0, 2**64 - 1), (0, 1)],
+    ],
+)
+def test_an_entry_that_points_outside_the_shard_is_refused(entries: list[tuple[int, int]]) -> None:
+    data = trailer(entries)
+    with pytest.raises(IntegrityError, match="outside the shard"):
+        read_index(data, (2, 1, 1), 10 + len(data), "shard")
+
+
+def test_an_entry_up_to_the_last_byte_is_accepted() -> None:
+    data = trailer([(0, 10), (10, 0)])
+    assert read_index(data, (2, 1, 1), 10 + len(data), "shard").tolist() == [[0, 10], [10, 0]]
+
+
+def test_a_shard_of_nothing_but_holes_has_an_index() -> None:
+    sealed = seal([None] * 8)
+    assert sealed.size == index_length((2, 2, 2))
+    index = read_index(sealed.buffers[-1], (2, 2, 2), sealed.size, "shard")
+    assert np.all(index == ABSENT)
