@@ -9,6 +9,7 @@ from prefect import flow
 from prefect.states import Failed, State
 
 from flows.consolidate import consolidate
+from flows.deployed import cancel_children
 from flows.naming import parent_run_name
 from flows.run import in_one_sentence
 from flows.schedule import Outcome, run_schedule
@@ -21,7 +22,12 @@ from lib.ingest.result import ProcessingResult
 from tasks.report import show_run
 
 
-@flow(name="macroscope", flow_run_name=parent_run_name, description=__doc__)
+@flow(
+    name="macroscope",
+    flow_run_name=parent_run_name,
+    description=__doc__,
+    on_cancellation=[cancel_children],
+)
 def macroscope(
     mode: str | None = None,
     sources: list[str] | None = None,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
+from flows.deployed import run_deployed
 from lib.archives.registry import archive
 from lib.config_errors import build
 from lib.errors import MacroscopeError
@@ -29,8 +30,6 @@ def run_source(source: str, given: Mapping[str, Any], *, where: str) -> Processi
     """
     config = build(archive(source).config_model, dict(given), archive=source) if given else None
     if where == "deployments":
-        from flows.deployed import run_deployed
-
         return run_deployed(source, config)
     state = source_flow(source)(config, return_state=True)
     result = state.result(raise_on_failure=False)
