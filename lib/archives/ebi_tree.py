@@ -16,9 +16,11 @@ from lib.archives.base import SourceFile
 from lib.archives.remote_tiff import as_remote, source_file
 from lib.errors import (
     DestinationError,
+    FormatError,
     IncompleteTransferError,
     MacroscopeError,
     NotFoundError,
+    OutOfBoundsError,
     SourceChangedError,
     StoppedError,
 )
@@ -36,6 +38,8 @@ Way = Literal["ftp", "https"]
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
+# What another protocol would only repeat.
+_FINAL = (StoppedError, DestinationError, SourceChangedError, FormatError, OutOfBoundsError)
 
 
 class EbiTree:
@@ -103,7 +107,7 @@ class EbiTree:
                 remote = self._session.http(HTTPS).head(self._url("https", path))
                 if remote.size == file.size:
                     return read(HttpBytes(self._session, HTTPS, remote))
-            except (MacroscopeError, OSError) as error:
+            except MacroscopeError as error:
                 if not _passes(error):
                     raise
                 _log.info("the mirror failed, FTP is asked for the header: %s", error)
@@ -197,4 +201,4 @@ def short_listing(path: str, found: int, stated: int) -> IncompleteTransferError
 
 def _passes(error: Exception) -> bool:
     """Whether another protocol may do better."""
-    return not isinstance(error, StoppedError | DestinationError | SourceChangedError)
+    return not isinstance(error, _FINAL)

@@ -295,7 +295,18 @@ def test_any_value_of_the_entry_may_be_of_another_type() -> None:
     document = empiar_entry("11759")
     assert document is not None
     entry = document["EMPIAR-11759"]
-    for value in (None, 5, "text", [], {}, [None], [5], [{"author": 5}], [{"name": {}}]):
+    values: tuple[Any, ...] = (
+        None,
+        5,
+        "text",
+        [],
+        {},
+        [None],
+        [5],
+        [{"author": 5}],
+        [{"name": {}}],
+    )
+    for value in values:
         for key in entry:
             parse_entry({"EMPIAR-11759": {**entry, key: value}}, "EMPIAR-11759", "where")
 

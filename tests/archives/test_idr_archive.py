@@ -241,7 +241,18 @@ def test_an_answer_that_describes_no_image_is_refused(answer: Any) -> None:
 def test_any_value_of_an_image_may_be_of_another_type() -> None:
     pixels = {"SizeX": 4, "PhysicalSizeX": {"Value": 1.0, "Unit": "NANOMETER"}}
     image = {"@id": 1, "Name": "n", "AcquisitionDate": 5, "omero:series": 0, "Pixels": pixels}
-    for value in (None, -5, 1e300, "text", [], {}, [None], {"Value": "x"}, {"value": []}):
+    values: tuple[Any, ...] = (
+        None,
+        -5,
+        1e300,
+        "text",
+        [],
+        {},
+        [None],
+        {"Value": "x"},
+        {"value": []},
+    )
+    for value in values:
         for key in set(image) - {"@id"}:
             omero.get_image(Client({"data": {**image, key: value}}), "http://x", 1)  # type: ignore[arg-type]
         for key in (*pixels, "Type", "SizeC", "PhysicalSizeZ"):
