@@ -223,12 +223,8 @@ class S3Objects:
             )
             return answer["e_tag"] or ""
 
-        try:
-            return self._try(ask, key, "write")
-        except MacroscopeError:
-            with suppress(MacroscopeError):  # the reason of the failure is the one to tell
-                self.abort_uploads(key)
-            raise
+        # obstore aborts the upload when a part fails; what a killed run leaves is swept later.
+        return self._try(ask, key, "write")
 
     def _if_ours(self, key: str, views: list[memoryview]) -> str | None:
         """The entity tag of the stored object if it holds exactly these bytes."""

@@ -176,5 +176,5 @@ class RecordMoves(RuleBasedStateMachine):
             self.folder.cleanup()
 
 
-RecordMoves.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+RecordMoves.TestCase.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
 TestRecordMoves = RecordMoves.TestCase

@@ -71,7 +71,9 @@ class Destination:
         self.control = Control()
         self.side = HttpSide(self.control)
         self.side.start()
-        self.faulty_port = self.side.add("destination", S3Proxy(server.endpoint_url))
+        proxy = S3Proxy(server.endpoint_url)
+        self.side.at_end(proxy.close)
+        self.faulty_port = self.side.add("destination", proxy)
 
     def settings(self, *, faulty: bool = False, **changes: Any) -> StoreSettings:
         """Settings of a client, by the straight way or by the faulty one."""

@@ -101,7 +101,7 @@ def test_create_refuses_even_the_same_bytes(store: Store) -> None:
 
 
 def test_of_several_creators_exactly_one_wins(store: Store) -> None:
-    for round_number in range(5):
+    for round_number in range(3):
         winners: list[int] = []
         start = threading.Barrier(5)
 

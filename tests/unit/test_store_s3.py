@@ -25,7 +25,7 @@ from lib.errors import (
     MacroscopeError,
     StoppedError,
 )
-from lib.storage import s3_lease
+from lib.storage import s3_lease, s3_objects
 from lib.storage.s3 import S3Store
 from lib.storage.s3_client import aws_session, endpoint_of, parse_uri, server_url
 from lib.storage.settings import StoreSettings
@@ -204,6 +204,7 @@ def test_the_server_verifies_the_bytes_before_it_stores_them(
         await proxy(scope, changed, send)
 
     proxy = S3Proxy(destination.server.endpoint_url)
+    destination.side.at_end(proxy.close)
     port = destination.side.add("destination", inverting)
     spoilt = S3Store(store.uri, destination.settings(endpoint_url=f"127.0.0.1:{port}", attempts=1))
     with pytest.raises(DestinationError, match="BadDigest"):
@@ -253,14 +254,15 @@ def test_after_a_lost_reply_another_runs_object_is_not_taken_for_ours(
     assert store.get("k") == b"theirs"
 
 
-def test_a_large_object_goes_up_in_parts_without_being_joined(
-    destination: Destination, uri: str
+def test_a_large_object_goes_up_in_parts(
+    destination: Destination, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(s3_objects, "_PART", 5 * 2**20)
     store = S3Store(uri, destination.settings(multipart_above=5 * 2**20))
     part = bytes(range(256)) * 4096
-    store.put("big", [part] * 80)
-    assert store.size("big") == 80 * 2**20
-    assert store.get_range("big", 64 * 2**20 - 5, 10) == part[-5:] + part[:5]
+    store.put("big", [part] * 8)
+    assert store.size("big") == 8 * 2**20
+    assert store.get_range("big", 5 * 2**20 - 5, 10) == part[-5:] + part[:5]
     assert store.counts()["PUT"] == 4  # begin, two parts, end
 
 
@@ -281,13 +283,22 @@ def test_an_upload_that_a_killed_run_left_is_swept(
     assert store.sweep_temporaries() == 0
 
 
+@pytest.mark.parametrize(
+    ("method", "match"), [("PUT", "partNumber=2"), ("POST", "uploadId=")], ids=["part", "end"]
+)
 def test_an_upload_in_parts_that_fails_leaves_none(
-    destination: Destination, faulty: S3Store, store: S3Store, uri: str
+    destination: Destination,
+    store: S3Store,
+    uri: str,
+    method: str,
+    match: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(s3_objects, "_PART", 5 * 2**20)
     settings = destination.settings(faulty=True, multipart_above=5 * 2**20, attempts=1)
-    destination.control.add("status_503", "destination", match="partNumber=2", methods=["PUT"])
+    destination.control.add("status_503", "destination", match=match, methods=[method])
     with pytest.raises(DestinationError, match="503"):
-        S3Store(uri, settings).put("big", [bytes(2**20)] * 70)
+        S3Store(uri, settings).put("big", [bytes(2**20)] * 8)
     assert store.size("big") is None
     assert store.sweep_temporaries() == 0
 
