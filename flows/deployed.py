@@ -18,7 +18,6 @@ from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterParentFlowRunId,
 )
-from prefect.client.schemas.objects import Flow as FlowModel
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.deployments import run_deployment
 from prefect.runtime import flow_run as current_run
@@ -53,7 +52,7 @@ def run_deployed(source: str, config: LoaderConfig | None) -> ProcessingResult:
     return _result(source, volumes, state)
 
 
-def cancel_children(flow: FlowModel, flow_run: FlowRun, state: State[Any]) -> None:
+def cancel_children(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
     """Hook of the parent's cancellation: its children are cancelled too."""
     with get_client(sync_client=True) as client:
         for child in _children(client, flow_run.id):

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from prefect import flow
-from prefect.states import Failed, State
+from prefect.client.schemas.objects import State
+from prefect.states import Failed
 
 from flows.consolidate import consolidate
 from flows.deployed import cancel_children

@@ -7,17 +7,19 @@ from typing import Any
 from prefect.runtime import flow_run
 
 from lib.config_manager import ConfigManager
+from lib.errors import MacroscopeError
 
 
 def source_run_name() -> str:
     """Source, accession and level, for example ``openorganelle jrc_hela-2 s1``."""
-    parameters: dict[str, Any] = flow_run.get_parameters()
-    config = parameters.get("config")
-    given = config if isinstance(config, dict) else getattr(config, "__dict__", {})
+    source = str(flow_run.get_flow_name())
+    try:
+        config = ConfigManager().load().loader(source, flow_run.get_parameters().get("config"))
+    except MacroscopeError:
+        return source  # the flow itself will say what is wrong
     keys = ("entry_id", "source_id", "dataset_id", "image_ids", "instance", "scale_level", "box")
-    words = [str(flow_run.get_flow_name())]
-    words += [_short(given[key]) for key in keys if given.get(key)]
-    return " ".join(words)
+    words = [_short(getattr(config, key)) for key in keys if getattr(config, key, None)]
+    return " ".join([source, *words])
 
 
 def parent_run_name() -> str:

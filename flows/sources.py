@@ -3,19 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from importlib import import_module
 from typing import Any
 
+from prefect import Flow
+from prefect.client.schemas.objects import State
+
 from flows.deployed import run_deployed
-from lib.archives.registry import archive
+from flows.ingest import as_state, ingest
+from flows.naming import source_run_name
+from lib.archives.registry import REGISTRY, archive
 from lib.config_errors import build
 from lib.errors import MacroscopeError
 from lib.ingest.result import ProcessingResult
 
 
 def source_flow(source: str) -> Any:
-    """The flow of a source: ``flows.<source>.<source>``."""
-    return getattr(import_module(f"flows.{source}"), source)
+    """The flow of a source: ``flows.<source>.<source>``, or one made from the registry."""
+    try:
+        module = import_module(f"flows.{source}")
+    except ModuleNotFoundError as error:
+        if error.name != f"flows.{source}":
+            raise
+        return _flow_from_registry(source)
+    return getattr(module, source)
+
+
+@cache
+def _flow_from_registry(source: str) -> Any:
+    """The flow of an archive that has no module among the flows."""
+
+    def run(config: dict[str, Any] | None = None) -> ProcessingResult | State[ProcessingResult]:
+        return as_state(ingest(source, config))
+
+    return Flow(
+        run,
+        name=source,
+        flow_run_name=source_run_name,
+        description=archive(source).title,
+    )
+
+
+def __getattr__(name: str) -> Any:
+    """``flows.sources.<source>`` as an entrypoint of deployments."""
+    if name in REGISTRY:
+        return source_flow(name)
+    raise AttributeError(name)
 
 
 def run_source(source: str, given: Mapping[str, Any], *, where: str) -> ProcessingResult:
@@ -31,7 +65,7 @@ def run_source(source: str, given: Mapping[str, Any], *, where: str) -> Processi
     config = build(archive(source).config_model, dict(given), archive=source) if given else None
     if where == "deployments":
         return run_deployed(source, config)
-    state = source_flow(source)(config, return_state=True)
+    state = source_flow(source)(config=config, return_state=True)
     result = state.result(raise_on_failure=False)
     if isinstance(result, ProcessingResult):
         return result

@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from lib.archives.registry import loader_configs
 from lib.config_errors import build, is_secret, suggestion
 from lib.config_sources import (
     DEFAULT_CONFIG_PATH,
@@ -45,7 +46,7 @@ from lib.execution import (
     mode,
     on_kubernetes,
 )
-from lib.loader_config import LOADER_CONFIGS, LoaderConfig
+from lib.loader_config import LoaderConfig
 
 #: Sizes that keep a run on stand-ins small where the real archive's default is a gigabyte.
 SAMPLE_SIZES: dict[str, dict[str, Any]] = {"flyem": {"crop_size": (96, 80, 72)}}
@@ -224,7 +225,7 @@ class ConfigManager:
 
     def __init__(self, loaders: Mapping[str, type[LoaderConfig]] | None = None) -> None:
         top = frozenset(Settings.model_fields) - {"sources"}
-        self.keys = Keys(top, LOADER_CONFIGS if loaders is None else loaders)
+        self.keys = Keys(top, loader_configs() if loaders is None else loaders)
 
     def load(
         self,

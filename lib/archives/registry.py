@@ -9,6 +9,7 @@ from typing import cast
 
 from lib.archives.base import Archive
 from lib.errors import ConfigError
+from lib.loader_config import LOADER_CONFIGS, LoaderConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +40,9 @@ def archive(name: str) -> Archive:
         )
     module, _, attribute = entry.path.partition(":")
     return cast(Archive, getattr(import_module(module), attribute)())
+
+
+def loader_configs() -> dict[str, type[LoaderConfig]]:
+    """The settings class of every archive; modules of the five known ones are not imported."""
+    known = dict(LOADER_CONFIGS)
+    return {name: known.get(name) or archive(name).config_model for name in REGISTRY}
