@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,16 +12,17 @@ from prefect.task_runners import TaskRunner
 from flows.run import Run, open_run
 from lib import stopping
 from lib.archives.base import VolumePlan
-from lib.geometry import ShapeZYX
+from lib.ingest import life
+from lib.ingest.keeper import not_made
+from lib.ingest.life import Batches, OnShare, Steps
 from lib.ingest.order import WorkOrder
 from lib.ingest.result import ProcessingResult, VolumeResult
-from lib.ingest.stages import forget, hold, leave
 from lib.loader_config import LoaderConfig
 from lib.volumes.job import VolumeJob
 from tasks.convert import convert
 from tasks.fetch import fetch
 from tasks.plan import plan
-from tasks.record import Keeper, not_made, show_plan, show_result
+from tasks.record import show_plan, show_record, show_result
 from tasks.verify import verify
 
 POLL_S = 0.2
@@ -49,42 +49,22 @@ def ingest(source: str, config: LoaderConfig | Mapping[str, Any] | None) -> Proc
 
 
 def make_volume(run: Run, volume_plan: VolumePlan) -> VolumeResult:
-    """One volume, from its plan to its record."""
-    began = time.monotonic()
-    order = run.order(volume_plan)
-    keeper = Keeper(order, run.name)
-    try:
-        stopping.check()
-        with hold(order):
-            if (known := keeper.complete_already()) is not None:
-                return known
-            keeper.begin()
-            job, todo = fetch(order)
-            keeper.processing(job)
-            if todo:
-                with run.task_runner() as runner:
-                    convert_all(runner, order, job, todo, keeper, at_once=run.config.max_workers)
-            keeper.saving()
-            made = verify(order, job)
-            result = keeper.complete(job, made, time.monotonic() - began)
-            forget(order, job)
-            return result
-    except Exception as error:
-        return keeper.failed(error, time.monotonic() - began)
-    except BaseException as error:
-        stopping.request_stop()
-        keeper.failed(error, time.monotonic() - began)
-        raise
-    finally:
-        leave(order)
+    """One volume, its steps as Prefect tasks, so that each is seen and can be tried again."""
+
+    def batches(order: WorkOrder, job: VolumeJob, todo: Batches, on_share: OnShare) -> None:
+        with run.task_runner() as runner:
+            convert_all(runner, order, job, todo, on_share, at_once=run.config.max_workers)
+
+    steps = Steps(fetch=fetch, convert=batches, finish=verify, show=show_record)
+    return life.make_volume(run.order(volume_plan), run.name, steps)
 
 
 def convert_all(
     runner: TaskRunner[Any],
     order: WorkOrder,
     job: VolumeJob,
-    todo: list[list[ShapeZYX]],
-    keeper: Keeper,
+    todo: Batches,
+    on_share: OnShare,
     *,
     at_once: int,
 ) -> None:
@@ -106,7 +86,7 @@ def convert_all(
             running.remove(future)
             future.result()
             done += 1
-            keeper.progress(done / len(todo))
+            on_share(done / len(todo))
         if running:
             running[0].wait(POLL_S)
         stopping.check()

@@ -23,7 +23,7 @@ from lib.rawnotes import as_fetched, differs, note_key, note_path, parse_note, r
 from lib.rawtee import FetchGap, RawTee, hash_file
 from lib.safety import safe_join, safe_name
 from lib.storage.base import Store
-from lib.storage.keys import LOCKS, temporary_name
+from lib.storage.keys import LOCKS, is_shortened, temporary_name, temporary_of
 from lib.storage.os_errors import naming_os_errors
 from lib.transport.partial import Fetched
 
@@ -218,6 +218,7 @@ class RawFiles:
             return []
         on_store = self.keep and self.store.local_path(self.source) is not None
         keys = []
+        self._clear_up()
         for key, path in sorted(self._seen.items()):
             if self.keep:
                 if not on_store:
@@ -275,6 +276,24 @@ class RawFiles:
             os.replace(part, path)
         write_note(path, as_fetched(path, note), path, note["notes"], note["url"])
         return read_note(note_path(path))
+
+    def _clear_up(self) -> None:
+        """Remove what killed runs left beside the files.
+
+        Who writes beside a file holds its turn, so a killed writer's lock file lies there still.
+        """
+        for path in self._seen.values():
+            lock = path.parent / LOCKS / f"{path.name}.lock"
+            if not lock.exists():
+                continue
+            with self.within(path.parent.name).turn(path.name):
+                for folder in (path.parent, note_path(path).parent):
+                    for name in os.listdir(folder) if folder.is_dir() else []:
+                        found = temporary_of(name)
+                        if found is not None and is_shortened(
+                            found[0], {path.name, note_path(path).name}
+                        ):
+                            (folder / name).unlink(missing_ok=True)
 
     def _upload(self, key: str, path: Path) -> None:
         with naming_os_errors(str(path), "read"), path.open("rb") as file:

@@ -21,11 +21,12 @@ from lib.ingest.coarse import fit_plan
 from lib.ingest.order import WorkOrder
 from lib.ingest.workplace import close_workplace, workplace
 from lib.loader_config import LoaderConfig
+from lib.storage.keys import VOLUME_SUFFIXES, state_key
 from lib.transport.partial import Fetched
 from lib.volumes.cascade import make_coarse_levels
 from lib.volumes.effort import Effort
 from lib.volumes.engine import convert
-from lib.volumes.finish import Finished, finish
+from lib.volumes.finish import SUMS_SUFFIX, Finished, finish
 from lib.volumes.job import VolumeJob, make_job
 from lib.volumes.ledger import Entry, Ledger
 
@@ -152,9 +153,25 @@ def finish_volume(order: WorkOrder, job: VolumeJob) -> Made:
     )
 
 
-def forget(order: WorkOrder, job: VolumeJob) -> None:
-    """Drop the ledger of a volume whose record is complete."""
-    Ledger(workplace(order).store, job).close()
+def tidy(order: WorkOrder, *, complete: bool) -> None:
+    """Clear away what killed runs left of this volume; the caller holds its lock.
+
+    Parameters
+    ----------
+    complete
+        The volume's record is complete: the ledger and all that is half-made go as well.
+    """
+    store, plan = workplace(order).store, order.plan
+    final = [f"{plan.name}{suffix}" for suffix in VOLUME_SUFFIXES]
+    names = {*final, *(name + SUMS_SUFFIX for name in final), f"metadata_{plan.name}.json"}
+    state = state_key(order.volume_key)
+    store.sweep_temporaries(plan.source, names=names)
+    store.sweep_temporaries(state.rpartition("/")[0], names={plan.name})
+    if complete:
+        store.delete_tree(state)
+    else:
+        for folder in (state, *(f"{plan.source}/{name}" for name in final)):
+            store.sweep_temporaries(folder)
 
 
 def leave(order: WorkOrder) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -82,6 +82,18 @@ class Store(Protocol):
 
     def staging_key(self, final: str) -> str:
         """Where a tree that will be published as ``final`` is to be written."""
+        ...
+
+    def sweep_temporaries(self, prefix: str = "", *, names: Collection[str] | None = None) -> int:
+        """Clear away what killed writers left below a prefix; returns how many things that were.
+
+        The caller holds the lock of the volumes concerned.
+
+        Parameters
+        ----------
+        names
+            Only what stands for one of these names, directly in the folder.
+        """
         ...
 
     def lock(self, key: str, holder: str) -> AbstractContextManager[None]:

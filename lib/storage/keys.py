@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from lib.errors import DestinationError
 from lib.storage.base import Buffer
@@ -12,7 +12,8 @@ from lib.storage.base import Buffer
 LOCKS = ".locks"  # folder of lock files and leases, beside the volumes that they guard
 PARTIAL = ".partial"  # folder of trees that are not published yet, beside their final names
 
-_VOLUME_SUFFIXES = (".ome.zarr", ".zarr", ".npy")
+VOLUME_SUFFIXES = (".ome.zarr", ".npy")
+_STRIPPED = (".ome.zarr", ".zarr", ".npy")
 _TEMPORARY = re.compile(r"^\.(?P<name>.*)\.[0-9a-f]{12}\.(?P<kind>tmp|old|gone)$")
 _LONGEST_STEM = 120  # leaves room for the marks of a temporary name in a file system's 255 bytes
 
@@ -48,7 +49,7 @@ def is_reserved(part: str) -> bool:
 def temporary_name(name: str, kind: str) -> str:
     """Make a fresh temporary name: ``tmp`` being written, ``old`` moved aside, ``gone`` deleted."""
     if kind != "old":  # only a tree moved aside is traced back to its name
-        name = name.encode()[:_LONGEST_STEM].decode(errors="ignore")
+        name = _shortened(name)
     return f".{name}.{secrets.token_hex(6)}.{kind}"
 
 
@@ -58,11 +59,25 @@ def temporary_of(part: str) -> tuple[str, str] | None:
     return (match["name"], match["kind"]) if match else None
 
 
+def is_shortened(found: str, names: Collection[str]) -> bool:
+    """Whether the name found by `temporary_of` stands for one of `names`."""
+    return found in names or found in {_shortened(name) for name in names}
+
+
+def _shortened(name: str) -> str:
+    return name.encode()[:_LONGEST_STEM].decode(errors="ignore")
+
+
 def partial_key(final: str) -> str:
     """``data/ebi/x.ome.zarr`` -> ``data/ebi/.partial/x/x.ome.zarr``."""
     folder, _, name = check_key(final).rpartition("/")
-    stem = next((name.removesuffix(s) for s in _VOLUME_SUFFIXES if name.endswith(s)), name) or name
+    stem = next((name.removesuffix(s) for s in _STRIPPED if name.endswith(s)), name) or name
     return f"{folder}/{PARTIAL}/{stem}/{name}" if folder else f"{PARTIAL}/{stem}/{name}"
+
+
+def state_key(volume: str) -> str:
+    """``ebi/x`` -> ``ebi/.partial/x``: the ledger of a volume, and on a folder its staging tree."""
+    return partial_key(volume + VOLUME_SUFFIXES[0]).rpartition("/")[0]
 
 
 def lock_key(key: str, suffix: str) -> str:

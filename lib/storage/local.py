@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import Literal
 
@@ -19,6 +19,7 @@ from lib.storage.keys import (
     check_key,
     check_prefix,
     is_reserved,
+    is_shortened,
     lock_key,
     partial_key,
     temporary_name,
@@ -192,11 +193,17 @@ class LocalStore:
         """``data/ebi/x.ome.zarr`` -> ``data/ebi/.partial/x/x.ome.zarr``."""
         return partial_key(final)
 
-    def sweep_temporaries(self, prefix: str = "") -> int:
+    def sweep_temporaries(self, prefix: str = "", *, names: Collection[str] | None = None) -> int:
         """Remove what killed runs left below a folder and return how many things that were.
 
         Call it while holding the lock of the volumes concerned: another run's temporary files
         look the same. A tree that was moved aside and never replaced is put back.
+
+        Parameters
+        ----------
+        names
+            Only what stands for one of these names, directly in the folder; None is everything,
+            however deep.
         """
         folder = self._path(check_prefix(prefix))
         swept = 0
@@ -204,17 +211,11 @@ class LocalStore:
             for where, folders, files in os.walk(folder):
                 for name in (*folders, *files):
                     found = temporary_of(name)
-                    if found is None:
+                    if found is None or not (names is None or is_shortened(found[0], names)):
                         continue
-                    path, final = os.path.join(where, name), os.path.join(where, found[0])
-                    if found[1] == "old" and not os.path.lexists(final):
-                        os.rename(path, final)
-                    elif name in folders:
-                        shutil.rmtree(path)
-                    else:
-                        os.unlink(path)
+                    _sweep(os.path.join(where, name), os.path.join(where, found[0]), found[1])
                     swept += 1
-                folders[:] = [name for name in folders if not is_reserved(name)]
+                folders[:] = [] if names is not None else [n for n in folders if not is_reserved(n)]
         return swept
 
     # --- the rest ---------------------------------------------------------------------------
@@ -276,6 +277,16 @@ def _write(path: str, views: list[memoryview], *, sync: bool) -> None:
             os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _sweep(path: str, final: str, kind: str) -> None:
+    """Remove one temporary file or tree; put back a tree whose successor never came."""
+    if kind == "old" and not os.path.lexists(final):
+        os.rename(path, final)
+    elif os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    else:
+        os.unlink(path)
 
 
 def _open_new(path: str) -> int:

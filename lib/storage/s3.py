@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
@@ -148,12 +148,13 @@ class S3Store:
         """The final name itself."""
         return check_key(final)
 
-    def sweep_temporaries(self, prefix: str = "") -> int:
+    def sweep_temporaries(self, prefix: str = "", *, names: Collection[str] | None = None) -> int:
         """Abort unfinished uploads of killed runs below a prefix; returns how many.
 
-        Call it while holding the lock of the volumes concerned.
+        Call it while holding the lock of the volumes concerned. With `names` nothing is to be
+        done: an upload that is not finished bears no name in a bucket.
         """
-        return self._objects.abort_uploads(check_prefix(prefix))
+        return self._objects.abort_uploads(check_prefix(prefix)) if names is None else 0
 
     # --- the rest ---------------------------------------------------------------------------
 

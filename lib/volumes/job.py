@@ -20,7 +20,7 @@ from lib.errors import ConfigError
 from lib.geometry import Box, ShapeZYX
 from lib.loader_config import LoaderConfig
 from lib.readers.base import ChunkReader, Layout, VolumeReader
-from lib.storage.keys import partial_key
+from lib.storage.keys import state_key
 from lib.volumes.codecs import named_codec
 from lib.volumes.grid import ShardGrid
 from lib.volumes.levels import Level, plan_levels
@@ -60,7 +60,7 @@ class VolumeJob(Plain):
     @property
     def state_key(self) -> str:
         """The folder of the ledger of this volume while it is being made."""
-        return partial_key(self.final_key).rpartition("/")[0]
+        return state_key(f"{self.plan.source}/{self.plan.name}")
 
     @cached_property
     def grid(self) -> ShardGrid:

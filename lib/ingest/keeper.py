@@ -1,0 +1,164 @@
+"""A volume's record through one run: the one place where its state is written."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from lib import stopping
+from lib.archives.base import VolumePlan
+from lib.errors import IntegrityError, MacroscopeError, NotFoundError, RecordError, StoppedError
+from lib.ingest import describe
+from lib.ingest.order import WorkOrder
+from lib.ingest.result import VolumeResult
+from lib.ingest.stages import Made
+from lib.ingest.workplace import workplace
+from lib.metadata_manager import MetadataManager
+from lib.records import FINAL, Record, record_key
+from lib.verify.sums import is_intact
+from lib.volumes.job import VolumeJob
+
+_log = logging.getLogger(__name__)
+
+
+class Keeper:
+    """Keeps one volume's record through one run. The caller holds the volume's lock."""
+
+    def __init__(self, order: WorkOrder, run_name: str) -> None:
+        self._order, self._run = order, run_name
+        self._record: Record | None = None
+
+    def complete_already(self) -> VolumeResult | None:
+        """The result of an earlier run, if it made this very volume and it is still whole."""
+        plan, store = self._order.plan, workplace(self._order).store
+        try:
+            record = self._manager().load(record_key(plan.source, plan.name))
+        except (NotFoundError, RecordError):
+            return None
+        if record.get("status") != "complete" or self._identity() != _identity_of(record):
+            return None
+        try:
+            is_intact(store, record)
+        except (IntegrityError, NotFoundError):
+            return None
+        technical = record["metadata"]["technical"]
+        return self._result("complete", made=False, stored_bytes=technical["file_size_bytes"])
+
+    def begin(self) -> None:
+        """pending: planned, nothing fetched."""
+        plan = self._order.plan
+        self._record = self._manager().begin(
+            plan.source,
+            plan.source_id,
+            plan.name,
+            core=describe.core(plan),
+            provenance={**describe.provenance(plan), "run": self._run},
+            quality={"notes": list(plan.notes)},
+            additional_metadata={"identity": self._identity(), **plan.about.extra},
+        )
+
+    def processing(self, job: VolumeJob) -> None:
+        """processing: files are there, shards are being made."""
+        self._move(
+            "processing",
+            progress={"current_step": "convert"},
+            additional_metadata={"fingerprint": job.fingerprint},
+        )
+
+    def progress(self, share: float) -> None:
+        """Some of the shards are done (0 to 1)."""
+        if self._record is not None:
+            self._record = self._manager().progress(self._record, 95 * share, "convert")
+
+    def saving(self) -> None:
+        """saving-data: all shards are there, being proven and published."""
+        self._move("saving-data", progress={"percentage": 95, "current_step": "verify"})
+
+    def complete(self, job: VolumeJob, made: Made, seconds: float) -> VolumeResult:
+        """complete: published and proven."""
+        finished, plan = made.finished, self._order.plan
+        self._move(
+            "complete",
+            core=describe.core(plan),
+            technical=describe.technical(job, finished),
+            provenance=describe.made_provenance(plan, made, seconds, self._run),
+            quality=describe.quality(plan, made),
+            files={
+                "volume": finished.volume_key,
+                "sums": finished.sums_key,
+                "raw": list(made.raw_keys),
+            },
+            progress={"current_step": None},
+        )
+        return self._result("complete", stored_bytes=finished.stored_bytes, seconds=seconds)
+
+    def failed(self, error: BaseException, seconds: float) -> VolumeResult:
+        """failed or cancelled, with the reason. Never hides the error it reports."""
+        stopped = not isinstance(error, Exception) or isinstance(error, StoppedError)
+        stopped = stopped or stopping.stop_requested()
+        status = "cancelled" if stopped else "failed"
+        if stopped and not isinstance(error, StoppedError):
+            # what a stop breaks off (a request, a wait) is no fault of the archive
+            error = StoppedError("the run was asked to stop")
+        if self._record is not None and self._record["status"] not in FINAL:
+            try:
+                self._move(status, error=error)
+            except MacroscopeError as second:
+                _log.error(
+                    "%s: the record could not be written: %s", self._order.volume_key, second
+                )
+        return self._result(status, seconds=seconds, error=_sentence(error))
+
+    @property
+    def record(self) -> Record:
+        """The record as it was last written; empty before `begin`."""
+        return self._record or {}
+
+    @property
+    def store_uri(self) -> str:
+        return workplace(self._order).store.uri
+
+    def _move(self, status: str, **changes: Any) -> None:
+        if self._record is None:
+            raise RecordError("the record was not begun", location=self._order.volume_key)
+        self._record = self._manager().move(self._record, status, **changes)
+
+    def _manager(self) -> MetadataManager:
+        return MetadataManager(workplace(self._order).store, secrets=self._order.secrets)
+
+    def _identity(self) -> str:
+        return self._order.identity
+
+    def _result(self, status: str, **more: Any) -> VolumeResult:
+        plan = self._order.plan
+        key = record_key(plan.source, plan.name)
+        known = self._record is not None or status == "complete"
+        return VolumeResult(
+            name=plan.name,
+            source_id=plan.source_id,
+            status=status,
+            shape_zyx=plan.shape_zyx,
+            voxel_nm_zyx=plan.voxel_nm_zyx,
+            metadata_path=f"{workplace(self._order).store.uri}/{key}" if known else None,
+            **more,
+        )
+
+
+def not_made(plan: VolumePlan, status: str) -> VolumeResult:
+    """A volume that this run only planned, or skipped for its size."""
+    return VolumeResult(
+        name=plan.name,
+        source_id=plan.source_id,
+        status=status,
+        shape_zyx=plan.shape_zyx,
+        voxel_nm_zyx=plan.voxel_nm_zyx,
+        made=False,
+    )
+
+
+def _sentence(error: BaseException) -> str:
+    return str(error) if isinstance(error, MacroscopeError) else f"{type(error).__name__}: {error}"
+
+
+def _identity_of(record: Record) -> Any:
+    return record.get("additional_metadata", {}).get("identity")
