@@ -26,9 +26,10 @@ from lib.volumes.statistics import Statistics
 PREVIEW_SUFFIX = ".preview.png"
 THUMBNAIL = 256
 
-_SIDE = 760  # longest side of the three planes together, pixels
-_LEAST_WIDTH = 560
-_MARGIN, _GAP, _FOOT, _HEAD = 24, 30, 132, 58
+_SIDE = 620  # longest side of the three planes together, pixels
+_LEAST_WIDTH = 480
+_MARGIN, _GAP, _FOOT, _HEAD = 26, 34, 140, 68
+_TITLE, _TEXT, _BAR = 20, 15, 19  # heights of letters
 _PAPER, _INK, _FAINT = (16, 20, 26), (240, 243, 246), (152, 163, 175)
 _AXIS: dict[str, Colour] = {"x": (255, 123, 114), "y": (126, 231, 135), "z": (121, 192, 255)}
 
@@ -73,7 +74,7 @@ def render_preview(
     Returns
     -------
     bytes
-        A PNG about 800 pixels wide, the same for the same volume.
+        A PNG about 700 pixels wide, the same for the same volume.
 
     Raises
     ------
@@ -163,7 +164,7 @@ def _heading(
     draw: ImageDraw.ImageDraw, width: int, volume: DescribedVolume, title: str | None
 ) -> None:
     room = width - 2 * _MARGIN
-    write(draw, Point(_MARGIN, 8), fitted(title or volume.name, 17, room), 17, _INK)
+    write(draw, Point(_MARGIN, 9), fitted(title or volume.name, _TITLE, room), _TITLE, _INK)
     shape = " × ".join(str(n) for n in volume.shape_zyx)
     facts = [f"{shape} voxels (z, y, x)", volume.dtype.name]
     if volume.voxel_nm_zyx is None:
@@ -172,7 +173,7 @@ def _heading(
         facts.append(f"{volume.voxel_nm_zyx[0]:.4g} nm")
     else:
         facts.append(" × ".join(f"{v:.4g}" for v in volume.voxel_nm_zyx) + " nm")
-    write(draw, Point(_MARGIN, 31), fitted(", ".join(facts), 13, room), 13, _FAINT)
+    write(draw, Point(_MARGIN, 38), fitted(", ".join(facts), _TEXT, room), _TEXT, _FAINT)
 
 
 def _frame(draw: ImageDraw.ImageDraw, panel: _Panel) -> None:
@@ -195,10 +196,10 @@ def _frame(draw: ImageDraw.ImageDraw, panel: _Panel) -> None:
                 [tip, (back.x + side.x, back.y + side.y), (back.x - side.x, back.y - side.y)],
                 colour,
             )
-            at = Point(tip.x + 5, tip.y - 7) if along.x else Point(tip.x - 4, tip.y + 1)
+            at = Point(tip.x + 5, tip.y - 9) if along.x else Point(tip.x - 5, tip.y)
         else:
             at = Point(start.x, start.y - 2) if along.x else Point(start.x - 6, start.y - 3)
-        write(draw, at, name, 13, colour)
+        write(draw, at, name, _TEXT + 1, colour)
 
 
 def _scale_bar(
@@ -213,8 +214,8 @@ def _scale_bar(
     left, bottom = panel.at.x + 12, panel.at.y + height - 12
     draw.rectangle((left - 2, bottom - 7, left + pixels + 1, bottom + 2), fill=(0, 0, 0))
     draw.rectangle((left, bottom - 5, left + pixels - 1, bottom), fill=(255, 255, 255))
-    at = Point(left + max(0, (pixels - text_width(label, 15)) / 2), bottom - 28)
-    write(draw, at, label, 15, (255, 255, 255), outline=2)
+    at = Point(left + max(0, (pixels - text_width(label, _BAR)) / 2), bottom - 33)
+    write(draw, at, label, _BAR, (255, 255, 255), outline=2)
 
 
 def _histogram(
@@ -241,7 +242,7 @@ def _histogram(
     top = float(np.sqrt(shares.max())) if shares.size and shares.max() > 0 else 1.0
     step = width / bars
     heading = "Values of the volume" if whole else "Values of these planes"
-    write(draw, Point(at.x, at.y + 4), heading, 13, _FAINT)
+    write(draw, Point(at.x, at.y + 4), heading, _TEXT, _FAINT)
     base = at.y + 24 + height
     for index, share in enumerate(shares):
         inside = window[0] <= grid[index] <= window[1]
@@ -262,7 +263,7 @@ def _window_marks(
     window: tuple[float, float],
 ) -> None:
     texts = (f"black {window[0]:.4g}", f"white {window[1]:.4g}")
-    wide = [text_width(text, 13) for text in texts]
+    wide = [text_width(text, _TEXT) for text in texts]
     marks = [at.x + (v - span[0]) / (span[1] - span[0]) * width for v in window]
     first = min(max(at.x, marks[0] - wide[0] / 2), at.x + width - sum(wide) - 16)
     second = max(first + wide[0] + 16, min(marks[1] - wide[1] / 2, at.x + width - wide[1]))
@@ -270,7 +271,7 @@ def _window_marks(
         if at.x <= mark <= at.x + width:
             draw.line((mark, at.y - 8, mark, at.y + 5), _INK, 1)
     for text, left in zip(texts, (first, second), strict=True):
-        write(draw, Point(left, at.y + 7), text, 13, _INK)
+        write(draw, Point(left, at.y + 7), text, _TEXT, _INK)
 
 
 def _label_facts(draw: ImageDraw.ImageDraw, at: Point, planes: Planes) -> None:
@@ -282,7 +283,7 @@ def _label_facts(draw: ImageDraw.ImageDraw, at: Point, planes: Planes) -> None:
         f"{background:.1%} of them is background (0, black)",
     )
     for index, line in enumerate(lines):
-        write(draw, Point(at.x, at.y + 6 + 20 * index), line, 13, _FAINT)
+        write(draw, Point(at.x, at.y + 6 + 22 * index), line, _TEXT, _FAINT)
 
 
 def _png(image: Image.Image) -> bytes:

@@ -1,0 +1,58 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+_UNKNOWN = "unknown"
+
+
+def size_text(count: float | None) -> str:
+    """Bytes in decimal units, as disks and downloads are counted: ``3.21 GB``."""
+    if count is None:
+        return _UNKNOWN
+    for power, unit in ((4, "TB"), (3, "GB"), (2, "MB"), (1, "kB")):
+        if count >= 999.5 * 1000 ** (power - 1):
+            return f"{_three(count / 1000**power)} {unit}"
+    return f"{count:.0f} B"
+
+
+def rate_text(per_second: float | None) -> str:
+    """Bytes in a second: ``12.3 MB/s``."""
+    return _UNKNOWN if per_second is None else f"{size_text(per_second)}/s"
+
+
+def duration_text(seconds: float | None) -> str:
+    """``0.4 s``, ``12 s``, ``3 min 5 s``, ``2 h 10 min``."""
+    if seconds is None or not math.isfinite(seconds):
+        return _UNKNOWN
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def shape_text(shape: Sequence[int] | None) -> str:
+    """``24 × 400 × 400``."""
+    return " × ".join(str(n) for n in shape) if shape else _UNKNOWN
+
+
+def voxel_text(voxel_nm: Sequence[float] | None) -> str:
+    """``8 nm`` where all sides are alike, else ``50 × 10 × 10 nm``."""
+    if not voxel_nm:
+        return _UNKNOWN
+    if len(set(voxel_nm)) == 1:
+        return f"{voxel_nm[0]:.6g} nm"
+    return " × ".join(f"{v:.6g}" for v in voxel_nm) + " nm"
+
+
+def _three(value: float) -> str:
+    """Three significant digits, without an exponent."""
+    if value >= 99.95:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
