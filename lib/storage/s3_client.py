@@ -62,7 +62,8 @@ class _Fixed:
 
     def __call__(self) -> S3Credential:
         given = self.settings
-        assert given.key is not None and given.secret is not None
+        assert given.key is not None
+        assert given.secret is not None
         return {
             "access_key_id": given.key.get_secret_value(),
             "secret_access_key": given.secret.get_secret_value(),
