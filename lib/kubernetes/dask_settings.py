@@ -10,7 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from lib.errors import ConfigError
 from lib.kubernetes.quantities import parse_bytes
 
-SETTINGS_VARIABLE = "MACROSCOPE_DASK_SETTINGS"  # names the file; the chart and k8s/base mount it
+# Not EM_...: those are settings of a run, and an unknown one among them is refused.
+SETTINGS_VARIABLE = "MACROSCOPE_DASK_SETTINGS"
+DEFAULT_SETTINGS = "/etc/macroscope/dask.json"  # where the chart and k8s/base mount the file
 
 
 class Resources(BaseModel):

@@ -29,7 +29,7 @@ class DaskClusterError(MacroscopeError):
     )
 
 
-class PatientKubeCluster(KubeCluster):  # type: ignore[misc]  # dask-kubernetes is not typed
+class PatientKubeCluster(KubeCluster):
     """A KubeCluster that is ready with its first worker, or fails by name.
 
     Parameters
@@ -74,13 +74,15 @@ class PatientKubeCluster(KubeCluster):  # type: ignore[misc]  # dask-kubernetes 
             ) from error
 
     async def _start_with_a_worker(self) -> None:
-        await super()._start()
+        await super()._start()  # type: ignore[no-untyped-call]
         while not self.scheduler_info.get("workers"):
             await asyncio.sleep(0.25)
 
     async def _close(self, timeout: float = 3600) -> None:
         try:
-            await super()._close(timeout=min(timeout, self._close_timeout))
+            await super()._close(  # type: ignore[no-untyped-call]
+                timeout=min(timeout, self._close_timeout)
+            )
         except TimeoutError:
             _log.warning("Dask cluster %s is still being deleted; left to Kubernetes", self.name)
 

@@ -51,6 +51,7 @@ def help_of(command: Command) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", PARTS)
 def test_program_knows_every_option(part: str, render: Callable[..., list[dict[str, Any]]]) -> None:
     if part == "samples" and importlib.util.find_spec("flows.cli") is None:

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dask_kubernetes.operator.kubecluster.kubecluster import make_cluster_spec
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import ValidationError
 from kube_checks import pod_specs, restricted_violations, validate
 
 from lib.errors import ConfigError
 from lib.kubernetes.dask_cluster import MAX_NAME, Owner, cluster_name, cluster_spec
-from lib.kubernetes.dask_settings import DaskSettings, Resources, load_settings
+from lib.kubernetes.dask_settings import (
+    SETTINGS_VARIABLE,
+    DaskSettings,
+    Resources,
+    load_settings,
+)
 from lib.kubernetes.kube_cluster import pod_reasons
 from lib.kubernetes.quantities import parse_bytes
+from lib.kubernetes.request import cluster_request
 
 OWNER = Owner("wise-fox-abc", "0d9f", "em", "run-1")
 SETTINGS = DaskSettings(
@@ -48,6 +57,18 @@ def test_cluster_satisfies_dasks_own_schema_and_is_restricted(cluster: dict[str,
         assert pod["automountServiceAccountToken"] is False
         assert pod["priorityClassName"] == "low"
         assert pod["imagePullSecrets"] == [{"name": "registry"}]
+
+
+def test_dasks_own_spec_would_be_refused() -> None:
+    stock = make_cluster_spec(name="stock", image="x", n_workers=1)
+    for name, pod in pod_specs(stock):
+        found = restricted_violations(pod)
+        assert "pod: runAsNonRoot is not true" in found, name
+        assert any("does not drop ALL capabilities" in text for text in found)
+    broken = cluster_spec("em-x-1", SETTINGS, OWNER)
+    broken["spec"]["worker"]["replicas"] = "two"
+    with pytest.raises(ValidationError):
+        validate(broken)
 
 
 def test_commands_are_those_that_distributed_still_has(cluster: dict[str, Any]) -> None:
@@ -162,6 +183,32 @@ def test_settings_survive_their_file(tmp_path: Path) -> None:
     path = tmp_path / "dask.json"
     path.write_text(SETTINGS.model_dump_json())
     assert load_settings(path) == SETTINGS
+
+
+@pytest.mark.parametrize("maximum", [None, 6])
+def test_task_runner_gets_everything_from_the_pods_environment(
+    tmp_path: Path, maximum: int | None
+) -> None:
+    path = tmp_path / "dask.json"
+    settings = SETTINGS.model_copy(update={"adaptive_maximum": maximum})
+    path.write_text(settings.model_dump_json())
+    environ = {
+        "POD_NAME": OWNER.pod_name,
+        "POD_UID": OWNER.pod_uid,
+        "POD_NAMESPACE": "em",
+        "PREFECT__FLOW_RUN_ID": "run-1",
+        SETTINGS_VARIABLE: str(path),
+    }
+    request = cluster_request("epfl", "subflow-7", 2, environ)
+    arguments = request["cluster_kwargs"]
+    name = cluster_name("epfl", "subflow-7", 2)
+    assert arguments["custom_cluster_spec"] == cluster_spec(name, settings, OWNER)
+    assert arguments["namespace"] == "em"
+    assert arguments["startup_timeout_seconds"] == 300
+    scaling = request.get("adapt_kwargs")
+    assert scaling == (None if maximum is None else {"minimum": 2, "maximum": 6})
+    module, _, cls = request["cluster_class"].rpartition(".")
+    assert hasattr(import_module(module), cls)
 
 
 def test_pending_pods_are_explained_in_kubernetes_words() -> None:

@@ -77,7 +77,8 @@ def test_image_ends_as_a_numeric_user_with_a_name_and_no_installer() -> None:
     assert "useradd --uid 1001" in final
     assert "rm -rf /usr/local/lib/python3.11/site-packages/*" in final
     assert "apt-get" not in DOCKERFILE
-    assert "http://" not in DOCKERFILE and "https://" not in DOCKERFILE
+    assert "http://" not in DOCKERFILE
+    assert "https://" not in DOCKERFILE
 
 
 @pytest.fixture(scope="module")

@@ -53,7 +53,8 @@ def test_every_deployment_has_limits_tags_and_known_job_variables(
     known = set(job_template("kubernetes", None)["variables"]["properties"])
     for item in document["deployments"]:
         assert item["concurrency_limit"]["collision_strategy"] == "ENQUEUE"
-        assert item["tags"] and item["description"]
+        assert item["tags"]
+        assert item["description"]
         assert set(item["work_pool"]["job_variables"]) <= known
         assert "name" not in item["work_pool"]
 
