@@ -23,7 +23,7 @@ MANAGED_BY = {
 # The clean-up finds a cluster's flow by this label. It is not Prefect's own, because Prefect's
 # worker watches every pod that carries that one, and would take Dask's pods for the flow's.
 FLOW_RUN_LABEL = "macroscope/flow-run-id"
-MAX_NAME = 40  # "<name>-default-worker-<10 hex>" must stay a valid label of 63 characters
+MAX_NAME = 37  # "<name>-default-worker-<10 hex>" must stay a valid label of 63 characters
 
 _SCHEDULER_PORTS = (("tcp-comm", 8786), ("http-dashboard", 8787))
 
