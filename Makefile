@@ -13,7 +13,7 @@ FUZZ_CASES ?= 1500
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-all check lint types format bench faults chaos up deploy down lock \
-        docs screenshots kind-up kind-run kind-down clean
+        kind-up kind-run kind-ui kind-down clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -94,6 +94,21 @@ lock: | $(BIN)/python ## Renew the hashed locks (no addresses in them)
 	  --no-emit-index-url --no-header --python-version 3.11 -o requirements/dev.lock -q
 	$(BIN)/uv pip compile pyproject.toml -c requirements/dev.lock --generate-hashes \
 	  --no-emit-index-url --no-header --python-version 3.11 -o requirements/run.lock -q
+
+	$(BIN)/uv pip compile pyproject.toml --override requirements/image.overrides -c requirements/run.lock \
+	  --generate-hashes --no-emit-index-url --no-header --python-version 3.11 -o requirements/image.lock -q
+
+kind-up: ## A kind cluster with the image in it
+	sh k8s/kind-up.sh
+
+kind-run: ## Install the chart there and run everything on the stand-in archives
+	sh k8s/kind-run.sh
+
+kind-ui: ## Open the Prefect UI of the kind cluster
+	sh k8s/kind-ui.sh
+
+kind-down: ## Delete the kind cluster
+	sh k8s/kind-down.sh
 
 clean: ## Remove volumes, records, logs and caches made here
 	rm -rf data metadata logs .macroscope .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""Where a source's batches run: threads here, a local Dask cluster, or one of its own on Kubernetes.
+"""Where a source's batches run: threads, a local Dask cluster, or one of its own on Kubernetes.
 
 The choice is made inside the flow, because a cluster's name must be new for each retry and because
 a volume that is complete already needs none.
@@ -42,23 +42,9 @@ def task_runner(source: str, *, heavy: bool, setting: str, workers: int) -> Task
                 "dashboard_address": ":0",
             },
         )
-    return DaskTaskRunner(
-        cluster_class="lib.kubernetes.kube_cluster.PatientKubeCluster",
-        cluster_kwargs=_kubernetes_cluster(source),
-    )
-
-
-def _kubernetes_cluster(source: str) -> dict[str, Any]:
-    from lib.kubernetes.dask_cluster import Owner, cluster_name, cluster_spec
-    from lib.kubernetes.dask_settings import load_settings
+    from lib.kubernetes.request import cluster_request
 
     context = FlowRunContext.get()
     run = context.flow_run if context is not None else None
-    owner = Owner.from_environment(os.environ)
-    settings = load_settings(os.environ.get("EM_DASK_SETTINGS", "/etc/macroscope/dask.yaml"))
-    name = cluster_name(source, str(run.id) if run else "local", run.run_count if run else 1)
-    return {
-        "custom_cluster_spec": cluster_spec(name, settings, owner),
-        "namespace": owner.namespace,
-        "quiet": True,
-    }
+    run_id, count = (str(run.id), run.run_count) if run is not None else ("local", 1)
+    return DaskTaskRunner(**cluster_request(source, run_id, count, os.environ))
