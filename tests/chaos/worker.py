@@ -1,0 +1,146 @@
+"""What is killed: a process that makes every volume of every source, all sources at once.
+
+It runs the life of a volume exactly as the flows do, without their scheduler, and notes each unit
+of work in a log as it begins it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lib.archives.registry import REGISTRY, archive
+from lib.geometry import ShapeZYX
+from lib.ingest.life import make_volume
+from lib.ingest.order import WorkOrder
+from lib.ingest.stages import plan_source
+from lib.rawfiles import RawFiles
+from lib.storage.settings import StoreSettings
+from lib.volumes import cascade
+from lib.volumes.job import VolumeJob
+from lib.volumes.shardwriter import ShardWriter
+
+WORKERS = 2
+# Small chunks and shards, so that a volume of the samples has dozens of units of work.
+SMALL: dict[str, dict[str, Any]] = {
+    "ebi": {"chunk_zyx": (4, 16, 32), "shard_mb": 0.008},
+    "epfl": {"chunk_zyx": (4, 32, 32), "shard_mb": 0.008},
+    "flyem": {
+        "crop_size": (96, 80, 72),
+        "crop_origin": (18000, 20000, 20000),
+        "chunk_zyx": (32, 32, 32),
+        "shard_mb": 0.04,
+    },
+    "idr": {"chunk_zyx": (8, 32, 32), "shard_mb": 0.016},
+    "openorganelle": {"shard_mb": 0.6},
+}
+UNITS_AT_ONCE = WORKERS * len(REGISTRY)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one attempt is to do, as plain data."""
+
+    endpoints: dict[str, dict[str, str]]
+    data_uri: str
+    output_format: str
+    scratch: str
+    log: str
+    store: dict[str, Any]
+    name: str = "attempt"
+
+    def as_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    def store_settings(self) -> StoreSettings:
+        return StoreSettings(**self.store)
+
+
+def work(task: Task) -> None:
+    """Make all volumes of all sources; what went wrong is noted in the log."""
+    note = _Notes(Path(task.log))
+    _watch_units(note)
+    with ThreadPoolExecutor(len(REGISTRY)) as pool:
+        for _ in pool.map(lambda source: _one_source(source, task, note), REGISTRY):
+            pass
+
+
+def _one_source(source: str, task: Task, note: _Notes) -> None:
+    try:
+        config = archive(source).config_model(
+            **task.endpoints[source.upper()],
+            **SMALL.get(source, {}),
+            output_format=task.output_format,
+            max_workers=WORKERS,
+            requests_per_second=1000.0,
+        )
+        scratch = Path(task.scratch) / source
+        scratch.mkdir(parents=True)
+        for plan in plan_source(source, config, scratch).plans:
+            settings = task.store_settings()
+            order = WorkOrder(plan, config, task.data_uri, settings, scratch, task.name)
+            result = make_volume(order, task.name)
+            if result.error:
+                note("error", f"{source}: {result.error}")
+    except Exception as error:
+        note("error", f"{source}: {type(error).__name__}: {error}")
+
+
+class _Notes:
+    """One line for each event, in the kernel's hands before anything else happens."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def __call__(self, kind: str, what: str) -> None:
+        os.write(self._fd, (json.dumps([kind, what]) + "\n").encode())
+
+
+def unit_name(volume: str, level: int, index_zyx: ShapeZYX) -> str:
+    """``ebi/x 0 1.0.2``: as the ledger numbers its entries."""
+    return f"{volume} {level} {'.'.join(map(str, index_zyx))}"
+
+
+def _watch_units(note: _Notes) -> None:
+    """Note every shard, npy unit and raw file that is begun or remembered."""
+
+    def begun(job: VolumeJob, level: int, index: ShapeZYX) -> None:
+        note("unit", unit_name(f"{job.plan.source}/{job.plan.name}", level, index))
+
+    make_writer, box_of, make_coarse = ShardWriter.__init__, VolumeJob.box_of, cascade._make_shard
+    remember = RawFiles.remember
+    seen = threading.local()
+
+    def new_writer(self: Any, job: VolumeJob, store: Any, index_zyx: ShapeZYX) -> None:
+        begun(job, 0, index_zyx)
+        make_writer(self, job, store, index_zyx)
+
+    def new_box_of(self: VolumeJob, unit: ShapeZYX) -> Any:
+        if self.output_format == "npy" and getattr(seen, "unit", None) != unit:
+            seen.unit = unit
+            begun(self, 0, unit)
+        return box_of(self, unit)
+
+    def new_coarse(job: Any, store: Any, level: Any, finer: Any, index: Any) -> Any:
+        begun(job, level.index, index)
+        return make_coarse(job, store, level, finer, index)
+
+    def new_remember(self: RawFiles, file: Any, *args: Any, **more: Any) -> Any:
+        fetched = remember(self, file, *args, **more)
+        note("file", self.key(file.name))
+        return fetched
+
+    _replace(ShardWriter, "__init__", new_writer)
+    _replace(VolumeJob, "box_of", new_box_of)
+    _replace(cascade, "_make_shard", new_coarse)
+    _replace(RawFiles, "remember", new_remember)
+
+
+def _replace(owner: Any, name: str, function: Callable[..., Any]) -> None:
+    setattr(owner, name, function)
