@@ -1,0 +1,53 @@
+"""Whole runs: the console command in a process of its own, against the stand-ins."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lib.samples.serving import Samples
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def environment(samples: Samples, tmp_path: Path) -> dict[str, str]:
+    """This process's environment, with the running stand-ins as the archives."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("EM_", "PREFECT_"))}
+    return {
+        **kept,
+        "EM_ARCHIVES": "samples",
+        "EM_SERVICES": json.dumps(samples.endpoints),
+        "PREFECT_HOME": str(tmp_path / "prefect"),
+        "NO_COLOR": "1",
+    }
+
+
+@pytest.fixture
+def macroscope(environment: dict[str, str], tmp_path: Path) -> Command:
+    """Run ``macroscope ...`` in an empty folder; more environment as keywords."""
+
+    def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(Path(sys.executable).with_name("macroscope")), *arguments],
+            cwd=tmp_path,
+            env={**environment, **more},
+            capture_output=True,
+            text=True,
+            timeout=280,
+            check=False,
+        )
+
+    return run
+
+
+def volumes(document: str) -> dict[str, dict[str, Any]]:
+    """Source -> its first volume, of what ``run --json`` printed."""
+    return {result["source"]: result["volumes"][0] for result in json.loads(document)}

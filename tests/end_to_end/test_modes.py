@@ -1,0 +1,98 @@
+"""Each mode's order and overlap, proven from the start and end times that Prefect recorded."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from flows.environment import prepare
+from lib.execution import MODES
+from lib.samples.control import Control
+from lib.samples.serving import Samples
+
+Span = tuple[datetime, datetime]
+
+
+@pytest.fixture(scope="module")
+def home(samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One embedded Prefect server and one data folder for all modes of this module."""
+    folder = tmp_path_factory.mktemp("modes")
+    before = dict(os.environ)
+    os.environ.update(
+        EM_ARCHIVES="samples",
+        EM_SERVICES=json.dumps(samples.endpoints),
+        EM_DATA_DIR=str(folder / "data"),
+        EM_METADATA_DIR=str(folder / "metadata"),
+        FLYEM_CROP_SIZE="40,40,40",
+    )
+    prepare()
+    yield folder
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def recorded_spans(mode: str) -> dict[str, Span]:
+    """Run a mode; source -> when its flow run started and ended, as the server has it."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
+
+    from flows.macroscope import macroscope
+
+    state = macroscope(mode=mode, return_state=True)
+    assert state.is_completed(), state.message
+    with get_client(sync_client=True) as client:
+        parent = state.state_details.flow_run_id
+        children = client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(
+                parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[parent])
+            )
+        )
+        names = {child.id: client.read_flow(child.flow_id).name for child in children}
+    return {
+        names[c.id]: (c.start_time, c.end_time)
+        for c in children
+        if c.start_time is not None and c.end_time is not None
+    }
+
+
+def after(spans: dict[str, Span], later: str, earlier: str) -> bool:
+    return spans[later][0] >= spans[earlier][1]
+
+
+def together(spans: dict[str, Span], one: str, other: str) -> bool:
+    return spans[one][0] < spans[other][1] and spans[other][0] < spans[one][1]
+
+
+@pytest.mark.parametrize("mode", list(MODES))
+def test_sources_run_in_the_order_of_the_mode_and_overlap_where_it_says_so(
+    home: Path, faults: Control, mode: str
+) -> None:
+    for service in ("epfl", "dvid", "omero", "empiar"):  # long enough to be seen to overlap
+        faults.set_latency(service, first_byte_s=0.6)
+    spans = recorded_spans(mode)
+    assert set(spans) == {"ebi", "epfl", "flyem", "idr", "openorganelle", "consolidate"}
+    if mode == "staged":
+        assert together(spans, "ebi", "flyem")
+        assert together(spans, "flyem", "idr")
+        for light in ("ebi", "flyem", "idr"):
+            assert after(spans, "openorganelle", light)
+        assert after(spans, "epfl", "openorganelle")
+    elif mode == "background":
+        assert together(spans, "epfl", "idr")
+        assert after(spans, "flyem", "idr")
+        assert after(spans, "ebi", "flyem")
+        assert after(spans, "openorganelle", "ebi")
+    elif mode == "parallel":
+        assert together(spans, "ebi", "epfl")
+        assert together(spans, "flyem", "epfl")
+    else:
+        order = ["ebi", "epfl", "flyem", "idr", "openorganelle"]
+        for earlier, later in zip(order, order[1:], strict=False):
+            assert after(spans, later, earlier)
+    for source in MODES[mode].sources:
+        assert after(spans, "consolidate", source)
