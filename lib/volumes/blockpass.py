@@ -92,11 +92,14 @@ def gather(reader: VolumeReader, box: Box, voxels: NDArray[Any]) -> list[str]:
         The blocks do not tile the box: the reader lost or repeated something.
     """
     missing: list[str] = []
-    arrived = 0
+    arrived, corners = 0, set()
     for block in reader.blocks(box):
         stopping.check()
         if not box.contains(block.box) or block.data.shape != block.box.shape_zyx:
             raise FormatError(f"the reader gave {block.box} when asked for {box}")
+        if block.box.start_zyx in corners:
+            raise FormatError(f"the reader gave {block.box} twice when asked for {box}")
+        corners.add(block.box.start_zyx)
         voxels[block.box.slices(box.start_zyx)] = block.data
         arrived += block.box.voxels
         missing.extend(block.missing)
