@@ -1,7 +1,7 @@
 """The coarse levels that no single shard can make: each from the finer level beside it.
 
 They begin where the levels made inside the shards end, so they read a small fraction of the
-volume, box by box, and never more than one shard's worth at a time.
+volume, one row of chunks at a time.
 """
 
 from __future__ import annotations
@@ -65,11 +65,14 @@ def _make_shard(job: VolumeJob, store: Store, level: Level, finer: Level, index:
     reader = StoredLevel(
         store, staging, finer.index, finer.grid, job.dtype, job.codec, job.fill_value
     )
-    source_box = finer_box(level, finer, box)
-    source = np.empty(source_box.shape_zyx, job.dtype)
-    gather(reader, source_box, source)
     pooled = np.empty(box.shape_zyx, job.dtype)
-    kernels.pool(source, level.factor_zyx, pooled, labels=job.plan.kind == "labels")
+    chunk_z, chunk_y, _ = level.grid.chunk_zyx
+    for row in box.tiles((chunk_z, chunk_y, box.shape_zyx[2])):
+        source_box = finer_box(level, finer, row)
+        source = np.empty(source_box.shape_zyx, job.dtype)
+        gather(reader, source_box, source)
+        target = pooled[row.slices(box.start_zyx)]
+        kernels.pool(source, level.factor_zyx, target, labels=job.plan.kind == "labels")
     sealed = encode_shard(pooled, level.grid, index, open_codec(job.codec), job.fill_value)
     key = shard_key(level.index, index)
     store.put(f"{staging}/{key}", sealed.buffers)
