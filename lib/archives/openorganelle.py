@@ -154,6 +154,7 @@ class OpenOrganelle(ArchiveBase):
                 "zarray": bytes(array.zarray).decode(),
                 "separator": document.separator,
                 "chunk_offset_zyx": [*_chunk_offset(part.box.start_zyx, document.chunk_zyx)],
+                "chunks": len(wanted),
                 "holes": pack_holes(holes, wanted),
             },
             files=(

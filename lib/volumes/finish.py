@@ -7,6 +7,7 @@ ledger recorded, and nothing else is.
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 
 from lib.errors import EmptyVolumeError, IntegrityError, MissingChunksError
@@ -59,7 +60,9 @@ def finish(
     ledger = Ledger(store, job)
     root = ledger.root()
     entries = ledger.entries()
-    statistics, missing, files = Statistics(), [], []
+    statistics = Statistics()
+    missing: list[str] = []
+    files: list[StoredFile] = []
     for level in job.levels:
         if level.in_pass and level.index > 0:
             continue  # listed by the shards of level 0 that they were made with
@@ -75,12 +78,13 @@ def finish(
             if level.index == 0:
                 statistics = statistics.merged(entry.stats())
                 missing.extend(entry.missing_chunks)
-    expected = sum(1 for shard in job.grid.shards() for _ in job.grid.chunks_of(shard))
+    missing = sorted(set(missing))  # a hole is met by every shard that it reaches into
+    expected = _source_chunks(job)
     _allow(job, missing, expected, max_missing_fraction)
-    empty = statistics.minimum == statistics.maximum == job.fill_value
-    if empty and job.plan.kind == "image" and not allow_empty:
+    background = statistics.minimum == statistics.maximum == job.fill_value
+    if job.plan.kind == "image" and not allow_empty and (background or not statistics.finite):
         raise EmptyVolumeError(
-            f"every voxel is {job.fill_value}",
+            f"every voxel is {job.fill_value if background else 'NaN or infinite'}",
             archive=job.plan.source,
             location=job.plan.source_id,
         )
@@ -103,8 +107,18 @@ def finish(
         stored_bytes=stored,
         files=sums.count(b"\n"),
         statistics=statistics,
-        missing_chunks=tuple(sorted(set(missing))),
+        missing_chunks=tuple(missing),
         expected_chunks=expected,
+    )
+
+
+def _source_chunks(job: VolumeJob) -> int:
+    """Chunks that the archive should hold; the volume's own where its reader has no chunks."""
+    declared = job.plan.reader.get("chunks")
+    if isinstance(declared, int):
+        return declared
+    return math.prod(
+        math.ceil(n / c) for n, c in zip(job.grid.shape_zyx, job.grid.chunk_zyx, strict=True)
     )
 
 
