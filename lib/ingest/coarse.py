@@ -20,7 +20,7 @@ from lib.volumes import kernels
 from lib.volumes.blockpass import gather
 from lib.volumes.levels import factor
 
-_KEY = "coarser_by_zyx"
+_KEY = "coarser_steps_zyx"
 _GATHER_BYTES = 64 * 2**20
 
 
@@ -43,20 +43,20 @@ def coarser(plan: VolumePlan, by: int) -> VolumePlan:
     if by < 2 or by & (by - 1):
         raise ConfigError(f"{by} is no power of two above one", location="downsample_factor")
     shape, voxel, origin = plan.shape_zyx, plan.voxel_nm_zyx, plan.origin_nm_zyx
-    total = (1, 1, 1)
+    steps = []
     for _ in range(by.bit_length() - 1):
         step = factor(shape, voxel)
         shape = kernels.pooled_shape(shape, step)
         origin = _lengths(o + v * (f - 1) / 2 for o, v, f in zip(origin, voxel, step, strict=True))
         voxel = _lengths(v * f for v, f in zip(voxel, step, strict=True))
-        total = _shape(t * f for t, f in zip(total, step, strict=True))
+        steps.append(step)
     return plan.model_copy(
         update={
             "name": f"{plan.name}_by{by}",
             "shape_zyx": shape,
             "voxel_nm_zyx": voxel,
             "origin_nm_zyx": origin,
-            "reader": {**plan.reader, _KEY: total},
+            "reader": {**plan.reader, _KEY: steps},
             "notes": (*plan.notes, f"made {by} times coarser than the source on the way"),
         }
     )
@@ -71,7 +71,8 @@ class CoarseReader(AbstractContextManager["CoarseReader"]):
 
     def __init__(self, reader: VolumeReader, plan: VolumePlan) -> None:
         self._reader = reader
-        self._by: ShapeZYX = _shape(plan.reader[_KEY])
+        self._steps = [_shape(step) for step in plan.reader[_KEY]]
+        self._by = _shape(math.prod(axis) for axis in zip(*self._steps, strict=True))
         self._labels = plan.kind == "labels"
         self.shape_zyx = plan.shape_zyx
         self.dtype = reader.dtype
@@ -107,12 +108,10 @@ class CoarseReader(AbstractContextManager["CoarseReader"]):
         return (tile[0], tile[1], tile[2])
 
     def _pooled(self, voxels: NDArray[Any]) -> NDArray[Any]:
-        left = self._by
-        while left != (1, 1, 1):
-            step = _shape(2 if n > 1 else 1 for n in left)
+        for step in self._steps:
             target = np.empty(kernels.pooled_shape(_shape(voxels.shape), step), self.dtype)
             kernels.pool(voxels, step, target, labels=self._labels)
-            voxels, left = target, _shape(n // f for n, f in zip(left, step, strict=True))
+            voxels = target
         return voxels
 
 
