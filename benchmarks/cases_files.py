@@ -62,7 +62,7 @@ def _aria2c(network: str, connections: int) -> Any:
 
 
 def _edge(setting: Setting) -> int:
-    return max(64, round((setting.megabytes * 1e6) ** (1 / 3)))
+    return max(64, round(float(setting.megabytes * 1e6) ** (1 / 3)))
 
 
 def _ours_dvid(network: str) -> Any:

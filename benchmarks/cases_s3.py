@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,13 +101,30 @@ def s5cmd(kind: str) -> Any:
     def run(setting: Setting, output: Path) -> Run:
         where = _where(setting, kind, "near")
         source = f"s3://{where['bucket']}/{where['key']}/*"
-        return run_program(
-            ["s5cmd", "--no-sign-request", "--endpoint-url", where["endpoint"], "cp", source]
-            + [f"{output}/"]
-        )
+        options = ["--no-sign-request", "--endpoint-url", where["endpoint"]]
+        return run_program(["s5cmd", *options, "cp", source, f"{output}/"])
 
     return run
 
+
+def _times(factor: int, run: Any) -> Any:
+    """The same run on a larger source."""
+
+    def larger(setting: Setting, output: Path) -> Run:
+        return run(replace(setting, megabytes=setting.megabytes * factor), output)  # type: ignore[no-any-return]
+
+    return larger
+
+
+def _prepare_times(kind: str, factors: tuple[int, ...]) -> Any:
+    def prepare(setting: Setting) -> None:
+        for factor in factors:
+            _prepare(kind)(replace(setting, megabytes=setting.megabytes * factor))
+
+    return prepare
+
+
+two_workers = ours("u8", at_once=1, batches_at_once=2)
 
 _TENSORSTORE = "benchmarks.peers_tensorstore:copy"
 
@@ -171,13 +189,25 @@ CASES = (
         ),
         (Goal("ours", "tensorstore", 1.2),),
     ),
+    *(
+        Case(
+            name,
+            "peak memory of 2 workers, " + ", ".join(f"{n} times the size" for n in times),
+            _prepare_times("u8", times),
+            tuple(Variant(f"x{n}", _times(n, two_workers)) for n in times),
+            (
+                Goal(f"x{times[-1]}", "x1", 1.15, "peak_mb"),
+                Goal(f"x{times[-1]}", "x1", 1.15 * times[-1]),
+            ),
+            full=name.endswith("16"),
+        )
+        for name, times in (("memory", (1, 4)), ("memory-16", (1, 4, 16)))
+    ),
     Case(
         "scaling",
         "gzip source re-encoded by 1 and by 2 local Dask workers, each one thread",
         _prepare("gzip"),
-        tuple(
-            Variant(f"{n} worker", ours("gzip", entry="ingest_dask", workers=n)) for n in (1, 2)
-        ),
+        tuple(Variant(f"{n} worker", ours("gzip", entry="ingest_dask", workers=n)) for n in (1, 2)),
         (Goal("2 worker", "1 worker", 1 / 1.7),),
     ),
 )

@@ -62,6 +62,7 @@ def run_program(command: list[str]) -> Run:
 def _run(command: list[str]) -> tuple[float, float, float, str]:
     # the machine's own S3 settings and certificates have nothing to do with a server beside it
     environment = {name: value for name, value in os.environ.items() if name[:4] != "AWS_"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program is compiled once
     began = time.perf_counter()
     process = subprocess.Popen(
         command,

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import tempfile
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from lib.archives.registry import archive
 from lib.ingest import stages
 from lib.ingest.order import WorkOrder
+from lib.loader_config import LoaderConfig
 from lib.storage.settings import StoreSettings
+from lib.volumes.job import VolumeJob
 
 
 def ingest(
     source: str, config: dict[str, Any], output: str, at_once: int = 2, batches_at_once: int = 1
 ) -> dict[str, Any]:
-    """Make every volume that a configuration names.
+    """Make every volume that a configuration names, in this process.
 
     Parameters
     ----------
@@ -27,15 +33,10 @@ def ingest(
         Batches in flight, as a task runner with so many threads would run them.
     """
     settings = archive(source).config_model(**config)
-    requests = received = stored = 0
+    totals = {"requests": 0, "received": 0, "stored": 0}
     with tempfile.TemporaryDirectory() as scratch:
-        chosen = stages.plan_source(source, settings, Path(scratch))
-        for plan in chosen.plans:
-            order = WorkOrder(
-                plan, settings, output, StoreSettings(), Path(scratch), "a benchmark"
-            )
-            with stages.hold(order):
-                job = stages.fetch(order)
+        for order in _orders(source, settings, output, scratch):
+            with _volume(order, totals) as job:
                 work = stages.batches(order, job)
                 if batches_at_once == 1:  # one process: the pipeline is never drained in between
                     work = [[unit for batch in work for unit in batch]]
@@ -46,16 +47,58 @@ def ingest(
                     ]
                     for future in futures:
                         future.result()
-                made = stages.finish_volume(order, job)
-                stages.forget(order, job)
-            stages.leave(order)
-            requests += made.requests
-            received += made.received_bytes
-            stored += made.finished.stored_bytes
     peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {
-        "requests": requests,
-        "received": received,
-        "stored": stored,
-        "maxrss_mb": peak_kb * 1024 / 1e6,
-    }
+    return {**totals, "maxrss_mb": peak_kb * 1024 / 1e6}
+
+
+def ingest_dask(source: str, config: dict[str, Any], output: str, workers: int) -> dict[str, Any]:
+    """The same with local Dask workers of one core each; their start is not timed."""
+    from distributed import Client, LocalCluster
+
+    settings = archive(source).config_model(**config)
+    totals = {"requests": 0, "received": 0, "stored": 0}
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        LocalCluster(
+            n_workers=workers, threads_per_worker=1, memory_limit=None, dashboard_address=":0"
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        for number, address in enumerate(client.scheduler_info()["workers"]):
+            client.run(_settle_on_core, number, workers=[address])
+        began = time.perf_counter()
+        for order in _orders(source, settings, output, scratch):
+            with _volume(order, totals) as job:
+                work = stages.batches(order, job)
+                futures = [
+                    client.submit(stages.convert_batch, order, job, units, pure=False)
+                    for units in work
+                ]
+                client.gather(futures)
+        return {**totals, "seconds": time.perf_counter() - began}
+
+
+def _orders(source: str, settings: LoaderConfig, output: str, scratch: str) -> Iterator[WorkOrder]:
+    for plan in stages.plan_source(source, settings, Path(scratch)).plans:
+        yield WorkOrder(plan, settings, output, StoreSettings(), Path(scratch), "a benchmark")
+
+
+@contextmanager
+def _volume(order: WorkOrder, totals: dict[str, int]) -> Iterator[VolumeJob]:
+    """Everything before and after the shards."""
+    with stages.hold(order):
+        job = stages.fetch(order)
+        yield job
+        made = stages.finish_volume(order, job)
+        stages.tidy(order, complete=True)
+    stages.leave(order)
+    totals["requests"] += made.requests
+    totals["received"] += made.received_bytes
+    totals["stored"] += made.finished.stored_bytes
+
+
+def _settle_on_core(number: int) -> None:
+    """As a container with a limit of one CPU: threads must not use the neighbour's core."""
+    cores = sorted(os.sched_getaffinity(0))
+    for thread in os.listdir("/proc/self/task"):
+        os.sched_setaffinity(int(thread), {cores[number % len(cores)]})

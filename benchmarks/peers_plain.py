@@ -21,4 +21,4 @@ def write_sections(folder: str, output: str, height: int, width: int) -> None:
     plane = np.full((height, width), 7, np.uint8)
     with open(Path(output) / "plain.npy", "wb") as file:
         for _ in range(16):
-            file.write(plane)
+            file.write(memoryview(plane))

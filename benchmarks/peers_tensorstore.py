@@ -39,8 +39,7 @@ def _boxes(shape: tuple[int, ...], step: tuple[int, ...]) -> Any:
         *(range(math.ceil(n / s)) for n, s in zip(shape, step, strict=True))
     ):
         yield tuple(
-            slice(i * s, min((i + 1) * s, n))
-            for i, s, n in zip(index, step, shape, strict=True)
+            slice(i * s, min((i + 1) * s, n)) for i, s, n in zip(index, step, shape, strict=True)
         )
 
 

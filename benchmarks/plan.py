@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from benchmarks.measure import Run
 from benchmarks.servers import Servers
@@ -38,11 +39,12 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """``time(one) <= limit * time(other)``, in medians."""
+    """``one <= limit * other``, in medians of wall time or of peak memory."""
 
     one: str
     other: str
     limit: float
+    metric: Literal["seconds", "peak_mb"] = "seconds"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,8 @@ class Case:
     ----------
     prepare
         Builds the source, once.
+    full
+        Too long for every day: runs with ``--full`` or by name.
     """
 
     name: str
@@ -60,3 +64,4 @@ class Case:
     prepare: Callable[[Setting], None]
     variants: tuple[Variant, ...]
     goals: tuple[Goal, ...] = ()
+    full: bool = False

@@ -18,9 +18,9 @@ from benchmarks.plan import Case
 Runs = Mapping[str, Sequence[Run]]
 
 
-def median_s(runs: Sequence[Run]) -> float:
-    """The median of the wall times."""
-    return statistics.median(run.seconds for run in runs)
+def median_of(runs: Sequence[Run], metric: str = "seconds") -> float:
+    """The median of one of the figures of a run."""
+    return float(statistics.median(getattr(run, metric) for run in runs))
 
 
 def print_case(case: Case, runs: Runs, console: Console) -> None:
@@ -28,18 +28,18 @@ def print_case(case: Case, runs: Runs, console: Console) -> None:
     table = Table(title=f"{case.name}: {case.title}", title_justify="left")
     for heading in ("variant", "median s", "min-max", "CPU s", "peak MB", "imports s", "ratio"):
         table.add_column(heading, justify="left" if heading == "variant" else "right")
-    first = median_s(next(iter(runs.values())))
+    first = median_of(next(iter(runs.values())))
     for name, found in runs.items():
         seconds = sorted(run.seconds for run in found)
         imports = [run.import_s for run in found if run.import_s is not None]
         table.add_row(
             name,
-            f"{median_s(found):.2f}",
+            f"{median_of(found):.2f}",
             f"{seconds[0]:.2f}-{seconds[-1]:.2f}",
             f"{statistics.median(run.cpu_s for run in found):.2f}",
             f"{statistics.median(run.peak_mb for run in found):.0f}",
             f"{statistics.median(imports):.2f}" if imports else "",
-            f"{first / median_s(found):.2f}",
+            f"{first / median_of(found):.2f}",
         )
     console.print(table)
     for goal in goals(case, runs):
@@ -56,7 +56,11 @@ def goals(case: Case, runs: Runs) -> list[dict[str, Any]]:
         {
             "one": goal.one,
             "other": goal.other,
-            "ratio": (ratio := median_s(runs[goal.one]) / median_s(runs[goal.other])),
+            "metric": goal.metric,
+            "ratio": (
+                ratio := median_of(runs[goal.one], goal.metric)
+                / median_of(runs[goal.other], goal.metric)
+            ),
             "limit": goal.limit,
             "met": ratio <= goal.limit,
         }

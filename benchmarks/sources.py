@@ -70,14 +70,15 @@ def put_zarr(server: S3Server, kind: str, megabytes: float, cache: Path) -> None
     encode = _encoder(source["compressor"])
     voxels = volume(source["dtype"])
     period = TILE // chunk
-    different: dict[TripleZYX, bytes] = {
-        index: encode(voxels(tuple(i * chunk for i in index), (chunk,) * 3))
-        for index in itertools.product(range(period), repeat=3)
+    different = {
+        (z, y, x): encode(voxels((z * chunk, y * chunk, x * chunk), (chunk, chunk, chunk)))
+        for z, y, x in itertools.product(range(period), repeat=3)
     }
 
     def put(index: TripleZYX) -> None:
         name = "/".join(str(i) for i in index)
-        obstore.put(store, f"{key}/{name}", different[tuple(i % period for i in index)])
+        z, y, x = index
+        obstore.put(store, f"{key}/{name}", different[z % period, y % period, x % period])
 
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(put, itertools.product(*(range(math.ceil(n / chunk)) for n in shape))))
