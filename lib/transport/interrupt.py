@@ -56,6 +56,7 @@ def wake_on_stop(sock: socket.socket) -> None:
 
 def _watch() -> None:
     global _watcher
+    sock: socket.socket | None
     while True:
         with contextlib.suppress(StoppedError):
             stopping.sleep(_POLL_S)
@@ -68,6 +69,7 @@ def _watch() -> None:
             for sock in waiting:
                 _shut_down(sock)
             time.sleep(_POLL_S)
+        sock, waiting = None, []  # held any longer, closed sockets would never leave the set
 
 
 def _shut_down(sock: socket.socket) -> None:

@@ -22,13 +22,18 @@ class Reference:
 
     digests: dict[str, str]
     seconds: float
-    units: int
+    units: tuple[str, ...]
     whole: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for key, digest in self.digests.items():
             if (volume := volume_of(key)) is not None:
                 self.whole.setdefault(volume, {})[key] = digest
+
+    def share_left(self, finished: set[str], complete: set[str]) -> float:
+        """About how much of a run is still to be done, from 0.1 to 1."""
+        done = sum(u in finished or u.partition(" ")[0] in complete for u in self.units)
+        return max(0.1, 1 - done / len(self.units))
 
 
 def volume_of(key: str) -> str | None:

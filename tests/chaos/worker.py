@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +53,8 @@ class Task:
     scratch: str
     log: str
     store: dict[str, Any]
+    sources: tuple[str, ...] = tuple(REGISTRY)
     name: str = "attempt"
-
-    def as_json(self) -> str:
-        return json.dumps(asdict(self))
 
     def store_settings(self) -> StoreSettings:
         return StoreSettings(**self.store)
@@ -67,7 +65,7 @@ def work(task: Task) -> None:
     note = _Notes(Path(task.log))
     _watch_units(note)
     with ThreadPoolExecutor(len(REGISTRY)) as pool:
-        for _ in pool.map(lambda source: _one_source(source, task, note), REGISTRY):
+        for _ in pool.map(lambda source: _one_source(source, task, note), task.sources):
             pass
 
 

@@ -6,15 +6,20 @@ fit into the time that the work itself takes. It must never start a thread of it
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
 
+from lib.archives.registry import archive
 from tests.chaos.worker import Task, work
 
 
@@ -36,23 +41,52 @@ class Zygote:
         self._process.stdin.close()
         self._process.wait(timeout=60)
 
+    def warm_up(self, task: Task) -> None:
+        """Run a task in the zygote itself: what it imports and compiles, its forks need not.
+
+        Raises
+        ------
+        RuntimeError
+            A thread is left afterwards, so that forks would not be safe.
+        """
+        threads = self._ask({"task": task, "warm": True})["threads"]
+        if threads:
+            raise RuntimeError(f"the zygote has these threads after its warm-up: {threads}")
+
     def run(self, task: Task, kill_after: float | None) -> tuple[bool, float]:
         """Run a task, killed after so many seconds; returns whether it was, and the seconds."""
+        answer = self._ask({"task": task, "kill": kill_after})
+        return bool(answer["killed"]), float(answer["seconds"])
+
+    def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None
-        stdin.write(json.dumps({"task": json.loads(task.as_json()), "kill": kill_after}) + "\n")
+        stdin.write(json.dumps({**question, "task": asdict(question["task"])}) + "\n")
         stdin.flush()
-        answer = json.loads(stdout.readline())
-        return bool(answer["killed"]), float(answer["seconds"])
+        answer: dict[str, Any] = json.loads(stdout.readline())
+        return answer
 
 
 def main() -> None:
     """Serve lines of JSON until standard input ends."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     for line in sys.stdin:
-        sys.stdout.write(json.dumps(_attempt(json.loads(line))) + "\n")
+        given = json.loads(line)
+        answer = _warm_up(given["task"]) if given.get("warm") else _attempt(given)
+        sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
+
+
+def _warm_up(task: dict[str, Any]) -> dict[str, Any]:
+    work(Task(**task))
+    archive("openorganelle")  # its client starts threads that never end: no more than an import
+    import_module("lib.storage.s3")
+    deadline = time.monotonic() + 10
+    while threading.active_count() > 1 and time.monotonic() < deadline:
+        gc.collect()
+        time.sleep(0.1)
+    return {"threads": [thread.name for thread in threading.enumerate()][1:]}
 
 
 def _attempt(given: dict[str, Any]) -> dict[str, Any]:
