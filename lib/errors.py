@@ -120,6 +120,8 @@ class AccessDeniedError(MacroscopeError):
 class RequestRefusedError(MacroscopeError):
     """The server calls the request itself wrong (400, 416, ...); repeating it cannot help."""
 
+    advice = "Check address, id and settings against what the archive offers"
+
 
 class TransportError(MacroscopeError):
     """The network or the server failed for now (5xx, 421, 425, 429, reset, time-out, DNS)."""
@@ -181,6 +183,8 @@ class OutOfBoundsError(MacroscopeError):
 
 class DestinationError(MacroscopeError):
     """The store cannot be written or read (full, read-only, permission, absent bucket)."""
+
+    advice = "Check the destination, then run again: finished work is kept"
 
 
 class DestinationFullError(DestinationError):

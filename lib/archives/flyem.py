@@ -14,7 +14,14 @@ from typing import Any, ClassVar
 
 from lib.archives.base import About, ArchiveBase, SourceFile, VolumePlan
 from lib.archives.parts import choose_part
-from lib.errors import BadAnswerError, OutOfBoundsError, SourceChangedError, UnsupportedFormatError
+from lib.errors import (
+    BadAnswerError,
+    NotFoundError,
+    OutOfBoundsError,
+    RequestRefusedError,
+    SourceChangedError,
+    UnsupportedFormatError,
+)
 from lib.geometry import Box, LengthsZYX, ShapeZYX
 from lib.loader_config import FlyEMConfig
 from lib.rawfiles import RawFiles
@@ -68,7 +75,7 @@ class FlyEM(ArchiveBase):
             The instance is not uint8blk.
         """
         node = f"{config.dvid_server}/api/node/{config.uuid}/{config.instance}"
-        instance = parse_info(session.http(SERVICE).get_json(f"{node}/info"), node)
+        instance = parse_info(_ask_info(session, node), node)
         crop = place_crop(config, instance.extents)
         origin = _lengths(crop.start_zyx, instance.voxel_nm_zyx)
         part = choose_part(config.box, crop.shape_zyx, instance.voxel_nm_zyx, origin)
@@ -135,6 +142,19 @@ class FlyEM(ArchiveBase):
                 "the data instance changed while it was read", archive=self.name, location=node
             )
         return []
+
+
+def _ask_info(session: Session, node: str) -> Any:
+    """``info`` of the instance; DVID answers 400, not 404, where version or instance is unknown."""
+    try:
+        return session.http(SERVICE).get_json(f"{node}/info")
+    except RequestRefusedError as error:
+        raise NotFoundError(
+            f"there is no such version or data instance: {error.message}",
+            archive=FlyEM.name,
+            location=node,
+            advice="Check uuid and instance; /api/repos/info of the server lists what there is",
+        ) from None
 
 
 def place_crop(config: FlyEMConfig, extents: Box) -> Box:

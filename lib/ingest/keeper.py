@@ -100,6 +100,8 @@ class Keeper:
         if stopped and not isinstance(error, StoppedError):
             # what a stop breaks off (a request, a wait) is no fault of the archive
             error = StoppedError("the run was asked to stop")
+        if isinstance(error, MacroscopeError):
+            error.located(archive=self._order.plan.source, location=self._order.volume_key)
         if self._record is not None and self._record["status"] not in FINAL:
             try:
                 self._move(status, error=error)

@@ -19,6 +19,7 @@ from lib.errors import BadAnswerError, ConfigError, IncompleteTransferError, Mac
 from lib.safety import redact
 from lib.transport import interrupt
 from lib.transport.counters import ServiceCounters
+from lib.transport.etags import EtagProof
 from lib.transport.limits import Limiter, Limits
 from lib.transport.object_errors import named_error, says_no_such_key
 from lib.transport.retry import call_with_retry
@@ -87,6 +88,7 @@ class ObjectReader:
         self._limits = limits
         self._limiter = limiter
         self._counters = counters
+        self._etags = EtagProof()
         config: dict[str, Any] = {"region": region or "us-east-1"}
         if anonymous:
             config["skip_signature"] = True
@@ -103,7 +105,10 @@ class ObjectReader:
         )
 
     def get(self, key: str) -> memoryview | None:
-        """The bytes of an object, or None where the store says that there is no such key."""
+        """The bytes of an object, or None where the store says that there is no such key.
+
+        Raises `IncompleteTransferError` if they do not fit an ETag that is their digest.
+        """
 
         def once() -> memoryview | None:
             received = 0
@@ -115,6 +120,7 @@ class ObjectReader:
                     data = memoryview(answer.bytes())
                     received = data.nbytes
                     kind = answer.attributes.get("Content-Type")
+                    etag = answer.meta["e_tag"]
                 except _FAILURES as error:
                     if says_no_such_key(error):
                         return None
@@ -123,6 +129,7 @@ class ObjectReader:
                     self._counters.end(received)
             if kind is not None and kind.startswith("text/html"):
                 raise BadAnswerError("a web page came instead of the object")
+            self._etags.check(data, etag)
             return data
 
         return self._retry("GET", key, once)

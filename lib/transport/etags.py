@@ -1,0 +1,45 @@
+"""Entity tags as digests: what S3 publishes of an object's bytes.
+
+Amazon S3, "Checking object integrity": the ETag of an object that was uploaded in one part is the
+MD5 of its bytes, unless it is encrypted with a customer's key or by KMS; one of several parts has
+a tag that ends in a dash and a number. Nothing in an answer tells the kinds apart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+
+from lib.errors import IncompleteTransferError
+
+_MD5 = re.compile(r'(?:W/)?"?([0-9a-fA-F]{32})"?')
+
+
+class EtagProof:
+    """Holds every whole object against its ETag, once a bucket's tags are known to be digests.
+
+    They are as soon as one object fits its tag. They are not if the first object does not, and
+    arrives the same a second time. Thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._tags_are_digests: bool | None = None
+        self._arrived: dict[str, str] = {}  # tag -> digest of bytes that did not fit it
+
+    def check(self, data: memoryview | bytes, etag: str | None) -> None:
+        """Raise `IncompleteTransferError` where bytes and tag contradict each other."""
+        stated = _MD5.fullmatch(etag or "")
+        if stated is None or self._tags_are_digests is False:
+            return
+        digest = hashlib.md5(data, usedforsecurity=False).hexdigest()
+        with self._lock:
+            if digest == stated[1].lower():
+                self._tags_are_digests = True
+                return
+            if self._tags_are_digests is None and self._arrived.get(stated[1]) == digest:
+                self._tags_are_digests = False
+                return
+            self._arrived[stated[1]] = digest
+        raise IncompleteTransferError("the bytes that came are not those of the object's ETag")
