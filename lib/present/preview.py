@@ -209,7 +209,7 @@ def _scale_bar(
     width, height = panel.picture.size
     per_pixel = extent_nm_zyx[2] / width
     length = round_length(per_pixel * width / 3)
-    pixels = length / per_pixel
+    pixels = max(1.0, length / per_pixel)
     label = length_text(length) if known else f"{length:.4g} voxels"
     left, bottom = panel.at.x + 12, panel.at.y + height - 12
     draw.rectangle((left - 2, bottom - 7, left + pixels + 1, bottom + 2), fill=(0, 0, 0))

@@ -69,10 +69,10 @@ def viewer_app(
             return _object(store, key, request)
         except NotFoundError:
             return Response("There is no such object.\n", 404, media_type="text/plain")
-        except DestinationError as error:
-            return Response(f"{error.message}\n", 403, media_type="text/plain")
-        except MacroscopeError as error:
-            return Response(f"{error.message}\n", 502, media_type="text/plain")
+        except DestinationError:  # its text would tell where the store lies
+            return Response("This cannot be read.\n", 403, media_type="text/plain")
+        except MacroscopeError:
+            return Response("The store does not answer.\n", 502, media_type="text/plain")
 
     async def events(request: Request) -> Response:
         """What the client waits for before it hides its "connecting" note; nothing ever comes."""
