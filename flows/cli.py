@@ -30,6 +30,14 @@ Sources = Annotated[
     typer.Option("--source", "-s", help="Only this source; may be given several times."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+Level = Annotated[
+    list[str] | None, typer.Option(help="Scale level (s0, s1, ...) of sources that have them.")
+]
+BoxText = Annotated[
+    str | None, typer.Option("--box", help="Part of the volume: z=0:64,y=100:300,x=0:2400nm.")
+]
+Format = Annotated[str | None, typer.Option("--format", help="zarr (OME-Zarr 0.5) or npy.")]
+DataDir = Annotated[str | None, typer.Option(help="Folder or s3://bucket/prefix of the volumes.")]
 Archives = Annotated[
     str | None,
     typer.Option(help="public: the real archives; samples: stand-ins, started for this run."),
@@ -43,19 +51,18 @@ def run(
         str | None, typer.Option(help="staged, background, parallel or sequential.")
     ] = None,
     archives: Archives = None,
-    level: Annotated[
-        list[str] | None, typer.Option(help="Scale level (s0, s1, ...) of sources that have them.")
-    ] = None,
-    box: Annotated[
-        str | None, typer.Option(help="Part of the volume: z=0:64,y=100:300,x=0:2400nm.")
-    ] = None,
-    output_format: Annotated[
-        str | None, typer.Option("--format", help="zarr (OME-Zarr 0.5) or npy.")
-    ] = None,
-    data_dir: Annotated[
-        str | None, typer.Option(help="Folder or s3://bucket/prefix of the volumes.")
-    ] = None,
+    level: Level = None,
+    box: BoxText = None,
+    output_format: Format = None,
+    data_dir: DataDir = None,
     dry_run: Annotated[bool, typer.Option(help="Plan only; fetch no voxels.")] = False,
+    local_s3: Annotated[
+        bool,
+        typer.Option(
+            "--local-s3",
+            help="Into a bucket of an S3 server started for this run; verified, then stopped.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Bring in volumes: plan, fetch, convert, verify, record, then catalogue the store."""
@@ -70,6 +77,32 @@ def run(
             common={"box": box, "output_format": output_format},
             level=level,
             dry_run=dry_run,
+            local_s3=local_s3,
+            as_json=as_json,
+        )
+    )
+
+
+@app.command()
+def plan(
+    source: Sources = None,
+    archives: Archives = None,
+    level: Level = None,
+    box: BoxText = None,
+    output_format: Format = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a run would cost: requests, bytes, memory, disk, time. Fetches only metadata."""
+    from flows.commands.plan import plan_command
+
+    raise typer.Exit(
+        plan_command(
+            sources=source,
+            archives=archives,
+            data_dir=data_dir,
+            common={"box": box, "output_format": output_format},
+            level=level,
             as_json=as_json,
         )
     )

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from prefect.client.schemas.objects import State
 from prefect.futures import PrefectWrappedFuture
-from prefect.states import Failed, State
+from prefect.states import Failed
 from prefect.task_runners import TaskRunner
 
 from flows.run import Run, open_run
 from lib import stopping
 from lib.archives.base import VolumePlan
 from lib.ingest import life
+from lib.ingest.costs import cost_of
 from lib.ingest.keeper import not_made
 from lib.ingest.life import Batches, OnShare, Steps
 from lib.ingest.order import WorkOrder
 from lib.ingest.result import ProcessingResult, VolumeResult
+from lib.ingest.stages import Batch, note_batch
 from lib.loader_config import LoaderConfig
 from lib.volumes.job import VolumeJob
 from tasks.convert import convert
@@ -36,14 +39,15 @@ def ingest(source: str, config: LoaderConfig | Mapping[str, Any] | None) -> Proc
     """
     with open_run(source, config) as run:
         sources = plan(source, run.config, run.scratch_dir)
-        show_plan(source, sources)
+        costs = [cost_of(p, run.config, run.settings.assumed_compression) for p in sources.plans]
+        show_plan(source, costs)
         volumes = [not_made(skipped, "skipped") for skipped in sources.skipped]
         for volume_plan in sources.plans:
             if run.config.dry_run:
                 volumes.append(not_made(volume_plan, "planned"))
             else:
                 volumes.append(make_volume(run, volume_plan))
-        result = run.result(volumes)
+        result = run.result(volumes, costs)
         show_result(result)
         return result
 
@@ -70,7 +74,7 @@ def convert_all(
 ) -> None:
     """All batches of one volume, some at once; the first that fails ends the volume."""
     waiting = list(enumerate(todo, start=1))
-    running: list[PrefectWrappedFuture[int, Any]] = []
+    running: list[PrefectWrappedFuture[Batch, Any]] = []
     done = 0
     while waiting or running:
         while waiting and len(running) < at_once:
@@ -84,7 +88,7 @@ def convert_all(
             running.append(runner.submit(convert, parameters=parameters))
         for future in [f for f in running if f.wrapped_future.done()]:
             running.remove(future)
-            future.result()
+            note_batch(order, future.result())
             done += 1
             on_share(done / len(todo))
         if running:

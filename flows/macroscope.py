@@ -17,6 +17,7 @@ from flows.schedule import Outcome, run_schedule
 from flows.sources import run_source
 from lib.archives.registry import REGISTRY, archive
 from lib.config_manager import ConfigManager
+from lib.errors import MacroscopeError
 from lib.execution import check_sources, schedule
 from lib.execution import mode as find_mode
 from lib.ingest.result import ProcessingResult
@@ -60,10 +61,14 @@ def macroscope(
     )
     outcomes = run_schedule(schedule(chosen, selected, heavy), start, workers=chosen.workers)
     results = [_result(outcome) for outcome in outcomes]
+    failures = []
     if not dry_run:
-        consolidate()
+        try:
+            consolidate()
+        except MacroscopeError as error:  # what the sources came to must not be lost with it
+            failures.append(f"catalogue: {error}")
     show_run(chosen.name, results, [(o.source, o.started, o.ended) for o in outcomes])
-    failures = [f"{r.source}: {'; '.join(r.errors)}" for r in results if not r.success]
+    failures += [f"{r.source}: {'; '.join(r.errors)}" for r in results if not r.success]
     if failures:
         return Failed(message=" | ".join(failures), data=results)
     return results

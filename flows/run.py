@@ -22,6 +22,7 @@ from lib.archives.base import VolumePlan
 from lib.archives.registry import archive
 from lib.config_manager import ConfigManager, LoadedSettings, Settings
 from lib.errors import MacroscopeError
+from lib.ingest.costs import Cost
 from lib.ingest.order import WorkOrder
 from lib.ingest.result import ProcessingResult, VolumeResult
 from lib.loader_config import LoaderConfig
@@ -63,7 +64,7 @@ class Run:
             workers=self.config.max_workers,
         )
 
-    def result(self, volumes: list[VolumeResult]) -> ProcessingResult:
+    def result(self, volumes: list[VolumeResult], costs: list[Cost]) -> ProcessingResult:
         """Sum up the volumes of this source."""
         done = [volume for volume in volumes if volume.status == "complete"]
         ids = sorted({volume.source_id for volume in volumes})
@@ -77,6 +78,7 @@ class Run:
             processing_time_seconds=time.monotonic() - self.began,
             total_size_bytes=sum(volume.stored_bytes for volume in done),
             volumes=volumes,
+            plan=costs,
         )
 
 
@@ -116,17 +118,15 @@ def store_settings(loaded: LoadedSettings) -> StoreSettings:
     """How to reach the destination, from the settings (and a Prefect block where one is named)."""
     settings = loaded.settings
     given: dict[str, Any] = {
-        "endpoint_url": settings.dest_endpoint_url,
-        "region": settings.dest_region,
-        "key": settings.dest_key,
-        "secret": settings.dest_secret,
-        "addressing_style": settings.dest_addressing_style,
-        "ca_bundle": settings.dest_ca_bundle,
+        name.removeprefix("dest_"): getattr(settings, name)
+        for name in type(settings).model_fields
+        if name.startswith("dest_") and name != "dest_credentials_block"
     }
+    given = {name: value for name, value in given.items() if value is not None}
     if settings.dest_credentials_block:
         from flows.credentials import from_block  # prefect-aws is slow to import
 
-        given |= from_block(settings.dest_credentials_block)
+        given = from_block(settings.dest_credentials_block) | given
     return StoreSettings(**given)
 
 

@@ -51,6 +51,9 @@ from lib.loader_config import LoaderConfig
 #: Sizes that keep a run on stand-ins small where the real archive's default is a gigabyte.
 SAMPLE_SIZES: dict[str, dict[str, Any]] = {"flyem": {"crop_size": (96, 80, 72)}}
 
+#: What the stand-ins' synthetic tissue compresses to: it is noisier than real images.
+SAMPLE_COMPRESSION = 1.15
+
 
 class Settings(BaseModel):
     """Everything that can be set, save what belongs to one run of one loader."""
@@ -92,11 +95,18 @@ class Settings(BaseModel):
         description="inline: all sources in one process; deployments: each as a run of its own "
         "(the default on Kubernetes).",
     )
+    assumed_compression: float = Field(
+        1.5,
+        gt=0,
+        description="Raw over compressed size that plans assume: 1.5 was measured on EM images.",
+    )
     dest_endpoint_url: HttpEndpoint | None = Field(
         default=None, description="S3 server of the destination; empty: AWS."
     )
-    dest_region: str = Field(
-        default="us-east-1", min_length=1, description="Region of the destination."
+    dest_region: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Region of the destination; empty: AWS's usual chain's, else us-east-1.",
     )
     dest_key: SecretStr | None = Field(
         default=None,
@@ -109,6 +119,13 @@ class Settings(BaseModel):
         exclude=True,
         repr=False,
         description="Secret key; empty: AWS's usual chain.",
+    )
+    dest_anonymous: bool = Field(
+        default=False,
+        description="Sign nothing: for reading a public bucket (verify, consolidate elsewhere).",
+    )
+    dest_profile: str | None = Field(
+        default=None, description="Profile of the AWS configuration files for the destination."
     )
     dest_addressing_style: Literal["auto", "path", "virtual"] = Field(
         default="auto",
@@ -123,6 +140,12 @@ class Settings(BaseModel):
         pattern=r"^(aws-credentials|s3-bucket)/[a-z0-9-]+$",
         description="Prefect block that holds the credentials: aws-credentials/NAME or "
         "s3-bucket/NAME.",
+    )
+    dest_lease_seconds: float = Field(
+        default=60.0,
+        ge=2.0,
+        le=3600.0,
+        description="How long a killed run's hold on a volume in a bucket outlives it.",
     )
     sources: dict[str, SerializeAsAny[LoaderConfig]] = Field(
         default_factory=dict, description="Settings of each loader."
@@ -147,6 +170,9 @@ class Settings(BaseModel):
             raise ValueError("dest_key: without dest_secret (or the reverse) it is of no use")
         if self.dest_key is not None and self.dest_credentials_block is not None:
             raise ValueError("dest_credentials_block: contradicts dest_key; set one of them")
+        signs = self.dest_key or self.dest_credentials_block or self.dest_profile
+        if self.dest_anonymous and signs:
+            raise ValueError("dest_anonymous: contradicts the credentials that are given too")
         return self
 
 
@@ -202,7 +228,16 @@ class LoadedSettings:
                 location="EM_SERVICES",
                 advice="Name it in the services document, or set EM_ARCHIVES=public",
             )
-        return _loader(name, given, self.keys, self.settings.data_dir)
+        config = _loader(name, given, self.keys, self.settings.data_dir)
+        if config.output_format == "npy" and str(config.output_dir).startswith("s3://"):
+            raise ConfigError(
+                "output_format: npy cannot be made in a bucket: a .npy file is written piece by "
+                "piece, and an object only as a whole",
+                archive=name,
+                location=str(config.output_dir),
+                advice="Set output_format=zarr, or a folder as data_dir",
+            )
+        return config
 
     def explain(self) -> list[tuple[str, str, str]]:
         """Rows of dotted key, value fit to be shown, and origin."""
@@ -278,7 +313,14 @@ class ConfigManager:
             return []
         sizes = {name: values for name, values in SAMPLE_SIZES.items() if name in self.keys.loaders}
         return [
-            self.keys.flatten({"archives": "samples", "sources": sizes}, "samples"),
+            self.keys.flatten(
+                {
+                    "archives": "samples",
+                    "assumed_compression": SAMPLE_COMPRESSION,
+                    "sources": sizes,
+                },
+                "samples",
+            ),
             services_layer(services.value, self.keys),
         ]
 

@@ -6,12 +6,12 @@ from prefect import task
 
 from lib.geometry import ShapeZYX
 from lib.ingest.order import WorkOrder
-from lib.ingest.stages import convert_batch
+from lib.ingest.stages import Batch, convert_batch
 from lib.volumes.job import VolumeJob
 from tasks.retrying import RETRIES
 
 
 @task(name="convert", task_run_name="convert {order.plan.name} {part}", tags=["convert"], **RETRIES)
-def convert(order: WorkOrder, job: VolumeJob, units: list[ShapeZYX], part: str) -> int:
-    """Make the given shards and their ledger entries; returns the bytes written."""
+def convert(order: WorkOrder, job: VolumeJob, units: list[ShapeZYX], part: str) -> Batch:
+    """Make the given shards and their ledger entries."""
     return convert_batch(order, job, units)

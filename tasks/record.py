@@ -6,8 +6,8 @@ import re
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+from lib.ingest.costs import Cost, row_of
 from lib.ingest.result import ProcessingResult
-from lib.ingest.stages import Sources
 from lib.records import Record
 
 RESULT_KEY = "result"
@@ -18,22 +18,9 @@ def artifact_key(*words: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", "-".join(words).lower()).strip("-")
 
 
-def show_plan(source: str, sources: Sources) -> None:
-    """What is about to be fetched, as a table under one key for each source."""
-    rows = [
-        {
-            "volume": plan.name,
-            "accession": plan.source_id,
-            "shape z,y,x": " x ".join(map(str, plan.shape_zyx)),
-            "dtype": plan.dtype,
-            "voxel nm z,y,x": " x ".join(f"{v:g}" for v in plan.voxel_nm_zyx),
-            "level": plan.scale_level or "",
-            "licence": plan.about.licence or "not stated",
-            "download MB": round(plan.download_bytes / 1e6, 3),
-            "requests": plan.download_requests,
-        }
-        for plan in sources.plans
-    ]
+def show_plan(source: str, costs: list[Cost]) -> None:
+    """What is about to be fetched and what it will cost, under one key for each source."""
+    rows = [row_of(cost) for cost in costs]
     create_table_artifact(rows, key=artifact_key("plan", source), description=f"Plan of {source}")
 
 

@@ -69,7 +69,11 @@ def _start(name: str, command: list[str], env: dict[str, str]) -> None:
         return
     with (STATE / f"{name}.out").open("w") as out, (STATE / f"{name}.log").open("w") as log:
         process = subprocess.Popen(
-            command, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=log,
+            command,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=log,
             start_new_session=True,
         )
     note.write_text(str(process.pid))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from flows.environment import prepare
@@ -15,6 +18,7 @@ from lib.errors import ConfigError
 from lib.execution import check_sources
 from lib.execution import mode as find_mode
 from lib.ingest.result import ProcessingResult
+from lib.storage.open import is_remote, open_store
 
 
 def run_command(
@@ -27,19 +31,39 @@ def run_command(
     level: list[str] | None,
     dry_run: bool,
     as_json: bool,
+    local_s3: bool = False,
 ) -> int:
     """Run the parent flow in this process; returns the exit code."""
+    if local_s3:
+        if data_dir is not None:
+            raise ConfigError("--local-s3 contradicts --data-dir", location="data_dir")
+        from flows.commands.local_s3 import run_on_local_s3
+
+        again = partial(
+            run_command,
+            sources=sources,
+            mode=mode,
+            archives=archives,
+            data_dir=None,
+            common=common,
+            level=level,
+            dry_run=dry_run,
+            as_json=as_json,
+        )
+        return run_on_local_s3(again, verify=not dry_run)
     for name, value in (("EM_ARCHIVES", archives), ("EM_DATA_DIR", data_dir)):
         if value is not None:
             os.environ[name] = value
     settings = ConfigManager().load()
     find_mode(mode or settings.settings.execution_mode)
     selected = check_sources(sources or list(REGISTRY), REGISTRY)
-    parameters = _parameters(selected, common, level)
+    parameters = source_parameters(selected, common, level)
     prepare()
     with stand_ins(settings):
         for source in selected:  # a wrong setting is refused before anything starts
             ConfigManager().load().loader(source, parameters.get(source))
+        if not dry_run:
+            require_destination(settings)
         from flows.macroscope import macroscope
 
         state = macroscope(
@@ -50,6 +74,20 @@ def run_command(
             return_state=True,
         )
     return _report(state, as_json=as_json)
+
+
+def require_destination(loaded: LoadedSettings) -> None:
+    """Ask a bucket for one page of its listing: wrong keys show before anything is fetched.
+
+    Raises
+    ------
+    DestinationError, AccessDeniedError
+    """
+    uri = loaded.settings.data_dir
+    if is_remote(uri):
+        from flows.run import store_settings
+
+        open_store(uri, store_settings(loaded)).list_folder()
 
 
 def consolidate_command(*, as_json: bool) -> int:
@@ -91,7 +129,7 @@ def stand_ins(loaded: LoadedSettings) -> Iterator[None]:
             del os.environ["EM_SERVICES"]
 
 
-def _parameters(
+def source_parameters(
     selected: tuple[str, ...], common: Mapping[str, Any], level: list[str] | None
 ) -> dict[str, dict[str, Any]]:
     """Options of the command line as settings of each selected loader."""
@@ -119,7 +157,11 @@ def _report(state: Any, *, as_json: bool) -> int:
         print(json.dumps([result.model_dump(mode="json") for result in results], indent=2))
     else:
         print_summary(results)
-    return 0 if all(result.success for result in results) else 1
+    if state.is_completed() and all(result.success for result in results):
+        return 0
+    if all(result.success for result in results):  # what failed is no source: the catalogue
+        print(f"macroscope: {state.message}", file=sys.stderr)
+    return 1
 
 
 def print_summary(results: list[ProcessingResult]) -> None:
@@ -141,6 +183,13 @@ def print_summary(results: list[ProcessingResult]) -> None:
             )
     console = Console(width=None if os.isatty(1) else 160)
     console.print(table)
+    asked: Counter[str] = Counter()
+    for result in results:
+        for volume in result.volumes:
+            asked.update(volume.store_requests)
+    if asked:
+        counted = ", ".join(f"{kind} {count}" for kind, count in sorted(asked.items()))
+        console.print(f"requests to the store: {counted}", markup=False, highlight=False)
     for result in results:
         for error in result.errors:
             console.print(f"{result.source}: {error}", style="bold", markup=False)

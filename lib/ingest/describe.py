@@ -106,6 +106,7 @@ def made_provenance(plan: VolumePlan, made: Made, seconds: float, run: str) -> d
         **provenance(plan),
         "source_files": files,
         "requests": made.requests,
+        "store_requests": made.store_requests,
         "bytes": made.received_bytes,
         "run": run,
         "seconds": round(seconds, 3),

@@ -68,7 +68,8 @@ def make_volume(order: WorkOrder, run_name: str, steps: Steps | None = None) -> 
     try:
         stopping.check()
         with stages.hold(order):
-            return _make(order, keeper, steps or Steps(), began)
+            result = _make(order, keeper, steps or Steps(), began)
+        return result.model_copy(update={"store_requests": stages.store_requests(order)})
     except Exception as error:  # nothing was begun, or the lock was lost
         return keeper.failed(error, time.monotonic() - began)
     finally:

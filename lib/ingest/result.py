@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import BaseModel, ConfigDict, Field
+
+from lib.ingest.costs import Cost
 
 
 class VolumeResult(BaseModel):
@@ -22,6 +22,7 @@ class VolumeResult(BaseModel):
     made: bool = True  # False: it was complete already
     metadata_path: str | None = None
     error: str | None = None
+    store_requests: dict[str, int] = Field(default_factory=dict)  # to the destination, by kind
 
 
 class ProcessingResult(BaseModel):
@@ -50,4 +51,4 @@ class ProcessingResult(BaseModel):
     processing_time_seconds: float = 0.0
     total_size_bytes: int = 0
     volumes: list[VolumeResult] = Field(default_factory=list)
-    plan: list[dict[str, Any]] = Field(default_factory=list)
+    plan: list[Cost] = Field(default_factory=list)

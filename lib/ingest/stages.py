@@ -15,7 +15,7 @@ from pathlib import Path
 from lib.archives.base import VolumePlan
 from lib.archives.registry import archive
 from lib.archives.sessions import open_session
-from lib.errors import SourceChangedError
+from lib.errors import MacroscopeError, SourceChangedError
 from lib.geometry import ShapeZYX
 from lib.ingest.coarse import fit_plan
 from lib.ingest.order import WorkOrder
@@ -36,6 +36,26 @@ BATCH_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
+class Batch:
+    """What a batch of shards came to.
+
+    Attributes
+    ----------
+    bytes_written
+        Of its shards, pyramid levels included.
+    worker
+        The process that made it.
+    traffic, store_requests
+        What that process has asked of archive and destination for this volume, in all.
+    """
+
+    bytes_written: int
+    worker: str
+    traffic: dict[str, int]
+    store_requests: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Sources:
     """What a source was planned into; ``skipped`` volumes exceed ``max_array_size_mb``."""
 
@@ -46,7 +66,10 @@ class Sources:
 def plan_source(source: str, config: LoaderConfig, scratch_dir: Path) -> Sources:
     """Ask the archive what there is; nothing but metadata is fetched."""
     with open_session(config, source, scratch_dir=scratch_dir) as session:
-        plans = archive(source).plan(config, session)
+        try:
+            plans = archive(source).plan(config, session)
+        except MacroscopeError as error:
+            raise error.located(archive=source) from error.__cause__
     fitted = [(plan, fit_plan(plan, config)) for plan in plans]
     return Sources(
         tuple(fit for _, fit in fitted if fit is not None),
@@ -75,7 +98,7 @@ def fetch(order: WorkOrder) -> VolumeJob:
 
 
 def batches(order: WorkOrder, job: VolumeJob) -> list[list[ShapeZYX]]:
-    """The shards still to be made, in batches: at most `MAX_BATCHES`, whatever the volume's size."""
+    """The shards still to be made, in batches: at most `MAX_BATCHES`, however large the volume."""
     pending = Ledger(workplace(order).store, job).pending(0, job.grid.shards())
     shard_bytes = math.prod(job.shard_zyx) * job.dtype.itemsize
     size = max(BATCH_BYTES // shard_bytes, math.ceil(len(job.grid) / MAX_BATCHES), 1)
@@ -89,21 +112,20 @@ def convert_batch(
     *,
     shards_at_once: int = 1,
     on_shard: Callable[[Entry], None] = lambda entry: None,
-) -> int:
-    """Make one batch of shards. Runs alike in a thread, in a process and on another host.
-
-    Returns
-    -------
-    int
-        Bytes written.
-    """
+) -> Batch:
+    """Make one batch of shards. Runs alike in a thread, in a process and on another host."""
     place = workplace(order)
     service = place.session.limiter(place.archive.services[0])
     effort = Effort(
         workers=order.config.max_workers, connections=service.allowed, shards=shards_at_once
     )
     entries = convert(job, place.reader(), place.store, units, effort=effort, on_shard=on_shard)
-    return sum(file.size for entry in entries for file in entry.files)
+    return Batch(
+        sum(file.size for entry in entries for file in entry.files),
+        place.worker,
+        place.own_traffic(),
+        place.store.counts(),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +138,7 @@ class Made:
     notes: tuple[str, ...]
     requests: int
     received_bytes: int
+    store_requests: dict[str, int]
 
 
 def finish_volume(order: WorkOrder, job: VolumeJob) -> Made:
@@ -142,14 +165,15 @@ def finish_volume(order: WorkOrder, job: VolumeJob) -> Made:
         allow_empty=config.allow_empty,
     )
     raw_keys = place.raw.finish(complete=True)
-    counters = place.session.counters.snapshot().values()
+    traffic = place.traffic()
     return Made(
         finished,
         tuple(sources),
         tuple(raw_keys),
         tuple(place.raw.notes),
-        sum(service["requests"] for service in counters),
-        sum(service["bytes_received"] for service in counters),
+        traffic["requests"],
+        traffic["bytes_received"],
+        place.store_requests(),
     )
 
 
@@ -170,8 +194,21 @@ def tidy(order: WorkOrder, *, complete: bool) -> None:
     if complete:
         store.delete_tree(state)
     else:
-        for folder in (state, *(f"{plan.source}/{name}" for name in final)):
+        trees = [f"{plan.source}/{name}" for name in final]
+        on_disk = store.local_path(state) is not None
+        # In a bucket only shards are large enough to be uploaded in parts, and npy is not made.
+        for folder in (state, *trees) if on_disk else trees[:1]:
             store.sweep_temporaries(folder)
+
+
+def store_requests(order: WorkOrder) -> dict[str, int]:
+    """Requests to the destination for this volume so far, by kind, those of workers included."""
+    return workplace(order).store_requests()
+
+
+def note_batch(order: WorkOrder, batch: Batch) -> None:
+    """Count what another process asked for; batches of this process are counted already."""
+    workplace(order).note(batch.worker, batch.traffic, batch.store_requests)
 
 
 def leave(order: WorkOrder) -> None:

@@ -6,9 +6,12 @@ hold over all of them, and its requests are counted together.
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
+from collections import Counter
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lib.archives.base import Archive
 from lib.archives.registry import archive
@@ -34,6 +37,41 @@ class Workplace:
     _lock: threading.Lock
     _stack: ExitStack
     _reader: VolumeReader | None = None
+    _elsewhere: dict[str, tuple[dict[str, int], dict[str, int]]] = field(default_factory=dict)
+
+    @property
+    def worker(self) -> str:
+        """This process, among those of all hosts."""
+        return f"{socket.gethostname()}/{os.getpid()}"
+
+    def own_traffic(self) -> dict[str, int]:
+        """``requests`` to the archive and ``bytes_received`` from it, by this process."""
+        services = self.session.counters.snapshot().values()
+        return {
+            kind: sum(service[kind] for service in services)
+            for kind in ("requests", "bytes_received")
+        }
+
+    def note(self, worker: str, traffic: dict[str, int], store_requests: dict[str, int]) -> None:
+        """Take in what another process has asked for so far; the latest word of each counts."""
+        if worker != self.worker:
+            with self._lock:
+                self._elsewhere[worker] = (traffic, store_requests)
+
+    def traffic(self) -> dict[str, int]:
+        """`own_traffic`, and that of the processes that were noted."""
+        return self._sum(self.own_traffic(), 0)
+
+    def store_requests(self) -> dict[str, int]:
+        """Requests to the destination by kind, those of the noted processes included."""
+        return self._sum(self.store.counts(), 1)
+
+    def _sum(self, own: dict[str, int], which: int) -> dict[str, int]:
+        total = Counter(own)
+        with self._lock:
+            for counts in self._elsewhere.values():
+                total.update(counts[which])
+        return dict(total)
 
     def reader(self) -> VolumeReader:
         """The voxels of the plan; raw files must have been fetched."""

@@ -24,7 +24,7 @@ def desk(tmp_path: Path) -> Iterator[tuple[Path, dict[str, str]]]:
     for name in ("prefect.yaml", "prefect.toml"):
         shutil.copy(ROOT / name, tmp_path)
     shutil.copytree(ROOT / "k8s", tmp_path / "k8s")
-    port = free_ports(1)[0]
+    port = free_ports("127.0.0.1", 1)[0]
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("EM_", "PREFECT_"))}
     env = {**kept, "PREFECT_API_URL": f"http://127.0.0.1:{port}/api", "NO_COLOR": "1"}
     up = [str(BIN / "macroscope"), "up", "--port", str(port)]

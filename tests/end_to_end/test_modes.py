@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -92,7 +93,7 @@ def test_sources_run_in_the_order_of_the_mode_and_overlap_where_it_says_so(
         assert together(spans, "flyem", "epfl")
     else:
         order = ["ebi", "epfl", "flyem", "idr", "openorganelle"]
-        for earlier, later in zip(order, order[1:], strict=False):
+        for earlier, later in itertools.pairwise(order):
             assert after(spans, later, earlier)
     for source in MODES[mode].sources:
         assert after(spans, "consolidate", source)

@@ -1,0 +1,86 @@
+"""``macroscope plan``: what a run would cost, without running it."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from flows.commands.run import source_parameters, stand_ins
+from flows.run import store_settings
+from lib.archives.registry import REGISTRY
+from lib.config_manager import ConfigManager
+from lib.execution import check_sources
+from lib.ingest.costs import Cost, available_memory, cost_of, row_of, warnings_for
+from lib.ingest.stages import plan_source
+from lib.storage.open import open_store
+
+
+def plan_command(
+    *,
+    sources: list[str] | None,
+    archives: str | None,
+    data_dir: str | None,
+    common: Mapping[str, Any],
+    level: list[str] | None,
+    as_json: bool,
+) -> int:
+    """Print the cost of every volume and their total; metadata is all that is downloaded."""
+    for name, value in (("EM_ARCHIVES", archives), ("EM_DATA_DIR", data_dir)):
+        if value is not None:
+            os.environ[name] = value
+    selected = check_sources(sources or list(REGISTRY), REGISTRY)
+    parameters = source_parameters(selected, common, level)
+    costs: list[Cost] = []
+    with stand_ins(ConfigManager().load()), tempfile.TemporaryDirectory() as scratch:
+        loaded = ConfigManager().load()
+        for source in selected:
+            config = loaded.loader(source, parameters.get(source))
+            planned = plan_source(source, config, Path(scratch))
+            ratio = loaded.settings.assumed_compression
+            costs += [cost_of(plan, config, ratio) for plan in planned.plans]
+        store = open_store(loaded.settings.data_dir, store_settings(loaded))
+        warnings = warnings_for(costs, store, available_memory())
+        free = store.free_bytes()
+    total = {
+        "volumes": len(costs),
+        "download_requests": sum(cost.download_requests for cost in costs),
+        "download_bytes": sum(cost.download_bytes for cost in costs),
+        "write_bytes": sum(cost.write_bytes for cost in costs),
+        "disk_bytes": sum(cost.disk_bytes for cost in costs),
+        "free_bytes": free,
+        "peak_memory_bytes": max((cost.peak_memory_bytes for cost in costs), default=0),
+        "expected_seconds": round(sum(cost.expected_seconds for cost in costs), 1),
+    }
+    if as_json:
+        rows = [cost.model_dump(mode="json") for cost in costs]
+        print(json.dumps({"volumes": rows, "total": total, "warnings": warnings}, indent=2))
+        return 0
+    _print(costs, total, warnings)
+    return 0
+
+
+def _print(costs: list[Cost], total: dict[str, Any], warnings: list[str]) -> None:
+    console = Console(width=None if os.isatty(1) else 200)
+    for cost in costs:
+        table = Table(title=f"{cost.source}: {cost.name}", show_header=False, title_justify="left")
+        for name, value in row_of(cost).items():
+            table.add_row(name, str(value))
+        for note in cost.notes:
+            table.add_row("note", note)
+        console.print(table)
+    free = "" if total["free_bytes"] is None else f" of {total['free_bytes'] / 1e9:.1f} GB free"
+    console.print(
+        f"{total['volumes']} volumes: {total['download_requests']} requests, "
+        f"{total['download_bytes'] / 1e6:.1f} MB to download, "
+        f"{total['disk_bytes'] / 1e6:.1f} MB of disk{free}, "
+        f"about {total['expected_seconds']:g} s"
+    )
+    for warning in warnings:
+        console.print(f"warning: {warning}", style="bold")

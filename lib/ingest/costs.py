@@ -1,0 +1,158 @@
+"""What a volume will cost before a byte of it is fetched: requests, bytes, memory, disk, time.
+
+Downloads are known from metadata. What is written depends on how well the voxels compress, so the
+assumption is stated beside every estimate. Nothing here asks the archive for anything.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from lib.archives.base import VolumePlan
+from lib.loader_config import LoaderConfig
+from lib.storage.base import Store
+from lib.volumes.job import SHARD_BYTES
+
+PROCESS_BYTES = 350 * 2**20
+"""A process with nothing in flight: interpreter, libraries, compiled loops, thread stacks."""
+SHARD_FACTOR = 2.0
+"""Memory of a shard in flight relative to its raw bytes: voxels, compressed chunks, half level."""
+PYRAMID = 8 / 7
+"""All levels together relative to the finest, where each halves three axes."""
+
+# MB/s seen in transfers from the public archives: EMPIAR over FTP, EPFL on 16 ranges, one DVID
+# GET, IDR over FTP, OpenOrganelle s0 chunk by chunk.
+OBSERVED_MB_S = {"ebi": 9.5, "epfl": 14.9, "flyem": 12.0, "idr": 9.4, "openorganelle": 7.0}
+CAREFUL_MB_S = 5.0
+
+
+class Cost(BaseModel):
+    """The cost of one volume; bytes are bytes, times seconds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    source: str
+    source_id: str
+    name: str
+    shape_zyx: tuple[int, int, int]
+    dtype: str
+    voxel_nm_zyx: tuple[float, float, float]
+    scale_level: str | None
+    licence: str | None
+    download_requests: int
+    download_bytes: int
+    write_bytes: int
+    assumed_compression: float
+    peak_memory_bytes: int
+    disk_bytes: int
+    expected_seconds: float
+    assumed_mb_per_second: float
+    notes: tuple[str, ...] = ()
+
+
+def cost_of(plan: VolumePlan, config: LoaderConfig, assumed_compression: float) -> Cost:
+    """Estimate one volume.
+
+    Parameters
+    ----------
+    assumed_compression
+        Raw bytes over compressed bytes; ignored for npy, and for chunks that pass through.
+    """
+    raw = math.prod(plan.shape_zyx) * np.dtype(plan.dtype).itemsize
+    coarser = raw * (PYRAMID - 1) / assumed_compression
+    if config.output_format == "npy":
+        written, assumed_compression = float(raw), 1.0
+    elif "zarray" in plan.reader:
+        written = plan.download_bytes + coarser
+    else:
+        written = raw / assumed_compression + coarser
+    kept = sum(file.size or 0 for file in plan.files) if _keeps_files(plan, config) else 0
+    shard = min(raw, (config.shard_mb or SHARD_BYTES / 1e6) * 1e6)
+    rate = OBSERVED_MB_S.get(plan.source, CAREFUL_MB_S)
+    return Cost(
+        source=plan.source,
+        source_id=plan.source_id,
+        name=plan.name,
+        shape_zyx=plan.shape_zyx,
+        dtype=plan.dtype,
+        voxel_nm_zyx=plan.voxel_nm_zyx,
+        scale_level=plan.scale_level,
+        licence=plan.about.licence,
+        download_requests=plan.download_requests,
+        download_bytes=plan.download_bytes,
+        write_bytes=round(written),
+        assumed_compression=assumed_compression,
+        peak_memory_bytes=round(PROCESS_BYTES + SHARD_FACTOR * shard * config.max_workers),
+        disk_bytes=round(written + kept),
+        expected_seconds=round(plan.download_bytes / (rate * 1e6), 1),
+        assumed_mb_per_second=rate,
+        notes=plan.notes,
+    )
+
+
+def warnings_for(costs: Iterable[Cost], store: Store, memory_bytes: int | None) -> list[str]:
+    """Sentences about what will not do: disk at the destination, memory of this machine."""
+    costs = list(costs)
+    needed, free = sum(cost.disk_bytes for cost in costs), store.free_bytes()
+    found = []
+    if free is not None and needed > free:
+        found.append(
+            f"{store.uri} has {free / 1e9:.1f} GB free, {needed / 1e9:.1f} GB are needed: "
+            "choose a part with --box or a coarser --level, or another destination"
+        )
+    peak = max((cost.peak_memory_bytes for cost in costs), default=0)
+    if memory_bytes is not None and peak > memory_bytes:
+        found.append(
+            f"a volume needs {peak / 2**20:.0f} MiB of memory, {memory_bytes / 2**20:.0f} MiB are "
+            "there: lower max_workers or shard_mb"
+        )
+    return found
+
+
+def available_memory() -> int | None:
+    """Bytes this process may use: the container's limit (cgroup v2), else what is free."""
+    try:
+        with open("/sys/fs/cgroup/memory.max") as limit:
+            text = limit.read().strip()
+        if text.isdigit():
+            return int(text)
+    except OSError:
+        pass
+    try:
+        with open("/proc/meminfo") as info:
+            for line in info:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
+
+
+def row_of(cost: Cost) -> dict[str, Any]:
+    """A cost as a person reads it."""
+    return {
+        "volume": cost.name,
+        "accession": cost.source_id,
+        "shape z,y,x": " x ".join(map(str, cost.shape_zyx)),
+        "dtype": cost.dtype,
+        "voxel nm z,y,x": " x ".join(f"{v:.6g}" for v in cost.voxel_nm_zyx),
+        "level": cost.scale_level or "",
+        "licence": cost.licence or "not stated",
+        "requests": cost.download_requests,
+        "download MB": round(cost.download_bytes / 1e6, 3),
+        "write MB": round(cost.write_bytes / 1e6, 3),
+        "compression": f"{cost.assumed_compression:g} assumed",
+        "memory MiB": round(cost.peak_memory_bytes / 2**20),
+        "disk MB": round(cost.disk_bytes / 1e6, 3),
+        "time": f"{cost.expected_seconds:g} s at {cost.assumed_mb_per_second:g} MB/s",
+    }
+
+
+def _keeps_files(plan: VolumePlan, config: LoaderConfig) -> bool:
+    """Whether raw files stay beside the volume: archives of whole files only, and whole volumes."""
+    return config.keep_raw and plan.source not in ("flyem", "openorganelle")
