@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks import cases_files, cases_s3, report
+from benchmarks.check import check_output
 from benchmarks.measure import Run
 from benchmarks.plan import Case, Setting, Variant
 from benchmarks.servers import Servers
@@ -39,6 +40,7 @@ def run_case(case: Case, setting: Setting, rounds: int, console: Console) -> dic
             output.mkdir(parents=True)
             _touch_memory(int(2.5e6 * setting.megabytes))
             runs[variant.name].append(variant.run(setting, output))
+            check_output(output, case.origin_zyx)
             shutil.rmtree(output)
     return runs
 
@@ -67,8 +69,9 @@ def main(arguments: list[str] | None = None) -> int:
     names = chosen.cases or [case.name for case in CASES.values() if chosen.full or not case.full]
     console = Console(width=110)
     found = []
-    with Servers(chosen.cache) as servers:
-        setting = Setting(servers, chosen.cache, chosen.size)
+    cache = chosen.cache.resolve()
+    with Servers(cache) as servers:
+        setting = Setting(servers, cache, chosen.size)
         for name in names:
             case = CASES[name]
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +51,9 @@ def _curl(network: str) -> Any:
 def _aria2c(network: str, connections: int) -> Any:
     def run(setting: Setting, output: Path) -> Run:
         n = str(connections)
-        return run_program(
-            ["aria2c", "-q", "-x", n, "-s", n, "-k", "8M", "--file-allocation=none"]
-            + ["-d", str(output), "-o", "aria2.tif", _tiff_url(setting, network)]
-        )
+        options = ["-q", "-x", n, "-s", n, "-k", "8M", "--file-allocation=none"]
+        target = ["-d", str(output), "-o", "aria2.tif"]
+        return run_program(["aria2c", *options, *target, _tiff_url(setting, network)])
 
     return run
 
@@ -62,7 +62,7 @@ def _aria2c(network: str, connections: int) -> Any:
 
 
 def _edge(setting: Setting) -> int:
-    return max(64, round(float(setting.megabytes * 1e6) ** (1 / 3)))
+    return max(64, round(math.cbrt(setting.megabytes * 1e6)))
 
 
 def _ours_dvid(network: str) -> Any:
@@ -183,6 +183,7 @@ CASES = (
         _nothing,
         (Variant("ours", _ours_dvid("near")), Variant("one GET", _one_get("near"))),
         (Goal("ours", "one GET", 0.5),),
+        origin_zyx=_DVID_START,
     ),
     Case(
         "dm3-ftp",
@@ -215,6 +216,7 @@ CASES = (
             Variant(_FULL, _line(2, lambda setting: _edge(setting) ** 3)),
         ),
         (Goal("ours", _FULL, 1 / 0.9),),
+        origin_zyx=_DVID_START,
     ),
     Case(
         "far-ftp",

@@ -9,10 +9,12 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psutil
 
+ROOT = Path(__file__).resolve().parent.parent
 _POLL_S = 0.025
 
 
@@ -67,6 +69,7 @@ def _run(command: list[str]) -> tuple[float, float, float, str]:
     process = subprocess.Popen(
         command,
         env=environment,
+        cwd=ROOT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -6,8 +6,8 @@ from typing import Any
 
 import dask
 import dask.array as da
-import s3fs
 import zarr
+from s3fs.core import S3FileSystem
 
 from benchmarks.peers_zarr import compressor
 
@@ -22,7 +22,7 @@ def copy(
     codec: dict[str, Any],
 ) -> None:
     """Chunks of the graph are shards, as they must be for a sharded target."""
-    files = s3fs.S3FileSystem(anon=True, endpoint_url=endpoint, asynchronous=True)
+    files = S3FileSystem(anon=True, endpoint_url=endpoint, asynchronous=True)
     store = zarr.storage.FsspecStore(files, path=f"{bucket}/{key}", read_only=True)
     source = zarr.open_array(store, mode="r", zarr_format=2)
     target = zarr.create_array(

@@ -57,6 +57,8 @@ class Case:
         Builds the source, once.
     full
         Too long for every day: runs with ``--full`` or by name.
+    origin_zyx
+        Where the volume begins in `benchmarks.truth`.
     """
 
     name: str
@@ -65,3 +67,4 @@ class Case:
     variants: tuple[Variant, ...]
     goals: tuple[Goal, ...] = ()
     full: bool = False
+    origin_zyx: tuple[int, int, int] = (0, 0, 0)

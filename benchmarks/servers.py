@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from benchmarks import sources
+from benchmarks.measure import ROOT
 from lib.samples.s3 import S3Server
 
 FAR = (0.030, 20 * 2**20)
@@ -78,6 +79,7 @@ class Servers:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            cwd=ROOT,
         )
         self._stack.callback(_ending(process))
         assert process.stdout is not None

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lib.samples.tissue import RepeatedTissue, TripleZYX
 
-TILE = 256
+TILE = 128
 """Period of the volume; a multiple of every chunk edge."""
 
 
