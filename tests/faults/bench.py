@@ -38,8 +38,9 @@ from lib.verify.volume import problems_of
 from lib.volumes.job import VolumeJob
 from lib.volumes.ledger import Entry
 
-READ_TIMEOUT_S = 0.4
-STALL_S = 1.2  # of a stand-in: longer than the time-out, so that only giving up helps
+READ_TIMEOUT_S = 10.0
+STALLED = {"timeout_seconds": 0.5}  # settings of cells that stall, and nothing else
+STALL_S = 1.5  # of a stand-in: longer than the time-out, so that only giving up helps
 
 # Parts of the samples: few files and few tiles, so that a cell takes a fraction of a second.
 SMALL: dict[str, dict[str, Any]] = {
@@ -69,12 +70,17 @@ class Ended:
 
 
 @contextmanager
-def impatient() -> Iterator[None]:
-    """Short pauses and time-outs; the number of tries, and who may be asked how often, stay."""
+def impatient(*, paced: bool = False) -> Iterator[None]:
+    """Short pauses and time-outs; the number of tries and of connections stay.
+
+    Only with `paced` does the recommended number of requests a second.
+    """
     quick = {
-        name: replace(limits, first_backoff_s=0.01, connect_timeout_s=1.0, requests_per_second=None)
+        name: replace(limits, first_backoff_s=0.01, connect_timeout_s=1.0)
         for name, limits in DEFAULT_LIMITS.items()
     }
+    if not paced:
+        quick = {name: replace(one, requests_per_second=None) for name, one in quick.items()}
     with patch.dict(DEFAULT_LIMITS, quick):
         yield
 
@@ -110,12 +116,12 @@ class Bench:
     def store(self) -> Store:
         return open_store(self.uri, self.store_settings)
 
-    def run(self, **settings: Any) -> Ended:
+    def run(self, *, paced: bool = False, **settings: Any) -> Ended:
         """Plan and make every volume, as a flow run of its own would."""
         ended, began = Ended(), time.monotonic()
         stopping.reset()
         with ExitStack() as stack:
-            stack.enter_context(impatient())
+            stack.enter_context(impatient(paced=paced))
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="faults-"))
             stack.enter_context(_noting(ended))
             try:

@@ -24,7 +24,7 @@ from lib.errors import (
     SourceChangedError,
     TransportError,
 )
-from tests.faults.bench import STALL_S
+from tests.faults.bench import STALL_S, STALLED
 from tests.faults.situations import Situation
 
 Ends = tuple[type[MacroscopeError], ...]
@@ -142,7 +142,8 @@ def _http() -> Iterator[Cell]:
         yield Cell("403", lane, (rule("status_403"),), (AccessDeniedError,), once=True)
         yield Cell("reset in the body, twice", lane, (rule("reset", **twice),))
         yield Cell("reset before the answer", lane, (rule("reset", first_n=1, before=True),))
-        yield Cell("stall beyond the time-out", lane, (rule("stall", first_n=1, seconds=STALL_S),))
+        stall = (rule("stall", first_n=1, seconds=STALL_S),)
+        yield Cell("stall beyond the time-out", lane, stall, settings=STALLED)
         yield Cell("short body, once", lane, (rule("short_body", first_n=1),))
         yield Cell("web page as 200, once", lane, (rule("html_200", first_n=1),))
         yield Cell("web page as 200, for ever", lane, (rule("html_200"),), (BadAnswerError,))
@@ -160,8 +161,15 @@ def _http() -> Iterator[Cell]:
     yield Cell("404", S3_DOCUMENTS, (rule("status_404"),), (NotFoundError,))
     for lane in (EMPIAR_API, DVID_INFO, IDR_API, *FILES):
         yield Cell("404", lane, (rule("status_404"),), (NotFoundError,), once=True)
-    stall = (rule("stall", seconds=STALL_S),)
-    yield Cell("stall for ever", EPFL, stall, (TransportError,), "in time", slow=True)
+    yield Cell(
+        "stall for ever",
+        EPFL,
+        (rule("stall", seconds=STALL_S),),
+        (TransportError,),
+        "in time",
+        settings=STALLED,
+        slow=True,
+    )
 
 
 def _files() -> Iterator[Cell]:
@@ -198,7 +206,8 @@ def _ftp() -> Iterator[Cell]:
         )
         yield Cell("426 after a cut", lane, (rule("cut_426", first_n=2),))
         yield Cell("reset in the body", lane, (rule("reset", first_n=1),))
-        yield Cell("stall beyond the time-out", lane, (rule("stall", first_n=1, seconds=STALL_S),))
+        stall = (rule("stall", first_n=1, seconds=STALL_S),)
+        yield Cell("stall beyond the time-out", lane, stall, settings=STALLED)
         yield Cell("private PASV address", lane, (rule("private_pasv", match=""),))
         yield Cell("229 to PASV", lane, (rule("epsv_for_pasv", match="", first_n=1),))
         yield Cell("SIZE refused", lane, (rule("size_refused", match=""),))

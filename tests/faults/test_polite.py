@@ -1,0 +1,134 @@
+"""What the archives' side sees of a run: connections, pace, patience, and no useless repetition."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lib.samples.control import Control
+from lib.samples.counters import Request
+from lib.samples.serving import Samples
+from lib.transport.limits import DEFAULT_LIMITS
+from tests.faults.bench import Bench
+
+# Stand-in -> service of the limits.
+SERVICES = {
+    "ftp": "ebi-ftp",
+    "mirror": "ebi-https",
+    "empiar": "empiar-api",
+    "omero": "idr-api",
+    "epfl": "epfl",
+    "dvid": "dvid",
+    "s3": "s3",
+}
+
+
+def gaps(requests: list[Request]) -> list[float]:
+    return [b.time - a.time for a, b in pairwise(requests)]
+
+
+def check_peaks(control: Control) -> None:
+    """No service had more in flight than recommended."""
+    for stand_in, service in SERVICES.items():
+        tally = control.counters.tally(stand_in)
+        assert tally.peak <= DEFAULT_LIMITS[service].connections, (stand_in, tally)
+
+
+@pytest.mark.parametrize("source", ["ebi", "epfl", "flyem", "idr", "openorganelle"])
+def test_no_more_is_in_flight_than_recommended(
+    source: str, samples: Samples, faults: Control, tmp_path: Path
+) -> None:
+    fine: dict[str, dict[str, Any]] = {
+        "epfl": {"chunk_size_mb": 0.01, "max_workers": 8},
+        "flyem": {"crop_size": (300, 280, 90), "max_workers": 8},
+    }
+    faults.set_latency(first_byte_s=0.02)
+    ended = Bench(samples, tmp_path, source, **fine.get(source, {"max_workers": 8})).run()
+    assert ended.complete, ended.errors
+    check_peaks(faults)
+
+
+def test_mean_rates_stay_below_those_recommended(
+    samples: Samples, faults: Control, tmp_path: Path
+) -> None:
+    """IDR's API and EBI's HTTPS have a recommended rate; the stand-ins' clocks show it is kept."""
+    bench = Bench(samples, tmp_path, "idr", protocol="https", image_ids=[9846137])
+    ended = bench.run(paced=True)
+    assert ended.complete, ended.errors
+    for stand_in, service in (("omero", "idr-api"), ("mirror", "ebi-https")):
+        requests = faults.counters.log(stand_in)
+        rate = DEFAULT_LIMITS[service].requests_per_second
+        assert rate is not None
+        assert len(requests) > 2
+        took = requests[-1].time - requests[0].time
+        assert (len(requests) - 1) / took <= rate * 1.05
+
+
+def test_throttled_dvid_is_asked_with_throttle_and_left_alone_while_it_is_busy(
+    samples: Samples, faults: Control, tmp_path: Path
+) -> None:
+    faults.add("status_503", "dvid", "/raw/", first_n=1, retry_after=1)
+    ended = Bench(samples, tmp_path, "flyem").run()
+    assert ended.complete, ended.errors
+    raw = [one for one in faults.counters.log("dvid") if "/raw/" in one.path]
+    assert all("throttle=true" in one.path for one in raw)
+    assert max(gaps(raw)) >= 0.95
+
+
+@pytest.mark.parametrize(
+    ("source", "service", "kind", "match"),
+    [
+        ("ebi", "empiar", "status_404", ""),
+        ("ebi", "empiar", "status_403", ""),
+        ("epfl", "epfl", "status_404", ""),
+        ("epfl", "epfl", "status_403", ""),
+        ("flyem", "dvid", "status_404", "/raw/"),
+        ("idr", "omero", "status_404", ""),
+        ("openorganelle", "s3", "status_403", "s1/0/0/0"),
+        ("openorganelle", "s3", "status_403", r"/\.z"),
+    ],
+)
+def test_a_permanent_refusal_is_asked_for_once(
+    source: str,
+    service: str,
+    kind: str,
+    match: str,
+    samples: Samples,
+    faults: Control,
+    tmp_path: Path,
+) -> None:
+    faults.add(kind, service, match)
+    ended = Bench(samples, tmp_path, source).run()
+    assert ended.errors
+    assert faults.faults.fired() == {kind: 1}
+
+
+def test_dvids_400_is_asked_for_once(samples: Samples, faults: Control, tmp_path: Path) -> None:
+    ended = Bench(samples, tmp_path, "flyem", uuid="deadbeef").run()
+    assert ended.errors
+    assert faults.counters.tally("dvid").requests == 1
+
+
+def test_550_is_asked_for_once(samples: Samples, faults: Control, tmp_path: Path) -> None:
+    faults.add("reply_550", "ftp", r"slice_0001\.dm3", methods=["RETR"])
+    ended = Bench(samples, tmp_path, "ebi", protocol="ftp").run()
+    assert ended.errors
+    assert faults.faults.fired() == {"reply_550": 1}
+
+
+def test_pauses_between_tries_grow_and_are_not_all_alike(
+    samples: Samples, faults: Control, tmp_path: Path
+) -> None:
+    faults.add("status_503", "epfl")
+    bench = Bench(samples, tmp_path, "epfl")
+    waits = []
+    for _ in range(2):
+        faults.counters.clear()
+        assert bench.run().errors
+        waits.append(gaps(faults.counters.log("epfl")))
+    assert len(waits[0]) == DEFAULT_LIMITS["epfl"].tries - 1
+    assert waits[0][-1] > 4 * 0.01  # the fourth pause: 0.01 s doubled three times
+    assert waits[0] != waits[1]
