@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from lib.errors import FormatError
 
 Encoded = bytes | memoryview
+_BLOSC_CNAMES = {"lz4", "lz4hc", "blosclz", "snappy", "zlib", "zstd"}
 
 
 def open_codec(config: dict[str, Any]) -> Codec | None:
@@ -24,12 +25,19 @@ def can_pass_through(config: dict[str, Any], filters: Any, order: str, dtype_tex
 
     gzip would be valid too, but decodes ten times slower than zstd ever after: it is encoded anew.
     """
+    return not filters and order == "C" and dtype_text[:1] in "<|" and _valid_in_v3(config)
+
+
+def _valid_in_v3(config: dict[str, Any]) -> bool:
+    """Whether Zarr v3 can say how the chunks were compressed, in words that its readers accept."""
+    if config.get("id") == "zstd":
+        return config.get("level", 0) in range(-131072, 23)
     return (
-        not filters
-        and order == "C"
-        and dtype_text[:1] in "<|"
-        and config.get("id") in ("zstd", "blosc")
-        and (config.get("id") != "blosc" or config.get("shuffle") in (0, 1, 2))
+        config.get("id") == "blosc"
+        and config.get("shuffle") in (0, 1, 2)
+        and config.get("cname", "lz4") in _BLOSC_CNAMES
+        and config.get("clevel", 5) in range(10)
+        and config.get("blocksize", 0) in range(2**31)
     )
 
 
@@ -50,6 +58,8 @@ def decode_into(codec: Codec | None, encoded: Encoded, voxels: NDArray[Any]) -> 
     """
     try:
         if codec is None:
+            if len(encoded) != voxels.nbytes:  # numpy would spread one byte over the whole chunk
+                raise ValueError(f"it holds {len(encoded)} bytes, not {voxels.nbytes}")
             voxels.reshape(-1).view("u1")[:] = np.frombuffer(encoded, "u1")
             return
         declared = _declared_size(codec, encoded)
@@ -63,12 +73,16 @@ def decode_into(codec: Codec | None, encoded: Encoded, voxels: NDArray[Any]) -> 
 
 
 def _declared_size(codec: Codec, encoded: Encoded) -> int | None:
-    """The decompressed size that a zstd frame or blosc header declares; checked before decoding."""
+    """The decompressed size that a frame or header declares; checked before decoding."""
     view = memoryview(encoded)
     if codec.codec_id == "blosc":
         if len(view) < 16 or int.from_bytes(view[12:16], "little") != len(view):
             raise ValueError("the blosc header does not match the length")
         return int.from_bytes(view[4:8], "little")
+    if codec.codec_id == "lz4":  # numcodecs puts the size in front, and does not compare it
+        if len(view) < 4:
+            raise ValueError("it is shorter than the size in front of it")
+        return int.from_bytes(view[:4], "little")
     if codec.codec_id == "zstd":
         return _zstd_content_size(view)
     return None

@@ -40,6 +40,7 @@ CODECS: dict[str, dict[str, Any] | None] = {
     "blosc": {"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 1, "blocksize": 0},
     "gzip": {"id": "gzip", "level": 1},
     "zlib": {"id": "zlib", "level": 1},
+    "lz4": {"id": "lz4", "acceleration": 1},
     "none": None,
 }
 
