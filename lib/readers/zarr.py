@@ -151,8 +151,6 @@ def decode_chunk(document: ArrayDocument, encoded: bytes | memoryview) -> NDArra
         voxels = np.empty(size // stored.itemsize, stored)
         codec = None if not document.compressor else open_codec(document.compressor)
         decode_into(codec, encoded, voxels)
-    if document.filters:
-        raise FormatError("filters are not converted", advice="Choose another array")
     if document.order == "F":
         voxels = voxels.reshape(document.chunk_zyx[::-1]).transpose(2, 1, 0)
     else:

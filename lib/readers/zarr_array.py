@@ -14,10 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from lib.compression import open_codec
 from lib.errors import FormatError, UnsupportedFormatError
 from lib.geometry import Box, ShapeZYX
 
 _DTYPES = {"u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"}
+# bz2 and lzma cannot be told how much they may unpack, and no archive of ours uses them
+_CODECS = {"zstd", "blosc", "gzip", "zlib", "lz4"}
 _MAX_CHUNK_BYTES = 2**30
 
 
@@ -65,7 +68,7 @@ def parse_array(
     FormatError
         It is not JSON, keys are missing, or sizes are impossible.
     UnsupportedFormatError
-        Structured dtypes, complex numbers, more than three axes.
+        Structured dtypes, complex numbers, more than three axes, filters, other compressors.
     """
     try:
         document = json.loads(bytes(data))
@@ -95,6 +98,12 @@ def parse_array(
         raise FormatError(f"impossible shape {shape} or chunks {chunks}", location=where)
     if order not in ("C", "F") or not isinstance(compressor, dict | None):
         raise FormatError("order or compressor is not as Zarr v2 has them", location=where)
+    if filters:
+        raise UnsupportedFormatError(f"filters {filters!r} are not converted", location=where)
+    _check_codec(compressor or {}, where)
+    separator = separator or document.get("dimension_separator", ".")
+    if separator not in (".", "/"):
+        raise FormatError(f"dimension_separator {separator!r} is none", location=where)
     front = [1] * (3 - len(shape))
     return ArrayDocument(
         shape_zyx=tuple(front + shape),  # type: ignore[arg-type]
@@ -104,14 +113,28 @@ def parse_array(
         filters=filters or [],
         order=order,
         fill_value=_fill(fill, dtype_text, where),
-        separator=separator or document.get("dimension_separator", "."),
+        separator=separator,
         axes=len(shape),
     )
+
+
+def _check_codec(config: dict[str, Any], where: str) -> None:
+    """Only codecs that compress bytes, with settings that they take."""
+    try:
+        if config and config["id"] not in _CODECS:
+            raise UnsupportedFormatError(
+                f"compressor {config['id']!r} is not converted", location=where
+            )
+        open_codec(config)
+    except (KeyError, TypeError, ValueError) as error:
+        raise FormatError(f"compressor cannot be read: {error!r}", location=where) from None
 
 
 def _fill(value: Any, dtype_text: str, where: str) -> int | float:
     if value is None:
         return 0
+    if not isinstance(value, int | float | str):
+        raise FormatError(f"fill_value {value!r} is no number", location=where)
     try:
         number = np.dtype(dtype_text).type(value)
     except (ValueError, TypeError, OverflowError):

@@ -37,18 +37,18 @@ def zarr_v3_codecs(config: dict[str, Any], dtype: np.dtype[Any]) -> list[dict[st
     kind = config.get("id")
     if kind == "zstd":
         codecs.append(
-            {"name": "zstd", "configuration": {"level": config["level"], "checksum": False}}
+            {"name": "zstd", "configuration": {"level": config.get("level", 0), "checksum": False}}
         )
     elif kind == "gzip":
-        codecs.append({"name": "gzip", "configuration": {"level": config["level"]}})
+        codecs.append({"name": "gzip", "configuration": {"level": config.get("level", 1)}})
     elif kind == "blosc":
         codecs.append(
             {
                 "name": "blosc",
                 "configuration": {
-                    "cname": config["cname"],
-                    "clevel": config["clevel"],
-                    "shuffle": _BLOSC_SHUFFLE[config["shuffle"]],
+                    "cname": config.get("cname", "lz4"),
+                    "clevel": config.get("clevel", 5),
+                    "shuffle": _BLOSC_SHUFFLE[config.get("shuffle", 1)],
                     "typesize": dtype.itemsize,
                     "blocksize": config.get("blocksize", 0),
                 },
