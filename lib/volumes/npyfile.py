@@ -50,6 +50,9 @@ def convert_npy(
     done: Callable[[Entry], None],
 ) -> None:
     """Write row ranges in place; see `lib.volumes.engine.convert`."""
+    units = list(units)
+    if not units:  # all done, perhaps published: a file begun now would be one of zeros
+        return
     path = local_file(store, store.staging_key(job.final_key))
     header = npy_header(job.plan.shape_zyx, job.dtype)
     size = len(header) + int(np.prod(job.plan.shape_zyx)) * job.dtype.itemsize
