@@ -70,7 +70,7 @@ def assert_proven(store: LocalStore, job: VolumeJob) -> None:
 
 
 def assert_nothing_left(store: LocalStore) -> None:
-    left = [path for path in Path(store.root).rglob(".*")]
+    left = list(Path(store.root).rglob(".*"))
     assert left == []
 
 
@@ -362,18 +362,20 @@ sys.path.insert(0, sys.argv[1])
 from volume_kit import ArrayReader, a_job, a_plan, make
 from lib.storage.local import LocalStore
 from lib.volumes.effort import Effort
+from lib.geometry import Box
+from lib.readers.base import Block
 
 class Endless(ArrayReader):
     def blocks(self, box):
-        from lib.readers.base import Block
         for tile in box.tiles((64, 64, 64)):
-            yield Block(tile, self.voxels[: tile.shape_zyx[0], : tile.shape_zyx[1], : tile.shape_zyx[2]])
+            yield Block(tile, self.voxels[Box.whole(tile.shape_zyx).slices()])
 
 def run(depth, name, output_format):
-    block = np.random.default_rng(0).integers(0, 9, (64, 64, 64)).astype("uint8")
+    block = (np.arange(64**3) // 50).astype("uint8").reshape(64, 64, 64)
     reader = Endless(block)
     reader.shape_zyx = (depth, 512, 512)
-    job = a_job(a_plan(reader.shape_zyx, name=name), reader, shard_mb=8, output_format=output_format)
+    plan = a_plan(reader.shape_zyx, name=name)
+    job = a_job(plan, reader, shard_mb=8, output_format=output_format)
     make(job, reader, LocalStore(sys.argv[2]), effort=Effort(2, 4, 2))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
