@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import queue
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -35,15 +37,47 @@ def convert_blocks(
 ) -> None:
     """Gather, encode and write shards, several at once; see `lib.volumes.engine.convert`."""
     buffers = Buffers(job.grid.shard_zyx, job.dtype)
+    units = list(units)
+    places = {unit: place for place, unit in enumerate(units)}
+    queue_up = contextlib.nullcontext if reader.layout.random_access else _Line().turn
 
     with ThreadPoolExecutor(effort.workers, thread_name_prefix="encode") as encoders:
 
         def make(unit: ShapeZYX) -> None:
-            with buffers.lend(job.box_of(unit).shape_zyx) as voxels:
-                missing = gather(reader, job.box_of(unit), voxels)
+            box = job.box_of(unit)
+            with contextlib.ExitStack() as lent:
+                with queue_up(places[unit]):
+                    voxels = lent.enter_context(buffers.lend(box.shape_zyx))
+                    missing = gather(reader, box, voxels)
                 done(_encode(job, store, unit, voxels, missing, encoders))
 
         run_all(units, make, at_once=effort.shards)
+
+
+class _Line:
+    """Lets shards read in order, one at a time; the one before is encoded meanwhile.
+
+    A source that is read from its front to its end is then asked for its bytes in that order, so
+    that its digest needs no second reading, and only one shard's requests are read ahead.
+    """
+
+    def __init__(self) -> None:
+        self._next = 0
+        self._moved = threading.Condition()
+
+    @contextmanager
+    def turn(self, place: int) -> Iterator[None]:
+        """Wait until every earlier place has had its turn, or `StoppedError`."""
+        with self._moved:
+            while self._next < place:
+                self._moved.wait(0.2)
+                stopping.check()
+        try:
+            yield
+        finally:
+            with self._moved:
+                self._next = max(self._next, place + 1)
+                self._moved.notify_all()
 
 
 def _encode(
