@@ -111,4 +111,4 @@ kind-down: ## Delete the kind cluster
 	sh k8s/kind-down.sh
 
 clean: ## Remove volumes, records, logs and caches made here
-	rm -rf data metadata logs .macroscope .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf data data-s3 metadata logs .macroscope .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -71,7 +71,7 @@ def consolidate(
         A store as a whole cannot be listed or written.
     """
     moment = now or datetime.now(UTC)
-    checked = [_check(data_store, found.key) for found in record_objects(data_store)]
+    checked = [_check(data_store, found.key, found.size) for found in record_objects(data_store)]
     duplicates = _mark_duplicates(checked)
     catalog = _catalog(data_store.uri, moment, checked, duplicates)
     report = _report(data_store.uri, moment, checked, duplicates)
@@ -85,9 +85,9 @@ def consolidate(
     return CatalogResult(*keys, catalog, report, valid, len(checked) - valid)
 
 
-def _check(store: Store, key: str) -> CheckedRecord:
+def _check(store: Store, key: str, size: int) -> CheckedRecord:
     try:
-        record = read_json(store, key)
+        record = read_json(store, key, size)
     except MacroscopeError as error:
         return CheckedRecord(key, None, [plain(str(error))])
     checked = CheckedRecord(key, record, schema_errors(record))

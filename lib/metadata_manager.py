@@ -205,7 +205,7 @@ class MetadataManager:
         """
         for found in record_objects(self._store, source or ""):
             try:
-                record = read_json(self._store, found.key)
+                record = read_json(self._store, found.key, found.size)
             except (RecordError, NotFoundError):
                 continue
             if schema_errors(record) or (source is not None and record["source"] != source):
@@ -261,8 +261,13 @@ def _same_step(stored: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
     return (stored.get("id"), stored.get("status")) == (record["id"], record["status"])
 
 
-def read_json(store: Store, key: str) -> Record:
+def read_json(store: Store, key: str, size: int = 0) -> Record:
     """Read one JSON object.
+
+    Parameters
+    ----------
+    size
+        Bytes as a listing gave them; asking for them alone would double the requests to a bucket.
 
     Raises
     ------
@@ -277,8 +282,7 @@ def read_json(store: Store, key: str) -> Record:
             f"the record {why}", location=key, advice="Run the volume again to write it anew"
         )
 
-    size = store.size(key)
-    if size is not None and size > _LARGEST:
+    if size > _LARGEST:
         raise broken(f"has {size} bytes, more than any record")
     try:
         record = json.loads(store.get(key).decode("utf-8"), parse_constant=_no_constant)

@@ -174,7 +174,9 @@ class S3Server:
         ports = free_ports(self._host, len(_PORTS))
         if self._port:
             ports[0] = self._port
-        self._folder.joinpath("identities.json").write_text(json.dumps(self._identities()))
+        identities = self._folder / "identities.json"
+        identities.touch(0o600)
+        identities.write_text(json.dumps(self._identities()))
         grace, rubbish = (_GRACE_TENTHS, "") if self._keep else ("0", str(self._folder))
         command = [
             "sh", "-c", _WATCHDOG, "sh", grace, rubbish, _weed(), "mini",
@@ -182,7 +184,7 @@ class S3Server:
             f"-ip={_reachable(self._host)}",
             f"-ip.bind={self._host}",
             f"-bucket={','.join(self.buckets)}",
-            f"-s3.config={self._folder / 'identities.json'}",
+            f"-s3.config={identities}",
             f"-filer.localSocket={self._folder / 'filer.sock'}",
             f"-s3.localSocket={self._folder / 's3.sock'}",
             *(f"{flag}={port}" for flag, port in zip(_PORTS, ports, strict=True)),

@@ -104,6 +104,10 @@ class Store(Protocol):
         """Free space, or None where the store does not say."""
         ...
 
+    def counts(self) -> dict[str, int]:
+        """Requests sent so far by this object, by kind; empty where there are no requests."""
+        ...
+
     def local_path(self, key: str) -> str | None:
         """The file behind a key, for readers that need one; None on an object store."""
         ...

@@ -235,6 +235,10 @@ class LocalStore:
             state = os.statvfs(path)
         return state.f_bavail * state.f_frsize
 
+    def counts(self) -> dict[str, int]:
+        """Empty: a folder is asked nothing over a network."""
+        return {}
+
     def local_path(self, key: str) -> str | None:
         """The absolute path of a key, whether or not something is there."""
         return self._path(check_key(key))

@@ -174,7 +174,7 @@ class S3Store:
         return None
 
     def counts(self) -> dict[str, int]:
-        """Requests sent so far by this store object: PUT, GET, HEAD, LIST, DELETE."""
+        """Requests sent so far by this object: PUT (and POST of parts), GET, HEAD, LIST, DELETE."""
         return self._objects.counts()
 
     def _lose(self, key: str) -> None:

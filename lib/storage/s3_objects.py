@@ -206,7 +206,7 @@ class S3Objects:
     def abort_uploads(self, prefix: str) -> int:
         """Drop unfinished uploads below a prefix; returns how many."""
         full = "/".join(part for part in (self.prefix, prefix) if part)
-        return abort_uploads(self.bucket, full, self.settings, self.where(prefix))
+        return abort_uploads(self.bucket, full, self.settings, self.where(prefix), self._count)
 
     # --- inside
 

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from lib.errors import MacroscopeError
 from lib.storage.s3_client import aws_session, certificates_of, endpoint_of, region_of
 from lib.storage.s3_errors import named_s3_error
 from lib.storage.settings import StoreSettings
 
 
-def abort_uploads(bucket: str, prefix: str, settings: StoreSettings, location: str) -> int:
+def abort_uploads(
+    bucket: str,
+    prefix: str,
+    settings: StoreSettings,
+    location: str,
+    count: Callable[[str], None] = lambda kind: None,
+) -> int:
     """Abort every unfinished upload whose key starts with `prefix`; returns how many.
 
     Call it while holding the lock of the volumes concerned: another run's uploads look the same.
     obstore cannot list uploads, boto3 can.
+
+    Parameters
+    ----------
+    count
+        Called with the kind of each request: LIST, DELETE.
     """
     import botocore.config  # type: ignore[import-untyped]  # slow to import; rarely needed
     import botocore.exceptions  # type: ignore[import-untyped]
@@ -33,7 +46,9 @@ def abort_uploads(bucket: str, prefix: str, settings: StoreSettings, location: s
         for page in client.get_paginator("list_multipart_uploads").paginate(
             Bucket=bucket, Prefix=prefix
         ):
+            count("LIST")
             for upload in page.get("Uploads", ()):
+                count("DELETE")
                 client.abort_multipart_upload(
                     Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"]
                 )

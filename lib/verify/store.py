@@ -29,7 +29,7 @@ def verify_store(store: Store, prefix: str = "", *, digests: bool = True) -> Ite
     """
     for item in record_objects(store, prefix):
         try:
-            record = read_json(store, item.key)
+            record = read_json(store, item.key, item.size)
         except MacroscopeError as error:
             yield Verdict(item.key, "unreadable", (str(error),))
             continue

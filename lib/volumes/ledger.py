@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pydantic import ValidationError
@@ -19,6 +20,8 @@ from lib.geometry import ShapeZYX
 from lib.storage.base import Store
 from lib.volumes.job import VolumeJob
 from lib.volumes.statistics import Statistics
+
+_READS_AT_ONCE = 16  # a bucket answers in tens of milliseconds, whatever the size of an entry
 
 
 class StoredFile(Plain):
@@ -59,6 +62,7 @@ class Ledger:
         """
         stored = self._stored_fingerprint()
         if stored == self._job.fingerprint:
+            self._forget_entries_of_nothing()
             return True
         self.discard()
         document = {"fingerprint": self._job.fingerprint, "job": self._job.model_dump(mode="json")}
@@ -74,6 +78,16 @@ class Ledger:
         self._store.delete_tree(staging)
         self._store.delete(staging)
 
+    def _forget_entries_of_nothing(self) -> None:
+        """Drop the entries of a volume that somebody deleted.
+
+        An npy has its full size from its first row on, so that entries of the file before it
+        would be believed about rows that were never written.
+        """
+        root = self.root()
+        if self._store.size(root) is None and next(iter(self._store.list(root)), None) is None:
+            self._store.delete_tree(self._folder)
+
     def close(self) -> None:
         """Forget the ledger; the volume is published and its record is complete."""
         self._store.delete_tree(self._job.state_key)
@@ -85,20 +99,23 @@ class Ledger:
 
     def entries(self, level: int | None = None) -> dict[tuple[int, ShapeZYX], Entry]:
         """All entries whose files are in the store with their recorded sizes."""
-        root = self.root()
-        sizes = {item.key: item.size for item in self._store.list(root)}
-        if (size := self._store.size(root)) is not None:  # npy: one file
-            sizes[root] = size
-        found: dict[tuple[int, ShapeZYX], Entry] = {}
         folder = self._folder if level is None else f"{self._folder}/{level}"
-        for item in self._store.list(folder):
-            entry = self._read(item.key)
-            if entry is not None and all(
+        keys = [item.key for item in self._store.list(folder)]
+        if not keys:
+            return {}
+        root = self.root()
+        sizes = self._sizes(root, level)
+        with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
+            read = list(pool.map(self._read, keys))
+        return {
+            (entry.level, entry.index_zyx): entry
+            for entry in read
+            if entry is not None
+            and all(
                 sizes.get(f"{root}/{file.key}" if file.key else root) == file.size
                 for file in entry.files
-            ):
-                found[entry.level, entry.index_zyx] = entry
-        return found
+            )
+        }
 
     def root(self) -> str:
         """Where the volume's files lie: its staging name, or its final one once published.
@@ -107,21 +124,32 @@ class Ledger:
         volume with its ledger; the next run finds every shard in place and only writes the record.
         """
         staging = self._store.staging_key(self._job.final_key)
-        if self._store.size(staging) is None and next(iter(self._store.list(staging)), None) is None:
-            return self._job.final_key
-        return staging
+        if staging == self._job.final_key or self._store.size(staging) is not None:
+            return staging
+        there = next(iter(self._store.list(staging)), None) is not None
+        return staging if there else self._job.final_key
 
     def pending(self, level: int, indices: Iterable[ShapeZYX]) -> list[ShapeZYX]:
         """Which shards of a level are still to be made, in order."""
         done = self.entries(level)
         return [index for index in indices if (level, index) not in done]
 
+    def _sizes(self, root: str, level: int | None) -> dict[str, int]:
+        """Key -> size of the volume's files, as far as entries of that level can name them."""
+        if self._job.output_format == "npy":
+            size = self._store.size(root)
+            return {} if size is None else {root: size}
+        # Entries of level 0 name the shards of further levels that were made with theirs.
+        folder = f"{root}/{level}" if level else root
+        return {item.key: item.size for item in self._store.list(folder)}
+
     def _read(self, key: str) -> Entry | None:
         try:
             entry = Entry.model_validate_json(self._store.get(key))
         except (ValidationError, NotFoundError):
             return None  # cut short or foreign: the shard is made again
-        return entry if entry.fingerprint == self._job.fingerprint else None
+        mine = entry.fingerprint == self._job.fingerprint
+        return entry if mine and key == self._entry_key(entry.level, entry.index_zyx) else None
 
     def _entry_key(self, level: int, index_zyx: ShapeZYX) -> str:
         return f"{self._folder}/{level}/{'.'.join(str(i) for i in index_zyx)}.json"

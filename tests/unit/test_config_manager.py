@@ -129,6 +129,9 @@ NAMES: dict[str, tuple[str, str, Any]] = {
     "EM_SUBFLOWS": ("deployments", "subflows", "deployments"),
     "EM_DEST_ENDPOINT_URL": ("127.0.0.1:8333", "dest_endpoint_url", "http://127.0.0.1:8333"),
     "EM_DEST_REGION": ("eu-west-2", "dest_region", "eu-west-2"),
+    "EM_DEST_ANONYMOUS": ("true", "dest_anonymous", True),
+    "EM_DEST_PROFILE": ("lab", "dest_profile", "lab"),
+    "EM_DEST_LEASE_SECONDS": ("30", "dest_lease_seconds", 30.0),
     "EM_DEST_ADDRESSING_STYLE": ("path", "dest_addressing_style", "path"),
     "EM_DEST_CA_BUNDLE": ("/ca.pem", "dest_ca_bundle", "/ca.pem"),
     "EM_DEST_CREDENTIALS_BLOCK": (
