@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -15,7 +16,7 @@ from lib.archives.base import VolumePlan
 from lib.errors import ConfigError
 from lib.geometry import Box, LengthsZYX, ShapeZYX
 from lib.loader_config import LoaderConfig
-from lib.readers.base import Block, Layout, VolumeReader
+from lib.readers.base import Block, VolumeReader
 from lib.volumes import kernels
 from lib.volumes.blockpass import gather
 from lib.volumes.levels import factor
@@ -77,7 +78,7 @@ class CoarseReader(AbstractContextManager["CoarseReader"]):
         self.shape_zyx = plan.shape_zyx
         self.dtype = reader.dtype
         chunk = kernels.pooled_shape(reader.layout.chunk_zyx, self._by)
-        self.layout = Layout(chunk, random_access=reader.layout.random_access)
+        self.layout = replace(reader.layout, chunk_zyx=chunk, max_tile_zyx=None)
 
     def __exit__(
         self,

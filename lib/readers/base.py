@@ -39,6 +39,10 @@ class Layout:
     random_access
         True where a box costs about its own voxels (a local file, chunks, tiles); False where a
         box costs its whole planes (pages fetched from a remote file).
+    by_planes
+        The file is a row of planes (TIFF, DM, MRC). Shards are then as wide as the planes wherever
+        the file lies: a run that goes on with a file that has arrived meanwhile must find the grid
+        that was begun while it was read from afar.
     max_tile_zyx
         The largest box that one request may ask for, where the archive sets one (DVID: 256^3).
     """
@@ -46,6 +50,7 @@ class Layout:
     chunk_zyx: ShapeZYX
     random_access: bool = True
     max_tile_zyx: ShapeZYX | None = None
+    by_planes: bool = False
 
 
 class VolumeReader(AbstractContextManager["VolumeReader"], Protocol):

@@ -19,7 +19,7 @@ class BlankSection(VolumeReader):
         self._name = name
         self.shape_zyx = (1, *shape_yx)
         self.dtype = dtype
-        self.layout = Layout((1, 1, shape_yx[1]))
+        self.layout = Layout((1, 1, shape_yx[1]), by_planes=True)
 
     def __exit__(self, *_: object) -> None:
         """Nothing is held open."""

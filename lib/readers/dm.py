@@ -173,7 +173,9 @@ class DmReader(VolumeReader):
         self.dtype = image.dtype
         remote = image.source.remote
         height = image.shape_zyx[1] if remote else 1
-        self.layout = Layout((1, height, image.shape_zyx[2]), random_access=not remote)
+        self.layout = Layout(
+            (1, height, image.shape_zyx[2]), random_access=not remote, by_planes=True
+        )
 
     def __exit__(self, *_: object) -> None:
         self.image.source.close()

@@ -111,7 +111,7 @@ class MrcReader(VolumeReader):
         columns, rows, _ = volume.header.size_columns_rows_sections
         remote = volume.source.remote
         chunk = (1, rows if remote else 1, columns)
-        self.layout = Layout(self._to_zyx(chunk), random_access=not remote)
+        self.layout = Layout(self._to_zyx(chunk), random_access=not remote, by_planes=True)
 
     def __exit__(self, *_: object) -> None:
         self.volume.source.close()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from lib.geometry import Box
-from lib.readers.base import Block, Layout, VolumeReader
+from lib.readers.base import Block, VolumeReader
 from lib.readers.planes import check_box
 
 
@@ -21,7 +21,7 @@ class PartReader(VolumeReader):
         z, y, x = (
             min(n, limit) for n, limit in zip(reader.layout.chunk_zyx, box.shape_zyx, strict=True)
         )
-        self.layout = Layout((z, y, x), random_access=reader.layout.random_access)
+        self.layout = replace(reader.layout, chunk_zyx=(z, y, x))
 
     def __exit__(self, *details: object) -> None:
         self._reader.__exit__(None, None, None)

@@ -14,7 +14,7 @@ import numpy as np
 
 from lib.errors import FormatError, UnsupportedFormatError
 from lib.geometry import Box, ShapeZYX
-from lib.readers.base import Block, Layout, VolumeReader
+from lib.readers.base import Block, VolumeReader
 from lib.readers.planes import check_box
 
 _NUMBER = re.compile(r"(\d+)")
@@ -155,7 +155,7 @@ class SectionStack(VolumeReader):
         self.shape_zyx: ShapeZYX = (len(sections), *first.shape_yx)
         self.dtype = first.dtype
         with first.open() as reader:
-            self.layout = Layout(reader.layout.chunk_zyx, reader.layout.random_access)
+            self.layout = reader.layout
 
     def __exit__(self, *_: object) -> None:
         """Nothing is held open."""

@@ -154,7 +154,7 @@ class TiffReader(VolumeReader):
         segment = volume.page_kind.segment_yx
         _, height, width = volume.shape_zyx
         chunk = (height, width) if remote else (min(segment[0], height), min(segment[1], width))
-        self.layout = Layout((1, *chunk), random_access=not remote)
+        self.layout = Layout((1, *chunk), random_access=not remote, by_planes=True)
 
     def __exit__(self, *_: object) -> None:
         self.volume.source.close()

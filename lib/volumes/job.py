@@ -124,7 +124,7 @@ def make_job(plan: VolumePlan, reader: VolumeReader, config: LoaderConfig) -> Vo
 def _default_chunk(shape: ShapeZYX, dtype: np.dtype[Any], layout: Layout) -> ShapeZYX:
     """64 voxels an axis, fewer along z where whole planes must be held to fill a chunk."""
     z, y, x = (min(CHUNK, _even(n)) for n in shape)
-    if not layout.random_access:
+    if layout.by_planes or not layout.random_access:
         width = dtype.itemsize * shape[2] * y  # y chunk rows of the plane, at the least
         while z > 16 and z * width > SHARD_BYTES:
             z //= 2
@@ -154,7 +154,7 @@ def _shard(
             for n, t, c in zip(limit, layout.max_tile_zyx, chunk, strict=True)
         ]
     order = [0, 1, 2]
-    if not layout.random_access:
+    if layout.by_planes or not layout.random_access:
         cells[2], order = math.ceil(shape[2] / chunk[2] / 2) * 2, [1]
         limit[1] = math.ceil(shape[1] / chunk[1] / 2) * 2
         if limit[1] * cells[2] * chunk_bytes <= 2 * budget:
