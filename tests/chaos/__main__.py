@@ -42,8 +42,7 @@ def table(report: Report) -> str:
         "seconds": report.seconds,
     }
     lines = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())]
-    wrong = [*report.violations, *report.differences, *report.errors]
-    return "\n".join([*lines, *wrong[:100]])
+    return "\n".join([*lines, *report.wrong[:100]])
 
 
 if __name__ == "__main__":

@@ -52,9 +52,13 @@ class Report:
     @property
     def clean(self) -> bool:
         """Nothing was lost, nothing wrong, and no more redone than was in flight."""
-        wrong = (self.violations, self.differences, self.errors)
         within = self.most_redone_after_one_kill <= self.units_in_flight_allowed
-        return not any(wrong) and within and not self.finished_units_redone
+        return not self.wrong and within and not self.finished_units_redone
+
+    @property
+    def wrong(self) -> list[str]:
+        """Everything that must not be, in words."""
+        return [*self.violations, *self.differences, *self.errors]
 
     def as_json(self) -> str:
         return json.dumps({**asdict(self), "clean": self.clean}, indent=2)
@@ -148,8 +152,10 @@ class Campaign:
             self._references[output_format] = self._undisturbed(output_format)
             reference = self._references[output_format]
             tell(
-                f"undisturbed {output_format}: {reference.seconds:.1f} s, {len(reference.units)} units"
+                f"undisturbed {output_format}: {reference.seconds:.1f} s, "
+                f"{len(reference.units)} units"
             )
+        told = 0
         while self.report.kills < kills:
             output_format = self._destination.formats[
                 self.report.rounds % len(self._destination.formats)
@@ -157,6 +163,9 @@ class Campaign:
             self._round(output_format, kills)
             self.report.seconds = round(time.monotonic() - began, 1)
             tell(f"{self.report.kills} kills in {self.report.seconds:.0f} s: {self._short()}")
+            for text in self.report.wrong[told:]:
+                tell(f"  {text}")
+            told = len(self.report.wrong)
         return self.report
 
     def _warm_up(self) -> None:
@@ -191,7 +200,7 @@ class Campaign:
             finished, complete = judge.finished_units(store), judge.complete_volumes(store)
             task = self._task(name, output_format, attempt)
             last = attempt == _MOST_ATTEMPTS - 1 or self.report.kills >= kills
-            left = reference.share_left(finished, complete) * reference.seconds
+            left = max(0.4, reference.share_left(finished, complete)) * reference.seconds
             killed, _ = self._zygote.run(task, None if last else self._moment(left))
             started, fetched = self._count(task, begun, finished, complete)
             self.report.files_fetched_twice += len(files & fetched)

@@ -31,9 +31,9 @@ class Reference:
                 self.whole.setdefault(volume, {})[key] = digest
 
     def share_left(self, finished: set[str], complete: set[str]) -> float:
-        """About how much of a run is still to be done, from 0.1 to 1."""
+        """About how much of a run is still to be done, from 0 to 1."""
         done = sum(u in finished or u.partition(" ")[0] in complete for u in self.units)
-        return max(0.1, 1 - done / len(self.units))
+        return 1 - done / len(self.units)
 
 
 def volume_of(key: str) -> str | None:
