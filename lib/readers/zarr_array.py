@@ -22,6 +22,8 @@ _DTYPES = {"u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"}
 # bz2 and lzma cannot be told how much they may unpack, and no archive of ours uses them
 _CODECS = {"zstd", "blosc", "gzip", "zlib", "lz4"}
 _MAX_CHUNK_BYTES = 2**30
+MAX_CHUNKS = 4 * 10**6
+"""Of one volume: their indices are held in memory, some 120 bytes each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +149,19 @@ def _fill(value: Any, dtype_text: str, where: str) -> int | float:
 
 
 def chunks_in(document: ArrayDocument, box: Box) -> list[ShapeZYX]:
-    """Indices of all chunks that hold voxels of a box, in C order."""
+    """Indices of all chunks that hold voxels of a box, in C order.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        They are more than can be planned: the array is vast, or its document lies.
+    """
     first = tuple(a // c for a, c in zip(box.start_zyx, document.chunk_zyx, strict=True))
     stop = tuple(-(-b // c) for b, c in zip(box.stop_zyx, document.chunk_zyx, strict=True))
+    count = math.prod(b - a for a, b in zip(first, stop, strict=True))
+    if count > MAX_CHUNKS:
+        raise UnsupportedFormatError(
+            f"{count} chunks are to be read, where {MAX_CHUNKS} at once are planned",
+            advice="Choose a box, or a coarser scale_level",
+        )
     return [tile.start_zyx for tile in Box(first, stop).tiles((1, 1, 1))]  # type: ignore[arg-type]

@@ -23,6 +23,8 @@ from lib.errors import (
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _TRANSIENT = {408, 421, 425, 429}
+# Variants of rustls' error type; a server that speaks no TLS at all sends an invalid message.
+_TLS = ("certificate", "invalidmessage", "alertreceived", "peerincompatible", "peermisbehaved")
 
 
 def says_no_such_key(error: Exception) -> bool:
@@ -75,7 +77,7 @@ def _network(text: str) -> MacroscopeError:
             "the object store's host name does not resolve",
             advice="Check the endpoint and the network's DNS, then run again",
         )
-    if "certificate" in low or "invalidcertificate" in low:
+    if any(word in low for word in _TLS):
         return TransportError(
             "no secure connection to the object store",
             retryable=False,

@@ -185,23 +185,17 @@ def _changed() -> Iterator[Cell]:
     swapped = at.swapped_files("F57-8*slice_000*.dm3", **ftp)
     yield Cell(fault, EMPIAR_FTP, situation=swapped, truth=at.swap_planes)
 
-    def inverted(voxels: Any) -> Any:
-        voxels = voxels.copy()
-        flat = voxels.reshape(-1)
-        flat[-2000:] = 255 - flat[-2000:]
-        return voxels
-
     small = {"chunk_size_mb": 0.02, "chunk_zyx": (4, 32, 64), "shard_mb": 0.03}
     late = {"kind": "status_503", "service": "epfl", "skip": 6}
     yield Cell(
-        fault, EPFL, settings=small, truth=at.inverted_first_rows,
-        situation=at.inverted_rows("volumedata.tif", **late),
+        fault, EPFL, settings=small, truth=at.invert_rows,
+        situation=at.inverted_rows("volumedata.tif", "epfl/volumedata.tif", **late),
     )  # fmt: skip
     for lane in (IDR_HTTPS, IDR_RANGES):
         cut = {"kind": "short_body", "service": "mirror", "match": "Figure_S3B", "skip": 2}
         yield Cell(
-            fault, lane, truth=inverted,
-            situation=at.inverted_tail("Figure_S3B*xy.tif", 2000, **cut),
+            fault, lane, truth=at.invert_rows,
+            situation=at.inverted_rows("Figure_S3B*xy.tif", "idr/9846137", **cut),
         )  # fmt: skip
     chunk = {"kind": "status_503", "service": "s3", "match": "s1/0/1/1"}
     prefix = "jrc_mus-nacc-2/jrc_mus-nacc-2.zarr/recon-2/em/fibsem-int16/s1"

@@ -19,6 +19,7 @@ import obstore
 from numpy.typing import NDArray
 from pydantic import SecretStr
 
+from lib.samples import catalogue
 from lib.samples.serving import BUCKET, Samples
 from lib.storage.os_errors import naming_os_errors
 from tests.faults.bench import Bench
@@ -227,17 +228,21 @@ def swapped_files(pattern: str, **rule: Any) -> Situation:
     return situation
 
 
-def inverted_tail(pattern: str, count: int, **rule: Any) -> Situation:
-    """After the first half, the last voxels of a file are others; same size, new date."""
+def inverted_rows(pattern: str, key: str, **rule: Any) -> Situation:
+    """After the first half, the first rows of a file's first plane are inverted; same size.
+
+    ``key`` is the sample's, whose voxels tell where in the file those rows lie.
+    """
 
     @contextmanager
     def situation(samples: Samples, bench: Bench) -> Iterator[None]:
         first_half(samples, bench, **rule)
         (path,) = samples.root.rglob(pattern)
         content, modified = path.read_bytes(), path.stat().st_mtime
-        tail = bytes(255 - byte for byte in content[-count:])
+        start = content.index(catalogue.truth(key).tobytes()[:ROWS_BYTES])
+        rows = bytes(255 - byte for byte in content[start : start + ROWS_BYTES])
         try:
-            path.write_bytes(content[:-count] + tail)
+            path.write_bytes(content[:start] + rows + content[start + ROWS_BYTES :])
             yield
         finally:
             path.write_bytes(content)
@@ -246,27 +251,8 @@ def inverted_tail(pattern: str, count: int, **rule: Any) -> Situation:
     return situation
 
 
-def inverted_rows(pattern: str, **rule: Any) -> Situation:
-    """After the first half, the first rows of a TIFF's first page are inverted; same size."""
-
-    @contextmanager
-    def situation(samples: Samples, bench: Bench) -> Iterator[None]:
-        first_half(samples, bench, **rule)
-        (path,) = samples.root.rglob(pattern)
-        content, modified = path.read_bytes(), path.stat().st_mtime
-        page = bytes(255 - byte for byte in content[8 : 8 + ROWS_BYTES])
-        try:
-            path.write_bytes(content[:8] + page + content[8 + ROWS_BYTES :])
-            yield
-        finally:
-            path.write_bytes(content)
-            os.utime(path, (modified, modified))
-
-    return situation
-
-
-def inverted_first_rows(voxels: NDArray[Any]) -> NDArray[Any]:
-    """What `inverted_rows` makes of a volume: ITK writes the first page's data at byte 8."""
+def invert_rows(voxels: NDArray[Any]) -> NDArray[Any]:
+    """What `inverted_rows` makes of a volume of bytes."""
     voxels = voxels.copy()
     flat = voxels.reshape(-1)
     flat[:ROWS_BYTES] = 255 - flat[:ROWS_BYTES]
