@@ -145,7 +145,9 @@ class Browser:
             if value:
                 return value
             time.sleep(0.1)
-        raise BadAnswerError(f"never true: {expression}; the page says {self.messages[-5:]}")
+        raise BadAnswerError(
+            f"never true: {expression}; the page says {self.messages[-5:]}", advice=""
+        )
 
     def press(self, key: str) -> None:
         """Press and release one key, such as ``Tab``."""

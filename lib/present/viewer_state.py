@@ -7,7 +7,6 @@ section scale in finest voxels for each screen pixel.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any
@@ -153,16 +152,20 @@ def _camera(
     """Where to look, and how much of it fits in a pane."""
     level = volume.levels[0]
     extent = [n * s for n, s in zip(level.grid.shape_zyx, level.scale_nm_zyx, strict=True)]
-    # the translation is the centre of the first voxel
+    # the centre of the middle voxel; the translation is the centre of the first one
     middle = [
-        (t - s / 2 + e / 2) / u
-        for t, s, e, u in zip(
-            level.translation_nm_zyx, level.scale_nm_zyx, extent, unit_nm_zyx, strict=True
+        (t + n // 2 * s) / u
+        for t, n, s, u in zip(
+            level.translation_nm_zyx,
+            level.grid.shape_zyx,
+            level.scale_nm_zyx,
+            unit_nm_zyx,
+            strict=True,
         )
     ]
     longest = max(extent) / min(unit_nm_zyx)
     return {
-        "position": [math.floor(m) + 0.5 for m in reversed(middle)],
+        "position": middle[::-1],
         "crossSectionScale": longest / _PANEL_PIXELS * (1.2 if half else 1),
         "projectionScale": longest * 1.5,
     }

@@ -169,7 +169,7 @@ def test_the_link_tells_scale_units_contrast_and_which_layer_is_on_top(viewer: V
     assert [layer["type"] for layer in state["layers"]] == ["image", "segmentation"]
     low, high = state["layers"][0]["shaderControls"]["normalized"]["range"]
     assert 0 < low < high < 256
-    assert state["position"] == [31.5, 23.5, 11.5]
+    assert state["position"] == [32, 24, 12]
     assert state["showScaleBar"]
     assert state_of(viewer.url_for([LABELS]))["layers"][0]["name"] == "sample one_cells"
 
@@ -180,7 +180,7 @@ def test_several_images_stand_side_by_side_each_centred(store: LocalStore) -> No
     panels = state["layout"]["children"]
     assert [panel["layers"] for panel in panels] == [["other"], ["sample one", "sample one_cells"]]
     centres = [panel["position"]["value"] for panel in panels]
-    assert centres == [[21.5, 123.5, 11.5], [31.5, 23.5, 11.5]]
+    assert centres == [[22, 124, 12], [32, 24, 12]]
 
 
 def test_what_cannot_be_shown_is_refused_with_what_to_do(store: LocalStore) -> None:
