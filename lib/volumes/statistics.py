@@ -36,11 +36,14 @@ class Histogram:
         if by == 0 or not self.counts:
             return Histogram(exponent, self.first >> by, self.counts)
         first = self.first >> by
-        bins = ((self.first + len(self.counts) - 1) >> by) - first + 1
-        index = ((self.first + np.arange(len(self.counts), dtype=object)) >> by) - first
-        counts = np.zeros(bins, dtype=np.int64)
-        np.add.at(counts, index.astype(np.int64), np.asarray(self.counts, dtype=np.int64))
-        return Histogram(exponent, first, tuple(int(n) for n in counts))
+        # bins of the wider width begin where the first of them does, so its rest is all that counts
+        rest = self.first - (first << by)
+        starts = (
+            rest + np.arange(len(self.counts), dtype=object if rest >> 62 else np.int64)
+        ) >> by
+        counts = np.zeros(int(starts[-1]) + 1, dtype=np.int64)
+        np.add.at(counts, starts.astype(np.int64), np.asarray(self.counts, dtype=np.int64))
+        return Histogram(exponent, first, tuple(counts.tolist()))
 
     def merged(self, other: Histogram) -> Histogram:
         if not self.counts or not other.counts:
@@ -56,7 +59,7 @@ class Histogram:
         counts = np.zeros(stop - first, dtype=np.int64)
         for part in (a, b):
             counts[part.first - first : part.first - first + len(part.counts)] += part.counts
-        return Histogram(exponent, first, tuple(int(n) for n in counts))
+        return Histogram(exponent, first, tuple(counts.tolist()))
 
 
 NO_HISTOGRAM = Histogram(0, 0, ())
@@ -143,8 +146,10 @@ def of_value_counts(counts: NDArray[np.int64], dtype: np.dtype[Any]) -> Statisti
     present = counts[low : high + 1]
     voxels = int(present.sum())
     total = int(present @ np.arange(low, high + 1, dtype=np.int64)) + lowest * voxels
-    exact = Histogram(0, low + lowest, tuple(int(n) for n in present))
-    return Statistics(voxels, voxels, low + lowest, high + lowest, total, _fitted(exact))
+    exact = Histogram(0, low + lowest, tuple(present.tolist()))
+    return Statistics(
+        voxels, voxels, low + lowest, high + lowest, total, exact.coarsened(_fitting(exact))
+    )
 
 
 def of_chunk(chunk: NDArray[Any]) -> Statistics:
@@ -163,7 +168,7 @@ def _of_integers(flat: NDArray[Any]) -> Statistics:
     first, bins = low >> exponent, (high >> exponent) - (low >> exponent) + 1
     own = flat.dtype.type  # a float64 would round what lies above 2^53
     counts = kernels.count_shifted(flat, own(exponent), own(first), bins)
-    histogram = Histogram(exponent, first, tuple(int(n) for n in counts))
+    histogram = Histogram(exponent, first, tuple(counts.tolist()))
     return Statistics(int(flat.size), int(flat.size), low, high, _sum(flat), histogram)
 
 
@@ -186,7 +191,7 @@ def _of_floats(flat: NDArray[Any]) -> Statistics:
     first = math.floor(low / width)
     bins = math.floor(high / width) - first + 1
     counts = kernels.count_bins(flat, width, first, bins)
-    histogram = Histogram(exponent, first, tuple(int(n) for n in counts))
+    histogram = Histogram(exponent, first, tuple(counts.tolist()))
     return Statistics(int(flat.size), finite, low, high, total, histogram)
 
 
@@ -202,9 +207,10 @@ def _exponent(low: float, high: float) -> int:
     return exponent
 
 
-def _fitted(histogram: Histogram) -> Histogram:
-    exponent = histogram.exponent
-    while len(histogram.counts) > MAX_BINS:
+def _fitting(histogram: Histogram) -> int:
+    """The finest exponent at which a histogram has at most `MAX_BINS` bins."""
+    exponent, low = histogram.exponent, histogram.first
+    high = low + len(histogram.counts) - 1
+    while (high >> exponent) - (low >> exponent) >= MAX_BINS:
         exponent += 1
-        histogram = histogram.coarsened(exponent)
-    return histogram
+    return exponent
