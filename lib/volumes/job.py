@@ -130,6 +130,22 @@ def _default_chunk(shape: ShapeZYX, dtype: np.dtype[Any], layout: Layout) -> Sha
             z //= 2
         while z > 16 and z * dtype.itemsize * shape[1] * shape[2] > 2 * SHARD_BYTES:
             z //= 2
+    return _widened((z, y, x), shape, dtype)
+
+
+def _widened(chunk: ShapeZYX, shape: ShapeZYX, dtype: np.dtype[Any]) -> ShapeZYX:
+    """A thin chunk made wider, x first, up to the voxels of a cube.
+
+    Small chunks cost: each has its place in the index, its call of the codec, its request later.
+    """
+    z, y, x = chunk
+    while 2 * z * y * x <= CHUNK**3:
+        if x <= y and 2 * x <= shape[2]:
+            x *= 2
+        elif 2 * y <= shape[1] and 2 * y * z * shape[2] * dtype.itemsize <= SHARD_BYTES:
+            y *= 2
+        else:
+            break
     return (z, y, x)
 
 
