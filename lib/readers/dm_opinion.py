@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,7 +23,7 @@ def second_opinion(path: Path, image: DmImage) -> tuple[str, ...]:
     disagreement is a note for the record and no error. Only tags are read.
     """
     try:
-        from ncempy.io import dm  # type: ignore[import-untyped,unused-ignore]
+        dm = _ncempy_dm()
     except ImportError:
         return ("second opinion: ncempy is not installed",)
     try:
@@ -41,6 +44,26 @@ def second_opinion(path: Path, image: DmImage) -> tuple[str, ...]:
     if dtype != image.dtype:
         notes.append(f"second opinion: ncempy reads {dtype}, the tags say {image.dtype}")
     return (*notes, *_size_notes(image, sizes, units))
+
+
+@cache
+def _ncempy_dm() -> ModuleType:
+    """The module ``ncempy.io.dm`` alone: its package imports all of scipy's and matplotlib's
+    plotting, two seconds of CPU, and the module needs none of it.
+    """
+    package = find_spec("ncempy")
+    if package is None or not package.submodule_search_locations:
+        raise ImportError("ncempy")
+    path = Path(package.submodule_search_locations[0]) / "io" / "dm.py"
+    spec = spec_from_file_location("ncempy_io_dm", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(str(path))
+    module = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except OSError as error:
+        raise ImportError(str(path)) from error
+    return module
 
 
 def _dtype(other: Any, index: int) -> Any:
