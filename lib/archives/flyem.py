@@ -149,6 +149,8 @@ def _ask_info(session: Session, node: str) -> Any:
     try:
         return session.http(SERVICE).get_json(f"{node}/info")
     except RequestRefusedError as error:
+        if "status 400" not in error.message:
+            raise
         raise NotFoundError(
             f"there is no such version or data instance: {error.message}",
             archive=FlyEM.name,
@@ -216,8 +218,9 @@ def parse_info(info: Any, where: str) -> Instance:
         high = [int(n) + 1 for n in points["MaxPoint"]]  # inclusive
         units = extended.get("VoxelUnits") or ["nanometers"] * 3
         voxel = [to_nm(float(v), u) for v, u in zip(extended["VoxelSize"], units, strict=True)]
-        if len(low) != 3 or len(high) != 3 or any(v is None or v <= 0 for v in voxel):
+        if len(low) != 3 or len(high) != 3 or not all(v and 0 < v < math.inf for v in voxel):
             raise ValueError("extents or voxel size")
+        background = int(extended.get("Background") or 0)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise BadAnswerError(
             f"DVID's info cannot be read: {error!r}", archive=FlyEM.name, location=where
@@ -225,7 +228,7 @@ def parse_info(info: Any, where: str) -> Instance:
     return Instance(
         Box((low[2], low[1], low[0]), (high[2], high[1], high[0])),
         (float(voxel[2] or 0), float(voxel[1] or 0), float(voxel[0] or 0)),
-        int(extended.get("Background", 0)),
+        background,
         str(base.get("DataUUID", "")),
     )
 

@@ -197,9 +197,9 @@ def _ftp() -> Iterator[Cell]:
         yield Cell("421 twice", lane, (rule("reply_421", match="", first_n=2),))
         yield Cell("421 for ever", lane, (rule("reply_421", match=""),), (TransportError,), "421")
         yield Cell("425 twice", lane, (rule("reply_425", first_n=2),))
-        yield Cell(
-            "530 login incorrect, twice", lane, (rule("login_incorrect", first_n=2, match=""),)
-        )
+        login = {"kind": "login_incorrect", "match": ""}
+        yield Cell("530 login incorrect, once", lane, ({**login, "first_n": 1},))
+        yield Cell("530 login incorrect, for ever", lane, (login,), (AccessDeniedError,), "530")
         yield Cell("226 after a cut", lane, (rule("cut_226", first_n=1),))
         yield Cell(
             "226 after a cut, for ever", lane, (rule("cut_226", after_bytes=0),), (TransportError,)
@@ -243,7 +243,7 @@ def _zarr() -> Iterator[Cell]:
         "wrong bytes in a chunk, for ever",
         S3,
         (rule("wrong_bytes"),),
-        (IncompleteTransferError, FormatError),
+        (IncompleteTransferError,),
     )
     yield Cell(
         "no .zmetadata where there was one",
@@ -274,12 +274,12 @@ def _zarr() -> Iterator[Cell]:
 def _json() -> Iterator[Cell]:
     for lane in (EMPIAR_API, IDR_API, DVID_INFO):
         yield Cell("optional JSON keys absent", lane, (rule("missing_json_keys"),))
-    # EMPIAR's files say all that is needed by themselves
-    alone: Rules = (rule("missing_json_keys", keys=["imagesets"]),)
-    yield Cell("needed JSON keys absent", EMPIAR_API, alone)
-    for lane, key in ((IDR_API, "Pixels"), (DVID_INFO, "Extended")):
-        without: Rules = (rule("missing_json_keys", keys=[key]),)
-        yield Cell("needed JSON keys absent", lane, without, (BadAnswerError, FormatError))
+    # the files of EMPIAR and IDR say all that is needed by themselves
+    for lane, key in ((EMPIAR_API, "imagesets"), (IDR_API, "Pixels")):
+        alone: Rules = (rule("missing_json_keys", keys=[key]),)
+        yield Cell("all of the catalogue's facts absent", lane, alone)
+    without: Rules = (rule("missing_json_keys", keys=["Extended"]),)
+    yield Cell("needed JSON keys absent", DVID_INFO, without, (BadAnswerError, FormatError))
     yield Cell(
         "no NGFF block in .zattrs",
         S3_DOCUMENTS,

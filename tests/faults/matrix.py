@@ -22,10 +22,10 @@ from tests.faults.situations import NotHere
 
 BEGIN, END = "<!-- fault matrix: begin -->", "<!-- fault matrix: end -->"
 # What the same code does on other lanes too; their cells can wait for the long suite.
-_EVERYDAY_LANES = {"EPFL", "OpenOrganelle S3", "EMPIAR FTP", "EMPIAR API"}
+_EVERYDAY_LANES = {"EPFL", "OpenOrganelle S3", "EMPIAR API"}
 _COMMON = {
     "429 twice", "500 twice", "reset before the answer", "reset in the body, twice", "503 twice",
-    "web page as 200, once", "short body, once", "403", "503 with Retry-After",
+    "no route", "web page as 200, once", "short body, once", "403", "503 with Retry-After",
 }  # fmt: skip
 _MANY = re.compile(r"EDQUOT|ENOSPC after|EIO after [05]|of 160k")
 

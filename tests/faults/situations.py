@@ -28,7 +28,7 @@ Situation = Callable[[Samples, Bench], AbstractContextManager[None]]
 CLOSED = "127.0.0.1:9"  # the discard service, which nobody runs
 NOWHERE = "nowhere.invalid"  # RFC 6761: never resolves
 ROWS_BYTES = 1024
-NO_ROUTE = "[100::1]"  # RFC 6666: discard prefix
+NO_ROUTE = "[2001:db8::1]"  # RFC 3849: for documentation, routed by nobody
 
 
 class NotHere(Exception):
