@@ -6,6 +6,7 @@ import contextlib
 import contextvars
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -49,7 +50,7 @@ def convert_blocks(
                 with queue_up(places[unit]):
                     voxels = lent.enter_context(buffers.lend(box.shape_zyx))
                     missing = gather(reader, box, voxels)
-                done(_encode(job, store, unit, voxels, missing, encoders))
+                done(_encode(job, store, unit, voxels, missing, encoders, effort.workers))
 
         run_all(units, make, at_once=effort.shards)
 
@@ -87,27 +88,33 @@ def _encode(
     voxels: NDArray[Any],
     missing: list[str],
     encoders: ThreadPoolExecutor,
+    at_once: int,
 ) -> Entry:
     """Compress one gathered shard with all encoders, then write it."""
     writer = ShardWriter(job, store, unit)
     for name in missing:
         writer.add_missing(name)
     codec, origin, grid = open_codec(job.codec), writer.box.start_zyx, job.grid
+    todo = deque(grid.chunks_of(unit))
 
-    def one(slot: int, index: ShapeZYX) -> None:
-        stopping.check()
-        box = grid.chunk_box(index)
-        chunk = padded_chunk(voxels, origin, box, grid.chunk_zyx, job.fill_value)
-        valid = chunk[tuple(slice(0, n) for n in box.shape_zyx)]
-        writer.add(slot, box, valid, encode_chunk(codec, chunk))
+    def some() -> None:
+        while True:
+            try:
+                slot, index = todo.popleft()
+            except IndexError:  # all chunks are taken
+                return
+            stopping.check()
+            box = grid.chunk_box(index)
+            chunk = padded_chunk(voxels, origin, box, grid.chunk_zyx, job.fill_value)
+            valid = chunk[tuple(slice(0, n) for n in box.shape_zyx)]
+            writer.add(slot, box, valid, encode_chunk(codec, chunk))
 
-    futures = [encoders.submit(one, slot, index) for slot, index in grid.chunks_of(unit)]
+    futures = [encoders.submit(some) for _ in range(at_once)]
     try:
         for future in futures:
             future.result()
     finally:
-        for future in futures:
-            future.cancel()
+        todo.clear()
         wait(futures)  # nobody may still read the buffer when it is lent again
     return writer.finish()
 
