@@ -23,7 +23,7 @@ from lib.rawnotes import as_fetched, differs, note_key, note_path, parse_note, r
 from lib.rawtee import FetchGap, RawTee, hash_file
 from lib.safety import safe_join, safe_name
 from lib.storage.base import Store
-from lib.storage.keys import LOCKS, is_shortened, temporary_name, temporary_of
+from lib.storage.keys import LOCKS, temporary_name, temporary_of
 from lib.storage.os_errors import naming_os_errors
 from lib.transport.partial import Fetched
 
@@ -278,22 +278,17 @@ class RawFiles:
         return read_note(note_path(path))
 
     def _clear_up(self) -> None:
-        """Remove what killed runs left beside the files.
+        """Remove the lock files and temporary files that killed runs left beside this one's files.
 
-        Who writes beside a file holds its turn, so a killed writer's lock file lies there still.
+        Who writes beside a file holds its turn, so whoever has the turn may remove them.
         """
-        for path in self._seen.values():
-            lock = path.parent / LOCKS / f"{path.name}.lock"
-            if not lock.exists():
-                continue
-            with self.within(path.parent.name).turn(path.name):
-                for folder in (path.parent, note_path(path).parent):
-                    for name in os.listdir(folder) if folder.is_dir() else []:
-                        found = temporary_of(name)
-                        if found is not None and is_shortened(
-                            found[0], {path.name, note_path(path).name}
-                        ):
-                            (folder / name).unlink(missing_ok=True)
+        for folder in {path.parent for path in self._seen.values()}:
+            names = {path.name for path in self._seen.values() if path.parent == folder}
+            for name, rubbish in _left_behind(folder).items():
+                if name in names:
+                    with self.within(folder.name).turn(name):
+                        for path in rubbish:
+                            path.unlink(missing_ok=True)
 
     def _upload(self, key: str, path: Path) -> None:
         with naming_os_errors(str(path), "read"), path.open("rb") as file:
@@ -317,6 +312,20 @@ class RawFiles:
         for empty in (note_path(path).parent, folder, folder.parent, folder.parent.parent):
             with suppress(OSError):
                 empty.rmdir()
+
+
+def _left_behind(folder: Path) -> dict[str, list[Path]]:
+    """By raw file, what writers left in a folder; a lock file goes with the turn itself."""
+    found: dict[str, list[Path]] = {}
+    notes = note_path(folder / "x").parent
+    for place, suffix in ((folder, ""), (notes, ".json"), (folder / LOCKS, ".lock")):
+        for path in place.iterdir() if place.is_dir() else ():
+            temporary = temporary_of(path.name)
+            if temporary is not None:
+                found.setdefault(temporary[0].removesuffix(suffix), []).append(path)
+            elif place.name == LOCKS:
+                found.setdefault(path.name.removesuffix(suffix), [])
+    return found
 
 
 def _acquire(path: Path) -> FileLock:

@@ -26,6 +26,7 @@ from tests.chaos.zygote import Zygote
 
 _FIRST_MS = 0.06  # seconds: where a run has hardly begun
 _SHARE_EARLY = 0.15
+_LEAST_SHARE = 0.4  # of an undisturbed run, which a run with nothing left to do takes about
 _MOST_ATTEMPTS = 60  # of one round: a run that is killed so often must have ended
 
 
@@ -196,13 +197,17 @@ class Campaign:
         store, reference = self._destination.store(name), self._references[output_format]
         begun: set[str] = set()
         files: set[str] = set()
+        fruitless = 0
         for attempt in range(_MOST_ATTEMPTS):
             finished, complete = judge.finished_units(store), judge.complete_volumes(store)
             task = self._task(name, output_format, attempt)
             last = attempt == _MOST_ATTEMPTS - 1 or self.report.kills >= kills
-            left = max(0.4, reference.share_left(finished, complete)) * reference.seconds
-            killed, _ = self._zygote.run(task, None if last else self._moment(left))
+            left = max(_LEAST_SHARE, reference.share_left(finished, complete)) * reference.seconds
+            # A busy machine takes longer than the undisturbed run did: wait longer, or never end.
+            moment = self._moment(left * (1 + 0.5 * fruitless))
+            killed, _ = self._zygote.run(task, None if last else moment)
             started, fetched = self._count(task, begun, finished, complete)
+            fruitless = 0 if started | fetched else fruitless + 1
             self.report.files_fetched_twice += len(files & fetched)
             begun |= started
             files |= fetched

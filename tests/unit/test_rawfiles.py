@@ -347,3 +347,25 @@ def test_a_note_is_readable_json(tmp_path: Path) -> None:
     path = bring(raw_files(tmp_path), source()).path
     note = json.loads((path.parent / ".fetched" / "a.tif.json").read_text())
     assert (note["sha256"], note["url"]) == (SHA256, "https://x/a.tif")
+
+
+def test_what_a_killed_writer_left_beside_a_file_goes_when_the_volume_is_complete(
+    tmp_path: Path,
+) -> None:
+    raw = raw_files(tmp_path)
+    path = bring(raw, source()).path
+    killed = [
+        path.with_name(".a.tif.0123456789ab.tmp"),
+        path.parent / ".fetched" / ".a.tif.json.0123456789ab.tmp",
+        path.parent / ".locks" / "a.tif.lock",
+    ]
+    other = path.with_name(".b.tif.0123456789ab.tmp")  # of a volume that another run may work on
+    killed[2].parent.mkdir()
+    for left in (*killed, other):
+        left.touch()
+    raw.finish(False)
+    assert all(left.exists() for left in killed)
+    raw.finish(True)
+    assert not any(left.exists() for left in killed)
+    assert other.exists()
+    assert path.read_bytes() == CONTENT
