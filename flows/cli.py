@@ -134,6 +134,20 @@ def verify(
 
 
 @app.command()
+def view(
+    volume: Annotated[
+        list[str] | None, typer.Argument(help="Volume or source; several are overlaid.")
+    ] = None,
+    port: Annotated[int, typer.Option(help="Port on the loopback; 0: a free one.")] = 0,
+    browser: Annotated[bool, typer.Option(help="Open the link, or only print it.")] = True,
+) -> None:
+    """Show volumes in Neuroglancer, served from this machine until interrupted."""
+    from flows.commands.view import view_command
+
+    raise typer.Exit(view_command(volume or [], port=port, open_browser=browser))
+
+
+@app.command()
 def config(as_json: Json = False) -> None:
     """Show every setting in force, and where its value came from."""
     from lib.config_manager import ConfigManager

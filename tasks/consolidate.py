@@ -1,4 +1,4 @@
-"""The catalogue and the validation report over everything in the store."""
+"""The catalogue, the validation report, and what presents them, over everything in the store."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from prefect import task
 from prefect.artifacts import create_table_artifact
 
 from lib.catalog import CatalogResult, consolidate
+from lib.present.catalogue import present
 from lib.storage.open import open_store
 from lib.storage.settings import StoreSettings
 from tasks.record import artifact_key
@@ -13,13 +14,17 @@ from tasks.record import artifact_key
 
 @task(name="consolidate", tags=["record"])
 def catalogue(data_uri: str, metadata_uri: str, store_settings: StoreSettings) -> CatalogResult:
-    """Read and validate every record below `data_uri`, and write what was found."""
-    result = consolidate(
-        open_store(data_uri, store_settings), open_store(metadata_uri, store_settings)
-    )
+    """Read and validate every record below `data_uri`, write what was found, and present it."""
+    data_store = open_store(data_uri, store_settings)
+    metadata_store = open_store(metadata_uri, store_settings)
+    result = consolidate(data_store, metadata_store)
+    shown = present(data_store, metadata_store, result)
     rows = [
-        {"what": name, "count": count}
-        for name, count in (("valid", result.valid), ("invalid", result.invalid))
+        {"what": "valid records", "value": str(result.valid)},
+        {"what": "invalid records", "value": str(result.invalid)},
+        {"what": "catalogue", "value": f"{metadata_store.uri}/{result.catalog_key}"},
+        {"what": "validation", "value": f"{metadata_store.uri}/{result.report_key}"},
+        {"what": "report", "value": f"{metadata_store.uri}/{shown.report_key}"},
     ]
     create_table_artifact(rows, key=artifact_key("catalogue"), description=result.catalog_key)
     return result

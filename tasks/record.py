@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import re
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from lib.ingest.costs import Cost, row_of
+from lib.ingest.illustrate import small_picture
+from lib.ingest.order import WorkOrder
 from lib.ingest.result import ProcessingResult
+from lib.ingest.workplace import workplace
 from lib.records import Record
 
 RESULT_KEY = "result"
@@ -24,8 +28,10 @@ def show_plan(source: str, costs: list[Cost]) -> None:
     create_table_artifact(rows, key=artifact_key("plan", source), description=f"Plan of {source}")
 
 
-def show_record(uri: str, record: Record) -> None:
-    """The finished record, under one key for each volume, so that the UI shows its history."""
+def show_record(order: WorkOrder, record: Record) -> None:
+    """The finished record with its picture, one key a volume, so that the UI shows its history."""
+    uri = workplace(order).store.uri
+    picture = small_picture(order, record["files"]["volume"])
     core, technical = record["metadata"]["core"], record["metadata"]["technical"]
     voxel = core["voxel_size_nm"]
     lines = [
@@ -39,6 +45,9 @@ def show_record(uri: str, record: Record) -> None:
         f"- **licence** {core['licence'] or 'not stated'}",
         f"- **completeness** {record['metadata']['quality']['completeness_score']:.4f}",
     ]
+    if picture is not None:
+        encoded = base64.b64encode(picture).decode()
+        lines += ["", f"![middle plane of {record['name']}](data:image/png;base64,{encoded})"]
     create_markdown_artifact(
         "\n".join(lines),
         key=artifact_key("record", record["source"], record["name"]),

@@ -6,14 +6,33 @@ died, a source that changed under the run, a server that was away for minutes.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar, cast
 
 from prefect import Task
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.states import Cancelled
 from prefect.tasks import exponential_backoff
 
 from lib import stopping
-from lib.errors import MacroscopeError
+from lib.errors import MacroscopeError, StoppedError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def stoppable(function: Callable[P, R]) -> Callable[P, R]:
+    """Make a request to stop end the task as Cancelled: who stops a run wants no tracebacks."""
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except StoppedError as error:
+            return cast(R, Cancelled(message=str(error)))
+
+    return run
 
 
 def can_help(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:

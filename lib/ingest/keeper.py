@@ -86,6 +86,7 @@ class Keeper:
             files={
                 "volume": finished.volume_key,
                 "sums": finished.sums_key,
+                "preview": made.preview_key,
                 "raw": list(made.raw_keys),
             },
             progress={"current_step": None},

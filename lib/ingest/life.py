@@ -38,7 +38,7 @@ def convert_here(order: WorkOrder, job: VolumeJob, todo: Batches, on_share: OnSh
         on_share(number / len(todo))
 
 
-def _show_nothing(uri: str, record: Record) -> None:
+def _show_nothing(order: WorkOrder, record: Record) -> None:
     pass
 
 
@@ -49,7 +49,7 @@ class Steps:
     fetch: Callable[[WorkOrder], tuple[VolumeJob, Batches]] = fetch_here
     convert: Callable[[WorkOrder, VolumeJob, Batches, OnShare], Any] = convert_here
     finish: Callable[[WorkOrder, VolumeJob], stages.Made] = stages.finish_volume
-    show: Callable[[str, Record], Any] = _show_nothing  # the store's address and the record
+    show: Callable[[WorkOrder, Record], Any] = _show_nothing  # told of the complete record
 
 
 def make_volume(order: WorkOrder, run_name: str, steps: Steps | None = None) -> VolumeResult:
@@ -92,7 +92,7 @@ def _make(order: WorkOrder, keeper: Keeper, steps: Steps, began: float) -> Volum
         made = steps.finish(order, job)
         result = keeper.complete(job, made, time.monotonic() - began)
         stages.tidy(order, complete=True)
-        steps.show(keeper.store_uri, keeper.record)
+        steps.show(order, keeper.record)
         return result
     except Exception as error:
         return keeper.failed(error, time.monotonic() - began)

@@ -18,6 +18,7 @@ from lib.archives.sessions import open_session
 from lib.errors import MacroscopeError, SourceChangedError
 from lib.geometry import ShapeZYX
 from lib.ingest.coarse import fit_plan
+from lib.ingest.illustrate import illustrate
 from lib.ingest.order import WorkOrder
 from lib.ingest.workplace import close_workplace, workplace
 from lib.loader_config import LoaderConfig
@@ -135,6 +136,7 @@ class Made:
     finished: Finished
     source_files: tuple[Fetched, ...]
     raw_keys: tuple[str, ...]
+    preview_key: str | None
     notes: tuple[str, ...]
     requests: int
     received_bytes: int
@@ -165,12 +167,14 @@ def finish_volume(order: WorkOrder, job: VolumeJob) -> Made:
         allow_empty=config.allow_empty,
     )
     raw_keys = place.raw.finish(complete=True)
+    preview_key, doubts = illustrate(order, finished)
     traffic = place.traffic()
     return Made(
         finished,
         tuple(sources),
         tuple(raw_keys),
-        tuple(place.raw.notes),
+        preview_key,
+        (*place.raw.notes, *doubts),
         traffic["requests"],
         traffic["bytes_received"],
         place.store_requests(),

@@ -110,3 +110,20 @@ def test_config_shows_each_value_and_where_it_came_from(macroscope: Command) -> 
     assert rows["sources.flyem.crop_size"]["value"] == "32,16,8"
     assert rows["sources.flyem.crop_size"]["origin"] == "environment FLYEM_CROP_SIZE"
     assert "hush" not in run.stdout
+
+
+def test_what_people_and_machines_look_at_stands_beside_the_volumes(
+    macroscope: Command, tmp_path: Path
+) -> None:
+    run = macroscope("run", "--json", "-s", "epfl", "-s", "idr")
+    assert run.returncode == 0, run.stderr
+    for source in ("epfl", "idr"):
+        folder = tmp_path / "data" / source
+        assert next(folder.glob("*.preview.png")).read_bytes().startswith(b"\x89PNG")
+        crate = json.loads(next(folder.glob("*-ro-crate-metadata.json")).read_text())
+        assert crate["@context"]
+    report = next((tmp_path / "metadata").glob("report_*.html")).read_text()
+    assert "CC-BY-4.0" in report
+    assert "data:image/png;base64," in report
+    index = json.loads((tmp_path / "metadata" / "croissant.json").read_text())
+    assert len(index["distribution"]) >= 2

@@ -1,0 +1,56 @@
+"""``macroscope view``: volumes in the browser, from this machine only."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import webbrowser
+
+from flows.run import store_settings
+from lib.config_manager import ConfigManager
+from lib.errors import NotFoundError
+from lib.metadata_manager import MetadataManager
+from lib.present.viewer import serve
+from lib.storage.base import Store
+from lib.storage.open import open_store
+
+
+def view_command(names: list[str], *, port: int, open_browser: bool) -> int:
+    """Serve until interrupted. Without names: every complete OME-Zarr of the store."""
+    loaded = ConfigManager().load()
+    store = open_store(loaded.settings.data_dir, store_settings(loaded))
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with serve(store, _volumes(store, names), port=port) as viewer:
+        print(viewer.url, flush=True)
+        if open_browser:
+            webbrowser.open(viewer.url)
+        stop.wait()
+    return 0
+
+
+def _volumes(store: Store, names: list[str]) -> list[str]:
+    """Keys of the volumes that the names mean: a key, a name, or a source."""
+    complete = [
+        record["files"]["volume"]
+        for _, record in MetadataManager(store).find(status="complete")
+        if record.get("schema_version") and record["files"]["volume"].endswith(".ome.zarr")
+    ]
+    if not names:
+        chosen = complete
+    else:
+        chosen = [key for key in complete if any(_means(name, key) for name in names)]
+    if not chosen:
+        there = ", ".join(complete) or "nothing yet"
+        raise NotFoundError(
+            "there is no such volume to view",
+            location=store.uri,
+            advice=f"There are: {there}",
+        )
+    return chosen
+
+
+def _means(name: str, key: str) -> bool:
+    source, _, stem = key.removesuffix(".ome.zarr").rpartition("/")
+    return name in (key, stem, source, f"{source}/{stem}")
