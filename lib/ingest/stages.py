@@ -20,6 +20,7 @@ from lib.geometry import ShapeZYX
 from lib.ingest.coarse import fit_plan
 from lib.ingest.illustrate import illustrate
 from lib.ingest.order import WorkOrder
+from lib.ingest.progress import Standing, tell
 from lib.ingest.workplace import close_workplace, workplace
 from lib.loader_config import LoaderConfig
 from lib.storage.keys import VOLUME_SUFFIXES, state_key
@@ -100,7 +101,9 @@ def fetch(order: WorkOrder) -> VolumeJob:
 
 def batches(order: WorkOrder, job: VolumeJob) -> list[list[ShapeZYX]]:
     """The shards still to be made, in batches: at most `MAX_BATCHES`, however large the volume."""
-    pending = Ledger(workplace(order).store, job).pending(0, job.grid.shards())
+    place = workplace(order)
+    pending = Ledger(place.store, job).pending(0, job.grid.shards())
+    _tell(order, job, len(job.grid) - len(pending))
     shard_bytes = math.prod(job.shard_zyx) * job.dtype.itemsize
     size = max(BATCH_BYTES // shard_bytes, math.ceil(len(job.grid) / MAX_BATCHES), 1)
     return [pending[start : start + size] for start in range(0, len(pending), size)]
@@ -120,7 +123,12 @@ def convert_batch(
     effort = Effort(
         workers=order.config.max_workers, connections=service.allowed, shards=shards_at_once
     )
-    entries = convert(job, place.reader(), place.store, units, effort=effort, on_shard=on_shard)
+
+    def finished(entry: Entry) -> None:
+        _tell(order, job, 1)
+        on_shard(entry)
+
+    entries = convert(job, place.reader(), place.store, units, effort=effort, on_shard=finished)
     return Batch(
         sum(file.size for entry in entries for file in entry.files),
         place.worker,
@@ -218,6 +226,20 @@ def note_batch(order: WorkOrder, batch: Batch) -> None:
 def leave(order: WorkOrder) -> None:
     """Close what this process has open for the volume."""
     close_workplace(order)
+
+
+def _tell(order: WorkOrder, job: VolumeJob, more: int) -> None:
+    """Pass on how far the volume is."""
+    place = workplace(order)
+    tell(
+        Standing(
+            order.volume_key,
+            place.shards_done(more),
+            len(job.grid),
+            place.own_traffic()["bytes_received"],
+            order.plan.download_bytes,
+        )
+    )
 
 
 def _allowed_missing(order: WorkOrder) -> float:

@@ -38,11 +38,18 @@ class Workplace:
     _stack: ExitStack
     _reader: VolumeReader | None = None
     _elsewhere: dict[str, tuple[dict[str, int], dict[str, int]]] = field(default_factory=dict)
+    _done_shards: int = 0
 
     @property
     def worker(self) -> str:
         """This process, among those of all hosts."""
         return f"{socket.gethostname()}/{os.getpid()}"
+
+    def shards_done(self, more: int) -> int:
+        """Add to the finished shards of level 0 that this process knows of; returns all of them."""
+        with self._lock:
+            self._done_shards += more
+            return self._done_shards
 
     def own_traffic(self) -> dict[str, int]:
         """``requests`` to the archive and ``bytes_received`` from it, by this process."""
