@@ -57,10 +57,16 @@ down: $(VENV)/.run ## End what `make up` started
 
 # --- proof ---
 
-test: $(VENV)/.dev ## The everyday test suite
-	$(BIN)/python -m pytest -m "not slow"
+# Pages are tested in headless Chromium; where it cannot be had, those tests say so and are skipped.
+.PHONY: browser
+browser:
+	@command -v chromium >/dev/null || (apt-get update -q && apt-get install -qy chromium) \
+	  >/dev/null 2>&1 || echo "no chromium here: tests of pages will be skipped"
 
-test-all: $(VENV)/.dev ## Every test, the slow ones too
+test: $(VENV)/.dev browser ## The everyday test suite
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+
+test-all: $(VENV)/.dev browser ## Every test, the slow ones too
 	$(BIN)/python -m pytest
 
 check: lint types test ## What CI runs, in the same words

@@ -103,7 +103,7 @@ def batches(order: WorkOrder, job: VolumeJob) -> list[list[ShapeZYX]]:
     """The shards still to be made, in batches: at most `MAX_BATCHES`, however large the volume."""
     place = workplace(order)
     pending = Ledger(place.store, job).pending(0, job.grid.shards())
-    _tell(order, job, len(job.grid) - len(pending))
+    _tell(order, job, place.shards_done(known=len(job.grid) - len(pending)))
     shard_bytes = math.prod(job.shard_zyx) * job.dtype.itemsize
     size = max(BATCH_BYTES // shard_bytes, math.ceil(len(job.grid) / MAX_BATCHES), 1)
     return [pending[start : start + size] for start in range(0, len(pending), size)]
@@ -125,7 +125,7 @@ def convert_batch(
     )
 
     def finished(entry: Entry) -> None:
-        _tell(order, job, 1)
+        _tell(order, job, place.shards_done(more=1))
         on_shard(entry)
 
     entries = convert(job, place.reader(), place.store, units, effort=effort, on_shard=finished)
@@ -228,13 +228,13 @@ def leave(order: WorkOrder) -> None:
     close_workplace(order)
 
 
-def _tell(order: WorkOrder, job: VolumeJob, more: int) -> None:
+def _tell(order: WorkOrder, job: VolumeJob, done: int) -> None:
     """Pass on how far the volume is."""
     place = workplace(order)
     tell(
         Standing(
             order.volume_key,
-            place.shards_done(more),
+            done,
             len(job.grid),
             place.own_traffic()["bytes_received"],
             order.plan.download_bytes,

@@ -45,10 +45,10 @@ class Workplace:
         """This process, among those of all hosts."""
         return f"{socket.gethostname()}/{os.getpid()}"
 
-    def shards_done(self, more: int) -> int:
-        """Add to the finished shards of level 0 that this process knows of; returns all of them."""
+    def shards_done(self, *, known: int | None = None, more: int = 0) -> int:
+        """Count finished shards of level 0: those known from the ledger, and more since."""
         with self._lock:
-            self._done_shards += more
+            self._done_shards = (self._done_shards if known is None else known) + more
             return self._done_shards
 
     def own_traffic(self) -> dict[str, int]:
