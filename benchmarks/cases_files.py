@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,31 @@ def _lay_sections(setting: Setting) -> None:
     sources.lay_sections(setting.cache, setting.megabytes)
 
 
+# --- orchestration
+
+
+def _orchestrated(*arguments: str) -> Any:
+    """The same crop through the flow, from the start of the command to its end."""
+
+    def run(setting: Setting, output: Path) -> Run:
+        settings = {
+            "FLYEM_DVID_SERVER": f"http://127.0.0.1:{_ports(setting, 'far')['dvid']}",
+            "FLYEM_CROP_SIZE": ",".join([str(_edge(setting))] * 3),
+            "FLYEM_CROP_ORIGIN": ",".join(map(str, _DVID_START)),
+            "EM_METADATA_DIR": str(output / "metadata"),
+            "EM_LOGS_DIR": str(output / "logs"),
+            "EM_DASK": "off",
+        }
+        command = [sys.executable, "-m", "flows.cli", "run", "--source", "flyem"]
+        return run_program([*command, "--data-dir", str(output / "data"), *arguments], settings)
+
+    return run
+
+
+def _seconds(seconds: float) -> Any:
+    return lambda setting, output: Run(seconds, 0.0, 0.0)
+
+
 _FULL = "the line, calculated"
 
 CASES = (
@@ -216,6 +242,20 @@ CASES = (
             Variant(_FULL, _line(2, lambda setting: _edge(setting) ** 3)),
         ),
         (Goal("ours", _FULL, 1 / 0.9),),
+        origin_zyx=_DVID_START,
+    ),
+    Case(
+        "prefect",
+        "what the flow adds to a crop of --size MB at 40 MiB/s (2500 MB: 60 s), and to no work",
+        _nothing,
+        (
+            Variant("lib alone", _ours_dvid("far")),
+            Variant("flow", _orchestrated()),
+            Variant("flow, plan only", _orchestrated("--dry-run")),
+            Variant("15 s", _seconds(15.0)),
+        ),
+        (Goal("flow", "lib alone", 1.1), Goal("flow, plan only", "15 s", 1.0)),
+        full=True,
         origin_zyx=_DVID_START,
     ),
     Case(

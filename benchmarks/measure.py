@@ -49,22 +49,25 @@ def run_python(target: str, parameters: dict[str, Any]) -> Run:
     )
 
 
-def run_program(command: list[str]) -> Run:
-    """Run a program from start to end.
+def run_program(command: list[str], settings: dict[str, str] | None = None) -> Run:
+    """Run a program from start to end, `settings` added to its environment.
 
     Raises
     ------
     RuntimeError
         It failed; the message ends with what it wrote.
     """
-    seconds, cpu_s, peak, _ = _run(command)
+    seconds, cpu_s, peak, _ = _run(command, settings)
     return Run(seconds, cpu_s, peak)
 
 
-def _run(command: list[str]) -> tuple[float, float, float, str]:
+def _run(
+    command: list[str], settings: dict[str, str] | None = None
+) -> tuple[float, float, float, str]:
     # the machine's own S3 settings and certificates have nothing to do with a server beside it
     environment = {name: value for name, value in os.environ.items() if name[:4] != "AWS_"}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program is compiled once
+    environment |= settings or {}
     began = time.perf_counter()
     process = subprocess.Popen(
         command,
