@@ -17,7 +17,7 @@ from urllib.parse import quote
 import numpy as np
 
 from lib.archives.base import About, ArchiveBase, SourceFile, VolumePlan
-from lib.archives.openorganelle_tree import Tree, TreeArray
+from lib.archives.openorganelle_tree import Tree, TreeArray, list_array, unbelievable
 from lib.archives.parts import choose_part
 from lib.errors import NotFoundError, SourceChangedError
 from lib.geometry import Box, LengthsZYX, ShapeZYX
@@ -125,7 +125,7 @@ class OpenOrganelle(ArchiveBase):
     def _plan_array(
         self, config: OpenOrganelleConfig, objects: ObjectReader, root: str, array: TreeArray
     ) -> VolumePlan:
-        voxel, provenance = array.voxel_nm_zyx, "file"
+        voxel, provenance = array.voxel_nm_zyx, "file" if array.measured else "assumed"
         if config.voxel_size is not None:
             voxel, provenance = _scaled(config.voxel_size, array), "configuration"
         document = array.document
@@ -145,6 +145,7 @@ class OpenOrganelle(ArchiveBase):
             dtype=document.dtype.name,
             voxel_nm_zyx=voxel,
             voxel_size_provenance=provenance,
+            voxel_size_approximate=provenance == "assumed",
             origin_nm_zyx=part.origin_nm_zyx,
             box_zyx=part.chosen,
             kind="labels" if array.labels else "image",
@@ -206,15 +207,20 @@ def _list_chunks(
 ) -> Iterator[tuple[str, tuple[int, str | None]]]:
     """Wanted chunks that exist, with size and ETag: one LIST page for each 1000 of them."""
     keys = {document.chunk_key(index) for index in wanted}
+    prefixes = [f"{path}/"]
     if document.separator == "/" and document.axes == 3:
-        prefixes = [f"{path}/{z}/" for z in sorted({index[0] for index in wanted})]
-    else:
-        prefixes = [f"{path}/"]
+        planes = {f"{path}/{z}" for z in {index[0] for index in wanted}}
+        there = {prefix.rstrip("/") for prefix in list_array(objects, path).prefixes}
+        prefixes = [f"{plane}/" for plane in sorted(planes & there)]
     for prefix in prefixes:
+        empty = True
         for key, size, etag in objects.list_all(prefix):
+            empty = False
             name = key.removeprefix(f"{path}/")
             if name in keys:
                 yield name, (size, etag)
+        if empty:
+            raise unbelievable(prefix)
 
 
 def _listing_digest(zarray: bytes, listing: dict[str, tuple[int, str | None]]) -> str:

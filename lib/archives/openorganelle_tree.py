@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from lib.errors import FormatError, NotFoundError
+from lib.errors import BadAnswerError, FormatError, NotFoundError
 from lib.geometry import LengthsZYX
 from lib.readers.ngff import Multiscale, NgffLevel, parse_attributes, parse_multiscale
 from lib.readers.zarr_array import ArrayDocument, parse_array
-from lib.transport.objects import ObjectReader
+from lib.transport.objects import Listing, ObjectReader
 
 _DEEPEST = 6
+_DOTTED = re.compile(r"\d+(\.\d+)+")  # the key of a chunk whose indices dots part
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,7 @@ class TreeArray:
     translation_nm_zyx: LengthsZYX
     finest_nm_zyx: LengthsZYX
     labels: bool
+    measured: bool = True  # whether a multiscale says how large the voxels are
     notes: list[str] = field(default_factory=list)
 
 
@@ -44,7 +48,7 @@ class Tree:
     def children(self, path: str) -> list[str]:
         """Names of the groups and arrays directly below a path."""
         where = f"{self._root}/{path}/" if path else f"{self._root}/"
-        return sorted(p.rstrip("/").rsplit("/", 1)[-1] for p in self._objects.list(where).prefixes)
+        return _names(self._objects.list(where).prefixes)
 
     def arrays(self, path: str, levels: str | list[str] | tuple[str, ...]) -> list[TreeArray]:
         """The arrays that a path names: itself, or the chosen levels of the multiscales below it.
@@ -93,8 +97,12 @@ class Tree:
             return [(path, multiscale)]
         if depth >= _DEEPEST:
             return []
+        where = f"{self._root}/{path}/" if path else f"{self._root}/"
+        listing = self._objects.list(where)
+        if any(item.key == f"{where}.zarray" for item in listing.objects):
+            return []  # below an array lie its chunks, by the thousand
         found = []
-        for child in self.children(path):
+        for child in _names(listing.prefixes):
             found += self._multiscales_below(f"{path}/{child}".strip("/"), depth + 1)
         return found
 
@@ -110,14 +118,17 @@ class Tree:
     ) -> TreeArray:
         where = f"{self._root}/{path}"
         level = multiscale.level(name) if multiscale else None
-        notes = []
+        measured, notes = level is not None, []
         if level is None or multiscale is None:
             level = NgffLevel(name, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
-            notes.append("no multiscale names this array: its voxel size is unknown, 1 nm is assumed")
-        separator, seen = self._separator(where)
-        document = parse_array(zarray, f"{where}/.zarray", separator=separator)
-        if seen is not None:
-            notes.append(seen)
+            notes.append(
+                "no multiscale names this array: its voxel size is unknown, 1 nm is assumed"
+            )
+        elif not multiscale.units_stated:
+            notes.append("the axes state no unit: nanometres are assumed")
+        if self._consolidated is not None:  # a copy, which may be older than the array
+            zarray = self._own_document(f"{where}/.zarray")
+        document = parse_array(zarray, f"{where}/.zarray", separator=self._separator(where))
         return TreeArray(
             path=path,
             level=name,
@@ -125,20 +136,27 @@ class Tree:
             zarray=zarray,
             voxel_nm_zyx=level.voxel_nm_zyx,
             translation_nm_zyx=level.translation_nm_zyx,
-            finest_nm_zyx=multiscale.levels[0].voxel_nm_zyx if multiscale else level.voxel_nm_zyx,
+            finest_nm_zyx=(
+                multiscale.levels[0].voxel_nm_zyx if multiscale and measured else level.voxel_nm_zyx
+            ),
             labels=(multiscale is not None and multiscale.labels) or "labels" in path.split("/"),
+            measured=measured,
             notes=notes,
         )
 
-    def _separator(self, where: str) -> tuple[str | None, str | None]:
-        """The separator that the keys really have, and a note where the document leaves it out."""
-        listing = self._objects.list(f"{where}/")
-        names = [p.rstrip("/").rsplit("/", 1)[-1] for p in listing.prefixes]
-        if any(name.isdigit() for name in names):
-            return "/", None
-        if any("." in item.key.rsplit("/", 1)[-1].strip(".") for item in listing.objects):
-            return ".", None
-        return None, None
+    def _own_document(self, key: str) -> bytes:
+        data = self._objects.get(key)
+        if data is None:
+            raise FormatError(".zmetadata names an array that is not there", location=key)
+        return bytes(data)
+
+    def _separator(self, where: str) -> str | None:
+        """The separator that the keys really have; None where there are no chunks."""
+        listing = list_array(self._objects, where)
+        if any(name.isdecimal() for name in _names(listing.prefixes)):
+            return "/"
+        names = (item.key.rsplit("/", 1)[-1] for item in listing.objects)
+        return "." if any(_DOTTED.fullmatch(name) for name in names) else None
 
     def _document(self, path: str, name: str) -> bytes | None:
         key = f"{path}/{name}" if path else name
@@ -158,6 +176,32 @@ class Tree:
                 f".zmetadata cannot be read: {error!r}", location=f"{self._root}/.zmetadata"
             ) from None
         return documents if isinstance(documents, dict) else None
+
+
+def list_array(objects: ObjectReader, where: str) -> Listing:
+    """What lies directly below an array that is known to be there.
+
+    Raises
+    ------
+    BadAnswerError
+        The listing leaves out the array's own document: a web page of status 200 reads as an empty
+        listing, and every chunk would pass for a hole.
+    """
+    listing = objects.list(f"{where}/")
+    if not any(item.key == f"{where}/.zarray" for item in listing.objects):
+        raise unbelievable(where)
+    return listing
+
+
+def unbelievable(where: str) -> BadAnswerError:
+    """The error for a listing that contradicts what is known to be there."""
+    return BadAnswerError(
+        "the listing leaves out what is there", archive="openorganelle", location=where
+    )
+
+
+def _names(prefixes: Iterable[str]) -> list[str]:
+    return sorted(prefix.rstrip("/").rsplit("/", 1)[-1] for prefix in prefixes)
 
 
 def _chosen(levels: str | list[str] | tuple[str, ...], multiscale: Multiscale) -> list[str]:

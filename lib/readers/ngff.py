@@ -32,6 +32,7 @@ class Multiscale:
     name: str | None
     levels: tuple[NgffLevel, ...]
     labels: bool
+    units_stated: bool = True
 
     def level(self, path: str) -> NgffLevel | None:
         return next((level for level in self.levels if level.path == path), None)
@@ -88,7 +89,7 @@ def parse_multiscale(attributes: dict[str, Any], where: str) -> Multiscale | Non
     if not levels or any(not v > 0 for level in levels for v in level.voxel_nm_zyx):
         raise FormatError("multiscales names no level of positive voxel size", location=where)
     name = block.get("name") or None
-    return Multiscale(name, tuple(levels), "image-label" in attributes)
+    return Multiscale(name, tuple(levels), "image-label" in attributes, all(units))
 
 
 def _nanometres(unit: str | None, where: str) -> float:
