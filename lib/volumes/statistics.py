@@ -20,7 +20,7 @@ MAX_BINS = 1024
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """``counts[i]`` values lie in ``[(first + i) * 2**exponent, (first + i + 1) * 2**exponent)``."""
+    """``counts[i]`` values lie from ``(first + i) * 2**exponent`` up to the next multiple."""
 
     exponent: int
     first: int
