@@ -103,12 +103,20 @@ _open_lock = threading.Lock()
 
 
 def workplace(order: WorkOrder) -> Workplace:
-    """This process's workplace for an order; made when first asked for."""
+    """This process's workplace for an order; made when first asked for.
+
+    One that an earlier run of the same holder left open, for another plan of the same volume or
+    with other settings, is closed: its reader would give the voxels of before.
+    """
     key = (order.data_uri, order.volume_key, order.holder)
     with _open_lock:
-        if key not in _open:
-            _open[key] = _make(order)
-        return _open[key]
+        place = _open.get(key)
+        if place is not None and place.order != order:
+            place.close()
+            place = None
+        if place is None:
+            place = _open[key] = _make(order)
+        return place
 
 
 def close_workplace(order: WorkOrder) -> None:
