@@ -50,7 +50,7 @@ up: $(VENV)/.run ## Start a local Prefect server (UI on PORT), work pool, worker
 
 deploy: $(VENV)/.run ## Register all deployments with the server that `make up` started
 	@PREFECT_API_URL=$${PREFECT_API_URL:-http://127.0.0.1:$(PORT)/api} \
-	  $(BIN)/prefect --no-prompt deploy --all
+	  $(BIN)/python -m flows.register
 
 down: $(VENV)/.run ## End what `make up` started
 	@$(BIN)/macroscope down

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.exceptions import ObjectNotFound
 from prefect.workers.process import ProcessWorker
 
+from lib.archives.registry import REGISTRY, archive
 from lib.errors import ConfigError, TransportError
 
 ROOT = Path(__file__).parents[1]
@@ -78,6 +79,26 @@ def job_template(kind: str, path: Path | None) -> dict[str, Any]:
     return template
 
 
+def with_registry(document: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """A prefect.yaml with a deployment for each archive of the registry that it does not name.
+
+    They are like that of the first source it does name, but for entrypoint, description and tags.
+    """
+    items = list(document["deployments"])
+    known = {deployment_key(item) for item in items}
+    pattern = next(item for item in items if "source" in item["tags"])
+    for name in names:
+        if f"{name}/ingest" not in known:
+            own = {
+                "entrypoint": f"flows.sources.{name}",
+                "description": archive(name).title,
+                "tags": ["macroscope", "source", name],
+                "parameters": {},
+            }
+            items.append({**pattern, **own})
+    return {**document, "deployments": items}
+
+
 def merge_overrides(
     document: Mapping[str, Any], overrides: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
@@ -129,8 +150,14 @@ def _merge_one(item: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, 
 
 
 def deploy(pool: str, overrides: Mapping[str, Mapping[str, Any]]) -> int:
-    """Run ``prefect --no-prompt deploy --all`` and return its exit code."""
-    document = yaml.safe_load((ROOT / "prefect.yaml").read_text())
+    """Run ``prefect --no-prompt deploy --all`` over prefect.yaml and the registry.
+
+    Returns
+    -------
+    int
+        Its exit code.
+    """
+    document = with_registry(yaml.safe_load((ROOT / "prefect.yaml").read_text()), REGISTRY)
     environ = {**os.environ, "PREFECT_DEPLOYMENTS_DEFAULT_WORK_POOL_NAME": pool}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "prefect.yaml"

@@ -302,7 +302,8 @@ class OpenOrganelleConfig(LoaderConfig):
         return (levels,) if isinstance(levels, str) else tuple(levels)
 
 
-#: Registry name -> settings. A further archive adds its line here and in `lib.archives.registry`.
+#: Registry name -> settings of the archives that are known without being imported. Those of a
+#: further archive lie beside it: `lib.archives.registry.loader_configs` finds them.
 LOADER_CONFIGS: dict[str, type[LoaderConfig]] = {
     "ebi": EBIConfig,
     "epfl": EPFLConfig,

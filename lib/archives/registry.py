@@ -5,18 +5,57 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import cast
+from typing import Any, ClassVar, Protocol, cast
 
-from lib.archives.base import Archive
+from numpy.typing import NDArray
+
+from lib.archives.base import Archive, VolumePlan
 from lib.errors import ConfigError
 from lib.loader_config import LOADER_CONFIGS, LoaderConfig
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Where an archive's class is; imported when first used, so that listing them is cheap."""
+    """Where an archive's class is; imported when first used, so that listing them is cheap.
 
-    path: str  # "package.module:Class"
+    Attributes
+    ----------
+    path
+        ``package.module:Class`` of the archive.
+    stand_in
+        The same of its stand-in, where `lib.samples` does not know it of itself: a class with
+        ``setting`` (the field that leads the loader to it), ``app`` (ASGI) and ``truth(plan)``.
+    """
+
+    path: str
+    stand_in: str | None = None
+
+    def load(self) -> Archive:
+        """Import the archive's class and make one."""
+        return cast(Archive, _imported(self.path)())
+
+    def load_stand_in(self) -> StandIn | None:
+        """Import the stand-in's class and make one, where there is one."""
+        return None if self.stand_in is None else cast(StandIn, _imported(self.stand_in)())
+
+
+class StandIn(Protocol):
+    """A small server of an archive's protocol, for runs without the archive."""
+
+    setting: ClassVar[str]
+
+    async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        """The server, as an ASGI application."""
+        ...
+
+    def truth(self, plan: VolumePlan) -> NDArray[Any]:
+        """The voxels that a plan made here must deliver."""
+        ...
+
+
+def _imported(path: str) -> Any:
+    module, _, attribute = path.partition(":")
+    return getattr(import_module(module), attribute)
 
 
 REGISTRY: dict[str, Entry] = {
@@ -38,8 +77,7 @@ def archive(name: str) -> Archive:
             location="sources",
             advice=f"Valid sources: {', '.join(REGISTRY)}",
         )
-    module, _, attribute = entry.path.partition(":")
-    return cast(Archive, getattr(import_module(module), attribute)())
+    return entry.load()
 
 
 def loader_configs() -> dict[str, type[LoaderConfig]]:

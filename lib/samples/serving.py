@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from starlette.types import ASGIApp
 
+    from lib.archives.registry import StandIn
     from lib.samples.http_side import HttpSide
     from lib.samples.s3 import S3Server
 
@@ -30,6 +31,7 @@ _EPFL_FILE = "/groups/c/cv/cvlab-unit/www/data/%20ElectronMicroscopy_Hippocampus
 # Offsets from `base_port`, so that a Kubernetes Service can name each of them.
 _OFFSETS = {"ftp": 0, "mirror": 1, "epfl": 2, "empiar": 3, "omero": 4, "dvid": 5, "s3": 6}
 _PASSIVE_OFFSET, _PASSIVE_COUNT = 20, 40
+_FURTHER_OFFSET = len(_OFFSETS)  # stand-ins that the registry names, in its order
 
 
 class Samples:
@@ -76,6 +78,7 @@ class Samples:
         self._stack = ExitStack()
         self._http: HttpSide
         self.s3: S3Server | None = None
+        self._further: dict[str, StandIn] = {}
 
     def __enter__(self) -> Self:
         from lib.samples.catalogue import build
@@ -133,6 +136,8 @@ class Samples:
         if "s3" in self.ports:
             found["OPENORGANELLE"]["s3_uri"] = f"s3://{BUCKET}"
             found["OPENORGANELLE"]["s3_endpoint_url"] = self.url("s3")
+        for name, stand_in in self._further.items():
+            found[name.upper()] = {stand_in.setting: self.url(name)}
         return found
 
     # --- starting
@@ -149,6 +154,19 @@ class Samples:
         if "http" in self._services:
             for service, app in self._applications().items():
                 self.ports[service] = self._http.add(service, app, self._port(service))
+            self._start_further()
+
+    def _start_further(self) -> None:
+        """The stand-ins of archives that bring their own."""
+        from lib.archives.registry import REGISTRY
+
+        for name, entry in REGISTRY.items():
+            stand_in = entry.load_stand_in()
+            if stand_in is not None:
+                offset = _FURTHER_OFFSET + len(self._further)
+                port = self._base_port + offset if self._base_port else 0
+                self.ports[name] = self._http.add(name, stand_in.app, port)
+                self._further[name] = stand_in
 
     def _applications(self) -> dict[str, ASGIApp]:
         from lib.samples.dvid import DvidApp

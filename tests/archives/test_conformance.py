@@ -126,4 +126,6 @@ def test_an_archive_names_the_services_whose_limits_hold(name: str, bench: Any) 
     one = bench(name)
     one.read(one.plan()[0])
     asked = {service for service, counts in one.session.counters.snapshot().items() if counts}
-    assert asked <= set(one.archive.services) <= DEFAULT_LIMITS.keys()
+    assert asked <= set(one.archive.services)
+    if REGISTRY[name].stand_in is None:  # an archive from outside keeps to the careful guess
+        assert set(one.archive.services) <= DEFAULT_LIMITS.keys()

@@ -273,9 +273,14 @@ def test_samples_are_announced_at_the_ports_they_listen_on(render: Render) -> No
     assert service["clusterIP"] == "None"
 
 
-def test_sources_are_those_of_the_registry() -> None:
+def test_sources_are_of_the_registry_and_further_ones_are_accepted(render: Render) -> None:
     values = yaml.safe_load((CHART / "values.yaml").read_text())
-    assert set(values["sources"]) == set(REGISTRY)
+    assert set(values["sources"]) <= set(REGISTRY)
+    objects = render('sources={"sixth":{"enabled":true,"memory":"4Gi"}}')
+    data = by_name(objects, "ConfigMap/macroscope-register")["data"]
+    variables = {"memory_request": "4Gi", "memory_limit": "4Gi"}
+    overrides = yaml.safe_load(data["overrides.yaml"])
+    assert overrides["sixth/ingest"] == {"enabled": True, "job_variables": variables}
 
 
 def test_disabled_and_scheduled_sources_reach_the_registration(render: Render) -> None:

@@ -11,7 +11,7 @@ from prefect.cli.deploy._config import _load_deploy_configs_and_actions
 from prefect.settings import get_current_settings
 from rich.console import Console
 
-from flows.register import deployment_key, job_template, merge_overrides
+from flows.register import deployment_key, job_template, merge_overrides, with_registry
 from lib.archives.registry import REGISTRY
 from lib.errors import ConfigError
 
@@ -24,10 +24,10 @@ def document() -> dict[str, Any]:
     return loaded
 
 
-def test_prefect_itself_reads_every_deployment() -> None:
-    configs, actions = _load_deploy_configs_and_actions(
-        prefect_file=ROOT / "prefect.yaml", console=Console()
-    )
+def test_prefect_itself_reads_every_deployment(document: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "prefect.yaml"
+    path.write_text(yaml.safe_dump(with_registry(document, REGISTRY)))
+    configs, actions = _load_deploy_configs_and_actions(prefect_file=path, console=Console())
     assert {deployment_key(config) for config in configs} == {
         "macroscope/full",
         "consolidate/catalog",

@@ -20,6 +20,7 @@ from lib.archives.registry import REGISTRY
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 FLOWS = ("macroscope", "consolidate", *REGISTRY)
+A_FLOW = "from prefect import flow\n\n\n@flow\ndef {}() -> None:\n    ...\n\n\n"
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +34,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "flows").mkdir()
     for name in ("__init__.py", "register.py"):
         shutil.copy(ROOT / "flows" / name, folder / "flows")
+    (folder / "flows" / "sources.py").write_text("".join(map(A_FLOW.format, REGISTRY)))
     for name in FLOWS:
-        (folder / "flows" / f"{name}.py").write_text(
-            f"from prefect import flow\n\n\n@flow\ndef {name}() -> None:\n    ...\n"
-        )
+        (folder / "flows" / f"{name}.py").write_text(A_FLOW.format(name))
     return folder
 
 
