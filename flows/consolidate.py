@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.run import store_settings
+from flows.credentials import store_settings
 from lib.catalog import CatalogResult
 from lib.config_manager import ConfigManager
 from tasks.consolidate import catalogue

@@ -1,13 +1,27 @@
-"""Credentials of the destination from a Prefect block."""
+"""How to reach the destination: from the settings, and from a Prefect block they may name."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from prefect.blocks.core import Block
-
+from lib.config_manager import LoadedSettings
 from lib.errors import ConfigError
+from lib.storage.settings import StoreSettings
+
+
+def store_settings(loaded: LoadedSettings) -> StoreSettings:
+    """How to reach the destination, from the settings (and a Prefect block where one is named)."""
+    settings = loaded.settings
+    given: dict[str, Any] = {
+        name.removeprefix("dest_"): getattr(settings, name)
+        for name in type(settings).model_fields
+        if name.startswith("dest_") and name != "dest_credentials_block"
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    if settings.dest_credentials_block:
+        given = from_block(settings.dest_credentials_block) | given
+    return StoreSettings(**given)
 
 
 def from_block(reference: str) -> dict[str, Any]:
@@ -18,7 +32,8 @@ def from_block(reference: str) -> dict[str, Any]:
     ConfigError
         There is no such block, or it is of another type.
     """
-    import prefect_aws  # noqa: F401  registers the block types
+    import prefect_aws  # noqa: F401  registers the block types; slow to import, as Prefect is
+    from prefect.blocks.core import Block
 
     try:
         block: Any = Block.load(reference)

@@ -16,11 +16,12 @@ from typing import Any
 from prefect.context import FlowRunContext
 from prefect.task_runners import TaskRunner
 
+from flows.credentials import store_settings
 from flows.runners import task_runner
 from lib import stopping
 from lib.archives.base import VolumePlan
 from lib.archives.registry import archive
-from lib.config_manager import ConfigManager, LoadedSettings, Settings
+from lib.config_manager import ConfigManager, Settings
 from lib.errors import MacroscopeError
 from lib.ingest.costs import Cost
 from lib.ingest.order import WorkOrder
@@ -112,22 +113,6 @@ def run_name() -> str:
     if context is None or context.flow_run is None:
         return "a run without Prefect"
     return f"flow run {context.flow_run.name}"
-
-
-def store_settings(loaded: LoadedSettings) -> StoreSettings:
-    """How to reach the destination, from the settings (and a Prefect block where one is named)."""
-    settings = loaded.settings
-    given: dict[str, Any] = {
-        name.removeprefix("dest_"): getattr(settings, name)
-        for name in type(settings).model_fields
-        if name.startswith("dest_") and name != "dest_credentials_block"
-    }
-    given = {name: value for name, value in given.items() if value is not None}
-    if settings.dest_credentials_block:
-        from flows.credentials import from_block  # prefect-aws is slow to import
-
-        given = from_block(settings.dest_credentials_block) | given
-    return StoreSettings(**given)
 
 
 def in_one_sentence(error: BaseException) -> str:

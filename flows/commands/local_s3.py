@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
-from flows.commands.verify import verify_command
 from lib.samples.s3 import S3Server
 
 BUCKET = "volumes"
@@ -23,6 +22,9 @@ def run_on_local_s3(run: Callable[[], int], *, verify: bool) -> int:
         print(f"S3 server at {server.endpoint_url}, bucket {BUCKET}", file=sys.stderr)
         code = run()
         if verify:
+            # Prefect must not be imported before the run has set up its environment.
+            from flows.commands.verify import verify_command
+
             with redirect_stdout(sys.stderr):  # standard output belongs to the run's own summary
                 code = max(code, verify_command(None, deep=True, as_json=False))
     print(f"S3 server stopped; its objects lie in {FOLDER}/", file=sys.stderr)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.commands.run import source_parameters, stand_ins
-from flows.run import store_settings
+from flows.credentials import store_settings
 from lib.archives.registry import REGISTRY
 from lib.config_manager import ConfigManager
 from lib.execution import check_sources

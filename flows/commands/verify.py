@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from flows.run import store_settings
+from flows.credentials import store_settings
 from lib.config_manager import ConfigManager
 from lib.storage.open import is_remote, open_store
 from lib.verify.store import verify_store
