@@ -12,7 +12,7 @@ KILLS ?= 50
 FUZZ_CASES ?= 1500
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all check lint types format bench faults chaos up deploy down lock \
+.PHONY: help run test test-all check lint types format bench faults chaos up deploy down lock docs \
         kind-up kind-run kind-ui kind-down clean
 
 help: ## Show this list
@@ -103,6 +103,11 @@ lock: | $(BIN)/python ## Renew the hashed locks (no addresses in them)
 
 	$(BIN)/uv pip compile pyproject.toml --override requirements/image.overrides -c requirements/run.lock \
 	  --generate-hashes --no-emit-index-url --no-header --python-version 3.11 -o requirements/image.lock -q
+
+docs: $(VENV)/.dev ## Renew the documents that are written from the code
+	$(BIN)/python -m lib.config_reference
+	$(BIN)/python docs/dependencies.py
+	$(BIN)/python helm/values_table.py
 
 kind-up: ## A kind cluster with the image in it
 	sh k8s/kind-up.sh
