@@ -64,9 +64,11 @@ def _start(source: str, config: LoaderConfig | None) -> FlowRun:
     parameters: dict[str, Any] = {}
     if config is not None:
         parameters["config"] = config.model_dump(mode="json", exclude_unset=True)
-    return run_deployment(
+    run = run_deployment(
         f"{source}/ingest", parameters=parameters, timeout=0, as_subflow=True, tags=[source]
     )
+    assert isinstance(run, FlowRun)  # a coroutine only inside an event loop
+    return run
 
 
 def _children(client: SyncPrefectClient, parent: UUID) -> list[FlowRun]:
@@ -108,7 +110,7 @@ def _volumes(client: SyncPrefectClient, source: str, run_id: UUID) -> list[Volum
     if not documents:
         return []
     data = documents[-1]
-    rows = json.loads(data) if isinstance(data, str) else data
+    rows = json.loads(data) if isinstance(data, str) else data or []
     return [VolumeResult.model_validate(row) for row in rows]
 
 

@@ -30,7 +30,9 @@ def task_runner(source: str, *, heavy: bool, setting: str, workers: int) -> Task
     choice = dask_choice(setting, heavy, on_kubernetes(os.environ))  # type: ignore[arg-type]
     if choice == "off":
         return ThreadPoolTaskRunner(max_workers=workers)
-    from prefect_dask import DaskTaskRunner  # a second of imports that light sources do without
+    from prefect_dask.task_runners import (
+        DaskTaskRunner,  # a second of imports that light sources do without
+    )
 
     if choice == "local":
         return DaskTaskRunner(

@@ -45,7 +45,7 @@ def encode_chunk(codec: Codec | None, chunk: NDArray[Any]) -> bytes:
     """Compress a C-contiguous chunk (little-endian on every machine we run on)."""
     if codec is None:
         return chunk.tobytes()
-    return codec.encode(chunk)  # type: ignore[no-any-return]
+    return bytes(codec.encode(chunk))
 
 
 def decode_into(codec: Codec | None, encoded: Encoded, voxels: NDArray[Any]) -> None:

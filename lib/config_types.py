@@ -22,7 +22,7 @@ _HOST = re.compile(r"^(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$|^[0
 def _no_bool(value: Any) -> Any:
     if isinstance(value, bool):
         # pydantic turns only a ValueError into a refusal
-        raise ValueError("a number is needed, not true or false")  # noqa: TRY004
+        raise ValueError("a number is needed, not true or false")
     return value
 
 

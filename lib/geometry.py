@@ -69,7 +69,8 @@ class Box:
             for y in range(self.start_zyx[1], self.stop_zyx[1], tile_zyx[1]):
                 for x in range(self.start_zyx[2], self.stop_zyx[2], tile_zyx[2]):
                     corner = (z, y, x)
-                    yield Box(corner, tuple(c + t for c, t in zip(corner, tile_zyx, strict=True))).intersect(self)  # type: ignore[arg-type]
+                    stop = (z + tile_zyx[0], y + tile_zyx[1], x + tile_zyx[2])
+                    yield Box(corner, stop).intersect(self)
 
     def __str__(self) -> str:
         return ",".join(
@@ -109,7 +110,9 @@ def parse_box(text: str, shape_zyx: ShapeZYX, voxel_nm_zyx: LengthsZYX) -> Box:
         axis = "zyx".index(match["axis"])
         step = voxel_nm_zyx[axis] if match["unit"] else 1.0
         if not match["unit"] and "." in part:
-            raise ConfigError(f"box: voxels are whole numbers, not {part.strip()!r}", location="box")
+            raise ConfigError(
+                f"box: voxels are whole numbers, not {part.strip()!r}", location="box"
+            )
         if match["start"] is not None:
             start[axis] = math.floor(float(match["start"]) / step + 1e-9)
         if match["stop"] is not None:

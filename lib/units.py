@@ -22,7 +22,7 @@ _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 def _normalised(unit: str) -> str:
     # ImageJ writes the micro sign as backslash, u, 0, 0, B, 5
     text = _ESCAPE.sub(lambda match: chr(int(match[1], 16)), unit).strip(" \t\r\n\0")
-    # micro sign and ångström sign have look-alikes; a capital M would be mega, hence no plain lower()
+    # micro and ångström signs have look-alikes; a capital M would be mega, so no plain lower()
     text = text.replace("\N{MICRO SIGN}", "μ").replace("\N{ANGSTROM SIGN}", "å")
     text = text.replace("Å", "å").replace("A\N{COMBINING RING ABOVE}", "å")
     if text in {"A", "M"}:

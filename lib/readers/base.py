@@ -71,7 +71,7 @@ class VolumeReader(AbstractContextManager["VolumeReader"], Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ChunkCodec:
-    """The compression of one stored chunk, as numcodecs names it: ``{"id": "zstd", "level": 1}``."""
+    """The compression of a stored chunk in numcodecs' words: ``{"id": "zstd", "level": 1}``."""
 
     config: dict[str, Any] = field(default_factory=dict)
 

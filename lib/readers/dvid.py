@@ -56,9 +56,9 @@ class DvidReader:
         yield from self._session.ordered(self._service, jobs)
 
     def _tile(self, tile: Box) -> Block:
-        voxels = np.empty(tile.shape_zyx, self.dtype)
+        voxels = np.empty(tile.shape_zyx, np.uint8)
         url = tile_url(self._raw_url, tile.shifted(self._crop.start_zyx))
-        view = memoryview(voxels.reshape(-1))
+        view = memoryview(voxels.reshape(-1).data)
         self._session.http(self._service).read_exact_into(
             url, view, params={"throttle": "true", "interactive": "false", "app": "macroscope"}
         )

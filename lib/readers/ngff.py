@@ -68,8 +68,8 @@ def parse_multiscale(attributes: dict[str, Any], where: str) -> Multiscale | Non
         names = [axis["name"] if isinstance(axis, dict) else axis for axis in axes]
         units = [axis.get("unit") if isinstance(axis, dict) else None for axis in axes]
         if names != ["z", "y", "x"]:
-            raise UnsupportedFormatError(f"axes {names} where z, y, x are converted", location=where)
-        to_nm_zyx = [_nanometres(unit, where) for unit in units]
+            raise UnsupportedFormatError(f"axes {names}, where z, y, x is read", location=where)
+        units_nm = [_nanometres(unit, where) for unit in units]
         outer_scale, outer_shift = _transform(block.get("coordinateTransformations"), where)
         levels = []
         for dataset in block["datasets"]:
@@ -77,10 +77,12 @@ def parse_multiscale(attributes: dict[str, Any], where: str) -> Multiscale | Non
             levels.append(
                 NgffLevel(
                     str(dataset["path"]),
-                    _three(s * o * u for s, o, u in zip(scale, outer_scale, to_nm_zyx, strict=True)),
+                    _three(s * o * u for s, o, u in zip(scale, outer_scale, units_nm, strict=True)),
                     _three(
                         (t * o + p) * u
-                        for t, o, p, u in zip(shift, outer_scale, outer_shift, to_nm_zyx, strict=True)
+                        for t, o, p, u in zip(
+                            shift, outer_scale, outer_shift, units_nm, strict=True
+                        )
                     ),
                 )
             )

@@ -141,7 +141,7 @@ def decode_chunk(document: ArrayDocument, encoded: bytes | memoryview) -> NDArra
     if kind in ("gzip", "zlib"):  # libdeflate decodes twice as fast as zlib
         decode = gzip_decode if kind == "gzip" else zlib_decode
         try:
-            data = decode(encoded, out=size)
+            data = decode(bytes(encoded), out=size)
         except (RuntimeError, ValueError, zlib.error) as error:
             raise FormatError(f"a compressed chunk is damaged: {error}") from None
         if len(data) != size:

@@ -57,8 +57,8 @@ def build(root: Path) -> None:
             sample.write(root)
     lay_companions(root)
     finish_stores(root)
-    for path in root.rglob("*"):  # archives' files are old; a rebuilt sample is no changed source
-        os.utime(path, (_MODIFIED, _MODIFIED))
+    for entry in root.rglob("*"):  # archives' files are old; a rebuilt sample is no changed source
+        os.utime(entry, (_MODIFIED, _MODIFIED))
     marker.touch()
 
 

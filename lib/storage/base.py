@@ -1,4 +1,4 @@
-"""Where volumes, records, previews and reports live: a folder or a bucket, told apart by address."""
+"""Where volumes, records and reports live: a folder or a bucket, told apart by address."""
 
 from __future__ import annotations
 

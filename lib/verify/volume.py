@@ -120,14 +120,19 @@ def _ome_zarr(store: Store, record: dict[str, Any], sums: dict[str, str]) -> Ite
             yield f"{key} cannot be read: {error!r}"
             continue
         if list(grid.shape_zyx) != stated["shape"] or dtype != core["data_type"]:
-            yield f"{key} says {list(grid.shape_zyx)} {dtype}, the record {stated['shape']} {core['data_type']}"
+            here, there = (
+                f"{list(grid.shape_zyx)} {dtype}",
+                f"{stated['shape']} {core['data_type']}",
+            )
+            yield f"{key} says {here}, the record {there}"
         absent = [
             shard
             for index in grid.shards()
             if (shard := f"{volume}/{shard_key(int(stated['path']), index)}") not in sums
         ]
         if absent:
-            yield f"{len(absent)} of {len(grid)} shards of level {stated['path']} are not listed, such as {absent[0]}"
+            share = f"{len(absent)} of {len(grid)} shards of level {stated['path']}"
+            yield f"{share} are not listed, such as {absent[0]}"
     if not levels or levels[0]["shape"] != core["volume_shape"]:
         yield f"{volume}: level 0 of the record is not the volume's shape"
 
@@ -147,9 +152,9 @@ def _grid(array: dict[str, Any]) -> ShardGrid:
     if sharding["name"] != "sharding_indexed":
         raise ValueError("not sharded")
     return ShardGrid(
-        tuple(array["shape"]),  # type: ignore[arg-type]
-        tuple(sharding["configuration"]["chunk_shape"]),  # type: ignore[arg-type]
-        tuple(array["chunk_grid"]["configuration"]["chunk_shape"]),  # type: ignore[arg-type]
+        tuple(array["shape"]),
+        tuple(sharding["configuration"]["chunk_shape"]),
+        tuple(array["chunk_grid"]["configuration"]["chunk_shape"]),
     )
 
 

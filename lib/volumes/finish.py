@@ -170,7 +170,7 @@ def _prove_listing(
     foreign = sorted(set(listed) - allowed)
     if foreign:
         raise IntegrityError(
-            f"{len(foreign)} files lie in the volume that do not belong to it, such as {foreign[0]}",
+            f"{len(foreign)} files in the volume do not belong to it, such as {foreign[0]}",
             location=staging,
             advice="Delete the unfinished volume and run again",
         )

@@ -64,7 +64,8 @@ class ShardGrid:
 
     def shards(self) -> Iterator[ShapeZYX]:
         """Indices of all shards in C order."""
-        yield from itertools.product(*(range(n) for n in self.counts_zyx))  # type: ignore[misc]
+        z, y, x = self.counts_zyx
+        yield from itertools.product(range(z), range(y), range(x))
 
     def shard_box(self, index_zyx: ShapeZYX) -> Box:
         """The voxels of one shard, cut at the level's edge."""

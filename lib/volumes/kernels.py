@@ -183,7 +183,7 @@ def count_values(chunk: NDArray[Any]) -> NDArray[np.int64]:
     """How often each value of an 8- or 16-bit integer dtype occurs, from its minimum up."""
     bits = 8 * chunk.dtype.itemsize
     flat = np.ascontiguousarray(chunk).reshape(-1).view(f"u{chunk.dtype.itemsize}")
-    counts = _count8(flat) if bits == 8 else _count16(flat)
+    counts: NDArray[np.int64] = _count8(flat) if bits == 8 else _count16(flat)
     if chunk.dtype.kind == "i":  # two's complement: negative values are the upper half
         counts = np.roll(counts, counts.size // 2)
     return counts

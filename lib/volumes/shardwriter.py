@@ -40,7 +40,7 @@ def encode_shard(
     codec: Codec | None,
     fill: int | float,
 ) -> SealedShard:
-    """Compress a shard's voxels (`array`, shape of its box) chunk by chunk and put them together."""
+    """Compress a shard's voxels (`array`, shape of its box) chunk by chunk, and join them."""
     origin = grid.shard_box(index_zyx).start_zyx
     slots: list[Buffer | None] = [None] * int(np.prod(grid.chunks_per_shard_zyx))
     for slot, chunk_index in grid.chunks_of(index_zyx):
@@ -111,7 +111,7 @@ class ShardWriter:
         )
 
     def _pooled(self, array: NDArray[Any], level: Level) -> NDArray[Any]:
-        target = np.empty(kernels.pooled_shape(array.shape, level.factor_zyx), array.dtype)  # type: ignore[arg-type]
+        target = np.empty(kernels.pooled_shape(array.shape, level.factor_zyx), array.dtype)
         kernels.pool(array, level.factor_zyx, target, labels=self.job.plan.kind == "labels")
         return target
 

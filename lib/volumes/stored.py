@@ -82,7 +82,7 @@ class StoredLevel:
 
     def _shard_blocks(self, shard: ShapeZYX, box: Box) -> Iterator[Block]:
         key = f"{self._root}/{shard_key(self._level, shard)}"
-        table, size = self._index(key)
+        table = self._index(key)
         wanted = [
             (slot, part, whole)
             for slot, chunk in self._grid.chunks_of(shard)
@@ -105,7 +105,7 @@ class StoredLevel:
                     ) from error
             yield Block(part, voxels[part.slices(whole.start_zyx)])
 
-    def _index(self, key: str) -> tuple[NDArray[np.uint64], int]:
+    def _index(self, key: str) -> NDArray[np.uint64]:
         size = self._store.size(key)
         length = index_length(self._grid.chunks_per_shard_zyx)
         if size is None or size < length:
@@ -114,4 +114,4 @@ class StoredLevel:
             trailer = self._store.get_range(key, size - length, length)
         except NotFoundError as error:
             raise IntegrityError("a shard is not there", location=key) from error
-        return read_index(trailer, self._grid.chunks_per_shard_zyx, size, key), size
+        return read_index(trailer, self._grid.chunks_per_shard_zyx, size, key)
