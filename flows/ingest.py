@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectWrappedFuture
-from prefect.states import Failed
+from prefect.states import Cancelled, Failed
 from prefect.task_runners import TaskRunner
 
 from flows.run import Run, open_run
 from lib import stopping
 from lib.archives.base import VolumePlan
+from lib.errors import StoppedError
 from lib.ingest import life
 from lib.ingest.costs import cost_of
 from lib.ingest.keeper import not_made
@@ -28,6 +29,8 @@ from tasks.plan import plan
 from tasks.record import show_plan, show_record, show_result
 from tasks.verify import verify
 
+T = TypeVar("T")
+
 POLL_S = 0.2
 """How often a waiting flow looks up: a signal reaches the main thread between two looks."""
 
@@ -38,7 +41,11 @@ def ingest(source: str, config: LoaderConfig | Mapping[str, Any] | None) -> Proc
     A volume that fails does not keep the others of its source from being made.
     """
     with open_run(source, config) as run:
-        sources = plan(source, run.config, run.scratch_dir)
+        try:
+            sources = or_stopped(plan(source, run.config, run.scratch_dir))
+        except StoppedError as error:
+            stopped = {"success": False, "errors": [str(error)]}
+            return run.result([], []).model_copy(update=stopped)
         costs = [cost_of(p, run.config, run.settings.assumed_compression) for p in sources.plans]
         show_plan(source, costs)
         volumes = [not_made(skipped, "skipped") for skipped in sources.skipped]
@@ -59,7 +66,12 @@ def make_volume(run: Run, volume_plan: VolumePlan) -> VolumeResult:
         with run.task_runner() as runner:
             convert_all(runner, order, job, todo, on_share, at_once=run.config.max_workers)
 
-    steps = Steps(fetch=fetch, convert=batches, finish=verify, show=show_record)
+    steps = Steps(
+        fetch=lambda order: or_stopped(fetch(order)),
+        convert=batches,
+        finish=lambda order, job: or_stopped(verify(order, job)),
+        show=show_record,
+    )
     return life.make_volume(run.order(volume_plan), run.name, steps)
 
 
@@ -96,8 +108,17 @@ def convert_all(
         stopping.check()
 
 
+def or_stopped(answer: T | State[T]) -> T:
+    """What a task returned; `StoppedError` where it was cancelled (see `tasks.retrying`)."""
+    if isinstance(answer, State):
+        raise StoppedError("the run was asked to stop")
+    return answer
+
+
 def as_state(result: ProcessingResult) -> ProcessingResult | State[ProcessingResult]:
-    """A result as it is, or a Failed state that carries it, so that Prefect shows the failure."""
+    """A result as it is, or a state that carries it, so that Prefect shows a failure or a stop."""
+    if stopping.stop_requested():
+        return Cancelled(message="the run was asked to stop", data=result)
     if result.success:
         return result
     return Failed(message="; ".join(result.errors), data=result)

@@ -23,7 +23,10 @@ R = TypeVar("R")
 
 
 def stoppable(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a request to stop end the task as Cancelled: who stops a run wants no tracebacks."""
+    """Make a request to stop end the task as Cancelled: who stops a run wants no tracebacks.
+
+    A task that is called, and not submitted, then returns its state in place of its result.
+    """
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from flows.commands.interrupts import ended_by_signals
 from flows.environment import prepare
 from lib.archives.registry import REGISTRY, archive
 from lib.config_manager import ConfigManager, LoadedSettings
@@ -59,21 +60,37 @@ def run_command(
     selected = check_sources(sources or list(REGISTRY), REGISTRY)
     parameters = source_parameters(selected, common, level)
     prepare()
-    with stand_ins(settings):
-        for source in selected:  # a wrong setting is refused before anything starts
-            ConfigManager().load().loader(source, parameters.get(source))
-        if not dry_run:
-            require_destination(settings)
-        from flows.macroscope import macroscope
-
-        state = macroscope(
-            mode=mode,
-            sources=list(selected),
-            parameters=parameters,
-            dry_run=dry_run,
-            return_state=True,
-        )
+    try:
+        with ended_by_signals(), stand_ins(settings):
+            state = _run(settings, selected, parameters, mode=mode, dry_run=dry_run)
+    except KeyboardInterrupt:
+        print("macroscope: stopped; run again to go on", file=sys.stderr)
+        return 1
     return _report(state, as_json=as_json)
+
+
+def _run(
+    settings: LoadedSettings,
+    selected: tuple[str, ...],
+    parameters: dict[str, dict[str, Any]],
+    *,
+    mode: str | None,
+    dry_run: bool,
+) -> Any:
+    """The parent flow's final state, once every source has been looked at for wrong settings."""
+    for source in selected:  # a wrong setting is refused before anything starts
+        ConfigManager().load().loader(source, parameters.get(source))
+    if not dry_run:
+        require_destination(settings)
+    from flows.macroscope import macroscope
+
+    return macroscope(
+        mode=mode,
+        sources=list(selected),
+        parameters=parameters,
+        dry_run=dry_run,
+        return_state=True,
+    )
 
 
 def require_destination(loaded: LoadedSettings) -> None:
@@ -85,7 +102,7 @@ def require_destination(loaded: LoadedSettings) -> None:
     """
     uri = loaded.settings.data_dir
     if is_remote(uri):
-        from flows.run import store_settings
+        from flows.credentials import store_settings
 
         open_store(uri, store_settings(loaded)).list_folder()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import obstore
@@ -20,6 +21,7 @@ from lib.safety import redact
 from lib.transport import interrupt
 from lib.transport.counters import ServiceCounters
 from lib.transport.etags import EtagProof
+from lib.transport.leaving import leave_on_stop
 from lib.transport.limits import Limiter, Limits
 from lib.transport.object_errors import named_error, says_no_such_key
 from lib.transport.retry import call_with_retry
@@ -116,11 +118,8 @@ class ObjectReader:
                 self._limiter.pace()
                 self._counters.begin()
                 try:
-                    answer = obstore.get(self._store, key)
-                    data = memoryview(answer.bytes())
+                    data, kind, etag = leave_on_stop(partial(_whole, self._store, key))
                     received = data.nbytes
-                    kind = answer.attributes.get("Content-Type")
-                    etag = answer.meta["e_tag"]
                 except _FAILURES as error:
                     if says_no_such_key(error):
                         return None
@@ -146,9 +145,8 @@ class ObjectReader:
                 self._limiter.pace()
                 self._counters.begin()
                 try:
-                    data = memoryview(
-                        obstore.get_range(self._store, key, start=start, length=length)
-                    )
+                    ask = partial(obstore.get_range, self._store, key, start=start, length=length)
+                    data = memoryview(leave_on_stop(ask))
                     received = data.nbytes
                 except _FAILURES as error:
                     if says_no_such_key(error):
@@ -172,7 +170,7 @@ class ObjectReader:
                 self._limiter.pace()
                 self._counters.begin()
                 try:
-                    return _info(obstore.head(self._store, key))
+                    return _info(leave_on_stop(partial(obstore.head, self._store, key)))
                 except FileNotFoundError:
                     return None
                 except _FAILURES as error:
@@ -192,7 +190,8 @@ class ObjectReader:
                 self._limiter.pace()
                 self._counters.begin()
                 try:
-                    found = obstore.list_with_delimiter(self._store, prefix or None)
+                    ask = partial(obstore.list_with_delimiter, self._store, prefix or None)
+                    found = leave_on_stop(ask)
                 except _FAILURES as error:
                     self._raise(error, prefix)
                 finally:
@@ -222,7 +221,8 @@ class ObjectReader:
                     if stream is None:
                         listed = obstore.list(self._store, prefix or None, chunk_size=_PAGE)
                         stream = iter(listed)
-                    return next(stream, None)
+                    pages = stream
+                    return leave_on_stop(lambda: next(pages, None))
                 except _FAILURES as error:
                     stream = None
                     self._raise(error, prefix)
@@ -251,6 +251,13 @@ class ObjectReader:
     def _raise(self, error: Exception, key: str) -> NoReturn:
         interrupt.check()
         raise named_error(error).located(location=f"{self.uri}/{key}") from None
+
+
+def _whole(store: S3Store, key: str) -> tuple[memoryview, str | None, str | None]:
+    """Bytes, content type and entity tag of an object."""
+    answer = obstore.get(store, key)
+    data = memoryview(answer.bytes())
+    return data, answer.attributes.get("Content-Type"), answer.meta["e_tag"]
 
 
 def _bucket_and_prefix(uri: str) -> tuple[str, str]:
