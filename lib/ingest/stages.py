@@ -23,6 +23,7 @@ from lib.ingest.order import WorkOrder
 from lib.ingest.progress import Standing, tell
 from lib.ingest.workplace import close_workplace, workplace
 from lib.loader_config import LoaderConfig
+from lib.present.preview import preview_key
 from lib.storage.keys import VOLUME_SUFFIXES, state_key
 from lib.transport.partial import Fetched
 from lib.volumes.cascade import make_coarse_levels
@@ -199,7 +200,8 @@ def tidy(order: WorkOrder, *, complete: bool) -> None:
     """
     store, plan = workplace(order).store, order.plan
     final = [f"{plan.name}{suffix}" for suffix in VOLUME_SUFFIXES]
-    names = {*final, *(name + SUMS_SUFFIX for name in final), f"metadata_{plan.name}.json"}
+    beside = {name + SUMS_SUFFIX for name in final} | {preview_key(name) for name in final}
+    names = {*final, *beside, f"metadata_{plan.name}.json"}
     state = state_key(order.volume_key)
     store.sweep_temporaries(plan.source, names=names)
     store.sweep_temporaries(state.rpartition("/")[0], names={plan.name})
