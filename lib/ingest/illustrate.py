@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lib.errors import StoppedError
 from lib.ingest.order import WorkOrder
 from lib.ingest.workplace import workplace
 from lib.present.preview import preview_key, render_preview, thumbnail
@@ -26,6 +27,8 @@ def illustrate(order: WorkOrder, finished: Finished) -> tuple[str | None, tuple[
         )
         key = preview_key(finished.volume_key)
         store.put(key, picture)
+    except StoppedError:
+        raise  # the next run draws it
     except Exception as error:
         return None, (f"no preview could be drawn: {type(error).__name__}: {error}",)
     return key, ()
