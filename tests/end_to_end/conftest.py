@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lib.samples.s3 import S3Server
 from lib.samples.serving import Samples
+from tests.end_to_end.bucket import KEY, SECRET, Bucket
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -46,6 +49,23 @@ def macroscope(environment: dict[str, str], tmp_path: Path) -> Command:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def bucket_server() -> Iterator[Bucket]:
+    with S3Server("volumes", KEY, SECRET) as server:
+        running = Bucket(server)
+        yield running
+        running.side.stop()
+
+
+@pytest.fixture
+def bucket(bucket_server: Bucket, tmp_path: Path) -> Iterator[Bucket]:
+    """An empty place in a bucket, without faults to begin with."""
+    bucket_server.clear()
+    bucket_server.uri = f"s3://volumes/{tmp_path.name}-{secrets.token_hex(4)}"
+    yield bucket_server
+    bucket_server.clear()
 
 
 def volumes(document: str) -> dict[str, dict[str, Any]]:
