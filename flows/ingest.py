@@ -12,7 +12,6 @@ from prefect.task_runners import TaskRunner
 
 from flows.run import Run, open_run
 from lib import stopping
-from lib.archives.base import VolumePlan
 from lib.errors import StoppedError
 from lib.ingest import life
 from lib.ingest.costs import cost_of
@@ -22,6 +21,7 @@ from lib.ingest.order import WorkOrder
 from lib.ingest.result import ProcessingResult, VolumeResult
 from lib.ingest.stages import Batch, note_batch
 from lib.loader_config import LoaderConfig
+from lib.plan import VolumePlan
 from lib.volumes.job import VolumeJob
 from tasks.convert import convert
 from tasks.fetch import fetch

@@ -19,7 +19,6 @@ from prefect.task_runners import TaskRunner
 from flows.credentials import store_settings
 from flows.runners import task_runner
 from lib import stopping
-from lib.archives.base import VolumePlan
 from lib.archives.registry import archive
 from lib.config_manager import ConfigManager, Settings
 from lib.errors import MacroscopeError
@@ -27,6 +26,7 @@ from lib.ingest.costs import Cost
 from lib.ingest.order import WorkOrder
 from lib.ingest.result import ProcessingResult, VolumeResult
 from lib.loader_config import LoaderConfig
+from lib.plan import VolumePlan
 from lib.storage.settings import StoreSettings
 
 _active = 0

@@ -12,13 +12,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from lib import stopping
 from lib.errors import NotFoundError
 from lib.ordered_hash import OrderedHasher
+from lib.plan import SourceFile
 from lib.rawnotes import as_fetched, differs, note_key, note_path, parse_note, read_note, write_note
 from lib.rawtee import FetchGap, RawTee, hash_file
 from lib.safety import safe_join, safe_name
@@ -26,9 +27,6 @@ from lib.storage.base import Store
 from lib.storage.keys import LOCKS, temporary_name, temporary_of
 from lib.storage.os_errors import naming_os_errors
 from lib.transport.partial import Fetched
-
-if TYPE_CHECKING:
-    from lib.archives.base import SourceFile
 
 _log = logging.getLogger(__name__)
 _COPY_BYTES = 8 * 2**20

@@ -11,14 +11,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from lib.plan import SourceFile
 from lib.storage.keys import temporary_name
 from lib.storage.os_errors import naming_os_errors
 from lib.transport.partial import Fetched
-
-if TYPE_CHECKING:
-    from lib.archives.base import SourceFile
 
 _NOTES = ".fetched"
 

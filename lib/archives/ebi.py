@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lib.archives.base import About, SourceFile, VolumePlan
 from lib.archives.ebi_tree import FTP, HTTPS, EbiTree, path_of
 from lib.archives.ebi_volumes import Sorting, Volume, claims_about, disagreements, sort_files
 from lib.archives.em_files import Facts, check_whole, open_file, read_facts
@@ -25,6 +24,7 @@ from lib.archives.parts import Part, choose_part
 from lib.archives.voxels import decide_voxel
 from lib.errors import FormatError, MacroscopeError, NotFoundError, UnsupportedFormatError
 from lib.loader_config import EBIConfig
+from lib.plan import About, SourceFile, VolumePlan
 from lib.rawfiles import RawFiles
 from lib.readers.base import VolumeReader
 from lib.readers.blank import BlankSection

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Literal, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
-from lib.archives.base import SourceFile
 from lib.archives.remote_tiff import as_remote, source_file
 from lib.errors import (
     DestinationError,
@@ -25,6 +24,7 @@ from lib.errors import (
     StoppedError,
 )
 from lib.loader_config import TransferProtocol
+from lib.plan import SourceFile
 from lib.rawnotes import same_moment
 from lib.readers.bytesource import ByteSource
 from lib.readers.ftp_bytes import FtpBytes

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from lib.archives.base import About
 from lib.archives.organisms import organism_in
 from lib.errors import BadAnswerError
+from lib.plan import About
 
 LICENCE = "CC0-1.0"
 _DATE = re.compile(r"^\d{4}-\d\d-\d\d$")

@@ -6,11 +6,11 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lib.archives.base import SourceFile
 from lib.archives.ebi_tree import EbiTree, Way, short_listing
 from lib.archives.em_files import kind_of
 from lib.archives.empiar_entry import ImageSet
 from lib.errors import MacroscopeError, StoppedError
+from lib.plan import SourceFile
 from lib.safety import unique_names
 from lib.transport.ftp import FtpEntry
 

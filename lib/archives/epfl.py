@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import ClassVar
 from urllib.parse import unquote, urlsplit
 
-from lib.archives.base import About, ArchiveBase, VolumePlan
+from lib.archives.base import ArchiveBase
 from lib.archives.kept import kept_or_error
 from lib.archives.parts import choose_part
 from lib.archives.remote_tiff import (
@@ -25,6 +25,7 @@ from lib.archives.remote_tiff import (
     source_file,
 )
 from lib.loader_config import EPFLConfig
+from lib.plan import About, VolumePlan
 from lib.rawfiles import RawFiles
 from lib.readers.base import VolumeReader
 from lib.readers.tiff import TiffVolume

@@ -12,7 +12,7 @@ import random
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from lib.archives.base import About, ArchiveBase, SourceFile, VolumePlan
+from lib.archives.base import ArchiveBase
 from lib.archives.parts import choose_part
 from lib.errors import (
     BadAnswerError,
@@ -24,6 +24,7 @@ from lib.errors import (
 )
 from lib.geometry import Box, LengthsZYX, ShapeZYX
 from lib.loader_config import FlyEMConfig
+from lib.plan import About, SourceFile, VolumePlan
 from lib.rawfiles import RawFiles
 from lib.readers.dvid import MAX_TILE_ZYX, DvidReader
 from lib.transport.partial import Fetched

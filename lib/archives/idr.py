@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lib.archives import omero
-from lib.archives.base import SourceFile, VolumePlan
 from lib.archives.ebi_tree import FTP, HTTPS, EbiTree
 from lib.archives.idr_files import choose_file, describe_image, locate, planes_of
 from lib.archives.kept import fetched_or_error, kept_or_error
@@ -35,6 +34,7 @@ from lib.errors import (
     UnsupportedFormatError,
 )
 from lib.loader_config import IDRConfig
+from lib.plan import SourceFile, VolumePlan
 from lib.rawfiles import RawFiles
 from lib.readers.base import VolumeReader
 from lib.readers.tiff import TiffVolume

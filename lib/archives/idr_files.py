@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from lib.archives.base import SourceFile
 from lib.archives.ebi_tree import EbiTree
 from lib.archives.omero import Image
 from lib.errors import (
@@ -17,6 +16,7 @@ from lib.errors import (
     UnsupportedFormatError,
 )
 from lib.loader_config import IDRConfig
+from lib.plan import SourceFile
 from lib.readers.bytesource import ByteSource
 from lib.readers.tiff import TiffVolume, open_tiff
 

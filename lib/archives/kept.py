@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lib.archives.base import SourceFile
 from lib.errors import IntegrityError, NotFoundError
+from lib.plan import SourceFile
 from lib.rawfiles import RawFiles
 from lib.transport.partial import Fetched
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from lib.archives.base import About
 from lib.archives.voxels import CatalogueZYX
 from lib.errors import BadAnswerError, NotFoundError
+from lib.plan import About
 from lib.transport.http import HttpClient
 from lib.units import to_nm
 

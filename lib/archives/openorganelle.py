@@ -16,12 +16,13 @@ from urllib.parse import quote
 
 import numpy as np
 
-from lib.archives.base import About, ArchiveBase, SourceFile, VolumePlan
+from lib.archives.base import ArchiveBase
 from lib.archives.openorganelle_tree import Tree, TreeArray, list_array, unbelievable
 from lib.archives.parts import choose_part
 from lib.errors import NotFoundError, SourceChangedError
 from lib.geometry import Box, LengthsZYX, ShapeZYX
 from lib.loader_config import OPENORGANELLE_EM_PATHS, OpenOrganelleConfig
+from lib.plan import About, SourceFile, VolumePlan
 from lib.rawfiles import RawFiles
 from lib.readers.zarr import ZarrReader
 from lib.readers.zarr_array import ArrayDocument, chunks_in, parse_array

@@ -9,9 +9,10 @@ from typing import Any, ClassVar, Protocol, cast
 
 from numpy.typing import NDArray
 
-from lib.archives.base import Archive, VolumePlan
+from lib.archives.base import Archive
 from lib.errors import ConfigError
 from lib.loader_config import LOADER_CONFIGS, LoaderConfig
+from lib.plan import VolumePlan
 
 
 @dataclass(frozen=True, slots=True)

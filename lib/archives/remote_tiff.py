@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.archives.base import SourceFile, VolumePlan
 from lib.archives.parts import Part
 from lib.errors import FormatError, SourceChangedError
 from lib.ordered_hash import REORDER_BYTES
+from lib.plan import SourceFile, VolumePlan
 from lib.rawfiles import RawFiles
 from lib.readers.base import VolumeReader
 from lib.readers.bytesource import ByteSource, LocalBytes

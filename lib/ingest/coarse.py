@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.archives.base import VolumePlan
 from lib.errors import ConfigError
 from lib.geometry import Box, LengthsZYX, ShapeZYX
 from lib.loader_config import LoaderConfig
+from lib.plan import VolumePlan
 from lib.readers.base import Block, VolumeReader
 from lib.volumes import kernels
 from lib.volumes.blockpass import gather

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from lib.archives.base import VolumePlan
 from lib.loader_config import LoaderConfig
+from lib.plan import VolumePlan
 from lib.storage.base import Store
 from lib.volumes.job import SHARD_BYTES
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
-from lib.archives.base import SourceFile, VolumePlan
 from lib.geometry import LengthsZYX
 from lib.ingest.stages import Made
+from lib.plan import SourceFile, VolumePlan
 from lib.safety import redact
 from lib.transport.partial import Fetched
 from lib.volumes.finish import Finished

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from lib.archives.base import VolumePlan
 from lib.loader_config import LoaderConfig
+from lib.plan import VolumePlan
 from lib.storage.settings import StoreSettings
 from lib.volumes.job import ENGINE_VERSION
 

@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.archives.base import VolumePlan
 from lib.archives.registry import archive
 from lib.archives.sessions import open_session
 from lib.errors import MacroscopeError, SourceChangedError
@@ -23,6 +22,7 @@ from lib.ingest.order import WorkOrder
 from lib.ingest.progress import Standing, tell
 from lib.ingest.workplace import close_workplace, workplace
 from lib.loader_config import LoaderConfig
+from lib.plan import VolumePlan
 from lib.present.preview import preview_key
 from lib.storage.keys import VOLUME_SUFFIXES, state_key
 from lib.transport.partial import Fetched

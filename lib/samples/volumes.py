@@ -12,10 +12,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.archives.base import About, SourceFile, VolumePlan
 from lib.geometry import Box, LengthsZYX, ShapeZYX
 from lib.loader_config import LoaderConfig
 from lib.metadata_manager import MetadataManager
+from lib.plan import About, SourceFile, VolumePlan
 from lib.readers.base import Block, Layout
 from lib.records import NO_CHECKSUM, Record
 from lib.storage.base import Store

@@ -15,10 +15,10 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from lib.archives.base import Plain, VolumePlan
 from lib.errors import ConfigError
 from lib.geometry import Box, ShapeZYX
 from lib.loader_config import LoaderConfig
+from lib.plan import Plain, VolumePlan
 from lib.readers.base import ChunkReader, Layout, VolumeReader
 from lib.storage.keys import state_key
 from lib.volumes.codecs import named_codec

@@ -14,9 +14,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lib.archives.base import Plain
 from lib.errors import NotFoundError
 from lib.geometry import ShapeZYX
+from lib.plan import Plain
 from lib.storage.base import Store
 from lib.volumes.job import VolumeJob
 from lib.volumes.statistics import Statistics

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lib.archives.base import VolumePlan
 from lib.archives.registry import REGISTRY, archive
 from lib.archives.sessions import open_session
 from lib.geometry import Box
+from lib.plan import VolumePlan
 from lib.rawfiles import RawFiles
 from lib.samples import catalogue
 from lib.samples.serving import Samples

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lib.archives.base import VolumePlan
 from lib.archives.registry import REGISTRY
 from lib.geometry import Box
+from lib.plan import VolumePlan
 from lib.transport.limits import DEFAULT_LIMITS
 
 METADATA_BYTES = 2**20

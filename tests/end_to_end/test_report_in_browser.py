@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lib.archives.base import About
 from lib.catalog import consolidate
+from lib.plan import About
 from lib.present.browser import Browser, find_chromium
 from lib.present.preview import preview_key, render_preview
 from lib.present.report import write_report

@@ -20,7 +20,6 @@ import zarr
 from numpy.typing import NDArray
 
 from lib import stopping
-from lib.archives.base import VolumePlan
 from lib.config_errors import build
 from lib.errors import MacroscopeError
 from lib.ingest import stages
@@ -29,6 +28,7 @@ from lib.ingest.life import Batches, OnShare, Steps, make_volume
 from lib.ingest.order import WorkOrder
 from lib.ingest.result import VolumeResult
 from lib.loader_config import LOADER_CONFIGS
+from lib.plan import VolumePlan
 from lib.samples.serving import Samples
 from lib.storage.base import Store
 from lib.storage.open import open_store

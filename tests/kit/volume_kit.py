@@ -15,9 +15,9 @@ import tensorstore
 import zarr
 from numpy.typing import NDArray
 
-from lib.archives.base import About, SourceFile, VolumePlan
 from lib.geometry import Box, LengthsZYX, ShapeZYX
 from lib.loader_config import LoaderConfig
+from lib.plan import About, SourceFile, VolumePlan
 from lib.readers.base import Block, Layout, VolumeReader
 from lib.readers.zarr import ZarrReader
 from lib.readers.zarr_array import parse_array

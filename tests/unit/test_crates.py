@@ -14,7 +14,7 @@ import pytest
 from rocrate_validator import models, services
 from rocrate_validator.utils.http import HttpRequester
 
-from lib.archives.base import About
+from lib.plan import About
 from lib.present.crate import address, crate_document, crate_key, encode
 from lib.present.croissant import croissant_document
 from lib.records import Record

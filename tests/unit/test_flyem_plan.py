@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.archives.base import VolumePlan
 from lib.archives.flyem import FlyEM, parse_info, place_crop
 from lib.errors import (
     BadAnswerError,
@@ -24,6 +23,7 @@ from lib.errors import (
 )
 from lib.geometry import Box, parse_box
 from lib.loader_config import FlyEMConfig
+from lib.plan import VolumePlan
 from lib.rawfiles import RawFiles
 from lib.readers.dvid import DvidReader, tile_url
 from lib.samples.catalogue import DVID_EXTENTS, dvid_voxels

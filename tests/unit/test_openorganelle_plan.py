@@ -12,7 +12,6 @@ import numpy as np
 import obstore
 import pytest
 
-from lib.archives.base import VolumePlan
 from lib.archives.openorganelle import OpenOrganelle, pack_holes, unpack_holes
 from lib.errors import (
     BadAnswerError,
@@ -26,6 +25,7 @@ from lib.errors import (
 )
 from lib.geometry import Box
 from lib.loader_config import OpenOrganelleConfig
+from lib.plan import VolumePlan
 from lib.rawfiles import RawFiles
 from lib.readers.zarr import ZarrReader
 from lib.samples import catalogue

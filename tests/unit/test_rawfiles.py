@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from lib import stopping
-from lib.archives.base import SourceFile
 from lib.errors import DestinationError, NotFoundError, StoppedError
 from lib.ordered_hash import OrderedHasher
+from lib.plan import SourceFile
 from lib.rawfiles import RawFiles
 from lib.rawtee import CELL_BYTES, RawTee
 from lib.storage.base import StoredObject

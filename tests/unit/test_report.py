@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib.archives.base import About
 from lib.catalog import consolidate
 from lib.errors import TransportError
 from lib.metadata_manager import MetadataManager
+from lib.plan import About
 from lib.present.chart import source_times
 from lib.present.facts import facts_of, how_to_cite
 from lib.present.preview import preview_key, render_preview
