@@ -64,6 +64,31 @@ def is_active(job: Manifest) -> bool:
     return not ended and "deletionTimestamp" not in job["metadata"]
 
 
+def seconds_since_end(job: Manifest, now: datetime) -> float:
+    """Seconds since a Job ended, by its own conditions; infinite where it does not say."""
+    ends = [
+        datetime.fromisoformat(condition["lastTransitionTime"])
+        for condition in job.get("status", {}).get("conditions") or []
+        if condition.get("status") == "True" and condition.get("lastTransitionTime")
+    ]
+    return min(((now - end).total_seconds() for end in ends), default=float("inf"))
+
+
+async def list_jobs(namespace: str) -> list[Manifest]:
+    """The Jobs of flow runs, at work or not."""
+    return [job.raw for job in await _list(Job, namespace, FLOW_JOBS)]
+
+
+async def delete_jobs(namespace: str, names: Iterable[str]) -> list[str]:
+    """Delete some Jobs of flow runs with their pods, and return the names of those found."""
+    wanted = set(names)
+    found = [job for job in await _list(Job, namespace, FLOW_JOBS) if job.name in wanted]
+    for job in found:
+        _log.warning("deleting Job %s: its flow run is over", job.name)
+        await _delete(job)
+    return [job.name for job in found]
+
+
 async def delete_orphans(namespace: str, *, grace_seconds: float) -> list[str]:
     """Delete orphaned clusters and return their names."""
     clusters = await _list(DaskCluster, namespace, CLUSTERS)
