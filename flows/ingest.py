@@ -26,7 +26,7 @@ from lib.volumes.job import VolumeJob
 from tasks.convert import convert
 from tasks.fetch import fetch
 from tasks.plan import plan
-from tasks.record import show_plan, show_record, show_result
+from tasks.record import ProgressBar, show_plan, show_record, show_result
 from tasks.verify import verify
 
 T = TypeVar("T")
@@ -63,8 +63,14 @@ def make_volume(run: Run, volume_plan: VolumePlan) -> VolumeResult:
     """One volume, its steps as Prefect tasks, so that each is seen and can be tried again."""
 
     def batches(order: WorkOrder, job: VolumeJob, todo: Batches, on_share: OnShare) -> None:
+        bar = ProgressBar(order)
+
+        def both(share: float) -> None:
+            on_share(share)
+            bar.update(share)
+
         with run.task_runner() as runner:
-            convert_all(runner, order, job, todo, on_share, at_once=run.config.max_workers)
+            convert_all(runner, order, job, todo, both, at_once=run.config.max_workers)
 
     steps = Steps(
         fetch=lambda order: or_stopped(fetch(order)),

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import base64
 import re
+import time
 
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
 
 from lib.ingest.costs import Cost, row_of
 from lib.ingest.illustrate import small_picture
@@ -15,6 +21,7 @@ from lib.ingest.workplace import workplace
 from lib.records import Record
 
 RESULT_KEY = "result"
+_SECONDS_BETWEEN_UPDATES = 2.0
 
 
 def artifact_key(*words: str) -> str:
@@ -53,6 +60,25 @@ def show_record(order: WorkOrder, record: Record) -> None:
         key=artifact_key("record", record["source"], record["name"]),
         description=f"Metadata record of {record['source']}/{record['name']}",
     )
+
+
+class ProgressBar:
+    """A volume's progress artifact; Prefect is told at most every two seconds."""
+
+    def __init__(self, order: WorkOrder) -> None:
+        plan = order.plan
+        key = artifact_key("progress", plan.source, plan.name)
+        words = f"Shards of {plan.source}/{plan.name}"
+        self._artifact = create_progress_artifact(0.0, key=key, description=words)
+        self._told = time.monotonic()
+
+    def update(self, share: float) -> None:
+        """Some of the shards are done (0 to 1); the end is always told."""
+        now = time.monotonic()
+        if share < 1 and now - self._told < _SECONDS_BETWEEN_UPDATES:
+            return
+        self._told = now
+        update_progress_artifact(self._artifact, 100 * share)  # type: ignore[arg-type]
 
 
 def show_result(result: ProcessingResult) -> None:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from flows.commands.interrupts import ended_by_signals
+from flows.commands.watch import live_view
 from flows.environment import prepare
 from lib.archives.registry import REGISTRY, archive
 from lib.config_manager import ConfigManager, LoadedSettings
@@ -61,7 +62,7 @@ def run_command(
     parameters = source_parameters(selected, common, level)
     prepare()
     try:
-        with ended_by_signals(), stand_ins(settings):
+        with ended_by_signals(), stand_ins(settings), live_view(shown=not as_json):
             state = _run(settings, selected, parameters, mode=mode, dry_run=dry_run)
     except KeyboardInterrupt:
         print("macroscope: stopped; run again to go on", file=sys.stderr)

@@ -6,7 +6,7 @@ import signal
 import threading
 import webbrowser
 
-from flows.run import store_settings
+from flows.credentials import store_settings
 from lib.config_manager import ConfigManager
 from lib.errors import NotFoundError
 from lib.metadata_manager import MetadataManager
