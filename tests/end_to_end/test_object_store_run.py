@@ -33,7 +33,10 @@ def test_all_five_sources_come_into_a_bucket_and_prove_themselves_there(
     scratch.mkdir()
     home.mkdir()
     environment = bucket.environment(
-        TMPDIR=str(scratch), HOME=str(home), PREFECT_LOGGING_LEVEL="DEBUG"
+        TMPDIR=str(scratch),
+        HOME=str(home),
+        PREFECT_LOGGING_LEVEL="DEBUG",
+        PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="240",
     )
     first = macroscope("run", "--json", **environment)
     assert first.returncode == 0, first.stderr
