@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import requests
 import zarr
 from apiserver.cluster import Cluster
 from apiserver.kinds import CLUSTER, DEPLOYMENT, JOB, POD
@@ -84,6 +85,13 @@ class Installation:
         """Start ``prefect deployment run macroscope/full`` and follow it."""
         asked = ("--param", f"sources={json.dumps(sources)}") if sources else ()
         return self.prefect("deployment", "run", "macroscope/full", "--watch", *asked)
+
+    def last_message(self, flow: str) -> str:
+        """The message of the state of the latest run of a flow."""
+        asked = {"flows": {"name": {"any_": [flow]}}, "sort": "EXPECTED_START_TIME_DESC"}
+        url = f"http://{self.cluster.address(self.server())}:4200/api/flow_runs/filter"
+        runs = requests.post(url, json=asked, timeout=30).json()
+        return str(runs[0]["state"]["message"])
 
     def server(self) -> Manifest:
         """The pod of the Prefect server."""

@@ -18,6 +18,12 @@ def reconcile(store: Store) -> None:
         reconcile_job(store, job)
     for deployment in store.list(DEPLOYMENT):
         reconcile_deployment(store, deployment)
+    uids = {job["metadata"]["uid"] for job in store.list(JOB)}
+    for pod in store.list(POD):  # of a Job that is no longer there to count it
+        meta = pod["metadata"]
+        owners = {owner["uid"] for owner in meta.get("ownerReferences") or []}
+        if TRACKED in (meta.get("finalizers") or []) and not owners & uids:
+            store.change(POD, meta["namespace"], meta["name"], _untrack)
     collect_garbage(store)
 
 

@@ -104,7 +104,7 @@ def api_groups() -> dict[str, Any]:
 
 
 def api_resources(group: str, version: str) -> dict[str, Any] | None:
-    """What ``/api/v1`` or ``/apis/<group>/<version>`` answers; None where there is no such group."""
+    """What ``/api/v1`` or ``/apis/<group>/<version>`` answers, or None."""
     kinds = [kind for kind in KINDS if (kind.group, kind.version) == (group, version)]
     if not kinds:
         return None

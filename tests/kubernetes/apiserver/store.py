@@ -6,7 +6,7 @@ import copy
 import secrets
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -77,7 +77,7 @@ class Store:
                 if found == kind and namespace in ("", where)
             ]
 
-    def everything(self) -> list[tuple[Kind, Manifest]]:
+    def everything(self) -> Sequence[tuple[Kind, Manifest]]:
         """Copies of all objects."""
         with self.lock:
             return [(key[0], copy.deepcopy(manifest)) for key, manifest in self._objects.items()]
@@ -116,7 +116,7 @@ class Store:
             return copy.deepcopy(made)
 
     def replace(self, kind: Kind, old: Manifest, new: Manifest) -> Manifest:
-        """Keep another version of an object; what its finalizers held goes with the last of them."""
+        """Keep another version; an object that only finalizers held goes with the last of them."""
         with self.lock:
             kept = ("uid", "creationTimestamp", "namespace", "name", "deletionTimestamp")
             meta = new["metadata"]

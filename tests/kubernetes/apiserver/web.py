@@ -105,7 +105,7 @@ class Api:
             return await self._watch(request, kind, namespace, name)
         if request.method == "GET" and more == "log":
             return self._logs(namespace, name)
-        body = await request.json() if request.can_read_body else None
+        body = await request.json() if request.can_read_body else {}
         match request.method:
             case "GET" if name:
                 return web.json_response(_shown(self._store.get(kind, namespace, name), more))
@@ -118,7 +118,7 @@ class Api:
                 done = self._edit(kind, (namespace, name), more, body, how)
                 return web.json_response(_shown(done, more))
             case "DELETE" if name:
-                return web.json_response(self._delete(request, kind, namespace, name, body or {}))
+                return web.json_response(self._delete(request, kind, namespace, name, body))
         raise ApiError(405, "MethodNotAllowed", f"{request.method} is not done here")
 
     def _allow(self, request: web.Request, asked: Request) -> None:

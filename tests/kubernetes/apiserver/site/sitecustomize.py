@@ -31,11 +31,9 @@ def _address(host):
 
 
 def _looked_up(host, port, family=0, type=0, proto=0, flags=0):
-    if host in _ANY and flags & socket.AI_PASSIVE and _POD_IP:
-        host = _POD_IP
-    else:
-        host = _address(host)
-    return _getaddrinfo(host, port, family, type, proto, flags)
+    everywhere = host in _ANY and flags & socket.AI_PASSIVE and _POD_IP
+    here = _POD_IP if everywhere else _address(host)
+    return _getaddrinfo(here, port, family, type, proto, flags)
 
 
 def _bound(self, address):
@@ -46,4 +44,4 @@ def _bound(self, address):
 
 if _HOSTS:
     socket.getaddrinfo = _looked_up
-    socket.socket.bind = _bound
+    socket.socket.bind = _bound  # type: ignore[method-assign]

@@ -1,0 +1,190 @@
+"""The stand-in cluster keeps to what Kubernetes does, seen by the real clients."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import kr8s
+import pytest
+from apiserver.cluster import Cluster
+from apiserver.kinds import CLUSTER, JOB, POD
+from installation import refused
+from kr8s.asyncio.objects import Job, Pod, Service
+from kubernetes_asyncio import client, config, watch
+
+from lib.kubernetes.pod_security import restricted_container, restricted_pod
+
+Manifest = dict[str, Any]
+WAIT_S = 60
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with Cluster(tmp_path_factory.mktemp("cluster"), refused) as running:
+        yield running
+
+
+def pod_spec(*words: str, **more: Any) -> Manifest:
+    container: Manifest = {
+        "name": "c",
+        "image": "macroscope:0.1.0",
+        "args": list(words),
+        "securityContext": restricted_container(),
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+        "resources": {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"memory": "1Gi"}},
+    }
+    return {
+        "restartPolicy": "Never",
+        "securityContext": restricted_pod(),
+        "containers": [container | more.pop("container", {})],
+        "volumes": [{"name": "tmp", "emptyDir": {}}],
+        **more,
+    }
+
+
+def job(name: str, *words: str, **more: Any) -> Manifest:
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name, "namespace": "em"},
+        "spec": {"backoffLimit": 0, "template": {"spec": pod_spec(*words, **more)}},
+    }
+
+
+def as_account(cluster: Cluster, account: str, what: Callable[[Any], Awaitable[Any]]) -> Any:
+    """Run something with kr8s, under a service account ("" is the administrator)."""
+
+    async def run() -> Any:
+        api = await kr8s.asyncio.api(kubeconfig=str(cluster.kubeconfig("em", account)))
+        return await what(api)
+
+    return asyncio.run(run())
+
+
+def condition(cluster: Cluster, name: str) -> str:
+    status = (cluster.store.find(JOB, "em", name) or {}).get("status", {})
+    return "".join(found["type"] for found in status.get("conditions", []))
+
+
+@pytest.mark.parametrize(("code", "end"), [(0, "Complete"), (3, "Failed")])
+def test_a_job_runs_its_command_and_says_how_it_ended(
+    cluster: Cluster, code: int, end: str
+) -> None:
+    name = f"exits-{code}"
+    env = [
+        {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        {"name": "PLACE", "value": "/tmp/place"},
+    ]
+    script = 'echo "$POD_NAME at $PLACE"; exit ' + str(code)
+    cluster.apply(job(name, "sh", "-c", script, container={"env": env}))
+    cluster.wait(lambda: condition(cluster, name), WAIT_S, "Job ended")
+    assert condition(cluster, name) == end
+    [pod] = cluster.pods(job_name=name)
+    state = pod["status"]["containerStatuses"][0]["state"]["terminated"]
+    assert state["exitCode"] == code
+
+    async def logs(api: Any) -> list[str]:
+        found = await Pod.get(pod["metadata"]["name"], namespace="em", api=api)
+        return [line async for line in found.logs()]
+
+    [line] = as_account(cluster, "", logs)
+    assert line.startswith(f"{pod['metadata']['name']} at {cluster.folder}")
+
+
+def test_a_job_deleted_in_the_foreground_ends_its_process_first(cluster: Cluster) -> None:
+    cluster.apply(job("long", "sleep", "600"))
+    pod = cluster.wait(
+        lambda: [p for p in cluster.pods(job_name="long") if p["status"]["phase"] == "Running"],
+        WAIT_S,
+        "pod running",
+    )[0]
+    assert cluster.processes(pod)
+
+    async def delete(api: Any) -> None:
+        found = await Job.get("long", namespace="em", api=api)
+        await found.delete(propagation_policy="Foreground")
+
+    as_account(cluster, "", delete)
+    cluster.wait(lambda: cluster.store.find(JOB, "em", "long") is None, WAIT_S, "Job gone")
+    assert cluster.pods(job_name="long") == []
+    assert cluster.processes(pod) == []
+
+
+def test_what_a_pod_owns_goes_with_it_once_its_finalizer_is_off(cluster: Cluster) -> None:
+    made = cluster.apply(job("owner", "sleep", "600"))
+    pod = cluster.wait(lambda: cluster.pods(job_name="owner"), WAIT_S, "pod")[0]
+    owner = {"apiVersion": "v1", "kind": "Pod", "name": "x", "uid": pod["metadata"]["uid"]}
+    metadata = {"name": "d", "namespace": "em", "ownerReferences": [owner], "finalizers": ["a/b"]}
+    document = {"apiVersion": "kubernetes.dask.org/v1", "kind": "DaskCluster"}
+    cluster.apply({**document, "metadata": metadata, "spec": {}})
+    cluster.delete(JOB, made["metadata"]["name"])
+
+    def going() -> bool:
+        return "deletionTimestamp" in cluster.store.get(CLUSTER, "em", "d")["metadata"]
+
+    cluster.wait(going, WAIT_S, "cluster going")
+    cluster.store.change(CLUSTER, "em", "d", lambda m: m["metadata"].update(finalizers=[]))
+    assert cluster.store.find(CLUSTER, "em", "d") is None
+
+
+def test_pods_are_refused_that_restricted_would_refuse(cluster: Cluster) -> None:
+    spec = pod_spec("true", securityContext={})
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "bad"}, "spec": spec}
+
+    async def create(api: Any) -> None:
+        await (await Pod(pod, namespace="em", api=api)).create()
+
+    with pytest.raises(kr8s.ServerError, match="PodSecurity"):
+        as_account(cluster, "", create)
+    assert cluster.store.find(POD, "em", "bad") is None
+
+
+def test_a_service_account_may_do_what_its_role_says_and_no_more(cluster: Cluster) -> None:
+    group = "rbac.authorization.k8s.io"
+    rule = {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}
+    meta = {"name": "reader", "namespace": "em"}
+    cluster.apply({"apiVersion": f"{group}/v1", "kind": "Role", "metadata": meta, "rules": [rule]})
+    cluster.apply(
+        {
+            "apiVersion": f"{group}/v1",
+            "kind": "RoleBinding",
+            "metadata": meta,
+            "roleRef": {"apiGroup": group, "kind": "Role", "name": "reader"},
+            "subjects": [{"kind": "ServiceAccount", "name": "reader", "namespace": "em"}],
+        }
+    )
+
+    async def listed(kind: Any, api: Any) -> list[Any]:
+        return [one async for one in kind.list(namespace="em", api=api)]
+
+    as_account(cluster, "reader", lambda api: listed(Pod, api))
+    with pytest.raises(kr8s.ServerError, match='cannot list resource "services"'):
+        as_account(cluster, "reader", lambda api: listed(Service, api))
+
+
+def test_a_watch_tells_what_changed_since_the_listing(cluster: Cluster) -> None:
+    async def watched() -> list[tuple[str, str]]:
+        api = await config.new_client_from_config(str(cluster.kubeconfig()))
+        async with api:
+            batch = client.BatchV1Api(api)
+            listed = await batch.list_namespaced_job("em")
+            cluster.apply(job("seen", "true"))
+            seen = []
+            async with watch.Watch().stream(
+                batch.list_namespaced_job,
+                "em",
+                resource_version=listed.metadata.resource_version,
+                field_selector="metadata.name=seen",
+                timeout_seconds=WAIT_S,
+            ) as stream:
+                async for event in stream:
+                    seen.append((event["type"], event["object"].metadata.name))
+                    if event["object"].status.succeeded:
+                        break
+            return seen
+
+    seen = asyncio.run(watched())
+    assert seen[0] == ("ADDED", "seen")
+    assert {what for what, _ in seen[1:]} == {"MODIFIED"}
