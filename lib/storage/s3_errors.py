@@ -66,7 +66,10 @@ _PASSING = {
     "ConditionalRequestConflict",
 }
 _WAY = (  # found in the text of connection errors, most telling first
-    ("certificate", "the server's TLS certificate is not trusted", "Set the CA bundle", False),
+    *(  # as rustls (obstore) and OpenSSL (boto3) put it
+        (sign, "the server's TLS certificate is not trusted", "Set the CA bundle", False)
+        for sign in ("InvalidCertificate", "CERTIFICATE_VERIFY_FAILED", "certificate verify failed")
+    ),
     (
         "dns error",
         "the server's name cannot be resolved",
