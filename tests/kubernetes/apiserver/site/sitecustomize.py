@@ -8,6 +8,7 @@ pods may use the same port.
 import json
 import os
 import socket
+from typing import Any
 
 _HOSTS = os.environ.get("STANDIN_HOSTS", "")
 _POD_IP = os.environ.get("STANDIN_POD_IP", "")
@@ -16,7 +17,7 @@ _getaddrinfo = socket.getaddrinfo
 _bind = socket.socket.bind
 
 
-def _address(host):
+def _address(host: Any) -> Any:
     """The address of a Service, the host itself for all others; no answer for a Service gone."""
     name = host.decode() if isinstance(host, bytes) else host
     if not isinstance(name, str):
@@ -30,16 +31,18 @@ def _address(host):
     return host
 
 
-def _looked_up(host, port, family=0, type=0, proto=0, flags=0):
+def _looked_up(
+    host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
+) -> Any:
     everywhere = host in _ANY and flags & socket.AI_PASSIVE and _POD_IP
     here = _POD_IP if everywhere else _address(host)
     return _getaddrinfo(here, port, family, type, proto, flags)
 
 
-def _bound(self, address):
+def _bound(self: socket.socket, address: Any) -> None:
     if self.family == socket.AF_INET and address[0] in _ANY and address[1] and _POD_IP:
         address = (_POD_IP, address[1])
-    return _bind(self, address)
+    _bind(self, address)
 
 
 if _HOSTS:
