@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectWrappedFuture
+from prefect.runtime import flow_run as current_run
 from prefect.states import Cancelled, Failed
 from prefect.task_runners import TaskRunner
 
 from flows.run import Run, open_run
+from flows.runners import LostClusterError, cluster_is_lost
 from lib import stopping
 from lib.errors import StoppedError
 from lib.ingest import life
@@ -69,8 +72,18 @@ def make_volume(run: Run, volume_plan: VolumePlan) -> VolumeResult:
             on_share(share)
             bar.update(share)
 
-        with run.task_runner() as runner:
-            convert_all(runner, order, job, todo, both, at_once=run.config.max_workers)
+        finished: set[int] = set()
+        for last in (False, True):  # a cluster that is lost is replaced once
+            try:
+                with run.task_runner() as runner:
+                    at_once = run.config.max_workers
+                    convert_all(runner, order, job, todo, both, at_once=at_once, finished=finished)
+                return
+            except Exception as error:
+                if not cluster_is_lost(error):
+                    raise
+                if last:
+                    raise LostClusterError(str(error), archive=run.source) from error
 
     steps = Steps(
         fetch=lambda order: or_stopped(fetch(order)),
@@ -89,11 +102,17 @@ def convert_all(
     on_share: OnShare,
     *,
     at_once: int,
+    finished: set[int],
 ) -> None:
-    """All batches of one volume, some at once; the first that fails ends the volume."""
-    waiting = list(enumerate(todo, start=1))
-    running: list[PrefectWrappedFuture[Batch, Any]] = []
-    done = 0
+    """All batches of one volume, some at once; the first that fails ends the volume.
+
+    Parameters
+    ----------
+    finished
+        Numbers (from 1) of the batches that need not be made; grows as others are.
+    """
+    waiting = [pair for pair in enumerate(todo, start=1) if pair[0] not in finished]
+    running: dict[PrefectWrappedFuture[Batch, Any], int] = {}
     while waiting or running:
         while waiting and len(running) < at_once:
             number, units = waiting.pop(0)
@@ -103,14 +122,14 @@ def convert_all(
                 "units": units,
                 "part": f"{number}/{len(todo)}",
             }
-            running.append(runner.submit(convert, parameters=parameters))
+            running[runner.submit(convert, parameters=parameters)] = number
         for future in [f for f in running if f.wrapped_future.done()]:
-            running.remove(future)
+            number = running.pop(future)
             note_batch(order, future.result())
-            done += 1
-            on_share(done / len(todo))
+            finished.add(number)
+            on_share(len(finished) / len(todo))
         if running:
-            running[0].wait(POLL_S)
+            next(iter(running)).wait(POLL_S)
         stopping.check()
 
 
@@ -127,4 +146,6 @@ def as_state(result: ProcessingResult) -> ProcessingResult | State[ProcessingRes
         return Cancelled(message="the run was asked to stop", data=result)
     if result.success:
         return result
-    return Failed(message="; ".join(result.errors), data=result)
+    # Prefect would resolve a deployed run's data into an exception, and print that it cannot
+    inline = os.environ.get("PREFECT__FLOW_RUN_ID") != current_run.get_id()
+    return Failed(message="; ".join(result.errors), data=result if inline else None)

@@ -7,12 +7,26 @@ a volume that is complete already needs none.
 from __future__ import annotations
 
 import os
+import sys
+from itertools import count as counted
 from typing import Any
 
 from prefect.context import FlowRunContext
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
+from lib.errors import MacroscopeError
 from lib.execution import dask_choice, on_kubernetes
+
+_clusters = counted(1)
+
+
+class LostClusterError(MacroscopeError):
+    """The Dask cluster of a volume went away, and so did the one that replaced it."""
+
+    retryable = True
+    advice = (
+        "See the events of the namespace for its scheduler's pod; run again: finished work is kept"
+    )
 
 
 def task_runner(source: str, *, heavy: bool, setting: str, workers: int) -> TaskRunner[Any]:
@@ -49,4 +63,16 @@ def task_runner(source: str, *, heavy: bool, setting: str, workers: int) -> Task
     context = FlowRunContext.get()
     run = context.flow_run if context is not None else None
     run_id, count = (str(run.id), run.run_count) if run is not None else ("local", 1)
+    nth = next(_clusters)  # each volume has its own, and that of the one before may still be going
+    if nth > 1:
+        run_id = f"{run_id} {nth}"
     return DaskTaskRunner(**cluster_request(source, run_id, count, os.environ))
+
+
+def cluster_is_lost(error: BaseException) -> bool:
+    """Whether a batch failed because its Dask cluster went away, and for no reason of its own."""
+    distributed = sys.modules.get("distributed")
+    if distributed is None:
+        return False
+    lost = (distributed.client.FutureCancelledError, distributed.comm.CommClosedError)
+    return isinstance(error, lost)
