@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from flows.commands.interrupts import ended_by_signals
 from tests.chaos.harness import Report, campaign
 
 
@@ -16,7 +17,7 @@ def main() -> int:
     parser.add_argument("--dest", choices=("folder", "s3"), default="folder")
     parser.add_argument("--json", action="store_true", help="figures as JSON only")
     given = parser.parse_args()
-    with campaign(given.dest, given.seed) as running:
+    with ended_by_signals(), campaign(given.dest, given.seed) as running:
         report = running.run(given.kills, lambda text: print(text, file=sys.stderr, flush=True))
     print(report.as_json() if given.json else table(report))
     return 0 if report.clean else 1
