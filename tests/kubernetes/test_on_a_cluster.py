@@ -116,7 +116,9 @@ def delete_worker(installed: Installation, _: Manifest) -> None:
     installed.cluster.delete(POD, installed.worker()["metadata"]["name"])
 
 
-@pytest.mark.parametrize("hit", [delete_flow_pod, delete_dask_worker, delete_worker])
+@pytest.mark.parametrize(
+    "hit", [delete_flow_pod, delete_dask_worker, delete_dask_scheduler, delete_worker]
+)
 def test_a_run_that_loses_a_pod_still_ends_voxel_exact(
     installed: Installation,
     at_work: Callable[[str], Any],
