@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ from prefect.runtime import flow_run as current_run
 from prefect.states import Cancelled, Failed
 from prefect.task_runners import TaskRunner
 
+from flows.logs import LOGGER
 from flows.run import Run, open_run
 from flows.runners import LostClusterError, cluster_is_lost
 from lib import stopping
@@ -57,6 +59,7 @@ def ingest(source: str, config: LoaderConfig | Mapping[str, Any] | None) -> Proc
                 volumes.append(not_made(volume_plan, "planned"))
             else:
                 volumes.append(make_volume(run, volume_plan))
+                tell_of(volumes[-1])
         result = run.result(volumes, costs)
         show_result(result)
         return result
@@ -92,6 +95,23 @@ def make_volume(run: Run, volume_plan: VolumePlan) -> VolumeResult:
         show=show_record,
     )
     return life.make_volume(run.order(volume_plan), run.name, steps)
+
+
+def tell_of(volume: VolumeResult) -> None:
+    """One line in the log for what came of a volume."""
+    level = logging.ERROR if volume.error else logging.INFO
+    kept = "" if volume.made else " (kept)"
+    LOGGER.log(
+        level,
+        "%s %s: %s%s, %d bytes in %.1f s %s",
+        volume.source_id,
+        volume.name,
+        volume.status,
+        kept,
+        volume.stored_bytes,
+        volume.seconds,
+        volume.error or "",
+    )
 
 
 def convert_all(

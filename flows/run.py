@@ -17,6 +17,7 @@ from prefect.context import FlowRunContext
 from prefect.task_runners import TaskRunner
 
 from flows.credentials import store_settings
+from flows.logs import log_file
 from flows.runners import task_runner
 from lib import stopping
 from lib.archives.registry import archive
@@ -90,11 +91,16 @@ def open_run(source: str, config: LoaderConfig | Mapping[str, Any] | None) -> It
     A signal or a cancel is passed on to everything that works in this process.
     """
     loaded = ConfigManager().load()
-    with _counted(), tempfile.TemporaryDirectory(prefix=f"macroscope-{source}-") as scratch:
+    own = loaded.loader(source, config)
+    with (
+        _counted(),
+        log_file(loaded.settings.logs_dir, source, debug=own.debug_mode),
+        tempfile.TemporaryDirectory(prefix=f"macroscope-{source}-") as scratch,
+    ):
         try:
             yield Run(
                 source=source,
-                config=loaded.loader(source, config),
+                config=own,
                 settings=loaded.settings,
                 store_settings=store_settings(loaded),
                 name=run_name(),
