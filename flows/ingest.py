@@ -167,5 +167,5 @@ def as_state(result: ProcessingResult) -> ProcessingResult | State[ProcessingRes
     if result.success:
         return result
     # Prefect would resolve a deployed run's data into an exception, and print that it cannot
-    inline = os.environ.get("PREFECT__FLOW_RUN_ID") != current_run.get_id()
-    return Failed(message="; ".join(result.errors), data=result if inline else None)
+    deployed = os.environ.get("PREFECT__FLOW_RUN_ID", "inline") == current_run.get_id()
+    return Failed(message="; ".join(result.errors), data=None if deployed else result)
