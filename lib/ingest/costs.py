@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from lib.ingest.store_costs import store_requests
 from lib.loader_config import LoaderConfig
 from lib.plan import VolumePlan
 from lib.storage.base import Store
@@ -47,6 +48,8 @@ class Cost(BaseModel):
     download_requests: int
     download_bytes: int
     write_bytes: int
+    store_puts: int  # to a bucket; 0 for a folder
+    store_gets: int
     assumed_compression: float
     peak_memory_bytes: int
     disk_bytes: int
@@ -71,7 +74,9 @@ def cost_of(plan: VolumePlan, config: LoaderConfig, assumed_compression: float) 
         written = plan.download_bytes + coarser
     else:
         written = raw / assumed_compression + coarser
-    kept = sum(file.size or 0 for file in plan.files) if _keeps_files(plan, config) else 0
+    files = plan.files if _keeps_files(plan, config) else ()
+    kept = sum(file.size or 0 for file in files)
+    puts, gets = store_requests(plan, config, len(files))
     shard = min(raw, (config.shard_mb or SHARD_BYTES / 1e6) * 1e6)
     rate = OBSERVED_MB_S.get(plan.source, CAREFUL_MB_S)
     return Cost(
@@ -86,6 +91,8 @@ def cost_of(plan: VolumePlan, config: LoaderConfig, assumed_compression: float) 
         download_requests=plan.download_requests,
         download_bytes=plan.download_bytes,
         write_bytes=round(written),
+        store_puts=puts,
+        store_gets=gets,
         assumed_compression=assumed_compression,
         peak_memory_bytes=round(PROCESS_BYTES + SHARD_FACTOR * shard * config.max_workers),
         disk_bytes=round(written + kept),
@@ -146,6 +153,7 @@ def row_of(cost: Cost) -> dict[str, Any]:
         "requests": cost.download_requests,
         "download MB": round(cost.download_bytes / 1e6, 3),
         "write MB": round(cost.write_bytes / 1e6, 3),
+        **({"PUT, GET": f"{cost.store_puts}, {cost.store_gets}"} if cost.store_puts else {}),
         "compression": f"{cost.assumed_compression:g} assumed",
         "memory MiB": round(cost.peak_memory_bytes / 2**20),
         "disk MB": round(cost.disk_bytes / 1e6, 3),

@@ -1,0 +1,84 @@
+"""What a volume will ask of a bucket, before it is made: whole requests, from the grid it will get.
+
+The grid is the one for sources that can be read anywhere. Sources that are read by whole planes
+get other shards of about the same size, so their numbers are estimates.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Iterator
+from types import TracebackType
+
+import numpy as np
+
+from lib.geometry import Box, ShapeZYX
+from lib.loader_config import LoaderConfig
+from lib.plan import VolumePlan
+from lib.readers.base import Block, Layout
+from lib.volumes.job import make_job
+
+_LEASE_AND_RECORD_PUT = 3 + 5
+_RECORD_GET = 16  # record, job and lease before each of their writes, and the documents
+_CHUNK = (64, 64, 64)
+
+
+class _Unread:
+    """A source that is asked for its layout only."""
+
+    def __init__(self, plan: VolumePlan) -> None:
+        self.shape_zyx, self.dtype = plan.shape_zyx, np.dtype(plan.dtype)
+        self.layout = Layout(_chunk(plan))
+
+    def __enter__(self) -> _Unread:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        return None
+
+    def blocks(self, box: Box) -> Iterator[Block]:
+        raise NotImplementedError("a plan reads no voxels")
+
+
+def _chunk(plan: VolumePlan) -> ShapeZYX:
+    """The source's own chunk, where it has chunks that may pass through unchanged."""
+    if "zarray" not in plan.reader:
+        return _CHUNK
+    chunk = (1, 1, *json.loads(plan.reader["zarray"])["chunks"])[-3:]
+    return (chunk[0], chunk[1], chunk[2])
+
+
+def store_requests(plan: VolumePlan, config: LoaderConfig, raw_files: int) -> tuple[int, int]:
+    """PUTs and GETs to the destination; nothing where it is a folder.
+
+    Parameters
+    ----------
+    raw_files
+        Source files that are kept beside the volume: one PUT each, and one for what is known of it.
+    """
+    if not str(config.output_dir).startswith("s3://") or config.output_format != "zarr":
+        return (0, 0)
+    if config.chunk_zyx is None and "zarray" in plan.reader:
+        config = config.model_copy(update={"chunk_zyx": _chunk(plan)})
+    levels = make_job(plan, _Unread(plan), config).levels
+    shards = sum(len(level.grid) for level in levels)
+    own = [level for level in levels if level.index == 0 or not level.in_pass]
+    entries = sum(len(level.grid) for level in own)
+    documents = len(levels) + 1 + 1 + 1  # the root, the list of digests, the job
+    put = shards + entries + documents + 2 * raw_files + _LEASE_AND_RECORD_PUT
+    get = entries + raw_files + _RECORD_GET
+    for finer, level in itertools.pairwise(levels):
+        if not level.in_pass:  # made from the finer level: each of its indices and chunks
+            grid = finer.grid
+            chunks = math.prod(
+                math.ceil(n / c) for n, c in zip(grid.shape_zyx, grid.chunk_zyx, strict=True)
+            )
+            get += len(grid) + chunks
+    return (put, get)
