@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 from functools import lru_cache
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
@@ -17,6 +19,17 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from lib.transport.interrupt import wake_on_stop
 
 USER_AGENT = "macroscope/0.1"
+_QUERY = re.compile(r"\?[^\s\"')]+")
+
+
+def _without_queries(record: logging.LogRecord) -> bool:
+    """Cut the query strings out of a log line: they may be signatures. Keeps the line."""
+    record.msg, record.args = _QUERY.sub("?...", record.getMessage()), ()
+    return True
+
+
+# urllib3 logs each request with its whole address at DEBUG.
+logging.getLogger("urllib3.connectionpool").addFilter(_without_queries)
 
 
 class _Connection(HTTPConnection):

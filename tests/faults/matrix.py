@@ -11,7 +11,9 @@ import re
 import sys
 import tempfile
 import time
+from collections import Counter
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from lib.samples.serving import Samples
@@ -21,13 +23,18 @@ from tests.faults.places import place_cells
 from tests.faults.situations import NotHere
 
 BEGIN, END = "<!-- fault matrix: begin -->", "<!-- fault matrix: end -->"
-# What the same code does on other lanes too; their cells can wait for the long suite.
-_EVERYDAY_LANES = {"EPFL", "OpenOrganelle S3", "EMPIAR API"}
-_COMMON = {
-    "429 twice", "500 twice", "reset before the answer", "reset in the body, twice", "503 twice",
-    "no route", "web page as 200, once", "short body, once", "403", "503 with Retry-After",
+# What one lane's code does for others too is tried every day on these, in the long suite on all.
+_EVERYDAY_LANES = {
+    "EPFL", "EMPIAR API", "EMPIAR FTP", "FlyEM DVID", "OpenOrganelle S3", "to a folder",
+    "to a bucket",
 }  # fmt: skip
-_MANY = re.compile(r"EDQUOT|ENOSPC after|EIO after [05]|of 160k")
+# Answers to these are the same for every lane of one client: one of HTTP and one of S3 is enough.
+_COMMON_LANES = {"EPFL", "EMPIAR FTP", "OpenOrganelle S3", "to a folder", "to a bucket"}
+_COMMON = re.compile(
+    "429|500 twice|reset|once$|^403$|Retry-After|no route|refused port|DNS|TLS|EDQUOT|ENOSPC after"
+    "|EIO after [05]|of 160k|redirect|for ever"
+)
+_LONG = re.compile("no route|EDQUOT|ENOSPC after 5|EIO after 5|of 160k|reset twice|403 on the root")
 
 
 @dataclass(frozen=True)
@@ -46,9 +53,16 @@ def all_cells() -> list[Cell]:
 
 
 def _can_wait(cell: Cell) -> bool:
-    if cell.fault in _COMMON:
-        return cell.lane.name not in _EVERYDAY_LANES
-    return _MANY.search(cell.fault) is not None
+    lanes = _COMMON_LANES if _COMMON.search(cell.fault) else _EVERYDAY_LANES
+    special = cell.fault not in _shared_faults()
+    return _LONG.search(cell.fault) is not None or not (special or cell.lane.name in lanes)
+
+
+@cache
+def _shared_faults() -> frozenset[str]:
+    """Faults that hit several lanes."""
+    count = Counter(cell.fault for cell in (*switch_cells(), *place_cells()))
+    return frozenset(fault for fault, lanes in count.items() if lanes > 1)
 
 
 def run(samples: Samples, wanted: str = "", *, everyday: bool = False) -> list[Result]:

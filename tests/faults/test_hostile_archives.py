@@ -6,13 +6,13 @@ import gzip
 import json
 import logging
 import os
+import resource
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from urllib.parse import urlsplit
 
 import numpy as np
 import obstore
@@ -20,7 +20,7 @@ import pytest
 import tifffile
 from pydantic import SecretStr
 
-from lib.errors import FormatError, MacroscopeError
+from lib.errors import ConfigError, FormatError, MacroscopeError
 from lib.samples.mrc import write_mrc
 from lib.samples.serving import BUCKET, Samples
 from lib.storage.settings import StoreSettings
@@ -187,9 +187,15 @@ def test_a_compressed_bomb_is_stopped_at_the_size_that_its_header_claims(
 ) -> None:
     bomb = gzip.compress(volume + bytes(256 * 2**20), 9)
     assert len(bomb) < 2**20
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with measured() as peak, server(entry(("bomb.mrc.gz",), {"bomb.mrc.gz": bomb})) as root:
-        _, ended = bring(samples, tmp_path, root)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 2**20, hard))  # of unpacked files
+        try:
+            _, ended = bring(samples, tmp_path, root)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert isinstance(ended.error, FormatError)
+    assert "unpacks to far more bytes" in str(ended.error)
     assert peak() < 64 * 2**20
 
 
@@ -203,19 +209,34 @@ ENTITIES = (
 EXTERNAL = ENTITIES.replace('<!ENTITY a "ha">', '<!ENTITY a SYSTEM "file:///etc/passwd">')
 
 
-@pytest.mark.parametrize("xml", [ENTITIES, EXTERNAL], ids=["bomb", "external"])
+HARMLESS = ENTITIES.replace("&j;", "&a;")
+UNUSED = ENTITIES.replace("&j;", "plain")
+
+
+@pytest.mark.parametrize(
+    "xml",
+    [ENTITIES, EXTERNAL, HARMLESS, UNUSED],
+    ids=["bomb", "external", "one entity", "entities unused"],
+)
 def test_ome_xml_with_entities_is_refused(xml: str, samples: Samples, tmp_path: Path) -> None:
     (path,) = samples.root.rglob("deflate.ome.tiff")
     before, modified = path.read_bytes(), path.stat().st_mtime
     image = next(i for i in _images() if i[1].endswith("deflate.ome.tiff"))[0]
     try:
-        tifffile.imwrite(path, np.zeros((4, 8, 8), np.uint8), description=xml, metadata=None)
+        tifffile.imwrite(
+            path,
+            np.zeros((4, 8, 8), np.uint8),
+            photometric="minisblack",
+            description=xml,
+            metadata=None,
+        )
         with measured() as peak:
             ended = Bench(samples, tmp_path, "idr", image_ids=[image], protocol="https").run()
     finally:
         path.write_bytes(before)
         os.utime(path, (modified, modified))
     assert isinstance(ended.error, FormatError)
+    assert "OME-XML of the file is invalid (DTDForbidden" in str(ended.error)
     assert "root:" not in str(ended.error)
     assert peak() < 64 * 2**20
 
@@ -265,16 +286,27 @@ def test_no_secret_is_written_down_anywhere(
 ) -> None:
     """Logs, records, volumes, errors and the printed forms of settings, of good and bad runs."""
     caplog.set_level(logging.DEBUG)
-    address = urlsplit(samples.endpoints["EPFL"]["download_url"])
-    url = f"http://user:{PASSWORD}@{address.netloc}{address.path}?X-Amz-Signature={SIGNATURE}"
+    control, file = samples.control, samples.endpoints["EPFL"]["download_url"]
     said: list[str] = []
-    for place, rules in (("good", []), ("bad", [("status_503", "epfl")])):
-        samples.control.clear()
-        for kind, service in rules:
-            samples.control.add(kind, service, skip=4)
-        bench = Bench(samples, tmp_path / place, "epfl", download_url=url)
-        ended = bench.run()
+    for place, skipped in (("good", None), ("bad", 4)):
+        control.clear()
+        signed = f"{file}?X-Amz-Signature={SIGNATURE}"
+        control.add("redirect", "epfl", r"volumedata\.tif$", location=signed)
+        if skipped is not None:
+            control.add("status_503", "epfl", "Signature", skip=skipped)
+        ended = Bench(samples, tmp_path / place, "epfl").run()
+        assert ended.complete == (skipped is None)
+        assert control.faults.fired()["redirect"]
         said += [repr(ended), *map(str, ended.errors), *(repr(e) for e in ended.errors)]
+    control.clear()
+    control.add("redirect", "epfl", location=f"http://198.51.100.1/x?X-Amz-Signature={SIGNATURE}")
+    astray = Bench(samples, tmp_path / "astray", "epfl").run()
+    assert "198.51.100.1/x" in str(astray.error)
+    said += [repr(astray), str(astray.error)]
+    for address in (file.replace("//", f"//user:{PASSWORD}@", 1), signed):
+        refused = Bench(samples, tmp_path / "refused", "epfl", download_url=address).run()
+        assert isinstance(refused.error, ConfigError)
+        said += [repr(refused), str(refused.error)]
     samples.control.clear()
     key = {"s3_key": "AKIAWRONG", "s3_secret": SECRET, "s3_anonymous": False}
     wrong = Bench(samples, tmp_path / "s3", "openorganelle", **key).run()

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lib.archives.sessions import open_session
+from lib.loader_config import LOADER_CONFIGS
 from lib.samples.control import Control
 from lib.samples.counters import Request
 from lib.samples.serving import Samples
 from lib.transport.limits import DEFAULT_LIMITS
-from tests.faults.bench import Bench
+from tests.faults.bench import Bench, impatient
 
 # Stand-in -> service of the limits.
 SERVICES = {
@@ -49,6 +52,25 @@ def test_no_more_is_in_flight_than_recommended(
     ended = Bench(samples, tmp_path, source, **fine.get(source, {"max_workers": 8})).run()
     assert ended.complete, ended.errors
     check_peaks(faults)
+
+
+def test_runs_side_by_side_share_the_connections_of_a_service(
+    samples: Samples, faults: Control, tmp_path: Path
+) -> None:
+    """EMPIAR and IDR lie on one server; six sessions in threads stay at its two connections."""
+    faults.set_latency("ftp", first_byte_s=0.05)
+    config = LOADER_CONFIGS["ebi"](**samples.endpoints["EBI"])
+    folder = "/empiar/world_availability/11759/data"
+
+    def bring(number: int) -> None:
+        with open_session(config, "ebi", scratch_dir=tmp_path) as session:
+            client = session.ftp("ebi-ftp", samples.address("ftp"))
+            name = f"F57-8_test1_3VBSED_slice_{number:04d}.dm3"
+            client.download(f"{folder}/{name}", tmp_path / name)
+
+    with impatient(), ThreadPoolExecutor(6) as pool:
+        list(pool.map(bring, range(6)))
+    assert faults.counters.tally("ftp").peak == DEFAULT_LIMITS["ebi-ftp"].connections
 
 
 def test_mean_rates_stay_below_those_recommended(
