@@ -101,10 +101,15 @@ def fetch(order: WorkOrder) -> VolumeJob:
 
 
 def batches(order: WorkOrder, job: VolumeJob) -> list[list[ShapeZYX]]:
-    """The shards still to be made, in batches: at most `MAX_BATCHES`, however large the volume."""
+    """The shards still to be made, in batches; see `in_batches`."""
     place = workplace(order)
     pending = Ledger(place.store, job).pending(0, job.grid.shards())
     _tell(order, job, place.shards_done(known=len(job.grid) - len(pending)))
+    return in_batches(job, pending)
+
+
+def in_batches(job: VolumeJob, pending: list[ShapeZYX]) -> list[list[ShapeZYX]]:
+    """Shards in batches of about `BATCH_BYTES`: at most `MAX_BATCHES`, however large the volume."""
     shard_bytes = math.prod(job.shard_zyx) * job.dtype.itemsize
     size = max(BATCH_BYTES // shard_bytes, math.ceil(len(job.grid) / MAX_BATCHES), 1)
     return [pending[start : start + size] for start in range(0, len(pending), size)]

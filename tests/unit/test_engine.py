@@ -37,7 +37,7 @@ from lib.errors import (
 )
 from lib.geometry import Box, ShapeZYX
 from lib.ingest.coarse import CoarseReader, coarser
-from lib.ingest.stages import MAX_BATCHES, batches
+from lib.ingest.stages import MAX_BATCHES, in_batches
 from lib.readers.base import Block
 from lib.storage.local import LocalStore
 from lib.volumes.effort import Effort
@@ -337,20 +337,14 @@ def test_completeness_counts_the_chunks_of_the_archive(store: LocalStore, chunk:
 # --- bounds ----------------------------------------------------------------------------------
 
 
-class _Place:
-    def __init__(self, store: LocalStore) -> None:
-        self.store = store
-
-
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1000, 1000, 1000), (20000, 20000, 20000)])
 def test_a_volume_of_any_size_is_made_in_a_bounded_number_of_batches(
-    shape: ShapeZYX, monkeypatch: pytest.MonkeyPatch, store: LocalStore
+    shape: ShapeZYX,
 ) -> None:
-    monkeypatch.setattr("lib.ingest.stages.workplace", lambda order: _Place(store))
     voxels = np.broadcast_to(np.uint8(1), shape)
     for shard_mb in (None, 16):
         job = a_job(a_plan(shape), ArrayReader(voxels, (64, 64, 64)), shard_mb=shard_mb)
-        made = batches(None, job)  # type: ignore[arg-type]
+        made = in_batches(job, list(job.grid.shards()))
         assert 1 <= len(made) <= MAX_BATCHES == 128
         assert [unit for batch in made for unit in batch] == list(job.grid.shards())
 
