@@ -114,6 +114,7 @@ class S3Server:
         self._port = port
         self._keep = data_dir.resolve() if data_dir is not None else None
         self._folder = Path()
+        self._sockets: list[Path] = []
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -179,7 +180,8 @@ class S3Server:
         identities.write_text(json.dumps(self._identities()))
         grace, rubbish = (_GRACE_TENTHS, "") if self._keep else ("0", str(self._folder))
         command = [
-            "sh", "-c", _WATCHDOG, "sh", grace, rubbish, _weed(), "mini",
+            "sh", "-c", _WATCHDOG, "sh", grace, rubbish, _weed(),
+            f"-logdir={self._folder}", "mini",
             f"-dir={self._folder}",
             f"-ip={_reachable(self._host)}",
             f"-ip.bind={self._host}",
@@ -200,6 +202,12 @@ class S3Server:
                 cwd=self._folder,
                 start_new_session=True,
             )
+        # These it makes in /tmp whatever it is told, and leaves there when it is killed.
+        names = (flag.removeprefix("-").partition(".")[0] for flag in _PORTS)
+        self._sockets = [
+            Path(f"/tmp/seaweedfs-{name}-grpc-{port}.sock")
+            for name, port in zip(names, ports, strict=True)
+        ]
         self.endpoint_url = f"http://{_reachable(self._host)}:{ports[0]}"
         self._wait_until_ready()
 
@@ -236,6 +244,8 @@ class S3Server:
         assert process.stdin is not None
         process.stdin.close()
         process.wait(10)
+        for path in self._sockets:
+            path.unlink(missing_ok=True)
 
 
 def _answers(url: str) -> bool:
