@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from lib import stopping
 
@@ -27,3 +28,29 @@ def ended_by_signals() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def shield_embedded_server() -> None:
+    """Keep Ctrl-C from Prefect's embedded server, so that the run can still say how it ended.
+
+    A terminal sends the signal to every process of the foreground group. Without its server a run
+    would try for a minute to report its last states. The server ends when the run ends it.
+    """
+    from prefect.settings import get_current_settings
+
+    if get_current_settings().api.url is not None:
+        return
+    from prefect.server.api.server import SubprocessASGIServer
+
+    server: Any = SubprocessASGIServer()
+    spawn = server._run_uvicorn_command
+
+    def shielded() -> Any:
+        # A process inherits the blocked signals of the thread that starts it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            return spawn()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    server._run_uvicorn_command = shielded

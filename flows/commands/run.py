@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from flows.commands.interrupts import ended_by_signals
+from flows.commands.interrupts import ended_by_signals, shield_embedded_server
 from flows.commands.watch import live_view
 from flows.environment import prepare
 from lib.archives.registry import REGISTRY, archive
@@ -83,6 +83,7 @@ def _run(
         ConfigManager().load().loader(source, parameters.get(source))
     if not dry_run:
         require_destination(settings)
+    shield_embedded_server()
     from flows.macroscope import macroscope
 
     return macroscope(
