@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 LOGGER = logging.getLogger("macroscope")
+LOGGER.propagate = False  # the terminal has its own view of a run
 _OURS = ("macroscope", "lib", "flows", "tasks")
 
 
@@ -29,16 +30,13 @@ def log_file(folder: str, source: str, *, debug: bool) -> Iterator[None]:
         return
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.setLevel(logging.DEBUG if debug else logging.INFO)
+    LOGGER.setLevel(logging.INFO)
     loggers = [logging.getLogger(name) for name in _OURS]
-    before = [logger.level for logger in loggers]
     for logger in loggers:
         logger.addHandler(handler)
-        if logger.getEffectiveLevel() > handler.level:
-            logger.setLevel(handler.level)
     try:
         yield
     finally:
-        for logger, level in zip(loggers, before, strict=True):
+        for logger in loggers:
             logger.removeHandler(handler)
-            logger.setLevel(level)
         handler.close()

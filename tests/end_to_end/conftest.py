@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,8 +16,11 @@ import pytest
 
 from lib.samples.s3 import S3Server
 from lib.samples.serving import Samples
+from lib.samples.sockets import free_ports
 from tests.end_to_end.bucket import KEY, SECRET, Bucket
 
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -66,6 +70,25 @@ def bucket(bucket_server: Bucket, tmp_path: Path) -> Iterator[Bucket]:
     bucket_server.uri = f"s3://volumes/{tmp_path.name}-{secrets.token_hex(4)}"
     yield bucket_server
     bucket_server.clear()
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[tuple[Path, dict[str, str]]]:
+    """A folder with a running server, worker and stand-ins; all gone afterwards."""
+    for name in ("prefect.yaml", "prefect.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "k8s", tmp_path / "k8s")
+    port = free_ports("127.0.0.1", 1)[0]
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("EM_", "PREFECT_"))}
+    env = {**kept, "PREFECT_API_URL": f"http://127.0.0.1:{port}/api", "NO_COLOR": "1"}
+    env["TMPDIR"] = str(tmp_path / "tmp")
+    (tmp_path / "tmp").mkdir()
+    up = [str(BIN / "macroscope"), "up", "--port", str(port)]
+    try:
+        subprocess.run(up, cwd=tmp_path, env=env, check=True, timeout=200)
+        yield tmp_path, env
+    finally:
+        subprocess.run([str(BIN / "macroscope"), "down"], cwd=tmp_path, env=env, check=True)
 
 
 def volumes(document: str) -> dict[str, dict[str, Any]]:

@@ -36,6 +36,7 @@ def test_all_five_sources_come_into_a_bucket_and_prove_themselves_there(
     environment = bucket.environment(
         TMPDIR=str(scratch),
         HOME=str(home),
+        EM_LOGS_DIR=str(tmp_path / "logs"),
         PREFECT_LOGGING_LEVEL="DEBUG",
         PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="240",
     )
@@ -80,7 +81,8 @@ def test_all_five_sources_come_into_a_bucket_and_prove_themselves_there(
     assert [path for path in paths if "/c/0" in path]
 
     # The folder of the process and its home are as they were; all else was scratch, and is gone.
-    assert {path.name for path in tmp_path.iterdir()} <= {"scratch", "home", "prefect"}
+    kept = {"scratch", "home", "prefect", "logs"}
+    assert {path.name for path in tmp_path.iterdir()} <= kept
     assert [p for p in home.rglob("*") if p.is_file()] == []
     left = [p for p in scratch.rglob("*") if p.is_file() and "macroscope" in str(p)]
     assert left == []

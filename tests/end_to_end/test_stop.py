@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from lib.samples.control import Control
 from lib.storage.local import LocalStore
@@ -53,7 +54,12 @@ class StoppableRun:
 
     def wait_until_busy(self) -> None:
         """Wait until shards are being made."""
-        _until(lambda: "processing" in self.statuses().values(), self.process)
+
+        def busy() -> bool:
+            assert self.process.poll() is None, "the run ended before it could be stopped"
+            return "processing" in self.statuses().values()
+
+        wait_until(busy, "the run did not begin")
 
     def end(self) -> int:
         """Wait for the end; returns the exit code."""
@@ -88,11 +94,11 @@ class StoppableRun:
             self.process.wait()
 
 
-def _until(true: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
+def wait_until(true: Callable[[], bool], otherwise: str, patience_s: float = PATIENCE_S) -> None:
+    """Look every 50 ms until it is true."""
+    deadline = time.monotonic() + patience_s
     while not true():
-        assert process.poll() is None, "the run ended before it could be stopped"
-        assert time.monotonic() < deadline, "the run did not begin"
+        assert time.monotonic() < deadline, otherwise
         time.sleep(0.05)
 
 
@@ -131,3 +137,42 @@ def test_a_signal_ends_the_run_with_records_cancelled_and_nothing_left(
     assert resumed.returncode == 0, resumed.stderr
     assert busy_run.statuses() == {"ebi": "complete", "openorganelle": "complete"}
     assert [v.problems for v in verify_store(LocalStore(busy_run.folder / "data"))] == [(), ()]
+
+
+def test_a_cancel_in_prefect_ends_the_run_and_its_children_and_leaves_nothing(
+    desk: tuple[Path, dict[str, str]],
+) -> None:
+    folder, env = desk
+    api, prefect = env["PREFECT_API_URL"], str(Path(sys.executable).with_name("prefect"))
+    control = json.loads((folder / ".macroscope" / "samples.out").read_text())["control_url"]
+    slow = {"s3": {"first_byte_s": 0.5, "bytes_per_second": 20_000}, "ftp": {"first_byte_s": 0.5}}
+    requests.post(f"{control}/_control/settings", json={"latency": slow}).raise_for_status()
+
+    def run(*arguments: str) -> None:
+        done = subprocess.run([prefect, *arguments], cwd=folder, env=env, capture_output=True)
+        assert done.returncode == 0, done.stderr.decode()
+
+    def state_of(one: str) -> str:
+        return str(requests.get(f"{api}/flow_runs/{one}").json()["state"]["type"])
+
+    def statuses() -> dict[str, str]:
+        records = (folder / "data").glob("*/metadata_*.json")
+        return {path.parent.name: json.loads(path.read_text())["status"] for path in records}
+
+    run("--no-prompt", "deploy", "--name", "full")
+    deployment = requests.get(f"{api}/deployments/name/macroscope/full").json()["id"]
+    wanted = {"sources": ["ebi", "openorganelle"], "mode": "parallel"}
+    asked = {"parameters": wanted, "state": {"type": "SCHEDULED"}}
+    url = f"{api}/deployments/{deployment}/create_flow_run"
+    parent = requests.post(url, json=asked).json()["id"]
+    wait_until(lambda: "processing" in statuses().values(), "the run did not begin")
+
+    run("flow-run", "cancel", parent)
+    wait_until(lambda: state_of(parent) == "CANCELLED", "the run was not cancelled", 60.0)
+    assert set(statuses().values()) == {"cancelled"}
+    family = {"flow_runs": {"parent_flow_run_id": {"any_": [parent]}}}
+    children = requests.post(f"{api}/flow_runs/filter", json=family).json()
+    assert [child["state"]["type"] for child in children] == ["CANCELLED"] * 2
+    left = [p for p in (folder / "data").rglob("*") if p.parent.name == ".locks"]
+    assert left == []
+    assert list(Path(env["TMPDIR"]).glob("macroscope-*")) == []
