@@ -22,6 +22,8 @@ from typing import Any, Self
 from lib.archives.registry import archive
 from tests.chaos.worker import Task, work
 
+_PATIENCE_S = 300.0  # with a run that nobody kills
+
 
 class Zygote:
     """The handle on that process; a context manager."""
@@ -94,17 +96,28 @@ def _attempt(given: dict[str, Any]) -> dict[str, Any]:
     pid = os.fork()
     if pid == 0:
         _be_the_worker(given["task"])
-    limit = 120.0 if given["kill"] is None else float(given["kill"])
-    left = max(0.0, limit - (time.monotonic() - began))
-    ended = signal.sigtimedwait({signal.SIGCHLD}, left) is not None
-    if not ended:
+    limit = _PATIENCE_S if given["kill"] is None else float(given["kill"])
+    status = _wait(pid, began + limit)
+    if status is None:
         os.killpg(pid, signal.SIGKILL) if _is_leader(pid) else os.kill(pid, signal.SIGKILL)
-        signal.sigwait({signal.SIGCHLD})
-    _, status = os.waitpid(pid, 0)
+        _, status = os.waitpid(pid, 0)
     return {
         "killed": os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL,
         "seconds": time.monotonic() - began,
     }
+
+
+def _wait(pid: int, deadline: float) -> int | None:
+    """The child's status, or None where it still runs at the deadline."""
+    while True:
+        # Looked at each time: the signal also comes when somebody pauses the child.
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return status
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return None
+        signal.sigtimedwait({signal.SIGCHLD}, left)
 
 
 def _is_leader(pid: int) -> bool:
