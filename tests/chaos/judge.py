@@ -13,7 +13,7 @@ from lib.verify.store import verify_store
 
 # What tells of the run and not of the volume: when it was made, by whom, at what cost.
 _TIMES = ("created_at", "updated_at")
-_COSTS = ("run", "seconds", "requests", "bytes")
+_COSTS = ("run", "seconds", "requests", "store_requests", "bytes")
 
 
 @dataclass
