@@ -10,6 +10,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from types import TracebackType
 from urllib.parse import quote
 
@@ -49,12 +50,20 @@ def serve(
     Raises
     ------
     ConfigError
-        No volume is named.
+        No volume is named, or this installation has no Neuroglancer client (the container image).
     NotFoundError
         A volume is not in the store, or not finished.
     UnsupportedFormatError
         A volume cannot be shown (``.npy``, a dtype such as float64).
     """
+    if find_spec("neuroglancer") is None:
+        raise ConfigError(
+            "this installation cannot show volumes: the package neuroglancer is not in it",
+            location="macroscope view",
+            advice="The container image leaves it out. View from a desk: install macroscope there, "
+            "and name the bucket (EM_DATA_DIR=s3://...) or a copy of the claim's data folder; "
+            "k8s/store-get.sh fetches one",
+        )
     if not volume_keys:
         raise ConfigError(
             "no volume to view", location="volume", advice="Name one; the catalogue lists them"

@@ -230,3 +230,11 @@ def test_a_bucket_is_served_like_a_folder(destination: Any) -> None:
         assert get(running, f"/store/{key}/0/c/7/7/7").status_code == 404
         assert list(find_volumes(store)) == [key]
         assert destination.secret not in running.url
+
+
+def test_an_installation_without_the_client_says_where_to_view_instead(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lib.present.viewer.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"neuroglancer is not in it.*View from a desk"):
+        serve(store, [EM])
