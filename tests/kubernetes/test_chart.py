@@ -313,6 +313,21 @@ def test_uninstall_empties_the_namespace_before_the_operator_goes(render: Render
     assert "lib.kubernetes.cleanup all" in args[2]
 
 
+@pytest.mark.parametrize("name", ["defaults", "existing claim", "bucket", "postgresql"])
+def test_every_claim_is_mounted_by_a_pod_of_the_release(render: Render, name: str) -> None:
+    """Where volumes bind on first use, ``helm install --wait`` waits for claims nobody uses."""
+    claims, mounted = set(), set()
+    for manifest in render(*MATRIX[name]):
+        if manifest["kind"] == "PersistentVolumeClaim":
+            claims.add(manifest["metadata"]["name"])
+        if "helm.sh/hook" in (manifest["metadata"].get("annotations") or {}):
+            continue  # hooks run when the waiting is over
+        for _, pod in pod_specs(manifest):
+            sources = [volume.get("persistentVolumeClaim") for volume in pod["volumes"]]
+            mounted |= {source["claimName"] for source in sources if source}
+    assert claims <= mounted
+
+
 def test_claims_outlive_the_release_unless_told_otherwise(render: Render) -> None:
     claims = [o for o in render() if o["kind"] == "PersistentVolumeClaim"]
     assert {c["metadata"]["annotations"]["helm.sh/resource-policy"] for c in claims} == {"keep"}

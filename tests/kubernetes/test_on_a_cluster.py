@@ -17,6 +17,7 @@ from apiserver.cluster import Cluster
 from apiserver.kinds import CLUSTER, CONFIGMAP, JOB, POD
 from installation import VALUES, Installation, Manifest, refused
 
+from lib.archives.registry import REGISTRY, archive
 from lib.samples.control import Control
 from lib.samples.serving import Samples
 
@@ -86,12 +87,14 @@ def test_all_sources_each_as_its_own_job_the_heavy_ones_each_with_a_cluster_that
         except subprocess.TimeoutExpired:
             continue
     assert _ended(run)[0] == 0
-    installed.assert_exact("ebi", "epfl", "flyem", "idr", "openorganelle")
+    installed.assert_exact(*REGISTRY)
     installed.assert_nothing_left()
-    assert {name.split("-")[1] for name in seen} == {"epfl", "openorganelle"}
-    assert len(set(seen.values())) == 2  # each owned by the pod of its own source
+    heavy = {source for source in REGISTRY if archive(source).heavy}
+    assert heavy
+    assert {name.split("-")[1] for name in seen} == heavy
+    assert len(set(seen.values())) == len(heavy)  # each owned by the pod of its own source
     jobs = [job["metadata"]["labels"] for job in store.list(JOB, "em")]
-    assert sum(job.get("macroscope/part") == "flow" for job in jobs) == 6
+    assert sum(job.get("macroscope/part") == "flow" for job in jobs) == len(REGISTRY) + 1
 
 
 def delete_flow_pod(installed: Installation, _: Manifest) -> None:

@@ -19,6 +19,13 @@ app.kubernetes.io/instance: {{ $root.Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
+{{/* What network policies know a pod by: labels that no one overwrites on pods that the chart does not
+make itself. Call with (list . "component"). */}}
+{{- define "macroscope.peer" -}}
+app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end -}}
+
 {{- define "macroscope.labels" -}}
 {{- $root := index . 0 -}}
 {{ include "macroscope.selector" . }}
