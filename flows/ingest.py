@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectWrappedFuture
 from prefect.runtime import flow_run as current_run
-from prefect.states import Cancelled, Failed
+from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import TaskRunner
 
 from flows.logs import LOGGER
@@ -160,12 +160,12 @@ def or_stopped(answer: T | State[T]) -> T:
     return answer
 
 
-def as_state(result: ProcessingResult) -> ProcessingResult | State[ProcessingResult]:
-    """A result as it is, or a state that carries it, so that Prefect shows a failure or a stop."""
+def as_state(result: ProcessingResult) -> State[ProcessingResult]:
+    """A state that carries the result and says in a line what it came to."""
     if stopping.stop_requested():
         return Cancelled(message="the run was asked to stop", data=result)
     if result.success:
-        return result
+        return Completed(message=result.in_words(), data=result)
     # Prefect would resolve a deployed run's data into an exception, and print that it cannot
     deployed = os.environ.get("PREFECT__FLOW_RUN_ID", "inline") == current_run.get_id()
     return Failed(message="; ".join(result.errors), data=None if deployed else result)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from prefect import flow
+from prefect import flow, tags
 from prefect.client.schemas.objects import State
-from prefect.states import Failed
+from prefect.states import Completed, Failed
 
 from flows.consolidate import consolidate
+from flows.credentials import store_settings
 from flows.deployed import cancel_children
 from flows.naming import parent_run_name
 from flows.run import in_one_sentence
@@ -21,7 +22,7 @@ from lib.errors import MacroscopeError
 from lib.execution import check_sources, schedule
 from lib.execution import mode as find_mode
 from lib.ingest.result import ProcessingResult
-from tasks.report import show_run
+from tasks.report import in_words, show_run, show_volumes
 
 
 @flow(
@@ -49,7 +50,8 @@ def macroscope(
     dry_run
         Plan only.
     """
-    settings = ConfigManager().load().settings
+    loaded = ConfigManager().load()
+    settings = loaded.settings
     chosen = find_mode(mode or settings.execution_mode)
     selected = check_sources(sources or list(REGISTRY), REGISTRY)
     heavy = {name for name in selected if archive(name).heavy}
@@ -64,14 +66,17 @@ def macroscope(
     failures = []
     if not dry_run:
         try:
-            consolidate()
+            with tags("macroscope", "catalog"):  # as its deployment has
+                consolidate()
         except MacroscopeError as error:  # what the sources came to must not be lost with it
             failures.append(f"catalogue: {error}")
     show_run(chosen.name, results, [(o.source, o.started, o.ended) for o in outcomes])
+    if not dry_run:
+        show_volumes(results, store_settings(loaded))
     failures += [f"{r.source}: {'; '.join(r.errors)}" for r in results if not r.success]
     if failures:
         return Failed(message=" | ".join(failures), data=results)
-    return results
+    return Completed(message=in_words(results), data=results)
 
 
 def _result(outcome: Outcome[ProcessingResult]) -> ProcessingResult:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from prefect.runtime import flow_run
 
 from lib.config_manager import ConfigManager
 from lib.errors import MacroscopeError
+
+_TOLD = ("accession", "source_id", "dataset_id", "image_ids", "uuid", "instance", "crop_size")
+_LEVEL = ("scale_level", "box")
 
 
 def source_run_name() -> str:
@@ -17,8 +21,9 @@ def source_run_name() -> str:
         config = ConfigManager().load().loader(source, flow_run.get_parameters().get("config"))
     except MacroscopeError:
         return source  # the flow itself will say what is wrong
-    keys = ("entry_id", "source_id", "dataset_id", "image_ids", "instance", "scale_level", "box")
-    words = [_short(getattr(config, key)) for key in keys if getattr(config, key, None)]
+    words = [
+        _short(getattr(config, key)) for key in (*_TOLD, *_LEVEL) if getattr(config, key, None)
+    ]
     return " ".join([source, *words])
 
 
@@ -30,4 +35,8 @@ def parent_run_name() -> str:
 
 
 def _short(value: Any) -> str:
-    return "+".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    """A setting in a few letters: sizes as ``96x80x72``, lists joined, versions cut."""
+    if isinstance(value, tuple) and all(isinstance(n, int) for n in value):
+        return "x".join(map(str, value))
+    text = "+".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return text[:8] if re.fullmatch(r"[0-9a-f]{32,}", text) else text

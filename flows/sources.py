@@ -7,7 +7,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
-from prefect import Flow
+from prefect import Flow, tags
 from prefect.client.schemas.objects import State
 
 from flows.deployed import run_deployed
@@ -65,7 +65,8 @@ def run_source(source: str, given: Mapping[str, Any], *, where: str) -> Processi
     config = build(archive(source).config_model, dict(given), archive=source) if given else None
     if where == "deployments":
         return run_deployed(source, config)
-    state = source_flow(source)(config=config, return_state=True)
+    with tags("macroscope", "source", source):  # as its deployment has
+        state = source_flow(source)(config=config, return_state=True)
     result = state.result(raise_on_failure=False)
     if isinstance(result, ProcessingResult):
         return result

@@ -26,5 +26,9 @@ def catalogue(data_uri: str, metadata_uri: str, store_settings: StoreSettings) -
         {"what": "validation", "value": f"{metadata_store.uri}/{result.report_key}"},
         {"what": "report", "value": f"{metadata_store.uri}/{shown.report_key}"},
     ]
-    create_table_artifact(rows, key=artifact_key("catalogue"), description=result.catalog_key)
+    create_table_artifact(
+        rows,
+        key=artifact_key("catalogue"),
+        description=f"{result.valid} valid records in {data_store.uri}, {result.invalid} invalid",
+    )
     return result

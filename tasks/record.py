@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 import time
 
@@ -13,14 +12,16 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
-from lib.ingest.costs import Cost, row_of
-from lib.ingest.illustrate import small_picture
+from lib.ingest.costs import Cost, in_words, row_of
+from lib.ingest.illustrate import stored_picture
 from lib.ingest.order import WorkOrder
 from lib.ingest.result import ProcessingResult
 from lib.ingest.workplace import workplace
+from lib.present.words import shape_text, size_text, voxel_text
 from lib.records import Record
 
 RESULT_KEY = "result"
+_PICTURE_WIDTH = 640  # pixels
 _SECONDS_BETWEEN_UPDATES = 2.0
 
 
@@ -31,35 +32,45 @@ def artifact_key(*words: str) -> str:
 
 def show_plan(source: str, costs: list[Cost]) -> None:
     """What is about to be fetched and what it will cost, under one key for each source."""
-    rows = [row_of(cost) for cost in costs]
-    create_table_artifact(rows, key=artifact_key("plan", source), description=f"Plan of {source}")
+    create_table_artifact(
+        [row_of(cost) for cost in costs],
+        key=artifact_key("plan", source),
+        description=f"What {source} will cost. {in_words(costs)}",
+    )
 
 
 def show_record(order: WorkOrder, record: Record) -> None:
     """The finished record with its picture, one key a volume, so that the UI shows its history."""
-    uri = workplace(order).store.uri
-    picture = small_picture(order, record["files"]["volume"])
+    store = workplace(order).store
+    picture = stored_picture(store, record, _PICTURE_WIDTH)
     core, technical = record["metadata"]["core"], record["metadata"]["technical"]
-    voxel = core["voxel_size_nm"]
-    lines = [
-        f"## {core['title'] or record['source_id']}",
-        "",
-        f"- **volume** `{uri}/{record['files']['volume']}`",
-        f"- **shape** z, y, x = {' x '.join(map(str, core['volume_shape']))}, {core['data_type']}",
-        f"- **voxel** x, y, z = {voxel['x']:g} x {voxel['y']:g} x {voxel['z']:g} nm",
-        f"- **stored** {technical['file_size_bytes'] / 1e6:.3f} MB, {technical['compression']}",
-        f"- **sha256** `{technical['sha256']}`",
-        f"- **licence** {core['licence'] or 'not stated'}",
-        f"- **completeness** {record['metadata']['quality']['completeness_score']:.4f}",
-    ]
+    voxel = [core["voxel_size_nm"][axis] for axis in "zyx"]
+    rows = {
+        "from": f"{record['source']}, {record['source_id']}",
+        "shape z, y, x": f"{shape_text(core['volume_shape'])}, {core['data_type']}",
+        "voxel z, y, x": voxel_text(voxel),
+        "stored": f"{size_text(technical['file_size_bytes'])}, {technical['compression']}",
+        "complete": f"{100 * record['metadata']['quality']['completeness_score']:.6g} %",
+        "licence": core["licence"] or "none stated",
+        "cite": core["citation"] or core["doi"] or "see the archive",
+        "volume": f"`{store.uri}/{record['files']['volume']}`",
+        "sha256": f"`{technical['sha256']}`",
+    }
+    lines = [f"## {core['title'] or record['source_id']}", ""]
     if picture is not None:
-        encoded = base64.b64encode(picture).decode()
-        lines += ["", f"![middle plane of {record['name']}](data:image/png;base64,{encoded})"]
+        lines += [f"![Middle planes of {record['name']}]({picture})", ""]
+    lines += ["| | |", "|---|---|", *(f"| **{k}** | {_cell(v)} |" for k, v in rows.items())]
     create_markdown_artifact(
         "\n".join(lines),
         key=artifact_key("record", record["source"], record["name"]),
-        description=f"Metadata record of {record['source']}/{record['name']}",
+        description=f"{record['source']} {record['source_id']}: {rows['shape z, y, x']}, "
+        f"{rows['voxel z, y, x']}, {rows['stored']}",
     )
+
+
+def _cell(text: str) -> str:
+    """A text of the archive's as one cell of a table."""
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 class ProgressBar:
@@ -68,7 +79,7 @@ class ProgressBar:
     def __init__(self, order: WorkOrder) -> None:
         plan = order.plan
         key = artifact_key("progress", plan.source, plan.name)
-        words = f"Shards of {plan.source}/{plan.name}"
+        words = f"{plan.source} {plan.source_id}: how much of level 0 is made"
         self._artifact = create_progress_artifact(0.0, key=key, description=words)
         self._told = time.monotonic()
 
@@ -85,5 +96,7 @@ def show_result(result: ProcessingResult) -> None:
     """A table of what the source came to; a parent in another process reads it back."""
     rows = [volume.model_dump(mode="json") for volume in result.volumes]
     create_table_artifact(
-        rows, key=artifact_key(RESULT_KEY, result.source), description=f"Volumes of {result.source}"
+        rows,
+        key=artifact_key(RESULT_KEY, result.source),
+        description=f"What {result.source} came to: {result.in_words()}",
     )

@@ -1,11 +1,29 @@
-"""The table of a whole run."""
+"""What a whole run came to: a table of its sources, and the pictures of its volumes."""
 
 from __future__ import annotations
 
-from prefect.artifacts import create_table_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from lib.ingest.result import ProcessingResult
+from lib.errors import MacroscopeError
+from lib.ingest.result import ProcessingResult, VolumeResult
+from lib.metadata_manager import MetadataManager
+from lib.present.inline import inline_picture
+from lib.present.preview import thumbnail
+from lib.present.words import shape_text, size_text, voxel_text
+from lib.storage.open import open_store
+from lib.storage.settings import StoreSettings
 from tasks.record import artifact_key
+
+MOST_PICTURES = 24
+_PIXELS = 256  # longest side
+
+
+def in_words(results: list[ProcessingResult]) -> str:
+    """The run in one line: ``5 of 5 sources complete, 5 volumes, 1.2 MB``."""
+    good = sum(result.success for result in results)
+    volumes = sum(result.files_processed for result in results)
+    stored = size_text(sum(result.total_size_bytes for result in results))
+    return f"{good} of {len(results)} sources without an error, {volumes} volumes, {stored}"
 
 
 def show_run(
@@ -17,6 +35,7 @@ def show_run(
     rows = [
         {
             "source": result.source,
+            "accession": result.source_id,
             "status": "complete" if result.success else "failed",
             "volumes": result.files_processed,
             "MB": round(result.total_size_bytes / 1e6, 3),
@@ -26,4 +45,48 @@ def show_run(
         }
         for result in results
     ]
-    create_table_artifact(rows, key=artifact_key("run"), description=f"Sources, mode {mode}")
+    described = f"{in_words(results)}, mode {mode}"
+    create_table_artifact(rows, key=artifact_key("run"), description=described)
+
+
+def show_volumes(results: list[ProcessingResult], store_settings: StoreSettings) -> None:
+    """The pictures of what there is now, those volumes included that were complete before."""
+    done = [
+        (result.source, volume)
+        for result in sorted(results, key=lambda result: result.source)
+        for volume in result.volumes
+        if volume.status == "complete"
+    ]
+    lines = []
+    for source, volume in done[:MOST_PICTURES]:
+        picture = _picture(volume, store_settings)
+        lines += [
+            f"### {source} {volume.source_id}",
+            "",
+            f"![Middle plane of {volume.name}]({picture})" if picture else "No picture.",
+            "",
+            f"{shape_text(volume.shape_zyx)} voxels (z, y, x) of "
+            f"{voxel_text(volume.voxel_nm_zyx)}, {size_text(volume.stored_bytes)}",
+            "",
+        ]
+    if len(done) > MOST_PICTURES:
+        lines.append(f"And {len(done) - MOST_PICTURES} more: the report shows them all.")
+    create_markdown_artifact(
+        "\n".join(lines) or "No volume is complete.",
+        key=artifact_key("volumes"),
+        description=in_words(results),
+    )
+
+
+def _picture(volume: VolumeResult, store_settings: StoreSettings) -> str | None:
+    if volume.metadata_path is None:
+        return None
+    root, source, name = volume.metadata_path.rsplit("/", 2)
+    try:
+        store = open_store(root, store_settings)
+        record = MetadataManager(store).load(f"{source}/{name}")
+        png = thumbnail(store, record["files"]["volume"], pixels=_PIXELS)
+    except MacroscopeError:  # a picture is not worth a failed run
+        return None
+    found = inline_picture(png, _PIXELS)
+    return found[0] if found else None

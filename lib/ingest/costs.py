@@ -7,7 +7,7 @@ assumption is stated beside every estimate. Nothing here asks the archive for an
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from lib.ingest.store_costs import store_requests
 from lib.loader_config import LoaderConfig
 from lib.plan import VolumePlan
+from lib.present.words import duration_text, size_text
 from lib.storage.base import Store
 from lib.volumes.job import SHARD_BYTES
 
@@ -138,6 +139,20 @@ def available_memory() -> int | None:
     except OSError:
         pass
     return None
+
+
+def in_words(costs: Collection[Cost]) -> str:
+    """All of them in one line: ``Volumes: 2, requests: 12, to fetch: 3.21 GB, ...``."""
+    total = {
+        field: sum(getattr(cost, field) for cost in costs)
+        for field in ("download_bytes", "download_requests", "write_bytes", "expected_seconds")
+    }
+    return (
+        f"Volumes: {len(costs)}, requests: {total['download_requests']}, "
+        f"to fetch: {size_text(total['download_bytes'])}, "
+        f"to write: {size_text(total['write_bytes'])}, "
+        f"about {duration_text(max(1, total['expected_seconds']))}"
+    )
 
 
 def row_of(cost: Cost) -> dict[str, Any]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from lib.errors import StoppedError
+from lib.errors import MacroscopeError, StoppedError
 from lib.ingest.order import WorkOrder
 from lib.ingest.workplace import workplace
-from lib.present.preview import preview_key, render_preview, thumbnail
+from lib.present.inline import inline_picture
+from lib.present.preview import preview_key, render_preview
+from lib.records import Record
+from lib.storage.base import Store
 from lib.volumes.finish import Finished
 
 
@@ -34,9 +37,11 @@ def illustrate(order: WorkOrder, finished: Finished) -> tuple[str | None, tuple[
     return key, ()
 
 
-def small_picture(order: WorkOrder, volume_key: str) -> bytes | None:
-    """The middle plane as a small PNG for a run's page; None where it cannot be drawn."""
+def stored_picture(store: Store, record: Record, width: int) -> str | None:
+    """The picture of a complete volume as a ``data:`` address, for a page that shows its run."""
+    key = record["files"].get("preview")
     try:
-        return thumbnail(workplace(order).store, volume_key)
-    except Exception:
+        found = inline_picture(store.get(key), width) if key else None
+    except MacroscopeError:  # a picture is not worth a failed run
         return None
+    return found[0] if found else None

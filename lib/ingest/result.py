@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from lib.ingest.costs import Cost
+from lib.present.words import duration_text, size_text
 
 
 class VolumeResult(BaseModel):
@@ -52,3 +55,11 @@ class ProcessingResult(BaseModel):
     total_size_bytes: int = 0
     volumes: list[VolumeResult] = Field(default_factory=list)
     plan: list[Cost] = Field(default_factory=list)
+
+    def in_words(self) -> str:
+        """One line for people: ``1 complete, 270 kB, 7.1 s``."""
+        found = Counter(volume.status for volume in self.volumes)
+        parts = [f"{count} {status}" for status, count in sorted(found.items())] or ["no volume"]
+        if self.total_size_bytes:
+            parts.append(size_text(self.total_size_bytes))
+        return ", ".join([*parts, duration_text(self.processing_time_seconds)])

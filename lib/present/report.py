@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,11 +15,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from PIL import Image
 
 from lib.errors import AlreadyExistsError, MacroscopeError
 from lib.present import chart, words
 from lib.present.facts import Facts, Json, facts_of, how_to_cite, licence_url
+from lib.present.inline import inline_picture
 from lib.storage.base import Store
 
 MOST_PICTURES = 150
@@ -185,7 +184,7 @@ def _card(
     number: int, facts: Facts, pictures: Mapping[str, bytes], viewer_urls: Mapping[str, str]
 ) -> Card:
     key = facts.volume_key or ""
-    picture, size = _picture(pictures.get(key))
+    picture, size = inline_picture(pictures.get(key, b""), _PICTURE_WIDTH) or (None, (0, 0))
     viewable = facts.status == "complete" and key.endswith(".zarr")
     return Card(
         facts=facts,
@@ -198,21 +197,6 @@ def _card(
         cite=how_to_cite(facts),
         licence_url=licence_url(facts.licence) if facts.licence else None,
     )
-
-
-def _picture(png: bytes | None) -> tuple[str | None, tuple[int, int]]:
-    """A preview small enough to be carried in the page."""
-    if png is None:
-        return None, (0, 0)
-    try:
-        with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
-            image.thumbnail((_PICTURE_WIDTH, 4 * _PICTURE_WIDTH))
-            data = io.BytesIO()
-            image.convert("RGB").save(data, "JPEG", quality=82, optimize=True)
-            size = image.size
-    except (OSError, ValueError, Image.DecompressionBombError):
-        return None, (0, 0)
-    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode(), size
 
 
 def _alt(facts: Facts) -> str:

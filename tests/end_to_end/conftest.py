@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,23 +73,30 @@ def bucket(bucket_server: Bucket, tmp_path: Path) -> Iterator[Bucket]:
     bucket_server.clear()
 
 
-@pytest.fixture
-def desk(tmp_path: Path) -> Iterator[tuple[Path, dict[str, str]]]:
-    """A folder with a running server, worker and stand-ins; all gone afterwards."""
+@contextmanager
+def desk_in(folder: Path) -> Iterator[tuple[Path, dict[str, str]]]:
+    """Make a folder a desk with a running server, worker and stand-ins; all gone afterwards."""
     for name in ("prefect.yaml", "prefect.toml"):
-        shutil.copy(ROOT / name, tmp_path)
-    shutil.copytree(ROOT / "k8s", tmp_path / "k8s")
+        shutil.copy(ROOT / name, folder)
+    shutil.copytree(ROOT / "k8s", folder / "k8s")
     port = free_ports("127.0.0.1", 1)[0]
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("EM_", "PREFECT_"))}
     env = {**kept, "PREFECT_API_URL": f"http://127.0.0.1:{port}/api", "NO_COLOR": "1"}
-    env["TMPDIR"] = str(tmp_path / "tmp")
-    (tmp_path / "tmp").mkdir()
+    env["TMPDIR"] = str(folder / "tmp")
+    (folder / "tmp").mkdir()
     up = [str(BIN / "macroscope"), "up", "--port", str(port)]
     try:
-        subprocess.run(up, cwd=tmp_path, env=env, check=True, timeout=200)
-        yield tmp_path, env
+        subprocess.run(up, cwd=folder, env=env, check=True, timeout=200)
+        yield folder, env
     finally:
-        subprocess.run([str(BIN / "macroscope"), "down"], cwd=tmp_path, env=env, check=True)
+        subprocess.run([str(BIN / "macroscope"), "down"], cwd=folder, env=env, check=True)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[tuple[Path, dict[str, str]]]:
+    """A desk of the test's own."""
+    with desk_in(tmp_path) as running:
+        yield running
 
 
 def volumes(document: str) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,206 @@
+"""Server, worker, deployments: the chain of `make up` and `make deploy`, and what its UI shows.
+
+All tests look at one finished run. Those that need no browser run where there is none.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from lib.present.browser import Browser, find_chromium
+from tests.end_to_end.conftest import BIN, desk_in
+
+SOURCES = {"ebi", "epfl", "flyem", "idr", "openorganelle"}
+RUN_NAMES = {
+    "ebi EMPIAR-11759",
+    "epfl EPFL-CA1-HIPPOCAMPUS",
+    "flyem a89eb3af grayscale 96x80x72",
+    "idr 9846137",
+    "openorganelle jrc_mus-nacc-2 s1",
+    "consolidate",
+}
+needs_browser = pytest.mark.skipif(
+    find_chromium() is None, reason="no Chromium: apt-get install chromium"
+)
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A desk on which the deployment macroscope/full has run once."""
+
+    folder: Path
+    env: dict[str, str]
+    run: dict[str, Any]
+
+    @property
+    def ui(self) -> str:
+        return self.env["PREFECT_API_URL"].removesuffix("/api")
+
+    def newest(self, key: str) -> dict[str, Any]:
+        """The newest artifact of a key, as the server knows it."""
+        asked = {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC"}
+        artifact: dict[str, Any] = post(self.env, "artifacts/filter", asked)[0]
+        return artifact
+
+
+def prefect(folder: Path, env: dict[str, str], *arguments: str) -> None:
+    done = subprocess.run(
+        [str(BIN / "prefect"), *arguments],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+def post(env: dict[str, str], path: str, asked: dict[str, Any]) -> Any:
+    answer = requests.post(f"{env['PREFECT_API_URL']}/{path}", json=asked, timeout=30)
+    answer.raise_for_status()
+    return answer.json()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FinishedRun]:
+    with desk_in(tmp_path_factory.mktemp("desk")) as (folder, env):
+        prefect(folder, env, "--no-prompt", "deploy", "--all")
+        prefect(folder, env, "deployment", "run", "macroscope/full", "--watch")
+        named = {"flow_runs": {"name": {"any_": ["macroscope staged all"]}}}
+        (run,) = post(env, "flow_runs/filter", named)
+        yield FinishedRun(folder, env, run)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with Browser(width=1280, height=900) as running:
+        yield running
+
+
+def test_a_deployed_run_does_the_same_job_with_its_runs_and_artifacts_on_the_server(
+    finished: FinishedRun,
+) -> None:
+    flows = {flow["id"]: flow["name"] for flow in post(finished.env, "flows/filter", {})}
+    deployed = post(finished.env, "deployments/filter", {})
+    assert {f"{flows[one['flow_id']]}/{one['name']}" for one in deployed} == {
+        "macroscope/full",
+        "consolidate/catalog",
+        *(f"{source}/ingest" for source in SOURCES),
+    }
+
+    found = (finished.folder / "data").glob("*/metadata_*.json")
+    records = [json.loads(path.read_text()) for path in found]
+    assert len(records) == 5
+    assert {record["status"] for record in records} == {"complete"}
+    keys = {artifact["key"] for artifact in post(finished.env, "artifacts/filter", {})}
+    assert keys > {"run", "volumes", "catalogue"}
+    assert keys > {f"{what}-{source}" for what in ("plan", "result") for source in SOURCES}
+
+
+def test_every_run_has_a_name_tags_and_a_sentence_of_what_it_came_to(
+    finished: FinishedRun,
+) -> None:
+    asked = {"flow_runs": {"parent_flow_run_id": {"any_": [finished.run["id"]]}}}
+    children = post(finished.env, "flow_runs/filter", asked)
+    assert {child["name"] for child in children} == RUN_NAMES
+    for child in children:
+        if child["name"] != "consolidate":
+            assert {"macroscope", "source", child["name"].split()[0]} == set(child["tags"])
+            assert child["state"]["message"].startswith("1 complete, ")
+    assert finished.run["state"]["message"].startswith(
+        "5 of 5 sources without an error, 5 volumes, "
+    )
+
+
+def shown(browser: Browser, *texts: str) -> str:
+    """The page's text, once all of `texts` are in it."""
+    wanted = json.dumps(texts)
+    browser.until(f"{wanted}.every(text => document.body.innerText.includes(text))")
+    text: str = browser.evaluate("document.body.innerText")
+    return text
+
+
+def click(browser: Browser, label: str) -> None:
+    """Click on what bears exactly this label."""
+    browser.until(
+        "(found => found && (found.click(), true))([...document.querySelectorAll('body *')]"
+        f".find(e => e.childElementCount === 0 && e.textContent.trim() === {json.dumps(label)}))"
+    )
+
+
+@needs_browser
+def test_the_page_of_a_run_names_its_sources_and_what_they_came_to(
+    finished: FinishedRun, browser: Browser
+) -> None:
+    browser.open(f"{finished.ui}/runs/flow-run/{finished.run['id']}")
+    page = shown(browser, "macroscope staged all", "Completed", "Subflow Runs")
+    assert {"macroscope", "full"} <= set(page.splitlines())
+    click(browser, "Subflow Runs")
+    assert set(shown(browser, *RUN_NAMES).splitlines()) >= SOURCES
+    click(browser, "Details")
+    shown(browser, "5 of 5 sources without an error")
+    click(browser, "Artifacts")
+    shown(browser, "run", "volumes", "mode staged")
+    asked = [url for url in browser.requested if not url.startswith(finished.ui)]
+    assert [url for url in asked if url != "about:blank"] == []
+
+
+@needs_browser
+def test_the_table_of_a_run_has_a_row_for_each_source(
+    finished: FinishedRun, browser: Browser
+) -> None:
+    browser.open(f"{finished.ui}/artifacts/artifact/{finished.newest('run')['id']}")
+    shown(browser, "5 Items", "EMPIAR-11759")
+    rows = browser.until(
+        "(rows => rows.length === 5 && rows)([...document.querySelectorAll('table tbody tr')]"
+        ".map(row => [...row.cells].map(cell => cell.innerText.trim())))"
+    )
+    assert {row[0] for row in rows} == SOURCES
+    assert {row[2] for row in rows} == {"complete"}
+    assert {row[3] for row in rows} == {"1"}
+
+
+@needs_browser
+def test_the_artifacts_page_lists_all_keys_and_describes_them(
+    finished: FinishedRun, browser: Browser
+) -> None:
+    browser.open(f"{finished.ui}/artifacts")
+    shown(
+        browser,
+        *(f"plan-{source}" for source in SOURCES),
+        *(f"What {source} came to: 1 complete" for source in SOURCES),
+        "5 valid records",
+    )
+
+
+@needs_browser
+@pytest.mark.parametrize(
+    ("key", "pictures", "width"), [("volumes", 5, 256), ("record-ebi", 1, 640)]
+)
+def test_pictures_of_the_volumes_are_loaded_and_show_something(
+    key: str, pictures: int, width: int, finished: FinishedRun, browser: Browser
+) -> None:
+    if key == "record-ebi":
+        key = "record-ebi-empiar-11759-f57-8-test1-3vbsed"
+    browser.open(f"{finished.ui}/artifacts/artifact/{finished.newest(key)['id']}")
+    shown(browser, "EMPIAR-11759", "16 × 48 × 64")
+    ready = f"document.images.length === {pictures} && [...document.images].every(i => i.complete)"
+    browser.until(ready)
+    widths = browser.evaluate("[...document.images].map(image => image.naturalWidth)")
+    assert max(widths) == width and min(widths) > 100
+    spreads = browser.evaluate(
+        "[...document.images].map(image => {"
+        " const c = Object.assign(document.createElement('canvas'), {width: 64, height: 64});"
+        " const g = c.getContext('2d'); g.drawImage(image, 0, 0, 64, 64);"
+        " const grey = [...g.getImageData(0, 0, 64, 64).data].filter((v, n) => n % 4 === 0);"
+        " return Math.max(...grey) - Math.min(...grey)})"
+    )
+    assert min(spreads) > 100  # black and white, not one grey
