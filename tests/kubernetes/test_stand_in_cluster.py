@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import kr8s
@@ -127,6 +128,46 @@ def test_what_a_pod_owns_goes_with_it_once_its_finalizer_is_off(cluster: Cluster
     cluster.wait(going, WAIT_S, "cluster going")
     cluster.store.change(CLUSTER, "em", "d", lambda m: m["metadata"].update(finalizers=[]))
     assert cluster.store.find(CLUSTER, "em", "d") is None
+
+
+def test_a_container_killed_for_its_memory_says_so_and_starts_again(cluster: Cluster) -> None:
+    spec = pod_spec("sleep", "600", restartPolicy="Always")
+    cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "fat"}, "spec": spec})
+
+    def container() -> Any:
+        status = cluster.store.get(POD, "em", "fat")["status"]
+        return status.get("containerStatuses", [{}])[0]
+
+    cluster.wait(lambda: "running" in container().get("state", {}), WAIT_S, "pod running")
+    cluster.out_of_memory(cluster.store.get(POD, "em", "fat"))
+    cluster.wait(lambda: container()["restartCount"] == 1, WAIT_S, "container ended")
+    cluster.wait(lambda: "running" in container()["state"], WAIT_S, "container again")
+    last = container()["lastState"]["terminated"]
+    assert (last["exitCode"], last["reason"]) == (137, "OOMKilled")
+    cluster.delete(POD, "fat", grace_seconds=0)
+
+
+def test_a_drained_node_evicts_what_it_runs_and_takes_nothing_until_it_is_back(
+    tmp_path: Path,
+) -> None:
+    template = {"metadata": {"labels": {"app": "x"}}, "spec": pod_spec("sleep", "600")}
+    template["spec"]["restartPolicy"] = "Always"
+    document = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "x"},
+        "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "x"}}, "template": template},
+    }
+    with Cluster(tmp_path, refused) as cluster:
+        cluster.apply(document)
+        first = cluster.wait(lambda: cluster.pods(app="x"), WAIT_S, "a pod")[0]["metadata"]["uid"]
+        cluster.wait(lambda: first in cluster.kubelet.running, WAIT_S, "pod running")
+        with cluster.drained():
+            [other] = cluster.wait(lambda: cluster.pods(app="x"), WAIT_S, "another pod")
+            assert other["metadata"]["uid"] != first
+            assert cluster.processes(other) == []
+        uid = other["metadata"]["uid"]
+        cluster.wait(lambda: uid in cluster.kubelet.running, WAIT_S, "pod running again")
 
 
 def test_pods_are_refused_that_restricted_would_refuse(cluster: Cluster) -> None:

@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,7 +21,7 @@ from apiserver.access import ADMIN, Access
 from apiserver.controllers import is_ready, reconcile
 from apiserver.kinds import POD, SERVICE, Kind
 from apiserver.kubelet import Kubelet, members
-from apiserver.store import Manifest, Store
+from apiserver.store import ApiError, Manifest, Store
 from apiserver.web import Admission, Api
 
 _networks = itertools.count(1)
@@ -124,6 +124,24 @@ class Cluster:
     def delete(self, kind: Kind, name: str, namespace: str = "em", **how: Any) -> None:
         """Delete an object, as ``kubectl delete`` does; ``grace_seconds=0`` forces it."""
         self.store.delete(kind, namespace, name, **({"propagation": "Background"} | how))
+
+    def out_of_memory(self, pod: Manifest) -> None:
+        """Kill a pod's container for its memory: SIGKILL, 137, OOMKilled."""
+        self.kubelet.out_of_memory(pod["metadata"]["uid"])
+
+    @contextmanager
+    def drained(self) -> Iterator[None]:
+        """Evict every pod, and take no new one until the block ends."""
+        self.kubelet.cordoned = True
+        gone = {pod["metadata"]["uid"]: pod for pod in self.store.list(POD)}
+        for pod in gone.values():
+            with suppress(ApiError):  # one that went by itself
+                self.delete(POD, pod["metadata"]["name"], pod["metadata"]["namespace"])
+        self.wait(lambda: not gone.keys() & self.kubelet.running.keys(), 120, "node drained")
+        try:
+            yield
+        finally:
+            self.kubelet.cordoned = False
 
     def wait(self, what: Callable[[], Any], seconds: float, doing: str) -> Any:
         """Wait until something is so, and return it; an AssertionError says what was not."""

@@ -34,6 +34,7 @@ class Running:
     probed_at: float = 0.0
     ready: bool = False
     env: dict[str, str] = field(default_factory=dict)
+    out_of_memory: bool = False
     last: dict[str, Any] = field(default_factory=dict)
 
 
@@ -54,6 +55,7 @@ class Kubelet:
         self._store, self._folder, self._network = store, folder, network
         self._hosts, self._api = hosts, api
         self._count = 0
+        self.cordoned = False
         self.running: dict[str, Running] = {}
 
     def log_path(self, uid: str) -> Path:
@@ -69,6 +71,11 @@ class Kubelet:
             self._kill(uid)
             del self.running[uid]
 
+    def out_of_memory(self, uid: str) -> None:
+        """Kill every process of a pod, as the kernel does above the container's limit."""
+        self.running[uid].out_of_memory = True
+        self._kill(uid)
+
     def stop(self) -> None:
         """End every process of every pod."""
         for uid in list(self.running):
@@ -83,7 +90,9 @@ class Kubelet:
             if "deletionTimestamp" in meta:
                 self._status(pod, None, phase="Failed", code=143)
             elif pod["spec"].get("nodeSelector"):
-                self._unschedulable(pod)
+                self._unschedulable(pod, "1 node(s) didn't match Pod's node selector")
+            elif self.cordoned:
+                self._unschedulable(pod, "1 node(s) were unschedulable")
             else:
                 self._take(uid, pod)
         elif mine.process is None:
@@ -174,7 +183,9 @@ class Kubelet:
         mine.restarts += 1
         mine.again_at = time.monotonic() + min(2.0**mine.restarts / 2, 30)
         mine.ready = False
-        mine.last = {"terminated": {"exitCode": code, "reason": "Error", "finishedAt": now()}}
+        reason = _reason(code, mine)
+        mine.last = {"terminated": {"exitCode": code, "reason": reason, "finishedAt": now()}}
+        mine.out_of_memory = False
         why = {"reason": "CrashLoopBackOff", "message": f"exit code {code}"}
         self._status(pod, mine, phase="Running", waiting=why)
 
@@ -197,12 +208,12 @@ class Kubelet:
         if mine is not None and mine.process is not None:
             mine.process.wait()
 
-    def _unschedulable(self, pod: Manifest) -> None:
+    def _unschedulable(self, pod: Manifest, why: str) -> None:
         condition = {
             "type": "PodScheduled",
             "status": "False",
             "reason": "Unschedulable",
-            "message": "0/1 nodes are available: 1 node(s) didn't match Pod's node selector.",
+            "message": f"0/1 nodes are available: {why}.",
         }
         self._write(pod, {"phase": "Pending", "conditions": [condition]})
 
@@ -222,7 +233,7 @@ class Kubelet:
         if waiting is not None:
             state = {"waiting": dict(waiting)}
         elif code is not None:
-            reason = "Error" if code else "Completed"
+            reason = _reason(code, mine)
             started = mine.started if mine and mine.started else now()
             state = {
                 "terminated": {
@@ -266,6 +277,12 @@ class Kubelet:
             self._store.change(
                 POD, meta["namespace"], meta["name"], lambda m: m.update(status=status)
             )
+
+
+def _reason(code: int, mine: Running | None) -> str:
+    if mine is not None and mine.out_of_memory:
+        return "OOMKilled"
+    return "Error" if code else "Completed"
 
 
 def members(uid: str) -> list[int]:
