@@ -25,6 +25,8 @@ from prefect.workers.process import ProcessWorker
 
 from lib.archives.registry import REGISTRY, archive
 from lib.errors import ConfigError, TransportError
+from lib.transport.limits import limits_for
+from tasks.slots import limit_name
 
 ROOT = Path(__file__).parents[1]
 OVERRIDABLE = ("enabled", "job_variables", "parameters", "schedules", "concurrency_limit", "tags")
@@ -169,6 +171,12 @@ def deploy(pool: str, overrides: Mapping[str, Mapping[str, Any]]) -> int:
     return done.returncode
 
 
+def politeness() -> dict[str, int]:
+    """Global concurrency limits: the connections that each archive's service is asked to bear."""
+    services = {service for name in REGISTRY for service in archive(name).services}
+    return {limit_name(one): limits_for(one, {}, None).connections for one in sorted(services)}
+
+
 def _limit(text: str) -> tuple[str, int]:
     name, _, slots = text.partition("=")
     if not name or not slots.isdigit():
@@ -182,7 +190,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--type", default="process", choices=("process", "kubernetes"))
     parser.add_argument("--template", type=Path, help="base job template (JSON)")
     parser.add_argument("--overrides", type=Path, help="what differs from prefect.yaml (YAML)")
-    parser.add_argument("--limit", type=_limit, action="append", default=[], metavar="NAME=SLOTS")
+    parser.add_argument(
+        "--limit",
+        type=_limit,
+        action="append",
+        default=[],
+        metavar="NAME=SLOTS",
+        help="global concurrency limit; macroscope-<service> ones have defaults",
+    )
     parser.add_argument("--wait-seconds", type=float, default=300, help="for the API")
     return parser
 
@@ -195,7 +210,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with get_client(sync_client=True) as client:
         wait_for_api(client, args.wait_seconds)
         ensure_pool(client, args.pool, args.type, template)
-        for name, slots in args.limit:
+        for name, slots in {**politeness(), **dict(args.limit)}.items():
             client.upsert_global_concurrency_limit_by_name(name, slots)
     return deploy(args.pool, overrides)
 

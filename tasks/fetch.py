@@ -10,10 +10,12 @@ from lib.ingest.stages import batches
 from lib.ingest.stages import fetch as fetch_files
 from lib.volumes.job import VolumeJob
 from tasks.retrying import RETRIES, stoppable
+from tasks.slots import polite
 
 
 @task(name="fetch", task_run_name="fetch {order.plan.name}", tags=["fetch"], **RETRIES)
 @stoppable
+@polite
 def fetch(order: WorkOrder) -> tuple[VolumeJob, list[list[ShapeZYX]]]:
     """Raw files, the job, and the batches of shards that are still to be made."""
     job = fetch_files(order)

@@ -9,10 +9,12 @@ from prefect import task
 from lib.ingest.stages import Sources, plan_source
 from lib.loader_config import LoaderConfig
 from tasks.retrying import RETRIES, stoppable
+from tasks.slots import polite
 
 
 @task(name="plan", task_run_name="plan {source}", tags=["plan"], **RETRIES)
 @stoppable
+@polite
 def plan(source: str, config: LoaderConfig, scratch_dir: Path) -> Sources:
     """Ask one archive for everything that `config` names; metadata only."""
     return plan_source(source, config, scratch_dir)

@@ -127,7 +127,7 @@ def convert_batch(
     place = workplace(order)
     service = place.session.limiter(place.archive.services[0])
     effort = Effort(
-        workers=order.config.max_workers, connections=service.allowed, shards=shards_at_once
+        workers=order.config.max_workers, connections=service.connections, shards=shards_at_once
     )
 
     def finished(entry: Entry) -> None:

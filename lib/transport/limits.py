@@ -2,6 +2,7 @@
 
 One service (``ebi-ftp``, ``s3``, ...) has one `Limiter` in a process, whichever archive asks. With
 ``EM_LIMITS_DIR`` set, all processes that see that folder share the same slots and the same rate.
+Else, where a scheduler keeps slots for all hosts (`share_slots_through`), those are used.
 """
 
 from __future__ import annotations
@@ -9,14 +10,16 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, finalize
 
 from lib import stopping
-from lib.transport.shared_slots import SharedRate, SharedSlots
+from lib.transport.lock_files import LockedSlots, SharedRate
+from lib.transport.shared_slots import SharedSlots, SlotSource
 
 MIB = 1024 * 1024
 _POLL_S = 0.2
@@ -83,35 +86,23 @@ class Limiter:
     turn of the request rate. Both give up with `StoppedError` within a second of a stop.
     """
 
-    def __init__(self, service: str, limits: Limits, directory: Path | None = None) -> None:
+    def __init__(
+        self,
+        service: str,
+        limits: Limits,
+        slots: SlotSource | None = None,
+        rate: SharedRate | None = None,
+    ) -> None:
         self.service = service
         self.connections = max(1, limits.connections)
         self.requests_per_second = limits.requests_per_second
-        self._share: int | float | None = None
         self._in_use = 0
         self._freed = threading.Condition()
         self._next_turn = 0.0
-        self._slots = SharedSlots(directory, service) if directory else None
-        self._rate = SharedRate(directory, service) if directory else None
-
-    @property
-    def allowed(self) -> int:
-        """Slots that this process may use now: its share, never more than the service bears."""
-        share = self._share
-        if share is None:
-            return self.connections
-        wanted = int(self.connections * share) if isinstance(share, float) else share
-        return max(1, min(self.connections, wanted))
-
-    def set_share(self, share: int | float | None) -> None:
-        """Take part of the service's slots: a count (int), a fraction (float), or all (None).
-
-        A scheduler that grants slots to several hosts calls this with what it granted; the
-        request rate shrinks in the same proportion.
-        """
-        with self._freed:
-            self._share = share
-            self._freed.notify_all()
+        self._slots = SharedSlots(slots) if slots else None
+        if self._slots is not None:  # whoever forgets a limiter, or ends, keeps no slot of others
+            finalize(self, self._slots.give_back)
+        self._rate = rate
 
     def tighten(self, limits: Limits) -> None:
         """Adopt the stricter of the limits in force and `limits`."""
@@ -127,7 +118,7 @@ class Limiter:
     def acquire(self) -> None:
         """Take a slot, waiting for one if need be. Raises `StoppedError`."""
         with self._freed:
-            while self._in_use >= self.allowed:
+            while self._in_use >= self.connections:
                 self._freed.wait(_POLL_S)
                 stopping.check()
             self._in_use += 1
@@ -149,17 +140,27 @@ class Limiter:
         rate = self.requests_per_second
         if rate is None:
             return
-        gap_s = self.connections / (rate * self.allowed)
         if self._rate is not None:
-            wait_s = self._rate.reserve(gap_s)
+            wait_s = self._rate.reserve(1.0 / rate)
         else:
             with self._freed:
                 now = time.monotonic()
                 turn = max(now, self._next_turn)
-                self._next_turn = turn + gap_s
+                self._next_turn = turn + 1.0 / (rate * self._part())
             wait_s = turn - now
         if wait_s > 0:
             stopping.sleep(wait_s)
+
+    def give_back(self) -> None:
+        """Leave to other processes every slot that is not in use."""
+        if self._slots is not None:
+            self._slots.give_back()
+
+    def _part(self) -> float:
+        """This process's part of the rate: that of the shared slots which it holds."""
+        if self._slots is None:
+            return 1.0
+        return min(1.0, max(1, self._slots.held) / self.connections)
 
     def _free(self) -> None:
         with self._freed:
@@ -188,8 +189,22 @@ class _Slot:
 
 
 _limiters: WeakValueDictionary[tuple[str, str], Limiter] = WeakValueDictionary()
-_shares: dict[str, int | float] = {}
 _registry = threading.Lock()
+_kept_for_all: Callable[[str], SlotSource | None] | None = None
+
+
+def share_slots_through(sources: Callable[[str], SlotSource | None] | None) -> None:
+    """Let something that all hosts can ask keep the slots; a folder named for them goes first.
+
+    Parameters
+    ----------
+    sources
+        Where the slots of a service are, or None where nobody keeps any for it; asked once for
+        each service of a process.
+    """
+    global _kept_for_all
+    with _registry:
+        _kept_for_all = sources
 
 
 def shared_limiter(service: str, limits: Limits) -> Limiter:
@@ -201,24 +216,22 @@ def shared_limiter(service: str, limits: Limits) -> Limiter:
     with _registry:
         limiter = _limiters.get((service, folder))
         if limiter is None:
-            limiter = Limiter(service, limits, Path(folder) if folder else None)
-            limiter.set_share(_shares.get(service))
+            limiter = Limiter(service, limits, *_shared(service, folder))
             _limiters[(service, folder)] = limiter
         else:
             limiter.tighten(limits)
         return limiter
 
 
-def set_share(service: str, slots: int | float | None) -> None:
-    """Limit this process to `slots` of a service (int), or a fraction of them (float).
-
-    The hook for a scheduler with limits of its own, for instance global concurrency limits.
-    """
+def give_back_idle_slots() -> None:
+    """Leave every shared slot that is not in use to other processes."""
     with _registry:
-        if slots is None:
-            _shares.pop(service, None)
-        else:
-            _shares[service] = slots
-        for (name, _), limiter in _limiters.items():
-            if name == service:
-                limiter.set_share(slots)
+        limiters = list(_limiters.values())
+    for limiter in limiters:
+        limiter.give_back()
+
+
+def _shared(service: str, folder: str) -> tuple[SlotSource | None, SharedRate | None]:
+    if folder:
+        return LockedSlots(Path(folder), service), SharedRate(Path(folder), service)
+    return (_kept_for_all(service) if _kept_for_all else None), None

@@ -158,7 +158,7 @@ class Session:
             Within a second of a stop. Jobs that have not begun are dropped, here as on any error
             and when the iterator is closed.
         """
-        return run_ordered(jobs, self.limiter(service).allowed, ahead)
+        return run_ordered(jobs, self.limiter(service).connections, ahead)
 
     def close(self) -> None:
         """Close every connection. The session can still be used; clients connect again."""

@@ -1,72 +1,87 @@
-"""Slots and a request rate that several processes share through a folder of lock files.
+"""Slots of a service that several processes share, wherever the slots are kept.
 
-The kernel frees a lock when its holder dies, however it dies, so a killed process never keeps a
-slot. The folder must be on a file system with working ``flock``.
+`SharedSlots` is what a limiter uses; a `SlotSource` says where the slots are: lock files in a
+folder (`lib.transport.lock_files`), or a scheduler's own concurrency limits.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-
-from filelock import FileLock, Timeout
+from typing import Protocol
 
 from lib import stopping
 
-_POLL_S = 0.05
-_LEASE_S = 1.0
-_LONGEST_BACKLOG_S = 600.0
+Release = Callable[[], None]
 
 
-def _lock(path: Path) -> FileLock:
-    return FileLock(str(path), thread_local=False)
+class SlotSource(Protocol):
+    """Where the slots of one service are kept for all processes.
 
+    Attributes
+    ----------
+    lease_s
+        Seconds for which a slot is kept for the next request, so that busy threads do not pay for
+        a new one each time; also how long a slot may lie idle.
+    poll_s
+        Seconds between two tries to get one.
+    """
 
-def _try(lock: FileLock) -> bool:
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        return False
-    return True
+    lease_s: float
+    poll_s: float
+
+    def take(self, connections: int) -> Release | None:
+        """One of ``connections`` slots and how to give it back, or None where all are taken."""
+        ...
+
+    def stand_in_line(self) -> Release | None:
+        """Become the one process that waits, or None where another one does."""
+        ...
+
+    def somebody_waits(self) -> bool:
+        """Whether a slot whose lease is over should be handed on."""
+        ...
 
 
 @dataclass(slots=True)
 class _Lease:
-    lock: FileLock
+    release: Release
     good_until: float
     idle_since: float = 0.0
 
 
 class SharedSlots:
-    """Up to ``connections`` slots over all processes, one lock file a slot.
+    """Up to ``connections`` slots over all processes.
 
-    A slot that comes back is kept as a lease for a second, so that busy threads do not pay a file
-    lock a request. A busy process hands an old lease to whoever stands in the queue, an idle one
-    gives its leases back, so nobody starves.
+    A slot that comes back is kept as a lease for a while. A busy process hands an old lease to
+    whoever waits, an idle one gives its leases back, so nobody starves.
     """
 
-    def __init__(self, directory: Path, service: str) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        self._stem = str(directory / service)
-        self._queue_path = Path(f"{self._stem}.queue")
+    def __init__(self, source: SlotSource) -> None:
+        self._source = source
         self._mutex = threading.Lock()
         self._waiting = threading.Lock()
         self._idle: list[_Lease] = []
         self._used: list[_Lease] = []
         self._reaper: threading.Timer | None = None
 
+    @property
+    def held(self) -> int:
+        """Slots that this process holds, in use or not."""
+        return len(self._used) + len(self._idle)
+
     def acquire(self, connections: int) -> None:
         """Take a slot. Raises `StoppedError` if a stop is requested while waiting."""
         if self._reuse():
             return
-        while not self._waiting.acquire(timeout=_POLL_S):
+        while not self._waiting.acquire(timeout=self._source.poll_s):
             stopping.check()
             if self._reuse():
                 return
         try:
-            self._queue(connections)
+            self._wait_for_one(connections)
         finally:
             self._waiting.release()
 
@@ -75,14 +90,21 @@ class SharedSlots:
         with self._mutex:
             lease = self._used.pop()
             now = time.monotonic()
-            if now < lease.good_until or not self._somebody_waits():
+            if now < lease.good_until or not self._source.somebody_waits():
                 if now >= lease.good_until:
-                    lease.good_until = now + _LEASE_S
+                    lease.good_until = now + self._source.lease_s
                 lease.idle_since = now
                 self._idle.append(lease)
                 self._reap_later()
                 return
-        lease.lock.release()
+        lease.release()
+
+    def give_back(self) -> None:
+        """Give back every slot that is not in use."""
+        with self._mutex:
+            idle, self._idle = self._idle, []
+        for lease in idle:
+            lease.release()
 
     def _reuse(self) -> bool:
         with self._mutex:
@@ -91,32 +113,24 @@ class SharedSlots:
             self._used.append(self._idle.pop())
             return True
 
-    def _queue(self, connections: int) -> None:
-        queue = _lock(self._queue_path)
-        while not _try(queue):
-            stopping.sleep(_POLL_S)
+    def _wait_for_one(self, connections: int) -> None:
+        while (leave_line := self._source.stand_in_line()) is None:
+            stopping.sleep(self._source.poll_s)
         try:
             while not self._reuse():
-                for number in range(connections):
-                    lock = _lock(Path(f"{self._stem}.slot{number}"))
-                    if _try(lock):
-                        with self._mutex:
-                            self._used.append(_Lease(lock, time.monotonic() + _LEASE_S))
-                        return
-                stopping.sleep(_POLL_S)
+                release = self._source.take(connections)
+                if release is not None:
+                    with self._mutex:
+                        until = time.monotonic() + self._source.lease_s
+                        self._used.append(_Lease(release, until))
+                    return
+                stopping.sleep(self._source.poll_s)
         finally:
-            queue.release()
-
-    def _somebody_waits(self) -> bool:
-        queue = _lock(self._queue_path)
-        if not _try(queue):
-            return True
-        queue.release()
-        return False
+            leave_line()
 
     def _reap_later(self) -> None:
         if self._reaper is None:
-            self._reaper = threading.Timer(_LEASE_S, self._reap)
+            self._reaper = threading.Timer(self._source.lease_s, self._reap)
             self._reaper.daemon = True
             self._reaper.start()
 
@@ -124,38 +138,10 @@ class SharedSlots:
         """Give back what lay idle for a while."""
         with self._mutex:
             self._reaper = None
-            since = time.monotonic() - _LEASE_S / 2
+            since = time.monotonic() - self._source.lease_s / 2
             old = [lease for lease in self._idle if lease.idle_since <= since]
             self._idle = [lease for lease in self._idle if lease.idle_since > since]
             if self._idle:
                 self._reap_later()
         for lease in old:
-            lease.lock.release()
-
-
-class SharedRate:
-    """A request rate over all processes: the time of the next free turn, in a locked file."""
-
-    def __init__(self, directory: Path, service: str) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        self._turn_file = directory / f"{service}.turn"
-        self._lock_path = directory / f"{service}.rate"
-
-    def reserve(self, gap_s: float) -> float:
-        """Take the next turn and return the seconds until it comes; turns are `gap_s` apart."""
-        lock = _lock(self._lock_path)
-        while not _try(lock):
-            stopping.sleep(0.005)
-        try:
-            now = time.time()
-            turn = max(now, min(self._read(), now + _LONGEST_BACKLOG_S))
-            self._turn_file.write_text(repr(turn + gap_s))
-            return turn - now
-        finally:
-            lock.release()
-
-    def _read(self) -> float:
-        try:
-            return float(self._turn_file.read_text())
-        except (FileNotFoundError, ValueError):
-            return 0.0
+            lease.release()

@@ -20,7 +20,8 @@ from lib import stopping
 from lib.errors import NotFoundError, SourceChangedError, StoppedError, TransportError
 from lib.transport import limits as limits_module
 from lib.transport.counters import Counters
-from lib.transport.limits import DEFAULT_LIMITS, Limiter, Limits, set_share, shared_limiter
+from lib.transport.limits import DEFAULT_LIMITS, Limiter, Limits
+from lib.transport.lock_files import LockedSlots, SharedRate
 from lib.transport.ordered import run_ordered
 from lib.transport.retry import (
     LONGEST_WAIT_S,
@@ -78,26 +79,6 @@ def test_a_session_takes_overrides_and_its_time_out() -> None:
     assert Session("x", limits={"s3": Limits(1000)}).limits("s3").connections == 128
 
 
-def test_a_share_takes_part_of_the_slots_and_of_the_rate() -> None:
-    limiter = Limiter("x", Limits(8, 4.0))
-    allowed = []
-    for share in (None, 3, 100, 0, 0.5, 0.01):
-        limiter.set_share(share)
-        allowed.append(limiter.allowed)
-    assert allowed == [8, 3, 8, 1, 4, 1]
-
-
-def test_a_share_reaches_limiters_that_are_and_that_come() -> None:
-    first = shared_limiter("share-test", Limits(8))
-    set_share("share-test", 2)
-    try:
-        assert first.allowed == 2
-        del first
-        assert shared_limiter("share-test", Limits(8)).allowed == 2
-    finally:
-        set_share("share-test", None)
-
-
 def test_sessions_of_one_process_share_a_limiter_and_the_strictest_limits() -> None:
     one = Session("a", limits={"shared-test": Limits(8, None)})
     two = Session("b", limits={"shared-test": Limits(3, 5.0)})
@@ -129,7 +110,7 @@ def test_slots_bound_threads() -> None:
 
 
 def test_slots_bound_threads_with_lock_files_too(tmp_path: Path) -> None:
-    assert peak_of(Limiter("x", Limits(3), tmp_path), 12) == 3
+    assert peak_of(Limiter("x", Limits(3), LockedSlots(tmp_path, "x")), 12) == 3
 
 
 def test_the_rate_spaces_requests(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +127,7 @@ def test_the_rate_is_shared_through_a_folder(
 ) -> None:
     waits: list[float] = []
     monkeypatch.setattr(stopping, "sleep", waits.append)
-    limiters = [Limiter("x", Limits(4, 1.0), tmp_path) for _ in range(2)]
+    limiters = [Limiter("x", Limits(4, 1.0), rate=SharedRate(tmp_path, "x")) for _ in range(2)]
     for limiter in limiters * 3:
         limiter.pace()
     assert waits[-1] == pytest.approx(5.0, abs=0.5)
@@ -167,7 +148,7 @@ def test_waiting_for_a_turn_ends_with_a_stop(stop_soon: threading.Timer) -> None
 
 
 def _hold(folder: Path, connections: int, held: object, go: object) -> None:
-    limiter = Limiter("x", Limits(connections), folder)
+    limiter = Limiter("x", Limits(connections), LockedSlots(folder, "x"))
     limiter.acquire()
     held.release()  # type: ignore[attr-defined]
     go.acquire()  # type: ignore[attr-defined]
@@ -181,7 +162,7 @@ def test_slots_are_shared_with_other_processes_and_freed_by_sigkill(tmp_path: Pa
     other = context.Process(target=_hold, args=(tmp_path, 1, held, go), daemon=True)
     other.start()
     held.acquire()
-    limiter = Limiter("x", Limits(1), tmp_path)
+    limiter = Limiter("x", Limits(1), LockedSlots(tmp_path, "x"))
     taken = threading.Event()
 
     def take() -> None:
@@ -208,7 +189,7 @@ def test_an_idle_process_hands_its_slots_to_one_that_waits(tmp_path: Path) -> No
     taken = threading.Event()
 
     def take() -> None:
-        with Limiter("x", Limits(1), tmp_path).slot():
+        with Limiter("x", Limits(1), LockedSlots(tmp_path, "x")).slot():
             taken.set()
 
     threading.Thread(target=take, daemon=True).start()
