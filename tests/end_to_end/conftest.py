@@ -26,27 +26,29 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def environment(samples: Samples, tmp_path: Path) -> dict[str, str]:
-    """This process's environment, with the running stand-ins as the archives."""
+def environment(samples: Samples, prefect_api: str, tmp_path: Path) -> dict[str, str]:
+    """This process's environment, with the running stand-ins as the archives and a server."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("EM_", "PREFECT_"))}
     return {
         **kept,
         "EM_ARCHIVES": "samples",
         "EM_SERVICES": json.dumps(samples.endpoints),
         "PREFECT_HOME": str(tmp_path / "prefect"),
+        "PREFECT_API_URL": prefect_api,
         "NO_COLOR": "1",
     }
 
 
 @pytest.fixture
 def macroscope(environment: dict[str, str], tmp_path: Path) -> Command:
-    """Run ``macroscope ...`` in an empty folder; more environment as keywords."""
+    """Run ``macroscope ...`` in an empty folder; more environment as keywords, None removes."""
 
-    def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, **more: str | None) -> subprocess.CompletedProcess[str]:
+        whole = {**environment, **more}
         return subprocess.run(
             [str(Path(sys.executable).with_name("macroscope")), *arguments],
             cwd=tmp_path,
-            env={**environment, **more},
+            env={name: value for name, value in whole.items() if value is not None},
             capture_output=True,
             text=True,
             timeout=280,

@@ -41,7 +41,9 @@ def expected(source: str, record: dict[str, Any]) -> np.ndarray[Any, Any]:
 def test_all_five_sources_end_as_voxel_exact_volumes_with_valid_records(
     macroscope: Command, tmp_path: Path, output_format: str
 ) -> None:
-    first = macroscope("run", "--json", "--format", output_format)
+    # once with the server that a run without one brings along, once with one that is there
+    alone: dict[str, str | None] = {"PREFECT_API_URL": None} if output_format == "zarr" else {}
+    first = macroscope("run", "--json", "--format", output_format, **alone)
     assert first.returncode == 0, first.stderr
     made = volumes(first.stdout)
     assert set(made) == SOURCES
@@ -104,7 +106,8 @@ def test_what_does_not_exist_is_refused_before_anything_starts(
 
 
 def test_config_shows_each_value_and_where_it_came_from(macroscope: Command) -> None:
-    run = macroscope("config", "--json", FLYEM_CROP_SIZE="32,16,8", OPENORGANELLE_S3_SECRET="hush")
+    secret = {"OPENORGANELLE_S3_KEY": "who", "OPENORGANELLE_S3_SECRET": "hush"}
+    run = macroscope("config", "--json", FLYEM_CROP_SIZE="32,16,8", **secret)
     assert run.returncode == 0, run.stderr
     rows = {row["key"]: row for row in json.loads(run.stdout)}
     assert rows["sources.flyem.crop_size"]["value"] == "32,16,8"
@@ -124,6 +127,6 @@ def test_what_people_and_machines_look_at_stands_beside_the_volumes(
         assert crate["@context"]
     report = next((tmp_path / "metadata").glob("report_*.html")).read_text()
     assert "CC-BY-4.0" in report
-    assert "data:image/png;base64," in report
+    assert report.count("data:image/") >= 2
     index = json.loads((tmp_path / "metadata" / "croissant.json").read_text())
     assert len(index["distribution"]) >= 2

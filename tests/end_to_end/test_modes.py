@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from flows.environment import prepare
 from lib.execution import MODES
 from lib.samples.control import Control
 from lib.samples.serving import Samples
@@ -21,7 +20,7 @@ Span = tuple[datetime, datetime]
 
 @pytest.fixture(scope="module")
 def home(samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """One embedded Prefect server and one data folder for all modes of this module."""
+    """One data folder for all modes of this module."""
     folder = tmp_path_factory.mktemp("modes")
     before = dict(os.environ)
     os.environ.update(
@@ -31,7 +30,6 @@ def home(samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         EM_METADATA_DIR=str(folder / "metadata"),
         FLYEM_CROP_SIZE="40,40,40",
     )
-    prepare()
     yield folder
     os.environ.clear()
     os.environ.update(before)
@@ -71,7 +69,7 @@ def together(spans: dict[str, Span], one: str, other: str) -> bool:
 
 @pytest.mark.parametrize("mode", list(MODES))
 def test_sources_run_in_the_order_of_the_mode_and_overlap_where_it_says_so(
-    home: Path, faults: Control, mode: str
+    home: Path, prefect_server: str, faults: Control, mode: str
 ) -> None:
     for service in ("epfl", "dvid", "omero", "empiar"):  # long enough to be seen to overlap
         faults.set_latency(service, first_byte_s=0.6)

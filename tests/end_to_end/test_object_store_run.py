@@ -38,7 +38,6 @@ def test_all_five_sources_come_into_a_bucket_and_prove_themselves_there(
         HOME=str(home),
         EM_LOGS_DIR=str(tmp_path / "logs"),
         PREFECT_LOGGING_LEVEL="DEBUG",
-        PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="240",
     )
     first = macroscope("run", "--json", **environment)
     assert first.returncode == 0, first.stderr

@@ -38,10 +38,12 @@ class StoppableRun:
         self._temporary.mkdir()
         name, _, value = self._mark.partition("=")
         self._output = (folder / "output").open("w")
+        # the server that the run brings along must end with it
+        alone = {k: v for k, v in environment.items() if k != "PREFECT_API_URL"}
         self.process = subprocess.Popen(
             [str(Path(sys.executable).with_name("macroscope")), "run", *SOURCES],
             cwd=folder,
-            env={**environment, name: value, "TMPDIR": str(self._temporary)},
+            env={**alone, name: value, "TMPDIR": str(self._temporary)},
             stdout=self._output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
