@@ -12,7 +12,7 @@ KILLS ?= 50
 FUZZ_CASES ?= 1500
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all check lint types format bench faults chaos up deploy down lock docs \
+.PHONY: help run test test-all check lint types format bench faults chaos up deploy down lock docs pictures \
         kind-up kind-run kind-ui kind-down clean
 
 help: ## Show this list
@@ -108,6 +108,9 @@ docs: $(VENV)/.dev ## Renew the documents that are written from the code
 	$(BIN)/python -m lib.config_reference
 	$(BIN)/python docs/dependencies.py
 	$(BIN)/python helm/values_table.py
+
+pictures: $(VENV)/.dev browser ## Renew the screenshots of the README, from a run on the stand-ins
+	PYTHONPATH=. $(BIN)/python docs/pictures.py
 
 kind-up: ## A kind cluster with the image in it
 	sh k8s/kind-up.sh

@@ -6,17 +6,12 @@ All tests look at one finished run. Those that need no browser run where there i
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import pytest
-import requests
 
 from lib.present.browser import Browser, find_chromium
-from tests.end_to_end.conftest import BIN, desk_in
+from tests.end_to_end.finished_run import FinishedRun, click, finished_run, post, shown
 
 SOURCES = {"ebi", "epfl", "flyem", "idr", "openorganelle"}
 RUN_NAMES = {
@@ -32,51 +27,10 @@ needs_browser = pytest.mark.skipif(
 )
 
 
-@dataclass(frozen=True)
-class FinishedRun:
-    """A desk on which the deployment macroscope/full has run once."""
-
-    folder: Path
-    env: dict[str, str]
-    run: dict[str, Any]
-
-    @property
-    def ui(self) -> str:
-        return self.env["PREFECT_API_URL"].removesuffix("/api")
-
-    def newest(self, key: str) -> dict[str, Any]:
-        """The newest artifact of a key, as the server knows it."""
-        asked = {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC"}
-        artifact: dict[str, Any] = post(self.env, "artifacts/filter", asked)[0]
-        return artifact
-
-
-def prefect(folder: Path, env: dict[str, str], *arguments: str) -> None:
-    done = subprocess.run(
-        [str(BIN / "prefect"), *arguments],
-        cwd=folder,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-
-
-def post(env: dict[str, str], path: str, asked: dict[str, Any]) -> Any:
-    answer = requests.post(f"{env['PREFECT_API_URL']}/{path}", json=asked, timeout=30)
-    answer.raise_for_status()
-    return answer.json()
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FinishedRun]:
-    with desk_in(tmp_path_factory.mktemp("desk")) as (folder, env):
-        prefect(folder, env, "--no-prompt", "deploy", "--all")
-        prefect(folder, env, "deployment", "run", "macroscope/full", "--watch")
-        named = {"flow_runs": {"name": {"any_": ["macroscope staged all"]}}}
-        (run,) = post(env, "flow_runs/filter", named)
-        yield FinishedRun(folder, env, run)
+    with finished_run(tmp_path_factory.mktemp("desk")) as run:
+        yield run
 
 
 @pytest.fixture(scope="module")
@@ -117,22 +71,6 @@ def test_every_run_has_a_name_tags_and_a_sentence_of_what_it_came_to(
             assert child["state"]["message"].startswith("1 complete, ")
     assert finished.run["state"]["message"].startswith(
         "5 of 5 sources without an error, 5 volumes, "
-    )
-
-
-def shown(browser: Browser, *texts: str) -> str:
-    """The page's text, once all of `texts` are in it."""
-    wanted = json.dumps(texts)
-    browser.until(f"{wanted}.every(text => document.body.innerText.includes(text))")
-    text: str = browser.evaluate("document.body.innerText")
-    return text
-
-
-def click(browser: Browser, label: str) -> None:
-    """Click on what bears exactly this label."""
-    browser.until(
-        "(found => found && (found.click(), true))([...document.querySelectorAll('body *')]"
-        f".find(e => e.childElementCount === 0 && e.textContent.trim() === {json.dumps(label)}))"
     )
 
 

@@ -1,0 +1,80 @@
+"""One run of everything with the server, worker and deployments of a desk, and its pages."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from lib.present.browser import Browser
+from tests.end_to_end.conftest import BIN, desk_in
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A desk on which the deployment macroscope/full has run once."""
+
+    folder: Path
+    env: dict[str, str]
+    run: dict[str, Any]
+
+    @property
+    def ui(self) -> str:
+        return self.env["PREFECT_API_URL"].removesuffix("/api")
+
+    def newest(self, key: str) -> dict[str, Any]:
+        """The newest artifact of a key, as the server knows it."""
+        asked = {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC"}
+        artifact: dict[str, Any] = post(self.env, "artifacts/filter", asked)[0]
+        return artifact
+
+
+def prefect(folder: Path, env: dict[str, str], *arguments: str) -> None:
+    done = subprocess.run(
+        [str(BIN / "prefect"), *arguments],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+def post(env: dict[str, str], path: str, asked: dict[str, Any]) -> Any:
+    answer = requests.post(f"{env['PREFECT_API_URL']}/{path}", json=asked, timeout=30)
+    answer.raise_for_status()
+    return answer.json()
+
+
+@contextmanager
+def finished_run(folder: Path) -> Iterator[FinishedRun]:
+    """Deploy everything on a desk and let macroscope/full run; the desk is there until the end."""
+    with desk_in(folder) as (_, env):
+        prefect(folder, env, "--no-prompt", "deploy", "--all")
+        prefect(folder, env, "deployment", "run", "macroscope/full", "--watch")
+        named = {"flow_runs": {"name": {"any_": ["macroscope staged all"]}}}
+        (run,) = post(env, "flow_runs/filter", named)
+        yield FinishedRun(folder, env, run)
+
+
+def shown(browser: Browser, *texts: str) -> str:
+    """The page's text, once all of `texts` are in it."""
+    wanted = json.dumps(texts)
+    browser.until(f"{wanted}.every(text => document.body.innerText.includes(text))")
+    text: str = browser.evaluate("document.body.innerText")
+    return text
+
+
+def click(browser: Browser, label: str) -> None:
+    """Click on what bears exactly this label."""
+    browser.until(
+        "(found => found && (found.click(), true))([...document.querySelectorAll('body *')]"
+        f".find(e => e.childElementCount === 0 && e.textContent.trim() === {json.dumps(label)}))"
+    )
