@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectWrappedFuture
-from prefect.runtime import flow_run as current_run
-from prefect.states import Cancelled, Completed, Failed
+from prefect.states import Cancelled, Completed
 from prefect.task_runners import TaskRunner
 
 from flows.logs import LOGGER
-from flows.run import Run, open_run
+from flows.run import Run, failed, open_run
 from flows.runners import LostClusterError, cluster_is_lost
 from lib import stopping
 from lib.errors import StoppedError
@@ -166,6 +164,4 @@ def as_state(result: ProcessingResult) -> State[ProcessingResult]:
         return Cancelled(message="the run was asked to stop", data=result)
     if result.success:
         return Completed(message=result.in_words(), data=result)
-    # Prefect would resolve a deployed run's data into an exception, and print that it cannot
-    deployed = os.environ.get("PREFECT__FLOW_RUN_ID", "inline") == current_run.get_id()
-    return Failed(message="; ".join(result.errors), data=None if deployed else result)
+    return failed("; ".join(result.errors), result)

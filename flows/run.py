@@ -11,9 +11,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
+from prefect.runtime import flow_run as current_run
+from prefect.states import Failed
 from prefect.task_runners import TaskRunner
 
 from flows.credentials import store_settings
@@ -29,6 +32,8 @@ from lib.ingest.result import ProcessingResult, VolumeResult
 from lib.loader_config import LoaderConfig
 from lib.plan import VolumePlan
 from lib.storage.settings import StoreSettings
+
+T = TypeVar("T")
 
 _active = 0
 _active_lock = threading.Lock()
@@ -124,6 +129,16 @@ def run_name() -> str:
 def in_one_sentence(error: BaseException) -> str:
     """An error for a result or a table; named errors say what to do next."""
     return str(error) if isinstance(error, MacroscopeError) else f"{type(error).__name__}: {error}"
+
+
+def failed(message: str, data: T) -> State[T]:
+    """A failed state that carries what was achieved to whoever called the flow.
+
+    Not so where the run is a deployment's own: nobody takes the data there, and Prefect would
+    resolve them into an exception, and print that it cannot.
+    """
+    deployed = os.environ.get("PREFECT__FLOW_RUN_ID", "inline") == current_run.get_id()
+    return Failed(message=message, data=None if deployed else data)
 
 
 @contextmanager
