@@ -1,10 +1,11 @@
-"""Rendering of the chart with the real helm, cached for the session."""
+"""The chart: rendered with the real helm, and installed into a stand-in cluster."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,14 @@ import yaml
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 
-from kube_binaries import program  # noqa: E402  the folder of this file must be on the path first
+# the folder of this file must be on the path first
+from apiserver.cluster import Cluster  # noqa: E402
+from apiserver.kinds import CLUSTER  # noqa: E402
+from installation import HEAVY, RUN_S, VALUES, Installation, refused  # noqa: E402
+from kube_binaries import program  # noqa: E402
+
+from lib.samples.control import Control  # noqa: E402
+from lib.samples.serving import Samples  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "macroscope"
@@ -56,3 +64,48 @@ def refuse(helm: Helm) -> Callable[..., str]:
         return done.stderr
 
     return run
+
+
+@pytest.fixture(scope="session")
+def installed(
+    samples: Samples,
+    render: Callable[..., list[dict[str, Any]]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Installation]:
+    """The chart in a stand-in cluster, up and registered: a minute, for slow tests only."""
+    with Cluster(tmp_path_factory.mktemp("cluster"), refused) as cluster:
+        installation = Installation(cluster, render(*VALUES), samples.endpoints)
+        installation.wait_until_ready()
+        yield installation
+        assert cluster.access.refused == []
+
+
+@pytest.fixture
+def empty_store(installed: Installation) -> Installation:
+    """The installation, ready, with an empty store."""
+    installed.wait_until_ready()
+    shutil.rmtree(installed.cluster.folder / "claims" / "macroscope-data", ignore_errors=True)
+    return installed
+
+
+@pytest.fixture
+def at_work(empty_store: Installation, faults: Control) -> Iterator[Callable[..., str]]:
+    """Start a run, and return its id when a Dask worker waits for the voxels of a slow source."""
+    cluster = empty_store.cluster
+
+    def connected() -> bool:
+        workers = empty_store.dask_pods("worker")
+        return any("Registered to" in cluster.log(pod) for pod in workers)
+
+    def start(deployment: str, **parameters: Any) -> str:
+        run = empty_store.start(deployment, **parameters)
+        cluster.wait(lambda: cluster.store.list(CLUSTER), RUN_S, "a Dask cluster")
+        faults.set_latency("s3", first_byte_s=3)
+        cluster.wait(connected, RUN_S, "a Dask worker at work")
+        statuses = {source: record["status"] for source, record in empty_store.records().items()}
+        assert statuses[HEAVY] == "processing"
+        return run
+
+    yield start
+    faults.clear()
+    empty_store.assert_nothing_left()

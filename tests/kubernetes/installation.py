@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,20 @@ import numpy as np
 import requests
 import zarr
 from apiserver.cluster import Cluster
-from apiserver.kinds import CLUSTER, DEPLOYMENT, JOB, POD
+from apiserver.kinds import CLUSTER, CRON_JOB, DEPLOYMENT, JOB, POD
 from kube_checks import pod_specs, restricted_violations
+from prefect_server import ask
 
+from lib.archives.registry import REGISTRY
+from lib.kubernetes.cleanup import is_active
 from lib.loader_config import OPENORGANELLE_EM_PATHS
 from lib.samples.catalogue import dvid_voxels, truth
 
 Manifest = dict[str, Any]
 PREFECT = str(Path(sys.executable).with_name("prefect"))
 START_S = 240  # a loaded machine starts a Prefect server in a minute
+RUN_S = 900  # for a run
+HEAVY = "openorganelle"  # the source that gets a Dask cluster
 
 # small pods, short waits; the stand-in archives run beside the test, not in a pod
 VALUES = (
@@ -31,6 +37,7 @@ VALUES = (
     "dask.startupTimeoutSeconds=240",
     "dask.idleTimeoutSeconds=60",
 )
+UNFINISHED = ["RUNNING", "PENDING", "CANCELLING"]
 _LEFT_OUT = {"macroscope-test", "macroscope-cleanup-uninstall", "macroscope-samples"}
 
 
@@ -86,28 +93,99 @@ class Installation:
         asked = ("--param", f"sources={json.dumps(sources)}") if sources else ()
         return self.prefect("deployment", "run", "macroscope/full", "--watch", *asked)
 
-    def last_message(self, flow: str) -> str:
-        """The message of the state of the latest run of a flow."""
-        asked = {"flows": {"name": {"any_": [flow]}}, "sort": "EXPECTED_START_TIME_DESC"}
-        url = f"http://{self.cluster.address(self.server())}:4200/api/flow_runs/filter"
-        runs = requests.post(url, json=asked, timeout=30).json()
-        return str(runs[0]["state"]["message"])
+    def api(self, path: str, body: Any = None) -> Any:
+        """Ask the Prefect API, as its UI does: POST with a body, else GET."""
+        url = f"http://{self.cluster.address(self.server())}:4200/api"
+        return ask(url, path, body)
+
+    def start(self, deployment: str, **parameters: Any) -> str:
+        """Start a run of a deployment; returns its id."""
+        found = self.api(f"deployments/name/{deployment}")
+        run = self.api(f"deployments/{found['id']}/create_flow_run", {"parameters": parameters})
+        return str(run["id"])
+
+    def state(self, run: str) -> Manifest:
+        """The state of a run."""
+        state: Manifest = self.api(f"flow_runs/{run}")["state"]
+        return state
+
+    def final_state(self, run: str, seconds: float) -> Manifest:
+        """The state in which a run ends; a server that is away for a while is waited for."""
+        found: list[Manifest] = []
+
+        def final() -> bool:
+            with suppress(requests.RequestException, AssertionError, KeyError):
+                found[:] = [self.state(run)]
+            return bool(found) and found[0]["type"] in (
+                "COMPLETED",
+                "FAILED",
+                "CRASHED",
+                "CANCELLED",
+            )
+
+        try:
+            self.cluster.wait(final, seconds, f"run {run} ended")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it is {found}") from None
+        return found[0]
+
+    def children(self, run: str) -> dict[str, Manifest]:
+        """States of the runs that a run started, by the source among their tags."""
+        found = self.api("flow_runs/filter", {"flow_runs": {"parent_flow_run_id": {"any_": [run]}}})
+        named = [(set(one["tags"]) & set(REGISTRY), one["state"]) for one in found]
+        return {sources.pop(): state for sources, state in named if sources}
+
+    def unfinished(self) -> list[str]:
+        """What Prefect holds for at work."""
+        asked = {"flow_runs": {"state": {"type": {"any_": UNFINISHED}}}}
+        found = self.api("flow_runs/filter", asked)
+        return [f"{one['name']}: {one['state']['name']}" for one in found]
+
+    def tidy(self, *, grace_seconds: int) -> str:
+        """``kubectl create job --from=cronjob/macroscope-cleanup``; returns what it printed."""
+        cron = self.cluster.store.get(CRON_JOB, "em", "macroscope-cleanup")
+        spec = cron["spec"]["jobTemplate"]["spec"]
+        args = spec["template"]["spec"]["containers"][0]["args"]
+        assert args[-1].startswith("--grace-seconds=")
+        args[-1] = f"--grace-seconds={grace_seconds}"
+        job = {"apiVersion": "batch/v1", "kind": "Job", "spec": spec}
+        made = self.cluster.apply({**job, "metadata": {"generateName": "tidy-"}})
+        name = made["metadata"]["name"]
+
+        def ended() -> Any:
+            return (self.cluster.store.get(JOB, "em", name).get("status") or {}).get("conditions")
+
+        [condition] = self.cluster.wait(ended, START_S, "the clean-up ended")
+        [pod] = self.cluster.pods(job_name=name)
+        printed = self.cluster.log(pod)
+        assert condition["type"] == "Complete", printed
+        return printed
 
     def server(self) -> Manifest:
         """The pod of the Prefect server."""
         return self._component("server")
 
+    def components(self, name: str) -> list[Manifest]:
+        """Pods of a part of the chart, also those that are being deleted."""
+        return [
+            pod
+            for pod in self.cluster.store.list(POD, "em")
+            if (pod["metadata"].get("labels") or {}).get("app.kubernetes.io/component") == name
+        ]
+
     def _component(self, name: str) -> Manifest:
-        for pod in self.cluster.store.list(POD, "em"):
-            labels = pod["metadata"].get("labels") or {}
-            here = labels.get("app.kubernetes.io/component") == name
-            if here and "deletionTimestamp" not in pod["metadata"]:
+        for pod in self.components(name):
+            if "deletionTimestamp" not in pod["metadata"]:
                 return pod
         raise AssertionError(f"no pod of {name}")
 
     def worker(self) -> Manifest:
         """The pod of the Prefect worker."""
         return self._component("worker")
+
+    def operator(self) -> Manifest:
+        """The pod of the Dask operator."""
+        return self._component("operator")
 
     def flow_pods(self, flow: str = "") -> list[Manifest]:
         """Pods of flow runs that run, of one flow or of all."""
@@ -145,14 +223,20 @@ class Installation:
             voxels = zarr.open_group(data / record["files"]["volume"], mode="r")["0"]
             np.testing.assert_array_equal(np.asarray(voxels), expected(source, record))
 
-    def assert_nothing_left(self, seconds: float = 60) -> None:
-        """No Dask cluster, no flow at work, no process of a pod that is over."""
+    def assert_nothing_left(self, seconds: float = 120) -> None:
+        """No Dask cluster, no run or Job at work, no process of a pod that is over."""
+        self.cluster.wait(lambda: not self.unfinished(), seconds, "no run unfinished")
+        self.cluster.wait(lambda: not self._jobs_at_work(), seconds, "no Job at work")
         self.cluster.wait(lambda: not self.cluster.store.list(CLUSTER), seconds, "clusters gone")
         self.cluster.wait(lambda: not self.flow_pods(), seconds, "flow pods ended")
         self.cluster.wait(lambda: not self._dask_left(), seconds, "Dask pods gone")
         for pod in self.cluster.store.list(POD, "em"):
             if pod["status"]["phase"] in ("Succeeded", "Failed"):
                 assert self.cluster.processes(pod) == []
+
+    def _jobs_at_work(self) -> list[str]:
+        jobs = self.cluster.store.list(JOB, "em")
+        return [job["metadata"]["name"] for job in jobs if is_active(job)]
 
     def _dask_left(self) -> list[Manifest]:
         return [

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import requests
 import yaml
+from prefect_server import prefect_server
 
 from lib.archives.registry import REGISTRY
 
@@ -43,41 +41,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def environ(project: Path) -> Iterator[dict[str, str]]:
     """The environment of a client of a server of our own."""
-    base = {
-        **os.environ,
-        "PREFECT_HOME": str(project / "home"),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{project}/server.db",
-        "PYTHONPATH": str(project),
-    }
-    base.pop("PREFECT_API_URL", None)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    url = f"http://127.0.0.1:{port}/api"
-    command = [sys.executable, "-m", "prefect", "server", "start", "--port", port]
-    with (
-        (project / "server.log").open("w") as log,
-        subprocess.Popen(command, cwd=project, env=base, stderr=log, stdout=log) as server,
-    ):
-        try:
-            wait_until_healthy(url, server)
-            yield base | {"PREFECT_API_URL": url}
-        finally:
-            server.terminate()
-
-
-def wait_until_healthy(url: str, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            requests.get(f"{url}/health", timeout=5).raise_for_status()
-            return
-        except requests.RequestException:
-            assert server.poll() is None, "the server ended"
-            assert time.monotonic() < deadline, "the server does not answer"
-            time.sleep(0.2)
+    with prefect_server(project) as found:
+        yield found | {"PYTHONPATH": str(project)}
 
 
 def register(project: Path, environ: dict[str, str], *arguments: str) -> str:

@@ -14,8 +14,7 @@ from apiserver.kinds import CLUSTER, JOB, POD
 from installation import refused
 from kr8s.asyncio.objects import Job, Pod, Service
 from kubernetes_asyncio import client, config, watch
-
-from lib.kubernetes.pod_security import restricted_container, restricted_pod
+from pods import job, pod_spec
 
 Manifest = dict[str, Any]
 WAIT_S = 60
@@ -25,33 +24,6 @@ WAIT_S = 60
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with Cluster(tmp_path_factory.mktemp("cluster"), refused) as running:
         yield running
-
-
-def pod_spec(*words: str, **more: Any) -> Manifest:
-    container: Manifest = {
-        "name": "c",
-        "image": "macroscope:0.1.0",
-        "args": list(words),
-        "securityContext": restricted_container(),
-        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
-        "resources": {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"memory": "1Gi"}},
-    }
-    return {
-        "restartPolicy": "Never",
-        "securityContext": restricted_pod(),
-        "containers": [container | more.pop("container", {})],
-        "volumes": [{"name": "tmp", "emptyDir": {}}],
-        **more,
-    }
-
-
-def job(name: str, *words: str, **more: Any) -> Manifest:
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {"name": name, "namespace": "em"},
-        "spec": {"backoffLimit": 0, "template": {"spec": pod_spec(*words, **more)}},
-    }
 
 
 def as_account(cluster: Cluster, account: str, what: Callable[[Any], Awaitable[Any]]) -> Any:

@@ -110,7 +110,7 @@ class Mounts:
     def __init__(self, places: Mapping[str, Path], foreign: re.Pattern[str]) -> None:
         self._places, self._foreign = dict(places), foreign
         paths = "|".join(re.escape(path) for path in sorted(places, key=len, reverse=True))
-        self._path = re.compile(rf"(?<![\w.-])({paths})(?=[/\"',:\s]|$)")
+        self._path = re.compile(rf"(?<![\w.-])({paths})(?=[/\"',:;\s]|$)")
 
     def here(self, text: str) -> str:
         """A text with every path below a mount rewritten."""

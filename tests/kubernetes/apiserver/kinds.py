@@ -62,9 +62,18 @@ KINDS: tuple[Kind, ...] = (
     Kind("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", True, ("status",)),
     *_custom(),
 )
-POD, JOB, DEPLOYMENT, SERVICE, CONFIGMAP, SECRET, EVENT = (
+POD, JOB, CRON_JOB, DEPLOYMENT, SERVICE, CONFIGMAP, SECRET, EVENT = (
     next(kind for kind in KINDS if kind.name == name)
-    for name in ("Pod", "Job", "Deployment", "Service", "ConfigMap", "Secret", "Event")
+    for name in (
+        "Pod",
+        "Job",
+        "CronJob",
+        "Deployment",
+        "Service",
+        "ConfigMap",
+        "Secret",
+        "Event",
+    )
 )
 ROLE, ROLE_BINDING = (
     next(kind for kind in KINDS if kind.name == name) for name in ("Role", "RoleBinding")

@@ -1,0 +1,116 @@
+"""The clean-up's own command, between a real Prefect server and the stand-in cluster."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from apiserver.cluster import Cluster
+from apiserver.kinds import CLUSTER, JOB
+from installation import refused
+from pods import Manifest, job
+from prefect_server import ask, prefect_server
+
+from lib.kubernetes.dask_cluster import FLOW_RUN_LABEL, MANAGED_BY
+
+ROOT = Path(__file__).parents[2]
+WAIT_S = 60
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, render: Callable[..., list[Manifest]]) -> Iterator[Cluster]:
+    """An empty stand-in cluster with the clean-up's own Role."""
+    with Cluster(tmp_path / "cluster", refused) as running:
+        for manifest in render():
+            role = manifest["kind"] in ("Role", "RoleBinding")
+            if role and manifest["metadata"]["name"] == "macroscope-cleanup":
+                running.apply(manifest)
+        yield running
+        assert running.access.refused == []
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> Iterator[dict[str, str]]:
+    with prefect_server(tmp_path) as found:
+        yield found
+
+
+class Prefect:
+    """Runs of a deployment of the pool, in whatever state."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        pool = {"name": "macroscope", "type": "kubernetes"}
+        ask(url, "work_pools/", pool)
+        flow = ask(url, "flows/", {"name": "ebi"})["id"]
+        made = {"name": "ingest", "flow_id": flow, "work_pool_name": "macroscope"}
+        self._deployment = ask(url, "deployments/", made)["id"]
+
+    def run(self, state: str) -> str:
+        path = f"deployments/{self._deployment}/create_flow_run"
+        run = str(ask(self._url, path, {})["id"])
+        # one that never had a pod would be Cancelled at once
+        pod = {"infrastructure_pid": "em:some-job"}
+        requests.patch(f"{self._url}/flow_runs/{run}", json=pod, timeout=60).raise_for_status()
+        ask(self._url, f"flow_runs/{run}/set_state", {"state": {"type": state}, "force": True})
+        return run
+
+    def state(self, run: str) -> str:
+        return str(ask(self._url, f"flow_runs/{run}")["state"]["type"])
+
+
+def dask_cluster(name: str, run: str) -> Manifest:
+    meta = {"name": name, "labels": {**MANAGED_BY, FLOW_RUN_LABEL: run}}
+    return {"apiVersion": "kubernetes.dask.org/v1", "kind": "DaskCluster", "metadata": meta}
+
+
+def test_what_prefect_and_kubernetes_disagree_on_is_put_right_once_it_is_old_enough(
+    cluster: Cluster, environ: dict[str, str]
+) -> None:
+    prefect = Prefect(environ["PREFECT_API_URL"])
+    runs = {
+        "lost": prefect.run("RUNNING"),
+        "never started": prefect.run("PENDING"),
+        "going": prefect.run("CANCELLING"),
+        "at work": prefect.run("RUNNING"),
+        "over": prefect.run("COMPLETED"),
+        "waiting": prefect.run("SCHEDULED"),
+    }
+    before = {name: prefect.state(run) for name, run in runs.items()}
+    assert before["going"] == "CANCELLING"
+    for name in ("at work", "over"):
+        labels = {"macroscope/part": "flow", "prefect.io/flow-run-id": runs[name]}
+        cluster.apply(job(name.replace(" ", "-"), "sleep", "600", labels=labels))
+    cluster.apply(dask_cluster("em-lost", runs["lost"]))
+    cluster.apply(dask_cluster("em-at-work", runs["at work"]))
+    cluster.wait(lambda: len(cluster.kubelet.running) == 2, WAIT_S, "both Jobs at work")
+
+    def tidy(grace_seconds: int) -> list[str]:
+        command = [sys.executable, "-m", "flows.cleanup", "--namespace=em"]
+        kubeconfig = str(cluster.kubeconfig("em", "macroscope-cleanup"))
+        done = subprocess.run(
+            [*command, f"--grace-seconds={grace_seconds}"],
+            cwd=ROOT,
+            env=environ | {"KUBECONFIG": kubeconfig, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return [line for line in done.stderr.splitlines() if "HTTP Request" not in line]
+
+    assert "0 runs, Jobs and clusters put right" in tidy(600)[-1]
+    assert {name: prefect.state(run) for name, run in runs.items()} == before
+    printed = tidy(0)
+    assert {name: prefect.state(run) for name, run in runs.items()} == before | {
+        "lost": "CRASHED",
+        "never started": "CRASHED",
+        "going": "CANCELLED",
+    }
+    cluster.wait(lambda: len(cluster.store.list(JOB)) == 1, WAIT_S, "the Job that was over gone")
+    assert [one["metadata"]["name"] for one in cluster.store.list(JOB)] == ["at-work"]
+    assert [one["metadata"]["name"] for one in cluster.store.list(CLUSTER)] == ["em-at-work"]
+    assert "5 runs, Jobs and clusters put right" in printed[-1], "\n".join(printed)

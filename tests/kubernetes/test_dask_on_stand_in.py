@@ -1,0 +1,93 @@
+"""A temporary Dask cluster in the stand-in: the chart's operator, a flow's pod, a killed worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from apiserver.cluster import Cluster
+from apiserver.kinds import CLUSTER, POD
+from installation import VALUES, refused
+from pods import Manifest, job
+
+WAIT_S = 180
+KINDS = ("Role", "RoleBinding", "ConfigMap")
+WORK = """
+import os, time
+from distributed import Client
+from lib.kubernetes.kube_cluster import PatientKubeCluster
+from lib.kubernetes.request import cluster_request
+
+def slow(number):
+    time.sleep(0.3)
+    return number * number
+
+asked = cluster_request("epfl", "a run", 1, os.environ)["cluster_kwargs"]
+with PatientKubeCluster(**asked) as cluster, Client(cluster) as client:
+    futures = client.map(slow, range(20))
+    print("at work", flush=True)
+    print("the sum is", sum(client.gather(futures)), flush=True)
+"""
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, render: Callable[..., list[Manifest]]) -> Iterator[Cluster]:
+    """A stand-in cluster with the chart's Dask operator and its Roles."""
+    with Cluster(tmp_path / "cluster", refused) as running:
+        for manifest in render(*VALUES):
+            name = manifest["metadata"]["name"]
+            if manifest["kind"] in KINDS or name == "macroscope-operator":
+                running.apply(manifest)
+        yield running
+        assert running.access.refused == []
+
+
+def from_field(name: str, path: str) -> Manifest:
+    return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+
+
+def test_work_of_a_killed_worker_is_done_again_and_the_cluster_goes_with_the_flow(
+    cluster: Cluster,
+) -> None:
+    container = {
+        "env": [
+            from_field("POD_NAME", "metadata.name"),
+            from_field("POD_UID", "metadata.uid"),
+            from_field("POD_NAMESPACE", "metadata.namespace"),
+            {"name": "MACROSCOPE_DASK_SETTINGS", "value": "/etc/macroscope/dask.json"},
+        ],
+        "volumeMounts": [
+            {"name": "tmp", "mountPath": "/tmp"},
+            {"name": "config", "mountPath": "/etc/macroscope"},
+        ],
+    }
+    volumes = [
+        {"name": "tmp", "emptyDir": {}},
+        {"name": "config", "configMap": {"name": "macroscope-config"}},
+    ]
+    more = {"serviceAccountName": "macroscope-flow", "volumes": volumes}
+    cluster.apply(job("flow", "python", "-c", WORK, container=container, **more))
+    flow = cluster.wait(lambda: cluster.pods(job_name="flow"), WAIT_S, "flow")[0]
+
+    def ended() -> Any:
+        phase = cluster.store.get(POD, "em", flow["metadata"]["name"])["status"]["phase"]
+        return phase in ("Succeeded", "Failed")
+
+    cluster.wait(lambda: "at work" in cluster.log(flow) or ended(), WAIT_S, "work begun")
+    [first] = dask_workers(cluster)
+    cluster.delete(POD, first["metadata"]["name"], grace_seconds=0)
+    cluster.wait(ended, WAIT_S, "work done")
+    assert f"the sum is {sum(n * n for n in range(20))}" in cluster.log(flow)
+    assert cluster.store.get(POD, "em", flow["metadata"]["name"])["status"]["phase"] == "Succeeded"
+    cluster.wait(lambda: not cluster.store.list(CLUSTER), WAIT_S, "cluster gone")
+    cluster.wait(lambda: not dask_workers(cluster), WAIT_S, "its workers gone")
+
+
+def dask_workers(cluster: Cluster) -> list[Manifest]:
+    return [
+        pod
+        for pod in cluster.store.list(POD, "em")
+        if (pod["metadata"].get("labels") or {}).get("dask.org/component") == "worker"
+    ]
