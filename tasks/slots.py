@@ -63,7 +63,8 @@ def _share_through_the_server() -> None:
         if address is None:
             limits.share_slots_through(None)
             return
-        client = get_client(sync_client=True)
+        # of its own, for all threads: the client of a run's context closes with that run
+        client = get_client(httpx_settings={"timeout": 30.0}, sync_client=True)
         leases = Leases(client)
         limits.share_slots_through(lambda service: _slots_of(client, leases, service))
 
