@@ -7,6 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
+from kube_checks import pod_specs, restricted_violations, validate
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "k8s").rglob("*.sh"))
@@ -67,3 +69,33 @@ def test_image_is_built_only_when_asked_for(recorder: tuple[dict[str, str], Path
     asked = {**environ, "MACROSCOPE_BUILD_IMAGE": "1", "MACROSCOPE_IMAGE": "r.example/m:2"}
     subprocess.run(command, cwd=ROOT, env=asked, check=True, capture_output=True)
     assert log.read_text() == "docker build --tag r.example/m:2 .\n"
+
+
+def test_store_get_reads_the_claim_from_a_restricted_pod_that_it_takes_away_again(
+    tmp_path: Path,
+) -> None:
+    store = tmp_path / "store"
+    (store / "data" / "ebi").mkdir(parents=True)
+    (store / "data" / "ebi" / "v.ome.zarr").write_text("voxels")
+    fake = f"""#!/bin/sh
+    shift 4  # --context, --namespace
+    case "$1" in
+      get) printf 'macroscope:0.1.0' ;;
+      create) cat > {tmp_path}/pod.yaml ;;
+      exec) tar -C {store} -cf - data ;;
+      delete) echo "$*" > {tmp_path}/deleted ;;
+    esac
+    """
+    (tmp_path / "kubectl").write_text(fake)
+    (tmp_path / "kubectl").chmod(0o755)
+    environ = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    command = ["sh", str(ROOT / "k8s" / "store-get.sh"), "data", str(tmp_path / "here")]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "here" / "data" / "ebi" / "v.ome.zarr").read_text() == "voxels"
+    pod = yaml.safe_load((tmp_path / "pod.yaml").read_text())
+    validate(pod)
+    assert [bad for _, spec in pod_specs(pod) for bad in restricted_violations(spec)] == []
+    mounts = {mount["name"]: mount for mount in pod["spec"]["containers"][0]["volumeMounts"]}
+    assert mounts["data"]["readOnly"] is True
+    assert (tmp_path / "deleted").read_text().startswith(f"delete pod {pod['metadata']['name']}")
