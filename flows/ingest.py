@@ -15,7 +15,7 @@ from flows.logs import LOGGER
 from flows.run import Run, failed, open_run
 from flows.runners import LostClusterError, cluster_is_lost
 from lib import stopping
-from lib.errors import StoppedError
+from lib.errors import MacroscopeError, StoppedError
 from lib.ingest import life
 from lib.ingest.costs import cost_of
 from lib.ingest.keeper import not_made
@@ -46,9 +46,9 @@ def ingest(source: str, config: LoaderConfig | Mapping[str, Any] | None) -> Proc
     with open_run(source, config) as run:
         try:
             sources = or_stopped(plan(source, run.config, run.scratch_dir))
-        except StoppedError as error:
-            stopped = {"success": False, "errors": [str(error)]}
-            return run.result([], []).model_copy(update=stopped)
+        except MacroscopeError as error:  # named, with its advice: no traceback says more
+            said = {"success": False, "errors": [str(error)]}
+            return run.result([], []).model_copy(update=said)
         costs = [cost_of(p, run.config, run.settings.assumed_compression) for p in sources.plans]
         show_plan(source, costs)
         volumes = [not_made(skipped, "skipped") for skipped in sources.skipped]

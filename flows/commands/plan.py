@@ -77,7 +77,7 @@ def _print(costs: list[Cost], total: dict[str, Any], warnings: list[str]) -> Non
         console.print(table)
     free = "" if total["free_bytes"] is None else f" of {total['free_bytes'] / 1e9:.1f} GB free"
     console.print(
-        f"{total['volumes']} volumes: {total['download_requests']} requests, "
+        f"volumes: {total['volumes']}, requests: {total['download_requests']}, "
         f"{total['download_bytes'] / 1e6:.1f} MB to download, "
         f"{total['disk_bytes'] / 1e6:.1f} MB of disk{free}, "
         f"about {total['expected_seconds']:g} s"
