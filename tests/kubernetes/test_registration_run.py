@@ -42,7 +42,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def environ(project: Path) -> Iterator[dict[str, str]]:
     """The environment of a client of a server of our own."""
     with prefect_server(project) as found:
-        yield found | {"PYTHONPATH": str(project)}
+        yield found | {"PYTHONPATH": str(project), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def register(project: Path, environ: dict[str, str], *arguments: str) -> str:
@@ -50,6 +50,11 @@ def register(project: Path, environ: dict[str, str], *arguments: str) -> str:
     done = subprocess.run(command, cwd=project, env=environ, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def code(project: Path) -> set[Path]:
+    parts = ("flows", "k8s", "lib")
+    return {*project.iterdir(), *(path for part in parts for path in (project / part).rglob("*"))}
 
 
 def deployments(environ: dict[str, str]) -> dict[str, dict[str, object]]:
@@ -63,7 +68,9 @@ def test_registration_can_run_again_for_either_kind_of_pool(
     project: Path, environ: dict[str, str]
 ) -> None:
     everything = {"macroscope/full", "consolidate/catalog", *(f"{n}/ingest" for n in REGISTRY)}
+    before = code(project)
     register(project, environ, "--limit", "downloads=4")
+    assert code(project) == before, "in a pod the project's folder is read-only"
     found = deployments(environ)
     assert set(found) == everything
     assert {item["work_pool_name"] for item in found.values()} == {"macroscope"}
