@@ -36,7 +36,10 @@ class ChildRunError(MacroscopeError):
     """A source's own run ended badly (out of memory, evicted, cancelled)."""
 
     retryable = True
-    advice = "See that flow run's logs; run again: finished work is kept"
+    advice = (
+        "See that flow run's logs: a pod that was killed for its memory is named there. Run again: "
+        "finished work is kept"
+    )
 
 
 def run_deployed(source: str, config: LoaderConfig | None) -> ProcessingResult:

@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectWrappedFuture
-from prefect.states import Cancelled, Completed
+from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import TaskRunner
 
 from flows.logs import LOGGER
-from flows.run import Run, failed, open_run
+from flows.run import Run, carried, open_run
 from flows.runners import LostClusterError, cluster_is_lost
 from lib import stopping
 from lib.errors import MacroscopeError, StoppedError
@@ -161,7 +161,7 @@ def or_stopped(answer: T | State[T]) -> T:
 def as_state(result: ProcessingResult) -> State[ProcessingResult]:
     """A state that carries the result and says in a line what it came to."""
     if stopping.stop_requested():
-        return Cancelled(message="the run was asked to stop", data=result)
+        return Cancelled(message="the run was asked to stop", data=carried(result))
     if result.success:
         return Completed(message=result.in_words(), data=result)
-    return failed("; ".join(result.errors), result)
+    return Failed(message="; ".join(result.errors), data=carried(result))

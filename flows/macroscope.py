@@ -7,13 +7,13 @@ from typing import Any
 
 from prefect import flow, tags
 from prefect.client.schemas.objects import State
-from prefect.states import Completed
+from prefect.states import Completed, Failed
 
 from flows.consolidate import consolidate
 from flows.credentials import store_settings
 from flows.deployed import cancel_children
 from flows.naming import parent_run_name
-from flows.run import failed, in_one_sentence
+from flows.run import carried, in_one_sentence
 from flows.schedule import Outcome, run_schedule
 from flows.sources import run_source
 from lib.archives.registry import REGISTRY, archive
@@ -75,7 +75,7 @@ def macroscope(
         show_volumes(results, store_settings(loaded))
     failures += [f"{r.source}: {'; '.join(r.errors)}" for r in results if not r.success]
     if failures:
-        return failed(" | ".join(failures), results)
+        return Failed(message=" | ".join(failures), data=carried(results))
     return Completed(message=in_words(results), data=results)
 
 

@@ -13,10 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.runtime import flow_run as current_run
-from prefect.states import Failed
 from prefect.task_runners import TaskRunner
 
 from flows.credentials import store_settings
@@ -131,14 +129,14 @@ def in_one_sentence(error: BaseException) -> str:
     return str(error) if isinstance(error, MacroscopeError) else f"{type(error).__name__}: {error}"
 
 
-def failed(message: str, data: T) -> State[T]:
-    """A failed state that carries what was achieved to whoever called the flow.
+def carried(data: T) -> T | None:
+    """What a failed or cancelled state carries of what was achieved, for whoever called the flow.
 
-    Not so where the run is a deployment's own: nobody takes the data there, and Prefect would
+    Nothing where the run is a deployment's own: nobody takes the data there, and Prefect would
     resolve them into an exception, and print that it cannot.
     """
     deployed = os.environ.get("PREFECT__FLOW_RUN_ID", "inline") == current_run.get_id()
-    return Failed(message=message, data=None if deployed else data)
+    return None if deployed else data
 
 
 @contextmanager
