@@ -135,6 +135,13 @@ class Installation:
         named = [(set(one["tags"]) & set(REGISTRY), one["state"]) for one in found]
         return {sources.pop(): state for sources, state in named if sources}
 
+    def messages(self, run: str) -> list[str]:
+        """What the logs of a run's children say, as the UI shows them."""
+        asked = {"flow_runs": {"parent_flow_run_id": {"any_": [run]}}}
+        ids = [one["id"] for one in self.api("flow_runs/filter", asked)]
+        found = self.api("logs/filter", {"logs": {"flow_run_id": {"any_": ids}}})
+        return [str(line["message"]) for line in found]
+
     def unfinished(self) -> list[str]:
         """What Prefect holds for at work."""
         asked = {"flow_runs": {"state": {"type": {"any_": UNFINISHED}}}}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 from apiserver.cluster import Cluster
-from apiserver.kinds import CONFIGMAP, DEPLOYMENT, JOB
+from apiserver.kinds import CONFIGMAP, DEPLOYMENT, JOB, POD
 from installation import HEAVY, RUN_S, Installation
 
 from lib.samples.control import Control
@@ -52,6 +53,7 @@ def test_a_source_killed_for_its_memory_fails_by_name_and_leaves_the_others_alon
     ends = {source: one["type"] for source, one in empty_store.children(run).items()}
     assert ends == {LIGHT: "COMPLETED", HEAVY: "CRASHED"}
     assert empty_store.records()[LIGHT]["status"] == "complete"
+    assert any("OOMKilled" in line for line in empty_store.messages(run))
     empty_store.assert_nothing_left()
     again = empty_store.start("macroscope/full", sources=[LIGHT, HEAVY])
     assert empty_store.final_state(again, RUN_S)["type"] == "COMPLETED"
@@ -62,23 +64,30 @@ def test_a_run_that_dies_while_the_worker_is_away_is_ended_by_the_clean_up(
     empty_store: Installation, at_work: Start
 ) -> None:
     run = at_work(f"{HEAVY}/ingest")
-    store = empty_store.cluster.store
-    store.change(DEPLOYMENT, "em", "macroscope-worker", lambda m: m["spec"].update(replicas=0))
-    empty_store.cluster.wait(lambda: not empty_store.components("worker"), RUN_S, "worker gone")
-    [job] = [
-        j for j in store.list(JOB, "em") if job_label(j) == run and not j["status"].get("succeeded")
-    ]
-    empty_store.cluster.out_of_memory(empty_store.flow_pods(HEAVY)[-1])
-    empty_store.cluster.delete(JOB, job["metadata"]["name"])
-    assert empty_store.state(run)["type"] == "RUNNING"
-    empty_store.tidy(grace_seconds=5)
-    try:
+    cluster = empty_store.cluster
+    with without_worker(empty_store):
+        [job] = [job for job in cluster.store.list(JOB, "em") if job_label(job) == run]
+        cluster.out_of_memory(empty_store.flow_pods(HEAVY)[-1])
+        cluster.delete(JOB, job["metadata"]["name"])
+        assert empty_store.state(run)["type"] == "RUNNING"
+        empty_store.tidy(grace_seconds=1)
         state = empty_store.state(run)
         assert state["type"] == "CRASHED", state
         assert "Its Job is gone" in state["message"]
         empty_store.assert_nothing_left()
+
+
+@contextmanager
+def without_worker(installed: Installation) -> Iterator[None]:
+    store, name = installed.cluster.store, "macroscope-worker"
+    store.change(DEPLOYMENT, "em", name, lambda m: m["spec"].update(replicas=0))
+    pod = installed.worker()["metadata"]["name"]
+    installed.cluster.delete(POD, pod, grace_seconds=0)
+    installed.cluster.wait(lambda: not installed.components("worker"), RUN_S, "worker gone")
+    try:
+        yield
     finally:
-        store.change(DEPLOYMENT, "em", "macroscope-worker", lambda m: m["spec"].update(replicas=1))
+        store.change(DEPLOYMENT, "em", name, lambda m: m["spec"].update(replicas=1))
 
 
 def job_label(job: dict[str, dict[str, dict[str, str]]]) -> str:
