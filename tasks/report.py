@@ -5,17 +5,16 @@ from __future__ import annotations
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from lib.errors import MacroscopeError
+from lib.ingest.illustrate import stored_picture
 from lib.ingest.result import ProcessingResult, VolumeResult
 from lib.metadata_manager import MetadataManager
-from lib.present.inline import inline_picture
-from lib.present.preview import thumbnail
 from lib.present.words import shape_text, size_text, voxel_text
 from lib.storage.open import open_store
 from lib.storage.settings import StoreSettings
 from tasks.record import artifact_key
 
 MOST_PICTURES = 24
-_PIXELS = 256  # longest side
+_PICTURE_WIDTH = 360  # pixels
 
 
 def in_words(results: list[ProcessingResult]) -> str:
@@ -63,7 +62,7 @@ def show_volumes(results: list[ProcessingResult], store_settings: StoreSettings)
         lines += [
             f"### {source} {volume.source_id}",
             "",
-            f"![Middle plane of {volume.name}]({picture})" if picture else "No picture.",
+            f"![Middle planes of {volume.name}]({picture})" if picture else "No picture.",
             "",
             f"{shape_text(volume.shape_zyx)} voxels (z, y, x) of "
             f"{voxel_text(volume.voxel_nm_zyx)}, {size_text(volume.stored_bytes)}",
@@ -85,8 +84,6 @@ def _picture(volume: VolumeResult, store_settings: StoreSettings) -> str | None:
     try:
         store = open_store(root, store_settings)
         record = MetadataManager(store).load(f"{source}/{name}")
-        png = thumbnail(store, record["files"]["volume"], pixels=_PIXELS)
     except MacroscopeError:  # a picture is not worth a failed run
         return None
-    found = inline_picture(png, _PIXELS)
-    return found[0] if found else None
+    return stored_picture(store, record, _PICTURE_WIDTH)

@@ -1,40 +1,75 @@
-"""The picture beside a published volume. What cannot be drawn is a note, never a failed volume."""
+"""The pictures of a volume. What cannot be drawn is a note, never a failed volume."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from lib.errors import MacroscopeError, StoppedError
 from lib.ingest.order import WorkOrder
 from lib.ingest.workplace import workplace
+from lib.present.described import describe_group
 from lib.present.inline import inline_picture
-from lib.present.preview import preview_key, render_preview
+from lib.present.planes import read_planes
+from lib.present.preview import draw_preview, draw_thumbnail, preview_key, render_preview
 from lib.records import Record
 from lib.storage.base import Store
 from lib.volumes.finish import Finished
+from lib.volumes.statistics import Statistics
 
 
-def illustrate(order: WorkOrder, finished: Finished) -> tuple[str | None, tuple[str, ...]]:
-    """Draw the three middle planes and store them beside the volume.
+class Artist:
+    """Draws one volume: its thumbnail before it is published, its preview afterwards.
 
-    Returns
-    -------
-    The picture's key, or None and a note that says why there is none.
+    Both come from planes that are read once. `notes` say what could not be drawn.
     """
-    store, plan = workplace(order).store, order.plan
-    try:
-        picture = render_preview(
-            store,
-            finished.volume_key,
-            statistics=finished.statistics,
-            voxel_nm_zyx=plan.voxel_nm_zyx,
-            title=plan.about.title or plan.source_id,
-        )
+
+    def __init__(self, order: WorkOrder) -> None:
+        self._order, self._store = order, workplace(order).store
+        self._preview: bytes | None = None
+        self.notes: tuple[str, ...] = ()
+
+    def thumbnail(
+        self, key: str, group: dict[str, Any], statistics: Statistics
+    ) -> tuple[bytes, int, int] | None:
+        """For `lib.volumes.finish.finish`."""
+        try:
+            volume = describe_group(self._store, key, group)
+            planes = read_planes(self._store, volume)
+            title = self._title
+            self._preview = draw_preview(volume, planes, statistics=statistics, title=title)
+            small = draw_thumbnail(volume, planes, statistics=statistics)
+        except StoppedError:
+            raise  # the next run draws it
+        except Exception as error:
+            self._note("thumbnail", error)
+            return None
+        return small.jpeg, small.width, small.height
+
+    def preview(self, finished: Finished) -> str | None:
+        """Store the picture beside a published volume; its key, or None where there is none."""
         key = preview_key(finished.volume_key)
-        store.put(key, picture)
-    except StoppedError:
-        raise  # the next run draws it
-    except Exception as error:
-        return None, (f"no preview could be drawn: {type(error).__name__}: {error}",)
-    return key, ()
+        try:
+            picture = self._preview or render_preview(
+                self._store,
+                finished.volume_key,
+                statistics=finished.statistics,
+                voxel_nm_zyx=self._order.plan.voxel_nm_zyx,
+                title=self._title,
+            )
+            self._store.put(key, picture)
+        except StoppedError:
+            raise
+        except Exception as error:
+            self._note("preview", error)
+            return None
+        return key
+
+    @property
+    def _title(self) -> str:
+        return self._order.plan.about.title or self._order.plan.source_id
+
+    def _note(self, what: str, error: Exception) -> None:
+        self.notes += (f"no {what} could be drawn: {type(error).__name__}: {error}",)
 
 
 def stored_picture(store: Store, record: Record, width: int) -> str | None:

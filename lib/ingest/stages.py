@@ -17,7 +17,7 @@ from lib.archives.sessions import open_session
 from lib.errors import MacroscopeError, SourceChangedError
 from lib.geometry import ShapeZYX
 from lib.ingest.coarse import fit_plan
-from lib.ingest.illustrate import illustrate
+from lib.ingest.illustrate import Artist
 from lib.ingest.order import WorkOrder
 from lib.ingest.progress import Standing, tell
 from lib.ingest.workplace import close_workplace, workplace
@@ -174,21 +174,23 @@ def finish_volume(order: WorkOrder, job: VolumeJob) -> Made:
     except SourceChangedError:
         Ledger(place.store, job).discard()
         raise
+    artist = Artist(order)
     finished = finish(
         job,
         place.store,
         max_missing_fraction=_allowed_missing(order),
         allow_empty=config.allow_empty,
+        draw=artist.thumbnail,
     )
     raw_keys = place.raw.finish(complete=True)
-    preview_key, doubts = illustrate(order, finished)
+    preview_key = artist.preview(finished)
     traffic = place.traffic()
     return Made(
         finished,
         tuple(sources),
         tuple(raw_keys),
         preview_key,
-        (*place.raw.notes, *doubts),
+        (*place.raw.notes, *artist.notes),
         traffic["requests"],
         traffic["bytes_received"],
         place.store_requests(),

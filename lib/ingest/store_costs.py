@@ -71,7 +71,7 @@ def store_requests(plan: VolumePlan, config: LoaderConfig, raw_files: int) -> tu
     shards = sum(len(level.grid) for level in levels)
     own = [level for level in levels if level.index == 0 or not level.in_pass]
     entries = sum(len(level.grid) for level in own)
-    documents = len(levels) + 1 + 1 + 1  # the root, the list of digests, the job
+    documents = len(levels) + 4  # the root, the thumbnail, the list of digests, the job
     put = shards + entries + documents + 2 * raw_files + _LEASE_AND_RECORD_PUT
     get = entries + raw_files + _RECORD_GET
     for finer, level in itertools.pairwise(levels):

@@ -98,7 +98,17 @@ def describe(store: Store, key: str) -> DescribedVolume:
             location=key,
             advice="Name a volume as the catalogue does, for example ebi/EMPIAR-11759.ome.zarr",
         )
-    group = _json(store, f"{key}/zarr.json")
+    return describe_group(store, key, _json(store, f"{key}/zarr.json"))
+
+
+def describe_group(store: Store, key: str, group: dict[str, Any]) -> DescribedVolume:
+    """The same of an OME-Zarr whose root document is at hand, and perhaps not stored yet.
+
+    Raises
+    ------
+    IntegrityError, UnsupportedFormatError
+        As `describe`.
+    """
     try:
         return _describe_zarr(store, key, group)
     except (KeyError, IndexError, TypeError, ValueError) as error:

@@ -24,7 +24,8 @@ from lib.storage.base import Store
 from lib.volumes.statistics import Statistics
 
 PREVIEW_SUFFIX = ".preview.png"
-THUMBNAIL = 256
+THUMBNAIL = 192
+"""Pixels of the longer side: the Zarr convention "thumbnails" asks for 128 to 512."""
 
 _SIDE = 620  # longest side of the three planes together, pixels
 _LEAST_WIDTH = 480
@@ -82,7 +83,13 @@ def render_preview(
         See `lib.present.described.describe` and `lib.present.planes.read_planes`.
     """
     volume = _with_voxel(describe(store, volume_key), voxel_nm_zyx)
-    planes = read_planes(store, volume)
+    return draw_preview(volume, read_planes(store, volume), statistics=statistics, title=title)
+
+
+def draw_preview(
+    volume: DescribedVolume, planes: Planes, *, statistics: Statistics | None, title: str | None
+) -> bytes:
+    """`render_preview` of planes that are at hand."""
     shown = statistics if statistics and statistics.finite else measured(planes.values())
     window = window_of(shown) if statistics or volume.window is None else volume.window
     panels, width, height = _arrange(_pictures(planes, volume.kind, window), planes)
@@ -101,15 +108,28 @@ def render_preview(
     return _png(page)
 
 
-def thumbnail(store: Store, volume_key: str, *, pixels: int = THUMBNAIL) -> bytes:
-    """The middle xy plane alone, at most `pixels` on its longer side, as PNG."""
-    volume = describe(store, volume_key)
-    planes = read_planes(store, volume, most_pixels=2 * pixels)
-    window = volume.window or window_of(measured(planes.values()))
+@dataclass(frozen=True, slots=True)
+class Thumbnail:
+    """A JPEG and its size in pixels."""
+
+    jpeg: bytes
+    width: int
+    height: int
+
+
+def draw_thumbnail(
+    volume: DescribedVolume, planes: Planes, *, statistics: Statistics | None = None
+) -> Thumbnail:
+    """The middle xy plane alone, `THUMBNAIL` pixels on its longer side; the same each time."""
+    whole = statistics if statistics and statistics.finite else None
+    window = window_of(whole) if whole else volume.window or window_of(measured(planes.values()))
     picture = _pictures(planes, volume.kind, window)["xy"]
     _, y, x = planes.extent_nm_zyx
-    longest = max(y, x)
-    return _png(_resized(picture, (x / longest * pixels, y / longest * pixels)))
+    scale = THUMBNAIL / max(y, x)
+    small = _resized(picture, (x * scale, y * scale))
+    data = io.BytesIO()
+    small.save(data, "JPEG", quality=75, optimize=True)
+    return Thumbnail(data.getvalue(), small.width, small.height)
 
 
 def _with_voxel(volume: DescribedVolume, voxel: LengthsZYX | None) -> DescribedVolume:

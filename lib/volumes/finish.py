@@ -12,12 +12,13 @@ from dataclasses import dataclass
 
 from lib.errors import EmptyVolumeError, IntegrityError, MissingChunksError
 from lib.storage.base import Store
-from lib.volumes import ome
+from lib.volumes import ome, thumbnails
 from lib.volumes.grid import shard_key
 from lib.volumes.job import VolumeJob
 from lib.volumes.ledger import Ledger, StoredFile
 from lib.volumes.npyfile import digest_file, local_file
 from lib.volumes.statistics import Statistics
+from lib.volumes.thumbnails import THUMBNAIL_KEY, Draw
 
 SUMS_SUFFIX = ".SHA256SUMS"
 
@@ -44,9 +45,19 @@ class Finished:
 
 
 def finish(
-    job: VolumeJob, store: Store, *, max_missing_fraction: float, allow_empty: bool = False
+    job: VolumeJob,
+    store: Store,
+    *,
+    max_missing_fraction: float,
+    allow_empty: bool = False,
+    draw: Draw | None = None,
 ) -> Finished:
     """Prove, document and publish. Safe to repeat after a kill at any point.
+
+    Parameters
+    ----------
+    draw
+        Makes the thumbnail of an OME-Zarr; none by default.
 
     Raises
     ------
@@ -91,7 +102,7 @@ def finish(
     if job.output_format == "npy":
         sums, stored = _finish_npy(job, store, root)
     else:
-        sums, stored = _finish_zarr(job, store, root, files, statistics)
+        sums, stored = _finish_zarr(job, store, root, files, statistics, draw)
     sums_key = job.final_key + SUMS_SUFFIX
     store.put(sums_key, sums)
     if root != job.final_key:
@@ -140,17 +151,28 @@ def _finish_npy(job: VolumeJob, store: Store, root: str) -> tuple[bytes, int]:
 
 
 def _finish_zarr(
-    job: VolumeJob, store: Store, staging: str, files: list[StoredFile], statistics: Statistics
+    job: VolumeJob,
+    store: Store,
+    staging: str,
+    files: list[StoredFile],
+    statistics: Statistics,
+    draw: Draw | None,
 ) -> tuple[bytes, int]:
     """Write the documents, the root one last, then compare the listing with what must be there."""
     documents = {f"{n.index}/zarr.json": ome.array_document(job, n) for n in job.levels}
-    documents["zarr.json"] = ome.group_document(job, statistics)
+    group = ome.group_document(job, statistics)
     expected = {file.key: file for file in files}
     if len(expected) != len(files):
         raise IntegrityError("the ledger names a file twice", location=job.final_key)
-    _prove_listing(store, staging, expected, allowed=set(documents))
-    for key, document in documents.items():
-        data = ome.encode(document)
+    _prove_listing(store, staging, expected, allowed={*documents, "zarr.json", THUMBNAIL_KEY})
+    written = {key: ome.encode(document) for key, document in documents.items()}
+    if draw is not None and (drawn := draw(staging, group, statistics)) is not None:
+        written[THUMBNAIL_KEY], width, height = drawn
+        group["attributes"] |= thumbnails.attributes(width, height)
+    elif store.size(f"{staging}/{THUMBNAIL_KEY}") is not None:
+        store.delete(f"{staging}/{THUMBNAIL_KEY}")  # of a killed run that could draw it
+    written["zarr.json"] = ome.encode(group)
+    for key, data in written.items():
         store.put(f"{staging}/{key}", data)
         expected[key] = StoredFile(key=key, size=len(data), sha256=hashlib.sha256(data).hexdigest())
     name = job.final_key.rpartition("/")[2]

@@ -121,7 +121,7 @@ def test_the_artifacts_page_lists_all_keys_and_describes_them(
 
 @needs_browser
 @pytest.mark.parametrize(
-    ("key", "pictures", "width"), [("volumes", 5, 256), ("record-ebi", 1, 640)]
+    ("key", "pictures", "width"), [("volumes", 5, 360), ("record-ebi", 1, 640)]
 )
 def test_pictures_of_the_volumes_are_loaded_and_show_something(
     key: str, pictures: int, width: int, finished: FinishedRun, browser: Browser

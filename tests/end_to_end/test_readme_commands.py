@@ -224,10 +224,11 @@ def test_the_tutorial_prints_what_it_says_from_top_to_bottom(
 
 
 def pattern(line: str) -> str:
-    """A line without what differs from run to run: seconds, times, folders, widths of columns."""
+    """A line without what differs from run to run: seconds, bytes, times, folders, columns."""
     line = re.sub(r"\S*/data$", "DATA", line)
     line = re.sub(r"\d{8}T\d{6}Z", "TIME", line)
     line = re.sub(r"\b\d+\.\d\b(?= +│ complete)", "SECONDS", line)
+    line = re.sub(r"\b\d{1,3}(,\d{3})+\b", "BYTES", line)
     return " ".join(line.split())
 
 

@@ -17,7 +17,7 @@ from lib.errors import IntegrityError, NotFoundError, UnsupportedFormatError
 from lib.present.described import DescribedLevel, DescribedVolume, describe
 from lib.present.drawing import length_text, round_length
 from lib.present.planes import READ_BYTES, choose_level, chunks_touched, read_planes
-from lib.present.preview import preview_key, render_preview, thumbnail
+from lib.present.preview import draw_thumbnail, preview_key, render_preview
 from lib.present.shading import colours, grey, measured, window_of
 from lib.samples.tissue import tissue
 from lib.samples.volumes import make_volume, plan_of
@@ -28,9 +28,9 @@ from lib.volumes.levels import plan_levels
 SHAPE, VOXEL = (20, 60, 90), (40.0, 8.0, 8.0)
 
 
-def picture(png: bytes) -> NDArray[np.uint8]:
-    with Image.open(io.BytesIO(png)) as image:
-        assert image.format == "PNG"
+def picture(data: bytes, form: str = "PNG") -> NDArray[np.uint8]:
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.format == form
         return np.asarray(image.convert("RGB"))
 
 
@@ -175,8 +175,11 @@ def test_a_thumbnail_is_small_and_has_the_planes_proportions(tmp_path: Path) -> 
     store = open_store(str(tmp_path))
     voxels = tissue((0, 0, 0), SHAPE, seed=2)
     done = make_volume(store, voxels, plan_of(voxels, "ebi", "t", (8.0, 4.0, 8.0)))
-    shown = picture(thumbnail(store, done.volume_key))
-    assert shown.shape == (round(256 * 60 * 4 / (90 * 8)), 256, 3)
+    volume = describe(store, done.volume_key)
+    small = draw_thumbnail(volume, read_planes(store, volume))
+    shown = picture(small.jpeg, "JPEG")
+    assert shown.shape == (round(192 * 60 * 4 / (90 * 8)), 192, 3)
+    assert (small.height, small.width) == shown.shape[:2]
     assert shown.std() > 20
 
 
