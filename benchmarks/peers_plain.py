@@ -19,6 +19,6 @@ def dvid_one_get(url: str, output: str, shape: list[int]) -> None:
 def write_sections(folder: str, output: str, height: int, width: int) -> None:
     """Write as many voxels as sixteen sections hold: nothing else, from one array in memory."""
     plane = np.full((height, width), 7, np.uint8).data
-    with open(Path(output) / "plain.npy", "wb") as file:
+    with open(Path(output) / "plain.bin", "wb") as file:
         for _ in range(16):
             file.write(plane)
