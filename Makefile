@@ -12,7 +12,7 @@ KILLS ?= 50
 FUZZ_CASES ?= 1500
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all check lint types format bench faults chaos up deploy down lock docs pictures \
+.PHONY: help run test test-all coverage check lint types format bench faults chaos up deploy down lock docs pictures \
         kind-up kind-run kind-ui kind-down clean
 
 help: ## Show this list
@@ -68,6 +68,13 @@ test: $(VENV)/.dev browser ## The everyday test suite
 
 test-all: $(VENV)/.dev browser ## Every test, the slow ones too
 	$(BIN)/python -m pytest
+
+coverage: $(VENV)/.dev ## Branch coverage of lib by everything but whole runs
+	@mkdir -p .coverage
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -m "not slow" -n 2 --dist loadfile --ignore tests/end_to_end --ignore tests/chaos
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report
 
 check: lint types test ## What CI runs, in the same words
 
@@ -125,4 +132,4 @@ kind-down: ## Delete the kind cluster
 	sh k8s/kind-down.sh
 
 clean: ## Remove volumes, records, logs and caches made here
-	rm -rf data data-s3 metadata logs .macroscope .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf data data-s3 metadata logs .macroscope .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
