@@ -1,15 +1,18 @@
 """dask-kubernetes' KubeCluster, with an end to its waiting.
 
 Left alone it waits for ever for a scheduler pod that no node can take, returns before any worker
-is there, and waits an hour for a cluster whose operator is gone.
+is there, waits an hour for a cluster whose operator is gone, and takes an API server that is away
+for a moment for the end of the work.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import Any
 
+import httpx
 import kr8s
 from dask_kubernetes.operator import KubeCluster
 from kr8s.asyncio.objects import Pod
@@ -17,6 +20,11 @@ from kr8s.asyncio.objects import Pod
 from lib.errors import MacroscopeError
 
 _log = logging.getLogger(__name__)
+
+AGAIN_S = 1.0
+AWAY = (httpx.TransportError, kr8s.APITimeoutError, kr8s.ServerError, OSError)
+"""What calls end with while the API server is restarted. A verb that is missing in a Role looks the
+same (kr8s hides the 403 in a read error), so whoever waits also has to end waiting."""
 
 
 class DaskClusterError(MacroscopeError):
@@ -58,6 +66,7 @@ class PatientKubeCluster(KubeCluster):
     ) -> None:
         self._startup_timeout = startup_timeout_seconds
         self._close_timeout = close_timeout_seconds
+        self._last_error: BaseException | None = None
         super().__init__(**{"quiet": True, "resource_timeout": startup_timeout_seconds} | kwargs)
 
     async def _start(self) -> None:
@@ -65,7 +74,8 @@ class PatientKubeCluster(KubeCluster):
             await asyncio.wait_for(self._start_with_a_worker(), self._startup_timeout)
         except Exception as error:
             waited = isinstance(error, TimeoutError)
-            why = await self._reasons()
+            last = [] if self._last_error is None else [f"last error: {self._last_error!r}"]
+            why = "; ".join([await self._reasons(), *last])
             await self._close()
             what = f"not ready after {self._startup_timeout:g} s" if waited else f"failed: {error}"
             raise DaskClusterError(
@@ -74,17 +84,32 @@ class PatientKubeCluster(KubeCluster):
             ) from error
 
     async def _start_with_a_worker(self) -> None:
-        await super()._start()  # type: ignore[no-untyped-call]
+        while True:
+            try:
+                await super()._start()  # type: ignore[no-untyped-call]
+                break
+            except AWAY as error:  # a second start connects to what the first has made
+                if isinstance(error, TimeoutError) or _is_refusal(error):
+                    raise
+                _log.warning("starting Dask cluster %s again: %r", self.name, error)
+                self._last_error = error
+                await asyncio.sleep(AGAIN_S)
         while not self.scheduler_info.get("workers"):
             await asyncio.sleep(0.25)
 
     async def _close(self, timeout: float = 3600) -> None:
-        try:
-            await super()._close(  # type: ignore[no-untyped-call]
-                timeout=min(timeout, self._close_timeout)
-            )
-        except TimeoutError:
-            _log.warning("Dask cluster %s is still being deleted; left to Kubernetes", self.name)
+        deadline = time.monotonic() + min(timeout, self._close_timeout)
+        why = "is still being deleted"
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                await super()._close(timeout=left)  # type: ignore[no-untyped-call]
+                return
+            except TimeoutError:
+                break
+            except AWAY as error:
+                why = f"could not be deleted: {error!r}"
+                await asyncio.sleep(AGAIN_S)
+        _log.warning("Dask cluster %s %s; left to Kubernetes", self.name, why)
 
     async def _reasons(self) -> str:
         """What Kubernetes says about pods of this cluster that are not ready."""
@@ -97,11 +122,17 @@ class PatientKubeCluster(KubeCluster):
                     label_selector={"dask.org/cluster-name": self.name},
                 )
             ]
-        except (kr8s.ServerError, kr8s.APITimeoutError, OSError) as error:
+        except AWAY as error:
             return f"its pods cannot be listed: {error}"
         for pod in pods:
             reasons.update(pod_reasons(pod.raw))
         return "; ".join(sorted(reasons)) if pods else "it has no pods: is the Dask operator up?"
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether the API server is there, and says no."""
+    answer = error.response if isinstance(error, kr8s.ServerError) else None
+    return answer is not None and answer.status_code < 500
 
 
 def pod_reasons(pod: dict[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from installation import VALUES, refused
 from pods import Manifest, job
 
 WAIT_S = 180
+AWAY_S = 3
 KINDS = ("Role", "RoleBinding", "ConfigMap")
 WORK = """
 import os, time
@@ -29,6 +31,9 @@ with PatientKubeCluster(**asked) as cluster, Client(cluster) as client:
     futures = client.map(slow, range(20))
     print("at work", flush=True)
     print("the sum is", sum(client.gather(futures)), flush=True)
+    while not os.path.exists("/tmp/go"):
+        time.sleep(0.1)
+print("closed", flush=True)
 """
 
 
@@ -48,7 +53,7 @@ def from_field(name: str, path: str) -> Manifest:
     return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
 
 
-def test_work_of_a_killed_worker_is_done_again_and_the_cluster_goes_with_the_flow(
+def test_a_cluster_outlives_a_killed_worker_and_is_closed_behind_an_api_server_that_was_away(
     cluster: Cluster,
 ) -> None:
     container = {
@@ -78,8 +83,13 @@ def test_work_of_a_killed_worker_is_done_again_and_the_cluster_goes_with_the_flo
     cluster.wait(lambda: "at work" in cluster.log(flow) or ended(), WAIT_S, "work begun")
     [first] = dask_workers(cluster)
     cluster.delete(POD, first["metadata"]["name"], grace_seconds=0)
-    cluster.wait(ended, WAIT_S, "work done")
-    assert f"the sum is {sum(n * n for n in range(20))}" in cluster.log(flow)
+    done = f"the sum is {sum(n * n for n in range(20))}"
+    cluster.wait(lambda: done in cluster.log(flow) or ended(), WAIT_S, "work done")
+    with cluster.away():
+        (cluster.folder / "pods" / flow["metadata"]["uid"] / "tmp" / "go").touch()
+        time.sleep(AWAY_S)
+        assert "closed" not in cluster.log(flow)
+    cluster.wait(ended, WAIT_S, "cluster closed")
     assert cluster.store.get(POD, "em", flow["metadata"]["name"])["status"]["phase"] == "Succeeded"
     cluster.wait(lambda: not cluster.store.list(CLUSTER), WAIT_S, "cluster gone")
     cluster.wait(lambda: not dask_workers(cluster), WAIT_S, "its workers gone")
