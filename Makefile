@@ -119,10 +119,10 @@ docs: $(VENV)/.dev ## Renew the documents that are written from the code
 pictures: $(VENV)/.dev browser ## Renew the screenshots of the README, from a run on the stand-ins
 	PYTHONPATH=. $(BIN)/python docs/pictures.py
 
-kind-up: ## A kind cluster with the image in it
+kind-up: ## A kind cluster with the chart in it, on the stand-in archives
 	sh k8s/kind-up.sh
 
-kind-run: ## Install the chart there and run everything on the stand-in archives
+kind-run: ## Run the whole pipeline there and follow it
 	sh k8s/kind-run.sh
 
 kind-ui: ## Open the Prefect UI of the kind cluster
