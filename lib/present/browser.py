@@ -219,4 +219,8 @@ class Browser:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._profile.cleanup()
+        for _ in range(20):  # a child that outlives it by a moment may write once more
+            self._profile.cleanup()
+            if not Path(self._profile.name).exists():
+                return
+            time.sleep(0.1)

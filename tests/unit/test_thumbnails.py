@@ -31,7 +31,8 @@ def make(samples: Samples, folder: Path, **settings: Any) -> Path:
 
 def problems(volume: Path) -> list[str]:
     store = open_store(str(volume.parent.parent))
-    return [problem for verdict in verify_store(store, digests=True) for problem in verdict.problems]
+    verdicts = verify_store(store, digests=True)
+    return [problem for verdict in verdicts for problem in verdict.problems]
 
 
 @pytest.fixture
