@@ -68,6 +68,8 @@ class VolumePlan(Plain):
     scale_level: str | None = None
     internal_path: str | None = None
     reader: dict[str, Any]
+    # whole files, read plane by plane, which ``keep_raw`` keeps; or boxes, asked for one by one
+    stored_as: Literal["files", "boxes"] = "files"
     files: tuple[SourceFile, ...]
     about: About
     download_bytes: int  # what a run will fetch for this volume
@@ -76,7 +78,7 @@ class VolumePlan(Plain):
 
     def identity(self) -> dict[str, Any]:
         """What decides the voxels: not the words about them, nor the server that gave them."""
-        words = {"about", "notes", "download_bytes", "download_requests"}
+        words = {"about", "notes", "download_bytes", "download_requests", "stored_as"}
         decided = self.model_dump(mode="json", exclude=words)
         for file in decided["files"]:
             del file["url"]

@@ -99,6 +99,7 @@ class FlyEM(ArchiveBase):
                 origin_nm_zyx=part.origin_nm_zyx,
                 box_zyx=box,
                 internal_path=f"{config.uuid}/{config.instance}",
+                stored_as="boxes",
                 reader={"background": instance.background},
                 files=(
                     SourceFile(

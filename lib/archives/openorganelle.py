@@ -152,6 +152,7 @@ class OpenOrganelle(ArchiveBase):
             kind="labels" if array.labels else "image",
             scale_level=array.level,
             internal_path=array.path,
+            stored_as="boxes",
             reader={
                 "zarray": bytes(array.zarray).decode(),
                 "separator": document.separator,

@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from lib.ingest.store_costs import store_requests
+from lib.ingest.store_costs import planned_job, store_requests
 from lib.loader_config import LoaderConfig
 from lib.plan import VolumePlan
 from lib.present.preview import THUMBNAIL
 from lib.present.words import duration_text, size_text
 from lib.storage.base import Store
-from lib.volumes.job import SHARD_BYTES
 
 PROCESS_BYTES = 350 * 2**20
 """A process with nothing in flight: interpreter, libraries, compiled loops, thread stacks."""
@@ -27,8 +26,6 @@ SHARD_FACTOR = 2.0
 """Memory of a shard in flight relative to its raw bytes: voxels, compressed chunks, half level."""
 THUMBNAIL_BYTES = 0.22
 """Of a thumbnail's JPEG for each pixel: 0.17 to 0.29 measured."""
-PYRAMID = 8 / 7
-"""All levels together relative to the finest, where each halves three axes."""
 
 # MB/s seen in transfers from the public archives: EMPIAR over FTP, EPFL on 16 ranges, one DVID
 # GET, IDR over FTP, OpenOrganelle s0 chunk by chunk.
@@ -70,8 +67,10 @@ def cost_of(plan: VolumePlan, config: LoaderConfig, assumed_compression: float) 
     assumed_compression
         Raw bytes over compressed bytes; ignored for npy, and for chunks that pass through.
     """
-    raw = math.prod(plan.shape_zyx) * np.dtype(plan.dtype).itemsize
-    coarser = raw * (PYRAMID - 1) / assumed_compression
+    itemsize = np.dtype(plan.dtype).itemsize
+    job = planned_job(plan, config)
+    raw, *coarse = (math.prod(level.grid.shape_zyx) * itemsize for level in job.levels)
+    coarser = sum(coarse) / assumed_compression
     if config.output_format == "npy":
         written, assumed_compression = float(raw), 1.0
     elif "zarray" in plan.reader:
@@ -80,10 +79,10 @@ def cost_of(plan: VolumePlan, config: LoaderConfig, assumed_compression: float) 
         written = raw / assumed_compression + coarser
     if config.output_format != "npy":
         written += _thumbnail_bytes(plan)
-    files = plan.files if _keeps_files(plan, config) else ()
+    files = plan.files if config.keep_raw and plan.stored_as == "files" else ()
     kept = sum(file.size or 0 for file in files)
-    puts, gets = store_requests(plan, config, len(files))
-    shard = min(raw, (config.shard_mb or SHARD_BYTES / 1e6) * 1e6)
+    puts, gets = store_requests(job, config, len(files))
+    shard = min(raw, math.prod(job.shard_zyx) * itemsize)
     rate = OBSERVED_MB_S.get(plan.source, CAREFUL_MB_S)
     return Cost(
         source=plan.source,
@@ -184,8 +183,3 @@ def row_of(cost: Cost) -> dict[str, Any]:
 def _thumbnail_bytes(plan: VolumePlan) -> float:
     _, y, x = (n * v for n, v in zip(plan.shape_zyx, plan.voxel_nm_zyx, strict=True))
     return THUMBNAIL_BYTES * THUMBNAIL**2 * min(y, x) / max(y, x)
-
-
-def _keeps_files(plan: VolumePlan, config: LoaderConfig) -> bool:
-    """Whether raw files stay beside the volume: archives of whole files only, and whole volumes."""
-    return config.keep_raw and plan.source not in ("flyem", "openorganelle")

@@ -1,7 +1,6 @@
 """What a volume will ask of a bucket, before it is made: whole requests, from the grid it will get.
 
-The grid is the one for sources that can be read anywhere. Sources that are read by whole planes
-get other shards of about the same size, so their numbers are estimates.
+How a file stores its planes is only known once it is open, so for files the grid is an estimate.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from lib.geometry import Box, ShapeZYX
 from lib.loader_config import LoaderConfig
 from lib.plan import VolumePlan
 from lib.readers.base import Block, Layout
-from lib.volumes.job import make_job
+from lib.volumes.job import VolumeJob, make_job
 
 _LEASE_AND_RECORD_PUT = 3 + 5
 _RECORD_GET = 16  # record, job and lease before each of their writes, and the documents
@@ -30,7 +29,7 @@ class _Unread:
 
     def __init__(self, plan: VolumePlan) -> None:
         self.shape_zyx, self.dtype = plan.shape_zyx, np.dtype(plan.dtype)
-        self.layout = Layout(_chunk(plan))
+        self.layout = Layout(_chunk(plan), by_planes=plan.stored_as == "files")
 
     def __enter__(self) -> _Unread:
         return self
@@ -55,7 +54,14 @@ def _chunk(plan: VolumePlan) -> ShapeZYX:
     return (chunk[0], chunk[1], chunk[2])
 
 
-def store_requests(plan: VolumePlan, config: LoaderConfig, raw_files: int) -> tuple[int, int]:
+def planned_job(plan: VolumePlan, config: LoaderConfig) -> VolumeJob:
+    """The grid and the levels that a volume will get, as far as they are known by now."""
+    if config.output_format == "zarr" and config.chunk_zyx is None and "zarray" in plan.reader:
+        config = config.model_copy(update={"chunk_zyx": _chunk(plan)})
+    return make_job(plan, _Unread(plan), config)
+
+
+def store_requests(job: VolumeJob, config: LoaderConfig, raw_files: int) -> tuple[int, int]:
     """PUTs and GETs to the destination; nothing where it is a folder.
 
     Parameters
@@ -65,9 +71,7 @@ def store_requests(plan: VolumePlan, config: LoaderConfig, raw_files: int) -> tu
     """
     if not str(config.output_dir).startswith("s3://") or config.output_format != "zarr":
         return (0, 0)
-    if config.chunk_zyx is None and "zarray" in plan.reader:
-        config = config.model_copy(update={"chunk_zyx": _chunk(plan)})
-    levels = make_job(plan, _Unread(plan), config).levels
+    levels = job.levels
     shards = sum(len(level.grid) for level in levels)
     own = [level for level in levels if level.index == 0 or not level.in_pass]
     entries = sum(len(level.grid) for level in own)
