@@ -16,6 +16,7 @@ from kube_checks import pod_specs, restricted_violations, validate
 from lib.archives.registry import REGISTRY
 from lib.kubernetes.dask_cluster import Owner, cluster_spec
 from lib.kubernetes.dask_settings import DaskSettings
+from lib.kubernetes.quantities import parse_bytes
 from lib.samples.serving import Samples
 
 ROOT = Path(__file__).parents[2]
@@ -281,6 +282,18 @@ def test_sources_are_of_the_registry_and_further_ones_are_accepted(render: Rende
     variables = {"memory_request": "4Gi", "memory_limit": "4Gi"}
     overrides = yaml.safe_load(data["overrides.yaml"])
     assert overrides["sixth/ingest"] == {"enabled": True, "job_variables": variables}
+
+
+@pytest.mark.parametrize(
+    ("source", "raw_bytes"), [("ebi", 488_985_701), ("epfl", 3_353_674_357), ("idr", 159_884_524)]
+)
+def test_raw_files_that_go_to_a_bucket_fit_on_the_disk_of_their_pod(
+    render: Render, source: str, raw_bytes: int
+) -> None:
+    """They are gathered in /tmp; a pod that writes more there than its limit is evicted."""
+    data = by_name(render(*BUCKET), "ConfigMap/macroscope-register")["data"]
+    variables = yaml.safe_load(data["overrides.yaml"])[f"{source}/ingest"]["job_variables"]
+    assert parse_bytes(variables["ephemeral_storage"]) > 1.2 * raw_bytes
 
 
 def test_disabled_and_scheduled_sources_reach_the_registration(render: Render) -> None:
