@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import obstore
+
 from benchmarks import sources
 from benchmarks.measure import Run, run_program, run_python
 from benchmarks.plan import Case, Goal, Setting, Variant
@@ -50,6 +52,20 @@ def ours(
             f"benchmarks.ours:{entry}",
             {"source": "openorganelle", "config": settings, "output": str(output), **options},
         )
+
+    return run
+
+
+def ours_to_bucket(kind: str) -> Any:
+    """The same to the bucket beside the source; what an earlier round wrote is deleted first."""
+
+    def run(setting: Setting, output: Path) -> Run:
+        server = setting.servers.s3_server()
+        store = server.store(sources.BUCKET)
+        for found in obstore.list(store, "made/"):
+            obstore.delete(store, [item["path"] for item in found])
+        access = {"endpoint_url": server.endpoint_url, "key": server.key, "secret": server.secret}
+        return ours(kind, store=access)(setting, f"s3://{sources.BUCKET}/made")
 
     return run
 
@@ -177,6 +193,12 @@ CASES = (
             Variant("tensorstore", peer("benchmarks.peers_tensorstore:to_npy", "u8")),
         ),
         (Goal("ours", "tensorstore", 1.1),),
+    ),
+    Case(
+        "destination",
+        "S3 Zarr (uint8) to a folder, and to a bucket of the same server",
+        _prepare("u8"),
+        (Variant("to a folder", ours("u8")), Variant("to a bucket", ours_to_bucket("u8"))),
     ),
     Case(
         "far-s3",

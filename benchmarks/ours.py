@@ -21,7 +21,12 @@ from lib.volumes.job import VolumeJob
 
 
 def ingest(
-    source: str, config: dict[str, Any], output: str, at_once: int = 2, batches_at_once: int = 1
+    source: str,
+    config: dict[str, Any],
+    output: str,
+    at_once: int = 2,
+    batches_at_once: int = 1,
+    store: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Make every volume that a configuration names, in this process.
 
@@ -31,11 +36,13 @@ def ingest(
         Shards in flight in one batch.
     batches_at_once
         Batches in flight, as a task runner with so many threads would run them.
+    store
+        Settings of the destination, where it is a bucket.
     """
     settings = archive(source).config_model(**config)
     totals = {"requests": 0, "received": 0, "stored": 0}
     with tempfile.TemporaryDirectory() as scratch:
-        for order in _orders(source, settings, output, scratch):
+        for order in _orders(source, settings, output, scratch, store):
             with _volume(order, totals) as job:
                 work = stages.batches(order, job)
                 if batches_at_once == 1:  # one process: the pipeline is never drained in between
@@ -78,9 +85,16 @@ def ingest_dask(source: str, config: dict[str, Any], output: str, workers: int) 
         return {**totals, "seconds": time.perf_counter() - began}
 
 
-def _orders(source: str, settings: LoaderConfig, output: str, scratch: str) -> Iterator[WorkOrder]:
+def _orders(
+    source: str,
+    settings: LoaderConfig,
+    output: str,
+    scratch: str,
+    store: dict[str, Any] | None = None,
+) -> Iterator[WorkOrder]:
+    where = StoreSettings(**(store or {}))
     for plan in stages.plan_source(source, settings, Path(scratch)).plans:
-        yield WorkOrder(plan, settings, output, StoreSettings(), Path(scratch), "a benchmark")
+        yield WorkOrder(plan, settings, output, where, Path(scratch), "a benchmark")
 
 
 @contextmanager
