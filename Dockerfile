@@ -33,6 +33,8 @@ RUN rm -rf /usr/local/lib/python3.11/site-packages/* /usr/local/lib/python3.11/e
     && useradd --uid 1001 --gid 1001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin macroscope
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /opt/macroscope /opt/macroscope
+# A run outlives a Prefect server that is away: seven tries make four minutes, and a Dask worker that
+# starts meanwhile does not fail because it cannot ask the server for its version.
 ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
@@ -42,6 +44,8 @@ ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
     DASK_TEMPORARY_DIRECTORY=/tmp/dask \
     NUMBA_CACHE_DIR=/tmp/numba \
     MACROSCOPE_HOME=/opt/macroscope \
+    PREFECT_CLIENT_MAX_RETRIES=7 \
+    PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED=false \
     PREFECT_SERVER_ANALYTICS_ENABLED=false \
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS=120 \
     DO_NOT_TRACK=1

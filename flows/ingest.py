@@ -11,6 +11,7 @@ from prefect.futures import PrefectWrappedFuture
 from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import TaskRunner
 
+from flows.absence import Patience, patiently
 from flows.logs import LOGGER
 from flows.run import Run, carried, open_run
 from flows.runners import LostClusterError, cluster_is_lost
@@ -45,7 +46,7 @@ def ingest(source: str, config: LoaderConfig | Mapping[str, Any] | None) -> Proc
     """
     with open_run(source, config) as run:
         try:
-            sources = or_stopped(plan(source, run.config, run.scratch_dir))
+            sources = or_stopped(patiently(lambda: plan(source, run.config, run.scratch_dir)))
         except MacroscopeError as error:  # named, with its advice: no traceback says more
             said = {"success": False, "errors": [str(error)]}
             return run.result([], []).model_copy(update=said)
@@ -87,9 +88,9 @@ def make_volume(run: Run, volume_plan: VolumePlan) -> VolumeResult:
                     raise LostClusterError(str(error), archive=run.source) from error
 
     steps = Steps(
-        fetch=lambda order: or_stopped(fetch(order)),
+        fetch=lambda order: or_stopped(patiently(lambda: fetch(order))),
         convert=batches,
-        finish=lambda order, job: or_stopped(verify(order, job)),
+        finish=lambda order, job: or_stopped(patiently(lambda: verify(order, job))),
         show=show_record,
     )
     return life.make_volume(run.order(volume_plan), run.name, steps)
@@ -131,6 +132,7 @@ def convert_all(
     """
     waiting = [pair for pair in enumerate(todo, start=1) if pair[0] not in finished]
     running: dict[PrefectWrappedFuture[Batch, Any], int] = {}
+    patience = Patience()
     while waiting or running:
         while waiting and len(running) < at_once:
             number, units = waiting.pop(0)
@@ -143,7 +145,14 @@ def convert_all(
             running[runner.submit(convert, parameters=parameters)] = number
         for future in [f for f in running if f.wrapped_future.done()]:
             number = running.pop(future)
-            note_batch(order, future.result())
+            try:
+                note_batch(order, future.result())
+            except Exception as error:
+                if not patience.bears(error):
+                    raise
+                waiting.append((number, todo[number - 1]))
+                continue
+            patience.rewarded()
             finished.add(number)
             on_share(len(finished) / len(todo))
         if running:

@@ -20,6 +20,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
 
+from lib import stopping
 from lib.errors import TransportError
 from lib.transport import limits
 from lib.transport.shared_slots import Release
@@ -70,14 +71,19 @@ def _share_through_the_server() -> None:
 
 
 def _slots_of(client: SyncPrefectClient, leases: Leases, service: str) -> ServerSlots | None:
-    try:
-        client.read_global_concurrency_limit_by_name(limit_name(service))
-    except ObjectNotFound:
-        LOGGER.info("no limit %s on the server: this process's own holds", limit_name(service))
-        return None
-    except httpx.HTTPError as error:
-        raise _unreachable(service, error) from error
-    return ServerSlots(client, leases, service)
+    patient_until = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            client.read_global_concurrency_limit_by_name(limit_name(service))
+            return ServerSlots(client, leases, service)
+        except ObjectNotFound:
+            LOGGER.info("no limit %s on the server: this process's own holds", limit_name(service))
+            return None
+        except httpx.HTTPError as error:
+            away = isinstance(error, httpx.TransportError)
+            if not away or time.monotonic() > patient_until:
+                raise _unreachable(service, error) from error
+            stopping.sleep(1.0)
 
 
 class ServerSlots:
