@@ -1,0 +1,80 @@
+"""A Prefect server that is away for a while: the work waits for it, and does not fail.
+
+Prefect asks its server before a task's body runs (its version, the slots of its tags). Where that
+fails, nothing has been done yet, and the step can be tried again; so can one that was at work,
+because what is finished is found in the store.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import httpx
+from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
+
+from flows.logs import LOGGER
+from lib import stopping
+
+T = TypeVar("T")
+
+PATIENCE_S = 600.0
+PAUSE_S = 3.0
+
+
+def server_is_away(error: BaseException) -> bool:
+    """Whether an error is Prefect's about its own server; those of archives have other names."""
+    if isinstance(error, RuntimeError) and str(error).startswith("Failed to reach API"):
+        return True
+    return isinstance(error, (httpx.TransportError, ConcurrencySlotAcquisitionError))
+
+
+class Patience:
+    """How long a server has been away, from the first error to the next success.
+
+    Parameters
+    ----------
+    seconds
+        When to give up.
+    pause_s
+        Between two tries.
+    """
+
+    def __init__(self, seconds: float = PATIENCE_S, pause_s: float = PAUSE_S) -> None:
+        self._seconds, self._pause_s = seconds, pause_s
+        self._since: float | None = None
+
+    def bears(self, error: BaseException) -> bool:
+        """Wait a little and return True where another try may help.
+
+        Raises
+        ------
+        StoppedError
+            The run was asked to stop meanwhile.
+        """
+        if not server_is_away(error):
+            return False
+        now = time.monotonic()
+        if self._since is None:
+            self._since = now
+            LOGGER.warning("the Prefect server is away, waiting for it: %s", error)
+        if now - self._since > self._seconds:
+            return False
+        stopping.sleep(self._pause_s)
+        return True
+
+    def rewarded(self) -> None:
+        """The server is back."""
+        self._since = None
+
+
+def patiently(step: Callable[[], T], patience: Patience | None = None) -> T:
+    """What a step returns; it is tried again while the server is away."""
+    patience = patience or Patience()
+    while True:
+        try:
+            return step()
+        except Exception as error:
+            if not patience.bears(error):
+                raise

@@ -1,0 +1,65 @@
+"""A Prefect server that is away is waited for; every other error counts at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import httpx
+import pytest
+from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
+
+from flows.absence import Patience, patiently
+from lib import stopping
+from lib.errors import BadAnswerError, StoppedError
+
+AWAY = (
+    RuntimeError("Failed to reach API at http://macroscope-server.em:4200/api/"),
+    ConcurrencySlotAcquisitionError("Unable to acquire concurrency slots on ['tag:convert']"),
+    httpx.ConnectError("All connection attempts failed"),
+)
+
+
+def failing_with(*errors: Exception) -> tuple[Callable[[], str], list[Exception]]:
+    """A step that raises each of the errors once, then succeeds; and what it has yet to raise."""
+    left = list(errors)
+
+    def step() -> str:
+        if left:
+            raise left.pop(0)
+        return "done"
+
+    return step, left
+
+
+def test_a_step_is_tried_again_until_the_server_is_back() -> None:
+    step, left = failing_with(*AWAY, *AWAY)
+    assert patiently(step, Patience(pause_s=0)) == "done"
+    assert left == []
+
+
+@pytest.mark.parametrize(
+    "error", [BadAnswerError("nonsense"), OSError("no space left"), RuntimeError("a bug")], ids=str
+)
+def test_any_other_error_ends_the_step_at_once(error: Exception) -> None:
+    step, left = failing_with(error, *AWAY)
+    with pytest.raises(type(error), match=str(error)):
+        patiently(step, Patience(pause_s=0))
+    assert len(left) == len(AWAY)
+
+
+def test_patience_ends_and_begins_anew_after_a_success() -> None:
+    patience = Patience(seconds=0, pause_s=0.001)
+    assert patience.bears(AWAY[0])
+    assert not patience.bears(AWAY[0])
+    patience.rewarded()
+    assert patience.bears(AWAY[0])
+
+
+def test_a_run_that_is_asked_to_stop_does_not_wait_for_the_server() -> None:
+    step, _ = failing_with(*AWAY)
+    stopping.request_stop()
+    try:
+        with pytest.raises(StoppedError):
+            patiently(step, Patience(pause_s=60))
+    finally:
+        stopping.reset()
