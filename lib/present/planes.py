@@ -109,12 +109,16 @@ def _mapped_planes(store: Store, volume: DescribedVolume) -> list[NDArray[Any]]:
             "a .npy on an object store cannot be mapped", location=volume.key, advice="Copy it here"
         )
     voxels = np.memmap(path, volume.dtype, "r", volume.npy_offset, volume.shape_zyx)
+    pages: mmap.mmap = voxels._mmap  # type: ignore[attr-defined]
     # planes across the rows touch one page for each row: reading ahead would fetch the whole file
-    voxels._mmap.madvise(mmap.MADV_RANDOM)  # type: ignore[attr-defined]
-    steps = [slice(None, None, max(1, math.ceil(n / MOST_PIXELS))) for n in volume.shape_zyx]
-    planes = []
-    for axis in AXES.values():
-        index: list[slice | int] = list(steps)
-        index[axis] = volume.shape_zyx[axis] // 2
-        planes.append(np.array(voxels[tuple(index)]))
-    return planes
+    pages.madvise(mmap.MADV_RANDOM)
+    zs, ys, xs = (range(0, n, max(1, math.ceil(n / MOST_PIXELS))) for n in volume.shape_zyx)
+    z, y, x = (n // 2 for n in volume.shape_zyx)
+    xy = np.array(voxels[z, ys.start : ys.stop : ys.step, xs.start : xs.stop : xs.step])
+    xz = np.empty((len(zs), len(xs)), volume.dtype)
+    yz = np.empty((len(zs), len(ys)), volume.dtype)
+    for row, at in enumerate(zs):
+        xz[row] = voxels[at, y, xs.start : xs.stop : xs.step]
+        yz[row] = voxels[at, ys.start : ys.stop : ys.step, x]
+        pages.madvise(mmap.MADV_DONTNEED)  # else the whole file counts as this process's memory
+    return [xy, xz, yz]
