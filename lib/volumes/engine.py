@@ -8,11 +8,13 @@ another host, because they share nothing but the store.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
 
 from lib.geometry import ShapeZYX
 from lib.readers.base import ChunkReader, VolumeReader
 from lib.storage.base import Store
+from lib.volumes import kernels
 from lib.volumes.blockpass import convert_blocks
 from lib.volumes.chunkpass import convert_chunks
 from lib.volumes.effort import Effort
@@ -48,6 +50,8 @@ def convert(
     StoppedError
         A stop was requested; checked between chunks.
     """
+    loading = {"labels": job.plan.kind == "labels"}
+    threading.Thread(target=kernels.load, args=(job.plan.dtype,), kwargs=loading).start()
     effort = effort or Effort()
     ledger = Ledger(store, job)
     entries: list[Entry] = []
