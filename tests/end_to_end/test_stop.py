@@ -25,6 +25,8 @@ PATIENCE_S = 280.0  # for a run to begin: Prefect's server takes a minute on a b
 ENDS_WITHIN_S = 20.0
 
 pytestmark = pytest.mark.timeout(600)
+# minutes for either source, so that no volume is complete before a busy machine gets to stop it
+SLOW = {"s3": {"first_byte_s": 1.0, "bytes_per_second": 2_000}, "ftp": {"first_byte_s": 4.0}}
 SOURCES = ("--source", "ebi", "--source", "openorganelle", "--mode", "parallel")
 
 
@@ -109,8 +111,8 @@ def busy_run(
     faults: Control, environment: dict[str, str], tmp_path: Path
 ) -> Iterator[StoppableRun]:
     """A run in the middle of its work, held up by slow archives."""
-    faults.set_latency("s3", first_byte_s=0.5, bytes_per_second=20_000)
-    faults.set_latency("ftp", first_byte_s=0.5)
+    for service, slow in SLOW.items():
+        faults.set_latency(service, **slow)
     run = StoppableRun(tmp_path, environment)
     try:
         run.wait_until_busy()
@@ -147,8 +149,7 @@ def test_a_cancel_in_prefect_ends_the_run_and_its_children_and_leaves_nothing(
     folder, env = desk
     api, prefect = env["PREFECT_API_URL"], str(Path(sys.executable).with_name("prefect"))
     control = json.loads((folder / ".macroscope" / "samples.out").read_text())["control_url"]
-    slow = {"s3": {"first_byte_s": 0.5, "bytes_per_second": 20_000}, "ftp": {"first_byte_s": 0.5}}
-    requests.post(f"{control}/_control/settings", json={"latency": slow}).raise_for_status()
+    requests.post(f"{control}/_control/settings", json={"latency": SLOW}).raise_for_status()
 
     def run(*arguments: str) -> None:
         done = subprocess.run([prefect, *arguments], cwd=folder, env=env, capture_output=True)
