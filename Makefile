@@ -64,7 +64,7 @@ browser:
 	  >/dev/null 2>&1 || echo "no chromium here: tests of pages will be skipped"
 
 test: $(VENV)/.dev browser ## The everyday test suite
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: $(VENV)/.dev browser ## Every test, the slow ones too
 	$(BIN)/python -m pytest

@@ -41,7 +41,7 @@ def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a real Prefect server. Its start costs as much as ten small volumes."""
     port = free_ports("127.0.0.1", 1)[0]
     home = tmp_path_factory.mktemp("prefect-server")
-    command = [str(Path(sys.executable).with_name("prefect")), "server", "start", "--no-services"]
+    command = [str(Path(sys.executable).with_name("prefect")), "server", "start"]
     url = f"http://127.0.0.1:{port}/api"
     with (home / "server.log").open("w") as log:
         server = subprocess.Popen(

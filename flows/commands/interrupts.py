@@ -12,22 +12,24 @@ from lib import stopping
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does.
+    """Let SIGTERM and Ctrl-C end the block alike: a stop is asked for, then the exception comes.
 
-    Prefect takes the signal during a flow, and afterwards hands it to whoever had it before. Left
-    to the default that would be the end of the process, with its embedded server, its stand-in
-    archives and their folders still there.
+    Python swallows an exception that lands in a callback (a finalizer, a log handler); whoever
+    looks whether a stop was asked for still ends. Prefect takes SIGTERM during a flow, and hands
+    it afterwards to whoever had it before. Left to the default that would be the end of the
+    process, with its embedded server, its stand-in archives and their folders still there.
     """
 
     def on_signal(number: int, frame: object) -> None:
         stopping.request_stop()
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, on_signal)
+    before = {one: signal.signal(one, on_signal) for one in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def shield_embedded_server() -> None:

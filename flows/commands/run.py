@@ -14,6 +14,7 @@ from typing import Any
 from flows.commands.interrupts import ended_by_signals, shield_embedded_server
 from flows.commands.watch import live_view
 from flows.environment import prepare
+from lib import stopping
 from lib.archives.registry import REGISTRY, archive
 from lib.config_manager import ConfigManager, LoadedSettings
 from lib.errors import ConfigError
@@ -64,6 +65,8 @@ def run_command(
     try:
         with ended_by_signals(), stand_ins(settings), live_view(shown=not as_json):
             state = _run(settings, selected, parameters, mode=mode, dry_run=dry_run)
+            if stopping.stop_requested():
+                raise KeyboardInterrupt  # the first one was swallowed, see `ended_by_signals`
     except KeyboardInterrupt:
         print("macroscope: stopped; run again to go on", file=sys.stderr)
         return 1

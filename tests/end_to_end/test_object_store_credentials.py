@@ -8,6 +8,7 @@ import pickle
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from ipaddress import ip_address
@@ -393,6 +394,10 @@ def test_blocks_by_name_and_nothing_of_them_in_what_prefect_stores(
     result = openorganelle()
     assert result.success, result.errors
     with get_client(sync_client=True) as api:
+        deadline = time.monotonic() + 60  # the server notes task runs behind the events of a run
+        while not api.read_task_runs():
+            assert time.monotonic() < deadline, "no task run was noted"
+            time.sleep(0.5)
         stored: list[Any] = [api.read_flow_runs(), api.read_task_runs(), api.read_artifacts()]
         stored += [api.read_logs()]
     assert all(stored[:3])
