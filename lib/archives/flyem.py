@@ -220,10 +220,11 @@ def parse_info(info: Any, where: str) -> Instance:
         high = [int(n) + 1 for n in points["MaxPoint"]]  # inclusive
         units = extended.get("VoxelUnits") or ["nanometers"] * 3
         voxel = [to_nm(float(v), u) for v, u in zip(extended["VoxelSize"], units, strict=True)]
-        if len(low) != 3 or len(high) != 3 or not all(v and 0 < v < math.inf for v in voxel):
+        whole = len(low) == len(high) == len(voxel) == 3
+        if not whole or not all(v and 0 < v < math.inf for v in voxel):
             raise ValueError("extents or voxel size")
         background = int(extended.get("Background") or 0)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         raise BadAnswerError(
             f"DVID's info cannot be read: {error!r}", archive=FlyEM.name, location=where
         ) from None

@@ -95,7 +95,7 @@ def list_images(client: HttpClient, root: str, dataset_id: int) -> list[int]:
         try:
             page = [int(image["@id"]) for image in answer["data"]]
             total = int(answer["meta"]["totalCount"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BadAnswerError(
                 f"the list of images cannot be read: {error!r}", location=url
             ) from (None)
@@ -209,7 +209,7 @@ def _length(value: Any) -> float | None:
         return None
     try:
         length = to_nm(float(value["Value"]), str(value.get("Unit") or value.get("Symbol") or ""))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
     return length if length is not None and length > 0 else None
 

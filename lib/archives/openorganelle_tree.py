@@ -171,7 +171,7 @@ class Tree:
             return None
         try:
             documents = json.loads(bytes(data))["metadata"]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
             raise FormatError(
                 f".zmetadata cannot be read: {error!r}", location=f"{self._root}/.zmetadata"
             ) from None

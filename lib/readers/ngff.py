@@ -86,7 +86,7 @@ def parse_multiscale(attributes: dict[str, Any], where: str) -> Multiscale | Non
                     ),
                 )
             )
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError) as error:
         raise FormatError(f"multiscales cannot be read: {error!r}", location=where) from None
     if not levels or any(not v > 0 for level in levels for v in level.voxel_nm_zyx):
         raise FormatError("multiscales names no level of positive voxel size", location=where)

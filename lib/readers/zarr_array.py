@@ -83,7 +83,7 @@ def parse_array(
         dtype_text, order = document["dtype"], document["order"]
         compressor, filters = document["compressor"], document.get("filters")
         fill = document.get("fill_value")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
         raise FormatError(f".zarray cannot be read: {error!r}", location=where) from None
     if (
         not isinstance(dtype_text, str)
@@ -128,7 +128,7 @@ def _check_codec(config: dict[str, Any], where: str) -> None:
                 f"compressor {config['id']!r} is not converted", location=where
             )
         open_codec(config)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise FormatError(f"compressor cannot be read: {error!r}", location=where) from None
 
 
