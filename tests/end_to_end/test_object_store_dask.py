@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import zarr
 
-from lib.samples.control import Control
 from lib.storage.open import open_store
 from tests.end_to_end.bucket import SECRET, Bucket
 from tests.end_to_end.conftest import Command, volumes
@@ -46,29 +45,3 @@ def test_dask_workers_make_the_same_volume(
     else:
         assert volume["store_requests"] == {}
     assert SECRET not in run.stdout + run.stderr
-
-
-@pytest.mark.slow
-def test_workers_that_die_all_the_time_make_the_same_volume(
-    macroscope: Command, bucket: Bucket, faults: Control, tmp_path: Path
-) -> None:
-    """distributed's chaos plugin kills every worker some seconds after its start."""
-    started = tmp_path / "started"
-    started.mkdir()
-    environment = bucket.environment(
-        EM_DASK="local",
-        OPENORGANELLE_SHARD_MB="0.1",
-        DASK_DISTRIBUTED__WORKER__PRELOAD=str(Path(__file__).with_name("dying_workers.py")),
-        DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES="1000",
-        DYING_WORKERS_DIR=str(started),
-    )
-    faults.set_latency("s3", first_byte_s=0.4)
-    run = macroscope("run", "--json", "-s", "openorganelle", **environment)
-    assert run.returncode == 0, run.stderr
-    (volume,) = volumes(run.stdout).values()
-    store = bucket.store()
-    record = json.loads(store.get(volume["metadata_path"].removeprefix(f"{store.uri}/")))
-    place = f"{store.uri}/{record['files']['volume']}"
-    group = zarr.open_group(filesystem(bucket).get_mapper(place), mode="r")
-    np.testing.assert_array_equal(group["0"][:], expected("openorganelle", record))
-    assert len(list(started.iterdir())) > 4, "no worker died"
