@@ -8,42 +8,16 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterator
-from types import TracebackType
 
-import numpy as np
-
-from lib.geometry import Box, ShapeZYX
+from lib.geometry import ShapeZYX
 from lib.loader_config import LoaderConfig
 from lib.plan import VolumePlan
-from lib.readers.base import Block, Layout
-from lib.volumes.job import VolumeJob, make_job
+from lib.readers.base import Layout
+from lib.volumes.job import VolumeJob, fit_job
 
 _LEASE_AND_RECORD_PUT = 3 + 5
 _RECORD_GET = 16  # record, job and lease before each of their writes, and the documents
 _CHUNK = (64, 64, 64)
-
-
-class _Unread:
-    """A source that is asked for its layout only."""
-
-    def __init__(self, plan: VolumePlan) -> None:
-        self.shape_zyx, self.dtype = plan.shape_zyx, np.dtype(plan.dtype)
-        self.layout = Layout(_chunk(plan), by_planes=plan.stored_as == "files")
-
-    def __enter__(self) -> _Unread:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        return None
-
-    def blocks(self, box: Box) -> Iterator[Block]:
-        raise NotImplementedError("a plan reads no voxels")
 
 
 def _chunk(plan: VolumePlan) -> ShapeZYX:
@@ -58,7 +32,7 @@ def planned_job(plan: VolumePlan, config: LoaderConfig) -> VolumeJob:
     """The grid and the levels that a volume will get, as far as they are known by now."""
     if config.output_format == "zarr" and config.chunk_zyx is None and "zarray" in plan.reader:
         config = config.model_copy(update={"chunk_zyx": _chunk(plan)})
-    return make_job(plan, _Unread(plan), config)
+    return fit_job(plan, Layout(_chunk(plan), by_planes=plan.stored_as == "files"), config)
 
 
 def store_requests(job: VolumeJob, config: LoaderConfig, raw_files: int) -> tuple[int, int]:

@@ -90,26 +90,44 @@ def make_job(plan: VolumePlan, reader: VolumeReader, config: LoaderConfig) -> Vo
     ConfigError
         A chosen chunk or codec does not fit.
     """
+    chunks = reader if isinstance(reader, ChunkReader) else None
+    return fit_job(plan, reader.layout, config, chunks)
+
+
+def fit_job(
+    plan: VolumePlan, layout: Layout, config: LoaderConfig, chunks: ChunkReader | None = None
+) -> VolumeJob:
+    """The same from the layout alone, for a source that is not open.
+
+    Parameters
+    ----------
+    chunks
+        A source whose compressed chunks may pass through; without one all are encoded anew.
+
+    Raises
+    ------
+    ConfigError
+        A chosen chunk or codec does not fit.
+    """
     dtype = np.dtype(plan.dtype)
     codec = named_codec(config.codec, dtype)
     through = (
         config.output_format == "zarr"
-        and isinstance(reader, ChunkReader)
-        and reader.pass_through
-        and config.chunk_zyx in (None, reader.chunk_zyx)
+        and chunks is not None
+        and chunks.pass_through
+        and config.chunk_zyx in (None, chunks.chunk_zyx)
         and config.codec == "auto"
     )
-    if through and isinstance(reader, ChunkReader):
-        codec, chunk = reader.codec.config, reader.chunk_zyx
+    if through and chunks is not None:
+        codec, chunk = chunks.codec.config, chunks.chunk_zyx
     else:
-        chunk = config.chunk_zyx or _default_chunk(plan.shape_zyx, dtype, reader.layout)
+        chunk = config.chunk_zyx or _default_chunk(plan.shape_zyx, dtype, layout)
     budget = int(config.shard_mb * 10**6) if config.shard_mb else SHARD_BYTES
     shard = (
         _npy_unit(plan.shape_zyx, chunk, dtype, budget)
         if config.output_format == "npy"
-        else _shard(plan.shape_zyx, chunk, dtype, reader.layout, budget)
+        else _shard(plan.shape_zyx, chunk, dtype, layout, budget)
     )
-    fill = reader.fill_value if isinstance(reader, ChunkReader) else 0
     return VolumeJob(
         plan=plan,
         output_format=config.output_format,
@@ -117,7 +135,7 @@ def make_job(plan: VolumePlan, reader: VolumeReader, config: LoaderConfig) -> Vo
         shard_zyx=shard,
         codec=codec,
         pass_through=through,
-        fill_value=fill,
+        fill_value=0 if chunks is None else chunks.fill_value,
     )
 
 
