@@ -11,7 +11,6 @@ from prefect.futures import PrefectWrappedFuture
 from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import TaskRunner
 
-from flows.absence import Patience, patiently
 from flows.logs import LOGGER
 from flows.run import Run, carried, open_run
 from flows.runners import LostClusterError, cluster_is_lost
@@ -27,6 +26,7 @@ from lib.ingest.stages import Batch, note_batch
 from lib.loader_config import LoaderConfig
 from lib.plan import VolumePlan
 from lib.volumes.job import VolumeJob
+from tasks.absence import Patience, patiently
 from tasks.convert import convert
 from tasks.fetch import fetch
 from tasks.plan import plan

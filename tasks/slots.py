@@ -20,17 +20,16 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
 
-from lib import stopping
 from lib.errors import TransportError
 from lib.transport import limits
 from lib.transport.shared_slots import Release
+from tasks.absence import Patience, patiently
 
 LOGGER = logging.getLogger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
 
 LEASE_SECONDS = 60.0  # a killed process keeps its slots no longer than this
-_PATIENCE_S = 600.0  # with a server that is away; a run outlives its restart
 _installing = threading.Lock()
 _installed_for: str | None = None
 
@@ -71,19 +70,15 @@ def _share_through_the_server() -> None:
 
 
 def _slots_of(client: SyncPrefectClient, leases: Leases, service: str) -> ServerSlots | None:
-    patient_until = time.monotonic() + _PATIENCE_S
-    while True:
-        try:
-            client.read_global_concurrency_limit_by_name(limit_name(service))
-            return ServerSlots(client, leases, service)
-        except ObjectNotFound:
-            LOGGER.info("no limit %s on the server: this process's own holds", limit_name(service))
-            return None
-        except httpx.HTTPError as error:
-            away = isinstance(error, httpx.TransportError)
-            if not away or time.monotonic() > patient_until:
-                raise _unreachable(service, error) from error
-            stopping.sleep(1.0)
+    name = limit_name(service)
+    try:
+        patiently(lambda: client.read_global_concurrency_limit_by_name(name))
+    except ObjectNotFound:
+        LOGGER.info("no limit %s on the server: this process's own holds", name)
+        return None
+    except httpx.HTTPError as error:
+        raise _unreachable(service, error) from error
+    return ServerSlots(client, leases, service)
 
 
 class ServerSlots:
@@ -99,7 +94,7 @@ class ServerSlots:
         self._client = client
         self._leases = leases
         self._service = service
-        self._away_since: float | None = None
+        self._patience = Patience(pause_s=0)
 
     def take(self, connections: int) -> Release | None:
         """A lease, or None while all slots are taken or the server is away."""
@@ -107,16 +102,13 @@ class ServerSlots:
             answer = self._client.increment_concurrency_slots_with_lease(
                 [limit_name(self._service)], 1, "concurrency", LEASE_SECONDS
             )
-        except httpx.HTTPStatusError as error:
-            if error.response.status_code == httpx.codes.LOCKED:
-                self._away_since = None
-                return None
-            self._wait_or_give_up(error)
-            return None
         except httpx.HTTPError as error:
-            self._wait_or_give_up(error)
+            if _says_locked(error):
+                self._patience.rewarded()
+            elif not self._patience.waits(error):
+                raise _unreachable(self._service, error) from error
             return None
-        self._away_since = None
+        self._patience.rewarded()
         return self._leases.hold(UUID(answer.json()["lease_id"]))
 
     def stand_in_line(self) -> Release | None:
@@ -126,14 +118,6 @@ class ServerSlots:
     def somebody_waits(self) -> bool:
         """Assume so."""
         return True
-
-    def _wait_or_give_up(self, error: httpx.HTTPError) -> None:
-        now = time.monotonic()
-        if self._away_since is None:
-            self._away_since = now
-            LOGGER.warning("the Prefect server grants no slot of %s now: %s", self._service, error)
-        elif now - self._away_since > _PATIENCE_S:
-            raise _unreachable(self._service, error) from error
 
 
 class Leases:
@@ -176,6 +160,12 @@ class Leases:
                     self._client.renew_concurrency_lease(lease, self._seconds)
                 except httpx.HTTPError as error:
                     LOGGER.warning("a slot's lease was not renewed: %s", error)
+
+
+def _says_locked(error: httpx.HTTPError) -> bool:
+    """Whether the server is there, and all slots are taken."""
+    answer = error.response if isinstance(error, httpx.HTTPStatusError) else None
+    return answer is not None and answer.status_code == httpx.codes.LOCKED
 
 
 def _unreachable(service: str, error: httpx.HTTPError) -> TransportError:

@@ -213,14 +213,14 @@ def shared_limiter(service: str, limits: Limits) -> Limiter:
     While one is in use by several sessions, the strictest of their limits holds for all.
     """
     folder = os.environ.get("EM_LIMITS_DIR", "")
-    with _registry:
-        limiter = _limiters.get((service, folder))
-        if limiter is None:
-            limiter = Limiter(service, limits, *_shared(service, folder))
-            _limiters[(service, folder)] = limiter
-        else:
-            limiter.tighten(limits)
-        return limiter
+    limiter = _limiters.get((service, folder))
+    if limiter is None:  # whoever keeps the slots may take his time: not while others are kept out
+        slots, rate = _shared(service, folder)
+        with _registry:
+            fresh = Limiter(service, limits, slots, rate)
+            limiter = _limiters.setdefault((service, folder), fresh)
+    limiter.tighten(limits)
+    return limiter
 
 
 def give_back_idle_slots() -> None:

@@ -8,9 +8,9 @@ import httpx
 import pytest
 from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 
-from flows.absence import Patience, patiently
 from lib import stopping
 from lib.errors import BadAnswerError, StoppedError
+from tasks.absence import Patience, patiently
 
 AWAY = (
     RuntimeError("Failed to reach API at http://macroscope-server.em:4200/api/"),

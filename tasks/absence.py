@@ -7,6 +7,7 @@ because what is finished is found in the store.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -14,9 +15,9 @@ from typing import TypeVar
 import httpx
 from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 
-from flows.logs import LOGGER
 from lib import stopping
 
+LOGGER = logging.getLogger("macroscope")  # what a run has to tell, see `flows.logs`
 T = TypeVar("T")
 
 PATIENCE_S = 600.0
@@ -46,15 +47,17 @@ class Patience:
         self._since: float | None = None
 
     def bears(self, error: BaseException) -> bool:
-        """Wait a little and return True where another try may help.
+        """Wait a little and return True where the server is away and another try may help.
 
         Raises
         ------
         StoppedError
             The run was asked to stop meanwhile.
         """
-        if not server_is_away(error):
-            return False
+        return server_is_away(error) and self.waits(error)
+
+    def waits(self, error: BaseException) -> bool:
+        """The same for an error that is known to be the server's."""
         now = time.monotonic()
         if self._since is None:
             self._since = now
