@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import requests
-from urllib3.util import Retry
 
 from flows.environment import prepare
 from lib.samples.control import Control
 from lib.samples.serving import Samples
-from lib.samples.sockets import free_ports
+from tests.kit.prefect_server import prefect_server as running_server
 
 prepare()  # before any test imports Prefect, which reads its settings once
 
@@ -39,28 +34,8 @@ def faults(samples: Samples) -> Iterator[Control]:
 @pytest.fixture(scope="session")
 def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a real Prefect server. Its start costs as much as ten small volumes."""
-    port = free_ports("127.0.0.1", 1)[0]
-    home = tmp_path_factory.mktemp("prefect-server")
-    command = [str(Path(sys.executable).with_name("prefect")), "server", "start"]
-    url = f"http://127.0.0.1:{port}/api"
-    with (home / "server.log").open("w") as log:
-        server = subprocess.Popen(
-            [*command, "--port", str(port)],
-            env={**os.environ, "PREFECT_HOME": str(home)},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        with requests.Session() as session:
-            patient = requests.adapters.HTTPAdapter(
-                max_retries=Retry(60, backoff_factor=0.5, backoff_max=2)
-            )
-            session.mount("http://", patient)
-            session.get(f"{url}/health", timeout=60).raise_for_status()
-        yield url
-    finally:
-        server.terminate()
-        server.wait()
+    with running_server(tmp_path_factory.mktemp("prefect-server")) as environ:
+        yield environ["PREFECT_API_URL"]
 
 
 @pytest.fixture

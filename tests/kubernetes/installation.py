@@ -16,12 +16,12 @@ import zarr
 from apiserver.cluster import Cluster
 from apiserver.kinds import CLUSTER, CRON_JOB, DEPLOYMENT, JOB, POD
 from kube_checks import pod_specs, restricted_violations
-from prefect_server import ask
 
 from lib.archives.registry import REGISTRY
 from lib.kubernetes.cleanup import is_active
 from lib.loader_config import OPENORGANELLE_EM_PATHS
 from lib.samples.catalogue import dvid_voxels, truth
+from tests.kit.prefect_server import ask
 
 Manifest = dict[str, Any]
 PREFECT = str(Path(sys.executable).with_name("prefect"))

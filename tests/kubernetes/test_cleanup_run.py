@@ -13,9 +13,9 @@ from apiserver.cluster import Cluster
 from apiserver.kinds import CLUSTER, JOB
 from installation import refused
 from pods import Manifest, job
-from prefect_server import ask, prefect_server
 
 from lib.kubernetes.dask_cluster import FLOW_RUN_LABEL, MANAGED_BY
+from tests.kit.prefect_server import ask, prefect_server
 
 ROOT = Path(__file__).parents[2]
 WAIT_S = 60

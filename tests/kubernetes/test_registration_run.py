@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import requests
 import yaml
-from prefect_server import prefect_server
 
 from lib.archives.registry import REGISTRY
+from tests.kit.prefect_server import prefect_server
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow

@@ -26,14 +26,15 @@ def prefect_server(folder: Path) -> Iterator[dict[str, str]]:
     Parameters
     ----------
     folder
-        For its database, its log and its clients' PREFECT_HOME.
+        For its log and its clients' PREFECT_HOME.
     """
     base = {
         **os.environ,
         "PREFECT_HOME": str(folder / "home"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
-        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder}/server.db",
+        # in memory: runs at once on a file would wait for each other's locks
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": "sqlite+aiosqlite:///:memory:",
     }
     base.pop("PREFECT_API_URL", None)
     with socket.socket() as probe:
