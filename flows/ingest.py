@@ -13,16 +13,17 @@ from prefect.task_runners import TaskRunner
 
 from flows.logs import LOGGER
 from flows.run import Run, carried, open_run
-from flows.runners import LostClusterError, cluster_is_lost
+from flows.runners import DeadWorkersError, LostClusterError, cluster_is_lost, workers_died
 from lib import stopping
 from lib.errors import MacroscopeError, StoppedError
+from lib.geometry import ShapeZYX
 from lib.ingest import life
 from lib.ingest.costs import cost_of
 from lib.ingest.keeper import not_made
 from lib.ingest.life import Batches, OnShare, Steps
 from lib.ingest.order import WorkOrder
 from lib.ingest.result import ProcessingResult, VolumeResult
-from lib.ingest.stages import Batch, note_batch
+from lib.ingest.stages import Batch, note_batch, rest_of
 from lib.loader_config import LoaderConfig
 from lib.plan import VolumePlan
 from lib.volumes.job import VolumeJob
@@ -131,7 +132,7 @@ def convert_all(
         Numbers (from 1) of the batches that need not be made; grows as others are.
     """
     waiting = [pair for pair in enumerate(todo, start=1) if pair[0] not in finished]
-    running: dict[PrefectWrappedFuture[Batch, Any], int] = {}
+    running: dict[PrefectWrappedFuture[Batch, Any], tuple[int, list[ShapeZYX]]] = {}
     patience = Patience()
     while waiting or running:
         while waiting and len(running) < at_once:
@@ -142,15 +143,17 @@ def convert_all(
                 "units": units,
                 "part": f"{number}/{len(todo)}",
             }
-            running[runner.submit(convert, parameters=parameters)] = number
+            running[runner.submit(convert, parameters=parameters)] = number, units
         for future in [f for f in running if f.wrapped_future.done()]:
-            number = running.pop(future)
+            number, units = running.pop(future)
             try:
                 note_batch(order, future.result())
             except Exception as error:
-                if not patience.bears(error):
+                if workers_died(error):
+                    units = _rest_of_the_dead(order, job, units, error)
+                elif not patience.bears(error):
                     raise
-                waiting.append((number, todo[number - 1]))
+                waiting.append((number, units))
                 continue
             patience.rewarded()
             finished.add(number)
@@ -158,6 +161,21 @@ def convert_all(
         if running:
             next(iter(running)).wait(POLL_S)
         stopping.check()
+
+
+def _rest_of_the_dead(
+    order: WorkOrder, job: VolumeJob, units: list[ShapeZYX], error: Exception
+) -> list[ShapeZYX]:
+    """What workers that died left of a batch; where that is all of it, it may be what kills them.
+
+    Raises
+    ------
+    DeadWorkersError
+    """
+    rest = rest_of(order, job, units)
+    if len(rest) == len(units):
+        raise DeadWorkersError(str(error), archive=order.plan.source) from error
+    return rest
 
 
 def or_stopped(answer: T | State[T]) -> T:

@@ -29,6 +29,16 @@ class LostClusterError(MacroscopeError):
     )
 
 
+class DeadWorkersError(MacroscopeError):
+    """Workers died again and again over a batch of which nothing was finished meanwhile."""
+
+    retryable = True
+    advice = (
+        "Where they ran out of memory, give them more of it or set smaller shards (shard_mb); run "
+        "again: finished work is kept"
+    )
+
+
 def task_runner(source: str, *, heavy: bool, setting: str, workers: int) -> TaskRunner[Any]:
     """A task runner for the batches of one source; enter it before submitting.
 
@@ -76,3 +86,9 @@ def cluster_is_lost(error: BaseException) -> bool:
         return False
     lost = (distributed.client.FutureCancelledError, distributed.comm.CommClosedError)
     return isinstance(error, lost)
+
+
+def workers_died(error: BaseException) -> bool:
+    """Whether Dask gave a batch up because each of several workers died while it was on it."""
+    distributed = sys.modules.get("distributed")
+    return distributed is not None and isinstance(error, distributed.scheduler.KilledWorker)

@@ -123,8 +123,12 @@ def convert_batch(
     shards_at_once: int = 1,
     on_shard: Callable[[Entry], None] = lambda entry: None,
 ) -> Batch:
-    """Make one batch of shards. Runs alike in a thread, in a process and on another host."""
+    """Make one batch of shards. Runs alike in a thread, in a process and on another host.
+
+    What a worker that died, or an earlier try, has made of the batch is not made again.
+    """
     place = workplace(order)
+    units = rest_of(order, job, units)
     service = place.session.limiter(place.archive.services[0])
     effort = Effort(
         workers=order.config.max_workers, connections=service.connections, shards=shards_at_once
@@ -141,6 +145,11 @@ def convert_batch(
         place.own_traffic(),
         place.store.counts(),
     )
+
+
+def rest_of(order: WorkOrder, job: VolumeJob, units: Sequence[ShapeZYX]) -> list[ShapeZYX]:
+    """What is still to be made of a batch that somebody may have begun."""
+    return Ledger(workplace(order).store, job).rest_of(0, units)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ statistics, so nothing has to be read twice to finish the volume.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -133,6 +133,22 @@ class Ledger:
         """Which shards of a level are still to be made, in order."""
         done = self.entries(level)
         return [index for index in indices if (level, index) not in done]
+
+    def rest_of(self, level: int, indices: Sequence[ShapeZYX]) -> list[ShapeZYX]:
+        """What is left of shards that are made one after another, and may have been begun before.
+
+        Costs one read where nothing was begun: the ledger of a large volume is not for each batch.
+        """
+        for place, index in enumerate(indices):
+            entry = self._read(self._entry_key(level, index))
+            if entry is None or not self._is_there(entry):
+                return list(indices[place:])
+        return []
+
+    def _is_there(self, entry: Entry) -> bool:
+        root = self.root()
+        keys = ((f"{root}/{file.key}" if file.key else root, file.size) for file in entry.files)
+        return all(self._store.size(key) == size for key, size in keys)
 
     def _sizes(self, root: str, level: int | None) -> dict[str, int]:
         """Key -> size of the volume's files, as far as entries of that level can name them."""

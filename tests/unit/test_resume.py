@@ -115,6 +115,21 @@ def test_what_was_finished_is_not_made_again(case: Case, shards: int) -> None:
     case.assert_as_undisturbed()
 
 
+@pytest.mark.parametrize("shards", [1, 4])
+def test_a_batch_that_is_begun_again_goes_on_after_its_last_finished_shard(
+    case: Case, shards: int
+) -> None:
+    ledger = Ledger(case.store, case.job)
+    assert ledger.rest_of(0, case.units) == case.units
+    with pytest.raises(Killed):
+        case.run(on_shard=Countdown(shards - 1, Killed()))
+    assert ledger.rest_of(0, case.units) == case.units[shards:]
+    (first, *_) = ledger.entries(0).values()
+    staged = Path(case.store.root) / ledger.root() / first.files[0].key
+    staged.unlink()
+    assert ledger.rest_of(0, case.units) == case.units, "an entry without its file counts"
+
+
 @pytest.mark.parametrize("after", [0, 3, 9])
 def test_a_failing_source_leaves_what_is_whole_and_nothing_else(case: Case, after: int) -> None:
     case.source.objects.on_get = Countdown(after, TransportError("the network is gone"))
