@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -19,8 +19,12 @@ from urllib3.util import Retry
 START_S = 180  # a loaded machine takes its time
 
 
+IN_MEMORY = "sqlite+aiosqlite:///:memory:"
+"""What a server forgets when it ends; on a file, runs at once wait for each other's locks."""
+
+
 @contextmanager
-def prefect_server(folder: Path) -> Iterator[dict[str, str]]:
+def prefect_server(folder: Path, database: str = IN_MEMORY) -> Iterator[dict[str, str]]:
     """Start a server and end it; yields the environment of its clients.
 
     Parameters
@@ -28,29 +32,66 @@ def prefect_server(folder: Path) -> Iterator[dict[str, str]]:
     folder
         For its log and its clients' PREFECT_HOME.
     """
-    base = {
-        **os.environ,
-        "PREFECT_HOME": str(folder / "home"),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-        # in memory: runs at once on a file would wait for each other's locks
-        "PREFECT_SERVER_DATABASE_CONNECTION_URL": "sqlite+aiosqlite:///:memory:",
-    }
-    base.pop("PREFECT_API_URL", None)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    url = f"http://127.0.0.1:{port}/api"
-    command = [sys.executable, "-m", "prefect", "server", "start", "--port", port]
-    with (
-        (folder / "server.log").open("w") as log,
-        subprocess.Popen(command, cwd=folder, env=base, stderr=log, stdout=log) as server,
-    ):
+    with PrefectServer(folder, database) as server:
+        yield server.environment
+
+
+class PrefectServer:
+    """The same for a test that kills its server: it comes back on its port, with its database."""
+
+    def __init__(self, folder: Path, database: str = IN_MEMORY) -> None:
+        base = {
+            **os.environ,
+            "PREFECT_HOME": str(folder / "home"),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL": database,
+        }
+        base.pop("PREFECT_API_URL", None)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._port = str(probe.getsockname()[1])
+        self._folder, self._base = folder, base
+        self.url = f"http://127.0.0.1:{self._port}/api"
+        self.environment = base | {"PREFECT_API_URL": self.url}
+
+    def __enter__(self) -> Self:
+        self.start()
         try:
-            _wait_until_healthy(url, server)
-            yield base | {"PREFECT_API_URL": url}
-        finally:
-            server.terminate()
+            self.wait_until_healthy()
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+    def start(self) -> None:
+        """Begin to start it; see `wait_until_healthy`."""
+        command = [sys.executable, "-m", "prefect", "server", "start", "--port", self._port]
+        with (self._folder / "server.log").open("a") as log:
+            self._process = subprocess.Popen(
+                command, cwd=self._folder, env=self._base, stderr=log, stdout=log
+            )
+
+    def kill(self) -> None:
+        """SIGKILL, at whatever it is doing."""
+        self._process.kill()
+        self._process.wait()
+
+    def wait_until_healthy(self) -> None:
+        """Wait until it answers."""
+        deadline = time.monotonic() + START_S
+        while True:
+            try:
+                requests.get(f"{self.url}/health", timeout=5).raise_for_status()
+                return
+            except requests.RequestException:
+                assert self._process.poll() is None, "the server ended"
+                assert time.monotonic() < deadline, "the server does not answer"
+                time.sleep(0.2)
 
 
 def ask(url: str, path: str, body: Any = None) -> Any:
@@ -66,15 +107,3 @@ def ask(url: str, path: str, body: Any = None) -> Any:
         )
         answer.raise_for_status()
         return answer.json()
-
-
-def _wait_until_healthy(url: str, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + START_S
-    while True:
-        try:
-            requests.get(f"{url}/health", timeout=5).raise_for_status()
-            return
-        except requests.RequestException:
-            assert server.poll() is None, "the server ended"
-            assert time.monotonic() < deadline, "the server does not answer"
-            time.sleep(0.2)
