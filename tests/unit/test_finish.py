@@ -1,0 +1,287 @@
+"""A volume is published when every shard of every level is there, nothing else is, and proven."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from volume_kit import ArrayReader, Voxels, a_job, a_plan, make, random_voxels
+
+from lib.errors import EmptyVolumeError, IntegrityError, MissingChunksError
+from lib.storage.base import StoredObject
+from lib.storage.local import LocalStore
+from lib.volumes.cascade import make_coarse_levels
+from lib.volumes.effort import Effort
+from lib.volumes.engine import convert
+from lib.volumes.finish import Finished, finish
+from lib.volumes.job import VolumeJob
+from lib.volumes.ledger import Entry, Ledger
+from lib.volumes.thumbnails import THUMBNAIL_KEY
+
+SHAPE = (140, 30, 30)  # three levels: one made with its shards, one afterwards
+SMALL: dict[str, Any] = {"chunk_zyx": (8, 8, 8), "shard_mb": 0.01}
+VOXELS = random_voxels(SHAPE, "uint8")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path, fsync="none")
+
+
+def staged(
+    store: LocalStore, voxels: Voxels = VOXELS, *, kind: str = "image", **settings: Any
+) -> VolumeJob:
+    """A job whose shards are all made, and not yet finished."""
+    reader = ArrayReader(voxels)
+    plan = a_plan(voxels.shape, voxels.dtype.name, kind=kind)
+    job = a_job(plan, reader, **(SMALL | settings))
+    Ledger(store, job).open()
+    convert(job, reader, store, list(job.grid.shards()))
+    make_coarse_levels(job, store, effort=Effort(2, 2, 2))
+    return job
+
+
+def finished(job: VolumeJob, store: LocalStore, **given: Any) -> Finished:
+    return finish(job, store, **({"max_missing_fraction": 0.0} | given))
+
+
+def lines(store: LocalStore, made: Finished) -> dict[str, str]:
+    """Name -> sha256 of the published list."""
+    pairs = [line.split("  ") for line in store.get(made.sums_key).decode().splitlines()]
+    return {name: sha256 for sha256, name in pairs}
+
+
+def test_the_list_names_every_file_with_its_digest_in_order(store: LocalStore) -> None:
+    job = staged(store)
+    assert [level.in_pass for level in job.levels] == [True, True, False]
+    made = finished(job, store)
+    listed = lines(store, made)
+    files = {item.key: store.get(item.key) for item in store.list(made.volume_key)}
+    assert {
+        f"{made.volume_key.rpartition('/')[0]}/{name}": sha256 for name, sha256 in listed.items()
+    } == {key: hashlib.sha256(data).hexdigest() for key, data in files.items()}
+    assert list(listed) == sorted(listed)
+    assert made.files == len(files)
+    assert made.stored_bytes == sum(map(len, files.values()))
+    assert made.sha256 == hashlib.sha256(store.get(made.sums_key)).hexdigest()
+    assert made.sums_key == f"{made.volume_key}.SHA256SUMS"
+    assert made.statistics.minimum == VOXELS.min()
+    assert made.statistics.mean == pytest.approx(VOXELS.mean())
+    assert (made.missing_chunks, made.completeness) == ((), 1.0)
+    assert made.expected_chunks == 288, "the volume's own chunks where its source has none"
+
+
+def test_the_digest_of_an_npy_is_that_of_the_file(store: LocalStore) -> None:
+    job = staged(store, output_format="npy")
+    made = finished(job, store)
+    data = store.get(made.volume_key)
+    assert made.sha256 == hashlib.sha256(data).hexdigest()
+    assert store.get(made.sums_key) == f"{made.sha256}  volume.npy\n".encode()
+    assert (made.files, made.stored_bytes) == (1, len(data))
+    np.testing.assert_array_equal(np.load(Path(store.root, made.volume_key)), VOXELS)
+
+
+def test_finishing_again_after_a_kill_changes_nothing(store: LocalStore) -> None:
+    job = staged(store)
+    first = finished(job, store)
+    before = {item.key: store.get(item.key) for item in store.list()}
+    assert finished(job, store) == first
+    assert {item.key: store.get(item.key) for item in store.list()} == before
+
+
+@pytest.mark.parametrize("level", [0, 2])
+def test_a_shard_of_any_level_that_was_not_made_is_named(store: LocalStore, level: int) -> None:
+    job = staged(store)
+    missing = Ledger(store, job).entries(level)
+    assert missing
+    store.delete(f"{job.state_key}/ledger/{level}/0.0.0.json")
+    with pytest.raises(IntegrityError, match="was not made") as caught:
+        finished(job, store)
+    assert (caught.value.unit, caught.value.location) == (f"{level}/c/0/0/0", job.final_key)
+    assert not Path(store.root, job.final_key).exists()
+
+
+def entry_changed(store: LocalStore, job: VolumeJob, **changes: Any) -> Entry:
+    """Rewrite the entry of shard 0 0 0."""
+    ledger = Ledger(store, job)
+    entry = ledger.entries(0)[0, (0, 0, 0)].model_copy(update=changes)
+    ledger.add(entry)
+    return entry
+
+
+def test_a_file_that_two_entries_name_is_an_error(store: LocalStore) -> None:
+    job = staged(store)
+    files = Ledger(store, job).entries(0)[0, (0, 0, 0)].files
+    entry_changed(store, job, files=(*files, files[0]))
+    with pytest.raises(IntegrityError, match="names a file twice") as caught:
+        finished(job, store)
+    assert caught.value.location == job.final_key
+
+
+def test_a_coarse_shard_that_no_entry_names_does_not_belong(store: LocalStore) -> None:
+    """What lies there must be what was written, for every single file."""
+    job = staged(store)
+    files = Ledger(store, job).entries(0)[0, (0, 0, 0)].files
+    assert len(files) > 1
+    entry_changed(store, job, files=files[:1])
+    with pytest.raises(IntegrityError, match="do not belong to it, such as 1/c/0/0/0") as caught:
+        finished(job, store)
+    assert caught.value.location == store.staging_key(job.final_key)
+    assert "Delete the unfinished volume" in str(caught.value.as_record()["advice"])
+
+
+class Racing(LocalStore):
+    """A folder from which somebody takes a file after the ledger was read, or cuts it."""
+
+    taken, listings, cut = "", 0, False
+
+    def list(self, prefix: str = "") -> Any:
+        self.listings += prefix == self.taken.rpartition("/0/c/")[0]
+        for item in super().list(prefix):
+            if item.key != self.taken or self.listings <= 3:  # twice where it lies, once its sizes
+                yield item
+            elif self.cut:
+                yield StoredObject(item.key, item.size - 1)
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_file_that_is_lost_while_a_volume_is_finished_is_named(tmp_path: Path, cut: bool) -> None:
+    store = Racing(tmp_path, fsync="none")
+    job = staged(store)
+    store.taken, store.cut = f"{store.staging_key(job.final_key)}/0/c/1/0/0", cut
+    store.listings = 0
+    with pytest.raises(IntegrityError, match="missing or of the wrong size") as caught:
+        finished(job, store)
+    assert caught.value.location == store.taken
+    assert not Path(store.root, job.final_key).exists()
+
+
+@pytest.mark.parametrize("name", ["x", "0/x", "0/c/9/9/9", "thumbnails/other.jpg"])
+def test_a_foreign_file_keeps_a_volume_from_being_published(store: LocalStore, name: str) -> None:
+    job = staged(store)
+    store.put(f"{store.staging_key(job.final_key)}/{name}", b"?")
+    with pytest.raises(IntegrityError, match=f"1 files in the volume .* such as {name}"):
+        finished(job, store)
+    assert not Path(store.root, job.final_key).exists()
+    assert store.size(f"{job.final_key}.SHA256SUMS") is None
+
+
+# --- nothing but background -------------------------------------------------------------------
+
+
+def filled(value: float, dtype: str = "float32") -> Voxels:
+    return np.full((20, 20, 20), value, dtype)
+
+
+@pytest.mark.parametrize(
+    ("value", "says"), [(0, "is 0"), (np.nan, "is NaN or infinite"), (np.inf, "is NaN or infinite")]
+)
+def test_an_image_of_nothing_is_refused_by_name(store: LocalStore, value: float, says: str) -> None:
+    job = staged(store, filled(value))
+    with pytest.raises(EmptyVolumeError, match=f"every voxel {says}") as caught:
+        finished(job, store)
+    assert (caught.value.archive, caught.value.location) == ("openorganelle", "set/volume")
+    assert not Path(store.root, job.final_key).exists()
+    assert finished(job, store, allow_empty=True).volume_key == job.final_key
+
+
+def test_one_value_that_is_not_the_background_is_an_image(store: LocalStore) -> None:
+    assert finished(staged(store, filled(7)), store).statistics.maximum == 7
+
+
+def test_a_single_voxel_of_something_is_an_image(store: LocalStore) -> None:
+    voxels = filled(0)
+    voxels[3, 3, 3] = -1
+    assert finished(staged(store, voxels), store).statistics.minimum == -1
+
+
+def test_a_single_voxel_that_is_a_number_is_an_image(store: LocalStore) -> None:
+    voxels = filled(np.nan)
+    voxels[3, 3, 3] = 1
+    assert finished(staged(store, voxels), store).statistics.finite == 1
+
+
+def test_labels_without_a_label_are_a_finding(store: LocalStore) -> None:
+    job = staged(store, filled(0, "uint32"), kind="labels")
+    assert finished(job, store).volume_key == job.final_key
+
+
+# --- holes ------------------------------------------------------------------------------------
+
+
+def holed(store: LocalStore, holes: list[str]) -> VolumeJob:
+    """A job with holes, each met by two shards."""
+    job = staged(store)
+    ledger = Ledger(store, job)
+    for entry in list(ledger.entries(0).values())[:2]:
+        ledger.add(entry.model_copy(update={"missing_chunks": tuple(holes)}))
+    return job
+
+
+def test_a_hole_counts_once_however_many_shards_meet_it(store: LocalStore) -> None:
+    job = holed(store, ["0/0/2", "0/0/1"])
+    made = finished(job, store, max_missing_fraction=2 / 288)
+    assert made.missing_chunks == ("0/0/1", "0/0/2")
+    assert made.completeness == pytest.approx(286 / 288)
+
+
+@pytest.mark.parametrize(("holes", "rest"), [(5, r"0/0/4\)"), (6, r"0/0/4, \.\.\.\)")])
+def test_more_holes_than_allowed_are_counted_and_the_first_are_named(
+    store: LocalStore, holes: int, rest: str
+) -> None:
+    job = holed(store, [f"0/0/{n}" for n in range(holes)])
+    says = rf"lacks {holes} of 288 chunks \(0/0/0, 0/0/1, 0/0/2, 0/0/3, {rest}"
+    with pytest.raises(MissingChunksError, match=says) as caught:
+        finished(job, store, max_missing_fraction=0.01)
+    assert f"{holes / 288:.2%} where 1.00% is allowed" in str(caught.value)
+    assert (caught.value.archive, caught.value.location) == ("openorganelle", "set/volume")
+    assert not Path(store.root, job.final_key).exists()
+
+
+def test_an_archive_that_declares_no_chunk_is_no_division_by_nothing(store: LocalStore) -> None:
+    reader = ArrayReader(VOXELS)
+    plan = a_plan(SHAPE, reader={"chunks": 0})
+    job = a_job(plan, reader, **SMALL)
+    made = make(job, reader, store)
+    assert (made.expected_chunks, made.completeness) == (0, 1.0)
+
+
+def test_an_archive_of_one_chunk_that_is_a_hole_lacks_all_of_it() -> None:
+    made = Finished("k", "s", "0", 1, 1, None, ("0/0/0",), 1)  # type: ignore[arg-type]
+    assert made.completeness == 0.0
+
+
+# --- the picture ------------------------------------------------------------------------------
+
+
+def test_a_thumbnail_is_listed_and_named_in_the_root_document(store: LocalStore) -> None:
+    job, seen = staged(store), []
+
+    def draw(root: str, group: dict[str, Any], statistics: Any) -> tuple[bytes, int, int]:
+        assert f"{root}/zarr.json" not in [item.key for item in store.list(root)], "drawn before"
+        seen.append((root, "multiscales" in group["attributes"]["ome"], statistics.maximum))
+        return b"a picture", 12, 34
+
+    made = finished(job, store, draw=draw)
+    assert seen == [(store.staging_key(job.final_key), True, VOXELS.max())]
+    assert store.get(f"{made.volume_key}/{THUMBNAIL_KEY}") == b"a picture"
+    assert lines(store, made)[f"volume.ome.zarr/{THUMBNAIL_KEY}"] == (
+        hashlib.sha256(b"a picture").hexdigest()
+    )
+    (said,) = json.loads(store.get(f"{made.volume_key}/zarr.json"))["attributes"]["thumbnails"]
+    assert (said["width"], said["height"]) == (12, 34)
+
+
+@pytest.mark.parametrize("draw", [None, lambda *_: None])
+def test_the_picture_of_a_killed_run_does_not_stay_where_none_is_drawn_now(
+    store: LocalStore, draw: Any
+) -> None:
+    job = staged(store)
+    store.put(f"{store.staging_key(job.final_key)}/{THUMBNAIL_KEY}", b"earlier")
+    made = finished(job, store, draw=draw)
+    assert store.size(f"{made.volume_key}/{THUMBNAIL_KEY}") is None
+    assert not any(THUMBNAIL_KEY in name for name in lines(store, made))

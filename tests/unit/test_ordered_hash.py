@@ -1,0 +1,90 @@
+"""A stream's digest is that of the file, or there is none: never that of something else."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+
+import pytest
+
+from lib.ordered_hash import REORDER_BYTES, OrderedHasher
+
+CONTENT = bytes(range(10))
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+def fed(pieces: list[tuple[int, int]], limit: int = REORDER_BYTES) -> OrderedHasher:
+    hasher = OrderedHasher(limit)
+    for start, stop in pieces:
+        hasher.write(start, memoryview(CONTENT)[start:stop])
+    return hasher
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations([(0, 2), (2, 3), (3, 7), (7, 10)])))
+def test_pieces_in_any_order_give_the_digest_of_the_whole(
+    order: tuple[tuple[int, int], ...],
+) -> None:
+    assert fed(list(order)).hexdigest(10) == SHA256
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [(0, 5), (5, 10), (5, 10)],  # again, at the end
+        [(0, 10), (2, 4)],  # again, inside
+        [(0, 6), (4, 10)],  # half of it again
+        [(4, 6), (4, 10), (0, 4)],  # the longer of two that wait counts
+        [(4, 10), (4, 6), (0, 4)],
+        [(6, 10), (4, 8), (0, 5)],  # overlapping while they wait
+        [(5, 7), (4, 10), (0, 4)],  # one inside the other
+    ],
+)
+def test_bytes_that_come_twice_are_digested_once(pieces: list[tuple[int, int]]) -> None:
+    assert fed(pieces).hexdigest(10) == SHA256
+
+
+def test_nothing_has_the_digest_of_nothing() -> None:
+    assert OrderedHasher().hexdigest(0) == hashlib.sha256().hexdigest()
+
+
+@pytest.mark.parametrize("pieces", [[], [(0, 9)], [(1, 10)], [(0, 4), (5, 10)]])
+def test_a_file_that_did_not_come_whole_has_no_digest(pieces: list[tuple[int, int]]) -> None:
+    assert fed(pieces).hexdigest(10) is None
+
+
+def test_a_file_that_is_longer_than_was_said_has_no_digest() -> None:
+    assert fed([(0, 10)]).hexdigest(9) is None
+
+
+def test_as_much_disorder_as_was_agreed_is_borne_and_not_a_byte_more() -> None:
+    assert fed([(6, 10), (0, 6)], limit=4).hexdigest(10) == SHA256
+    assert fed([(5, 10), (0, 5)], limit=4).hexdigest(10) is None
+    assert fed([(8, 10), (5, 8), (0, 5)], limit=4).hexdigest(10) is None
+
+
+def test_what_has_been_digested_counts_no_longer_as_waiting() -> None:
+    hasher = fed([(2, 5), (0, 2), (7, 10), (5, 7)], limit=3)
+    assert hasher.hexdigest(10) == SHA256
+
+
+def test_a_longer_piece_in_place_of_a_shorter_one_counts_with_its_own_length() -> None:
+    assert fed([(6, 8), (6, 10), (0, 6)], limit=4).hexdigest(10) == SHA256
+    assert fed([(5, 8), (5, 10), (0, 5)], limit=4).hexdigest(10) is None
+    assert fed([(6, 10), (6, 10), (6, 8), (0, 6)], limit=4).hexdigest(10) == SHA256
+
+
+def test_what_was_given_up_stays_given_up_and_holds_no_memory() -> None:
+    hasher = fed([(5, 10)], limit=4)
+    assert not hasher._waiting
+    hasher.write(6, memoryview(CONTENT)[6:10])
+    assert not hasher._waiting, "given up: nothing is held any more"
+    hasher.write(0, memoryview(CONTENT))
+    assert hasher.hexdigest(10) is None
+
+
+def test_bytes_that_wait_are_a_copy_of_a_buffer_that_is_used_again() -> None:
+    hasher, buffer = OrderedHasher(), bytearray(CONTENT[5:])
+    hasher.write(5, memoryview(buffer))
+    buffer[:] = b"other"
+    hasher.write(0, memoryview(CONTENT)[:5])
+    assert hasher.hexdigest(10) == SHA256
