@@ -107,7 +107,6 @@ lock: | $(BIN)/python ## Renew the hashed locks (no addresses in them)
 	  --no-emit-index-url --no-header --python-version 3.11 -o requirements/dev.lock -q
 	$(BIN)/uv pip compile pyproject.toml -c requirements/dev.lock --generate-hashes \
 	  --no-emit-index-url --no-header --python-version 3.11 -o requirements/run.lock -q
-
 	$(BIN)/uv pip compile pyproject.toml --override requirements/image.overrides -c requirements/run.lock \
 	  --generate-hashes --no-emit-index-url --no-header --python-version 3.11 -o requirements/image.lock -q
 

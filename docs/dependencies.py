@@ -38,6 +38,7 @@ REASONS = {
     "mrcfile": ("second opinion on MRC; stand-ins", "an MRC writer"),
     "ome-zarr-models": ("OME-Zarr 0.5 metadata, validated", "a validator"),
     "jsonschema": ("records against their schema", "a validator"),
+    "rfc3339-validator": ("the format date-time in those schemas", "a pattern"),
     "pydantic": ("settings and plans, typed and refused by name", "parsing and checks of settings"),
     "python-dotenv": ("`.env`", "a parser"),
     "pyyaml": ("config.yaml, prefect.yaml, values", "a parser"),
