@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from lib.loader_config import OPENORGANELLE_EM_PATHS
 from lib.records import schema_errors
 from lib.samples.catalogue import dvid_voxels, truth
 from lib.samples.control import Control
-from tests.end_to_end.conftest import Command, volumes
+from lib.samples.serving import Samples
+from tests.end_to_end.conftest import Command, command_in, environment_in, volumes
 
 SOURCES = {"ebi", "epfl", "flyem", "idr", "openorganelle"}
 
@@ -37,21 +39,38 @@ def expected(source: str, record: dict[str, Any]) -> np.ndarray[Any, Any]:
     return truth(key)
 
 
-@pytest.mark.parametrize("output_format", ["zarr", "npy"])
-def test_all_five_sources_end_as_voxel_exact_volumes_with_valid_records(
-    macroscope: Command, tmp_path: Path, output_format: str
-) -> None:
-    # once with the server that a run without one brings along, once with one that is there
-    alone: dict[str, str | None] = {"PREFECT_API_URL": None} if output_format == "zarr" else {}
-    first = macroscope("run", "--json", "--format", output_format, **alone)
-    assert first.returncode == 0, first.stderr
-    made = volumes(first.stdout)
+@dataclass(frozen=True)
+class WholeRun:
+    """A folder into which everything was planned, then brought in, once."""
+
+    folder: Path
+    macroscope: Command
+    planned: list[dict[str, Any]]
+    results: str
+
+
+@pytest.fixture(scope="module")
+def whole(samples: Samples, prefect_api: str, tmp_path_factory: pytest.TempPathFactory) -> WholeRun:
+    folder = tmp_path_factory.mktemp("whole")
+    macroscope = command_in(folder, environment_in(folder, samples, prefect_api))
+    planned = macroscope("plan", "--json")
+    assert planned.returncode == 0, planned.stderr
+    assert not (folder / "data").exists(), "a plan leaves nothing behind"
+    # with the server that a run without one brings along
+    run = macroscope("run", "--json", PREFECT_API_URL=None)
+    assert run.returncode == 0, run.stderr
+    return WholeRun(folder, macroscope, json.loads(planned.stdout)["volumes"], run.stdout)
+
+
+def check_volumes(folder: Path, printed: str, output_format: str) -> None:
+    """All five are complete, voxel by voxel, and prove themselves with tools of others."""
+    made = volumes(printed)
     assert set(made) == SOURCES
     for source, volume in made.items():
         record = json.loads(Path(volume["metadata_path"]).read_text())
         assert schema_errors(record) == []
         assert record["status"] == "complete"
-        path = tmp_path / "data" / record["files"]["volume"]
+        path = folder / "data" / record["files"]["volume"]
         if output_format == "zarr":
             group = zarr.open_group(path, mode="r")
             voxels = group["0"][:]
@@ -59,31 +78,75 @@ def test_all_five_sources_end_as_voxel_exact_volumes_with_valid_records(
         else:
             voxels = np.load(path)
         np.testing.assert_array_equal(voxels, expected(source, record))
-        sums = tmp_path / "data" / record["files"]["sums"]
+        sums = folder / "data" / record["files"]["sums"]
         check = ["sha256sum", "--quiet", "--check", sums.name]
         assert subprocess.run(check, cwd=sums.parent, check=False).returncode == 0
+    assert len(list((folder / "metadata").glob("metadata_catalog_*.json"))) == 1
+    assert len(list((folder / "metadata").glob("validation_report_*.log"))) == 1
 
-    assert len(list((tmp_path / "metadata").glob("metadata_catalog_*.json"))) == 1
-    assert len(list((tmp_path / "metadata").glob("validation_report_*.log"))) == 1
 
-    again = macroscope("run", "--json", "--format", output_format)
+def check_second_run(macroscope: Command, *arguments: str) -> None:
+    """Everything is recognised, and proves itself once more."""
+    again = macroscope("run", "--json", *arguments)
     assert again.returncode == 0, again.stderr
     kept = volumes(again.stdout)
     assert {source for source, volume in kept.items() if not volume["made"]} == SOURCES
-
     proof = macroscope("verify", "--json")
     assert proof.returncode == 0, proof.stdout
-    assert all(not row["problems"] for row in json.loads(proof.stdout)["records"])
+    records = json.loads(proof.stdout)["records"]
+    assert len(records) == len(SOURCES)
+    assert all(not row["problems"] for row in records)
+
+
+def test_all_five_sources_end_as_voxel_exact_volumes_with_valid_records(whole: WholeRun) -> None:
+    check_volumes(whole.folder, whole.results, "zarr")
+
+
+def test_planned_bytes_agree_within_a_tenth_with_what_the_run_then_does(whole: WholeRun) -> None:
+    costs = {cost["name"]: cost for cost in whole.planned}
+    assert len(costs) == 5
+    for volume in volumes(whole.results).values():
+        cost = costs[volume["name"]]
+        record = json.loads(Path(volume["metadata_path"]).read_text())
+        fetched = record["metadata"]["provenance"]["bytes"]
+        assert abs(fetched - cost["download_bytes"]) <= 0.1 * cost["download_bytes"], volume
+        stored = volume["stored_bytes"]
+        assert abs(stored - cost["write_bytes"]) <= 0.1 * cost["write_bytes"], volume
+
+
+def test_what_people_and_machines_look_at_stands_beside_the_volumes(whole: WholeRun) -> None:
+    for source in SOURCES:
+        folder = whole.folder / "data" / source
+        assert next(folder.glob("*.preview.png")).read_bytes().startswith(b"\x89PNG")
+        crate = json.loads(next(folder.glob("*-ro-crate-metadata.json")).read_text())
+        assert crate["@context"]
+    report = next((whole.folder / "metadata").glob("report_*.html")).read_text()
+    assert "CC-BY-4.0" in report
+    assert report.count("data:image/") >= 5
+    index = json.loads((whole.folder / "metadata" / "croissant.json").read_text())
+    assert len(index["distribution"]) >= 5
+
+
+def test_a_second_run_recognises_what_is_there_and_it_proves_itself(whole: WholeRun) -> None:
+    check_second_run(whole.macroscope)
+
+
+def test_as_npy_too_on_a_server_that_is_there(macroscope: Command, tmp_path: Path) -> None:
+    first = macroscope("run", "--json", "--format", "npy")
+    assert first.returncode == 0, first.stderr
+    check_volumes(tmp_path, first.stdout, "npy")
+    check_second_run(macroscope, "--format", "npy")
 
 
 def test_one_source_failing_stops_no_other_and_the_run_says_which_and_why(
     macroscope: Command, faults: Control
 ) -> None:
     faults.add("status_404", "epfl")
-    run = macroscope("run", "--json", "--mode", "parallel")
+    three = ("epfl", "flyem", "idr")
+    run = macroscope("run", "--json", "--mode", "parallel", *(f"--source={one}" for one in three))
     assert run.returncode == 1
     results = {result["source"]: result for result in json.loads(run.stdout)}
-    assert {source for source, result in results.items() if result["success"]} == SOURCES - {"epfl"}
+    assert {source for source, result in results.items() if result["success"]} == {"flyem", "idr"}
     assert "404" in results["epfl"]["errors"][0] or "not" in results["epfl"]["errors"][0]
 
 
@@ -97,36 +160,25 @@ def test_one_source_failing_stops_no_other_and_the_run_says_which_and_why(
     ],
 )
 def test_what_does_not_exist_is_refused_before_anything_starts(
-    macroscope: Command, tmp_path: Path, arguments: list[str], says: str
+    macroscope_here: Command, tmp_path: Path, arguments: list[str], says: str
 ) -> None:
-    run = macroscope("run", *arguments)
+    run = macroscope_here("run", *arguments)
     assert run.returncode == 2
     assert says in run.stderr
     assert not (tmp_path / "data").exists()
 
 
-def test_config_shows_each_value_and_where_it_came_from(macroscope: Command) -> None:
+def test_a_refusal_is_one_line_and_an_exit_code_of_the_command(macroscope: Command) -> None:
+    run = macroscope("run", "--mode", "fastest")
+    assert run.returncode == 2
+    assert len(run.stderr.splitlines()) == 1
+
+
+def test_config_shows_each_value_and_where_it_came_from(macroscope_here: Command) -> None:
     secret = {"OPENORGANELLE_S3_KEY": "who", "OPENORGANELLE_S3_SECRET": "hush"}
-    run = macroscope("config", "--json", FLYEM_CROP_SIZE="32,16,8", **secret)
+    run = macroscope_here("config", "--json", FLYEM_CROP_SIZE="32,16,8", **secret)
     assert run.returncode == 0, run.stderr
     rows = {row["key"]: row for row in json.loads(run.stdout)}
     assert rows["sources.flyem.crop_size"]["value"] == "32,16,8"
     assert rows["sources.flyem.crop_size"]["origin"] == "environment FLYEM_CROP_SIZE"
     assert "hush" not in run.stdout
-
-
-def test_what_people_and_machines_look_at_stands_beside_the_volumes(
-    macroscope: Command, tmp_path: Path
-) -> None:
-    run = macroscope("run", "--json", "-s", "epfl", "-s", "idr")
-    assert run.returncode == 0, run.stderr
-    for source in ("epfl", "idr"):
-        folder = tmp_path / "data" / source
-        assert next(folder.glob("*.preview.png")).read_bytes().startswith(b"\x89PNG")
-        crate = json.loads(next(folder.glob("*-ro-crate-metadata.json")).read_text())
-        assert crate["@context"]
-    report = next((tmp_path / "metadata").glob("report_*.html")).read_text()
-    assert "CC-BY-4.0" in report
-    assert report.count("data:image/") >= 2
-    index = json.loads((tmp_path / "metadata" / "croissant.json").read_text())
-    assert len(index["distribution"]) >= 2

@@ -105,14 +105,14 @@ def test_all_five_sources_come_into_a_bucket_and_prove_themselves_there(
     ids=["npy", "key", "secret", "bucket", "server", "anonymous"],
 )
 def test_what_cannot_work_is_refused_before_anything_is_fetched(
-    macroscope: Command,
+    macroscope_here: Command,
     bucket: Bucket,
     arguments: list[str],
     environment: dict[str, str],
     code: int,
     says: str,
 ) -> None:
-    run = macroscope("run", *arguments, **bucket.environment(**environment))
+    run = macroscope_here("run", *arguments, **bucket.environment(**environment))
     assert run.returncode == code, run.stderr
     assert says in run.stderr
     assert "Traceback" not in run.stderr
@@ -146,8 +146,8 @@ def test_a_run_with_its_own_s3_server_ends_with_a_proof_and_no_process(
 
 
 def test_a_local_s3_server_and_another_destination_contradict_each_other(
-    macroscope: Command,
+    macroscope_here: Command,
 ) -> None:
-    run = macroscope("run", "--local-s3", "--data-dir", "somewhere")
+    run = macroscope_here("run", "--local-s3", "--data-dir", "somewhere")
     assert run.returncode == 2
     assert "--data-dir" in run.stderr
