@@ -91,10 +91,11 @@ def test_a_changed_bit_of_the_index_is_noticed() -> None:
         assert caught.value.location == "a/shard"
 
 
-def test_an_index_of_another_length_is_refused() -> None:
+@pytest.mark.parametrize("slots", [1, 3])
+def test_an_index_of_another_length_is_refused(slots: int) -> None:
     data = trailer([(0, 5), (5, 5)])
-    with pytest.raises(IntegrityError):
-        read_index(data, (3, 1, 1), 100, "shard")
+    with pytest.raises(IntegrityError, match="checksum"):
+        read_index(data, (slots, 1, 1), 100, "shard")
 
 
 @pytest.mark.parametrize(
@@ -116,6 +117,12 @@ def test_an_entry_that_points_outside_the_shard_is_refused(entries: list[tuple[i
 def test_an_entry_up_to_the_last_byte_is_accepted() -> None:
     data = trailer([(0, 10), (10, 0)])
     assert read_index(data, (2, 1, 1), 10 + len(data), "shard").tolist() == [[0, 10], [10, 0]]
+
+
+def test_space_between_the_chunks_and_the_index_is_nothing_wrong() -> None:
+    """Other writers align, or leave what they replaced."""
+    data = trailer([(2, 3), (7, 1)])
+    assert read_index(data, (2, 1, 1), 10 + len(data), "shard").tolist() == [[2, 3], [7, 1]]
 
 
 def test_a_shard_of_nothing_but_holes_has_an_index() -> None:
