@@ -92,8 +92,10 @@ def open_ranges(service: str, plan: VolumePlan, session: Session, raw: RawFiles)
     if plan.box_zyx is not None:
         return _reader(HttpBytes(session, service, as_remote(file)), plan)
     tee = raw.tee(file)
-    sink = tee.write if tee is not None else raw.hasher(file).write
-    source = HttpBytes(session, service, as_remote(file), tee=sink)
+    if tee is not None:
+        source = HttpBytes(session, service, as_remote(file), tee=tee.write)
+    else:
+        source = HttpBytes(session, service, as_remote(file), follow=raw.hasher(file).write)
     return _reader(CoveringBytes(source), plan)
 
 

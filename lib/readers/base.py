@@ -64,7 +64,8 @@ class VolumeReader(AbstractContextManager["VolumeReader"], Protocol):
         """Yield blocks that tile `box` exactly: no gap, no overlap, nothing outside.
 
         A reader checks everything it can while it reads (byte counts, page counts, entity tags)
-        and raises a named error rather than yield doubtful voxels.
+        and raises a named error rather than yield doubtful voxels. A block's voxels are valid
+        until the next is asked for: its buffer is used again.
         """
         ...
 

@@ -8,6 +8,7 @@ for blocks that the server cannot decode, the answer is background with status 2
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import partial
 from types import TracebackType
@@ -17,6 +18,7 @@ import numpy as np
 
 from lib.geometry import Box, ShapeZYX
 from lib.readers.base import Block, Layout
+from lib.readers.buffers import BufferPool
 from lib.transport.session import Session
 
 MAX_TILE_ZYX: ShapeZYX = (256, 256, 256)
@@ -38,6 +40,7 @@ class DvidReader:
         self.shape_zyx = crop.shape_zyx
         self.dtype: np.dtype[Any] = np.dtype("uint8")
         self.layout = Layout((64, 64, 64), max_tile_zyx=MAX_TILE_ZYX)
+        self._buffers = BufferPool(math.prod(MAX_TILE_ZYX))
 
     def __enter__(self) -> DvidReader:
         return self
@@ -53,16 +56,17 @@ class DvidReader:
     def blocks(self, box: Box) -> Iterator[Block]:
         """Yield tiles of at most 256^3 voxels, one request each."""
         jobs = [partial(self._tile, tile) for tile in box.tiles(MAX_TILE_ZYX)]
-        yield from self._session.ordered(self._service, jobs)
+        for tile, view in self._session.ordered(self._service, jobs):
+            yield Block(tile, np.frombuffer(view, np.uint8).reshape(tile.shape_zyx))
+            self._buffers.give(view)
 
-    def _tile(self, tile: Box) -> Block:
-        voxels = np.empty(tile.shape_zyx, np.uint8)
+    def _tile(self, tile: Box) -> tuple[Box, memoryview]:
+        view = self._buffers.take(tile.voxels)
         url = tile_url(self._raw_url, tile.shifted(self._crop.start_zyx))
-        view = memoryview(voxels.reshape(-1).data)
         self._session.http(self._service).read_exact_into(
             url, view, params={"throttle": "true", "interactive": "false", "app": "macroscope"}
         )
-        return Block(tile, voxels)
+        return tile, view
 
 
 def tile_url(raw_url: str, box: Box) -> str:

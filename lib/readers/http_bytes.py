@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from lib.errors import BadAnswerError
+from lib.readers.buffers import BufferPool
 from lib.readers.bytesource import check_range, read_each
 from lib.transport.http import RemoteFile
 from lib.transport.session import Session
@@ -66,6 +67,9 @@ class HttpBytes(RemoteBytes):
     tee
         Called with ``(offset, bytes)`` for each range that arrives, from the thread that fetched
         it, before anybody sees the bytes, so that a file can be kept in the same pass.
+    follow
+        The same, but called in the order in which ranges were asked for, so that a digest need
+        not keep what comes early.
 
     Raises
     ------
@@ -74,7 +78,13 @@ class HttpBytes(RemoteBytes):
     """
 
     def __init__(
-        self, session: Session, service: str, remote: RemoteFile, *, tee: Tee | None = None
+        self,
+        session: Session,
+        service: str,
+        remote: RemoteFile,
+        *,
+        tee: Tee | None = None,
+        follow: Tee | None = None,
     ) -> None:
         name = remote.url.partition("?")[0]
         if remote.size is None:
@@ -83,22 +93,32 @@ class HttpBytes(RemoteBytes):
         self._session = session
         self._service = service
         self._file = remote
-        self._tee = tee
+        self._tee, self._follow = tee, follow
+        self._buffers = BufferPool(self.range_bytes)
 
     def read_into(self, offset: int, view: memoryview) -> None:
+        self._receive(offset, view)
+        if self._follow is not None:
+            self._follow(offset, view)
+
+    def ranges_ordered(self, ranges: Iterable[tuple[int, int]]) -> Iterator[memoryview]:
+        jobs = (partial(self._fetch, offset, length) for offset, length in ranges)
+        for offset, view in self._session.ordered(self._service, jobs):
+            if self._follow is not None:
+                self._follow(offset, view)
+            yield view
+            self._buffers.give(view)
+
+    def _fetch(self, offset: int, length: int) -> tuple[int, memoryview]:
+        check_range(self, offset, length)  # before a buffer of an impossible length is made
+        view = self._buffers.take(length)
+        self._receive(offset, view)
+        return offset, view
+
+    def _receive(self, offset: int, view: memoryview) -> None:
         check_range(self, offset, len(view))
         if not len(view):
             return
         self._session.http(self._service).read_range_into(self._file, offset, view)
         if self._tee is not None:
             self._tee(offset, view)
-
-    def ranges_ordered(self, ranges: Iterable[tuple[int, int]]) -> Iterator[memoryview]:
-        jobs = (partial(self._fetch, offset, length) for offset, length in ranges)
-        return self._session.ordered(self._service, jobs)
-
-    def _fetch(self, offset: int, length: int) -> memoryview:
-        check_range(self, offset, length)
-        view = memoryview(bytearray(length))
-        self.read_into(offset, view)
-        return view

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import queue
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +20,7 @@ from lib.compression import encode_chunk, open_codec
 from lib.errors import FormatError
 from lib.geometry import Box, ShapeZYX
 from lib.readers.base import VolumeReader
+from lib.readers.buffers import BufferPool
 from lib.storage.base import Store
 from lib.volumes.effort import Effort
 from lib.volumes.job import VolumeJob
@@ -98,6 +99,7 @@ def _encode(
     todo = deque(grid.chunks_of(unit))
 
     def some() -> None:
+        scratch = np.empty(grid.chunk_zyx, job.dtype)
         while True:
             try:
                 slot, index = todo.popleft()
@@ -105,7 +107,7 @@ def _encode(
                 return
             stopping.check()
             box = grid.chunk_box(index)
-            chunk = padded_chunk(voxels, origin, box, grid.chunk_zyx, job.fill_value)
+            chunk = padded_chunk(voxels, origin, box, job.fill_value, scratch)
             valid = chunk[tuple(slice(0, n) for n in box.shape_zyx)]
             writer.add(slot, box, valid, encode_chunk(codec, chunk))
 
@@ -150,24 +152,20 @@ def gather(reader: VolumeReader, box: Box, voxels: NDArray[Any]) -> list[str]:
 
 
 class Buffers:
-    """Shard-sized arrays that are lent and used again: fresh pages cost as much as the copy."""
+    """Shard-sized arrays that are lent and used again."""
 
     def __init__(self, shape_zyx: ShapeZYX, dtype: np.dtype[Any]) -> None:
-        self._voxels = int(np.prod(shape_zyx))
         self._dtype = dtype
-        self._idle: queue.SimpleQueue[NDArray[Any]] = queue.SimpleQueue()
+        self._pool = BufferPool(math.prod(shape_zyx) * dtype.itemsize)
 
     @contextmanager
     def lend(self, shape_zyx: ShapeZYX) -> Iterator[NDArray[Any]]:
         """An array of `shape_zyx` with undefined content."""
+        view = self._pool.take(math.prod(shape_zyx) * self._dtype.itemsize)
         try:
-            flat = self._idle.get_nowait()
-        except queue.Empty:
-            flat = np.empty(self._voxels, self._dtype)
-        try:
-            yield flat[: int(np.prod(shape_zyx))].reshape(shape_zyx)
+            yield np.frombuffer(view, self._dtype).reshape(shape_zyx)
         finally:
-            self._idle.put(flat)
+            self._pool.give(view)
 
 
 def run_all(units: Iterable[ShapeZYX], make: Callable[[ShapeZYX], None], *, at_once: int) -> None:

@@ -8,8 +8,10 @@ another host, because they share nothing but the store.
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable, Iterable
+from functools import cache
 
 from lib.geometry import ShapeZYX
 from lib.readers.base import ChunkReader, VolumeReader
@@ -50,6 +52,7 @@ def convert(
     StoppedError
         A stop was requested; checked between chunks.
     """
+    _spare_what_stays()
     loading = {"labels": job.plan.kind == "labels"}
     threading.Thread(target=kernels.load, args=(job.plan.dtype,), kwargs=loading).start()
     effort = effort or Effort()
@@ -68,3 +71,9 @@ def convert(
     else:
         convert_blocks(job, reader, store, units, effort=effort, done=done)
     return entries
+
+
+@cache
+def _spare_what_stays() -> None:
+    """Modules and classes live as long as the process: the collector need not walk them again."""
+    gc.freeze()

@@ -22,15 +22,24 @@ from lib.volumes.tally import Tally
 
 
 def padded_chunk(
-    array: NDArray[Any], origin_zyx: ShapeZYX, box: Box, chunk_zyx: ShapeZYX, fill: int | float
+    array: NDArray[Any],
+    origin_zyx: ShapeZYX,
+    box: Box,
+    fill: int | float,
+    scratch: NDArray[Any],
 ) -> NDArray[Any]:
-    """A whole, C-contiguous chunk cut from `array`; what lies past the edge is the fill value."""
+    """A whole, C-contiguous chunk cut from `array`; what lies past the edge is the fill value.
+
+    Parameters
+    ----------
+    scratch
+        Of the chunk's shape and dtype, C-contiguous; it is what is returned.
+    """
     part = array[box.slices(origin_zyx)]
-    if part.shape == chunk_zyx:
-        return np.ascontiguousarray(part)
-    whole = np.full(chunk_zyx, fill, dtype=array.dtype)
-    whole[tuple(slice(0, n) for n in part.shape)] = part
-    return whole
+    if part.shape != scratch.shape:
+        scratch.fill(fill)
+    scratch[tuple(slice(0, n) for n in part.shape)] = part
+    return scratch
 
 
 def encode_shard(
@@ -43,9 +52,10 @@ def encode_shard(
     """Compress a shard's voxels (`array`, shape of its box) chunk by chunk, and join them."""
     origin = grid.shard_box(index_zyx).start_zyx
     slots: list[Buffer | None] = [None] * int(np.prod(grid.chunks_per_shard_zyx))
+    scratch = np.empty(grid.chunk_zyx, array.dtype)
     for slot, chunk_index in grid.chunks_of(index_zyx):
         box = grid.chunk_box(chunk_index)
-        slots[slot] = encode_chunk(codec, padded_chunk(array, origin, box, grid.chunk_zyx, fill))
+        slots[slot] = encode_chunk(codec, padded_chunk(array, origin, box, fill, scratch))
     return seal(slots)
 
 
