@@ -89,6 +89,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> str:
     failed = manager.move(manager.begin("flyem", "hemibrain", "crop"), "processing")
     error = TransportError("the server answered 503 six times", unit="tile 3/0/1")
     manager.move(failed, "failed", error=error)
+    failed = manager.move(manager.begin("flyem", "hemibrain", "other"), "processing")
+    manager.move(failed, "failed", error=RuntimeError("has no place and no advice"))
     data.put("idr/metadata_broken.json", b'{"schema_version": "3.0", "status": "done"}')
     result = consolidate(data, metadata, NOW)
     urls = {"ebi/EMPIAR-11759.ome.zarr": VIEWER, "idr/hostile.ome.zarr": "javascript:alert(1)"}
@@ -105,7 +107,7 @@ def page(written: str) -> Page:
 
 def test_every_volume_has_its_picture_size_voxel_licence_and_citation(page: Page) -> None:
     cards = [text for _, _, text in page.all("article")]
-    assert len(cards) == 3
+    assert len(cards) == 4
     (card,) = [text for text in cards if "EMPIAR-11759" in text]
     for expected in (
         "Cerebral organoid",
@@ -134,6 +136,7 @@ def test_every_error_of_every_record_is_shown(page: Page) -> None:
     attention = next(text for _, _, text in page.all("section"))
     assert "the server answered 503 six times" in attention
     assert "tile 3/0/1" in attention
+    assert "has no place and no advice" in attention
     assert "Run again: finished work is kept" in attention
     rows = [text for _, _, text in page.all("tr") if "metadata_broken.json" in text]
     assert len(rows) == 1
