@@ -13,7 +13,13 @@ from prefect.task_runners import TaskRunner
 
 from flows.logs import LOGGER
 from flows.run import Run, carried, open_run
-from flows.runners import DeadWorkersError, LostClusterError, cluster_is_lost, workers_died
+from flows.runners import (
+    DeadWorkersError,
+    LostClusterError,
+    cluster_is_lost,
+    start_cluster,
+    workers_died,
+)
 from lib import stopping
 from lib.errors import MacroscopeError, StoppedError
 from lib.geometry import ShapeZYX
@@ -79,6 +85,7 @@ def make_volume(run: Run, volume_plan: VolumePlan) -> VolumeResult:
         for last in (False, True):  # a cluster that is lost is replaced once
             try:
                 with run.task_runner() as runner:
+                    start_cluster(runner)
                     at_once = run.config.max_workers
                     convert_all(runner, order, job, todo, both, at_once=at_once, finished=finished)
                 return

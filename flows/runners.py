@@ -21,7 +21,7 @@ _clusters = counted(1)
 
 
 class LostClusterError(MacroscopeError):
-    """The Dask cluster of a volume went away, and so did the one that replaced it."""
+    """The Dask cluster of a volume went away or did not start; the next one did no better."""
 
     retryable = True
     advice = (
@@ -67,6 +67,9 @@ def task_runner(source: str, *, heavy: bool, setting: str, workers: int) -> Task
                 "processes": True,
                 "dashboard_address": ":0",
             },
+            # A local cluster takes a worker off its list that exited by itself, or whose successor
+            # was not there within 15 s; once the last is off, batches would wait for ever.
+            adapt_kwargs={"minimum": workers, "maximum": workers},
         )
     from lib.kubernetes.request import cluster_request
 
@@ -79,11 +82,29 @@ def task_runner(source: str, *, heavy: bool, setting: str, workers: int) -> Task
     return DaskTaskRunner(**cluster_request(source, run_id, count, os.environ))
 
 
+def start_cluster(runner: TaskRunner[Any]) -> None:
+    """Start the cluster of a task runner that needs one, before anything is submitted.
+
+    Raises
+    ------
+    LostClusterError
+        One of its workers died as it started, which the whole cluster does not survive.
+    """
+    if isinstance(runner, ThreadPoolTaskRunner):
+        return
+    try:
+        runner.client  # type: ignore[attr-defined]  # noqa: B018
+    except RuntimeError as error:
+        raise LostClusterError(f"the Dask cluster did not start: {error}") from error
+
+
 def cluster_is_lost(error: BaseException) -> bool:
     """Whether a batch failed because its Dask cluster went away, and for no reason of its own."""
     distributed = sys.modules.get("distributed")
     if distributed is None:
         return False
+    if isinstance(error, LostClusterError):
+        return True
     lost = (distributed.client.FutureCancelledError, distributed.comm.CommClosedError)
     return isinstance(error, lost)
 

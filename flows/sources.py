@@ -17,6 +17,7 @@ from lib.archives.registry import REGISTRY, archive
 from lib.config_errors import build
 from lib.errors import MacroscopeError
 from lib.ingest.result import ProcessingResult
+from tasks.absence import patiently
 
 
 def source_flow(source: str) -> Any:
@@ -66,7 +67,7 @@ def run_source(source: str, given: Mapping[str, Any], *, where: str) -> Processi
     if where == "deployments":
         return run_deployed(source, config)
     with tags("macroscope", "source", source):  # as its deployment has
-        state = source_flow(source)(config=config, return_state=True)
+        state = patiently(lambda: source_flow(source)(config=config, return_state=True))
     result = state.result(raise_on_failure=False)
     if isinstance(result, ProcessingResult):
         return result

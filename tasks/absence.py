@@ -9,19 +9,31 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import httpx
 from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
+from prefect.settings import get_current_settings
 
 from lib import stopping
+from lib.errors import MacroscopeError
 
 LOGGER = logging.getLogger("macroscope")  # what a run has to tell, see `flows.logs`
 T = TypeVar("T")
 
 PATIENCE_S = 600.0
 PAUSE_S = 3.0
+
+
+class ServerAwayError(MacroscopeError):
+    """The Prefect server does not answer, where nothing can wait for it."""
+
+    retryable = True
+    advice = (
+        "See that it runs and that PREFECT_API_URL is its address; run again: finished work is kept"
+    )
 
 
 def server_is_away(error: BaseException) -> bool:
@@ -81,3 +93,20 @@ def patiently(step: Callable[[], T], patience: Patience | None = None) -> T:
         except Exception as error:
             if not patience.bears(error):
                 raise
+
+
+@contextmanager
+def named_where_away() -> Iterator[None]:
+    """Give Prefect's errors about its own server a name.
+
+    Raises
+    ------
+    ServerAwayError
+    """
+    try:
+        yield
+    except Exception as error:
+        if not server_is_away(error):
+            raise
+        address = get_current_settings().api.url
+        raise ServerAwayError(f"the Prefect server is away: {error}", location=address) from error

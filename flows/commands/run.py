@@ -88,14 +88,16 @@ def _run(
         require_destination(settings)
     shield_embedded_server()
     from flows.macroscope import macroscope
+    from tasks.absence import named_where_away
 
-    return macroscope(
-        mode=mode,
-        sources=list(selected),
-        parameters=parameters,
-        dry_run=dry_run,
-        return_state=True,
-    )
+    with named_where_away():
+        return macroscope(
+            mode=mode,
+            sources=list(selected),
+            parameters=parameters,
+            dry_run=dry_run,
+            return_state=True,
+        )
 
 
 def require_destination(loaded: LoadedSettings) -> None:

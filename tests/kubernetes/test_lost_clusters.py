@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import dask
 import pytest
 from distributed.client import FutureCancelledError
 from distributed.comm import CommClosedError
 
-from flows.runners import cluster_is_lost, task_runner
+from flows.runners import LostClusterError, cluster_is_lost, start_cluster, task_runner
 from lib.errors import BadAnswerError
 
 
@@ -17,6 +18,7 @@ from lib.errors import BadAnswerError
     [
         (FutureCancelledError("convert-1", "scheduler-connection-lost"), True),
         (CommClosedError("in <TCP>: Stream is closed"), True),
+        (LostClusterError("the Dask cluster did not start"), True),
         (BadAnswerError("the source answered nonsense"), False),
         (OSError("no space left on device"), False),
     ],
@@ -24,6 +26,20 @@ from lib.errors import BadAnswerError
 )
 def test_only_a_cluster_that_went_away_is_replaced(error: Exception, lost: bool) -> None:
     assert cluster_is_lost(error) is lost
+
+
+def test_a_cluster_whose_worker_dies_as_it_starts_is_lost_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    preload = tmp_path / "dies.py"
+    preload.write_text("import os\nos._exit(1)\n")
+    monkeypatch.setenv("DASK_DISTRIBUTED__WORKER__PRELOAD", str(preload))
+    with (
+        dask.config.set({"distributed.worker.preload": [str(preload)]}),
+        task_runner("epfl", heavy=True, setting="local", workers=1) as runner,
+        pytest.raises(LostClusterError, match="did not start"),
+    ):
+        start_cluster(runner)
 
 
 def test_each_volume_of_a_run_has_a_cluster_of_another_name(

@@ -10,7 +10,7 @@ from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 
 from lib import stopping
 from lib.errors import BadAnswerError, StoppedError
-from tasks.absence import Patience, patiently
+from tasks.absence import Patience, ServerAwayError, named_where_away, patiently
 
 AWAY = (
     RuntimeError("Failed to reach API at http://macroscope-server.em:4200/api/"),
@@ -63,3 +63,17 @@ def test_a_run_that_is_asked_to_stop_does_not_wait_for_the_server() -> None:
             patiently(step, Patience(pause_s=60))
     finally:
         stopping.reset()
+
+
+@pytest.mark.parametrize("error", AWAY, ids=lambda error: type(error).__name__)
+def test_where_nothing_can_wait_the_absence_has_a_name_and_says_what_to_do(
+    error: Exception,
+) -> None:
+    with pytest.raises(ServerAwayError, match="PREFECT_API_URL") as caught, named_where_away():
+        raise error
+    assert caught.value.retryable
+
+
+def test_other_errors_keep_their_own_name() -> None:
+    with pytest.raises(OSError, match="no space left"), named_where_away():
+        raise OSError("no space left")
