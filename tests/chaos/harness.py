@@ -5,126 +5,23 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from lib.samples.s3 import S3Server
-from lib.storage.base import Store
-from lib.storage.open import open_store
-from lib.storage.settings import StoreSettings
 from tests.chaos import judge
-from tests.chaos.worker import UNITS_AT_ONCE, Task
+from tests.chaos.places import Destination, bucket_where_wanted, stand_ins
+from tests.chaos.report import RunReport
+from tests.chaos.worker import Task
 from tests.chaos.zygote import Zygote
 
 _FIRST_MS = 0.06  # seconds: where a run has hardly begun
 _SHARE_EARLY = 0.15
 _LEAST_SHARE = 0.4  # of an undisturbed run, which a run with nothing left to do takes about
 _MOST_ATTEMPTS = 60  # of one round: a run that is killed so often must have ended
-
-
-@dataclass
-class Report:
-    """The figures of a campaign."""
-
-    seed: int
-    destination: str
-    kills: int = 0
-    rounds: int = 0
-    units_made: int = 0
-    units_redone: int = 0
-    most_redone_after_one_kill: int = 0
-    units_in_flight_allowed: int = UNITS_AT_ONCE
-    finished_units_redone: int = 0
-    files_fetched_twice: int = 0
-    seconds: float = 0.0
-    kills_by_format: dict[str, int] = field(default_factory=dict)
-    violations: list[str] = field(default_factory=list)
-    differences: list[str] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
-
-    @property
-    def clean(self) -> bool:
-        """Nothing was lost, nothing wrong, and no more redone than was in flight."""
-        within = self.most_redone_after_one_kill <= self.units_in_flight_allowed
-        return not self.wrong and within and not self.finished_units_redone
-
-    @property
-    def wrong(self) -> list[str]:
-        """Everything that must not be, in words."""
-        return [*self.violations, *self.differences, *self.errors]
-
-    def as_json(self) -> str:
-        return json.dumps({**asdict(self), "clean": self.clean}, indent=2)
-
-
-@contextmanager
-def stand_ins(folder: Path) -> Iterator[dict[str, dict[str, str]]]:
-    """The five archives, in a process of their own; yields their endpoints."""
-    command = [sys.executable, "-m", "flows.cli", "samples", "--root", str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            endpoints = json.loads(process.stdout.readline())
-            _many_at_once(endpoints.pop("control_url"))
-            yield endpoints
-        finally:
-            process.terminate()
-
-
-def _many_at_once(control_url: str) -> None:
-    """The DVID of a campaign takes several requests at once: killed clients' linger for a while."""
-    settings = json.dumps({"dvid_max_throttled": 64}).encode()
-    request = urllib.request.Request(f"{control_url}/_control/settings", settings)
-    with urllib.request.urlopen(request) as answer:
-        answer.read()
-
-
-class Destination:
-    """Where rounds put their volumes: folders, or prefixes of one bucket."""
-
-    def __init__(self, folder: Path, server: S3Server | None) -> None:
-        self._folder, self._server = folder, server
-        self.formats = ("zarr",) if server is not None else ("zarr", "npy")
-
-    def uri(self, name: str) -> str:
-        if self._server is not None:
-            return f"s3://{self._server.bucket}/{name}"
-        return str(self._folder / name)
-
-    def settings(self) -> dict[str, Any]:
-        if self._server is None:
-            return {}
-        return {
-            "endpoint_url": self._server.endpoint_url,
-            "key": self._server.key,
-            "secret": self._server.secret,
-        }
-
-    def store(self, name: str) -> Store:
-        return open_store(self.uri(name), StoreSettings(**self.settings()))
-
-    def drop(self, name: str) -> None:
-        """Forget a round; a bucket goes as a whole at the end."""
-        if self._server is None:
-            shutil.rmtree(self._folder / name)
-
-    def rubbish(self, name: str) -> list[str]:
-        """Files that no listing of the store shows: locks and temporary files left behind."""
-        if self._server is not None:
-            return []
-        folder, shown = self._folder / name, {item.key for item in self.store(name).list()}
-        there = (
-            path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
-        )
-        return sorted(key for key in there if key not in shown)
 
 
 class Campaign:
@@ -142,10 +39,10 @@ class Campaign:
     ) -> None:
         self._zygote, self._endpoints, self._destination = zygote, endpoints, destination
         self._folder, self._random = folder, random.Random(seed)
-        self.report = Report(seed, name)
+        self.report = RunReport(seed, name)
         self._references: dict[str, judge.Reference] = {}
 
-    def run(self, kills: int, tell: Callable[[str], None] = lambda text: None) -> Report:
+    def run(self, kills: int, tell: Callable[[str], None] = lambda text: None) -> RunReport:
         """Kill until `kills` processes have died in the middle of their work."""
         began = time.monotonic()
         self._warm_up()
@@ -180,7 +77,7 @@ class Campaign:
         name = f"undisturbed-{output_format}"
         task = self._task(name, output_format, 0)
         _, seconds = self._zygote.run(task, None)
-        notes = _notes(task)
+        notes = notes_of(task)
         if errors := [what for kind, what in notes if kind == "error"]:
             raise RuntimeError(f"the undisturbed run failed: {errors}")
         store = self._destination.store(name)
@@ -215,8 +112,7 @@ class Campaign:
             if not killed:
                 break
             self.report.kills += 1
-            by_format = self.report.kills_by_format
-            by_format[output_format] = by_format.get(output_format, 0) + 1
+            self.report.kills_by_format[output_format] += 1
             found = judge.violations(store, reference)
             self.report.violations += [f"{name}, attempt {attempt}: {text}" for text in found]
         found = judge.differences(judge.digests(store), reference)
@@ -229,7 +125,7 @@ class Campaign:
         self, task: Task, begun: set[str], finished: set[str], complete: set[str]
     ) -> tuple[set[str], set[str]]:
         """Units that this attempt began, and the files that it fetched whole."""
-        notes = _notes(task)
+        notes = notes_of(task)
         started = {what for kind, what in notes if kind == "unit"}
         self.report.errors += [
             f"{task.data_uri}: {what}" for kind, what in notes if kind == "error"
@@ -270,7 +166,8 @@ class Campaign:
         )
 
 
-def _notes(task: Task) -> list[tuple[str, str]]:
+def notes_of(task: Task) -> list[tuple[str, str]]:
+    """What the processes of a task noted, in order."""
     try:
         lines = Path(task.log).read_text().splitlines()
     except FileNotFoundError:  # killed before it could open the log
@@ -286,16 +183,7 @@ def campaign(destination: str, seed: int) -> Iterator[Campaign]:
         with (
             stand_ins(folder / "samples") as endpoints,
             Zygote() as zygote,
-            _server(destination) as server,
+            bucket_where_wanted(destination) as server,
         ):
             place = Destination(folder / "stores", server)
             yield Campaign(zygote, endpoints, place, folder, seed=seed, name=destination)
-
-
-@contextmanager
-def _server(destination: str) -> Iterator[S3Server | None]:
-    if destination != "s3":
-        yield None
-        return
-    with S3Server("chaos", "chaos-key", "chaos-secret") as server:
-        yield server

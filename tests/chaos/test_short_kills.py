@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from tests.chaos.flow_kills import flow_campaign
 from tests.chaos.harness import campaign
 
 KILLS = 12
@@ -19,3 +22,20 @@ def test_in_a_bucket_too() -> None:
     with campaign("s3", seed=5) as running:
         report = running.run(6)
     assert report.clean, report.as_json()
+
+
+def test_runs_outlive_their_dask_workers_and_their_prefect_server() -> None:
+    with flow_campaign("folder", seed=1, first_byte_s=0.3) as around:
+        report = around.run(workers=2, servers=1)
+    assert report.workers >= 2
+    assert report.servers >= 1
+    assert report.clean, report.as_json()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_and_many_of_them_in_both_formats_and_in_a_bucket() -> None:
+    for destination, kills in (("folder", 12), ("s3", 6)):
+        with flow_campaign(destination, seed=2) as around:
+            report = around.run(workers=kills, servers=kills // 2)
+        assert report.clean, report.as_json()

@@ -24,6 +24,7 @@ from lib.rawfiles import RawFiles
 from lib.storage.settings import StoreSettings
 from lib.volumes import cascade
 from lib.volumes.job import VolumeJob
+from lib.volumes.ledger import Entry, Ledger
 from lib.volumes.shardwriter import ShardWriter
 
 WORKERS = 2
@@ -55,6 +56,7 @@ class Task:
     store: dict[str, Any]
     sources: tuple[str, ...] = tuple(REGISTRY)
     name: str = "attempt"
+    on_dask: tuple[str, ...] = ()
 
     def store_settings(self) -> StoreSettings:
         return StoreSettings(**self.store)
@@ -62,22 +64,16 @@ class Task:
 
 def work(task: Task) -> None:
     """Make all volumes of all sources; what went wrong is noted in the log."""
-    note = _Notes(Path(task.log))
-    _watch_units(note)
+    note = Notes(Path(task.log))
+    watch_units(note)
     with ThreadPoolExecutor(len(REGISTRY)) as pool:
         for _ in pool.map(lambda source: _one_source(source, task, note), task.sources):
             pass
 
 
-def _one_source(source: str, task: Task, note: _Notes) -> None:
+def _one_source(source: str, task: Task, note: Notes) -> None:
     try:
-        config = archive(source).config_model(
-            **task.endpoints[source.upper()],
-            **SMALL.get(source, {}),
-            output_format=task.output_format,
-            max_workers=WORKERS,
-            requests_per_second=1000.0,
-        )
+        config = archive(source).config_model(**settings_of(source, task))
         scratch = Path(task.scratch) / source
         scratch.mkdir(parents=True)
         for plan in plan_source(source, config, scratch).plans:
@@ -90,7 +86,18 @@ def _one_source(source: str, task: Task, note: _Notes) -> None:
         note("error", f"{source}: {type(error).__name__}: {error}")
 
 
-class _Notes:
+def settings_of(source: str, task: Task) -> dict[str, Any]:
+    """The settings of a loader for a task."""
+    return {
+        **task.endpoints[source.upper()],
+        **SMALL.get(source, {}),
+        "output_format": task.output_format,
+        "max_workers": WORKERS,
+        "requests_per_second": 1000.0,
+    }
+
+
+class Notes:
     """One line for each event, in the kernel's hands before anything else happens."""
 
     def __init__(self, path: Path) -> None:
@@ -105,12 +112,13 @@ def unit_name(volume: str, level: int, index_zyx: ShapeZYX) -> str:
     return f"{volume} {level} {'.'.join(map(str, index_zyx))}"
 
 
-def _watch_units(note: _Notes) -> None:
+def watch_units(note: Notes) -> None:
     """Note every shard, npy unit and raw file that is begun or remembered."""
 
     def begun(job: VolumeJob, level: int, index: ShapeZYX) -> None:
         note("unit", unit_name(f"{job.plan.source}/{job.plan.name}", level, index))
 
+    add = Ledger.add
     make_writer, box_of, make_coarse = ShardWriter.__init__, VolumeJob.box_of, cascade._make_shard
     remember = RawFiles.remember
     seen = threading.local()
@@ -134,6 +142,13 @@ def _watch_units(note: _Notes) -> None:
         note("file", self.key(file.name))
         return fetched
 
+    def new_add(self: Ledger, entry: Entry) -> None:
+        add(self, entry)
+        job: VolumeJob = self._job
+        volume = f"{job.plan.source}/{job.plan.name}"
+        note("done", unit_name(volume, entry.level, entry.index_zyx))
+
+    _replace(Ledger, "add", new_add)
     _replace(ShardWriter, "__init__", new_writer)
     _replace(VolumeJob, "box_of", new_box_of)
     _replace(cascade, "_make_shard", new_coarse)

@@ -50,9 +50,9 @@ class PrefectServer:
         base.pop("PREFECT_API_URL", None)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            self._port = str(probe.getsockname()[1])
-        self._folder, self._base = folder, base
-        self.url = f"http://127.0.0.1:{self._port}/api"
+            self.port = str(probe.getsockname()[1])
+        self._folder, self.server_environment = folder, base
+        self.url = f"http://127.0.0.1:{self.port}/api"
         self.environment = base | {"PREFECT_API_URL": self.url}
 
     def __enter__(self) -> Self:
@@ -70,16 +70,20 @@ class PrefectServer:
 
     def start(self) -> None:
         """Begin to start it; see `wait_until_healthy`."""
-        command = [sys.executable, "-m", "prefect", "server", "start", "--port", self._port]
+        command = [sys.executable, "-m", "prefect", "server", "start", "--port", self.port]
         with (self._folder / "server.log").open("a") as log:
             self._process = subprocess.Popen(
-                command, cwd=self._folder, env=self._base, stderr=log, stdout=log
+                command, cwd=self._folder, env=self.server_environment, stderr=log, stdout=log
             )
 
     def kill(self) -> None:
         """SIGKILL, at whatever it is doing."""
         self._process.kill()
         self._process.wait()
+
+    def is_running(self) -> bool:
+        """Whether its process has not ended."""
+        return self._process.poll() is None
 
     def wait_until_healthy(self) -> None:
         """Wait until it answers."""
@@ -89,7 +93,7 @@ class PrefectServer:
                 requests.get(f"{self.url}/health", timeout=5).raise_for_status()
                 return
             except requests.RequestException:
-                assert self._process.poll() is None, "the server ended"
+                assert self.is_running(), "the server ended"
                 assert time.monotonic() < deadline, "the server does not answer"
                 time.sleep(0.2)
 
