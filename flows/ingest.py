@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from prefect.client.schemas.objects import State
@@ -166,7 +167,8 @@ def convert_all(
             finished.add(number)
             on_share(len(finished) / len(todo))
         if running:
-            next(iter(running)).wait(POLL_S)
+            with suppress(Exception):  # one that fails meanwhile is looked at in the next turn
+                next(iter(running)).wait(POLL_S)
         stopping.check()
 
 
