@@ -32,7 +32,7 @@ from tests.chaos.worker import UNITS_AT_ONCE, Task
 
 ROOT = Path(__file__).parents[2]
 FIRST_BYTE_S = 1.0  # what an archive takes to answer, so that there is a run to disturb
-WORKER_LIFE_S = 8.0  # on average; a worker takes three seconds to start, ten on a busy machine
+WORKER_LIFE_S = 15.0  # on average; a worker takes three seconds to start, ten on a busy machine
 SERVER_LIFE_S = 8.0  # at most, counted from its start or from its first answer
 SERVER_AWAY_S = 3.0  # at most
 _MOST_WORKERS, _MOST_SERVERS = 16, 12  # killed in one run: it must come to its end
@@ -201,9 +201,11 @@ class FlowCampaign:
         try:
             return process.wait(_PATIENCE_S)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
             return None
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
     def _task(self, name: str, output_format: str, attempt: int, on_dask: tuple[str, ...]) -> Task:
         here = self._folder / "attempts" / f"{name}-{attempt}"
