@@ -12,7 +12,7 @@ KILLS ?= 50
 FUZZ_CASES ?= 1500
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all coverage check lint types format bench faults chaos up deploy down lock docs pictures \
+.PHONY: help run test test-all coverage mutants check lint types format bench faults chaos up deploy down lock docs pictures \
         kind-up kind-run kind-ui kind-down clean
 
 help: ## Show this list
@@ -75,6 +75,15 @@ coverage: $(VENV)/.dev ## Branch coverage of lib by everything but whole runs
 	$(BIN)/coverage run -m pytest -m "not slow" -n 2 --dist loadfile --ignore tests/end_to_end --ignore tests/chaos
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
+
+# The tool that makes mutants wants an environment of its own.
+MUTANTS := .macroscope/mutants
+$(MUTANTS)/bin/cosmic-ray:
+	$(PYTHON) -m venv $(MUTANTS)
+	$(MUTANTS)/bin/pip install -q cosmic-ray==8.7.0
+
+mutants: $(VENV)/.dev $(MUTANTS)/bin/cosmic-ray ## Change grid, ledger, digests and records: does a test notice? (PARTS="grid")
+	$(BIN)/python -m tests.mutation.run $(PARTS)
 
 check: lint types test ## What CI runs, in the same words
 

@@ -1,0 +1,147 @@
+"""Change the code in small ways, one at a time, and see whether a test notices.
+
+    python -m tests.mutation.run [part ...]
+
+Every mutant of a part runs against that part's fastest tests, in a copy of the working tree; what
+survives is printed as a diff. docs/testing.md says what is known of the survivors. cosmic-ray makes
+the mutants; it lives in an environment of its own, where `make mutants` puts it.
+"""
+
+from __future__ import annotations
+
+import compileall
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+FORKS = Path(__file__).with_name("forkserver.py")
+TOOL = Path(os.environ.get("COSMIC_RAY", ROOT / ".macroscope" / "mutants" / "bin"))
+
+
+@dataclass(frozen=True)
+class Part:
+    """Modules, the tests that must notice, and how long one mutant may take in seconds."""
+
+    modules: tuple[str, ...]
+    tests: str
+    patience: int
+
+
+PARTS = {
+    "grid": Part(
+        ("lib/volumes/grid.py",),
+        "tests/unit/test_shard_grid.py tests/property/test_shard_grid_properties.py"
+        " -k 'not any and not tiles and not boxes'",
+        60,
+    ),
+    "shards": Part(("lib/volumes/shardfile.py",), "tests/unit/test_shardfile.py", 60),
+    "ledger": Part(("lib/volumes/ledger.py",), "tests/unit/test_ledger.py", 60),
+    "sums": Part(("lib/verify/sums.py",), "tests/unit/test_sums.py", 60),
+    "streams": Part(("lib/ordered_hash.py",), "tests/unit/test_ordered_hash.py", 30),
+    "finish": Part(("lib/volumes/finish.py",), "tests/unit/test_finish.py", 60),
+    "records": Part(("lib/records.py",), "tests/unit/test_records.py", 60),
+    "moves": Part(
+        ("lib/metadata_manager.py",),
+        "tests/unit/test_records.py tests/property/test_record_moves.py",
+        90,
+    ),
+}
+
+#: What changes nothing that can be observed, or is no mistake that anybody makes.
+LEFT_OUT = (
+    "core/RemoveDecorator",  # caches and dataclasses
+    "core/ReplaceBinaryOperator_BitOr_.*",  # unions of types, never evaluated
+    "core/ReplaceBinaryOperator_.*_(BitAnd|BitOr|BitXor|LShift|RShift|Pow)",
+    "core/ReplaceComparisonOperator_.*_(Is|IsNot)$(?<!Is_IsNot)(?<!IsNot_Is)",
+    "core/ReplaceComparisonOperator_(Is|IsNot)_(Eq|NotEq|Lt|LtE|Gt|GtE)",
+)
+
+
+def config(part: Part) -> str:
+    """The part as cosmic-ray reads it."""
+    options = "-x -q -p no:cacheprovider"
+    command = f"{sys.executable} -IS {FORKS} ask forks {options} {part.tests}"
+    return "\n".join(
+        (
+            "[cosmic-ray]",
+            f"module-path = {json.dumps(part.modules)}",
+            f"timeout = {part.patience}.0",
+            "excluded-modules = []",
+            f"test-command = {json.dumps(command)}",
+            "[cosmic-ray.distributor]",
+            'name = "local"',
+            "[cosmic-ray.filters.operators-filter]",
+            f"exclude-operators = {json.dumps(LEFT_OUT)}",
+        )
+    )
+
+
+def copy_of_the_tree(folder: Path) -> None:
+    """What git knows or would take; the mutants are written into the copy."""
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for name in names.splitlines():
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+
+
+def run(name: str, folder: Path) -> Counter[str]:
+    """Make and try the mutants of one part; print those that no test noticed."""
+    (folder / "part.toml").write_text(config(PARTS[name]))
+
+    # What does not change is compiled once. Mutants are not: one of the same second and size would
+    # be taken for the one before.
+    compileall.compile_dir(folder / "lib", quiet=1)
+    environ = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+
+    def tool(program: str, *words: str) -> str:
+        command = [str(TOOL / program), *words]
+        done = subprocess.run(command, cwd=folder, env=environ, text=True, capture_output=True)
+        if done.returncode:
+            raise SystemExit(f"{' '.join(command)}:\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    session = f"{name}.sqlite"
+    tool("cosmic-ray", "init", "part.toml", session)
+    tool("cr-filter-operators", session, "part.toml")
+    serve = [sys.executable, str(FORKS), "serve", "forks"]
+    with subprocess.Popen(serve, cwd=folder, env=environ) as forks:
+        try:
+            while not (folder / "forks").exists():
+                time.sleep(0.1)
+            tool("cosmic-ray", "baseline", "part.toml")
+            tool("cosmic-ray", "exec", "part.toml", session)
+        finally:
+            forks.terminate()
+    ended: Counter[str] = Counter()
+    for line in tool("cosmic-ray", "dump", session).splitlines():
+        _, result = json.loads(line)
+        if result is None or result["worker_outcome"] == "skipped":
+            continue
+        outcome = result["test_outcome"] or result["worker_outcome"]
+        ended[outcome] += 1
+        if outcome == "survived":
+            print(result["diff"], flush=True)
+    return ended
+
+
+def main() -> None:
+    """Run the parts that are named, or all."""
+    for name in sys.argv[1:] or PARTS:
+        with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+            copy_of_the_tree(Path(folder))
+            ended = run(name, Path(folder))
+        print(f"{name}: {ended.total()} mutants, {dict(ended)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
