@@ -73,12 +73,12 @@ def trailer(entries: list[tuple[int, int]]) -> bytes:
 
 
 def test_the_index_that_was_written_is_read_again() -> None:
-    sealed = seal([b"abc", None, b"", b"defgh"])
+    sealed = seal([b"abc", None, b"", b"defgh" * 20])
     data = b"".join(sealed.buffers)
     length = index_length((2, 2, 1))
     assert length == 4 * 16 + 4
     index = read_index(data[-length:], (2, 2, 1), len(data), "shard")
-    assert index.tolist() == [[0, 3], [int(ABSENT)] * 2, [3, 0], [3, 5]]
+    assert index.tolist() == [[0, 3], [int(ABSENT)] * 2, [3, 0], [3, 100]]
 
 
 def test_a_changed_bit_of_the_index_is_noticed() -> None:
