@@ -47,7 +47,9 @@ PARTS = {
     "sums": Part(("lib/verify/sums.py",), "tests/unit/test_sums.py", 60),
     "streams": Part(("lib/ordered_hash.py",), "tests/unit/test_ordered_hash.py", 30),
     "finish": Part(("lib/volumes/finish.py",), "tests/unit/test_finish.py", 60),
-    "records": Part(("lib/records.py",), "tests/unit/test_records.py", 60),
+    "records": Part(
+        ("lib/records.py",), "tests/unit/test_records.py tests/unit/test_record_errors.py", 60
+    ),
     "moves": Part(
         ("lib/metadata_manager.py",),
         "tests/unit/test_records.py tests/property/test_record_moves.py",
