@@ -88,3 +88,15 @@ def test_bytes_that_wait_are_a_copy_of_a_buffer_that_is_used_again() -> None:
     buffer[:] = b"other"
     hasher.write(0, memoryview(CONTENT)[:5])
     assert hasher.hexdigest(10) == SHA256
+
+
+def test_by_default_no_more_than_64_mib_wait() -> None:
+    whole = bytes(64 * 2**20 + 2)
+    hasher = OrderedHasher()
+    hasher.write(1, memoryview(whole)[1:-1])
+    hasher.write(0, memoryview(whole)[:1])
+    assert hasher.hexdigest(len(whole) - 1) is not None
+    hasher = OrderedHasher()
+    hasher.write(1, memoryview(whole)[1:])
+    hasher.write(0, memoryview(whole)[:1])
+    assert hasher.hexdigest(len(whole)) is None
