@@ -15,7 +15,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,51 +24,21 @@ from lib.archives.registry import REGISTRY
 from tests.chaos import dying_worker, judge
 from tests.chaos.flow_run import as_environment
 from tests.chaos.harness import notes_of
+from tests.chaos.pace import Pace
 from tests.chaos.places import Destination, bucket_where_wanted, stand_ins
 from tests.chaos.report import FlowReport
-from tests.chaos.server import QuickServer
+from tests.chaos.seen import Seen
+from tests.chaos.server import QuickServer, ServerKiller
 from tests.chaos.worker import UNITS_AT_ONCE, Task
 
 ROOT = Path(__file__).parents[2]
-FIRST_BYTE_S = 1.0  # what an archive takes to answer, so that there is a run to disturb
-WORKER_LIFE_S = 15.0  # on average; a worker takes three seconds to start, ten on a busy machine
-SERVER_LIFE_S = 8.0  # at most, counted from its start or from its first answer
-SERVER_AWAY_S = 3.0  # at most
+
+
 _MOST_WORKERS, _MOST_SERVERS = 16, 12  # killed in one run: it must come to its end
 _MOST_ATTEMPTS = 10
-_PATIENCE_S = 900.0
+_PATIENCE_S = 900.0  # with one run
 # Written from a record, times included, when all sources have ended; the undisturbed run has none.
 _OF_THE_CATALOGUE = "-ro-crate-metadata.json"
-
-
-class ServerKiller(threading.Thread):
-    """Kills a server at random moments, starting ones too, and brings it back after a while."""
-
-    def __init__(self, server: QuickServer, chance: random.Random, kills: int) -> None:
-        super().__init__(daemon=True)
-        self._server, self._random, self._left = server, chance, kills
-        self._over = threading.Event()
-        self.kills = 0
-
-    def run(self) -> None:
-        if self._over.wait(self._upto(2 * SERVER_LIFE_S)):  # a run takes its time to begin
-            return
-        while self.kills < self._left and not self._over.wait(self._upto(SERVER_LIFE_S)):
-            self._server.kill()
-            self.kills += 1
-            self._over.wait(self._upto(SERVER_AWAY_S))
-            self._server.start()
-            if self._random.random() < 0.75:
-                self._server.wait_until_healthy()
-
-    def end(self) -> None:
-        """Kill no more; the server is up afterwards."""
-        self._over.set()
-        self.join()
-        self._server.wait_until_healthy()
-
-    def _upto(self, seconds: float) -> float:
-        return self._random.uniform(0.0, seconds)
 
 
 class FlowCampaign:
@@ -81,11 +50,13 @@ class FlowCampaign:
         endpoints: dict[str, dict[str, str]],
         destination: Destination,
         folder: Path,
+        pace: Pace,
         *,
         seed: int,
         name: str,
     ) -> None:
         self._server, self._endpoints, self._destination = server, endpoints, destination
+        self._pace = pace
         self._folder, self._random = folder, random.Random(seed)
         self.report = FlowReport(seed, name)
         self._references: dict[str, judge.Reference] = {}
@@ -134,13 +105,15 @@ class FlowCampaign:
         report = self.report
         name = f"round-{report.rounds}"
         report.rounds += 1
-        on_dask = tuple(self._random.sample(sorted(REGISTRY), 2)) if workers > 0 else ()
-        seen = _Seen()
+        on_dask = (
+            tuple(self._random.sample(sorted(REGISTRY), self._pace.on_dask)) if workers > 0 else ()
+        )
+        seen = Seen()
         for attempt in range(_MOST_ATTEMPTS):
             task = self._task(name, output_format, attempt, on_dask)
             workers_left = min(workers, _MOST_WORKERS) - seen.workers
             servers_left = min(servers, _MOST_SERVERS) - seen.servers
-            killer = ServerKiller(self._server, self._random, max(0, servers_left))
+            killer = ServerKiller(self._server, self._random, self._pace, max(0, servers_left))
             more = {dying_worker.KILLS: str(workers_left)}
             process = self._process(task, more)
             killer.start()
@@ -151,7 +124,7 @@ class FlowCampaign:
                 break
         self._judge(name, output_format, seen)
 
-    def _judge(self, name: str, output_format: str, seen: _Seen) -> None:
+    def _judge(self, name: str, output_format: str, seen: Seen) -> None:
         """Count what a round cost, and look for what must not be."""
         report, reference = self.report, self._references[output_format]
         seen.add_to(report, output_format)
@@ -183,7 +156,7 @@ class FlowCampaign:
             "PYTHONPATH": str(ROOT),
             "TMPDIR": str(here / "tmp"),
             "DASK_DISTRIBUTED__WORKER__PRELOAD": "tests.chaos.dying_worker",
-            dying_worker.LIFE_S: str(WORKER_LIFE_S),
+            dying_worker.LIFE_S: str(self._pace.worker_life),
             **more,
         }
         with (here / "output").open("w") as output:
@@ -221,73 +194,21 @@ class FlowCampaign:
         )
 
 
-class _Seen:
-    """What the runs of one round noted."""
-
-    def __init__(self) -> None:
-        self.workers = self.idle = self.servers = 0
-        self.made = self.redone = self.wasted = self.refetched = 0
-        self.failed_runs = 0
-        self.errors: list[str] = []
-        self._begun: set[str] = set()
-        self._done: set[str] = set()
-        self._files: set[str] = set()
-
-    def take(self, notes: list[tuple[str, str]], servers: int, code: int | None) -> None:
-        """Count one run's notes, which are in the order of their moments."""
-        self.servers += servers
-        for kind, what in notes:
-            if kind == "unit":
-                self.made += 1
-                self.redone += what in self._begun
-                self.wasted += what in self._done
-                self._begun.add(what)
-            elif kind == "done":
-                self._done.add(what)
-            elif kind == "file":
-                self.refetched += what in self._files
-                self._files.add(what)
-            elif kind == "kill":
-                self.workers += 1
-                self.idle += what == "idle"
-        named = [what for kind, what in notes if kind == "named error"]
-        unnamed = [what for kind, what in notes if kind == "error"]
-        self.errors += unnamed
-        if code is None:
-            self.errors.append(f"the run did not end in {_PATIENCE_S:.0f} s")
-        elif code != 0 and not named and not unnamed:
-            self.errors.append(f"the run ended with {code} and no word")
-        self.failed_runs += code != 0
-
-    def add_to(self, report: FlowReport, output_format: str) -> None:
-        report.workers += self.workers
-        report.idle_workers += self.idle
-        report.servers += self.servers
-        report.kills += self.workers + self.servers
-        report.kills_by_format[output_format] += self.workers + self.servers
-        report.units_made += self.made
-        report.units_redone += self.redone
-        report.finished_units_redone += self.wasted
-        report.files_fetched_twice += self.refetched
-        report.failed_runs += self.failed_runs
-
-
 def left_in(folder: Path) -> list[Path]:
     """What a run left in its temporary folder; Dask's own locks are empty and always the same."""
     return [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
 
 
 @contextmanager
-def flow_campaign(
-    destination: str, seed: int, first_byte_s: float = FIRST_BYTE_S
-) -> Iterator[FlowCampaign]:
+def flow_campaign(destination: str, seed: int, pace: Pace | None = None) -> Iterator[FlowCampaign]:
     """Archives, a server and an empty destination (``folder`` or ``s3``)."""
+    pace = pace or Pace()
     with tempfile.TemporaryDirectory(prefix="chaos-") as made:
         folder = Path(made)
         with (
-            stand_ins(folder / "samples", first_byte_s) as endpoints,
+            stand_ins(folder / "samples", pace.first_byte) as endpoints,
             QuickServer(folder) as server,
             bucket_where_wanted(destination) as bucket,
         ):
             place = Destination(folder / "stores", bucket)
-            yield FlowCampaign(server, endpoints, place, folder, seed=seed, name=destination)
+            yield FlowCampaign(server, endpoints, place, folder, pace, seed=seed, name=destination)

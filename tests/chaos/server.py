@@ -7,11 +7,14 @@ reads: a start takes two seconds of a processor and not eight.
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+from tests.chaos.pace import Pace
 from tests.kit.prefect_server import PrefectServer
 
 
@@ -52,6 +55,36 @@ class QuickServer(PrefectServer):
         stdin.write(word + "\n")
         stdin.flush()
         return stdout.readline().strip()
+
+
+class ServerKiller(threading.Thread):
+    """Kills a server at random moments, starting ones too, and brings it back after a while."""
+
+    def __init__(self, server: QuickServer, chance: random.Random, pace: Pace, kills: int) -> None:
+        super().__init__(daemon=True)
+        self._server, self._random, self._pace, self._left = server, chance, pace, kills
+        self._over = threading.Event()
+        self.kills = 0
+
+    def run(self) -> None:
+        if self._over.wait(self._upto(2 * self._pace.server_life)):  # a run takes its time to begin
+            return
+        while self.kills < self._left and not self._over.wait(self._upto(self._pace.server_life)):
+            self._server.kill()
+            self.kills += 1
+            self._over.wait(self._upto(self._pace.server_away))
+            self._server.start()
+            if self._random.random() < 0.75:
+                self._server.wait_until_healthy()
+
+    def end(self) -> None:
+        """Kill no more; the server is up afterwards."""
+        self._over.set()
+        self.join()
+        self._server.wait_until_healthy()
+
+    def _upto(self, seconds: float) -> float:
+        return self._random.uniform(0.0, seconds)
 
 
 def main() -> None:
