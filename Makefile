@@ -105,7 +105,7 @@ bench: $(VENV)/.dev ## Benchmarks against other tools (SIZE= MB)
 faults: $(VENV)/.dev ## Print the fault matrix
 	$(BIN)/python -m tests.faults.matrix
 
-chaos: $(VENV)/.dev ## Kill runs at random and compare (KILLS=n)
+chaos: $(VENV)/.dev ## Kill runs (KILLS=n), Dask workers and the Prefect server (a tenth as often); compare
 	$(BIN)/python -m tests.chaos --kills $(KILLS)
 
 # --- upkeep ---
