@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -229,12 +230,13 @@ def test_a_hole_counts_once_however_many_shards_meet_it(store: LocalStore) -> No
     assert made.completeness == pytest.approx(286 / 288)
 
 
-@pytest.mark.parametrize(("holes", "rest"), [(5, r"0/0/4\)"), (6, r"0/0/4, \.\.\.\)")])
-def test_more_holes_than_allowed_are_counted_and_the_first_are_named(
+@pytest.mark.parametrize(("holes", "rest"), [(3, ""), (5, ""), (6, ", ...")])
+def test_more_holes_than_allowed_are_counted_and_the_first_five_are_named(
     store: LocalStore, holes: int, rest: str
 ) -> None:
-    job = holed(store, [f"0/0/{n}" for n in range(holes)])
-    says = rf"lacks {holes} of 288 chunks \(0/0/0, 0/0/1, 0/0/2, 0/0/3, {rest}"
+    names = [f"0/0/{n}" for n in range(holes)]
+    job = holed(store, names)
+    says = re.escape(f"lacks {holes} of 288 chunks ({', '.join(names[:5])}{rest})")
     with pytest.raises(MissingChunksError, match=says) as caught:
         finished(job, store, max_missing_fraction=0.01)
     assert f"{holes / 288:.2%} where 1.00% is allowed" in str(caught.value)
