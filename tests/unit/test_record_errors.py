@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from lib.errors import TransportError
-from lib.metadata_manager import MetadataManager
+from lib.errors import RecordError, TransportError
+from lib.metadata_manager import MetadataManager, read_json
 from lib.records import error_record, schema_errors
 from lib.storage.local import LocalStore
 
@@ -79,3 +79,14 @@ def test_what_is_wrong_with_a_record_is_told_without_repeating_all_of_it(
     (said,) = schema_errors(record)
     reasons = said.removeprefix("metadata.technical.chunk_size: ").split(" and ")
     assert [len(reason) for reason in reasons] == [200, 200], "neither an array nor null"
+
+
+def test_what_is_far_too_large_for_a_record_is_not_even_read(tmp_path: Path) -> None:
+    """By the size that a listing gave: a volume under a record's name must not fill the memory."""
+    store = LocalStore(tmp_path, fsync="none")
+    store.put("ebi/metadata_x.json", b"{}")
+    largest = 64 * 2**20
+    assert read_json(store, "ebi/metadata_x.json", largest) == {}
+    with pytest.raises(RecordError, match=f"{largest + 1} bytes, more than any record") as caught:
+        read_json(store, "ebi/metadata_x.json", largest + 1)
+    assert caught.value.location == "ebi/metadata_x.json"
