@@ -1,0 +1,33 @@
+"""A batch that was begun before, by a worker that died or by an earlier try, is gone on with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lib.config_errors import build
+from lib.ingest import stages
+from lib.ingest.order import WorkOrder
+from lib.loader_config import LOADER_CONFIGS
+from lib.samples.serving import Samples
+from lib.storage.settings import StoreSettings
+from lib.volumes.ledger import Entry
+
+
+def test_a_batch_that_is_tried_again_makes_only_what_is_left_of_it(
+    samples: Samples, tmp_path: Path
+) -> None:
+    settings = {**samples.endpoints["OPENORGANELLE"], "shard_mb": 0.1}
+    config = build(LOADER_CONFIGS["openorganelle"], settings, archive="openorganelle")
+    (plan,) = stages.plan_source("openorganelle", config, tmp_path).plans
+    order = WorkOrder(plan, config, str(tmp_path / "data"), StoreSettings(), tmp_path, "a run")
+    made: list[Entry] = []
+    try:
+        job = stages.fetch(order)
+        (units,) = stages.batches(order, job)
+        stages.convert_batch(order, job, units[:2])
+        stages.convert_batch(order, job, units, on_shard=made.append)
+        assert [entry.index_zyx for entry in made] == units[2:]
+        stages.convert_batch(order, job, units, on_shard=made.append)
+        assert len(made) == len(units) - 2
+    finally:
+        stages.leave(order)
