@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import mmap
 import random
 import shutil
 import sys
@@ -14,7 +13,7 @@ from rich.console import Console
 
 from benchmarks import cases_files, cases_s3, report
 from benchmarks.check import check_output
-from benchmarks.measure import Run
+from benchmarks.measure import Run, warm_memory
 from benchmarks.plan import Case, Setting, Variant
 from benchmarks.servers import Servers
 
@@ -38,22 +37,11 @@ def run_case(case: Case, setting: Setting, rounds: int, console: Console) -> dic
             output = setting.cache / "output"
             shutil.rmtree(output, ignore_errors=True)
             output.mkdir(parents=True)
-            _touch_memory(int(2.5e6 * setting.megabytes))
+            warm_memory(int(2.5e6 * setting.megabytes))
             runs[variant.name].append(variant.run(setting, output))
             check_output(output, case.origin_zyx)
             shutil.rmtree(output)
     return runs
-
-
-def _touch_memory(nbytes: int) -> None:
-    """Make the machine back its free memory before a run, and not in the middle of one.
-
-    A virtual machine whose free pages went back to its host writes at a tenth of its speed until
-    they are there again; whoever runs first would pay for all.
-    """
-    with mmap.mmap(-1, max(nbytes, mmap.PAGESIZE)) as pages:
-        for start in range(0, len(pages), mmap.PAGESIZE):
-            pages[start] = 1
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -59,6 +59,28 @@ def _aria2c(network: str, connections: int) -> Any:
     return run
 
 
+def _floor(function: str, parameters: Any) -> Any:
+    """The necessary steps and nothing else; see `benchmarks.floors`."""
+
+    def run(setting: Setting, output: Path) -> Run:
+        more = {"output": str(output), **parameters(setting)}
+        return run_python(f"benchmarks.floors:{function}", more)
+
+    return run
+
+
+def _floor_tiff(network: str) -> Any:
+    return _floor(
+        "tiff",
+        lambda setting: {
+            "url": _tiff_url(setting, network),
+            "size": int(_tiff_bytes(setting)),
+            "page_yx": sources.tiff_shape(setting.megabytes)[1:],
+            "connections": 4,
+        },
+    )
+
+
 # --- DVID
 
 
@@ -78,11 +100,27 @@ def _ours_dvid(network: str) -> Any:
     return run
 
 
+def _raw_url(port: int) -> str:
+    return f"http://127.0.0.1:{port}/api/node/{DVID_UUID}/grayscale/raw/0_1_2"
+
+
+def _floor_dvid(network: str) -> Any:
+    return _floor(
+        "dvid",
+        lambda setting: {
+            "url": _raw_url(_ports(setting, network)["dvid"]),
+            "edge": _edge(setting),
+            "start": _DVID_START[0],
+            "connections": 2,
+        },
+    )
+
+
 def _one_get(network: str) -> Any:
     def run(setting: Setting, output: Path) -> Run:
         edge, port = _edge(setting), _ports(setting, network)["dvid"]
         size, start = "_".join([str(edge)] * 3), "_".join(map(str, _DVID_START))
-        url = f"http://127.0.0.1:{port}/api/node/{DVID_UUID}/grayscale/raw/0_1_2/{size}/{start}"
+        url = f"{_raw_url(port)}/{size}/{start}"
         return run_python(
             "benchmarks.peers_plain:dvid_one_get",
             {"url": url, "output": str(output), "shape": [edge] * 3},
@@ -125,6 +163,17 @@ def _numpy_write(setting: Setting, output: Path) -> Run:
     return run_python(
         "benchmarks.peers_plain:write_sections",
         {"folder": "", "output": str(output), "height": height, "width": width},
+    )
+
+
+def _floor_sections(network: str) -> Any:
+    return _floor(
+        "sections",
+        lambda setting: {
+            "port": _ports(setting, network)["ftp"],
+            "folder": sources.sections_folder(),
+            "page_yx": sources.section_shape(setting.megabytes),
+        },
     )
 
 
@@ -189,6 +238,7 @@ def _seconds(seconds: float) -> Any:
 
 
 _FULL = "the line, calculated"
+_STEPS = "bare steps"
 
 CASES = (
     Case(
@@ -198,6 +248,7 @@ CASES = (
         (
             Variant("ours", _ours_tiff("near", keep_raw=False)),
             Variant("ours, raw kept", _ours_tiff("near", keep_raw=True)),
+            Variant(_STEPS, _floor_tiff("near")),
             Variant("curl", _curl("near"), "curl"),
             Variant("aria2c", _aria2c("near", 4), "aria2c"),
         ),
@@ -207,7 +258,11 @@ CASES = (
         "dvid",
         "DVID to OME-Zarr with digests, tiles of 256^3, against one GET into npy",
         _nothing,
-        (Variant("ours", _ours_dvid("near")), Variant("one GET", _one_get("near"))),
+        (
+            Variant("ours", _ours_dvid("near")),
+            Variant(_STEPS, _floor_dvid("near")),
+            Variant("one GET", _one_get("near")),
+        ),
         (Goal("ours", "one GET", 0.5),),
         origin_zyx=_DVID_START,
     ),
@@ -217,6 +272,7 @@ CASES = (
         _lay_sections,
         (
             Variant("ours", _ours_sections("near")),
+            Variant(_STEPS, _floor_sections("near")),
             Variant("lftp", _lftp("near"), "lftp"),
             Variant("numpy write", _numpy_write),
         ),
@@ -227,6 +283,7 @@ CASES = (
         "TIFF at 30 ms and 20 MiB/s a connection, 4 connections",
         _lay_tiff,
         (
+            Variant(_STEPS, _floor_tiff("far")),
             Variant("ours", _ours_tiff("far", keep_raw=True)),
             Variant("aria2c", _aria2c("far", 4), "aria2c"),
             Variant(_FULL, _line(4, _tiff_bytes)),
@@ -238,6 +295,7 @@ CASES = (
         "DVID at 30 ms and 20 MiB/s a connection, 2 connections",
         _nothing,
         (
+            Variant(_STEPS, _floor_dvid("far")),
             Variant("ours", _ours_dvid("far")),
             Variant(_FULL, _line(2, lambda setting: _edge(setting) ** 3)),
         ),
@@ -263,6 +321,7 @@ CASES = (
         "DM3 over FTP at 30 ms and 20 MiB/s a connection, 1 connection: EBI allows a job one",
         _lay_sections,
         (
+            Variant(_STEPS, _floor_sections("far")),
             Variant("ours", _ours_sections("far")),
             Variant("lftp", _lftp("far", 1), "lftp"),
             Variant(_FULL, _line(1, _section_bytes)),

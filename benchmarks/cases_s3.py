@@ -123,6 +123,16 @@ def s5cmd(kind: str) -> Any:
     return run
 
 
+def floor(kind: str, **options: Any) -> Any:
+    """The necessary steps and nothing else; see `benchmarks.floors`."""
+
+    def run(setting: Setting, output: Path) -> Run:
+        where = _where(setting, kind, "near")
+        return run_python("benchmarks.floors:objects", {**where, "output": str(output), **options})
+
+    return run
+
+
 def _times(factor: int, run: Any) -> Any:
     """The same run on a larger source."""
 
@@ -151,6 +161,7 @@ CASES = (
         _prepare("u8"),
         (
             Variant("ours", ours("u8")),
+            Variant("bare steps", floor("u8")),
             Variant("tensorstore", peer(_TENSORSTORE, "u8")),
             Variant("zarr+obstore", peer("benchmarks.peers_zarr:copy", "u8")),
             Variant("dask+s3fs", peer("benchmarks.peers_dask:copy", "u8")),
@@ -180,6 +191,7 @@ CASES = (
         _prepare("gzip"),
         (
             Variant("ours", ours("gzip")),
+            Variant("bare steps", floor("gzip", gzip=True, encode=True)),
             Variant("tensorstore", peer(_TENSORSTORE, "gzip")),
         ),
         (Goal("ours", "tensorstore", 1.5),),

@@ -1,0 +1,204 @@
+"""The least that each job takes with the libraries we use: its necessary steps and nothing else.
+
+Every thread receives a piece into a buffer of its own, hashes it, decodes or encodes it where the
+job needs that, hashes what comes out and writes it to a file of its own. Nothing is planned, put
+into its place, retried, counted against limits, recorded or read again; there is no pyramid, no
+preview and no second look at the source. No program in Python that does these steps is faster.
+"""
+
+from __future__ import annotations
+
+import ftplib
+import hashlib
+import http.client
+import itertools
+import queue
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import numcodecs
+import numpy as np
+import obstore
+from imagecodecs import gzip_decode
+from numpy.typing import NDArray
+from obstore.store import S3Store
+
+from lib.volumes import kernels
+
+_CHUNK = 64**3
+_PLANES = 16
+_ZSTD = {"id": "zstd", "level": 1}
+T = TypeVar("T")
+
+
+def tiff(url: str, size: int, page_yx: list[int], output: str, connections: int) -> None:
+    """Ranges of sixteen pages over HTTP, hashed; chunks of 16 x 128 x 128 encoded and written."""
+    height, width = page_yx
+    step = _PLANES * height * width
+    pieces = [(at, min(step, size - at)) for at in range(0, size, step)]
+
+    def worker(take: Iterable[tuple[int, int]], out: _Out) -> None:
+        fetch, buffer, digest = _http(url), np.zeros(step, np.uint8), hashlib.sha256()
+        for start, length in take:
+            view = buffer.data[:length]
+            fetch(urlsplit(url).path, {"Range": f"bytes={start}-{start + length - 1}"}, view)
+            digest.update(view)
+            out.cut(buffer.reshape(_PLANES, height, width), (_PLANES, 128, 128))
+
+    _run(pieces, worker, connections, output)
+
+
+def dvid(url: str, edge: int, start: int, output: str, connections: int) -> None:
+    """Tiles of 256^3; chunks of 64^3 encoded, hashed and written."""
+    corners = list(itertools.product(range(0, edge, 256), repeat=3))
+
+    def worker(take: Iterable[tuple[int, int, int]], out: _Out) -> None:
+        fetch, buffer = _http(url), np.empty(256**3, np.uint8)
+        for corner in take:
+            x, y, z = (min(256, edge - at) for at in corner)
+            offset = "_".join(str(start + at) for at in corner)
+            fetch(f"{urlsplit(url).path}/{x}_{y}_{z}/{offset}", {}, buffer.data[: x * y * z])
+            out.cut(buffer[: x * y * z].reshape(z, y, x), (64, 64, 64))
+
+    _run(corners, worker, connections, output)
+
+
+def sections(port: int, folder: str, page_yx: list[int], output: str) -> None:
+    """Files over one FTP connection, hashed and written; then their voxels encoded and written."""
+    height, width = page_yx
+    planes = np.empty((_PLANES, height, width), np.uint8)
+
+    def receive(take: Iterable[str], out: _Out) -> None:
+        with ftplib.FTP(timeout=60) as ftp:
+            ftp.connect("127.0.0.1", port)
+            ftp.login()
+            names = sorted(name.rpartition("/")[2] for name in ftp.nlst(folder))
+            for plane, name in zip(planes, names, strict=True):
+                target, at = plane.reshape(-1), 0
+
+                def keep(block: bytes, target: Any = target) -> None:
+                    nonlocal at
+                    out.hashed(block)
+                    part = np.frombuffer(block, np.uint8)[: target.size - at]
+                    target[at : at + part.size] = part
+                    at += part.size
+
+                ftp.retrbinary(f"RETR {folder}/{name}", keep, 2**16)
+
+    def encode(take: Iterable[int], out: _Out) -> None:
+        for y in take:
+            out.cut(planes[:, y : y + 128], (_PLANES, 128, 128))
+
+    _run([folder], receive, 1, output)
+    _run(list(range(0, height, 128)), encode, 2, output)
+
+
+def objects(
+    endpoint: str, bucket: str, key: str, output: str, gzip: bool = False, encode: bool = False
+) -> None:
+    """Objects, checked against their ETag and decoded; counted, hashed and written as they are.
+
+    Parameters
+    ----------
+    gzip
+        How they are compressed: else with zstd.
+    encode
+        Write them encoded anew.
+    """
+    store = S3Store(
+        bucket,
+        endpoint=endpoint,
+        skip_signature=True,
+        region="us-east-1",
+        virtual_hosted_style_request=False,
+        client_options={"allow_http": True},
+    )
+    names = [item["path"] for page in obstore.list(store, f"{key}/") for item in page]
+    chunks = [name for name in names if not name.rpartition("/")[2].startswith(".")]
+
+    def worker(take: Iterable[str], out: _Out) -> None:
+        zstd, scratch = numcodecs.get_codec(dict(_ZSTD)), np.empty(_CHUNK, np.uint8)
+        for name in take:
+            data = memoryview(obstore.get(store, name).bytes())
+            hashlib.md5(data, usedforsecurity=False)
+            if gzip:
+                voxels = np.frombuffer(gzip_decode(bytes(data), out=_CHUNK), np.uint8)
+            else:
+                voxels = np.asarray(zstd.decode(data, out=scratch))
+            kernels.count_values(voxels)
+            if encode:
+                out.encoded(voxels)
+            else:
+                out.hashed(data)
+
+    _run(chunks, worker, 16, output)
+
+
+class _Out:
+    """One thread's file; nothing is shared."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("ab", buffering=0)
+        self._codec = numcodecs.get_codec(dict(_ZSTD))
+        self._digest = hashlib.sha256()
+
+    def hashed(self, data: bytes | memoryview) -> None:
+        self._digest.update(data)
+        self._file.write(data)
+
+    def encoded(self, chunk: NDArray[Any]) -> None:
+        self.hashed(self._codec.encode(chunk))
+
+    def cut(self, block: NDArray[Any], chunk_zyx: tuple[int, int, int]) -> None:
+        corners = (range(0, n, step) for n, step in zip(block.shape, chunk_zyx, strict=True))
+        for corner in itertools.product(*corners):
+            box = tuple(slice(at, at + n) for at, n in zip(corner, chunk_zyx, strict=True))
+            self.encoded(np.ascontiguousarray(block[box]))
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _run(
+    pieces: list[T], worker: Callable[[Iterable[T], _Out], None], threads: int, output: str
+) -> None:
+    """Share `pieces` out among threads; the first error is raised."""
+    todo: queue.SimpleQueue[T | None] = queue.SimpleQueue()
+    for piece in [*pieces, *[None] * threads]:
+        todo.put(piece)
+    errors: list[BaseException] = []
+
+    def work(number: int) -> None:
+        out = _Out(Path(output) / f"floor-{number}.bin")
+        try:
+            worker(iter(todo.get, None), out)
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            out.close()
+
+    crew = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
+    for thread in crew:
+        thread.start()
+    for thread in crew:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+def _http(url: str) -> Callable[[str, dict[str, str], memoryview], None]:
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=600)
+
+    def fetch(path: str, headers: dict[str, str], view: memoryview) -> None:
+        connection.request("GET", path, headers=headers)
+        answer, done = connection.getresponse(), 0
+        while done < len(view) and (count := answer.readinto(view[done : done + 2**20])):
+            done += count
+        rest = answer.read(1)
+        if done != len(view) or rest:
+            raise RuntimeError(f"{path} has not {len(view)} bytes")
+
+    return fetch
