@@ -52,7 +52,7 @@ PARTS = {
     ),
     "moves": Part(
         ("lib/metadata_manager.py",),
-        "tests/unit/test_record_progress.py tests/unit/test_record_errors.py"
+        "tests/unit/test_record_steps.py tests/unit/test_record_errors.py"
         " tests/unit/test_records.py tests/property/test_record_moves.py",
         90,
     ),

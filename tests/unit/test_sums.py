@@ -94,12 +94,13 @@ def test_a_list_with_a_line_that_sha256sum_would_not_write_is_refused_whole(
     assert caught.value.location == f"{ZARR}.SHA256SUMS"
 
 
+@pytest.mark.parametrize("sha256", ["0" * 64, B, "f" * 64])
 @pytest.mark.parametrize("volume", [ZARR, "idr/w.npy"])
 def test_a_list_that_the_record_was_not_written_with_is_refused(
-    store: LocalStore, volume: str
+    store: LocalStore, volume: str, sha256: str
 ) -> None:
     with pytest.raises(IntegrityError, match="not the record's") as caught:
-        read_sums(store, record(volume, sha256=B))
+        read_sums(store, record(volume, sha256=sha256))
     assert caught.value.location == f"{volume}.SHA256SUMS"
 
 

@@ -1,4 +1,4 @@
-"""Progress is a report of its own: where a run ended stays, and a new process reports at once."""
+"""Steps of a record: only from what is stored, with a progress that says how far a run came."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lib.errors import RecordError
 from lib.metadata_manager import MetadataManager
 from lib.storage.local import LocalStore
 
@@ -18,9 +19,9 @@ def store(tmp_path: Path) -> LocalStore:
 
 
 def test_a_new_process_reports_progress_at_once(store: LocalStore) -> None:
-    first = MetadataManager(store, clock=lambda: 5.0)
+    first = MetadataManager(store, clock=lambda: 0.5)
     record = first.move(first.begin("ebi", "EMPIAR-1", "x"), "processing")
-    another = MetadataManager(store, clock=lambda: 5.0)
+    another = MetadataManager(store, clock=lambda: 0.5)
     another.progress(record, 40, "half")
     assert another.load(KEY)["progress"] == {"percentage": 40.0, "current_step": "half"}
     another.progress(record, 41, "more")
@@ -37,6 +38,32 @@ def test_a_run_that_did_not_end_well_shows_how_far_it_came(store: LocalStore, st
     assert ended["progress"] == {"percentage": 40.0, "current_step": "half"}
     again = manager.move(ended, "pending")
     assert again["progress"] == {"percentage": 0, "current_step": None}
+
+
+WAY = ("pending", "processing", "saving-data", "cancelled")
+
+
+@pytest.mark.parametrize("old", range(3))
+def test_a_step_from_what_is_no_longer_stored_is_refused(store: LocalStore, old: int) -> None:
+    manager = MetadataManager(store)
+    copies = [manager.begin("ebi", "EMPIAR-1", "x")]
+    for status in WAY[1:]:
+        copies.append(manager.move(copies[-1], status))
+        for stale in copies[old:-1]:
+            before = store.get(KEY)
+            with pytest.raises(RecordError, match=f"is {status} now; another run has changed it"):
+                manager.move(stale, "failed", error=ValueError("x"))
+            assert store.get(KEY) == before
+
+
+def test_what_is_no_valid_record_is_not_found(store: LocalStore) -> None:
+    manager = MetadataManager(store)
+    manager.begin("ebi", "EMPIAR-1", "x")
+    store.put("ebi/metadata_y.json", store.get(KEY).replace(b'"pending"', b'"done"'))
+    store.put("idr/metadata_z.json", store.get(KEY))  # of another archive, in the wrong folder
+    assert [key for key, _ in manager.find(source="ebi")] == [KEY]
+    assert [key for key, _ in manager.find(source="idr")] == []
+    assert [key for key, _ in manager.find()] == [KEY, "idr/metadata_z.json"]
 
 
 def test_a_record_is_text_that_people_can_read(store: LocalStore) -> None:
