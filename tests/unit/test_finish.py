@@ -164,8 +164,9 @@ def test_a_file_that_is_lost_while_a_volume_is_finished_is_named(tmp_path: Path,
 @pytest.mark.parametrize("name", ["x", "0/x", "0/c/9/9/9", "thumbnails/other.jpg"])
 def test_a_foreign_file_keeps_a_volume_from_being_published(store: LocalStore, name: str) -> None:
     job = staged(store)
-    store.put(f"{store.staging_key(job.final_key)}/{name}", b"?")
-    with pytest.raises(IntegrityError, match=f"1 files in the volume .* such as {name}"):
+    for one in (name, "zz"):
+        store.put(f"{store.staging_key(job.final_key)}/{one}", b"?")
+    with pytest.raises(IntegrityError, match=f"2 files in the volume .* such as {name}"):
         finished(job, store)
     assert not Path(store.root, job.final_key).exists()
     assert store.size(f"{job.final_key}.SHA256SUMS") is None
@@ -242,6 +243,22 @@ def test_more_holes_than_allowed_are_counted_and_the_first_five_are_named(
     assert f"{holes / 288:.2%} where 1.00% is allowed" in str(caught.value)
     assert (caught.value.archive, caught.value.location) == ("openorganelle", "set/volume")
     assert not Path(store.root, job.final_key).exists()
+
+
+def test_fewer_holes_than_allowed_are_borne(store: LocalStore) -> None:
+    assert finished(holed(store, ["0/0/1"]), store, max_missing_fraction=0.5).missing_chunks
+
+
+def test_an_archive_of_one_chunk_without_it_lacks_more_than_most_of_it(store: LocalStore) -> None:
+    job = holed(store, ["0/0/0"])
+    one = job.plan.model_copy(update={"reader": {"chunks": 1}})
+    job = job.model_copy(update={"plan": one})
+    ledger = Ledger(store, job)
+    for entry in Ledger(store, staged(store)).entries().values():
+        ledger.add(entry.model_copy(update={"fingerprint": job.fingerprint}))
+    entry_changed(store, job, missing_chunks=("0/0/0",))
+    with pytest.raises(MissingChunksError, match=r"lacks 1 of 1 chunks \(0/0/0\), 100.00%"):
+        finished(job, store, max_missing_fraction=0.9)
 
 
 def test_an_archive_that_declares_no_chunk_is_no_division_by_nothing(store: LocalStore) -> None:

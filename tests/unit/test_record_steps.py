@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,15 @@ def test_a_step_from_what_is_no_longer_stored_is_refused(store: LocalStore, old:
             with pytest.raises(RecordError, match=f"is {status} now; another run has changed it"):
                 manager.move(stale, "failed", error=ValueError("x"))
             assert store.get(KEY) == before
+
+
+def test_another_volume_under_the_name_of_an_earlier_one_is_a_new_record(store: LocalStore) -> None:
+    """Only its own earlier record tells when a volume was first brought in."""
+    days = (datetime(2026, 1, day, tzinfo=UTC) for day in range(1, 20))
+    manager = MetadataManager(store, now=lambda: next(days))
+    created = [manager.begin("ebi", f"EMPIAR-{n}", "x")["created_at"] for n in range(6)]
+    assert len(set(created)) == 6
+    assert manager.begin("ebi", "EMPIAR-5", "x")["created_at"] == created[-1]
 
 
 def test_what_is_no_valid_record_is_not_found(store: LocalStore) -> None:
