@@ -1,0 +1,45 @@
+"""An ETag is held against the bytes once it is known to be their digest, and never before."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from lib.errors import IncompleteTransferError
+from lib.transport.etags import EtagProof
+
+
+def tag(data: bytes) -> str:
+    return f'"{hashlib.md5(data, usedforsecurity=False).hexdigest()}"'
+
+
+def test_once_tags_are_digests_other_bytes_are_refused_every_time() -> None:
+    proof = EtagProof()
+    proof.check(b"one", tag(b"one"))
+    for _ in range(3):
+        with pytest.raises(IncompleteTransferError, match="not those of the object's ETag"):
+            proof.check(b"cut", tag(b"whole"))
+    proof.check(b"whole", tag(b"whole"))
+
+
+def test_a_bucket_whose_tags_are_something_else_is_believed_after_a_second_look() -> None:
+    """Encrypted objects: their tags look like digests, and are none."""
+    proof = EtagProof()
+    with pytest.raises(IncompleteTransferError):
+        proof.check(b"one", tag(b"the encrypted form"))
+    proof.check(b"one", tag(b"the encrypted form"))
+    proof.check(b"two", tag(b"of something else"))
+
+
+def test_bytes_that_differ_the_second_time_prove_nothing_about_the_tags() -> None:
+    proof = EtagProof()
+    for data in (b"cut here", b"cut there", b"cut elsewhere"):
+        with pytest.raises(IncompleteTransferError):
+            proof.check(data, tag(b"whole"))
+    proof.check(b"whole", tag(b"whole"))
+
+
+@pytest.mark.parametrize("etag", [None, "", '"0123-4"', '"not a digest"'])
+def test_a_tag_that_cannot_be_a_digest_is_left_alone(etag: str | None) -> None:
+    EtagProof().check(b"one", etag)
