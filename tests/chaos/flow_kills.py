@@ -35,8 +35,9 @@ ROOT = Path(__file__).parents[2]
 
 
 _MOST_WORKERS, _MOST_SERVERS = 16, 12  # killed in one run: it must come to its end
-_MOST_ATTEMPTS = 10
+_MOST_ATTEMPTS = 30
 _PATIENCE_S = 900.0  # with one run
+_LOCKS = {".lock", ".dirlock"}
 # Written from a record, times included, when all sources have ended; the undisturbed run has none.
 _OF_THE_CATALOGUE = "-ro-crate-metadata.json"
 
@@ -113,7 +114,9 @@ class FlowCampaign:
             task = self._task(name, output_format, attempt, on_dask)
             workers_left = min(workers, _MOST_WORKERS) - seen.workers
             servers_left = min(servers, _MOST_SERVERS) - seen.servers
-            killer = ServerKiller(self._server, self._random, self._pace, max(0, servers_left))
+            killer = ServerKiller(
+                self._server, self._random, self._pace, max(0, servers_left), Path(task.log)
+            )
             more = {dying_worker.KILLS: str(workers_left)}
             process = self._process(task, more)
             killer.start()
@@ -195,8 +198,8 @@ class FlowCampaign:
 
 
 def left_in(folder: Path) -> list[Path]:
-    """What a run left in its temporary folder; Dask's own locks are empty and always the same."""
-    return [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    """What a run left in its temporary folder; Dask's own locks it clears itself the next time."""
+    return [path for path in folder.rglob("*") if path.is_file() and path.suffix not in _LOCKS]
 
 
 @contextmanager

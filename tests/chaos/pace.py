@@ -22,7 +22,7 @@ class Pace:
     """
 
     first_byte: float = 1.0
-    worker_life: float = 15.0
+    worker_life: float = 20.0
     server_life: float = 8.0
     server_away: float = 3.0
     on_dask: int = 2

@@ -60,15 +60,20 @@ class QuickServer(PrefectServer):
 class ServerKiller(threading.Thread):
     """Kills a server at random moments, starting ones too, and brings it back after a while."""
 
-    def __init__(self, server: QuickServer, chance: random.Random, pace: Pace, kills: int) -> None:
+    def __init__(
+        self, server: QuickServer, chance: random.Random, pace: Pace, kills: int, log: Path
+    ) -> None:
         super().__init__(daemon=True)
+        self._log = log
         self._server, self._random, self._pace, self._left = server, chance, pace, kills
         self._over = threading.Event()
         self.kills = 0
 
     def run(self) -> None:
-        if self._over.wait(self._upto(2 * self._pace.server_life)):  # a run takes its time to begin
-            return
+        # Mostly once the run is at work: without a server it does not even begin.
+        early = self._random.random() < 0.1
+        while not (early or self._at_work() or self._over.is_set()):
+            self._over.wait(0.1)
         while self.kills < self._left and not self._over.wait(self._upto(self._pace.server_life)):
             self._server.kill()
             self.kills += 1
@@ -82,6 +87,9 @@ class ServerKiller(threading.Thread):
         self._over.set()
         self.join()
         self._server.wait_until_healthy()
+
+    def _at_work(self) -> bool:
+        return self._log.exists() and self._log.stat().st_size > 0
 
     def _upto(self, seconds: float) -> float:
         return self._random.uniform(0.0, seconds)
