@@ -129,13 +129,6 @@ def desk_in(folder: Path) -> Iterator[tuple[Path, dict[str, str]]]:
         subprocess.run([str(BIN / "macroscope"), "down"], cwd=folder, env=env, check=True)
 
 
-@pytest.fixture
-def desk(tmp_path: Path) -> Iterator[tuple[Path, dict[str, str]]]:
-    """A desk of the test's own."""
-    with desk_in(tmp_path) as running:
-        yield running
-
-
 def volumes(document: str) -> dict[str, dict[str, Any]]:
     """Source -> its first volume, of what ``run --json`` printed."""
     return {result["source"]: result["volumes"][0] for result in json.loads(document)}

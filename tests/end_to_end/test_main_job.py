@@ -85,13 +85,13 @@ def check_volumes(folder: Path, printed: str, output_format: str) -> None:
     assert len(list((folder / "metadata").glob("validation_report_*.log"))) == 1
 
 
-def check_second_run(macroscope: Command, *arguments: str) -> None:
+def check_second_run(macroscope: Command, verify: Command, *arguments: str) -> None:
     """Everything is recognised, and proves itself once more."""
     again = macroscope("run", "--json", *arguments)
     assert again.returncode == 0, again.stderr
     kept = volumes(again.stdout)
     assert {source for source, volume in kept.items() if not volume["made"]} == SOURCES
-    proof = macroscope("verify", "--json")
+    proof = verify("verify", "--json")
     assert proof.returncode == 0, proof.stdout
     records = json.loads(proof.stdout)["records"]
     assert len(records) == len(SOURCES)
@@ -128,14 +128,16 @@ def test_what_people_and_machines_look_at_stands_beside_the_volumes(whole: Whole
 
 
 def test_a_second_run_recognises_what_is_there_and_it_proves_itself(whole: WholeRun) -> None:
-    check_second_run(whole.macroscope)
+    check_second_run(whole.macroscope, whole.macroscope)
 
 
-def test_as_npy_too_on_a_server_that_is_there(macroscope: Command, tmp_path: Path) -> None:
+def test_as_npy_too_on_a_server_that_is_there(
+    macroscope: Command, macroscope_here: Command, tmp_path: Path
+) -> None:
     first = macroscope("run", "--json", "--format", "npy")
     assert first.returncode == 0, first.stderr
     check_volumes(tmp_path, first.stdout, "npy")
-    check_second_run(macroscope, "--format", "npy")
+    check_second_run(macroscope, macroscope_here, "--format", "npy")
 
 
 def test_one_source_failing_stops_no_other_and_the_run_says_which_and_why(

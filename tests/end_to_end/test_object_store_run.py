@@ -27,7 +27,7 @@ def filesystem(bucket: Bucket) -> Any:
 
 @pytest.mark.timeout(900)
 def test_all_five_sources_come_into_a_bucket_and_prove_themselves_there(
-    macroscope: Command, bucket: Bucket, tmp_path: Path
+    macroscope: Command, macroscope_here: Command, bucket: Bucket, tmp_path: Path
 ) -> None:
     """Whole volumes, records, raw files and reports; nothing on disk; the secret nowhere."""
     scratch, home = tmp_path / "scratch", tmp_path / "home"
@@ -69,12 +69,12 @@ def test_all_five_sources_come_into_a_bucket_and_prove_themselves_there(
     assert {s for s, v in volumes(again.stdout).items() if not v["made"]} == SOURCES
 
     bucket.forget()
-    quick = macroscope("verify", bucket.uri, "--json", **bucket.environment())
+    quick = macroscope_here("verify", bucket.uri, "--json", **bucket.environment())
     assert quick.returncode == 0, quick.stdout
     assert len(json.loads(quick.stdout)["records"]) == len(SOURCES)
     paths = [line.path for line in bucket.control.counters.log("destination")]
     assert not [path for path in paths if "/c/0" in path], "a quick look reads no voxels"
-    deep = macroscope("verify", bucket.uri, "--deep", "--json", **bucket.environment())
+    deep = macroscope_here("verify", bucket.uri, "--deep", "--json", **bucket.environment())
     assert deep.returncode == 0, deep.stdout
     paths = [line.path for line in bucket.control.counters.log("destination")]
     assert [path for path in paths if "/c/0" in path]

@@ -40,6 +40,7 @@ def test_in_a_folder_the_second_run_is_told_who_works_there(
     second_run(macroscope, LocalStore(tmp_path / "data"))
 
 
+@pytest.mark.slow  # every day without a scheduler, in test_object_store_faults.py
 def test_in_a_bucket_the_second_run_is_told_who_works_there(
     macroscope: Command, bucket: Bucket
 ) -> None:
