@@ -70,10 +70,13 @@ def test_what_is_no_valid_record_is_not_found(store: LocalStore) -> None:
     manager = MetadataManager(store)
     manager.begin("ebi", "EMPIAR-1", "x")
     store.put("ebi/metadata_y.json", store.get(KEY).replace(b'"pending"', b'"done"'))
-    store.put("idr/metadata_z.json", store.get(KEY))  # of another archive, in the wrong folder
+    # of another archive each, in the wrong folder
+    store.put("idr/metadata_z.json", store.get(KEY))
+    store.put("ebi/metadata_w.json", store.get(KEY).replace(b'"source": "ebi"', b'"source": "idr"'))
     assert [key for key, _ in manager.find(source="ebi")] == [KEY]
     assert [key for key, _ in manager.find(source="idr")] == []
-    assert [key for key, _ in manager.find()] == [KEY, "idr/metadata_z.json"]
+    everything = ["ebi/metadata_w.json", KEY, "idr/metadata_z.json"]
+    assert [key for key, _ in manager.find()] == everything
 
 
 def test_a_record_is_text_that_people_can_read(store: LocalStore) -> None:
