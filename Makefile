@@ -72,7 +72,8 @@ test-all: $(VENV)/.dev browser ## Every test, the slow ones too
 coverage: $(VENV)/.dev ## Branch coverage of lib by everything but whole runs
 	@mkdir -p .coverage
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -m "not slow" -n 2 --dist loadfile --ignore tests/end_to_end --ignore tests/chaos
+	$(BIN)/coverage run -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder \
+	  --ignore tests/end_to_end --ignore tests/chaos
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
 
