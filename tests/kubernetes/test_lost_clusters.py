@@ -8,8 +8,15 @@ import dask
 import pytest
 from distributed.client import FutureCancelledError
 from distributed.comm import CommClosedError
+from distributed.scheduler import KilledWorker
 
-from flows.runners import LostClusterError, cluster_is_lost, start_cluster, task_runner
+from flows.runners import (
+    LostClusterError,
+    cluster_is_lost,
+    start_cluster,
+    task_runner,
+    workers_died,
+)
 from lib.errors import BadAnswerError
 
 
@@ -26,6 +33,11 @@ from lib.errors import BadAnswerError
 )
 def test_only_a_cluster_that_went_away_is_replaced(error: Exception, lost: bool) -> None:
     assert cluster_is_lost(error) is lost
+
+
+def test_only_a_batch_whose_workers_died_is_given_out_again() -> None:
+    assert workers_died(KilledWorker("convert-1", None, 3))  # type: ignore[arg-type]
+    assert not workers_died(OSError("no space left on device"))
 
 
 def test_a_cluster_whose_worker_dies_as_it_starts_is_lost_too(
