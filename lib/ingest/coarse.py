@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from dataclasses import replace
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -67,7 +65,7 @@ def is_coarse(plan: VolumePlan) -> bool:
     return _KEY in plan.reader
 
 
-class CoarseReader(AbstractContextManager["CoarseReader"]):
+class CoarseReader(VolumeReader):
     """Pools another reader's voxels, step by step as the pyramid would."""
 
     def __init__(self, reader: VolumeReader, plan: VolumePlan) -> None:
@@ -79,14 +77,6 @@ class CoarseReader(AbstractContextManager["CoarseReader"]):
         self.dtype = reader.dtype
         chunk = kernels.pooled_shape(reader.layout.chunk_zyx, self._by)
         self.layout = replace(reader.layout, chunk_zyx=chunk, max_tile_zyx=None)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        return None
 
     def blocks(self, box: Box) -> Iterator[Block]:
         """Pool tiles whose source voxels fit a bounded buffer."""

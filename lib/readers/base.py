@@ -60,12 +60,15 @@ class VolumeReader(AbstractContextManager["VolumeReader"], Protocol):
     dtype: np.dtype[Any]
     layout: Layout
 
+    def __exit__(self, *_: object) -> None:
+        """Close what the reader itself holds open: nothing, where it does not say otherwise."""
+        return
+
     def blocks(self, box: Box) -> Iterator[Block]:
         """Yield blocks that tile `box` exactly: no gap, no overlap, nothing outside.
 
         A reader checks everything it can while it reads (byte counts, page counts, entity tags)
-        and raises a named error rather than yield doubtful voxels. A block's voxels are valid
-        until the next is asked for: its buffer is used again.
+        and raises a named error rather than yield doubtful voxels.
         """
         ...
 

@@ -21,9 +21,6 @@ class BlankSection(VolumeReader):
         self.dtype = dtype
         self.layout = Layout((1, 1, shape_yx[1]), by_planes=True)
 
-    def __exit__(self, *_: object) -> None:
-        """Nothing is held open."""
-
     def blocks(self, box: Box) -> Iterator[Block]:
         """Yield one block of zeros."""
         check_box(box, self.shape_zyx, self._name)

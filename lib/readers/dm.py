@@ -180,10 +180,6 @@ class DmReader(VolumeReader):
     def __exit__(self, *_: object) -> None:
         self.image.source.close()
 
-    def missing_chunks(self) -> list[str]:
-        """None: a DM file whose data are cut is refused."""
-        return []
-
     def blocks(self, box: Box) -> Iterator[Block]:
         """Yield blocks of at most about 8 MiB that tile `box`; see `VolumeReader`."""
         return plane_blocks(

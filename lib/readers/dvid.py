@@ -11,20 +11,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import partial
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from lib.geometry import Box, ShapeZYX
-from lib.readers.base import Block, Layout
+from lib.readers.base import Block, Layout, VolumeReader
 from lib.readers.buffers import BufferPool
 from lib.transport.session import Session
 
 MAX_TILE_ZYX: ShapeZYX = (256, 256, 256)
 
 
-class DvidReader:
+class DvidReader(VolumeReader):
     """Reads a crop. Thread-safe.
 
     Parameters
@@ -41,17 +40,6 @@ class DvidReader:
         self.dtype: np.dtype[Any] = np.dtype("uint8")
         self.layout = Layout((64, 64, 64), max_tile_zyx=MAX_TILE_ZYX)
         self._buffers = BufferPool(math.prod(MAX_TILE_ZYX))
-
-    def __enter__(self) -> DvidReader:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        return None
 
     def blocks(self, box: Box) -> Iterator[Block]:
         """Yield tiles of at most 256^3 voxels, one request each."""

@@ -116,10 +116,6 @@ class MrcReader(VolumeReader):
     def __exit__(self, *_: object) -> None:
         self.volume.source.close()
 
-    def missing_chunks(self) -> list[str]:
-        """None: a file shorter than its header is refused."""
-        return []
-
     def blocks(self, box: Box) -> Iterator[Block]:
         """Yield blocks of at most about 16 MiB that tile `box`; see `VolumeReader`."""
         volume, header = self.volume, self.volume.header

@@ -157,13 +157,6 @@ class SectionStack(VolumeReader):
         with first.open() as reader:
             self.layout = reader.layout
 
-    def __exit__(self, *_: object) -> None:
-        """Nothing is held open."""
-
-    def missing_chunks(self) -> list[str]:
-        """None: each section is complete or refused."""
-        return []
-
     def blocks(self, box: Box) -> Iterator[Block]:
         """Yield blocks that tile `box`, section by section; see `VolumeReader`.
 

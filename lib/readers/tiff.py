@@ -159,10 +159,6 @@ class TiffReader(VolumeReader):
     def __exit__(self, *_: object) -> None:
         self.volume.source.close()
 
-    def missing_chunks(self) -> list[str]:
-        """None: a TIFF with absent strips or tiles is refused."""
-        return []
-
     def blocks(self, box: Box) -> Iterator[Block]:
         """Yield blocks of at most about 16 MiB that tile `box`; see `VolumeReader`."""
         volume = self.volume

@@ -10,7 +10,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from functools import partial
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -20,13 +19,13 @@ from numpy.typing import NDArray
 from lib.compression import can_pass_through, decode_into, open_codec
 from lib.errors import FormatError, MacroscopeError, TransportError
 from lib.geometry import Box, ShapeZYX
-from lib.readers.base import Block, ChunkCodec, Layout
+from lib.readers.base import Block, ChunkCodec, Layout, VolumeReader
 from lib.readers.zarr_array import ArrayDocument, chunks_in
 from lib.transport.objects import ObjectReader
 from lib.transport.session import Session
 
 
-class ZarrReader:
+class ZarrReader(VolumeReader):
     """Reads a box of one array. Thread-safe.
 
     Parameters
@@ -63,17 +62,6 @@ class ZarrReader:
                 document.compressor, document.filters, document.order, document.dtype_text
             )
         )
-
-    def __enter__(self) -> ZarrReader:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        return None
 
     def encoded_chunk(self, index_zyx: ShapeZYX) -> memoryview | None:
         """The stored bytes of a chunk of the array's own grid; None for a known hole.

@@ -6,7 +6,6 @@ For tests, pictures and benchmarks that need a store with something in it but no
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +15,7 @@ from lib.geometry import Box, LengthsZYX, ShapeZYX
 from lib.loader_config import LoaderConfig
 from lib.metadata_manager import MetadataManager
 from lib.plan import About, SourceFile, VolumePlan
-from lib.readers.base import Block, Layout
+from lib.readers.base import Block, Layout, VolumeReader
 from lib.records import NO_CHECKSUM, Record
 from lib.storage.base import Store
 from lib.volumes.cascade import make_coarse_levels
@@ -27,7 +26,7 @@ from lib.volumes.job import VolumeJob, make_job
 from lib.volumes.ledger import Ledger
 
 
-class ArrayReader:
+class ArrayReader(VolumeReader):
     """An array in memory as a `lib.readers.base.VolumeReader`."""
 
     def __init__(self, voxels: NDArray[Any]) -> None:
@@ -36,17 +35,6 @@ class ArrayReader:
         self.shape_zyx: ShapeZYX = (z, y, x)
         self.dtype = voxels.dtype
         self.layout = Layout((64, 64, 64))
-
-    def __enter__(self) -> ArrayReader:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        return None
 
     def blocks(self, box: Box) -> Iterator[Block]:
         """Yield the box as one block."""

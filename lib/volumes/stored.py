@@ -7,7 +7,6 @@ stays the reference that tests read everything back with.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -16,13 +15,13 @@ from numpy.typing import NDArray
 from lib.compression import decode_into, open_codec
 from lib.errors import IntegrityError, NotFoundError
 from lib.geometry import Box, ShapeZYX
-from lib.readers.base import Block, Layout
+from lib.readers.base import Block, Layout, VolumeReader
 from lib.storage.base import Store
 from lib.volumes.grid import ShardGrid, shard_key
 from lib.volumes.shardfile import ABSENT, index_length, read_index
 
 
-class StoredLevel:
+class StoredLevel(VolumeReader):
     """One level of a sharded OME-Zarr as a `lib.readers.base.VolumeReader`.
 
     Parameters
@@ -47,17 +46,6 @@ class StoredLevel:
         self._store, self._root, self._level, self._grid = store, root, level, grid
         self._codec = open_codec(codec)
         self._fill = fill_value
-
-    def __enter__(self) -> StoredLevel:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        return None
 
     def blocks(self, box: Box) -> Iterator[Block]:
         """Yield the parts of `box`, chunk by chunk.
