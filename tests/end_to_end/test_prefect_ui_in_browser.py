@@ -1,17 +1,22 @@
 """Server, worker, deployments: the chain of `make up` and `make deploy`, and what its UI shows.
 
-All tests look at one finished run. Those that need no browser run where there is none.
+All tests look at one finished run; the last one begins another on the same desk, and cancels it.
+Those that need no browser run where there is none.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import requests
 
 from lib.present.browser import Browser, find_chromium
-from tests.end_to_end.finished_run import FinishedRun, click, finished_run, post, shown
+from tests.end_to_end.finished_run import FinishedRun, click, finished_run, post, prefect, shown
+from tests.end_to_end.test_stop import SLOW_ARCHIVES, wait_until
 
 SOURCES = {"ebi", "epfl", "flyem", "idr", "openorganelle"}
 RUN_NAMES = {
@@ -31,6 +36,9 @@ needs_browser = pytest.mark.skipif(
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FinishedRun]:
     with finished_run(tmp_path_factory.mktemp("desk")) as run:
         yield run
+
+
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
@@ -142,3 +150,38 @@ def test_pictures_of_the_volumes_are_loaded_and_show_something(
         " return Math.max(...grey) - Math.min(...grey)})"
     )
     assert min(spreads) > 100  # black and white, not one grey
+
+
+def test_a_cancel_in_prefect_ends_the_run_and_its_children_and_leaves_nothing(
+    finished: FinishedRun,
+) -> None:
+    """The last test on the desk: it begins from nothing, with archives that take minutes."""
+    folder, env = finished.folder, finished.env
+    shutil.rmtree(folder / "data")
+    control = json.loads((folder / ".macroscope" / "samples.out").read_text())["control_url"]
+    slow = {"latency": SLOW_ARCHIVES}
+    requests.post(f"{control}/_control/settings", json=slow, timeout=30).raise_for_status()
+
+    def state_of(one: str) -> str:
+        found = requests.get(f"{env['PREFECT_API_URL']}/flow_runs/{one}", timeout=30).json()
+        return str(found["state"]["type"])
+
+    def statuses() -> dict[str, str]:
+        records = (folder / "data").glob("*/metadata_*.json")
+        return {path.parent.name: json.loads(path.read_text())["status"] for path in records}
+
+    deployment = finished.run["deployment_id"]
+    wanted = {"sources": ["ebi", "openorganelle"], "mode": "parallel"}
+    asked = {"parameters": wanted, "state": {"type": "SCHEDULED"}}
+    parent = post(env, f"deployments/{deployment}/create_flow_run", asked)["id"]
+    wait_until(lambda: "processing" in statuses().values(), "the run did not begin")
+
+    prefect(folder, env, "flow-run", "cancel", parent)
+    wait_until(lambda: state_of(parent) == "CANCELLED", "the run was not cancelled", 60.0)
+    assert set(statuses().values()) == {"cancelled"}
+    family = {"flow_runs": {"parent_flow_run_id": {"any_": [parent]}}}
+    children = post(env, "flow_runs/filter", family)
+    assert [child["state"]["type"] for child in children] == ["CANCELLED"] * 2
+    left = [p for p in (folder / "data").rglob("*") if p.parent.name == ".locks"]
+    assert left == []
+    assert list(Path(env["TMPDIR"]).glob("macroscope-*")) == []

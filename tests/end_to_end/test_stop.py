@@ -1,4 +1,7 @@
-"""Stop means stop: signals and cancels end a run cleanly, and the next run goes on from there."""
+"""Stop means stop: a signal ends a run cleanly, and the next run goes on from there.
+
+A cancel in Prefect does the same: test_prefect_ui_in_browser.py, where a server and worker are.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import requests
 
 from lib.samples.control import Control
 from lib.storage.local import LocalStore
@@ -26,26 +28,29 @@ ENDS_WITHIN_S = 60.0
 
 pytestmark = pytest.mark.timeout(600)
 # minutes for either source, so that no volume is complete before a busy machine gets to stop it
-SLOW = {"s3": {"first_byte_s": 1.0, "bytes_per_second": 2_000}, "ftp": {"first_byte_s": 4.0}}
+SLOW_ARCHIVES = {
+    "s3": {"first_byte_s": 1.0, "bytes_per_second": 2_000},
+    "ftp": {"first_byte_s": 4.0},
+}
 SOURCES = ("--source", "ebi", "--source", "openorganelle", "--mode", "parallel")
 
 
 class StoppableRun:
     """``macroscope run`` in a session of its own, and all that a stop must not leave behind."""
 
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+    def __init__(self, folder: Path, environment: dict[str, str], *, alone: bool) -> None:
         self.folder = folder
         self._mark = f"STOP_TEST_MARK={uuid.uuid4().hex}"
         self._temporary = folder / "tmp"
         self._temporary.mkdir()
         name, _, value = self._mark.partition("=")
         self._output = (folder / "output").open("w")
-        # the server that the run brings along must end with it
-        alone = {k: v for k, v in environment.items() if k != "PREFECT_API_URL"}
+        if alone:  # the server that the run brings along must end with it
+            environment = {k: v for k, v in environment.items() if k != "PREFECT_API_URL"}
         self.process = subprocess.Popen(
             [str(Path(sys.executable).with_name("macroscope")), "run", *SOURCES],
             cwd=folder,
-            env={**alone, name: value, "TMPDIR": str(self._temporary)},
+            env={**environment, name: value, "TMPDIR": str(self._temporary)},
             stdout=self._output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -111,12 +116,15 @@ def wait_until(true: Callable[[], bool], otherwise: str, patience_s: float = PAT
 
 @pytest.fixture
 def busy_run(
-    faults: Control, environment: dict[str, str], tmp_path: Path
+    request: pytest.FixtureRequest,
+    faults: Control,
+    environment: dict[str, str],
+    tmp_path: Path,
 ) -> Iterator[StoppableRun]:
     """A run in the middle of its work, held up by slow archives."""
-    for service, slow in SLOW.items():
+    for service, slow in SLOW_ARCHIVES.items():
         faults.set_latency(service, **slow)
-    run = StoppableRun(tmp_path, environment)
+    run = StoppableRun(tmp_path, environment, alone=request.param)
     try:
         run.wait_until_busy()
         yield run
@@ -124,7 +132,16 @@ def busy_run(
         run.close()
 
 
-@pytest.mark.parametrize("how", ["SIGTERM", "Ctrl-C"])
+@pytest.mark.parametrize(
+    ("how", "busy_run"),
+    [
+        pytest.param("SIGTERM", False, id="SIGTERM"),
+        pytest.param("Ctrl-C", True, id="Ctrl-C with a server of its own"),
+        # every day one of the two has a server to end
+        pytest.param("SIGTERM", True, id="SIGTERM with one", marks=pytest.mark.slow),
+    ],
+    indirect=["busy_run"],
+)
 def test_a_signal_ends_the_run_with_records_cancelled_and_nothing_left(
     busy_run: StoppableRun, faults: Control, macroscope: Command, how: str
 ) -> None:
@@ -144,41 +161,3 @@ def test_a_signal_ends_the_run_with_records_cancelled_and_nothing_left(
     assert resumed.returncode == 0, resumed.stderr
     assert busy_run.statuses() == {"ebi": "complete", "openorganelle": "complete"}
     assert [v.problems for v in verify_store(LocalStore(busy_run.folder / "data"))] == [(), ()]
-
-
-def test_a_cancel_in_prefect_ends_the_run_and_its_children_and_leaves_nothing(
-    desk: tuple[Path, dict[str, str]],
-) -> None:
-    folder, env = desk
-    api, prefect = env["PREFECT_API_URL"], str(Path(sys.executable).with_name("prefect"))
-    control = json.loads((folder / ".macroscope" / "samples.out").read_text())["control_url"]
-    requests.post(f"{control}/_control/settings", json={"latency": SLOW}).raise_for_status()
-
-    def run(*arguments: str) -> None:
-        done = subprocess.run([prefect, *arguments], cwd=folder, env=env, capture_output=True)
-        assert done.returncode == 0, done.stderr.decode()
-
-    def state_of(one: str) -> str:
-        return str(requests.get(f"{api}/flow_runs/{one}").json()["state"]["type"])
-
-    def statuses() -> dict[str, str]:
-        records = (folder / "data").glob("*/metadata_*.json")
-        return {path.parent.name: json.loads(path.read_text())["status"] for path in records}
-
-    run("--no-prompt", "deploy", "--name", "full")
-    deployment = requests.get(f"{api}/deployments/name/macroscope/full").json()["id"]
-    wanted = {"sources": ["ebi", "openorganelle"], "mode": "parallel"}
-    asked = {"parameters": wanted, "state": {"type": "SCHEDULED"}}
-    url = f"{api}/deployments/{deployment}/create_flow_run"
-    parent = requests.post(url, json=asked).json()["id"]
-    wait_until(lambda: "processing" in statuses().values(), "the run did not begin")
-
-    run("flow-run", "cancel", parent)
-    wait_until(lambda: state_of(parent) == "CANCELLED", "the run was not cancelled", 60.0)
-    assert set(statuses().values()) == {"cancelled"}
-    family = {"flow_runs": {"parent_flow_run_id": {"any_": [parent]}}}
-    children = requests.post(f"{api}/flow_runs/filter", json=family).json()
-    assert [child["state"]["type"] for child in children] == ["CANCELLED"] * 2
-    left = [p for p in (folder / "data").rglob("*") if p.parent.name == ".locks"]
-    assert left == []
-    assert list(Path(env["TMPDIR"]).glob("macroscope-*")) == []
