@@ -93,7 +93,7 @@ class FlowCampaign:
         name = f"undisturbed-{output_format}"
         task = self._task(name, output_format, 0, ())
         began = time.monotonic()
-        code = self._process(task, {}, "plain").wait(_PATIENCE_S)
+        code = self._end_of(self._process(task, {}, "plain"))
         errors = [what for kind, what in notes_of(task) if kind == "error"]
         if code or errors:
             raise RuntimeError(f"the undisturbed run failed: {code}, {errors}")
