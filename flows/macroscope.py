@@ -22,6 +22,7 @@ from lib.errors import MacroscopeError
 from lib.execution import check_sources, schedule
 from lib.execution import mode as find_mode
 from lib.ingest.result import ProcessingResult
+from tasks.absence import patiently
 from tasks.report import in_words, show_run, show_volumes
 
 
@@ -67,12 +68,13 @@ def macroscope(
     if not dry_run:
         try:
             with tags("macroscope", "catalog"):  # as its deployment has
-                consolidate()
+                patiently(consolidate)
         except MacroscopeError as error:  # what the sources came to must not be lost with it
             failures.append(f"catalogue: {error}")
-    show_run(chosen.name, results, [(o.source, o.started, o.ended) for o in outcomes])
+    times = [(outcome.source, outcome.started, outcome.ended) for outcome in outcomes]
+    patiently(lambda: show_run(chosen.name, results, times))
     if not dry_run:
-        show_volumes(results, store_settings(loaded))
+        patiently(lambda: show_volumes(results, store_settings(loaded)))
     failures += [f"{r.source}: {'; '.join(r.errors)}" for r in results if not r.success]
     if failures:
         return Failed(message=" | ".join(failures), data=carried(results))

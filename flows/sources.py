@@ -66,8 +66,13 @@ def run_source(source: str, given: Mapping[str, Any], *, where: str) -> Processi
     config = build(archive(source).config_model, dict(given), archive=source) if given else None
     if where == "deployments":
         return run_deployed(source, config)
+    return patiently(lambda: _run_inline(source, config))
+
+
+def _run_inline(source: str, config: Any) -> ProcessingResult:
+    """Run the source's flow in this process; what is complete already is not made again."""
     with tags("macroscope", "source", source):  # as its deployment has
-        state = patiently(lambda: source_flow(source)(config=config, return_state=True))
+        state = source_flow(source)(config=config, return_state=True)
     result = state.result(raise_on_failure=False)
     if isinstance(result, ProcessingResult):
         return result
