@@ -13,9 +13,10 @@ from rich.console import Console
 
 from benchmarks import cases_files, cases_s3, report
 from benchmarks.check import check_output
-from benchmarks.measure import Run, warm_memory
+from benchmarks.measure import Run
 from benchmarks.plan import Case, Setting, Variant
 from benchmarks.servers import Servers
+from benchmarks.warm import WarmMemory
 
 HERE = Path(__file__).parent
 CASES = {case.name: case for case in (*cases_s3.CASES, *cases_files.CASES)}
@@ -31,13 +32,13 @@ def run_case(case: Case, setting: Setting, rounds: int, console: Console) -> dic
         else:
             variants.append(variant)
     runs: dict[str, list[Run]] = {variant.name: [] for variant in variants}
-    order = random.Random(case.name)
+    order, warm = random.Random(case.name), WarmMemory(setting.cache / "hole")
     for _ in range(rounds):
         for variant in order.sample(variants, len(variants)):
             output = setting.cache / "output"
             shutil.rmtree(output, ignore_errors=True)
             output.mkdir(parents=True)
-            warm_memory(int(2.5e6 * setting.megabytes))
+            warm.fill()
             runs[variant.name].append(variant.run(setting, output))
             check_output(output, case.origin_zyx)
             shutil.rmtree(output)

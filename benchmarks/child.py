@@ -1,8 +1,7 @@
 """One measured run in a process of its own: ``python -m benchmarks.child MODULE:FUNCTION JSON``.
 
-Time and CPU are taken from after the imports to the finished output. In between the child says
-that it is ready, and waits for a line: the memory is made warm then, however long the imports took.
-The answer is one line of JSON on standard output.
+Time and CPU are taken from after the imports to the finished output; the answer is one line of
+JSON on standard output.
 """
 
 from __future__ import annotations
@@ -12,8 +11,6 @@ import resource
 import sys
 import time
 from importlib import import_module
-
-READY = "ready"
 
 
 def _cpu_s() -> float:
@@ -28,8 +25,6 @@ def main(target: str, parameters: str) -> None:
     module, _, name = target.partition(":")
     function = getattr(import_module(module), name)
     import_s, import_cpu_s = time.perf_counter() - began, _cpu_s()
-    print(READY, flush=True)
-    sys.stdin.readline()
     began = time.perf_counter()
     extra = function(**json.loads(parameters)) or {}
     answer = {

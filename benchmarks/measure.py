@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from benchmarks.child import READY
-
 ROOT = Path(__file__).resolve().parent.parent
 _POLL_S = 0.025
-_warm_bytes = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +38,7 @@ def run_python(target: str, parameters: dict[str, Any]) -> Run:
         It failed; the message ends with what it wrote.
     """
     command = [sys.executable, "-m", "benchmarks.child", target, json.dumps(parameters)]
-    _, _, peak, output = _run(command, waits=True)
+    _, _, peak, output = _run(command)
     answer = json.loads(output.strip().splitlines()[-1])
     return Run(
         answer.pop("seconds"),
@@ -62,32 +57,12 @@ def run_program(command: list[str], settings: dict[str, str] | None = None) -> R
     RuntimeError
         It failed; the message ends with what it wrote.
     """
-    warm_memory()
     seconds, cpu_s, peak, _ = _run(command, settings)
     return Run(seconds, cpu_s, peak)
 
 
-def warm_memory(nbytes: int | None = None) -> None:
-    """Make the machine back its free memory just before a run, and not in the middle of one.
-
-    A virtual machine whose free pages went back to its host writes at a tenth of its speed until
-    they are there again; whoever runs first, or imports for longer, would pay for all.
-
-    Parameters
-    ----------
-    nbytes
-        As many from now on.
-    """
-    global _warm_bytes
-    if nbytes is not None:
-        _warm_bytes = nbytes
-    with mmap.mmap(-1, max(_warm_bytes, mmap.PAGESIZE)) as pages:
-        for start in range(0, len(pages), mmap.PAGESIZE):
-            pages[start] = 1
-
-
 def _run(
-    command: list[str], settings: dict[str, str] | None = None, *, waits: bool = False
+    command: list[str], settings: dict[str, str] | None = None
 ) -> tuple[float, float, float, str]:
     # the machine's own S3 settings and certificates have nothing to do with a server beside it
     environment = {name: value for name, value in os.environ.items() if name[:4] != "AWS_"}
@@ -98,17 +73,10 @@ def _run(
         command,
         env=environment,
         cwd=ROOT,
-        stdin=subprocess.PIPE if waits else subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    if waits and process.stdout and process.stdin:
-        while (line := process.stdout.readline()) and line.decode().strip() != READY:
-            pass
-        warm_memory()
-        with suppress(BrokenPipeError):
-            process.stdin.write(b"go\n")
-            process.stdin.close()
     watch = _Memory(process.pid)
     texts: dict[str, bytes] = {}
     readers = [
