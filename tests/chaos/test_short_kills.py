@@ -19,6 +19,7 @@ def test_runs_killed_at_random_moments_end_byte_identical_to_an_undisturbed_one(
     assert set(report.kills_by_format) == {"zarr", "npy"}
 
 
+@pytest.mark.slow  # every day test_object_store_faults.py kills one run to a bucket and looks
 def test_in_a_bucket_too() -> None:
     with campaign("s3", seed=5) as running:
         report = running.run(6)
