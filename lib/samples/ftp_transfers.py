@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar, Protocol
 
 from pyftpdlib.exceptions import _FileReadWriteError
 from pyftpdlib.handlers import DTPHandler, ThrottledDTPHandler
 
+from lib.samples.control import Control
 from lib.samples.faults import Rule
 from lib.samples.latency import Pace
 from lib.samples.sockets import will_reset
 
-if TYPE_CHECKING:
-    from lib.samples.ftp import SampleFTPHandler
-
 _BLOCK = 1 << 16
+
+
+class CommandChannel(Protocol):
+    """What a transfer needs of the connection that asked for it."""
+
+    control: ClassVar[Control]
+    socket: Any
+    data_channel: Any
+
+    def close(self) -> None: ...
 
 
 class SampleDTPHandler(ThrottledDTPHandler):  # type: ignore[misc]
@@ -25,7 +33,7 @@ class SampleDTPHandler(ThrottledDTPHandler):  # type: ignore[misc]
     ac_out_buffer_size = 1 << 20
     auto_sized_buffers = False
 
-    def __init__(self, sock: Any, cmd_channel: SampleFTPHandler) -> None:
+    def __init__(self, sock: Any, cmd_channel: CommandChannel) -> None:
         self._pace = Pace(cmd_channel.control.latency("ftp").bytes_per_second)
         if self._pace.piece:
             self.ac_out_buffer_size = self._pace.piece
@@ -68,9 +76,7 @@ class TamperedProducer:
     replies 226, and an error makes it reply 426.
     """
 
-    def __init__(
-        self, rule: Rule, handler: SampleFTPHandler, source: BinaryIO, length: int
-    ) -> None:
+    def __init__(self, rule: Rule, handler: CommandChannel, source: BinaryIO, length: int) -> None:
         self._rule = rule
         self._handler = handler
         self._source = source
