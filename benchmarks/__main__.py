@@ -19,6 +19,7 @@ from benchmarks.servers import Servers
 from benchmarks.warm import WarmMemory
 
 HERE = Path(__file__).parent
+_WORTH_WARMING = 100  # MB; smaller volumes fit into what is warm anyhow
 CASES = {case.name: case for case in (*cases_s3.CASES, *cases_files.CASES)}
 
 
@@ -38,7 +39,8 @@ def run_case(case: Case, setting: Setting, rounds: int, console: Console) -> dic
             output = setting.cache / "output"
             shutil.rmtree(output, ignore_errors=True)
             output.mkdir(parents=True)
-            warm.fill()
+            if setting.megabytes >= _WORTH_WARMING:
+                warm.fill()
             runs[variant.name].append(variant.run(setting, output))
             check_output(output, case.origin_zyx)
             shutil.rmtree(output)
