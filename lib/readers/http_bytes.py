@@ -10,6 +10,7 @@ from functools import partial
 from lib.errors import BadAnswerError
 from lib.readers.buffers import BufferPool
 from lib.readers.bytesource import check_range, read_each
+from lib.readers.spans import GAP_BYTES
 from lib.transport.http import RemoteFile
 from lib.transport.session import Session
 
@@ -94,7 +95,7 @@ class HttpBytes(RemoteBytes):
         self._service = service
         self._file = remote
         self._tee, self._follow = tee, follow
-        self._buffers = BufferPool(self.range_bytes)
+        self._buffers = BufferPool(self.range_bytes + GAP_BYTES)  # what `CoveringBytes` may add
 
     def read_into(self, offset: int, view: memoryview) -> None:
         self._receive(offset, view)
