@@ -98,6 +98,7 @@ class HttpBytes(RemoteBytes):
         self._buffers = BufferPool(self.range_bytes + GAP_BYTES)  # what `CoveringBytes` may add
 
     def read_into(self, offset: int, view: memoryview) -> None:
+        check_range(self, offset, len(view))
         self._receive(offset, view)
         if self._follow is not None:
             self._follow(offset, view)
@@ -117,7 +118,6 @@ class HttpBytes(RemoteBytes):
         return offset, view
 
     def _receive(self, offset: int, view: memoryview) -> None:
-        check_range(self, offset, len(view))
         if not len(view):
             return
         self._session.http(self._service).read_range_into(self._file, offset, view)

@@ -8,7 +8,7 @@ statistics, so nothing has to be read twice to finish the volume.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -110,11 +110,7 @@ class Ledger:
         return {
             (entry.level, entry.index_zyx): entry
             for entry in read
-            if entry is not None
-            and all(
-                sizes.get(f"{root}/{file.key}" if file.key else root) == file.size
-                for file in entry.files
-            )
+            if entry is not None and _is_there(entry, root, sizes.get)
         }
 
     def root(self) -> str:
@@ -139,16 +135,15 @@ class Ledger:
 
         Costs one read where nothing was begun: the ledger of a large volume is not for each batch.
         """
+        root = ""
         for place, index in enumerate(indices):
             entry = self._read(self._entry_key(level, index))
-            if entry is None or not self._is_there(entry):
+            if entry is None:
+                return list(indices[place:])
+            root = root or self.root()
+            if not _is_there(entry, root, self._store.size):
                 return list(indices[place:])
         return []
-
-    def _is_there(self, entry: Entry) -> bool:
-        root = self.root()
-        keys = ((f"{root}/{file.key}" if file.key else root, file.size) for file in entry.files)
-        return all(self._store.size(key) == size for key, size in keys)
 
     def _sizes(self, root: str, level: int | None) -> dict[str, int]:
         """Key -> size of the volume's files, as far as entries of that level can name them."""
@@ -176,3 +171,9 @@ class Ledger:
         except (NotFoundError, ValueError):
             return None
         return document.get("fingerprint") if isinstance(document, dict) else None
+
+
+def _is_there(entry: Entry, root: str, size_of: Callable[[str], int | None]) -> bool:
+    """Whether all files of an entry have their recorded sizes below `root`."""
+    keys = ((f"{root}/{file.key}" if file.key else root, file.size) for file in entry.files)
+    return all(size_of(key) == size for key, size in keys)
