@@ -186,15 +186,7 @@ class FlowCampaign:
     def _task(self, name: str, output_format: str, attempt: int, on_dask: tuple[str, ...]) -> Task:
         here = self._folder / "attempts" / f"{name}-{attempt}"
         (here / "scratch").mkdir(parents=True)
-        return Task(
-            endpoints=self._endpoints,
-            data_uri=self._destination.uri(name),
-            output_format=output_format,
-            scratch=str(here / "scratch"),
-            log=str(here / "log"),
-            store=self._destination.settings(),
-            on_dask=on_dask,
-        )
+        return self._destination.task(name, output_format, self._endpoints, here, on_dask)
 
 
 def left_in(folder: Path) -> list[Path]:

@@ -148,14 +148,7 @@ class Campaign:
     def _task(self, name: str, output_format: str, attempt: int) -> Task:
         here = self._folder / "attempts" / f"{name}-{attempt}"
         here.mkdir(parents=True)
-        return Task(
-            endpoints=self._endpoints,
-            data_uri=self._destination.uri(name),
-            output_format=output_format,
-            scratch=str(here / "scratch"),
-            log=str(here / "log"),
-            store=self._destination.settings(),
-        )
+        return self._destination.task(name, output_format, self._endpoints, here)
 
     def _short(self) -> str:
         report = self.report

@@ -16,6 +16,7 @@ from lib.samples.s3 import S3Server
 from lib.storage.base import Store
 from lib.storage.open import open_store
 from lib.storage.settings import StoreSettings
+from tests.chaos.worker import Task
 
 
 @contextmanager
@@ -67,6 +68,25 @@ class Destination:
             "key": self._server.key,
             "secret": self._server.secret,
         }
+
+    def task(
+        self,
+        name: str,
+        output_format: str,
+        endpoints: dict[str, dict[str, str]],
+        here: Path,
+        on_dask: tuple[str, ...] = (),
+    ) -> Task:
+        """One attempt at a round, with its notes and its scratch folder in `here`."""
+        return Task(
+            endpoints=endpoints,
+            data_uri=self.uri(name),
+            output_format=output_format,
+            scratch=str(here / "scratch"),
+            log=str(here / "log"),
+            store=self.settings(),
+            on_dask=on_dask,
+        )
 
     def store(self, name: str) -> Store:
         return open_store(self.uri(name), StoreSettings(**self.settings()))
