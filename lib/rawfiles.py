@@ -166,7 +166,7 @@ class RawFiles:
             return self._tees[key]
 
     def hasher(self, file: SourceFile) -> OrderedHasher:
-        """The running digest of a remote file that is not kept; one for each process."""
+        """The running digest of a remote file that is read by ranges; one for each process."""
         with self._lock:
             return self._hashers.setdefault(self.key(file.name), OrderedHasher())
 
@@ -177,14 +177,17 @@ class RawFiles:
             return fresh
 
     def complete(self, file: SourceFile, tee: RawTee, fetch_gap: FetchGap) -> Fetched:
-        """Fill the gaps of a tee and make it a kept file; see `RawTee.complete`."""
+        """Fill the gaps of a tee and make it a kept file; see `RawTee.fill`.
+
+        Its bytes are read again for their digest, unless all of them came by in this process.
+        """
         with self.turn(file.name):
             known = self.known(file)
             if known is not None:
                 tee.discard()
                 return known
-            part, sha256 = tee.fill(fetch_gap)
             size = file.size or 0
+            part, sha256 = tee.fill(fetch_gap, self.hasher(file).hexdigest(size))
             fetched = Fetched(self.path(file.name), size, sha256, file.etag, file.last_modified)
             # The note first: a file without one would have to be fetched again.
             write_note(fetched.path, fetched, part, [], file.url)

@@ -20,6 +20,7 @@ from lib import stopping
 from lib.errors import DestinationError
 from lib.safety import safe_name
 from lib.storage.os_errors import naming_os_errors
+from lib.storage.uncached import UncachedFile
 
 CELL_BYTES = 64 * 2**10
 _FILL_BYTES = 8 * 2**20
@@ -51,7 +52,7 @@ class RawTee:
         self._others = f"{_escaped(stem)}.{'[0-9a-f]' * 16}.part"
         self._lock = threading.Lock()
         self._pieces: dict[int, list[tuple[int, int]]] = {}  # of cells that are not yet whole
-        self._fd = -1
+        self._file: UncachedFile | None = None
 
     @property
     def cells(self) -> int:
@@ -71,18 +72,18 @@ class RawTee:
                 f"{len(view)} bytes at {offset} do not belong to a file of {self.size}",
                 location=str(self._part),
             )
-        fd = self._open()
+        file = self._open()
         with naming_os_errors(str(self._part), "write"):
-            _pwrite(fd, view, offset)
+            file.pwrite(view, offset)
             # Data first, coverage after: a killed process leaves bytes that do not count.
             for first, count in self._whole_now(offset, offset + len(view)):
-                _pwrite(fd, memoryview(b"\1" * count), self.size + first)
+                file.pwrite(memoryview(b"\1" * count), self.size + first)
 
     def gaps(self) -> list[tuple[int, int]]:
         """``(offset, length)`` of what is not yet there, in whole cells."""
-        fd = self._open()
+        file = self._open()
         with naming_os_errors(str(self._part), "read"):
-            cover = os.pread(fd, self.cells, self.size)
+            cover = os.pread(file.fd, self.cells, self.size)
         cover = cover.ljust(self.cells, b"\0")
         found: list[tuple[int, int]] = []
         start = cover.find(b"\0")
@@ -94,13 +95,15 @@ class RawTee:
             start = cover.find(b"\0", stop)
         return found
 
-    def fill(self, fetch_gap: FetchGap) -> tuple[Path, str]:
+    def fill(self, fetch_gap: FetchGap, sha256: str | None = None) -> tuple[Path, str]:
         """Fetch what is missing, hash the whole file, cut off the coverage.
 
         Parameters
         ----------
         fetch_gap
             Fills a view with the bytes at an offset.
+        sha256
+            Of the whole file, where all of its bytes came by; None hashes what lies on the disk.
 
         Returns
         -------
@@ -111,12 +114,12 @@ class RawTee:
                 view = memoryview(bytearray(min(_FILL_BYTES, offset + length - start)))
                 fetch_gap(start, view)
                 self.write(start, view)
-        fd = self._open()
+        file = self._open()
         with naming_os_errors(str(self._part), "write"):
-            os.fsync(fd)
-            sha256 = hash_file(self._part, self.size)
+            os.fsync(file.fd)
+            sha256 = sha256 or hash_file(self._part, self.size)
             # The long work comes before the coverage goes: without it, all is fetched again.
-            os.ftruncate(fd, self.size)
+            os.ftruncate(file.fd, self.size)
         self.close()
         return self._part, sha256
 
@@ -129,28 +132,28 @@ class RawTee:
     def close(self) -> None:
         """Close the part; it stays for later, and `write` opens it again."""
         with self._lock:
-            fd, self._fd = self._fd, -1
+            file, self._file = self._file, None
             self._pieces.clear()
-        if fd >= 0:
-            os.close(fd)
+        if file is not None:
+            file.close()
 
-    def _open(self) -> int:
+    def _open(self) -> UncachedFile:
         with self._lock:
-            if self._fd >= 0:
-                return self._fd
+            if self._file is not None:
+                return self._file
             with naming_os_errors(str(self._part), "write"):
                 self._part.parent.mkdir(parents=True, exist_ok=True)
                 for other in self._part.parent.glob(self._others):
                     if other != self._part:
                         other.unlink(missing_ok=True)
-                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-                self._fd = os.open(self._part, flags, 0o666)
+                file = UncachedFile(str(self._part), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
                 whole = self.size + self.cells
-                if os.fstat(self._fd).st_size < whole:
+                if os.fstat(file.fd).st_size < whole:
                     # A part cut to its final size, by a run killed before the rename, loses its
                     # coverage here and is fetched again.
-                    os.ftruncate(self._fd, whole)
-            return self._fd
+                    os.ftruncate(file.fd, whole)
+            self._file = file
+            return file
 
     def _whole_now(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """Runs ``(first, count)`` of cells that the bytes from `start` to `stop` complete."""
@@ -194,12 +197,6 @@ def hash_file(path: Path, size: int | None = None) -> str:
             digest.update(view[:count])
             left -= count
     return digest.hexdigest()
-
-
-def _pwrite(fd: int, view: memoryview, offset: int) -> None:
-    while len(view):
-        count = os.pwrite(fd, view, offset)
-        view, offset = view[count:], offset + count
 
 
 def _escaped(name: str) -> str:

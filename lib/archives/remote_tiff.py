@@ -91,11 +91,9 @@ def open_ranges(service: str, plan: VolumePlan, session: Session, raw: RawFiles)
     file = plan.files[0]
     if plan.box_zyx is not None:
         return _reader(HttpBytes(session, service, as_remote(file)), plan)
-    tee = raw.tee(file)
-    if tee is not None:
-        source = HttpBytes(session, service, as_remote(file), tee=tee.write)
-    else:
-        source = HttpBytes(session, service, as_remote(file), follow=raw.hasher(file).write)
+    tee, follow = raw.tee(file), raw.hasher(file).write
+    keep = None if tee is None else tee.write
+    source = HttpBytes(session, service, as_remote(file), tee=keep, follow=follow)
     return _reader(CoveringBytes(source), plan)
 
 

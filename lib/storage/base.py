@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from types import TracebackType
+from typing import Protocol, Self
 
 Buffer = bytes | bytearray | memoryview
 
@@ -26,6 +27,60 @@ class Folder:
     folders: tuple[str, ...]
 
 
+class Draft(Protocol):
+    """One object while its bytes come: nobody sees it before `commit`, leaving it forgets it.
+
+    For one thread at a time.
+    """
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+    def write(self, data: Buffer) -> None:
+        """Append bytes, which must not change before `commit`."""
+        ...
+
+    def commit(self) -> None:
+        """Make the object: whole, or not at all."""
+        ...
+
+    def abandon(self) -> None:
+        """Forget it; after `commit` this does nothing."""
+        ...
+
+
+class GatheredDraft:
+    """A draft that is held in memory until it is put into a store."""
+
+    def __init__(self, put: Callable[[list[Buffer]], None]) -> None:
+        self._put, self._buffers = put, list[Buffer]()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.abandon()
+
+    def write(self, data: Buffer) -> None:
+        self._buffers.append(data)
+
+    def commit(self) -> None:
+        self._put(self._buffers)
+
+    def abandon(self) -> None:
+        self._buffers = []
+
+
 class Store(Protocol):
     """A flat name space of immutable objects under one address.
 
@@ -44,6 +99,10 @@ class Store(Protocol):
         ------
         DestinationFullError, DestinationError, AccessDeniedError
         """
+        ...
+
+    def draft(self, key: str) -> Draft:
+        """Begin an object whose bytes come bit by bit; errors as of `put`."""
         ...
 
     def get(self, key: str) -> bytes:

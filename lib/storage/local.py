@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import stat
@@ -10,7 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import Literal
 
-from lib.errors import AlreadyExistsError, DestinationError
+from lib.errors import DestinationError
 from lib.storage.base import Buffer, Folder, StoredObject
 from lib.storage.keys import (
     LOCKS,
@@ -25,12 +24,12 @@ from lib.storage.keys import (
     temporary_name,
     temporary_of,
 )
+from lib.storage.local_draft import LocalDraft, sync_folder
 from lib.storage.local_lock import hold
 from lib.storage.os_errors import naming_os_errors
 
 Fsync = Literal["none", "records", "all"]
 
-_BUFFERS_PER_CALL = 512  # Linux takes at most 1024 (IOV_MAX)
 _RECORDS = ("metadata_", "validation_report_")
 
 
@@ -64,23 +63,15 @@ class LocalStore:
 
     def put(self, key: str, data: Buffer | Sequence[Buffer], *, create: bool = False) -> None:
         """Write one file atomically; see `lib.storage.base.Store.put`."""
-        path = self._path(check_key(key))
-        folder, name = os.path.split(path)
-        temporary = os.path.join(folder, temporary_name(name, "tmp"))
-        sync = self._syncs(name)
         views = byte_views(data)
-        with naming_os_errors(path, "write"):
-            try:
-                _write(temporary, views, sync=sync)
-                if create:
-                    _link_new(temporary, path)
-                else:
-                    os.replace(temporary, path)
-                if sync:
-                    _sync_folder(folder)
-            finally:
-                with suppress(OSError):  # gone after a rename
-                    os.unlink(temporary)
+        with self._begin(key) as draft:
+            for view in views:
+                draft.write(view)
+            draft.commit(create=create)
+
+    def draft(self, key: str) -> LocalDraft:
+        """Write one file bit by bit; see `lib.storage.base.Store.draft`."""
+        return self._begin(key)
 
     def get(self, key: str) -> bytes:
         """Return the bytes of a file; raises `NotFoundError` where there is none."""
@@ -182,7 +173,7 @@ class LocalStore:
                 aside = os.path.join(folder, temporary_name(name, "old"))
                 os.rename(target, aside)
             os.rename(source, target)
-            _sync_folder(folder)
+            sync_folder(folder)
             if aside is not None:
                 gone = os.path.join(folder, temporary_name(name, "gone"))
                 os.rename(aside, gone)
@@ -255,6 +246,10 @@ class LocalStore:
             )
         return path
 
+    def _begin(self, key: str) -> LocalDraft:
+        path = self._path(check_key(key))
+        return LocalDraft(path, sync=self._syncs(os.path.basename(path)))
+
     def _syncs(self, name: str) -> bool:
         return self.fsync == "all" or (self.fsync == "records" and name.startswith(_RECORDS))
 
@@ -268,21 +263,6 @@ class LocalStore:
             folder = os.path.dirname(folder)
 
 
-def _write(path: str, views: list[memoryview], *, sync: bool) -> None:
-    handle = _open_new(path)
-    try:
-        while views:
-            written = os.writev(handle, views[:_BUFFERS_PER_CALL])
-            while views and written >= views[0].nbytes:
-                written -= views.pop(0).nbytes
-            if written:
-                views[0] = views[0][written:]
-        if sync:
-            os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _sweep(path: str, final: str, kind: str) -> None:
     """Remove one temporary file or tree; put back a tree whose successor never came."""
     if kind == "old" and not os.path.lexists(final):
@@ -291,40 +271,6 @@ def _sweep(path: str, final: str, kind: str) -> None:
         shutil.rmtree(path)
     else:
         os.unlink(path)
-
-
-def _open_new(path: str) -> int:
-    """Make a file, and its folder, which another run may remove (being empty) in between."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    for _ in range(100):
-        with suppress(FileNotFoundError):
-            return os.open(path, flags, 0o666)
-        with suppress(FileNotFoundError):
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-    return os.open(path, flags, 0o666)
-
-
-def _link_new(temporary: str, path: str) -> None:
-    try:
-        os.link(temporary, path)
-    except FileExistsError as error:
-        raise AlreadyExistsError("something is there already", location=path) from error
-    except OSError as error:
-        if error.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
-            raise DestinationError(
-                "the file system has no hard links, so nothing can be created exclusively",
-                location=path,
-                advice="Choose a file system with hard links (ext4, xfs, NFS, CephFS)",
-            ) from error
-        raise
-
-
-def _sync_folder(folder: str) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _walk(folder: str, prefix: str) -> Iterator[StoredObject]:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from lib.errors import DestinationBusyError, DestinationError, NotFoundError, RequestRefusedError
-from lib.storage.base import Buffer, Folder, StoredObject
+from lib.storage.base import Buffer, Folder, GatheredDraft, StoredObject
 from lib.storage.keys import byte_views, check_key, check_prefix, is_reserved
 from lib.storage.s3_lease import Lease
 from lib.storage.s3_objects import S3Objects
@@ -65,6 +65,11 @@ class S3Store:
             self._objects.put_if(key, views, None)
         else:
             self._objects.put(key, views)
+
+    def draft(self, key: str) -> GatheredDraft:
+        """Write one object bit by bit; it is held in memory and sent by `commit`."""
+        check_key(key)
+        return GatheredDraft(partial(self.put, key))
 
     def get(self, key: str) -> bytes:
         """Return the bytes of an object; raises `NotFoundError` where there is none."""

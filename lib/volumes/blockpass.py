@@ -41,7 +41,7 @@ def convert_blocks(
     buffers = Buffers(job.grid.shard_zyx, job.dtype)
     units = list(units)
     places = {unit: place for place, unit in enumerate(units)}
-    queue_up = contextlib.nullcontext if reader.layout.random_access else _Line().turn
+    queue_up = contextlib.nullcontext if reader.layout.random_access else Line().turn
 
     with ThreadPoolExecutor(effort.workers, thread_name_prefix="encode") as encoders:
 
@@ -56,8 +56,8 @@ def convert_blocks(
         run_all(units, make, at_once=effort.shards)
 
 
-class _Line:
-    """Lets shards read in order, one at a time; the one before is encoded meanwhile.
+class Line:
+    """Lets shards go in order, one at a time; the others do something else meanwhile.
 
     A source that is read from its front to its end is then asked for its bytes in that order, so
     that its digest needs no second reading, and only one shard's requests are read ahead.
@@ -113,12 +113,15 @@ def _encode(
 
     futures = [encoders.submit(some) for _ in range(at_once)]
     try:
-        for future in futures:
-            future.result()
+        try:
+            for future in futures:
+                future.result()
+        finally:
+            todo.clear()
+            wait(futures)  # nobody may still read the buffer when it is lent again
+        return writer.finish()
     finally:
-        todo.clear()
-        wait(futures)  # nobody may still read the buffer when it is lent again
-    return writer.finish()
+        writer.abandon()
 
 
 def gather(reader: VolumeReader, box: Box, voxels: NDArray[Any]) -> list[str]:

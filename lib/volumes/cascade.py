@@ -10,17 +10,15 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lib.compression import open_codec
 from lib.geometry import Box, ShapeZYX
 from lib.storage.base import Store
 from lib.volumes import kernels
 from lib.volumes.blockpass import gather, run_all
 from lib.volumes.effort import Effort
-from lib.volumes.grid import shard_key
 from lib.volumes.job import VolumeJob
-from lib.volumes.ledger import Entry, Ledger, StoredFile
+from lib.volumes.ledger import Entry, Ledger
 from lib.volumes.levels import Level
-from lib.volumes.shardwriter import encode_shard
+from lib.volumes.shardwriter import put_shard
 from lib.volumes.stored import StoredLevel
 
 
@@ -73,12 +71,9 @@ def _make_shard(job: VolumeJob, store: Store, level: Level, finer: Level, index:
         gather(reader, source_box, source)
         target = pooled[row.slices(box.start_zyx)]
         kernels.pool(source, level.factor_zyx, target, labels=job.plan.kind == "labels")
-    sealed = encode_shard(pooled, level.grid, index, open_codec(job.codec), job.fill_value)
-    key = shard_key(level.index, index)
-    store.put(f"{staging}/{key}", sealed.buffers)
     return Entry(
         fingerprint=job.fingerprint,
         level=level.index,
         index_zyx=index,
-        files=(StoredFile(key=key, size=sealed.size, sha256=sealed.sha256),),
+        files=(put_shard(store, staging, level, index, pooled, job),),
     )

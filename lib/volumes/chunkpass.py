@@ -104,6 +104,7 @@ class _Run:
         self._connections = effort.connections
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
+        self._open: set[ShardWriter] = set()
         offset = job.plan.reader.get("chunk_offset_zyx", (0, 0, 0))
         self._offset: ShapeZYX = tuple(offset)
 
@@ -125,6 +126,7 @@ class _Run:
         """Hand all chunks of one shard to the threads; the last one finishes the shard."""
         chunks = list(self._job.grid.chunks_of(unit))
         shard = _Shard(ShardWriter(self._job, self._store, unit), len(chunks))
+        self._open.add(shard.writer)
         for slot, index in chunks:
             self._tasks.put((shard, slot, index))
         while len(self._threads) < min(self._connections, self._tasks.qsize() + 1):
@@ -140,6 +142,8 @@ class _Run:
             self._tasks.put(None)
         for thread in self._threads:
             thread.join()
+        for writer in self._open:
+            writer.abandon()
 
     def _check(self) -> None:
         stopping.check()
@@ -155,6 +159,7 @@ class _Run:
                 self._chunk(shard.writer, slot, index)
                 if shard.last():
                     self._done(shard.writer.finish())
+                    self._open.discard(shard.writer)
                     self._room.release()
             except BaseException as error:
                 self._failure = error

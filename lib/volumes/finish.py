@@ -16,7 +16,7 @@ from lib.volumes import ome, thumbnails
 from lib.volumes.grid import shard_key
 from lib.volumes.job import VolumeJob
 from lib.volumes.ledger import Ledger, StoredFile
-from lib.volumes.npyfile import digest_file, local_file
+from lib.volumes.npyfile import digest_npy
 from lib.volumes.statistics import Statistics
 from lib.volumes.thumbnails import THUMBNAIL_KEY, Draw
 
@@ -146,7 +146,7 @@ def _allow(job: VolumeJob, missing: list[str], expected: int, limit: float) -> N
 
 
 def _finish_npy(job: VolumeJob, store: Store, root: str) -> tuple[bytes, int]:
-    size, sha256 = digest_file(local_file(store, root))
+    size, sha256 = digest_npy(job, store, root)
     return _sums_line(sha256, job.final_key.rpartition("/")[2]), size
 
 

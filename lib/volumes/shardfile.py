@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import google_crc32c
 import numpy as np
@@ -18,18 +18,9 @@ from numpy.typing import NDArray
 
 from lib.errors import IntegrityError
 from lib.geometry import ShapeZYX
-from lib.storage.base import Buffer
+from lib.storage.base import Buffer, Draft
 
 ABSENT = np.uint64(2**64 - 1)
-
-
-@dataclass(frozen=True, slots=True)
-class SealedShard:
-    """A shard ready to be written: its buffers in order, its length and its sha256."""
-
-    buffers: list[Buffer]
-    size: int
-    sha256: str
 
 
 def index_length(chunks_per_shard_zyx: ShapeZYX) -> int:
@@ -37,25 +28,72 @@ def index_length(chunks_per_shard_zyx: ShapeZYX) -> int:
     return 16 * math.prod(chunks_per_shard_zyx) + 4
 
 
-def seal(chunks: Sequence[Buffer | None]) -> SealedShard:
-    """Put encoded chunks, in slot order, together with their index."""
-    index = np.full((len(chunks), 2), ABSENT, dtype="<u8")
-    buffers: list[Buffer] = []
-    digest = hashlib.sha256()
-    offset = 0
-    for slot, chunk in enumerate(chunks):
-        if chunk is None:
-            continue
-        length = len(chunk)
-        index[slot] = (offset, length)
-        buffers.append(chunk)
-        digest.update(chunk)
-        offset += length
-    table = index.tobytes()
-    trailer = table + google_crc32c.value(table).to_bytes(4, "little")
-    buffers.append(trailer)
-    digest.update(trailer)
-    return SealedShard(buffers, offset + len(trailer), digest.hexdigest())
+class ShardStream:
+    """One shard on its way into the store.
+
+    Chunks come in any order, from any thread, and are written and hashed in the order of their
+    slots as soon as that can be: while they are still in the processor's cache, and so that few
+    are held. What is written does not depend on the order in which they come.
+
+    Parameters
+    ----------
+    draft
+        Where the bytes go.
+    slots
+        Slots of all chunks that will come, ascending.
+    chunks_per_shard_zyx
+        Slots of the index: their number, those past the volume's edge included.
+    """
+
+    def __init__(self, draft: Draft, slots: Sequence[int], chunks_per_shard_zyx: ShapeZYX) -> None:
+        self._draft, self._slots, self._next = draft, slots, 0
+        self._index = np.full((math.prod(chunks_per_shard_zyx), 2), ABSENT, dtype="<u8")
+        self._digest, self._size = hashlib.sha256(), 0
+        self._waiting: dict[int, Buffer | None] = {}
+        self._lock, self._writing = threading.Lock(), False
+
+    def add(self, slot: int, chunk: Buffer | None) -> None:
+        """Take an encoded chunk; None is one that is not there."""
+        with self._lock:
+            self._waiting[slot] = chunk
+            if self._writing:  # whoever writes will come to it
+                return
+            self._writing = True
+        while True:
+            with self._lock:
+                slot = self._slots[self._next] if self._next < len(self._slots) else -1
+                if slot not in self._waiting:
+                    self._writing = False
+                    return
+                chunk = self._waiting.pop(slot)
+                self._next += 1
+            if chunk is not None:
+                self._index[slot] = (self._size, len(chunk))
+                self._append(chunk)
+
+    def seal(self) -> tuple[int, str]:
+        """Add the index and make the object; returns its size and sha256.
+
+        Raises
+        ------
+        IntegrityError
+            Not every chunk came, or one came that was not announced.
+        """
+        if self._next < len(self._slots) or self._waiting:
+            raise IntegrityError(f"{self._next} of {len(self._slots)} chunks of the shard came")
+        table = self._index.tobytes()
+        self._append(table + google_crc32c.value(table).to_bytes(4, "little"))
+        self._draft.commit()
+        return self._size, self._digest.hexdigest()
+
+    def abandon(self) -> None:
+        """Forget it; after `seal` this does nothing."""
+        self._draft.abandon()
+
+    def _append(self, data: Buffer) -> None:
+        self._digest.update(data)
+        self._draft.write(data)
+        self._size += len(data)
 
 
 def read_index(

@@ -6,18 +6,17 @@ import threading
 from typing import Any
 
 import numpy as np
-from numcodecs.abc import Codec
 from numpy.typing import NDArray
 
 from lib.compression import encode_chunk, open_codec
 from lib.geometry import Box, ShapeZYX
 from lib.storage.base import Buffer, Store
 from lib.volumes import kernels
-from lib.volumes.grid import ShardGrid, shard_key
+from lib.volumes.grid import shard_key
 from lib.volumes.job import VolumeJob
 from lib.volumes.ledger import Entry, StoredFile
 from lib.volumes.levels import Level
-from lib.volumes.shardfile import SealedShard, seal
+from lib.volumes.shardfile import ShardStream
 from lib.volumes.tally import Tally
 
 
@@ -42,27 +41,45 @@ def padded_chunk(
     return scratch
 
 
-def encode_shard(
-    array: NDArray[Any],
-    grid: ShardGrid,
+def put_shard(
+    store: Store,
+    staging: str,
+    level: Level,
     index_zyx: ShapeZYX,
-    codec: Codec | None,
-    fill: int | float,
-) -> SealedShard:
-    """Compress a shard's voxels (`array`, shape of its box) chunk by chunk, and join them."""
-    origin = grid.shard_box(index_zyx).start_zyx
-    slots: list[Buffer | None] = [None] * int(np.prod(grid.chunks_per_shard_zyx))
-    scratch = np.empty(grid.chunk_zyx, array.dtype)
-    for slot, chunk_index in grid.chunks_of(index_zyx):
-        box = grid.chunk_box(chunk_index)
-        slots[slot] = encode_chunk(codec, padded_chunk(array, origin, box, fill, scratch))
-    return seal(slots)
+    array: NDArray[Any],
+    job: VolumeJob,
+) -> StoredFile:
+    """Compress a shard's voxels (`array`, shape of its box) chunk by chunk into the store."""
+    grid, codec = level.grid, open_codec(job.codec)
+    origin, scratch = grid.shard_box(index_zyx).start_zyx, np.empty(grid.chunk_zyx, array.dtype)
+    stream = open_shard(store, staging, level, index_zyx)
+    try:
+        for slot, chunk_index in grid.chunks_of(index_zyx):
+            box = grid.chunk_box(chunk_index)
+            chunk = padded_chunk(array, origin, box, job.fill_value, scratch)
+            stream.add(slot, encode_chunk(codec, chunk))
+        return stored_file(level, index_zyx, stream)
+    finally:
+        stream.abandon()
+
+
+def open_shard(store: Store, staging: str, level: Level, index_zyx: ShapeZYX) -> ShardStream:
+    """A stream into a shard's place."""
+    slots = [slot for slot, _ in level.grid.chunks_of(index_zyx)]
+    draft = store.draft(f"{staging}/{shard_key(level.index, index_zyx)}")
+    return ShardStream(draft, slots, level.grid.chunks_per_shard_zyx)
+
+
+def stored_file(level: Level, index_zyx: ShapeZYX, stream: ShardStream) -> StoredFile:
+    """Seal a shard; what the ledger says of it."""
+    size, sha256 = stream.seal()
+    return StoredFile(key=shard_key(level.index, index_zyx), size=size, sha256=sha256)
 
 
 class ShardWriter:
-    """Takes the chunks of one level-0 shard in any order, then writes the shard and its levels.
+    """Writes one level-0 shard, whose chunks come in any order, then the levels made with it.
 
-    Thread-safe up to `finish`, which is called once, after the last chunk.
+    `add` is thread-safe; `finish` is called once, after the last chunk; `abandon` ends it anyway.
     """
 
     def __init__(self, job: VolumeJob, store: Store, index_zyx: ShapeZYX) -> None:
@@ -71,7 +88,7 @@ class ShardWriter:
         self.box = job.grid.shard_box(index_zyx)
         self._store = store
         self._staging = store.staging_key(job.final_key)
-        self._encoded: list[Buffer | None] = [None] * int(np.prod(job.grid.chunks_per_shard_zyx))
+        self._stream = open_shard(store, self._staging, job.levels[0], index_zyx)
         self._tally = Tally(job.dtype)
         self._missing: list[str] = []
         self._lock = threading.Lock()
@@ -83,7 +100,7 @@ class ShardWriter:
 
     def add(self, slot: int, box: Box, voxels: NDArray[Any], encoded: Buffer | None) -> None:
         """Take one chunk: its voxels without padding, and its compressed form (None: a hole)."""
-        self._encoded[slot] = encoded
+        self._stream.add(slot, encoded)
         self._tally.add(slot, voxels)
         if self._next is not None and self._half is not None:
             by = self._next.factor_zyx
@@ -100,17 +117,17 @@ class ShardWriter:
             self._missing.append(name)
 
     def finish(self) -> Entry:
-        """Write the shard, then the levels made from it; returns the entry for the ledger."""
-        files = [self._put(0, seal(self._encoded))]
-        self._encoded = []
-        array, codec = self._half, open_codec(self.job.codec)
+        """Seal the shard, then write the levels made from it; returns the ledger's entry."""
+        files = [stored_file(self.job.levels[0], self.index_zyx, self._stream)]
+        array = self._half
         for level in self.job.levels[1:]:
             if array is None or not level.in_pass:
                 break
             if level is not self._next:
                 array = self._pooled(array, level)
-            sealed = encode_shard(array, level.grid, self.index_zyx, codec, self.job.fill_value)
-            files.append(self._put(level.index, sealed))
+            files.append(
+                put_shard(self._store, self._staging, level, self.index_zyx, array, self.job)
+            )
         return Entry(
             fingerprint=self.job.fingerprint,
             level=0,
@@ -125,7 +142,6 @@ class ShardWriter:
         kernels.pool(array, level.factor_zyx, target, labels=self.job.plan.kind == "labels")
         return target
 
-    def _put(self, level: int, sealed: SealedShard) -> StoredFile:
-        key = shard_key(level, self.index_zyx)
-        self._store.put(f"{self._staging}/{key}", sealed.buffers)
-        return StoredFile(key=key, size=sealed.size, sha256=sealed.sha256)
+    def abandon(self) -> None:
+        """Forget what was written; after `finish` this does nothing."""
+        self._stream.abandon()

@@ -87,15 +87,15 @@ def failing_writes(number: int, after: int = 0) -> Situation:
 
     @contextmanager
     def situation(samples: Samples, bench: Bench) -> Iterator[None]:
-        write, left = os.writev, [after]
+        write, left = os.pwrite, [after]
 
-        def writev(handle: int, buffers: Any) -> int:
+        def pwrite(handle: int, data: Any, offset: int) -> int:
             if left[0] <= 0:
                 raise OSError(number, os.strerror(number))
             left[0] -= 1
-            return write(handle, buffers)
+            return write(handle, data, offset)
 
-        with patch.object(os, "writev", writev):
+        with patch.object(os, "pwrite", pwrite):
             yield
 
     return situation

@@ -12,7 +12,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from hypothesis.stateful import (
 from volume_kit import ZarrSource, a_job, make, random_voxels
 
 from lib.errors import IntegrityError, NotFoundError
-from lib.storage.base import StoredObject
+from lib.storage.base import GatheredDraft, StoredObject
 from lib.storage.local import LocalStore
 from lib.volumes.effort import Effort
 from lib.volumes.finish import SUMS_SUFFIX, finish
@@ -79,6 +79,9 @@ class Folder(LocalStore):
     def put(self, key: str, data: Any, *, create: bool = False) -> None:
         self.fuse.change(lambda: LocalStore.put(self, key, data, create=create))
 
+    def draft(self, key: str) -> Any:
+        return GatheredDraft(partial(self.put, key))
+
     def delete(self, key: str) -> None:
         self.fuse.change(lambda: LocalStore.delete(self, key))
 
@@ -106,6 +109,9 @@ class Bucket:
         parts = [data] if isinstance(data, bytes | bytearray | memoryview) else data
         whole = b"".join(bytes(part) for part in parts)
         self.fuse.change(lambda: self.objects.__setitem__(key, whole))
+
+    def draft(self, key: str) -> GatheredDraft:
+        return GatheredDraft(partial(self.put, key))
 
     def get(self, key: str) -> bytes:
         if key not in self.objects:

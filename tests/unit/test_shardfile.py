@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import random
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import google_crc32c
@@ -14,11 +18,34 @@ from zarr.codecs import BytesCodec, ShardingCodec, ZstdCodec
 
 from lib.compression import encode_chunk, open_codec
 from lib.errors import IntegrityError
+from lib.geometry import ShapeZYX
+from lib.storage.base import Buffer, GatheredDraft
 from lib.volumes.grid import ShardGrid
-from lib.volumes.shardfile import ABSENT, index_length, read_index, seal
-from lib.volumes.shardwriter import encode_shard
+from lib.volumes.shardfile import ABSENT, ShardStream, index_length, read_index
+from lib.volumes.shardwriter import padded_chunk
 
 CODEC = {"id": "zstd", "level": 1}
+
+
+@dataclass
+class Sealed:
+    """What a stream of chunks came to."""
+
+    size: int
+    sha256: str
+    data: bytes
+
+
+def seal(
+    chunks: dict[int, Buffer | None], per_shard: ShapeZYX, order: Sequence[int] | None = None
+) -> Sealed:
+    """Give chunks by slot to a stream, in some order."""
+    stored: list[bytes] = []
+    draft = GatheredDraft(lambda buffers: stored.append(b"".join(buffers)))
+    stream = ShardStream(draft, sorted(chunks), per_shard)
+    for slot in order or sorted(chunks):
+        stream.add(slot, chunks[slot])
+    return Sealed(*stream.seal(), *stored)
 
 
 def test_zarr_python_reads_a_sealed_shard_with_its_holes(tmp_path: Path) -> None:
@@ -41,8 +68,8 @@ def test_zarr_python_reads_a_sealed_shard_with_its_holes(tmp_path: Path) -> None
                 if slot in (2, 7):
                     voxels[z : z + 4, y : y + 4, x : x + 4] = 9
                 slot += 1
-    sealed = seal(chunks)
-    data = b"".join(sealed.buffers)
+    sealed = seal(dict(enumerate(chunks)), (2, 2, 2), order=[3, 0, 1, 7, 2, 6, 5, 4])
+    data = sealed.data
     assert len(data) == sealed.size
     assert hashlib.sha256(data).hexdigest() == sealed.sha256
     (tmp_path / "c/0/0").mkdir(parents=True)
@@ -53,7 +80,12 @@ def test_zarr_python_reads_a_sealed_shard_with_its_holes(tmp_path: Path) -> None
 def test_zarr_python_reads_a_shard_that_reaches_past_the_edge(tmp_path: Path) -> None:
     grid = ShardGrid((5, 7, 3), (4, 4, 4), (8, 8, 8))
     voxels = random_voxels((5, 7, 3), "int16")
-    sealed = encode_shard(voxels, grid, (0, 0, 0), open_codec(CODEC), 0)
+    codec, chunks = open_codec(CODEC), {}
+    for slot, index in grid.chunks_of((0, 0, 0)):
+        scratch = np.empty(grid.chunk_zyx, "int16")
+        chunk = padded_chunk(voxels, (0, 0, 0), grid.chunk_box(index), 0, scratch)
+        chunks[slot] = encode_chunk(codec, chunk)
+    sealed = seal(chunks, grid.chunks_per_shard_zyx)
     array = zarr.create_array(
         tmp_path,
         shape=(5, 7, 3),
@@ -63,7 +95,7 @@ def test_zarr_python_reads_a_shard_that_reaches_past_the_edge(tmp_path: Path) ->
         compressors=None,
     )
     (tmp_path / "c/0/0").mkdir(parents=True)
-    (tmp_path / "c/0/0/0").write_bytes(b"".join(sealed.buffers))
+    (tmp_path / "c/0/0/0").write_bytes(sealed.data)
     np.testing.assert_array_equal(array[:], voxels)
 
 
@@ -73,8 +105,7 @@ def trailer(entries: list[tuple[int, int]]) -> bytes:
 
 
 def test_the_index_that_was_written_is_read_again() -> None:
-    sealed = seal([b"abc", None, b"", b"defgh" * 20])
-    data = b"".join(sealed.buffers)
+    data = seal({0: b"abc", 1: None, 2: b"", 3: b"defgh" * 20}, (2, 2, 1)).data
     length = index_length((2, 2, 1))
     assert length == 4 * 16 + 4
     index = read_index(data[-length:], (2, 2, 1), len(data), "shard")
@@ -126,7 +157,42 @@ def test_space_between_the_chunks_and_the_index_is_nothing_wrong() -> None:
 
 
 def test_a_shard_of_nothing_but_holes_has_an_index() -> None:
-    sealed = seal([None] * 8)
+    sealed = seal(dict.fromkeys(range(8)), (2, 2, 2))
     assert sealed.size == index_length((2, 2, 2))
-    index = read_index(sealed.buffers[-1], (2, 2, 2), sealed.size, "shard")
+    index = read_index(sealed.data, (2, 2, 2), sealed.size, "shard")
     assert np.all(index == ABSENT)
+
+
+def test_the_bytes_do_not_depend_on_the_order_in_which_chunks_come() -> None:
+    rng = random.Random(5)
+    chunks: dict[int, Buffer | None] = {
+        slot: rng.randbytes(rng.randrange(5000)) for slot in rng.sample(range(64), 50)
+    }
+    expected = seal(chunks, (4, 4, 4))
+    slots = sorted(chunks)
+    index = read_index(expected.data[-index_length((4, 4, 4)) :], (4, 4, 4), expected.size, "s")
+    for slot, chunk in chunks.items():
+        start, length = (int(number) for number in index[slot])
+        assert expected.data[start : start + length] == chunk
+    for _ in range(20):
+        rng.shuffle(slots)
+        assert seal(chunks, (4, 4, 4), slots) == expected
+    for _ in range(20):
+        stored: list[bytes] = []
+        draft = GatheredDraft(lambda buffers, to=stored: to.append(b"".join(buffers)))  # type: ignore[misc]
+        stream = ShardStream(draft, sorted(chunks), (4, 4, 4))
+        rng.shuffle(slots)
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda slot, to=stream: to.add(slot, chunks[slot]), slots))  # type: ignore[misc]
+        assert (stream.seal()[1], stored) == (expected.sha256, [expected.data])
+
+
+@pytest.mark.parametrize("given", [[], [0], [1], [0, 1, 2]])
+def test_a_shard_is_not_sealed_without_each_of_its_chunks(given: list[int]) -> None:
+    stored: list[bytes] = []
+    stream = ShardStream(GatheredDraft(lambda b: stored.append(b"".join(b))), [0, 1], (2, 2, 2))
+    for slot in given:
+        stream.add(slot, b"x")
+    with pytest.raises(IntegrityError, match="of 2 chunks"):
+        stream.seal()
+    assert not stored

@@ -52,15 +52,15 @@ def test_a_failed_write_is_named_and_leaves_the_old_file(
     word: str,
 ) -> None:
     store.put("a/k", b"old")
-    real, calls = os.writev, []
+    real, calls = os.pwrite, []
 
-    def writev(handle: int, buffers: Any) -> int:
+    def pwrite(handle: int, data: Any, offset: int) -> int:
         calls.append(handle)
         if len(calls) == 1:
-            return real(handle, [bytes(buffers[0])[:1]])  # half of it arrives
+            return real(handle, bytes(data)[:1], offset)  # half of it arrives
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(os, "writev", writev)
+    monkeypatch.setattr(os, "pwrite", pwrite)
     with pytest.raises(kind, match=word) as caught:
         store.put("a/k", b"new")
     assert caught.value.location == os.path.join(store.root, "a/k")
@@ -73,12 +73,12 @@ def test_a_failed_write_is_named_and_leaves_the_old_file(
 def test_a_write_that_the_kernel_splits_is_completed(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = os.writev
+    real = os.pwrite
 
-    def writev(handle: int, buffers: Any) -> int:
-        return real(handle, [b"".join(buffers)[:7]])
+    def pwrite(handle: int, data: Any, offset: int) -> int:
+        return real(handle, bytes(data)[:7], offset)
 
-    monkeypatch.setattr(os, "writev", writev)
+    monkeypatch.setattr(os, "pwrite", pwrite)
     parts = [bytes(range(number)) for number in range(20)]
     store.put("k", parts)
     assert store.get("k") == b"".join(parts)
