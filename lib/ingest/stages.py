@@ -26,6 +26,7 @@ from lib.plan import VolumePlan
 from lib.present.preview import preview_key
 from lib.storage.keys import VOLUME_SUFFIXES, state_key
 from lib.transport.partial import Fetched
+from lib.volumes import kernels
 from lib.volumes.cascade import make_coarse_levels
 from lib.volumes.effort import Effort
 from lib.volumes.engine import convert
@@ -93,9 +94,10 @@ def fetch(order: WorkOrder) -> VolumeJob:
     VolumeJob
         The same for the same source and settings, whatever was done before.
     """
-    place = workplace(order)
-    place.archive.fetch(order.plan, order.config, place.session, place.raw)
-    job = make_job(order.plan, place.reader(), order.config)
+    place, plan = workplace(order), order.plan
+    kernels.load_meanwhile(plan.dtype, labels=plan.kind == "labels")
+    place.archive.fetch(plan, order.config, place.session, place.raw)
+    job = make_job(plan, place.reader(), order.config)
     Ledger(place.store, job).open()
     return job
 

@@ -7,6 +7,7 @@ the separator is taken from a listing where one is at hand.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from dataclasses import dataclass
@@ -164,4 +165,5 @@ def chunks_in(document: ArrayDocument, box: Box) -> list[ShapeZYX]:
             f"{count} chunks are to be read, where {MAX_CHUNKS} at once are planned",
             advice="Choose a box, or a coarser scale_level",
         )
-    return [tile.start_zyx for tile in Box(first, stop).tiles((1, 1, 1))]  # type: ignore[arg-type]
+    z, y, x = (range(a, b) for a, b in zip(first, stop, strict=True))
+    return list(itertools.product(z, y, x))

@@ -183,7 +183,7 @@ class ObjectReader:
     def list(self, prefix: str = "", delimiter: bool = True) -> Listing:
         """One level below a prefix (a folder); with ``delimiter=False`` all levels, no prefixes."""
         if not delimiter:
-            return Listing(tuple(self._walk(prefix)), ())
+            return Listing(tuple(map(_info, self._walk(prefix))), ())
 
         def once() -> Listing:
             with self._limiter.slot():
@@ -205,10 +205,10 @@ class ObjectReader:
 
     def list_all(self, prefix: str = "") -> Iterator[tuple[str, int, str | None]]:
         """Key, size in bytes and entity tag of every object below a prefix (a folder), by key."""
-        for info in self._walk(prefix):
-            yield info.key, info.size, info.etag
+        for meta in self._walk(prefix):
+            yield meta["path"], meta["size"], meta["e_tag"]
 
-    def _walk(self, prefix: str) -> Iterator[ObjectInfo]:
+    def _walk(self, prefix: str) -> Iterator[ObjectMeta]:
         stream: Iterator[Sequence[ObjectMeta]] | None = None
         seen: set[str] = set()
 
@@ -235,7 +235,7 @@ class ObjectReader:
             for meta in page:
                 if meta["path"] not in seen:
                     seen.add(meta["path"])
-                    yield _info(meta)
+                    yield meta
 
     # --- errors -----------------------------------------------------------------------------
 

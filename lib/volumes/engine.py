@@ -9,7 +9,6 @@ another host, because they share nothing but the store.
 from __future__ import annotations
 
 import gc
-import threading
 from collections.abc import Callable, Iterable
 from functools import cache
 
@@ -53,8 +52,7 @@ def convert(
         A stop was requested; checked between chunks.
     """
     _spare_what_stays()
-    loading = {"labels": job.plan.kind == "labels"}
-    threading.Thread(target=kernels.load, args=(job.plan.dtype,), kwargs=loading).start()
+    kernels.load_meanwhile(job.plan.dtype, labels=job.plan.kind == "labels")
     effort = effort or Effort()
     ledger = Ledger(store, job)
     entries: list[Entry] = []

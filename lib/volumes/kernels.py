@@ -6,6 +6,7 @@ result never depends on how a volume was cut into chunks, because chunk edges ar
 
 from __future__ import annotations
 
+import threading
 from functools import cache
 from typing import Any
 
@@ -24,9 +25,13 @@ def pooled_shape(shape_zyx: ShapeZYX, factor_zyx: ShapeZYX) -> ShapeZYX:
     return (z, y, x)
 
 
+def load_meanwhile(dtype: str, *, labels: bool) -> None:
+    """Load the compiled loops of a dtype in a thread: half a second, best while bytes travel."""
+    threading.Thread(target=_load, args=(dtype, labels), name="loops").start()
+
+
 @cache
-def load(dtype: str, *, labels: bool) -> None:
-    """Load the compiled loops of a dtype: nearly a second, best while its first bytes travel."""
+def _load(dtype: str, labels: bool) -> None:
     voxels = np.zeros((2, 2, 2), dtype)
     pool(voxels, (2, 2, 2), np.zeros((1, 1, 1), dtype), labels=labels)
     if voxels.dtype.kind in "iu" and voxels.dtype.itemsize <= 2:
