@@ -17,11 +17,13 @@ from types import TracebackType
 from typing import Self
 
 BLOCK = 4096  # a multiple of every device's logical block
-PIECE = 2 * 2**20  # one write to the device
-LEAST = 2**20
-"""Bytes below which a write goes through the cache: small files are read again at once."""
+PIECE = 2 * 2**20
+"""Bytes of one write to the device; smaller files are read again soon and stay in the cache."""
+LEAST = 4 * 2**20
+"""Bytes of a range that is worth it: its edges go through the cache, and that both ways meet in one
+file is slow."""
 
-_DIRECT = 0 if os.environ.get("NODIRECT") else getattr(os, "O_DIRECT", 0)  # absent from macOS
+_DIRECT = getattr(os, "O_DIRECT", 0)  # absent from macOS
 _REFUSED = (errno.EINVAL, errno.EOPNOTSUPP)
 
 _idle: list[mmap.mmap] = []
@@ -80,8 +82,6 @@ class UncachedFile:
     ----------
     path, flags
         As for `os.open`.
-    direct
-        Whether to try at all.
 
     Raises
     ------
@@ -89,10 +89,10 @@ class UncachedFile:
         From every method, as the system calls raise it.
     """
 
-    def __init__(self, path: str, flags: int, *, direct: bool = True) -> None:
+    def __init__(self, path: str, flags: int) -> None:
         self.fd = os.open(path, flags | os.O_CLOEXEC, 0o666)
         self._direct = -1
-        if direct and _DIRECT:
+        if _DIRECT:
             again = flags & ~(os.O_CREAT | os.O_EXCL | os.O_TRUNC)
             try:
                 self._direct = os.open(path, again | _DIRECT | os.O_CLOEXEC)
@@ -139,7 +139,7 @@ class UncachedFile:
         return Appender(self._write, offset)
 
     def _write(self, piece: memoryview, offset: int) -> None:
-        if offset or len(piece) >= LEAST:
+        if offset or len(piece) == PIECE:
             self._past_cache(piece, offset)
         else:  # all that there is
             self._through_cache(piece, offset)

@@ -22,7 +22,6 @@ from lib.geometry import Box, ShapeZYX
 from lib.readers.base import VolumeReader
 from lib.storage.base import Store
 from lib.storage.os_errors import naming_os_errors
-from lib.storage.uncached import UncachedFile
 from lib.volumes.blockpass import Buffers, Line, gather, run_all
 from lib.volumes.effort import Effort
 from lib.volumes.job import VolumeJob
@@ -63,19 +62,19 @@ def convert_npy(
     digest = _digest_of(job, path, header, units[0])
     with naming_os_errors(path, "write"):
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        file = UncachedFile(path, os.O_RDWR | os.O_CREAT)
-    with file:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
         with naming_os_errors(path, "write"):
             # every worker does this alike: it changes nothing that is already there
-            file.pwrite(memoryview(header), 0)
-            os.ftruncate(file.fd, size)
+            os.pwrite(handle, header, 0)
+            os.ftruncate(handle, size)
 
         def make(unit: ShapeZYX) -> None:
             box = job.box_of(unit)
             with buffers.lend(box.shape_zyx) as voxels:
                 missing = gather(reader, box, voxels)
                 with naming_os_errors(path, "write"):
-                    _write_rows(file, len(header), job.plan.shape_zyx, box, voxels)
+                    _write_rows(handle, len(header), job.plan.shape_zyx, box, voxels)
                 tally = Tally(job.dtype)
                 tally.add(0, voxels)
                 with line.turn(places[unit]):
@@ -92,6 +91,8 @@ def convert_npy(
             )
 
         run_all(units, make, at_once=effort.shards)
+    finally:
+        os.close(handle)
 
 
 class _FrontToEnd:
@@ -163,16 +164,19 @@ def local_file(store: Store, key: str) -> str:
 
 
 def _write_rows(
-    file: UncachedFile, offset: int, shape_zyx: ShapeZYX, box: Box, voxels: NDArray[Any]
+    handle: int, offset: int, shape_zyx: ShapeZYX, box: Box, voxels: NDArray[Any]
 ) -> None:
-    """Write each plane of `voxels` (as wide as the volume) as one run of bytes."""
+    """Write `voxels`, as wide as the volume: whole planes as one run of bytes, else each as one."""
     if box.shape_zyx[2] != shape_zyx[2]:
         raise IntegrityError(f"a unit of an npy volume must be as wide as the volume, not {box}")
     row = shape_zyx[2] * voxels.dtype.itemsize
-    for z, plane in enumerate(voxels, start=box.start_zyx[0]):
-        view = memoryview(plane.reshape(-1).view("u1"))
+    runs = voxels[np.newaxis] if box.shape_zyx[1] == shape_zyx[1] else voxels
+    for z, run in enumerate(runs, start=box.start_zyx[0]):
+        view = memoryview(run.reshape(-1).view("u1"))
         at = offset + (z * shape_zyx[1] + box.start_zyx[1]) * row
-        file.pwrite(view, at)
+        while view:
+            written = os.pwrite(handle, view, at)
+            view, at = view[written:], at + written
 
 
 def digest_file(path: str) -> tuple[int, str]:

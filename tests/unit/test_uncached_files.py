@@ -17,7 +17,7 @@ from lib.storage.local import LocalStore
 from lib.storage.uncached import BLOCK, LEAST, PIECE, UncachedFile
 
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-BYTES = random.Random(3).randbytes(3 * PIECE + 12345)
+BYTES = random.Random(3).randbytes(5 * PIECE + 12345)
 
 
 @pytest.fixture(params=["as the file system does it", "O_DIRECT refused", "no O_DIRECT"])
@@ -52,7 +52,7 @@ def _views(data: bytes, lengths: list[int]) -> list[memoryview]:
 
 
 @pytest.mark.usefixtures("direct")
-@pytest.mark.parametrize("size", [0, 1, LEAST - 1, LEAST, PIECE, PIECE + BLOCK, len(BYTES)])
+@pytest.mark.parametrize("size", [0, 1, LEAST - 1, LEAST, LEAST + BLOCK, len(BYTES)])
 @pytest.mark.parametrize("lengths", [[1 << 30], [170_001, 3, 99_999], [BLOCK], [PIECE + 1]])
 def test_what_is_written_in_pieces_is_read_back(
     tmp_path: Path, size: int, lengths: list[int]
@@ -109,11 +109,11 @@ def test_a_large_object_leaves_no_pages_in_the_cache(tmp_path: Path) -> None:
     except (OSError, AttributeError):
         pytest.skip("no direct writes on this file system")
     store = LocalStore(tmp_path)
-    store.put("large", BYTES[: 2 * PIECE])
+    store.put("large", BYTES[:LEAST])
     store.put("small", BYTES[:BLOCK])
     assert not _cached(tmp_path / "large")
     assert _cached(tmp_path / "small")
-    assert store.get("large") == BYTES[: 2 * PIECE]
+    assert store.get("large") == BYTES[:LEAST]
 
 
 def _cached(path: Path) -> bool:
