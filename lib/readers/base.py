@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from lib.compression import Encoded
 from lib.geometry import Box, ShapeZYX
 
 
@@ -82,13 +83,18 @@ class ChunkCodec:
 
 @runtime_checkable
 class ChunkReader(Protocol):
-    """Additionally offered by readers whose stored chunks may be passed through unchanged."""
+    """Additionally offered by readers of chunks: each can be converted alone, or passed through."""
 
     chunk_zyx: ShapeZYX
+    aligned: bool  # the volume begins where a chunk begins
     codec: ChunkCodec
     fill_value: int | float
-    pass_through: bool  # byte order, codec and order are valid as they are in a Zarr v3 shard
+    pass_through: bool  # aligned; byte order, codec and order are valid in a Zarr v3 shard
 
-    def encoded_chunk(self, index_zyx: ShapeZYX) -> bytes | None:
+    def encoded_chunk(self, index_zyx: ShapeZYX) -> Encoded | None:
         """The stored bytes of one chunk of the source's grid; None where the archive has none."""
+        ...
+
+    def decoded_chunk(self, encoded: Encoded, index_zyx: ShapeZYX) -> NDArray[Any]:
+        """Its voxels, shape ``chunk_zyx``, whatever lies past the volume's edge."""
         ...

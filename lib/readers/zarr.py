@@ -16,7 +16,7 @@ import numpy as np
 from imagecodecs import gzip_decode, zlib_decode
 from numpy.typing import NDArray
 
-from lib.compression import can_pass_through, decode_into, open_codec
+from lib.compression import Encoded, can_pass_through, decode_into, open_codec
 from lib.errors import FormatError, MacroscopeError, TransportError
 from lib.geometry import Box, ShapeZYX
 from lib.readers.base import Block, ChunkCodec, Layout, VolumeReader
@@ -54,9 +54,9 @@ class ZarrReader(VolumeReader):
         self.layout = Layout(document.chunk_zyx)
         self.codec = ChunkCodec(document.compressor)
         self.fill_value = document.fill_value
-        aligned = all(a % c == 0 for a, c in zip(box.start_zyx, self.chunk_zyx, strict=True))
+        self.aligned = all(a % c == 0 for a, c in zip(box.start_zyx, self.chunk_zyx, strict=True))
         self.pass_through = (
-            aligned
+            self.aligned
             and document.axes == 3
             and can_pass_through(
                 document.compressor, document.filters, document.order, document.dtype_text
@@ -84,6 +84,22 @@ class ZarrReader(VolumeReader):
             )
         return data
 
+    def decoded_chunk(self, encoded: Encoded, index_zyx: ShapeZYX) -> NDArray[Any]:
+        """The voxels of a stored chunk.
+
+        Raises
+        ------
+        FormatError
+            The bytes are damaged or hold another number of voxels.
+        """
+        try:
+            return decode_chunk(self._document, encoded)
+        except MacroscopeError as error:
+            name = "/".join(map(str, index_zyx))
+            raise error.located(
+                archive=self._session.archive, location=self._path, unit=f"chunk {name}"
+            ) from None
+
     def blocks(self, box: Box) -> Iterator[Block]:
         """Decode the chunks of a box, several in flight, in C order of the chunk grid."""
         wanted = box.shifted(self._box.start_zyx)
@@ -102,19 +118,14 @@ class ZarrReader(VolumeReader):
         yield from self._session.ordered(self._service, [partial(job, i) for i in indices])
 
     def _voxels(self, index: ShapeZYX) -> tuple[NDArray[Any], tuple[str, ...]]:
-        name = "/".join(map(str, index))
         encoded = self.encoded_chunk(index)
         if encoded is None:
+            name = "/".join(map(str, index))
             return np.full(self.chunk_zyx, self.fill_value, self.dtype), (name,)
-        try:
-            return decode_chunk(self._document, encoded), ()
-        except MacroscopeError as error:
-            raise error.located(
-                archive=self._session.archive, location=self._path, unit=f"chunk {name}"
-            ) from None
+        return self.decoded_chunk(encoded, index), ()
 
 
-def decode_chunk(document: ArrayDocument, encoded: bytes | memoryview) -> NDArray[Any]:
+def decode_chunk(document: ArrayDocument, encoded: Encoded) -> NDArray[Any]:
     """One whole chunk, shape ``document.chunk_zyx``, in native byte order.
 
     Raises

@@ -1,8 +1,9 @@
-"""The chunk pass: compressed chunks go from the source into shards unchanged.
+"""The chunk pass: chunks go from the source into shards one by one, unchanged where they can.
 
 A Zarr v2 chunk whose shape, dtype, byte order and codec fit is, byte for byte, a valid inner chunk
 of a Zarr v3 shard. Each is decoded once, for statistics and the pyramid, and that decoding also
-proves it: a damaged chunk is a named error, never a copied one.
+proves it: a damaged chunk is a named error, never a copied one. Where only the codec, the byte
+order or the order of axes does not fit, each chunk is encoded anew.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from numcodecs.abc import Codec
 from numpy.typing import NDArray
 
 from lib import stopping
-from lib.compression import Encoded, decode_into, open_codec
+from lib.compression import Encoded, decode_into, encode_chunk, open_codec
 from lib.errors import MacroscopeError
 from lib.geometry import ShapeZYX
 from lib.readers.base import ChunkReader
@@ -26,7 +27,7 @@ from lib.storage.base import Store
 from lib.volumes.effort import Effort
 from lib.volumes.job import VolumeJob
 from lib.volumes.ledger import Entry
-from lib.volumes.shardwriter import ShardWriter
+from lib.volumes.shardwriter import ShardWriter, padded_chunk
 
 
 class _Scratch(threading.local):
@@ -169,13 +170,22 @@ class _Run:
         box = self._job.grid.chunk_box(index)
         z, y, x = (i + o for i, o in zip(index, self._offset, strict=True))
         encoded = self._reader.encoded_chunk((z, y, x))
-        voxels = self._scratch.get(self._job.chunk_zyx, self._job.dtype)
+        inside = tuple(slice(0, n) for n in box.shape_zyx)
         if encoded is None:
+            voxels = self._scratch.get(self._job.chunk_zyx, self._job.dtype)
             voxels.fill(self._job.fill_value)
             writer.add_missing(f"{z}/{y}/{x}")
-        else:
+        elif self._job.pass_through:
+            voxels = self._scratch.get(self._job.chunk_zyx, self._job.dtype)
             self._decode(encoded, voxels, f"chunk {z}/{y}/{x}")
-        writer.add(slot, box, voxels[tuple(slice(0, n) for n in box.shape_zyx)], encoded)
+        else:
+            voxels = self._reader.decoded_chunk(encoded, (z, y, x))
+            if box.shape_zyx != self._job.chunk_zyx:  # what the archive has past the edge
+                whole = self._scratch.get(self._job.chunk_zyx, self._job.dtype)
+                fill = self._job.fill_value
+                voxels = padded_chunk(voxels[inside], box.start_zyx, box, fill, whole)
+            encoded = encode_chunk(self._codec, voxels)
+        writer.add(slot, box, voxels[inside], encoded)
 
     def _decode(self, encoded: Encoded, voxels: NDArray[Any], unit: str) -> None:
         try:

@@ -1,7 +1,8 @@
 """Blocks in, shards out: converting a batch of shards with everything overlapped.
 
-Two passes lead from a source to shards. The chunk pass copies compressed chunks unchanged and
-decodes them once for statistics and pyramid. The block pass gathers voxels from any reader and
+Two passes lead from a source to shards. The chunk pass takes chunks one by one: it copies them
+compressed as they are, or encodes them anew, and decodes each once for statistics and pyramid. The
+block pass gathers voxels from any reader and
 encodes them. Both hold only the shards in flight, both run alike in a thread, in a process and on
 another host, because they share nothing but the store.
 """
@@ -64,7 +65,7 @@ def convert(
 
     if job.output_format == "npy":
         convert_npy(job, reader, store, units, effort=effort, done=done)
-    elif job.pass_through and isinstance(reader, ChunkReader):
+    elif job.by_chunk and isinstance(reader, ChunkReader):
         convert_chunks(job, reader, store, units, effort=effort, done=done)
     else:
         convert_blocks(job, reader, store, units, effort=effort, done=done)

@@ -42,7 +42,8 @@ class VolumeJob(Plain):
     chunk_zyx: ShapeZYX
     shard_zyx: ShapeZYX
     codec: dict[str, Any]
-    pass_through: bool = False
+    by_chunk: bool = False  # its chunks are the source's, one for one
+    pass_through: bool = False  # and stay compressed as they are
     fill_value: int | float = 0
     downsampled: int = 0  # levels left out at the fine end
     engine_version: int = Field(default=ENGINE_VERSION)
@@ -102,7 +103,7 @@ def fit_job(
     Parameters
     ----------
     chunks
-        A source whose compressed chunks may pass through; without one all are encoded anew.
+        A source of chunks, which may pass through, or be encoded anew one by one.
 
     Raises
     ------
@@ -110,18 +111,19 @@ def fit_job(
         A chosen chunk or codec does not fit.
     """
     dtype = np.dtype(plan.dtype)
-    codec = named_codec(config.codec, dtype)
-    through = (
-        config.output_format == "zarr"
-        and chunks is not None
-        and chunks.pass_through
-        and config.chunk_zyx in (None, chunks.chunk_zyx)
+    codec, chunk = named_codec(config.codec, dtype), config.chunk_zyx
+    ours = chunks if chunks and chunks.aligned and config.output_format == "zarr" else None
+    through = bool(
+        ours
+        and ours.pass_through
+        and config.chunk_zyx in (None, ours.chunk_zyx)
         and config.codec == "auto"
     )
-    if through and chunks is not None:
-        codec, chunk = chunks.codec.config, chunks.chunk_zyx
-    else:
-        chunk = config.chunk_zyx or _default_chunk(plan.shape_zyx, dtype, layout)
+    if ours and through:
+        codec, chunk = ours.codec.config, ours.chunk_zyx
+    elif ours and chunk is None and _is_usable(ours.chunk_zyx, plan.shape_zyx, dtype):
+        chunk = ours.chunk_zyx
+    chunk = chunk or _default_chunk(plan.shape_zyx, dtype, layout)
     budget = int(config.shard_mb * 10**6) if config.shard_mb else SHARD_BYTES
     shard = (
         _npy_unit(plan.shape_zyx, chunk, dtype, budget)
@@ -134,9 +136,16 @@ def fit_job(
         chunk_zyx=chunk,
         shard_zyx=shard,
         codec=codec,
+        by_chunk=bool(ours and chunk == ours.chunk_zyx),
         pass_through=through,
         fill_value=0 if chunks is None else chunks.fill_value,
     )
+
+
+def _is_usable(chunk: ShapeZYX, shape: ShapeZYX, dtype: np.dtype[Any]) -> bool:
+    """Whether a source's chunk is one that we would choose: not thin, tiny or huge, and even."""
+    thick = all(c >= n or (c >= 16 and c % 2 == 0) for c, n in zip(chunk, shape, strict=True))
+    return thick and 2**15 <= math.prod(chunk) * dtype.itemsize <= 2**23
 
 
 def _default_chunk(shape: ShapeZYX, dtype: np.dtype[Any], layout: Layout) -> ShapeZYX:
