@@ -11,6 +11,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from typing import ClassVar
 from urllib.parse import quote
 
@@ -79,7 +80,9 @@ class OpenOrganelle(ArchiveBase):
                 advice=f"There are: {', '.join(tree.children('')) or 'nothing'}",
             )
         unique = {array.path: array for array in arrays}
-        return [self._plan_array(config, objects, root, array) for array in unique.values()]
+        return [
+            self._plan_array(config, session, objects, root, array) for array in unique.values()
+        ]
 
     def open(
         self, plan: VolumePlan, config: OpenOrganelleConfig, session: Session, raw: RawFiles
@@ -99,7 +102,7 @@ class OpenOrganelle(ArchiveBase):
         document = _stored_document(plan)
         box = plan.box_zyx or Box.whole(document.shape_zyx)
         path = f"{root}/{plan.internal_path}"
-        listing = dict(_list_chunks(objects, path, document, chunks_in(document, box)))
+        listing = dict(_list_chunks(session, objects, path, document, chunks_in(document, box)))
         zarray = objects.get(f"{path}/.zarray")
         source = plan.files[0]
         if zarray is None or _listing_digest(bytes(zarray), listing) != source.etag:
@@ -124,7 +127,12 @@ class OpenOrganelle(ArchiveBase):
         return objects, root.strip("/")
 
     def _plan_array(
-        self, config: OpenOrganelleConfig, objects: ObjectReader, root: str, array: TreeArray
+        self,
+        config: OpenOrganelleConfig,
+        session: Session,
+        objects: ObjectReader,
+        root: str,
+        array: TreeArray,
     ) -> VolumePlan:
         voxel, provenance = array.voxel_nm_zyx, "file" if array.measured else "assumed"
         if config.voxel_size is not None:
@@ -132,7 +140,7 @@ class OpenOrganelle(ArchiveBase):
         document = array.document
         part = choose_part(config.box, document.shape_zyx, voxel, array.translation_nm_zyx)
         wanted = chunks_in(document, part.box)
-        listing = dict(_list_chunks(objects, f"{root}/{array.path}", document, wanted))
+        listing = dict(_list_chunks(session, objects, f"{root}/{array.path}", document, wanted))
         holes = [index for index in wanted if document.chunk_key(index) not in listing]
         stored = sum(size for size, _ in listing.values())
         dataset = config.dataset_id
@@ -205,24 +213,34 @@ def _modality(path: str) -> str | None:
 
 
 def _list_chunks(
-    objects: ObjectReader, path: str, document: ArrayDocument, wanted: list[ShapeZYX]
+    session: Session,
+    objects: ObjectReader,
+    path: str,
+    document: ArrayDocument,
+    wanted: list[ShapeZYX],
 ) -> Iterator[tuple[str, tuple[int, str | None]]]:
-    """Wanted chunks that exist, with size and ETag: one LIST page for each 1000 of them."""
+    """Wanted chunks that exist, with size and ETag: one LIST page for each 1000 of them.
+
+    Planes of chunks are listed side by side: each page is a round trip.
+    """
     keys = {document.chunk_key(index) for index in wanted}
     prefixes = [f"{path}/"]
     if document.separator == "/" and document.axes == 3:
         planes = {f"{path}/{z}" for z in {index[0] for index in wanted}}
         there = {prefix.rstrip("/") for prefix in list_array(objects, path).prefixes}
         prefixes = [f"{plane}/" for plane in sorted(planes & there)]
-    for prefix in prefixes:
-        empty = True
-        for key, size, etag in objects.list_all(prefix):
-            empty = False
-            name = key.removeprefix(f"{path}/")
-            if name in keys:
-                yield name, (size, etag)
-        if empty:
+
+    def listed(prefix: str) -> list[tuple[str, tuple[int, str | None]]]:
+        found = [
+            (key.removeprefix(f"{path}/"), (size, etag))
+            for key, size, etag in objects.list_all(prefix)
+        ]
+        if not found:
             raise unbelievable(prefix)
+        return [chunk for chunk in found if chunk[0] in keys]
+
+    for chunks in session.ordered(SERVICE, [partial(listed, prefix) for prefix in prefixes]):
+        yield from chunks
 
 
 def _listing_digest(zarray: bytes, listing: dict[str, tuple[int, str | None]]) -> str:
