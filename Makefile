@@ -12,7 +12,7 @@ KILLS ?= 50
 FUZZ_CASES ?= 1500
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all coverage mutants check lint types format bench faults chaos up deploy down lock docs pictures \
+.PHONY: help run test test-long test-all coverage mutants check lint types format bench faults chaos up deploy down lock docs pictures \
         kind-up kind-run kind-ui kind-down clean
 
 help: ## Show this list
@@ -64,7 +64,10 @@ browser:
 	  >/dev/null 2>&1 || echo "no chromium here: tests of pages will be skipped"
 
 test: $(VENV)/.dev browser ## The everyday test suite
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not slow and not long" -n 2 --dist loadfile --no-loadscope-reorder
+
+test-long: $(VENV)/.dev browser ## Whole deployments, kills of servers, the tutorial: minutes more
+	$(BIN)/python -m pytest -m "long and not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: $(VENV)/.dev browser ## Every test, the slow ones too
 	$(BIN)/python -m pytest
@@ -72,7 +75,7 @@ test-all: $(VENV)/.dev browser ## Every test, the slow ones too
 coverage: $(VENV)/.dev ## Branch coverage of lib by everything but whole runs
 	@mkdir -p .coverage
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder \
+	$(BIN)/coverage run -m pytest -m "not slow and not long" -n 2 --dist loadfile --no-loadscope-reorder \
 	  --ignore tests/end_to_end --ignore tests/chaos
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
@@ -86,7 +89,7 @@ $(MUTANTS)/bin/cosmic-ray:
 mutants: $(VENV)/.dev $(MUTANTS)/bin/cosmic-ray ## Change grid, ledger, digests and records: does a test notice? (PARTS="grid")
 	$(BIN)/python -m tests.mutation.run $(PARTS)
 
-check: lint types test ## What CI runs, in the same words
+check: lint types test test-long ## What CI runs, in the same words
 
 lint: $(VENV)/.dev ## Lint, format and import rules
 	$(BIN)/ruff check flows tasks lib tests benchmarks

@@ -26,6 +26,7 @@ def test_in_a_bucket_too() -> None:
     assert report.clean, report.as_json()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)  # a machine at work with other things starts ten processes slowly
 def test_runs_outlive_their_dask_workers_and_their_prefect_server() -> None:
     with flow_campaign("folder", seed=35, pace=SHORT) as around:

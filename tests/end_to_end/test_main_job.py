@@ -131,6 +131,7 @@ def test_a_second_run_recognises_what_is_there_and_it_proves_itself(whole: Whole
     check_second_run(whole.macroscope, whole.macroscope)
 
 
+@pytest.mark.long
 def test_as_npy_too_on_a_server_that_is_there(
     macroscope: Command, macroscope_here: Command, tmp_path: Path
 ) -> None:

@@ -25,6 +25,7 @@ def filesystem(bucket: Bucket) -> Any:
     )
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_all_five_sources_come_into_a_bucket_and_prove_themselves_there(
     macroscope: Command, macroscope_here: Command, bucket: Bucket, tmp_path: Path

@@ -69,7 +69,7 @@ TARGETS = {
         "tests/end_to_end/test_main_job.py",
         "test_what_people_and_machines_look_at_stands_beside_the_volumes",
     ),
-    "make test": ('pytest -m "not slow"', "Makefile", "test: "),
+    "make test": ('pytest -m "not slow and not long"', "Makefile", "test: "),
     "make up": ("macroscope up --port 4200 --archives samples", *CHAIN),
     "make deploy": (
         "python -m flows.register",
@@ -204,6 +204,7 @@ def test_the_python_of_the_readme_brings_in_a_volume(
     assert str(path) in done.stdout
 
 
+@pytest.mark.long
 def test_the_tutorial_prints_what_it_says_from_top_to_bottom(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
