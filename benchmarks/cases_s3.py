@@ -123,12 +123,13 @@ def s5cmd(kind: str) -> Any:
     return run
 
 
-def floor(kind: str, **options: Any) -> Any:
+def floor(kind: str, to: str, network: str = "near", connections: int = 16) -> Any:
     """The necessary steps and nothing else; see `benchmarks.floors`."""
 
     def run(setting: Setting, output: Path) -> Run:
-        where = _where(setting, kind, "near")
-        return run_python("benchmarks.floors:objects", {**where, "output": str(output), **options})
+        options = {"kind": kind, "to": to, "connections": connections, "output": str(output)}
+        where = _where(setting, kind, network)
+        return run_python("benchmarks.floors:objects", {**where, **options})
 
     return run
 
@@ -161,7 +162,7 @@ CASES = (
         _prepare("u8"),
         (
             Variant("ours", ours("u8")),
-            Variant("bare steps", floor("u8")),
+            Variant("bare steps", floor("u8", "same")),
             Variant("tensorstore", peer(_TENSORSTORE, "u8")),
             Variant("zarr+obstore", peer("benchmarks.peers_zarr:copy", "u8")),
             Variant("dask+s3fs", peer("benchmarks.peers_dask:copy", "u8")),
@@ -180,6 +181,7 @@ CASES = (
         _prepare("i16"),
         (
             Variant("ours", ours("i16")),
+            Variant("bare steps", floor("i16", "same")),
             Variant("tensorstore", peer(_TENSORSTORE, "i16")),
             Variant("zarr+obstore", peer("benchmarks.peers_zarr:copy", "i16")),
         ),
@@ -191,7 +193,7 @@ CASES = (
         _prepare("gzip"),
         (
             Variant("ours", ours("gzip")),
-            Variant("bare steps", floor("gzip", gzip=True, encode=True)),
+            Variant("bare steps", floor("gzip", "zstd")),
             Variant("tensorstore", peer(_TENSORSTORE, "gzip")),
         ),
         (Goal("ours", "tensorstore", 1.5),),
@@ -202,6 +204,7 @@ CASES = (
         _prepare("u8"),
         (
             Variant("ours", ours("u8", config={"output_format": "npy"})),
+            Variant("bare steps", floor("u8", "voxels")),
             Variant("tensorstore", peer("benchmarks.peers_tensorstore:to_npy", "u8")),
         ),
         (Goal("ours", "tensorstore", 1.1),),
@@ -218,6 +221,7 @@ CASES = (
         _prepare("u8"),
         (
             Variant("ours", ours("u8", "far", 128)),
+            Variant("bare steps", floor("u8", "same", "far", 128)),
             Variant("tensorstore", peer(_TENSORSTORE, "u8", "far", concurrency=128)),
             Variant("tensorstore, default", peer(_TENSORSTORE, "u8", "far")),
         ),

@@ -12,8 +12,10 @@ import ftplib
 import hashlib
 import http.client
 import itertools
+import os
 import queue
 import threading
+import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,9 +28,10 @@ from imagecodecs import gzip_decode
 from numpy.typing import NDArray
 from obstore.store import S3Store
 
+from benchmarks.sources import ZARRS
+from lib.storage.uncached import UncachedFile
 from lib.volumes import kernels
 
-_CHUNK = 64**3
 _PLANES = 16
 _ZSTD = {"id": "zstd", "level": 1}
 T = TypeVar("T")
@@ -97,16 +100,16 @@ def sections(port: int, folder: str, page_yx: list[int], output: str) -> None:
 
 
 def objects(
-    endpoint: str, bucket: str, key: str, output: str, gzip: bool = False, encode: bool = False
+    endpoint: str, bucket: str, key: str, output: str, kind: str, to: str, connections: int = 16
 ) -> None:
-    """Objects, checked against their ETag and decoded; counted, hashed and written as they are.
+    """Objects, checked against their ETag and decoded; counted, hashed and written.
 
     Parameters
     ----------
-    gzip
-        How they are compressed: else with zstd.
-    encode
-        Write them encoded anew.
+    kind
+        Of `benchmarks.sources.ZARRS`: how they are compressed.
+    to
+        ``"same"``: written as they came; ``"zstd"``: encoded anew; ``"voxels"``: decoded.
     """
     store = S3Store(
         bucket,
@@ -114,40 +117,46 @@ def objects(
         skip_signature=True,
         region="us-east-1",
         virtual_hosted_style_request=False,
-        client_options={"allow_http": True},
+        client_options={"allow_http": True, "pool_max_idle_per_host": str(connections)},
     )
     names = [item["path"] for page in obstore.list(store, f"{key}/") for item in page]
     chunks = [name for name in names if not name.rpartition("/")[2].startswith(".")]
+    source = ZARRS[kind]
+    size, compressor = source["chunk"] ** 3, source["compressor"]
 
     def worker(take: Iterable[str], out: _Out) -> None:
-        zstd, scratch = numcodecs.get_codec(dict(_ZSTD)), np.empty(_CHUNK, np.uint8)
+        scratch = np.empty(size, source["dtype"])
+        gzip = compressor["id"] == "gzip"
+        codec = None if gzip else numcodecs.get_codec(dict(compressor))
         for name in take:
             data = memoryview(obstore.get(store, name).bytes())
             hashlib.md5(data, usedforsecurity=False)
-            if gzip:
-                voxels = np.frombuffer(gzip_decode(bytes(data), out=_CHUNK), np.uint8)
+            if codec is None:
+                voxels = np.frombuffer(gzip_decode(bytes(data), out=scratch.nbytes), scratch.dtype)
             else:
-                voxels = np.asarray(zstd.decode(data, out=scratch))
+                codec.decode(data, out=scratch)
+                voxels = scratch
             kernels.count_values(voxels)
-            if encode:
+            if to == "zstd":
                 out.encoded(voxels)
             else:
-                out.hashed(data)
+                out.hashed(voxels.data if to == "voxels" else data)
 
-    _run(chunks, worker, 16, output)
+    _run(chunks, worker, connections, output)
 
 
 class _Out:
     """One thread's file; nothing is shared."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("ab", buffering=0)
+        self._file = UncachedFile(str(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        self._end = self._file.append(0)
         self._codec = numcodecs.get_codec(dict(_ZSTD))
         self._digest = hashlib.sha256()
 
     def hashed(self, data: bytes | memoryview) -> None:
         self._digest.update(data)
-        self._file.write(data)
+        self._end.write(data)
 
     def encoded(self, chunk: NDArray[Any]) -> None:
         self.hashed(self._codec.encode(chunk))
@@ -159,20 +168,23 @@ class _Out:
             self.encoded(np.ascontiguousarray(block[box]))
 
     def close(self) -> None:
-        self._file.close()
+        with self._file, self._end:
+            self._end.flush()
 
 
 def _run(
     pieces: list[T], worker: Callable[[Iterable[T], _Out], None], threads: int, output: str
 ) -> None:
     """Share `pieces` out among threads; the first error is raised."""
+    folder = Path(output) / str(uuid.uuid4())
+    folder.mkdir()
     todo: queue.SimpleQueue[T | None] = queue.SimpleQueue()
     for piece in [*pieces, *[None] * threads]:
         todo.put(piece)
     errors: list[BaseException] = []
 
     def work(number: int) -> None:
-        out = _Out(Path(output) / f"floor-{number}.bin")
+        out = _Out(folder / f"{number}.bin")
         try:
             worker(iter(todo.get, None), out)
         except BaseException as error:
