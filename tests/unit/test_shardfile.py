@@ -187,8 +187,8 @@ def test_the_bytes_do_not_depend_on_the_order_in_which_chunks_come() -> None:
         assert (stream.seal()[1], stored) == (expected.sha256, [expected.data])
 
 
-@pytest.mark.parametrize("given", [[], [0], [1], [0, 1, 2]])
-def test_a_shard_is_not_sealed_without_each_of_its_chunks(given: list[int]) -> None:
+@pytest.mark.parametrize("given", [[], [0], [1], [0, 1, 2], [0, 1, 0], [0, 1, 1]])
+def test_a_shard_is_not_sealed_unless_each_of_its_chunks_came_once(given: list[int]) -> None:
     stored: list[bytes] = []
     stream = ShardStream(GatheredDraft(lambda b: stored.append(b"".join(b))), [0, 1], (2, 2, 2))
     for slot in given:
