@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Protocol, Self
 
 Buffer = bytes | bytearray | memoryview
@@ -27,19 +26,17 @@ class Folder:
     folders: tuple[str, ...]
 
 
-class Draft(Protocol):
+class Draft(AbstractContextManager["Draft"], Protocol):
     """One object while its bytes come: nobody sees it before `commit`, leaving it forgets it.
 
     For one thread at a time.
     """
 
-    def __enter__(self) -> Self: ...
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.abandon()
 
     def write(self, data: Buffer) -> None:
         """Append bytes, which must not change before `commit`."""
@@ -54,22 +51,11 @@ class Draft(Protocol):
         ...
 
 
-class GatheredDraft:
+class GatheredDraft(Draft):
     """A draft that is held in memory until it is put into a store."""
 
     def __init__(self, put: Callable[[list[Buffer]], None]) -> None:
         self._put, self._buffers = put, list[Buffer]()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.abandon()
 
     def write(self, data: Buffer) -> None:
         self._buffers.append(data)

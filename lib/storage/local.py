@@ -64,14 +64,15 @@ class LocalStore:
     def put(self, key: str, data: Buffer | Sequence[Buffer], *, create: bool = False) -> None:
         """Write one file atomically; see `lib.storage.base.Store.put`."""
         views = byte_views(data)
-        with self._begin(key) as draft:
+        with self.draft(key) as draft:
             for view in views:
                 draft.write(view)
             draft.commit(create=create)
 
     def draft(self, key: str) -> LocalDraft:
         """Write one file bit by bit; see `lib.storage.base.Store.draft`."""
-        return self._begin(key)
+        path = self._path(check_key(key))
+        return LocalDraft(path, sync=self._syncs(os.path.basename(path)))
 
     def get(self, key: str) -> bytes:
         """Return the bytes of a file; raises `NotFoundError` where there is none."""
@@ -245,10 +246,6 @@ class LocalStore:
                 advice="Give the store its real address, or mount the other folder inside it",
             )
         return path
-
-    def _begin(self, key: str) -> LocalDraft:
-        path = self._path(check_key(key))
-        return LocalDraft(path, sync=self._syncs(os.path.basename(path)))
 
     def _syncs(self, name: str) -> bool:
         return self.fsync == "all" or (self.fsync == "records" and name.startswith(_RECORDS))

@@ -5,17 +5,15 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import ExitStack, suppress
-from types import TracebackType
-from typing import Self
 
 from lib.errors import AlreadyExistsError, DestinationError
-from lib.storage.base import Buffer
+from lib.storage.base import Buffer, Draft
 from lib.storage.keys import temporary_name
 from lib.storage.os_errors import naming_os_errors
 from lib.storage.uncached import UncachedFile
 
 
-class LocalDraft:
+class LocalDraft(Draft):
     """Bytes written under a temporary name beside `path`; see `lib.storage.base.Draft`.
 
     Parameters
@@ -32,17 +30,6 @@ class LocalDraft:
         with naming_os_errors(path, "write"):
             self._file = self._open.enter_context(_open_new(self._temporary))
             self._end = self._open.enter_context(self._file.append(0))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.abandon()
 
     def write(self, data: Buffer) -> None:
         """Append bytes."""

@@ -12,9 +12,9 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Self
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 BLOCK = 4096  # a multiple of every device's logical block
 PIECE = 2 * 2**20
@@ -25,14 +25,15 @@ file is slow."""
 
 _DIRECT = getattr(os, "O_DIRECT", 0)  # absent from macOS
 _REFUSED = (errno.EINVAL, errno.EOPNOTSUPP)
+_NEW = os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_NOFOLLOW  # of the first opening only
 
 _idle: list[mmap.mmap] = []
 
 
-class Appender:
+class Appender(AbstractContextManager["Appender"]):
     """Gathers bytes into pieces that end where a block ends, and writes those. For one thread.
 
-    What is left is written by `flush`. `offset` is where the next byte goes.
+    What is left is written by `flush`.
     """
 
     def __init__(self, write: Callable[[memoryview, int], object], offset: int) -> None:
@@ -42,20 +43,8 @@ class Appender:
         except IndexError:
             self._piece = mmap.mmap(-1, PIECE)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         _idle.append(self._piece)
-
-    @property
-    def offset(self) -> int:
-        return self._start + self._filled
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Take bytes; whole pieces are written at once."""
@@ -72,10 +61,10 @@ class Appender:
         """Write what was gathered."""
         with memoryview(self._piece) as whole, whole[: self._filled] as view:
             self._write(view, self._start)
-        self._start, self._filled = self.offset, 0
+        self._start, self._filled = self._start + self._filled, 0
 
 
-class UncachedFile:
+class UncachedFile(AbstractContextManager["UncachedFile"]):
     """An open file whose long writes leave no pages in the cache. Thread-safe for `pwrite`.
 
     Parameters
@@ -91,47 +80,26 @@ class UncachedFile:
 
     def __init__(self, path: str, flags: int) -> None:
         self.fd = os.open(path, flags | os.O_CLOEXEC, 0o666)
-        self._direct = -1
-        if _DIRECT:
-            again = flags & ~(os.O_CREAT | os.O_EXCL | os.O_TRUNC)
-            try:
-                self._direct = os.open(path, again | _DIRECT | os.O_CLOEXEC)
-            except OSError as error:
-                if error.errno not in _REFUSED:
-                    os.close(self.fd)
-                    raise
+        self._flags, self._lock = flags & ~_NEW, threading.Lock()
+        self._direct: int | None = None  # not tried yet; -1 is refused
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
         """Close the file; a second time does nothing."""
-        for name in ("_direct", "fd"):
-            fd = getattr(self, name)
-            setattr(self, name, -1)
-            if fd >= 0:
+        for fd in (self._direct, self.fd):
+            if fd is not None and fd >= 0:
                 os.close(fd)
+        self._direct = self.fd = -1
 
     def pwrite(self, view: memoryview, offset: int) -> None:
         """Write all of a flat view of bytes at an offset."""
-        self.pwritev([view], offset)
-
-    def pwritev(self, views: Sequence[memoryview], offset: int) -> None:
-        """Write flat views of bytes one after another, from an offset on."""
-        if sum(len(view) for view in views) < LEAST:
-            self._through_cache(memoryview(b"".join(views)), offset)
+        if len(view) < LEAST:
+            self._through_cache(view, offset)
             return
         with self.append(offset) as end:
-            for view in views:
-                end.write(view)
+            end.write(view)
             end.flush()
 
     def append(self, offset: int) -> Appender:
@@ -147,9 +115,9 @@ class UncachedFile:
     def _past_cache(self, piece: memoryview, offset: int) -> None:
         """Write an aligned buffer: its whole blocks to the device, the rest through the cache."""
         whole = 0 if offset % BLOCK else len(piece) // BLOCK * BLOCK
-        while whole and self._direct >= 0:
+        while whole and (direct := self._opened_again()) >= 0:
             try:
-                count = os.pwrite(self._direct, piece[:whole], offset)
+                count = os.pwrite(direct, piece[:whole], offset)
             except OSError as error:
                 if error.errno not in _REFUSED:
                     raise
@@ -158,6 +126,21 @@ class UncachedFile:
             if count % BLOCK:
                 break
         self._through_cache(piece, offset)
+
+    def _opened_again(self) -> int:
+        """The same file past the cache, or -1; small files never need it."""
+        with self._lock:
+            if self._direct is None:
+                self._direct = -1
+                if _DIRECT:
+                    # not by its name, which may be another file's by now
+                    again = f"/proc/self/fd/{self.fd}"
+                    try:
+                        self._direct = os.open(again, self._flags | _DIRECT | os.O_CLOEXEC)
+                    except OSError as error:
+                        if error.errno not in (*_REFUSED, errno.ENOENT):  # ENOENT: no /proc
+                            raise
+            return self._direct
 
     def _through_cache(self, view: memoryview, offset: int) -> None:
         while view:

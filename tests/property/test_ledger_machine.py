@@ -31,6 +31,7 @@ from volume_kit import ZarrSource, a_job, make, random_voxels
 from lib.errors import IntegrityError, NotFoundError
 from lib.storage.base import GatheredDraft, StoredObject
 from lib.storage.local import LocalStore
+from lib.storage.local_draft import LocalDraft
 from lib.volumes.effort import Effort
 from lib.volumes.finish import SUMS_SUFFIX, finish
 from lib.volumes.job import VolumeJob
@@ -76,11 +77,15 @@ class Folder(LocalStore):
 
     fuse = Fuse(10**9, after=False)
 
-    def put(self, key: str, data: Any, *, create: bool = False) -> None:
-        self.fuse.change(lambda: LocalStore.put(self, key, data, create=create))
+    def draft(self, key: str) -> LocalDraft:
+        draft = super().draft(key)
+        commit = draft.commit
 
-    def draft(self, key: str) -> Any:
-        return GatheredDraft(partial(self.put, key))
+        def fused(**options: bool) -> None:
+            self.fuse.change(lambda: commit(**options))
+
+        draft.commit = fused  # type: ignore[method-assign]
+        return draft
 
     def delete(self, key: str) -> None:
         self.fuse.change(lambda: LocalStore.delete(self, key))
