@@ -14,8 +14,8 @@ import http.client
 import itertools
 import os
 import queue
+import tempfile
 import threading
-import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -176,8 +176,7 @@ def _run(
     pieces: list[T], worker: Callable[[Iterable[T], _Out], None], threads: int, output: str
 ) -> None:
     """Share `pieces` out among threads; the first error is raised."""
-    folder = Path(output) / str(uuid.uuid4())
-    folder.mkdir()
+    folder = Path(tempfile.mkdtemp(dir=output))
     todo: queue.SimpleQueue[T | None] = queue.SimpleQueue()
     for piece in [*pieces, *[None] * threads]:
         todo.put(piece)

@@ -33,13 +33,18 @@ class OrderedHasher:
                 self._take(offset, view)
                 self._drain()
                 return
-            before = self._waiting.get(offset)
-            if before is None or len(before) < len(view):
-                self._held += len(view) - len(before or b"")
-                self._waiting[offset] = bytes(view)
-            if self._held > self._limit:
+            more = len(view) - len(self._waiting.get(offset, b""))
+            if self._held + more > self._limit:
                 self._given_up = True
                 self._waiting.clear()
+            elif more > 0:
+                self._held += more
+                self._waiting[offset] = bytes(view)
+
+    @property
+    def reached(self) -> int:
+        """All bytes before this one have been digested."""
+        return self._next
 
     def hexdigest(self, size: int) -> str | None:
         """The digest if all `size` bytes came by, else None."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import math
@@ -14,10 +13,9 @@ import numpy as np
 from lib import stopping
 from lib.errors import IntegrityError, MacroscopeError, NotFoundError
 from lib.storage.base import Store
+from lib.storage.digests import digest_of
 from lib.verify.sums import prove_listing, read_sums
 from lib.volumes.grid import ShardGrid, shard_key
-
-_BLOCK = 8 * 2**20
 
 
 def problems_of(store: Store, record: dict[str, Any], *, digests: bool) -> list[str]:
@@ -63,21 +61,10 @@ def _digests(store: Store, record: dict[str, Any], sums: dict[str, str]) -> Iter
     for key, sha256 in wanted.items():
         stopping.check()
         try:
-            if digest_of(store, key) != sha256:
+            if digest_of(store, key)[1] != sha256:
                 yield f"the bytes of {key} are not those that were written"
         except NotFoundError:
             yield f"{key} is absent"
-
-
-def digest_of(store: Store, key: str) -> str:
-    """sha256 of one object, read in blocks."""
-    size = store.size(key)
-    if size is None:
-        raise NotFoundError("there is no such object", location=key)
-    digest = hashlib.sha256()
-    for start in range(0, size, _BLOCK):
-        digest.update(store.get_range(key, start, min(_BLOCK, size - start)))
-    return digest.hexdigest()
 
 
 def _documents(store: Store, record: dict[str, Any], sums: dict[str, str]) -> Iterator[str]:

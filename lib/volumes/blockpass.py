@@ -7,7 +7,7 @@ import contextvars
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any
@@ -40,15 +40,14 @@ def convert_blocks(
     """Gather, encode and write shards, several at once; see `lib.volumes.engine.convert`."""
     buffers = Buffers(job.grid.shard_zyx, job.dtype)
     units = list(units)
-    places = {unit: place for place, unit in enumerate(units)}
-    queue_up = contextlib.nullcontext if reader.layout.random_access else Line().turn
+    queue_up = contextlib.nullcontext if reader.layout.random_access else Line(units).turn
 
     with ThreadPoolExecutor(effort.workers, thread_name_prefix="encode") as encoders:
 
         def make(unit: ShapeZYX) -> None:
             box = job.box_of(unit)
             with contextlib.ExitStack() as lent:
-                with queue_up(places[unit]):
+                with queue_up(unit):
                     voxels = lent.enter_context(buffers.lend(box.shape_zyx))
                     missing = gather(reader, box, voxels)
                 done(_encode(job, store, unit, voxels, missing, encoders, effort.workers))
@@ -57,19 +56,21 @@ def convert_blocks(
 
 
 class Line:
-    """Lets shards go in order, one at a time; the others do something else meanwhile.
+    """Lets units go in order, one at a time; the others do something else meanwhile.
 
     A source that is read from its front to its end is then asked for its bytes in that order, so
     that its digest needs no second reading, and only one shard's requests are read ahead.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, units: Sequence[ShapeZYX]) -> None:
+        self._places = {unit: place for place, unit in enumerate(units)}
         self._next = 0
         self._moved = threading.Condition()
 
     @contextmanager
-    def turn(self, place: int) -> Iterator[None]:
-        """Wait until every earlier place has had its turn, or `StoppedError`."""
+    def turn(self, unit: ShapeZYX) -> Iterator[None]:
+        """Wait until every earlier unit has had its turn, or `StoppedError`."""
+        place = self._places[unit]
         with self._moved:
             while self._next < place:
                 self._moved.wait(0.2)
@@ -96,7 +97,7 @@ def _encode(
     for name in missing:
         writer.add_missing(name)
     codec, origin, grid = open_codec(job.codec), writer.box.start_zyx, job.grid
-    todo = deque(grid.chunks_of(unit))
+    todo = deque(writer.chunks)
 
     def some() -> None:
         scratch = np.empty(grid.chunk_zyx, job.dtype)

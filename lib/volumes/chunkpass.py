@@ -67,9 +67,9 @@ class _Shard:
 
     __slots__ = ("_left", "_lock", "writer")
 
-    def __init__(self, writer: ShardWriter, chunks: int) -> None:
+    def __init__(self, writer: ShardWriter) -> None:
         self.writer = writer
-        self._left, self._lock = chunks, threading.Lock()
+        self._left, self._lock = len(writer.chunks), threading.Lock()
 
     def last(self) -> bool:
         """Count one down; True for the last."""
@@ -125,10 +125,9 @@ class _Run:
 
     def begin(self, unit: ShapeZYX) -> None:
         """Hand all chunks of one shard to the threads; the last one finishes the shard."""
-        chunks = list(self._job.grid.chunks_of(unit))
-        shard = _Shard(ShardWriter(self._job, self._store, unit), len(chunks))
+        shard = _Shard(ShardWriter(self._job, self._store, unit))
         self._open.add(shard.writer)
-        for slot, index in chunks:
+        for slot, index in shard.writer.chunks:
             self._tasks.put((shard, slot, index))
         while len(self._threads) < min(self._connections, self._tasks.qsize() + 1):
             work = contextvars.copy_context().run

@@ -6,29 +6,26 @@ the volume, so each of their planes is one contiguous write.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
-import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lib import stopping
 from lib.errors import DestinationError, IntegrityError
 from lib.geometry import Box, ShapeZYX
+from lib.ordered_hash import OrderedHasher
 from lib.readers.base import VolumeReader
 from lib.storage.base import Store
+from lib.storage.digests import digest_of
 from lib.storage.os_errors import naming_os_errors
 from lib.volumes.blockpass import Buffers, Line, gather, run_all
 from lib.volumes.effort import Effort
 from lib.volumes.job import VolumeJob
 from lib.volumes.ledger import Entry, StoredFile
 from lib.volumes.tally import Tally
-
-_BLOCK = 8 * 2**20
 
 
 def npy_header(shape_zyx: ShapeZYX, dtype: np.dtype[Any]) -> bytes:
@@ -57,9 +54,9 @@ def convert_npy(
     path = local_file(store, store.staging_key(job.final_key))
     header = npy_header(job.plan.shape_zyx, job.dtype)
     size = len(header) + int(np.prod(job.plan.shape_zyx)) * job.dtype.itemsize
-    buffers, line = Buffers(job.grid.shard_zyx, job.dtype), Line()
-    places = {unit: place for place, unit in enumerate(units)}
-    digest = _digest_of(job, path, header, units[0])
+    buffers, line = Buffers(job.grid.shard_zyx, job.dtype), Line(units)
+    first = len(header) + _bytes_before(job, job.box_of(units[0]))
+    digest = _running_digest(job, path, header, first)
     with naming_os_errors(path, "write"):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -73,12 +70,15 @@ def convert_npy(
             box = job.box_of(unit)
             with buffers.lend(box.shape_zyx) as voxels:
                 missing = gather(reader, box, voxels)
+                runs = _runs(job, len(header), box, voxels)
                 with naming_os_errors(path, "write"):
-                    _write_rows(handle, len(header), job.plan.shape_zyx, box, voxels)
+                    for at, view in runs:
+                        _write(handle, at, view)
                 tally = Tally(job.dtype)
                 tally.add(0, voxels)
-                with line.turn(places[unit]):
-                    digest.take(box, voxels)
+                with line.turn(unit):
+                    for at, view in runs:
+                        digest.write(at, view)
             done(
                 Entry(
                     fingerprint=job.fingerprint,
@@ -91,42 +91,25 @@ def convert_npy(
             )
 
         run_all(units, make, at_once=effort.shards)
+        _digests[path, job.fingerprint] = digest
     finally:
         os.close(handle)
 
 
-class _FrontToEnd:
-    """The digest of a file that one process writes whole and in order; otherwise it gives up."""
-
-    def __init__(self, header: bytes, shape_zyx: ShapeZYX) -> None:
-        self._sha256, self._shape = hashlib.sha256(header), shape_zyx
-        self._next: ShapeZYX | None = (0, 0, 0)
-        self._lock = threading.Lock()
-
-    def take(self, box: Box, voxels: NDArray[Any]) -> None:
-        """Take what is written next: whole planes, or it is not in order."""
-        with self._lock:
-            if box.start_zyx == self._next and box.shape_zyx[1:] == self._shape[1:]:
-                self._sha256.update(voxels.reshape(-1).view("u1").data)
-                self._next = (box.stop_zyx[0], 0, 0)
-            else:
-                self._next = None
-
-    def hexdigest(self) -> str | None:
-        """Of the whole file, or None."""
-        whole = self._next == (self._shape[0], 0, 0)
-        return self._sha256.hexdigest() if whole else None
+_digests: dict[tuple[str, str], OrderedHasher] = {}
+"""Of files begun by this process, by path and fingerprint, until they are asked for."""
 
 
-_digests: dict[tuple[str, str], _FrontToEnd] = {}  # by path and fingerprint, until they are asked
+def _running_digest(job: VolumeJob, path: str, header: bytes, start: int) -> OrderedHasher:
+    """The digest of the file before byte `start`, taken out; or a new one, of the header alone.
 
-
-def _digest_of(job: VolumeJob, path: str, header: bytes, first: ShapeZYX) -> _FrontToEnd:
-    """The running digest of the file; it begins with the first unit, and never in the middle."""
-    key, fresh = (path, job.fingerprint), _FrontToEnd(header, job.plan.shape_zyx)
-    if first == (0, 0, 0):
-        _digests[key] = fresh
-    return _digests.get(key, fresh)
+    Units must come in order to be digested: held back they would cost memory.
+    """
+    digest = _digests.pop((path, job.fingerprint), None)
+    if digest is None or digest.reached != start:
+        digest = OrderedHasher(reorder_bytes=0)
+        digest.write(0, memoryview(header))
+    return digest
 
 
 def digest_npy(job: VolumeJob, store: Store, key: str) -> tuple[int, str]:
@@ -137,12 +120,11 @@ def digest_npy(job: VolumeJob, store: Store, key: str) -> tuple[int, str]:
     NotFoundError, DestinationError, StoppedError
     """
     path = local_file(store, key)
-    digest = _digests.pop((path, job.fingerprint), None)
-    known = None if digest is None else digest.hexdigest()
-    if known is None:
-        return digest_file(path)
     with naming_os_errors(path, "read"):
-        return os.stat(path).st_size, known
+        size = os.stat(path).st_size
+    digest = _digests.pop((path, job.fingerprint), None)
+    known = None if digest is None else digest.hexdigest(size)
+    return digest_of(store, key) if known is None else (size, known)
 
 
 def local_file(store: Store, key: str) -> str:
@@ -163,29 +145,27 @@ def local_file(store: Store, key: str) -> str:
     return path
 
 
-def _write_rows(
-    handle: int, offset: int, shape_zyx: ShapeZYX, box: Box, voxels: NDArray[Any]
-) -> None:
-    """Write `voxels`, as wide as the volume: whole planes as one run of bytes, else each as one."""
-    if box.shape_zyx[2] != shape_zyx[2]:
+def _bytes_before(job: VolumeJob, box: Box) -> int:
+    """Bytes of the array before the first voxel of `box`, which is as wide as the volume."""
+    _, ny, nx = job.plan.shape_zyx
+    return (box.start_zyx[0] * ny + box.start_zyx[1]) * nx * job.dtype.itemsize
+
+
+def _runs(
+    job: VolumeJob, offset: int, box: Box, voxels: NDArray[Any]
+) -> list[tuple[int, memoryview]]:
+    """Where in the file which bytes of `voxels` lie: whole planes in one run, else each in one."""
+    _, ny, nx = job.plan.shape_zyx
+    if box.shape_zyx[2] != nx:
         raise IntegrityError(f"a unit of an npy volume must be as wide as the volume, not {box}")
-    row = shape_zyx[2] * voxels.dtype.itemsize
-    runs = voxels[np.newaxis] if box.shape_zyx[1] == shape_zyx[1] else voxels
-    for z, run in enumerate(runs, start=box.start_zyx[0]):
-        view = memoryview(run.reshape(-1).view("u1"))
-        at = offset + (z * shape_zyx[1] + box.start_zyx[1]) * row
-        while view:
-            written = os.pwrite(handle, view, at)
-            view, at = view[written:], at + written
+    start, plane = offset + _bytes_before(job, box), ny * nx * voxels.dtype.itemsize
+    runs = voxels[np.newaxis] if box.shape_zyx[1] == ny else voxels
+    return [
+        (start + z * plane, memoryview(run.reshape(-1).view("u1"))) for z, run in enumerate(runs)
+    ]
 
 
-def digest_file(path: str) -> tuple[int, str]:
-    """Size and sha256 of a file, read in blocks."""
-    digest, size = hashlib.sha256(), 0
-    buffer = bytearray(_BLOCK)
-    with naming_os_errors(path, "read"), open(path, "rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            stopping.check()
-            digest.update(memoryview(buffer)[:count])
-            size += count
-    return size, digest.hexdigest()
+def _write(handle: int, at: int, view: memoryview) -> None:
+    while view:
+        written = os.pwrite(handle, view, at)
+        view, at = view[written:], at + written

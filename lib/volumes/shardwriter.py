@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -52,25 +53,30 @@ def put_shard(
     """Compress a shard's voxels (`array`, shape of its box) chunk by chunk into the store."""
     grid, codec = level.grid, open_codec(job.codec)
     origin, scratch = grid.shard_box(index_zyx).start_zyx, np.empty(grid.chunk_zyx, array.dtype)
-    stream = open_shard(store, staging, level, index_zyx)
+    chunks = list(grid.chunks_of(index_zyx))
+    stream = _open_shard(store, staging, level, index_zyx, chunks)
     try:
-        for slot, chunk_index in grid.chunks_of(index_zyx):
+        for slot, chunk_index in chunks:
             box = grid.chunk_box(chunk_index)
             chunk = padded_chunk(array, origin, box, job.fill_value, scratch)
             stream.add(slot, encode_chunk(codec, chunk))
-        return stored_file(level, index_zyx, stream)
+        return _stored_file(level, index_zyx, stream)
     finally:
         stream.abandon()
 
 
-def open_shard(store: Store, staging: str, level: Level, index_zyx: ShapeZYX) -> ShardStream:
-    """A stream into a shard's place."""
-    slots = [slot for slot, _ in level.grid.chunks_of(index_zyx)]
+def _open_shard(
+    store: Store,
+    staging: str,
+    level: Level,
+    index_zyx: ShapeZYX,
+    chunks: Sequence[tuple[int, ShapeZYX]],
+) -> ShardStream:
     draft = store.draft(f"{staging}/{shard_key(level.index, index_zyx)}")
-    return ShardStream(draft, slots, level.grid.chunks_per_shard_zyx)
+    return ShardStream(draft, [slot for slot, _ in chunks], level.grid.chunks_per_shard_zyx)
 
 
-def stored_file(level: Level, index_zyx: ShapeZYX, stream: ShardStream) -> StoredFile:
+def _stored_file(level: Level, index_zyx: ShapeZYX, stream: ShardStream) -> StoredFile:
     """Seal a shard; what the ledger says of it."""
     size, sha256 = stream.seal()
     return StoredFile(key=shard_key(level.index, index_zyx), size=size, sha256=sha256)
@@ -88,7 +94,9 @@ class ShardWriter:
         self.box = job.grid.shard_box(index_zyx)
         self._store = store
         self._staging = store.staging_key(job.final_key)
-        self._stream = open_shard(store, self._staging, job.levels[0], index_zyx)
+        self.chunks = list(job.grid.chunks_of(index_zyx))
+        """Slot and chunk index of all that are to be added."""
+        self._stream = _open_shard(store, self._staging, job.levels[0], index_zyx, self.chunks)
         self._tally = Tally(job.dtype)
         self._missing: list[str] = []
         self._lock = threading.Lock()
@@ -118,7 +126,7 @@ class ShardWriter:
 
     def finish(self) -> Entry:
         """Seal the shard, then write the levels made from it; returns the ledger's entry."""
-        files = [stored_file(self.job.levels[0], self.index_zyx, self._stream)]
+        files = [_stored_file(self.job.levels[0], self.index_zyx, self._stream)]
         array = self._half
         for level in self.job.levels[1:]:
             if array is None or not level.in_pass:

@@ -86,6 +86,39 @@ def test_the_digest_of_an_npy_is_that_of_the_file(store: LocalStore) -> None:
     np.testing.assert_array_equal(np.load(Path(store.root, made.volume_key)), VOXELS)
 
 
+@pytest.mark.parametrize(
+    ("batches", "read_again"),
+    [
+        ([[0, 1], [2, 3]], False),
+        ([[0, 1], [3], [2]], True),  # not in the order of the file
+        ([[0, 1], [1], [2, 3]], True),  # one made again
+        ([[2, 3], [0, 1]], True),
+    ],
+)
+def test_an_npy_is_read_again_unless_it_was_digested_from_its_front_to_its_end(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, batches: list[list[int]], read_again: bool
+) -> None:
+    reader = ArrayReader(VOXELS)
+    job = a_job(a_plan(SHAPE), reader, **SMALL, output_format="npy")
+    units = list(job.grid.shards())
+    cuts = [0, *sorted(len(units) * part // 4 for part in (1, 2, 3)), len(units)]
+    Ledger(store, job).open()
+    for batch in batches:
+        convert(
+            job, reader, store, [u for part in batch for u in units[cuts[part] : cuts[part + 1]]]
+        )
+    asked: list[str] = []
+
+    def get_range(key: str, start: int, length: int) -> bytes:
+        asked.append(key)
+        return LocalStore.get_range(store, key, start, length)
+
+    monkeypatch.setattr(store, "get_range", get_range)
+    made = finished(job, store)
+    assert made.sha256 == hashlib.sha256(store.get(made.volume_key)).hexdigest()
+    assert bool(asked) == read_again
+
+
 def test_finishing_again_after_a_kill_changes_nothing(store: LocalStore) -> None:
     job = staged(store)
     first = finished(job, store)
