@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +11,13 @@ import pytest
 from flows.environment import prepare
 from lib.samples.control import Control
 from lib.samples.serving import Samples
+from tests.kit.prefect_server import IN_MEMORY
 from tests.kit.prefect_server import prefect_server as running_server
 
-prepare()  # before any test imports Prefect, which reads its settings once
+# before any test imports Prefect, which reads its settings once
+prepare()
+os.environ.setdefault("PREFECT_SERVER_DATABASE_CONNECTION_URL", IN_MEMORY)
+os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from flows.commands.interrupts import ended_by_signals, shield_embedded_server
+from flows.commands.interrupts import ended_by_signals
+from flows.commands.server import OwnServer
 from flows.commands.watch import live_view
 from flows.environment import prepare
 from lib import stopping
@@ -86,10 +87,11 @@ def _run(
         ConfigManager().load().loader(source, parameters.get(source))
     if not dry_run:
         require_destination(settings)
-    shield_embedded_server()
+    server = OwnServer()
     from flows.macroscope import macroscope
     from tasks.absence import named_where_away
 
+    server.wait()
     with named_where_away():
         return macroscope(
             mode=mode,
@@ -117,8 +119,10 @@ def require_destination(loaded: LoadedSettings) -> None:
 def consolidate_command(*, as_json: bool) -> int:
     """Catalogue the store; returns 1 where a record is invalid."""
     prepare()
+    server = OwnServer()
     from flows.consolidate import consolidate
 
+    server.wait()
     result = consolidate()
     if as_json:
         print(

@@ -80,13 +80,13 @@ class ServerKiller(threading.Thread):
             self._over.wait(self._upto(self._pace.server_away))
             self._server.start()
             if self._random.random() < 0.75:
-                self._server.wait_until_healthy()
+                self._server.wait()
 
     def end(self) -> None:
         """Kill no more; the server is up afterwards."""
         self._over.set()
         self.join()
-        self._server.wait_until_healthy()
+        self._server.wait()
 
     def _at_work(self) -> bool:
         return self._log.exists() and self._log.stat().st_size > 0

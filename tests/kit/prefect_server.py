@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +12,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
-START_S = 180  # a loaded machine takes its time
-
+from flows.commands.server import PrefectServer as Server
 
 IN_MEMORY = "sqlite+aiosqlite:///:memory:"
 """What a server forgets when it ends; on a file, runs at once wait for each other's locks."""
@@ -36,66 +31,31 @@ def prefect_server(folder: Path, database: str = IN_MEMORY) -> Iterator[dict[str
         yield server.environment
 
 
-class PrefectServer:
+class PrefectServer(Server):
     """The same for a test that kills its server: it comes back on its port, with its database."""
 
     def __init__(self, folder: Path, database: str = IN_MEMORY) -> None:
-        base = {
+        self.server_environment = {
             **os.environ,
             "PREFECT_HOME": str(folder / "home"),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "DO_NOT_TRACK": "1",
             "PREFECT_SERVER_DATABASE_CONNECTION_URL": database,
         }
-        base.pop("PREFECT_API_URL", None)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = str(probe.getsockname()[1])
-        self._folder, self.server_environment = folder, base
-        self.url = f"http://127.0.0.1:{self.port}/api"
-        self.environment = base | {"PREFECT_API_URL": self.url}
+        super().__init__(folder, self.server_environment)
+        self.environment = self.server_environment | {"PREFECT_API_URL": self.url}
 
     def __enter__(self) -> Self:
         self.start()
         try:
-            self.wait_until_healthy()
+            self.wait()
         except BaseException:
             self.kill()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        self._process.wait()
-
-    def start(self) -> None:
-        """Begin to start it; see `wait_until_healthy`."""
-        command = [sys.executable, "-m", "prefect", "server", "start", "--port", self.port]
-        with (self._folder / "server.log").open("a") as log:
-            self._process = subprocess.Popen(
-                command, cwd=self._folder, env=self.server_environment, stderr=log, stdout=log
-            )
-
-    def kill(self) -> None:
-        """SIGKILL, at whatever it is doing."""
-        self._process.kill()
-        self._process.wait()
-
-    def is_running(self) -> bool:
-        """Whether its process has not ended."""
-        return self._process.poll() is None
-
-    def wait_until_healthy(self) -> None:
-        """Wait until it answers."""
-        deadline = time.monotonic() + START_S
-        while True:
-            try:
-                requests.get(f"{self.url}/health", timeout=5).raise_for_status()
-                return
-            except requests.RequestException:
-                assert self.is_running(), "the server ended"
-                assert time.monotonic() < deadline, "the server does not answer"
-                time.sleep(0.2)
+        self.stop()
 
 
 def ask(url: str, path: str, body: Any = None) -> Any:
