@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from benchmarks import sources
 from benchmarks.measure import Run, run_program, run_python
 from benchmarks.plan import Case, Goal, Setting, Variant
+from flows.commands.server import PrefectServer
 from lib.samples.documents import DVID_UUID
 
 _DVID_START = (12000, 12000, 12000)
@@ -215,8 +220,11 @@ def _lay_sections(setting: Setting) -> None:
 # --- orchestration
 
 
-def _orchestrated(*arguments: str) -> Any:
-    """The same crop through the flow, from the start of the command to its end."""
+def _orchestrated(*arguments: str, server: bool) -> Any:
+    """The same crop through the flow, from the start of the command to its end.
+
+    With a Prefect server that is there already, as a deployment has one, or with the run's own.
+    """
 
     def run(setting: Setting, output: Path) -> Run:
         settings = {
@@ -228,9 +236,27 @@ def _orchestrated(*arguments: str) -> Any:
             "EM_DASK": "off",
         }
         command = [sys.executable, "-m", "flows.cli", "run", "--source", "flyem"]
-        return run_program([*command, "--data-dir", str(output / "data"), *arguments], settings)
+        command += ["--data-dir", str(output / "data"), *arguments]
+        if not server:
+            return run_program(command, settings)
+        with _prefect_server() as url:
+            return run_program(command, {**settings, "PREFECT_API_URL": url})
 
     return run
+
+
+@contextmanager
+def _prefect_server() -> Iterator[str]:
+    """A Prefect server with its database in memory; yields its address."""
+    database = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": "sqlite+aiosqlite:///:memory:"}
+    with tempfile.TemporaryDirectory() as folder:
+        server = PrefectServer(Path(folder), {**os.environ, **database})
+        server.start()
+        try:
+            server.wait()
+            yield server.url
+        finally:
+            server.stop()
 
 
 def _seconds(seconds: float) -> Any:
@@ -308,11 +334,18 @@ CASES = (
         _nothing,
         (
             Variant("lib alone", _ours_dvid("far")),
-            Variant("flow", _orchestrated()),
-            Variant("flow, plan only", _orchestrated("--dry-run")),
+            Variant("flow", _orchestrated(server=True)),
+            Variant("flow, own server", _orchestrated(server=False)),
+            Variant("plan only", _orchestrated("--dry-run", server=True)),
+            Variant("plan only, own server", _orchestrated("--dry-run", server=False)),
             Variant("15 s", _seconds(15.0)),
         ),
-        (Goal("flow", "lib alone", 1.1), Goal("flow, plan only", "15 s", 1.0)),
+        (
+            Goal("flow", "lib alone", 1.1),
+            Goal("flow, own server", "lib alone", 1.1),
+            Goal("plan only", "15 s", 1.0),
+            Goal("plan only, own server", "15 s", 1.0),
+        ),
         full=True,
         origin_zyx=_DVID_START,
     ),
