@@ -143,7 +143,7 @@ def convert_all(
     running: dict[PrefectWrappedFuture[Batch, Any], tuple[int, list[ShapeZYX]]] = {}
     patience = Patience()
     while waiting or running:
-        while waiting and len(running) < at_once:
+        while waiting and len(running) <= at_once:  # one waits, so that no worker ever does
             number, units = waiting.pop(0)
             parameters = {
                 "order": order,

@@ -36,7 +36,7 @@ from lib.volumes.ledger import Entry, Ledger
 
 MAX_BATCHES = 128
 BATCH_BYTES = 256 * 2**20
-"""Raw bytes of a batch, about: large enough that scheduling costs nothing beside it."""
+"""Raw bytes of a batch, at most about: large enough that scheduling costs nothing beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +107,17 @@ def batches(order: WorkOrder, job: VolumeJob) -> list[list[ShapeZYX]]:
     place = workplace(order)
     pending = Ledger(place.store, job).pending(0, job.grid.shards())
     _tell(order, job, place.shards_done(known=len(job.grid) - len(pending)))
-    return in_batches(job, pending)
+    return in_batches(job, pending, order.config.max_workers)
 
 
-def in_batches(job: VolumeJob, pending: list[ShapeZYX]) -> list[list[ShapeZYX]]:
-    """Shards in batches of about `BATCH_BYTES`: at most `MAX_BATCHES`, however large the volume."""
-    shard_bytes = math.prod(job.shard_zyx) * job.dtype.itemsize
-    size = max(BATCH_BYTES // shard_bytes, math.ceil(len(job.grid) / MAX_BATCHES), 1)
+def in_batches(job: VolumeJob, pending: list[ShapeZYX], workers: int) -> list[list[ShapeZYX]]:
+    """Shards in batches of at most about `BATCH_BYTES`, alike in size and as many for each worker.
+
+    At most `MAX_BATCHES`, however large the volume, and one where it is small.
+    """
+    full = len(pending) * math.prod(job.shard_zyx) * job.dtype.itemsize / BATCH_BYTES
+    count = min(math.ceil(full / workers) * workers, int(8 * full), MAX_BATCHES)
+    size = math.ceil(len(pending) / max(count, 1)) or 1
     return [pending[start : start + size] for start in range(0, len(pending), size)]
 
 

@@ -40,19 +40,22 @@ def convert_blocks(
     """Gather, encode and write shards, several at once; see `lib.volumes.engine.convert`."""
     buffers = Buffers(job.grid.shard_zyx, job.dtype)
     units = list(units)
-    queue_up = contextlib.nullcontext if reader.layout.random_access else Line(units).turn
+    # what has been read is encoded while the next shard is: connections need not wait for that
+    room = threading.BoundedSemaphore(effort.shards)
+    line = None if reader.layout.random_access else Line(units)
+    at_once = max(effort.shards, 2) if line else effort.shards + 1
 
     with ThreadPoolExecutor(effort.workers, thread_name_prefix="encode") as encoders:
 
         def make(unit: ShapeZYX) -> None:
             box = job.box_of(unit)
             with contextlib.ExitStack() as lent:
-                with queue_up(unit):
+                with line.turn(unit) if line else room:
                     voxels = lent.enter_context(buffers.lend(box.shape_zyx))
                     missing = gather(reader, box, voxels)
                 done(_encode(job, store, unit, voxels, missing, encoders, effort.workers))
 
-        run_all(units, make, at_once=effort.shards)
+        run_all(units, make, at_once=at_once)
 
 
 class Line:

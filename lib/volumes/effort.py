@@ -16,7 +16,8 @@ class Effort:
     connections
         Requests in flight, where the source is read chunk by chunk.
     shards
-        Shards in flight; memory is about this times a shard.
+        Shards in flight; where a source gives blocks, those that are read, and one more is
+        encoded meanwhile.
     """
 
     workers: int = 2

@@ -6,6 +6,7 @@ import itertools
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from lib.ingest.coarse import CoarseReader, coarser
 from lib.ingest.stages import MAX_BATCHES, in_batches
 from lib.readers.base import Block
 from lib.storage.local import LocalStore
+from lib.volumes import blockpass
 from lib.volumes.effort import Effort
 from lib.volumes.engine import convert
 from lib.volumes.finish import finish
@@ -344,9 +346,56 @@ def test_a_volume_of_any_size_is_made_in_a_bounded_number_of_batches(
     voxels = np.broadcast_to(np.uint8(1), shape)
     for shard_mb in (None, 16):
         job = a_job(a_plan(shape), ArrayReader(voxels, (64, 64, 64)), shard_mb=shard_mb)
-        made = in_batches(job, list(job.grid.shards()))
+        made = in_batches(job, list(job.grid.shards()), 2)
         assert 1 <= len(made) <= MAX_BATCHES == 128
         assert [unit for batch in made for unit in batch] == list(job.grid.shards())
+
+
+@pytest.mark.parametrize("random_access", [True, False])
+def test_the_next_shard_is_read_while_one_is_encoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, random_access: bool
+) -> None:
+    voxels = random_voxels((64, 16, 16), "uint8")
+    second, encode = threading.Event(), blockpass._encode
+
+    def on_block(box: Box) -> None:
+        if box.start_zyx[0] == 16:
+            second.set()
+
+    def patient(*arguments: Any) -> Any:
+        assert second.wait(30), "nothing was read while the first shard was encoded"
+        return encode(*arguments)
+
+    monkeypatch.setattr(blockpass, "_encode", patient)
+    reader = ArrayReader(voxels, random_access=random_access, on_block=on_block)
+    job = a_job(a_plan(voxels.shape), reader, chunk_zyx=(16, 16, 16), shard_mb=0.004)
+    assert len(job.grid) == 4
+    make(job, reader, LocalStore(tmp_path, fsync="none"), effort=Effort(1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("shards", "workers", "sizes"),
+    [
+        (0, 2, []),
+        (1, 2, [1]),
+        (3, 2, [3]),  # 24 MiB are not worth two tasks
+        (8, 2, [4, 4]),
+        (63, 2, [32, 31]),
+        (65, 2, [17, 17, 17, 14]),
+        (65, 1, [22, 22, 21]),
+        (100, 4, [25, 25, 25, 25]),
+    ],
+)
+def test_batches_are_alike_and_as_many_for_each_worker(
+    shards: int, workers: int, sizes: list[int]
+) -> None:
+    voxels = np.broadcast_to(np.uint8(1), (256, 256, 256))
+    job = a_job(a_plan(voxels.shape), ArrayReader(voxels, (64, 64, 64)), shard_mb=9)
+    assert np.prod(job.shard_zyx) == 8 * 2**20
+    pending = [(0, 0, n) for n in range(shards)]
+    made = in_batches(job, pending, workers)
+    assert [len(batch) for batch in made] == sizes
+    assert [unit for batch in made for unit in batch] == pending
 
 
 MEASURE = """
@@ -355,6 +404,7 @@ import numpy as np
 sys.path.insert(0, sys.argv[1])
 from volume_kit import ArrayReader, a_job, a_plan, make
 from lib.storage.local import LocalStore
+from lib.volumes import blockpass
 from lib.volumes.effort import Effort
 from lib.geometry import Box
 from lib.readers.base import Block
