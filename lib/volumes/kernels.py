@@ -6,6 +6,7 @@ result never depends on how a volume was cut into chunks, because chunk edges ar
 
 from __future__ import annotations
 
+import sys
 import threading
 from functools import cache
 from typing import Any
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from lib.geometry import ShapeZYX
 
+_SCIPY_BLAS = "scipy.linalg.cython_blas"
 _jit = numba.njit(nogil=True, cache=True)
 
 
@@ -30,8 +32,22 @@ def load_meanwhile(dtype: str, *, labels: bool) -> None:
     threading.Thread(target=_load, args=(dtype, labels), name="loops").start()
 
 
+def _start_without_scipy() -> None:
+    """Keep numba from importing scipy for its linear algebra, of which these loops have none.
+
+    It does so when the first loop is loaded, and can do without; it is most of that time.
+    """
+    if _SCIPY_BLAS not in sys.modules:
+        sys.modules[_SCIPY_BLAS] = None  # type: ignore[assignment]  # an import of it now fails
+        try:
+            import numba.np.arraymath  # noqa: F401
+        finally:
+            del sys.modules[_SCIPY_BLAS]
+
+
 @cache
 def _load(dtype: str, labels: bool) -> None:
+    _start_without_scipy()
     voxels = np.zeros((2, 2, 2), dtype)
     pool(voxels, (2, 2, 2), np.zeros((1, 1, 1), dtype), labels=labels)
     if voxels.dtype.kind in "iu" and voxels.dtype.itemsize <= 2:
