@@ -40,19 +40,21 @@ def convert_blocks(
     """Gather, encode and write shards, several at once; see `lib.volumes.engine.convert`."""
     buffers = Buffers(job.grid.shard_zyx, job.dtype)
     units = list(units)
-    # what has been read is encoded while the next shard is: connections need not wait for that
-    room = threading.BoundedSemaphore(effort.shards)
-    line = None if reader.layout.random_access else Line(units)
-    at_once = max(effort.shards, 2) if line else effort.shards + 1
+    # what has been read is encoded while the next shard is read: connections need not wait for that
+    reading: Line | Room = Room(effort.shards)
+    at_once = effort.shards + 1
+    if not reader.layout.random_access:
+        reading, at_once = Line(units), max(effort.shards, 2)
 
     with ThreadPoolExecutor(effort.workers, thread_name_prefix="encode") as encoders:
 
         def make(unit: ShapeZYX) -> None:
             box = job.box_of(unit)
             with contextlib.ExitStack() as lent:
-                with line.turn(unit) if line else room:
+                with reading.turn(unit) as pass_on:
                     voxels = lent.enter_context(buffers.lend(box.shape_zyx))
-                    missing = gather(reader, box, voxels)
+                    one = effort.connections == 1  # which reads on where it is
+                    missing = gather(reader, box, voxels, on_half=_nothing if one else pass_on)
                 done(_encode(job, store, unit, voxels, missing, encoders, effort.workers))
 
         run_all(units, make, at_once=at_once)
@@ -62,7 +64,7 @@ class Line:
     """Lets units go in order, one at a time; the others do something else meanwhile.
 
     A source that is read from its front to its end is then asked for its bytes in that order, so
-    that its digest needs no second reading, and only one shard's requests are read ahead.
+    that its digest needs no second reading, and few shards' requests are read ahead.
     """
 
     def __init__(self, units: Sequence[ShapeZYX]) -> None:
@@ -71,19 +73,43 @@ class Line:
         self._moved = threading.Condition()
 
     @contextmanager
-    def turn(self, unit: ShapeZYX) -> Iterator[None]:
-        """Wait until every earlier unit has had its turn, or `StoppedError`."""
+    def turn(self, unit: ShapeZYX) -> Iterator[Callable[[], None]]:
+        """Wait until every earlier unit has had its turn, or `StoppedError`.
+
+        Yields what passes the turn on before the end of the block.
+        """
         place = self._places[unit]
         with self._moved:
             while self._next < place:
                 self._moved.wait(0.2)
                 stopping.check()
-        try:
-            yield
-        finally:
+
+        def pass_on() -> None:
             with self._moved:
                 self._next = max(self._next, place + 1)
                 self._moved.notify_all()
+
+        try:
+            yield pass_on
+        finally:
+            pass_on()
+
+
+class Room:
+    """Lets so many units go at a time, whichever they are."""
+
+    def __init__(self, units: int) -> None:
+        self._room = threading.BoundedSemaphore(units)
+
+    @contextmanager
+    def turn(self, unit: ShapeZYX) -> Iterator[Callable[[], None]]:
+        """Wait for room; it cannot be passed on before the end of the block."""
+        with self._room:
+            yield _nothing
+
+
+def _nothing() -> None:
+    return None
 
 
 def _encode(
@@ -128,8 +154,20 @@ def _encode(
         writer.abandon()
 
 
-def gather(reader: VolumeReader, box: Box, voxels: NDArray[Any]) -> list[str]:
+def gather(
+    reader: VolumeReader,
+    box: Box,
+    voxels: NDArray[Any],
+    *,
+    on_half: Callable[[], None] = _nothing,
+) -> list[str]:
     """Copy a reader's blocks into `voxels` (shape of `box`), accounting for every voxel.
+
+    Parameters
+    ----------
+    on_half
+        Called with every block from the one on that makes the half: the rest has been asked for,
+        and connections that have nothing more to do could read something else.
 
     Returns
     -------
@@ -152,6 +190,8 @@ def gather(reader: VolumeReader, box: Box, voxels: NDArray[Any]) -> list[str]:
         corners.add(block.box.start_zyx)
         voxels[block.box.slices(box.start_zyx)] = block.data
         arrived += block.box.voxels
+        if 2 * arrived >= box.voxels:
+            on_half()
         missing.extend(block.missing)
     if arrived != box.voxels:
         raise FormatError(f"{arrived} of {box.voxels} voxels of {box} arrived")
