@@ -50,6 +50,7 @@ class PrefectServer:
             self.port = str(probe.getsockname()[1])
         self.url = f"http://127.0.0.1:{self.port}/api"
         self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
         self._environment = {k: v for k, v in environment.items() if k != _ADDRESS}
 
     def start(self) -> None:
@@ -90,10 +91,12 @@ class PrefectServer:
 
     def is_running(self) -> bool:
         """Whether its process has not ended."""
-        return self._process.poll() is None
+        return self._process is not None and self._process.poll() is None
 
     def stop(self) -> None:
-        """End it, and wait for that."""
+        """End it, and wait for that; one that was not started has ended."""
+        if self._process is None:
+            return
         self._process.terminate()
         try:
             self._process.wait(_END_S)
@@ -102,8 +105,9 @@ class PrefectServer:
 
     def kill(self) -> None:
         """SIGKILL, at whatever it is doing."""
-        self._process.kill()
-        self._process.wait()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
 
     @property
     def _log(self) -> Path:
@@ -135,8 +139,8 @@ class OwnServer:
             _take_tables(self._tables, self._database)
             environment[_DATABASE] = f"sqlite+aiosqlite:///{self._database}"
         self._server = PrefectServer(folder, environment)
-        self._server.start()
         atexit.register(self._server.stop)
+        self._server.start()
         os.environ[_ADDRESS] = self._server.url
         refresh_global_settings_context()
 
@@ -166,7 +170,9 @@ def _take_tables(tables: Path, database: Path) -> None:
     except sqlite3.Error:
         whole = False
     if not whole:
-        database.unlink(missing_ok=True)
+        for path in (database, tables):
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
 
 
 def _keep_tables(database: Path, tables: Path) -> None:

@@ -60,6 +60,13 @@ def test_damaged_tables_are_not_taken(tmp_path: Path, damage: str) -> None:
         kept.unlink()
     server._take_tables(kept, taken)
     assert not taken.exists() or not taken.stat().st_size
+    assert not kept.exists(), "they are made anew"
+
+
+def test_a_server_that_was_not_started_has_ended(tmp_path: Path) -> None:
+    one = PrefectServer(tmp_path, {})
+    one.stop()
+    assert not one.is_running()
 
 
 def test_a_home_that_cannot_be_written_costs_nothing_but_time(tmp_path: Path) -> None:
