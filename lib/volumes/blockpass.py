@@ -44,17 +44,18 @@ def convert_blocks(
     reading: Line | Room = Room(effort.shards)
     at_once = effort.shards + 1
     if not reader.layout.random_access:
-        reading, at_once = Line(units), max(effort.shards, 2)
+        # a single connection reads on where it is
+        reading = Line(units, overlapping=effort.connections > 1)
+        at_once = max(effort.shards, 2)
 
     with ThreadPoolExecutor(effort.workers, thread_name_prefix="encode") as encoders:
 
         def make(unit: ShapeZYX) -> None:
             box = job.box_of(unit)
             with contextlib.ExitStack() as lent:
-                with reading.turn(unit) as pass_on:
+                with reading.turn(unit) as arrived:
                     voxels = lent.enter_context(buffers.lend(box.shape_zyx))
-                    one = effort.connections == 1  # which reads on where it is
-                    missing = gather(reader, box, voxels, on_half=_nothing if one else pass_on)
+                    missing = gather(reader, box, voxels, arrived)
                 done(_encode(job, store, unit, voxels, missing, encoders, effort.workers))
 
         run_all(units, make, at_once=at_once)
@@ -65,34 +66,49 @@ class Line:
 
     A source that is read from its front to its end is then asked for its bytes in that order, so
     that its digest needs no second reading, and few shards' requests are read ahead.
+
+    Parameters
+    ----------
+    overlapping
+        Whether a unit may ask for its first bytes while the last of the one before it travel.
     """
 
-    def __init__(self, units: Sequence[ShapeZYX]) -> None:
+    def __init__(self, units: Sequence[ShapeZYX], *, overlapping: bool = False) -> None:
         self._places = {unit: place for place, unit in enumerate(units)}
-        self._next = 0
+        self._overlapping = overlapping
+        self._begun = self._ended = 0  # of the units before these, all have
         self._moved = threading.Condition()
 
     @contextmanager
-    def turn(self, unit: ShapeZYX) -> Iterator[Callable[[], None]]:
-        """Wait until every earlier unit has had its turn, or `StoppedError`.
+    def turn(self, unit: ShapeZYX) -> Iterator[Callable[[float], None]]:
+        """Wait for the unit's turn, or `StoppedError`.
 
-        Yields what passes the turn on before the end of the block.
+        Yields what is to be told after each block which share of the unit has arrived; it waits
+        until every earlier unit has ended.
         """
         place = self._places[unit]
+        self._wait(lambda: self._begun >= place)
+
+        def arrived(share: float) -> None:
+            if self._overlapping and share >= 0.5:  # then all the rest has been asked for
+                self._move(place + 1, 0)
+            self._wait(lambda: self._ended >= place)
+
+        try:
+            yield arrived
+        finally:
+            self._move(place + 1, place + 1)
+
+    def _wait(self, ready: Callable[[], bool]) -> None:
         with self._moved:
-            while self._next < place:
+            while not ready():
                 self._moved.wait(0.2)
                 stopping.check()
 
-        def pass_on() -> None:
-            with self._moved:
-                self._next = max(self._next, place + 1)
-                self._moved.notify_all()
-
-        try:
-            yield pass_on
-        finally:
-            pass_on()
+    def _move(self, begun: int, ended: int) -> None:
+        with self._moved:
+            self._begun, self._ended = max(self._begun, begun), max(self._ended, ended)
+            self._moved.notify_all()
 
 
 class Room:
@@ -102,13 +118,13 @@ class Room:
         self._room = threading.BoundedSemaphore(units)
 
     @contextmanager
-    def turn(self, unit: ShapeZYX) -> Iterator[Callable[[], None]]:
-        """Wait for room; it cannot be passed on before the end of the block."""
+    def turn(self, unit: ShapeZYX) -> Iterator[Callable[[float], None]]:
+        """Wait for room; what this yields does nothing."""
         with self._room:
             yield _nothing
 
 
-def _nothing() -> None:
+def _nothing(share: float) -> None:
     return None
 
 
@@ -158,16 +174,14 @@ def gather(
     reader: VolumeReader,
     box: Box,
     voxels: NDArray[Any],
-    *,
-    on_half: Callable[[], None] = _nothing,
+    on_block: Callable[[float], None] = _nothing,
 ) -> list[str]:
     """Copy a reader's blocks into `voxels` (shape of `box`), accounting for every voxel.
 
     Parameters
     ----------
-    on_half
-        Called with every block from the one on that makes the half: the rest has been asked for,
-        and connections that have nothing more to do could read something else.
+    on_block
+        Told after each block which share of the voxels has arrived.
 
     Returns
     -------
@@ -190,9 +204,8 @@ def gather(
         corners.add(block.box.start_zyx)
         voxels[block.box.slices(box.start_zyx)] = block.data
         arrived += block.box.voxels
-        if 2 * arrived >= box.voxels:
-            on_half()
         missing.extend(block.missing)
+        on_block(arrived / box.voxels)
     if arrived != box.voxels:
         raise FormatError(f"{arrived} of {box.voxels} voxels of {box} arrived")
     return missing

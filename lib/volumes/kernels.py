@@ -42,7 +42,7 @@ def _start_without_scipy() -> None:
         try:
             import numba.np.arraymath  # noqa: F401
         finally:
-            del sys.modules[_SCIPY_BLAS]
+            sys.modules.pop(_SCIPY_BLAS, None)  # another thread may have been as fast
 
 
 @cache

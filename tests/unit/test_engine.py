@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -371,6 +372,35 @@ def test_the_next_shard_is_read_while_one_is_encoded(
     job = a_job(a_plan(voxels.shape), reader, chunk_zyx=(16, 16, 16), shard_mb=0.004)
     assert len(job.grid) == 4
     make(job, reader, LocalStore(tmp_path, fsync="none"), effort=Effort(1, 1, 1))
+
+
+@pytest.mark.parametrize("overlapping", [True, False])
+def test_a_unit_asks_for_its_first_bytes_while_the_last_of_the_one_before_travel(
+    overlapping: bool,
+) -> None:
+    first, second = (0, 0, 0), (1, 0, 0)
+    line, steps = blockpass.Line([first, second], overlapping=overlapping), list[str]()
+    begun = threading.Event()
+
+    def read_second() -> None:
+        with line.turn(second) as arrived:
+            steps.append("second begins")
+            begun.set()
+            arrived(0.1)
+            steps.append("second reads on")
+
+    other = threading.Thread(target=read_second)
+    with line.turn(first) as arrived:
+        other.start()
+        arrived(0.4)
+        assert not begun.wait(0.3), "before half of the first has arrived"
+        arrived(0.5)
+        assert begun.wait(10 if overlapping else 0.3) == overlapping
+        time.sleep(0.3)
+        steps.append("first ends")
+    other.join()
+    expected = ["second begins", "first ends"] if overlapping else ["first ends", "second begins"]
+    assert steps == [*expected, "second reads on"]
 
 
 @pytest.mark.parametrize(
