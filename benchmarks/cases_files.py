@@ -74,7 +74,7 @@ def _floor(function: str, parameters: Any) -> Any:
     return run
 
 
-def _floor_tiff(network: str) -> Any:
+def _floor_tiff(network: str, **more: bool) -> Any:
     return _floor(
         "tiff",
         lambda setting: {
@@ -82,6 +82,7 @@ def _floor_tiff(network: str) -> Any:
             "size": int(_tiff_bytes(setting)),
             "page_yx": sources.tiff_shape(setting.megabytes)[1:],
             "connections": 4,
+            **more,
         },
     )
 
@@ -109,7 +110,7 @@ def _raw_url(port: int) -> str:
     return f"http://127.0.0.1:{port}/api/node/{DVID_UUID}/grayscale/raw/0_1_2"
 
 
-def _floor_dvid(network: str) -> Any:
+def _floor_dvid(network: str, **more: bool) -> Any:
     return _floor(
         "dvid",
         lambda setting: {
@@ -117,6 +118,7 @@ def _floor_dvid(network: str) -> Any:
             "edge": _edge(setting),
             "start": _DVID_START[0],
             "connections": 2,
+            **more,
         },
     )
 
@@ -171,13 +173,14 @@ def _numpy_write(setting: Setting, output: Path) -> Run:
     )
 
 
-def _floor_sections(network: str) -> Any:
+def _floor_sections(network: str, **more: bool) -> Any:
     return _floor(
         "sections",
         lambda setting: {
             "port": _ports(setting, network)["ftp"],
             "folder": sources.sections_folder(),
             "page_yx": sources.section_shape(setting.megabytes),
+            **more,
         },
     )
 
@@ -259,12 +262,21 @@ def _prefect_server() -> Iterator[str]:
             server.stop()
 
 
+def _bare_flows(setting: Setting, output: Path) -> Run:
+    """What Prefect itself takes for as many flow and task runs, from the start of the program."""
+    with _prefect_server() as url:
+        return run_program(
+            [sys.executable, "-m", "benchmarks.bare_flows"], {"PREFECT_API_URL": url}
+        )
+
+
 def _seconds(seconds: float) -> Any:
     return lambda setting, output: Run(seconds, 0.0, 0.0)
 
 
 _FULL = "the line, calculated"
 _STEPS = "bare steps"
+_WHOLE = "with statistics and a level"
 
 CASES = (
     Case(
@@ -275,6 +287,8 @@ CASES = (
             Variant("ours", _ours_tiff("near", keep_raw=False)),
             Variant("ours, raw kept", _ours_tiff("near", keep_raw=True)),
             Variant(_STEPS, _floor_tiff("near")),
+            Variant(_WHOLE, _floor_tiff("near", whole=True)),
+            Variant(f"{_WHOLE}, raw kept", _floor_tiff("near", whole=True, keep=True)),
             Variant("curl", _curl("near"), "curl"),
             Variant("aria2c", _aria2c("near", 4), "aria2c"),
         ),
@@ -287,6 +301,7 @@ CASES = (
         (
             Variant("ours", _ours_dvid("near")),
             Variant(_STEPS, _floor_dvid("near")),
+            Variant(_WHOLE, _floor_dvid("near", whole=True)),
             Variant("one GET", _one_get("near")),
         ),
         (Goal("ours", "one GET", 0.5),),
@@ -299,6 +314,7 @@ CASES = (
         (
             Variant("ours", _ours_sections("near")),
             Variant(_STEPS, _floor_sections("near")),
+            Variant(_WHOLE, _floor_sections("near", whole=True)),
             Variant("lftp", _lftp("near"), "lftp"),
             Variant("numpy write", _numpy_write),
         ),
@@ -336,6 +352,7 @@ CASES = (
             Variant("lib alone", _ours_dvid("far")),
             Variant("flow", _orchestrated(server=True)),
             Variant("flow, own server", _orchestrated(server=False)),
+            Variant("bare flows", _bare_flows),
             Variant("plan only", _orchestrated("--dry-run", server=True)),
             Variant("plan only, own server", _orchestrated("--dry-run", server=False)),
             Variant("15 s", _seconds(15.0)),

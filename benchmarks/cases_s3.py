@@ -123,12 +123,14 @@ def s5cmd(kind: str) -> Any:
     return run
 
 
-def floor(kind: str, to: str, network: str = "near", connections: int = 16) -> Any:
+def floor(
+    kind: str, to: str, network: str = "near", connections: int = 16, *, whole: bool = False
+) -> Any:
     """The necessary steps and nothing else; see `benchmarks.floors`."""
 
     def run(setting: Setting, output: Path) -> Run:
         options = {"kind": kind, "to": to, "connections": connections, "output": str(output)}
-        where = _where(setting, kind, network)
+        where = {**_where(setting, kind, network), "whole": whole}
         return run_python("benchmarks.floors:objects", {**where, **options})
 
     return run
@@ -163,6 +165,7 @@ CASES = (
         (
             Variant("ours", ours("u8")),
             Variant("bare steps", floor("u8", "same")),
+            Variant("with statistics and a level", floor("u8", "same", whole=True)),
             Variant("tensorstore", peer(_TENSORSTORE, "u8")),
             Variant("zarr+obstore", peer("benchmarks.peers_zarr:copy", "u8")),
             Variant("dask+s3fs", peer("benchmarks.peers_dask:copy", "u8")),
@@ -194,6 +197,7 @@ CASES = (
         (
             Variant("ours", ours("gzip")),
             Variant("bare steps", floor("gzip", "zstd")),
+            Variant("with statistics and a level", floor("gzip", "zstd", whole=True)),
             Variant("tensorstore", peer(_TENSORSTORE, "gzip")),
         ),
         (Goal("ours", "tensorstore", 1.5),),

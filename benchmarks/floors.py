@@ -4,6 +4,9 @@ Every thread receives a piece into a buffer of its own, hashes it, decodes or en
 job needs that, hashes what comes out and writes it to a file of its own. Nothing is planned, put
 into its place, retried, counted against limits, recorded or read again; there is no pyramid, no
 preview and no second look at the source. No program in Python that does these steps is faster.
+
+With ``whole``, statistics and the first coarse level are taken from each chunk too: then it is the
+least that a volume with both costs.
 """
 
 from __future__ import annotations
@@ -37,11 +40,24 @@ _ZSTD = {"id": "zstd", "level": 1}
 T = TypeVar("T")
 
 
-def tiff(url: str, size: int, page_yx: list[int], output: str, connections: int) -> None:
-    """Ranges of sixteen pages over HTTP, hashed; chunks of 16 x 128 x 128 encoded and written."""
+def tiff(
+    url: str,
+    size: int,
+    page_yx: list[int],
+    output: str,
+    connections: int,
+    whole: bool = False,
+    keep: bool = False,
+) -> None:
+    """Ranges of sixteen pages over HTTP, hashed; chunks of 16 x 128 x 128 encoded and written.
+
+    With `keep`, the ranges are written too, and forced to the disk.
+    """
     height, width = page_yx
     step = _PLANES * height * width
     pieces = [(at, min(step, size - at)) for at in range(0, size, step)]
+
+    raw = UncachedFile(f"{output}/raw", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
 
     def worker(take: Iterable[tuple[int, int]], out: _Out) -> None:
         fetch, buffer, digest = _http(url), np.zeros(step, np.uint8), hashlib.sha256()
@@ -49,12 +65,18 @@ def tiff(url: str, size: int, page_yx: list[int], output: str, connections: int)
             view = buffer.data[:length]
             fetch(urlsplit(url).path, {"Range": f"bytes={start}-{start + length - 1}"}, view)
             digest.update(view)
+            if keep:
+                raw.pwrite(view, start)
             out.cut(buffer.reshape(_PLANES, height, width), (_PLANES, 128, 128))
 
-    _run(pieces, worker, connections, output)
+    with raw:
+        _run(pieces, worker, connections, output, whole)
+        os.fsync(raw.fd)
 
 
-def dvid(url: str, edge: int, start: int, output: str, connections: int) -> None:
+def dvid(
+    url: str, edge: int, start: int, output: str, connections: int, whole: bool = False
+) -> None:
     """Tiles of 256^3; chunks of 64^3 encoded, hashed and written."""
     corners = list(itertools.product(range(0, edge, 256), repeat=3))
 
@@ -66,10 +88,10 @@ def dvid(url: str, edge: int, start: int, output: str, connections: int) -> None
             fetch(f"{urlsplit(url).path}/{x}_{y}_{z}/{offset}", {}, buffer.data[: x * y * z])
             out.cut(buffer[: x * y * z].reshape(z, y, x), (64, 64, 64))
 
-    _run(corners, worker, connections, output)
+    _run(corners, worker, connections, output, whole)
 
 
-def sections(port: int, folder: str, page_yx: list[int], output: str) -> None:
+def sections(port: int, folder: str, page_yx: list[int], output: str, whole: bool = False) -> None:
     """Files over one FTP connection, hashed and written; then their voxels encoded and written."""
     height, width = page_yx
     planes = np.empty((_PLANES, height, width), np.uint8)
@@ -96,11 +118,18 @@ def sections(port: int, folder: str, page_yx: list[int], output: str) -> None:
             out.cut(planes[:, y : y + 128], (_PLANES, 128, 128))
 
     _run([folder], receive, 1, output)
-    _run(list(range(0, height, 128)), encode, 2, output)
+    _run(list(range(0, height, 128)), encode, 2, output, whole)
 
 
 def objects(
-    endpoint: str, bucket: str, key: str, output: str, kind: str, to: str, connections: int = 16
+    endpoint: str,
+    bucket: str,
+    key: str,
+    output: str,
+    kind: str,
+    to: str,
+    connections: int = 16,
+    whole: bool = False,
 ) -> None:
     """Objects, checked against their ETag and decoded; counted, hashed and written.
 
@@ -122,7 +151,8 @@ def objects(
     names = [item["path"] for page in obstore.list(store, f"{key}/") for item in page]
     chunks = [name for name in names if not name.rpartition("/")[2].startswith(".")]
     source = ZARRS[kind]
-    size, compressor = source["chunk"] ** 3, source["compressor"]
+    edge, compressor = source["chunk"], source["compressor"]
+    size = edge**3
 
     def worker(take: Iterable[str], out: _Out) -> None:
         scratch = np.empty(size, source["dtype"])
@@ -138,9 +168,11 @@ def objects(
                 voxels = scratch
             kernels.count_values(voxels)
             if to == "zstd":
-                out.encoded(voxels)
+                out.hashed(out.codec.encode(voxels))
             else:
                 out.hashed(voxels.data if to == "voxels" else data)
+            if whole:
+                out.halved(voxels.reshape(edge, edge, edge))
 
     _run(chunks, worker, connections, output)
 
@@ -148,10 +180,11 @@ def objects(
 class _Out:
     """One thread's file; nothing is shared."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, whole: bool) -> None:
+        self._whole = whole
         self._file = UncachedFile(str(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         self._end = self._file.append(0)
-        self._codec = numcodecs.get_codec(dict(_ZSTD))
+        self.codec = numcodecs.get_codec(dict(_ZSTD))
         self._digest = hashlib.sha256()
 
     def hashed(self, data: bytes | memoryview) -> None:
@@ -159,7 +192,15 @@ class _Out:
         self._end.write(data)
 
     def encoded(self, chunk: NDArray[Any]) -> None:
-        self.hashed(self._codec.encode(chunk))
+        self.hashed(self.codec.encode(chunk))
+        if self._whole:
+            kernels.count_values(chunk)
+            self.halved(chunk)
+
+    def halved(self, chunk: NDArray[Any]) -> None:
+        half = np.empty(kernels.pooled_shape(chunk.shape, (2, 2, 2)), chunk.dtype)
+        kernels.pool(chunk, (2, 2, 2), half, labels=False)
+        self.hashed(self.codec.encode(half))
 
     def cut(self, block: NDArray[Any], chunk_zyx: tuple[int, int, int]) -> None:
         corners = (range(0, n, step) for n, step in zip(block.shape, chunk_zyx, strict=True))
@@ -173,7 +214,11 @@ class _Out:
 
 
 def _run(
-    pieces: list[T], worker: Callable[[Iterable[T], _Out], None], threads: int, output: str
+    pieces: list[T],
+    worker: Callable[[Iterable[T], _Out], None],
+    threads: int,
+    output: str,
+    whole: bool = False,
 ) -> None:
     """Share `pieces` out among threads; the first error is raised."""
     folder = Path(tempfile.mkdtemp(dir=output))
@@ -183,7 +228,7 @@ def _run(
     errors: list[BaseException] = []
 
     def work(number: int) -> None:
-        out = _Out(folder / f"{number}.bin")
+        out = _Out(folder / f"{number}.bin", whole)
         try:
             worker(iter(todo.get, None), out)
         except BaseException as error:

@@ -25,7 +25,8 @@ def test_one_tiny_case_runs_end_to_end_and_is_written_as_json(tmp_path: Path) ->
     subprocess.run(command, cwd=ROOT, check=True, timeout=200)
     document = json.loads(results.read_text())
     (case,) = document["cases"]
-    assert set(case["runs"]) == {"ours", "bare steps", "one GET"}
+    contenders = {"ours", "bare steps", "with statistics and a level", "one GET"}
+    assert set(case["runs"]) == contenders
     for (run,) in case["runs"].values():
         assert run["seconds"] > 0
         assert run["cpu_s"] > 0

@@ -395,7 +395,7 @@ def test_a_server_that_asks_for_an_hour_is_left_alone(
 def test_requests_in_flight_stay_under_the_limit(
     served: Served, control: Control, url: str
 ) -> None:
-    control.set_latency("mirror", first_byte_s=0.01)
+    control.set_latency("mirror", first_byte_s=0.15)
     with Session("ebi", limits={"ebi-https": Limits(2, None, tries=1)}) as session:
         client = session.http("ebi-https")
         threads = [threading.Thread(target=client.head, args=(url,)) for _ in range(12)]
