@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from benchmarks import sources
 from benchmarks.measure import Run, run_program, run_python
-from benchmarks.plan import Case, Goal, Setting, Variant
+from benchmarks.plan import STEPS, WHOLE, Case, Goal, Setting, Variant
 from flows.commands.server import PrefectServer
 from lib.samples.documents import DVID_UUID
 
@@ -64,12 +61,12 @@ def _aria2c(network: str, connections: int) -> Any:
     return run
 
 
-def _floor(function: str, parameters: Any) -> Any:
+def _floor(function: str, parameters: Any, **more: bool) -> Any:
     """The necessary steps and nothing else; see `benchmarks.floors`."""
 
     def run(setting: Setting, output: Path) -> Run:
-        more = {"output": str(output), **parameters(setting)}
-        return run_python(f"benchmarks.floors:{function}", more)
+        given = {"output": str(output), **parameters(setting), **more}
+        return run_python(f"benchmarks.floors:{function}", given)
 
     return run
 
@@ -82,8 +79,8 @@ def _floor_tiff(network: str, **more: bool) -> Any:
             "size": int(_tiff_bytes(setting)),
             "page_yx": sources.tiff_shape(setting.megabytes)[1:],
             "connections": 4,
-            **more,
         },
+        **more,
     )
 
 
@@ -118,8 +115,8 @@ def _floor_dvid(network: str, **more: bool) -> Any:
             "edge": _edge(setting),
             "start": _DVID_START[0],
             "connections": 2,
-            **more,
         },
+        **more,
     )
 
 
@@ -180,8 +177,8 @@ def _floor_sections(network: str, **more: bool) -> Any:
             "port": _ports(setting, network)["ftp"],
             "folder": sources.sections_folder(),
             "page_yx": sources.section_shape(setting.megabytes),
-            **more,
         },
+        **more,
     )
 
 
@@ -240,34 +237,20 @@ def _orchestrated(*arguments: str, server: bool) -> Any:
         }
         command = [sys.executable, "-m", "flows.cli", "run", "--source", "flyem"]
         command += ["--data-dir", str(output / "data"), *arguments]
-        if not server:
-            return run_program(command, settings)
-        with _prefect_server() as url:
-            return run_program(command, {**settings, "PREFECT_API_URL": url})
+        return _beside_a_server(command, settings) if server else run_program(command, settings)
 
     return run
 
 
-@contextmanager
-def _prefect_server() -> Iterator[str]:
-    """A Prefect server with its database in memory; yields its address."""
-    database = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": "sqlite+aiosqlite:///:memory:"}
-    with tempfile.TemporaryDirectory() as folder:
-        server = PrefectServer(Path(folder), {**os.environ, **database})
-        server.start()
-        try:
-            server.wait()
-            yield server.url
-        finally:
-            server.stop()
+def _beside_a_server(command: list[str], settings: dict[str, str]) -> Run:
+    """Run a program with a Prefect server that has been started for it."""
+    with tempfile.TemporaryDirectory() as folder, PrefectServer(Path(folder)) as server:
+        return run_program(command, {**settings, "PREFECT_API_URL": server.url})
 
 
 def _bare_flows(setting: Setting, output: Path) -> Run:
     """What Prefect itself takes for as many flow and task runs, from the start of the program."""
-    with _prefect_server() as url:
-        return run_program(
-            [sys.executable, "-m", "benchmarks.bare_flows"], {"PREFECT_API_URL": url}
-        )
+    return _beside_a_server([sys.executable, "-m", "benchmarks.bare_flows"], {})
 
 
 def _seconds(seconds: float) -> Any:
@@ -275,8 +258,6 @@ def _seconds(seconds: float) -> Any:
 
 
 _FULL = "the line, calculated"
-_STEPS = "bare steps"
-_WHOLE = "with statistics and a level"
 
 CASES = (
     Case(
@@ -286,9 +267,9 @@ CASES = (
         (
             Variant("ours", _ours_tiff("near", keep_raw=False)),
             Variant("ours, raw kept", _ours_tiff("near", keep_raw=True)),
-            Variant(_STEPS, _floor_tiff("near")),
-            Variant(_WHOLE, _floor_tiff("near", whole=True)),
-            Variant(f"{_WHOLE}, raw kept", _floor_tiff("near", whole=True, keep=True)),
+            Variant(STEPS, _floor_tiff("near")),
+            Variant(WHOLE, _floor_tiff("near", whole=True)),
+            Variant(f"{WHOLE}, raw kept", _floor_tiff("near", whole=True, keep=True)),
             Variant("curl", _curl("near"), "curl"),
             Variant("aria2c", _aria2c("near", 4), "aria2c"),
         ),
@@ -300,8 +281,8 @@ CASES = (
         _nothing,
         (
             Variant("ours", _ours_dvid("near")),
-            Variant(_STEPS, _floor_dvid("near")),
-            Variant(_WHOLE, _floor_dvid("near", whole=True)),
+            Variant(STEPS, _floor_dvid("near")),
+            Variant(WHOLE, _floor_dvid("near", whole=True)),
             Variant("one GET", _one_get("near")),
         ),
         (Goal("ours", "one GET", 0.5),),
@@ -313,8 +294,8 @@ CASES = (
         _lay_sections,
         (
             Variant("ours", _ours_sections("near")),
-            Variant(_STEPS, _floor_sections("near")),
-            Variant(_WHOLE, _floor_sections("near", whole=True)),
+            Variant(STEPS, _floor_sections("near")),
+            Variant(WHOLE, _floor_sections("near", whole=True)),
             Variant("lftp", _lftp("near"), "lftp"),
             Variant("numpy write", _numpy_write),
         ),
@@ -325,7 +306,7 @@ CASES = (
         "TIFF at 30 ms and 20 MiB/s a connection, 4 connections",
         _lay_tiff,
         (
-            Variant(_STEPS, _floor_tiff("far")),
+            Variant(STEPS, _floor_tiff("far")),
             Variant("ours", _ours_tiff("far", keep_raw=True)),
             Variant("aria2c", _aria2c("far", 4), "aria2c"),
             Variant(_FULL, _line(4, _tiff_bytes)),
@@ -337,7 +318,7 @@ CASES = (
         "DVID at 30 ms and 20 MiB/s a connection, 2 connections",
         _nothing,
         (
-            Variant(_STEPS, _floor_dvid("far")),
+            Variant(STEPS, _floor_dvid("far")),
             Variant("ours", _ours_dvid("far")),
             Variant(_FULL, _line(2, lambda setting: _edge(setting) ** 3)),
         ),
@@ -371,7 +352,7 @@ CASES = (
         "DM3 over FTP at 30 ms and 20 MiB/s a connection, 1 connection: EBI allows a job one",
         _lay_sections,
         (
-            Variant(_STEPS, _floor_sections("far")),
+            Variant(STEPS, _floor_sections("far")),
             Variant("ours", _ours_sections("far")),
             Variant("lftp", _lftp("far", 1), "lftp"),
             Variant(_FULL, _line(1, _section_bytes)),

@@ -10,7 +10,7 @@ import obstore
 
 from benchmarks import sources
 from benchmarks.measure import Run, run_program, run_python
-from benchmarks.plan import Case, Goal, Setting, Variant
+from benchmarks.plan import STEPS, WHOLE, Case, Goal, Setting, Variant
 
 _ZSTD = {"name": "zstd", "configuration": {"level": 1}}
 _BLOSC = {
@@ -129,8 +129,8 @@ def floor(
     """The necessary steps and nothing else; see `benchmarks.floors`."""
 
     def run(setting: Setting, output: Path) -> Run:
-        options = {"kind": kind, "to": to, "connections": connections, "output": str(output)}
-        where = {**_where(setting, kind, network), "whole": whole}
+        options = {"kind": kind, "to": to, "connections": connections, "whole": whole}
+        where = {**_where(setting, kind, network), "output": str(output)}
         return run_python("benchmarks.floors:objects", {**where, **options})
 
     return run
@@ -164,8 +164,8 @@ CASES = (
         _prepare("u8"),
         (
             Variant("ours", ours("u8")),
-            Variant("bare steps", floor("u8", "same")),
-            Variant("with statistics and a level", floor("u8", "same", whole=True)),
+            Variant(STEPS, floor("u8", "same")),
+            Variant(WHOLE, floor("u8", "same", whole=True)),
             Variant("tensorstore", peer(_TENSORSTORE, "u8")),
             Variant("zarr+obstore", peer("benchmarks.peers_zarr:copy", "u8")),
             Variant("dask+s3fs", peer("benchmarks.peers_dask:copy", "u8")),
@@ -184,7 +184,7 @@ CASES = (
         _prepare("i16"),
         (
             Variant("ours", ours("i16")),
-            Variant("bare steps", floor("i16", "same")),
+            Variant(STEPS, floor("i16", "same")),
             Variant("tensorstore", peer(_TENSORSTORE, "i16")),
             Variant("zarr+obstore", peer("benchmarks.peers_zarr:copy", "i16")),
         ),
@@ -196,8 +196,8 @@ CASES = (
         _prepare("gzip"),
         (
             Variant("ours", ours("gzip")),
-            Variant("bare steps", floor("gzip", "zstd")),
-            Variant("with statistics and a level", floor("gzip", "zstd", whole=True)),
+            Variant(STEPS, floor("gzip", "zstd")),
+            Variant(WHOLE, floor("gzip", "zstd", whole=True)),
             Variant("tensorstore", peer(_TENSORSTORE, "gzip")),
         ),
         (Goal("ours", "tensorstore", 1.5),),
@@ -208,7 +208,7 @@ CASES = (
         _prepare("u8"),
         (
             Variant("ours", ours("u8", config={"output_format": "npy"})),
-            Variant("bare steps", floor("u8", "voxels")),
+            Variant(STEPS, floor("u8", "voxels")),
             Variant("tensorstore", peer("benchmarks.peers_tensorstore:to_npy", "u8")),
         ),
         (Goal("ours", "tensorstore", 1.1),),
@@ -225,7 +225,7 @@ CASES = (
         _prepare("u8"),
         (
             Variant("ours", ours("u8", "far", 128)),
-            Variant("bare steps", floor("u8", "same", "far", 128)),
+            Variant(STEPS, floor("u8", "same", "far", 128)),
             Variant("tensorstore", peer(_TENSORSTORE, "u8", "far", concurrency=128)),
             Variant("tensorstore, default", peer(_TENSORSTORE, "u8", "far")),
         ),

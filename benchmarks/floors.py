@@ -11,6 +11,7 @@ least that a volume with both costs.
 
 from __future__ import annotations
 
+import contextlib
 import ftplib
 import hashlib
 import http.client
@@ -57,7 +58,7 @@ def tiff(
     step = _PLANES * height * width
     pieces = [(at, min(step, size - at)) for at in range(0, size, step)]
 
-    raw = UncachedFile(f"{output}/raw", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    raw = _new_file(f"{output}/raw") if keep else None
 
     def worker(take: Iterable[tuple[int, int]], out: _Out) -> None:
         fetch, buffer, digest = _http(url), np.zeros(step, np.uint8), hashlib.sha256()
@@ -65,13 +66,14 @@ def tiff(
             view = buffer.data[:length]
             fetch(urlsplit(url).path, {"Range": f"bytes={start}-{start + length - 1}"}, view)
             digest.update(view)
-            if keep:
+            if raw is not None:
                 raw.pwrite(view, start)
             out.cut(buffer.reshape(_PLANES, height, width), (_PLANES, 128, 128))
 
-    with raw:
+    with raw or contextlib.nullcontext():
         _run(pieces, worker, connections, output, whole)
-        os.fsync(raw.fd)
+        if raw is not None:
+            os.fsync(raw.fd)
 
 
 def dvid(
@@ -168,7 +170,7 @@ def objects(
                 voxels = scratch
             kernels.count_values(voxels)
             if to == "zstd":
-                out.hashed(out.codec.encode(voxels))
+                out.encoded(voxels)
             else:
                 out.hashed(voxels.data if to == "voxels" else data)
             if whole:
@@ -182,9 +184,9 @@ class _Out:
 
     def __init__(self, path: Path, whole: bool) -> None:
         self._whole = whole
-        self._file = UncachedFile(str(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        self._file = _new_file(str(path))
         self._end = self._file.append(0)
-        self.codec = numcodecs.get_codec(dict(_ZSTD))
+        self._codec = numcodecs.get_codec(dict(_ZSTD))
         self._digest = hashlib.sha256()
 
     def hashed(self, data: bytes | memoryview) -> None:
@@ -192,25 +194,30 @@ class _Out:
         self._end.write(data)
 
     def encoded(self, chunk: NDArray[Any]) -> None:
-        self.hashed(self.codec.encode(chunk))
-        if self._whole:
-            kernels.count_values(chunk)
-            self.halved(chunk)
+        self.hashed(self._codec.encode(chunk))
 
     def halved(self, chunk: NDArray[Any]) -> None:
         half = np.empty(kernels.pooled_shape(chunk.shape, (2, 2, 2)), chunk.dtype)
         kernels.pool(chunk, (2, 2, 2), half, labels=False)
-        self.hashed(self.codec.encode(half))
+        self.encoded(half)
 
     def cut(self, block: NDArray[Any], chunk_zyx: tuple[int, int, int]) -> None:
         corners = (range(0, n, step) for n, step in zip(block.shape, chunk_zyx, strict=True))
         for corner in itertools.product(*corners):
             box = tuple(slice(at, at + n) for at, n in zip(corner, chunk_zyx, strict=True))
-            self.encoded(np.ascontiguousarray(block[box]))
+            chunk = np.ascontiguousarray(block[box])
+            self.encoded(chunk)
+            if self._whole:
+                kernels.count_values(chunk)
+                self.halved(chunk)
 
     def close(self) -> None:
         with self._file, self._end:
             self._end.flush()
+
+
+def _new_file(path: str) -> UncachedFile:
+    return UncachedFile(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
 
 
 def _run(

@@ -10,6 +10,10 @@ from typing import Literal
 from benchmarks.measure import Run
 from benchmarks.servers import Servers
 
+STEPS = "bare steps"
+WHOLE = "with statistics and a level"
+"""Names of the contenders of `benchmarks.floors`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:

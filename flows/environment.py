@@ -21,7 +21,6 @@ def prepare() -> None:
     """Set what is not set. Values that the user has set always stay."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    if "PREFECT_API_URL" in os.environ:
-        return
-    if "PREFECT_HOME" not in os.environ and not os.access(os.path.expanduser("~"), os.W_OK):
+    homeless = not os.access(os.path.expanduser("~"), os.W_OK)
+    if homeless and not {"PREFECT_API_URL", "PREFECT_HOME"} & os.environ.keys():
         os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="prefect-")

@@ -12,10 +12,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-import requests
-
+from flows.commands.server import answers, comes_true
 from lib.errors import MacroscopeError
 
 STATE = Path(".macroscope")
@@ -36,7 +36,7 @@ def up(*, port: int, archives: str) -> int:
     }
     server_env = {**env, "PREFECT_UI_API_URL": url}
     _start("server", [_tool("prefect"), "server", "start", "--port", str(port)], server_env)
-    _until(lambda: requests.get(f"{url}/health", timeout=5).ok, "the Prefect server")
+    _until(lambda: answers(url), "the Prefect server")
     if archives == "samples":
         _start("samples", [_tool("macroscope"), "samples", "--root", str(STATE / "samples")], env)
         services = STATE / "samples.out"
@@ -79,20 +79,13 @@ def _start(name: str, command: list[str], env: dict[str, str]) -> None:
     note.write_text(str(process.pid))
 
 
-def _until(ready, what: str) -> None:  # type: ignore[no-untyped-def]
-    deadline = time.monotonic() + _PATIENCE_S
-    while time.monotonic() < deadline:
-        try:
-            if ready():
-                return
-        except (requests.RequestException, OSError, ValueError):
-            pass
-        time.sleep(0.3)
-    raise MacroscopeError(
-        f"{what} did not start within {_PATIENCE_S:.0f} s",
-        location=str(STATE.resolve()),
-        advice="See the logs in that folder",
-    )
+def _until(ready: Callable[[], bool], what: str) -> None:
+    if not comes_true(ready, _PATIENCE_S):
+        raise MacroscopeError(
+            f"{what} did not start within {_PATIENCE_S:.0f} s",
+            location=str(STATE.resolve()),
+            advice="See the logs in that folder",
+        )
 
 
 def _end(pid: int) -> None:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from flows.commands.interrupts import ended_by_signals
-from flows.commands.server import OwnServer
+from flows.commands.server import start_own_server
 from flows.commands.watch import live_view
 from flows.environment import prepare
 from lib import stopping
@@ -87,11 +87,11 @@ def _run(
         ConfigManager().load().loader(source, parameters.get(source))
     if not dry_run:
         require_destination(settings)
-    server = OwnServer()
+    wait_for_server = start_own_server()
     from flows.macroscope import macroscope
     from tasks.absence import named_where_away
 
-    server.wait()
+    wait_for_server()
     with named_where_away():
         return macroscope(
             mode=mode,
@@ -119,10 +119,10 @@ def require_destination(loaded: LoadedSettings) -> None:
 def consolidate_command(*, as_json: bool) -> int:
     """Catalogue the store; returns 1 where a record is invalid."""
     prepare()
-    server = OwnServer()
+    wait_for_server = start_own_server()
     from flows.consolidate import consolidate
 
-    server.wait()
+    wait_for_server()
     result = consolidate()
     if as_json:
         print(

@@ -10,24 +10,28 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Self
 
 import requests
 
 from lib.errors import MacroscopeError
+from lib.samples.sockets import free_ports
 from lib.storage.keys import temporary_name
 
-START_S = 180.0  # 6 s with tables, 13 s without; a loaded machine takes its time
+_START_S = 180.0  # 6 s with tables, 13 s without; a loaded machine takes its time
 _END_S = 10.0
 _ADDRESS = "PREFECT_API_URL"
 _DATABASE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
+IN_MEMORY = "sqlite+aiosqlite:///:memory:"
+"""What a server forgets when it ends; on a file, runs at once wait for each other's locks."""
 _FILE = ":memory:.db"
 """Prefect opens a database with this in its name once only, so that flows that start together do
 not wait for each other's locks."""
@@ -40,18 +44,36 @@ class PrefectServer:
     ----------
     folder
         For its log, and to work in.
+    database
+        Its address, as SQLAlchemy has them.
+    more
+        Added to this process's environment, for the server and its clients.
+
+    Attributes
+    ----------
     environment
-        Of its process; an address of another server in it is left out.
+        Of its clients.
     """
 
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = str(probe.getsockname()[1])
+    def __init__(self, folder: Path, database: str = IN_MEMORY, **more: str) -> None:
+        (port,) = free_ports("127.0.0.1", 1)
+        self.port = str(port)
         self.url = f"http://127.0.0.1:{self.port}/api"
+        self.environment = {**os.environ, **more, _DATABASE: database, _ADDRESS: self.url}
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
-        self._environment = {k: v for k, v in environment.items() if k != _ADDRESS}
+
+    def __enter__(self) -> Self:
+        self.start()
+        try:
+            self.wait()
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def start(self) -> None:
         """Begin to start it; see `wait`."""
@@ -60,7 +82,7 @@ class PrefectServer:
             self._process = subprocess.Popen(
                 [*command, "--host", "127.0.0.1", "--port", self.port],
                 cwd=self._folder,
-                env=self._environment,
+                env=self.server_environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -75,19 +97,14 @@ class PrefectServer:
         MacroscopeError
             It ended, or does not answer.
         """
-        deadline = time.monotonic() + START_S
-        while True:
-            with suppress(requests.RequestException):
-                if requests.get(f"{self.url}/health", timeout=5).ok:
-                    return
-            if not self.is_running() or time.monotonic() > deadline:
-                said = self._log.read_text(errors="replace").strip().splitlines()[-3:]
-                raise MacroscopeError(
-                    "Prefect's server did not start: " + " | ".join(said),
-                    location=self.url,
-                    advice="Start one with `prefect server start`, and set PREFECT_API_URL",
-                )
-            time.sleep(0.1)
+        if comes_true(lambda: answers(self.url), _START_S, meanwhile=self.is_running):
+            return
+        said = self._log.read_text(errors="replace").strip().splitlines()[-3:]
+        raise MacroscopeError(
+            "Prefect's server did not start: " + " | ".join(said),
+            location=self.url,
+            advice="Start one with `prefect server start`, and set PREFECT_API_URL",
+        )
 
     def is_running(self) -> bool:
         """Whether its process has not ended."""
@@ -110,47 +127,68 @@ class PrefectServer:
             self._process.wait()
 
     @property
+    def server_environment(self) -> dict[str, str]:
+        """Of its own process: it is no client."""
+        return {name: value for name, value in self.environment.items() if name != _ADDRESS}
+
+    @property
     def _log(self) -> Path:
         return self._folder / "server.log"
 
 
-class OwnServer:
-    """The server that is named, or one that lasts as long as this process.
+def start_own_server() -> Callable[[], None]:
+    """Start a server that lasts as long as this process, unless one is named.
 
-    It starts as soon as this is made, while the caller goes on; `wait` before the first flow.
+    It starts while the caller goes on; what is returned waits until it answers (see
+    `PrefectServer.wait`), and is to be called before the first flow.
     """
+    from prefect.context import refresh_global_settings_context
+    from prefect.settings import get_current_settings
 
-    def __init__(self) -> None:
-        from prefect.context import refresh_global_settings_context
-        from prefect.settings import get_current_settings
+    settings = get_current_settings()
+    if settings.api.url is not None:
+        return lambda: None
+    folder = Path(tempfile.mkdtemp(prefix="macroscope-prefect-"))
+    # at the very end: Prefect's own threads still have something to tell the server then
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    database, tables = folder / _FILE, _tables_in(settings.home)
+    given = os.environ.get(_DATABASE)
+    if given is None:
+        _take_tables(tables, database)
+    server = PrefectServer(folder, given or f"sqlite+aiosqlite:///{database}")
+    atexit.register(server.stop)
+    server.start()
+    os.environ[_ADDRESS] = server.url
+    refresh_global_settings_context()
 
-        self._server: PrefectServer | None = None
-        self._database: Path | None = None
-        settings = get_current_settings()
-        if settings.api.url is not None:
-            return
-        folder = Path(tempfile.mkdtemp(prefix="macroscope-prefect-"))
-        # at the very end: Prefect's own threads still have something to tell the server then
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        environment = dict(os.environ)
-        if _DATABASE not in environment:
-            self._database = folder / _FILE
-            self._tables = _tables_in(settings.home)
-            _take_tables(self._tables, self._database)
-            environment[_DATABASE] = f"sqlite+aiosqlite:///{self._database}"
-        self._server = PrefectServer(folder, environment)
-        atexit.register(self._server.stop)
-        self._server.start()
-        os.environ[_ADDRESS] = self._server.url
-        refresh_global_settings_context()
+    def wait() -> None:
+        server.wait()
+        if given is None:
+            _keep_tables(database, tables)
 
-    def wait(self) -> None:
-        """Wait until the server answers; see `PrefectServer.wait`."""
-        if self._server is None:
-            return
-        self._server.wait()
-        if self._database is not None:
-            _keep_tables(self._database, self._tables)
+    return wait
+
+
+def answers(url: str) -> bool:
+    """Whether a Prefect server does; `OSError` where there is none."""
+    return requests.get(f"{url}/health", timeout=5).ok
+
+
+def comes_true(
+    question: Callable[[], bool], seconds: float, *, meanwhile: Callable[[], bool] = lambda: True
+) -> bool:
+    """Ask until the answer is yes; no where `meanwhile` is not, or the time is over.
+
+    A question that cannot be asked yet (`OSError`, `ValueError`) is asked again.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        with suppress(OSError, ValueError):
+            if question():
+                return True
+        if not meanwhile() or time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
 
 
 def _tables_in(home: Path) -> Path:

@@ -96,7 +96,7 @@ class UncachedFile(AbstractContextManager["UncachedFile"]):
     def pwrite(self, view: memoryview, offset: int) -> None:
         """Write all of a flat view of bytes at an offset."""
         if len(view) < LEAST:
-            self._through_cache(view, offset)
+            pwrite_all(self.fd, view, offset)
             return
         with self.append(offset) as end:
             end.write(view)
@@ -110,7 +110,7 @@ class UncachedFile(AbstractContextManager["UncachedFile"]):
         if offset or len(piece) == PIECE:
             self._past_cache(piece, offset)
         else:  # all that there is
-            self._through_cache(piece, offset)
+            pwrite_all(self.fd, piece, offset)
 
     def _past_cache(self, piece: memoryview, offset: int) -> None:
         """Write an aligned buffer: its whole blocks to the device, the rest through the cache."""
@@ -125,7 +125,7 @@ class UncachedFile(AbstractContextManager["UncachedFile"]):
             piece, offset, whole = piece[count:], offset + count, whole - count
             if count % BLOCK:
                 break
-        self._through_cache(piece, offset)
+        pwrite_all(self.fd, piece, offset)
 
     def _opened_again(self) -> int:
         """The same file past the cache, or -1; small files never need it."""
@@ -142,7 +142,9 @@ class UncachedFile(AbstractContextManager["UncachedFile"]):
                             raise
             return self._direct
 
-    def _through_cache(self, view: memoryview, offset: int) -> None:
-        while view:
-            count = os.pwrite(self.fd, view, offset)
-            view, offset = view[count:], offset + count
+
+def pwrite_all(fd: int, view: memoryview, offset: int) -> None:
+    """Write all of a flat view of bytes at an offset, through the page cache."""
+    while view:
+        count = os.pwrite(fd, view, offset)
+        view, offset = view[count:], offset + count

@@ -21,6 +21,7 @@ from lib.readers.base import VolumeReader
 from lib.storage.base import Store
 from lib.storage.digests import digest_of
 from lib.storage.os_errors import naming_os_errors
+from lib.storage.uncached import pwrite_all
 from lib.volumes.blockpass import Buffers, Line, gather, run_all
 from lib.volumes.effort import Effort
 from lib.volumes.job import VolumeJob
@@ -63,7 +64,7 @@ def convert_npy(
     try:
         with naming_os_errors(path, "write"):
             # every worker does this alike: it changes nothing that is already there
-            os.pwrite(handle, header, 0)
+            pwrite_all(handle, memoryview(header), 0)
             os.ftruncate(handle, size)
 
         def make(unit: ShapeZYX) -> None:
@@ -73,7 +74,7 @@ def convert_npy(
                 runs = _runs(job, len(header), box, voxels)
                 with naming_os_errors(path, "write"):
                     for at, view in runs:
-                        _write(handle, at, view)
+                        pwrite_all(handle, view, at)
                 tally = Tally(job.dtype)
                 tally.add(0, voxels)
                 with line.turn(unit):
@@ -163,9 +164,3 @@ def _runs(
     return [
         (start + z * plane, memoryview(run.reshape(-1).view("u1"))) for z, run in enumerate(runs)
     ]
-
-
-def _write(handle: int, at: int, view: memoryview) -> None:
-    while view:
-        written = os.pwrite(handle, view, at)
-        view, at = view[written:], at + written

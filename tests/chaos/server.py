@@ -14,15 +14,16 @@ import sys
 import threading
 from pathlib import Path
 
+from flows.commands.server import PrefectServer
 from tests.chaos.pace import Pace
-from tests.kit.prefect_server import PrefectServer
+from tests.kit.prefect_server import alone_in
 
 
 class QuickServer(PrefectServer):
     """A server on a database file."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, f"sqlite+aiosqlite:///{folder / 'prefect.db'}")
+        super().__init__(folder, f"sqlite+aiosqlite:///{folder / 'prefect.db'}", **alone_in(folder))
         with (folder / "server.log").open("a") as log:
             self._zygote = subprocess.Popen(
                 [sys.executable, "-m", "tests.chaos.server", self.port],

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
-from flows.commands.server import PrefectServer as Server
-
-IN_MEMORY = "sqlite+aiosqlite:///:memory:"
-"""What a server forgets when it ends; on a file, runs at once wait for each other's locks."""
+from flows.commands.server import IN_MEMORY, PrefectServer
 
 
 @contextmanager
@@ -27,35 +23,17 @@ def prefect_server(folder: Path, database: str = IN_MEMORY) -> Iterator[dict[str
     folder
         For its log and its clients' PREFECT_HOME.
     """
-    with PrefectServer(folder, database) as server:
+    with PrefectServer(folder, database, **alone_in(folder)) as server:
         yield server.environment
 
 
-class PrefectServer(Server):
-    """The same for a test that kills its server: it comes back on its port, with its database."""
-
-    def __init__(self, folder: Path, database: str = IN_MEMORY) -> None:
-        self.server_environment = {
-            **os.environ,
-            "PREFECT_HOME": str(folder / "home"),
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "DO_NOT_TRACK": "1",
-            "PREFECT_SERVER_DATABASE_CONNECTION_URL": database,
-        }
-        super().__init__(folder, self.server_environment)
-        self.environment = self.server_environment | {"PREFECT_API_URL": self.url}
-
-    def __enter__(self) -> Self:
-        self.start()
-        try:
-            self.wait()
-        except BaseException:
-            self.kill()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
+def alone_in(folder: Path) -> dict[str, str]:
+    """What keeps a server and its clients to themselves, in their environment."""
+    return {
+        "PREFECT_HOME": str(folder / "home"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
 
 
 def ask(url: str, path: str, body: Any = None) -> Any:

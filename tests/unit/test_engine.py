@@ -434,7 +434,6 @@ import numpy as np
 sys.path.insert(0, sys.argv[1])
 from volume_kit import ArrayReader, a_job, a_plan, make
 from lib.storage.local import LocalStore
-from lib.volumes import blockpass
 from lib.volumes.effort import Effort
 from lib.geometry import Box
 from lib.readers.base import Block

@@ -64,7 +64,7 @@ def test_damaged_tables_are_not_taken(tmp_path: Path, damage: str) -> None:
 
 
 def test_a_server_that_was_not_started_has_ended(tmp_path: Path) -> None:
-    one = PrefectServer(tmp_path, {})
+    one = PrefectServer(tmp_path)
     one.stop()
     assert not one.is_running()
 
@@ -82,7 +82,7 @@ def test_a_server_that_ends_is_named_with_what_it_said(
     broken.write_text("#!/bin/sh\necho 'no such port' >&2\nexit 3\n")
     broken.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(broken))
-    one = PrefectServer(tmp_path, {})
+    one = PrefectServer(tmp_path)
     one.start()
     with pytest.raises(MacroscopeError, match=r"did not start: no such port.*PREFECT_API_URL"):
         one.wait()
