@@ -14,6 +14,7 @@ COPY pyproject.toml prefect.yaml prefect.toml README.md LICENSE* ./
 COPY flows flows
 COPY tasks tasks
 COPY lib lib
+COPY emulators emulators
 COPY schemas schemas
 COPY config config
 COPY k8s/image.sh k8s/job-template.json k8s/

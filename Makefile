@@ -96,16 +96,16 @@ mutants: $(VENV)/.dev $(MUTANTS)/bin/cosmic-ray ## Change grid, ledger, digests 
 check: lint types test test-long ## What CI runs, in the same words
 
 lint: $(VENV)/.dev ## Lint, format and import rules
-	$(BIN)/ruff check flows tasks lib tests benchmarks
-	$(BIN)/ruff format --check flows tasks lib tests benchmarks
+	$(BIN)/ruff check flows tasks lib emulators tests benchmarks
+	$(BIN)/ruff format --check flows tasks lib emulators tests benchmarks
 	$(BIN)/lint-imports
 
 types: $(VENV)/.dev ## Strict type check
 	$(BIN)/mypy
 
 format: $(VENV)/.dev ## Put the code into the house style
-	$(BIN)/ruff check --fix flows tasks lib tests benchmarks
-	$(BIN)/ruff format flows tasks lib tests benchmarks
+	$(BIN)/ruff check --fix flows tasks lib emulators tests benchmarks
+	$(BIN)/ruff format flows tasks lib emulators tests benchmarks
 
 bench: $(VENV)/.dev ## Benchmarks against other tools (SIZE= MB)
 	$(BIN)/python -m benchmarks $(if $(SIZE),--size $(SIZE))
@@ -128,7 +128,7 @@ lock: | $(BIN)/python ## Renew the hashed locks (no addresses in them)
 	  --generate-hashes --no-emit-index-url --no-header --python-version 3.11 -o requirements/image.lock -q
 
 docs: $(VENV)/.dev ## Renew the documents that are written from the code
-	$(BIN)/python -m lib.config_reference
+	$(BIN)/python -m docs.config_reference
 	$(BIN)/python docs/dependencies.py
 	$(BIN)/python helm/values_table.py
 

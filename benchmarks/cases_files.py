@@ -11,8 +11,8 @@ from typing import Any
 from benchmarks import sources
 from benchmarks.measure import Run, run_program, run_python
 from benchmarks.plan import STEPS, WHOLE, Case, Goal, Setting, Variant
+from emulators.documents import DVID_UUID
 from flows.commands.server import PrefectServer
-from lib.samples.documents import DVID_UUID
 
 _DVID_START = (12000, 12000, 12000)
 

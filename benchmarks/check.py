@@ -10,7 +10,7 @@ import numpy as np
 import zarr
 
 from benchmarks.truth import volume
-from lib.samples.tissue import TripleZYX
+from emulators.tissue import TripleZYX
 
 _BOXES = 16
 _EDGE = 64

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from lib.archives.registry import archive
+from lib.config.loaders import LoaderConfig
 from lib.ingest import stages
 from lib.ingest.order import WorkOrder
-from lib.loader_config import LoaderConfig
 from lib.storage.settings import StoreSettings
 from lib.volumes.job import VolumeJob
 

@@ -11,12 +11,12 @@ import sys
 from pathlib import Path
 
 from benchmarks.truth import volume
-from lib.samples.control import Control, Settings
-from lib.samples.dvid import DvidApp
-from lib.samples.empiar import empiar_app
-from lib.samples.ftp import FtpSide
-from lib.samples.http_side import HttpSide
-from lib.samples.mirror import mirror_app
+from emulators.control import Control, Settings
+from emulators.dvid import DvidApp
+from emulators.empiar import empiar_app
+from emulators.ftp import FtpSide
+from emulators.http_side import HttpSide
+from emulators.mirror import mirror_app
 
 
 def main(http_folder: str, ftp_folder: str, first_byte_s: str, bytes_per_second: str) -> None:

@@ -13,7 +13,7 @@ from typing import Self
 
 from benchmarks import sources
 from benchmarks.measure import ROOT
-from lib.samples.s3 import S3Server
+from emulators.s3 import S3Server
 
 FAR = (0.030, 20 * 2**20)
 """Seconds to the first byte and bytes a second of one connection, as to a public archive."""

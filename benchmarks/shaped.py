@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from lib.samples.latency import Pace
+from emulators.latency import Pace
 
 _PIECE = 256 * 1024
 

@@ -20,11 +20,11 @@ import obstore
 from numpy.typing import NDArray
 
 from benchmarks.truth import TILE, shape_for, volume
-from lib.samples.dm import Section, write_dm
-from lib.samples.s3 import S3Server
-from lib.samples.tiff import write_itk_tiff
-from lib.samples.tissue import TripleZYX
-from lib.samples.zarr_v2 import multiscale_attributes
+from emulators.dm import Section, write_dm
+from emulators.s3 import S3Server
+from emulators.tiff import write_itk_tiff
+from emulators.tissue import TripleZYX
+from emulators.zarr_v2 import multiscale_attributes
 
 VOXEL_NM = (8.0, 8.0, 8.0)
 BUCKET = "benchmarks"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.samples.tissue import RepeatedTissue, TripleZYX
+from emulators.tissue import RepeatedTissue, TripleZYX
 
 TILE = 128
 """Period of the volume; a multiple of every chunk edge."""

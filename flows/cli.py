@@ -150,7 +150,7 @@ def view(
 @app.command()
 def config(as_json: Json = False) -> None:
     """Show every setting in force, and where its value came from."""
-    from lib.config_manager import ConfigManager
+    from lib.config.manager import ConfigManager
 
     rows = ConfigManager().load().explain()
     if as_json:
@@ -175,7 +175,7 @@ def samples(
     ] = 0,
 ) -> None:
     """Serve stand-ins of the five archives until interrupted; prints their endpoints as JSON."""
-    from lib.samples.serving import Samples, serve_forever
+    from emulators.serving import Samples, serve_forever
 
     serve_forever(Samples(root, host=host, public_host=public_host, base_port=base_port))
 

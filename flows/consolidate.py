@@ -5,8 +5,8 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.credentials import store_settings
-from lib.catalog import CatalogResult
-from lib.config_manager import ConfigManager
+from lib.config.manager import ConfigManager
+from lib.records.catalogue import CatalogResult
 from tasks.consolidate import catalogue
 
 

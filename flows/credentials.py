@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lib.config_manager import LoadedSettings
+from lib.config.manager import LoadedSettings
 from lib.errors import ConfigError
 from lib.storage.settings import StoreSettings
 

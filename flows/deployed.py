@@ -23,10 +23,10 @@ from prefect.deployments import run_deployment
 from prefect.runtime import flow_run as current_run
 from prefect.states import Cancelling
 
-from lib import stopping
+from lib.concurrency import cancel as stopping
+from lib.config.loaders import LoaderConfig
 from lib.errors import MacroscopeError, StoppedError
 from lib.ingest.result import ProcessingResult, VolumeResult
-from lib.loader_config import LoaderConfig
 from tasks.record import RESULT_KEY, artifact_key
 
 POLL_S = 2.0

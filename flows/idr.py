@@ -7,8 +7,8 @@ from prefect.client.schemas.objects import State
 
 from flows.ingest import as_state, ingest
 from flows.naming import source_run_name
+from lib.config.loaders import IDRConfig
 from lib.ingest.result import ProcessingResult
-from lib.loader_config import IDRConfig
 
 
 @flow(name="idr", flow_run_name=source_run_name, description=__doc__)

@@ -21,7 +21,8 @@ from flows.runners import (
     start_cluster,
     workers_died,
 )
-from lib import stopping
+from lib.concurrency import cancel as stopping
+from lib.config.loaders import LoaderConfig
 from lib.errors import MacroscopeError, StoppedError
 from lib.geometry import ShapeZYX
 from lib.ingest import life
@@ -31,7 +32,6 @@ from lib.ingest.life import Batches, OnShare, Steps
 from lib.ingest.order import WorkOrder
 from lib.ingest.result import ProcessingResult, VolumeResult
 from lib.ingest.stages import Batch, note_batch, rest_of
-from lib.loader_config import LoaderConfig
 from lib.plan import VolumePlan
 from lib.volumes.job import VolumeJob
 from tasks.absence import Patience, patiently

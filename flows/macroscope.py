@@ -17,7 +17,7 @@ from flows.run import carried, in_one_sentence
 from flows.schedule import Outcome, run_schedule
 from flows.sources import run_source
 from lib.archives.registry import REGISTRY, archive
-from lib.config_manager import ConfigManager
+from lib.config.manager import ConfigManager
 from lib.errors import MacroscopeError
 from lib.execution import check_sources, schedule
 from lib.execution import mode as find_mode

@@ -7,7 +7,7 @@ from typing import Any
 
 from prefect.runtime import flow_run
 
-from lib.config_manager import ConfigManager
+from lib.config.manager import ConfigManager
 from lib.errors import MacroscopeError
 
 _TOLD = ("accession", "source_id", "dataset_id", "image_ids", "uuid", "instance", "crop_size")

@@ -20,14 +20,14 @@ from prefect.task_runners import TaskRunner
 from flows.credentials import store_settings
 from flows.logs import log_file
 from flows.runners import task_runner
-from lib import stopping
 from lib.archives.registry import archive
-from lib.config_manager import ConfigManager, Settings
+from lib.concurrency import cancel as stopping
+from lib.config.loaders import LoaderConfig
+from lib.config.manager import ConfigManager, Settings
 from lib.errors import MacroscopeError
 from lib.ingest.costs import Cost
 from lib.ingest.order import WorkOrder
 from lib.ingest.result import ProcessingResult, VolumeResult
-from lib.loader_config import LoaderConfig
 from lib.plan import VolumePlan
 from lib.storage.settings import StoreSettings
 

@@ -13,7 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from lib import stopping
+from lib.concurrency import cancel as stopping
 from lib.execution import Step, ready
 
 T = TypeVar("T")

@@ -14,7 +14,7 @@ from flows.deployed import run_deployed
 from flows.ingest import as_state, ingest
 from flows.naming import source_run_name
 from lib.archives.registry import REGISTRY, archive
-from lib.config_errors import build
+from lib.config.errors import build
 from lib.errors import MacroscopeError
 from lib.ingest.result import ProcessingResult
 from tasks.absence import patiently

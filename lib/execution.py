@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from lib.config_errors import suggestion
+from lib.config.errors import suggestion
 from lib.errors import ConfigError
 
 TaskRunner = Literal["threads", "sequential"]

@@ -23,7 +23,7 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml.common import DefusedXmlException  # type: ignore[import-untyped]
 from defusedxml.ElementTree import fromstring  # type: ignore[import-untyped]
 
-from lib import stopping
+from lib.concurrency import cancel as stopping
 from lib.errors import FormatError, RequestRefusedError, TransportError
 
 MIB = 1024 * 1024

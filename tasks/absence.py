@@ -17,7 +17,7 @@ import httpx
 from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.settings import get_current_settings
 
-from lib import stopping
+from lib.concurrency import cancel as stopping
 from lib.errors import MacroscopeError
 
 LOGGER = logging.getLogger("macroscope")  # what a run has to tell, see `flows.logs`

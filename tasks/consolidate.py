@@ -5,8 +5,8 @@ from __future__ import annotations
 from prefect import task
 from prefect.artifacts import create_table_artifact
 
-from lib.catalog import CatalogResult, consolidate
 from lib.present.catalogue import present
+from lib.records.catalogue import CatalogResult, consolidate
 from lib.storage.open import open_store
 from lib.storage.settings import StoreSettings
 from tasks.record import artifact_key

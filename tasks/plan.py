@@ -6,8 +6,8 @@ from pathlib import Path
 
 from prefect import task
 
+from lib.config.loaders import LoaderConfig
 from lib.ingest.stages import Sources, plan_source
-from lib.loader_config import LoaderConfig
 from tasks.retrying import RETRIES, stoppable
 from tasks.slots import polite
 

@@ -18,7 +18,7 @@ from lib.ingest.order import WorkOrder
 from lib.ingest.result import ProcessingResult
 from lib.ingest.workplace import workplace
 from lib.present.words import shape_text, size_text, voxel_text
-from lib.records import Record
+from lib.records.model import Record
 
 RESULT_KEY = "result"
 _PICTURE_WIDTH = 640  # pixels

@@ -7,8 +7,8 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from lib.errors import MacroscopeError
 from lib.ingest.illustrate import stored_picture
 from lib.ingest.result import ProcessingResult, VolumeResult
-from lib.metadata_manager import MetadataManager
 from lib.present.words import shape_text, size_text, voxel_text
+from lib.records.manager import MetadataManager
 from lib.storage.open import open_store
 from lib.storage.settings import StoreSettings
 from tasks.record import artifact_key

@@ -15,7 +15,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.states import Cancelled
 from prefect.tasks import exponential_backoff
 
-from lib import stopping
+from lib.concurrency import cancel as stopping
 from lib.errors import MacroscopeError, StoppedError
 
 P = ParamSpec("P")

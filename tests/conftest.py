@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from emulators.control import Control
+from emulators.serving import Samples
 from flows.commands.server import IN_MEMORY
 from flows.environment import prepare
-from lib.samples.control import Control
-from lib.samples.serving import Samples
 from tests.kit.prefect_server import prefect_server as running_server
 
 # before any test imports Prefect, which reads its settings once

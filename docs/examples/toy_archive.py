@@ -13,13 +13,13 @@ from starlette.types import Receive, Scope, Send
 
 from lib.archives.base import ArchiveBase
 from lib.archives.parts import choose_part
-from lib.config_types import HttpEndpoint, Name
+from lib.config.loaders import LoaderConfig
+from lib.config.types import HttpEndpoint, Name
 from lib.errors import NotFoundError, SourceChangedError
+from lib.formats.base import Block, Layout, VolumeReader
 from lib.geometry import Box
-from lib.loader_config import LoaderConfig
 from lib.plan import About, SourceFile, VolumePlan
-from lib.rawfiles import RawFiles
-from lib.readers.base import Block, Layout, VolumeReader
+from lib.rawfiles.files import RawFiles
 from lib.transport.session import Session
 
 

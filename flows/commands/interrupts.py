@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lib import stopping
+from lib.concurrency import cancel as stopping
 
 
 @contextmanager

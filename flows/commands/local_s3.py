@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
-from lib.samples.s3 import S3Server
+from emulators.s3 import S3Server
 
 BUCKET = "volumes"
 FOLDER = Path("data-s3")

@@ -15,7 +15,7 @@ from rich.table import Table
 from flows.commands.run import source_parameters, stand_ins
 from flows.credentials import store_settings
 from lib.archives.registry import REGISTRY
-from lib.config_manager import ConfigManager
+from lib.config.manager import ConfigManager
 from lib.execution import check_sources
 from lib.ingest.costs import Cost, available_memory, cost_of, row_of, warnings_for
 from lib.ingest.stages import plan_source

@@ -15,9 +15,9 @@ from flows.commands.interrupts import ended_by_signals
 from flows.commands.server import start_own_server
 from flows.commands.watch import live_view
 from flows.environment import prepare
-from lib import stopping
 from lib.archives.registry import REGISTRY, archive
-from lib.config_manager import ConfigManager, LoadedSettings
+from lib.concurrency import cancel as stopping
+from lib.config.manager import ConfigManager, LoadedSettings
 from lib.errors import ConfigError
 from lib.execution import check_sources
 from lib.execution import mode as find_mode
@@ -147,7 +147,7 @@ def stand_ins(loaded: LoadedSettings) -> Iterator[None]:
     if not loaded.needs_samples:
         yield
         return
-    from lib.samples.serving import Samples
+    from emulators.serving import Samples
 
     with Samples() as running:
         os.environ["EM_SERVICES"] = json.dumps(running.endpoints)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from flows.credentials import store_settings
-from lib.config_manager import ConfigManager
+from lib.config.manager import ConfigManager
 from lib.storage.open import is_remote, open_store
 from lib.verify.store import verify_store
 

@@ -7,10 +7,10 @@ import threading
 import webbrowser
 
 from flows.credentials import store_settings
-from lib.config_manager import ConfigManager
+from lib.config.manager import ConfigManager
 from lib.errors import NotFoundError
-from lib.metadata_manager import MetadataManager
 from lib.present.viewer import serve
+from lib.records.manager import MetadataManager
 from lib.storage.base import Store
 from lib.storage.open import open_store
 

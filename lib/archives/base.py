@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Protocol
 
-from lib.loader_config import LoaderConfig
+from lib.config.loaders import LoaderConfig
+from lib.formats.base import VolumeReader
 from lib.plan import VolumePlan
-from lib.rawfiles import RawFiles
-from lib.readers.base import VolumeReader
+from lib.rawfiles.files import RawFiles
 from lib.transport.partial import Fetched
 from lib.transport.session import Session
 

@@ -24,11 +24,11 @@ from lib.archives.remote_tiff import (
     settle_ranges,
     source_file,
 )
-from lib.loader_config import EPFLConfig
+from lib.config.loaders import EPFLConfig
+from lib.formats.base import VolumeReader
+from lib.formats.tiff.reader import TiffVolume
 from lib.plan import About, VolumePlan
-from lib.rawfiles import RawFiles
-from lib.readers.base import VolumeReader
-from lib.readers.tiff import TiffVolume
+from lib.rawfiles.files import RawFiles
 from lib.transport.partial import Fetched
 from lib.transport.session import Session
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from lib.archives.base import ArchiveBase
 from lib.archives.parts import choose_part
+from lib.config.loaders import FlyEMConfig
 from lib.errors import (
     BadAnswerError,
     NotFoundError,
@@ -22,11 +23,10 @@ from lib.errors import (
     SourceChangedError,
     UnsupportedFormatError,
 )
+from lib.formats.dvid import MAX_TILE_ZYX, DvidReader
 from lib.geometry import Box, LengthsZYX, ShapeZYX
-from lib.loader_config import FlyEMConfig
 from lib.plan import About, SourceFile, VolumePlan
-from lib.rawfiles import RawFiles
-from lib.readers.dvid import MAX_TILE_ZYX, DvidReader
+from lib.rawfiles.files import RawFiles
 from lib.transport.partial import Fetched
 from lib.transport.session import Session
 from lib.units import to_nm

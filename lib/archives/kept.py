@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lib.errors import IntegrityError, NotFoundError
 from lib.plan import SourceFile
-from lib.rawfiles import RawFiles
+from lib.rawfiles.files import RawFiles
 from lib.transport.partial import Fetched
 
 

@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Protocol, cast
 from numpy.typing import NDArray
 
 from lib.archives.base import Archive
+from lib.config.loaders import LOADER_CONFIGS, LoaderConfig
 from lib.errors import ConfigError
-from lib.loader_config import LOADER_CONFIGS, LoaderConfig
 from lib.plan import VolumePlan
 
 
@@ -24,7 +24,7 @@ class Entry:
     path
         ``package.module:Class`` of the archive.
     stand_in
-        The same of its stand-in, where `lib.samples` does not know it of itself: a class with
+        The same of its stand-in, where `emulators` does not know it of itself: a class with
         ``setting`` (the field that leads the loader to it), ``app`` (ASGI) and ``truth(plan)``.
     """
 
@@ -60,11 +60,11 @@ def _imported(path: str) -> Any:
 
 
 REGISTRY: dict[str, Entry] = {
-    "ebi": Entry("lib.archives.ebi:EBI"),
+    "ebi": Entry("lib.archives.ebi.archive:EBI"),
     "epfl": Entry("lib.archives.epfl:EPFL"),
     "flyem": Entry("lib.archives.flyem:FlyEM"),
-    "idr": Entry("lib.archives.idr:IDR"),
-    "openorganelle": Entry("lib.archives.openorganelle:OpenOrganelle"),
+    "idr": Entry("lib.archives.idr.archive:IDR"),
+    "openorganelle": Entry("lib.archives.openorganelle.archive:OpenOrganelle"),
 }
 
 

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.archives.parts import Part
+from lib.bytesource.base import ByteSource, LocalBytes
+from lib.bytesource.http_bytes import HttpBytes
 from lib.errors import FormatError, SourceChangedError
-from lib.ordered_hash import REORDER_BYTES
+from lib.formats.base import VolumeReader
+from lib.formats.covering import CoveringBytes
+from lib.formats.part import PartReader
+from lib.formats.tiff.reader import TiffReader, TiffVolume, open_tiff
 from lib.plan import SourceFile, VolumePlan
-from lib.rawfiles import RawFiles
-from lib.readers.base import VolumeReader
-from lib.readers.bytesource import ByteSource, LocalBytes
-from lib.readers.covering import CoveringBytes
-from lib.readers.http_bytes import HttpBytes
-from lib.readers.part import PartReader
-from lib.readers.tiff import TiffReader, TiffVolume, open_tiff
+from lib.rawfiles.files import RawFiles
+from lib.storage.ordered_hash import REORDER_BYTES
 from lib.transport.answers import check_unchanged
 from lib.transport.http import RemoteFile
 from lib.transport.partial import Fetched

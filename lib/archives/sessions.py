@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from lib.archives.registry import archive
-from lib.loader_config import LoaderConfig
+from lib.config.loaders import LoaderConfig
 from lib.transport.limits import Limits, limits_for
 from lib.transport.session import Session
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from lib.formats.calibration import VoxelSize
 from lib.geometry import LengthsZYX
-from lib.readers.calibration import VoxelSize
 
 UNKNOWN_NM = 1.0
 """Stands for a length that neither the file nor the catalogue gives; marked wherever it is used."""

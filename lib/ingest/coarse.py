@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lib.config.loaders import LoaderConfig
 from lib.errors import ConfigError
+from lib.formats.base import Block, VolumeReader
 from lib.geometry import Box, LengthsZYX, ShapeZYX
-from lib.loader_config import LoaderConfig
 from lib.plan import VolumePlan
-from lib.readers.base import Block, VolumeReader
 from lib.volumes import kernels
 from lib.volumes.blockpass import gather
 from lib.volumes.levels import factor

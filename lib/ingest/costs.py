@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from lib.config.loaders import LoaderConfig
 from lib.ingest.store_costs import planned_job, store_requests
-from lib.loader_config import LoaderConfig
 from lib.plan import VolumePlan
 from lib.present.preview import THUMBNAIL
 from lib.present.words import duration_text, size_text

@@ -11,7 +11,7 @@ from lib.present.described import describe_group
 from lib.present.inline import inline_picture
 from lib.present.planes import read_planes
 from lib.present.preview import draw_preview, draw_thumbnail, preview_key, render_preview
-from lib.records import Record
+from lib.records.model import Record
 from lib.storage.base import Store
 from lib.volumes.finish import Finished
 from lib.volumes.statistics import Statistics

@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from lib import stopping
+from lib.concurrency import cancel as stopping
 from lib.errors import IntegrityError, MacroscopeError, NotFoundError, RecordError, StoppedError
 from lib.ingest import describe
 from lib.ingest.order import WorkOrder
 from lib.ingest.result import VolumeResult
 from lib.ingest.stages import Made
 from lib.ingest.workplace import workplace
-from lib.metadata_manager import MetadataManager
 from lib.plan import VolumePlan
-from lib.records import FINAL, Record, record_key
+from lib.records.manager import MetadataManager
+from lib.records.model import FINAL, Record, record_key
 from lib.verify.sums import is_intact
 from lib.volumes.job import VolumeJob
 

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from lib import stopping
+from lib.concurrency import cancel as stopping
 from lib.geometry import ShapeZYX
 from lib.ingest import stages
 from lib.ingest.keeper import Keeper
 from lib.ingest.order import WorkOrder
 from lib.ingest.result import VolumeResult
-from lib.records import Record
+from lib.records.model import Record
 from lib.volumes.job import VolumeJob
 
 Batches = list[list[ShapeZYX]]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from lib.loader_config import LoaderConfig
+from lib.config.loaders import LoaderConfig
 from lib.plan import VolumePlan
 from lib.storage.settings import StoreSettings
 from lib.volumes.job import ENGINE_VERSION

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from lib.archives.registry import archive
 from lib.archives.sessions import open_session
+from lib.config.loaders import LoaderConfig
 from lib.errors import MacroscopeError, SourceChangedError
 from lib.geometry import ShapeZYX
 from lib.ingest.coarse import fit_plan
@@ -21,7 +22,6 @@ from lib.ingest.illustrate import Artist
 from lib.ingest.order import WorkOrder
 from lib.ingest.progress import Standing, tell
 from lib.ingest.workplace import close_workplace, workplace
-from lib.loader_config import LoaderConfig
 from lib.plan import VolumePlan
 from lib.present.preview import preview_key
 from lib.storage.keys import VOLUME_SUFFIXES, state_key

@@ -9,10 +9,10 @@ import itertools
 import json
 import math
 
+from lib.config.loaders import LoaderConfig
+from lib.formats.base import Layout
 from lib.geometry import ShapeZYX
-from lib.loader_config import LoaderConfig
 from lib.plan import VolumePlan
-from lib.readers.base import Layout
 from lib.volumes.job import VolumeJob, fit_job
 
 _LEASE_AND_RECORD_PUT = 3 + 5

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from lib.archives.base import Archive
 from lib.archives.registry import archive
 from lib.archives.sessions import open_session
+from lib.formats.base import VolumeReader
 from lib.ingest.coarse import CoarseReader, is_coarse
 from lib.ingest.order import WorkOrder
-from lib.rawfiles import RawFiles
-from lib.readers.base import VolumeReader
+from lib.rawfiles.files import RawFiles
 from lib.storage.base import Store
 from lib.storage.open import open_store
 from lib.transport.session import Session

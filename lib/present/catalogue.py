@@ -6,10 +6,10 @@ import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from lib.catalog import CatalogResult
 from lib.present.crate import crate_document, crate_key, encode
 from lib.present.croissant import croissant_document
 from lib.present.report import write_report
+from lib.records.catalogue import CatalogResult
 from lib.storage.base import Store
 
 CROISSANT_KEY = "croissant.json"

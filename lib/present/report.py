@@ -62,7 +62,7 @@ def write_report(
     metadata_store
         Where the report goes.
     catalog, validation
-        The documents of `lib.catalog.consolidate`.
+        The documents of `lib.records.catalogue.consolidate`.
     now
         Time of the report; the catalogue's own by default, so that their names agree.
     viewer_urls

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from lib import stopping
+from lib.concurrency import cancel as stopping
 from lib.errors import NotFoundError
 from lib.storage.base import Store
 

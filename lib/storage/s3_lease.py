@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from lib import stopping
+from lib.concurrency import cancel as stopping
 from lib.errors import AlreadyExistsError, DestinationError, MacroscopeError, NotFoundError
 from lib.storage.keys import byte_views, lock_key
 from lib.storage.local_lock import busy, describe_holder

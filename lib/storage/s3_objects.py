@@ -14,7 +14,7 @@ from typing import TypeVar
 import obstore.store
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from lib import stopping
+from lib.concurrency import cancel as stopping
 from lib.errors import AlreadyExistsError, MacroscopeError, NotFoundError
 from lib.storage.base import Folder, StoredObject
 from lib.storage.s3_client import make_client, parse_uri

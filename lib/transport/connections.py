@@ -16,7 +16,7 @@ from requests.utils import get_environ_proxies
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from lib.transport.interrupt import wake_on_stop
+from lib.concurrency.interrupt import wake_on_stop
 
 USER_AGENT = "macroscope/0.1"
 _QUERY = re.compile(r"\?[^\s\"')]+")

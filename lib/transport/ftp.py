@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from lib.concurrency import interrupt
 from lib.errors import (
     AccessDeniedError,
     IncompleteTransferError,
@@ -18,7 +19,6 @@ from lib.errors import (
     SourceChangedError,
     TransportError,
 )
-from lib.transport import interrupt
 from lib.transport.counters import ServiceCounters
 from lib.transport.ftp_wire import (
     NETWORK_ERRORS,

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from lib.concurrency import interrupt
 from lib.errors import (
     AccessDeniedError,
     BadAnswerError,
@@ -19,7 +20,6 @@ from lib.errors import (
     TransportError,
 )
 from lib.safety import redact_text
-from lib.transport import interrupt
 from lib.transport.limits import Limits
 
 _MAX_LISTING = 64 * 1024 * 1024

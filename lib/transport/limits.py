@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from weakref import WeakValueDictionary, finalize
 
-from lib import stopping
+from lib.concurrency import cancel as stopping
 from lib.transport.lock_files import LockedSlots, SharedRate
 from lib.transport.shared_slots import SharedSlots, SlotSource
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from lib import stopping
+from lib.concurrency import cancel as stopping
 from lib.transport.shared_slots import Release
 
 _LONGEST_BACKLOG_S = 600.0

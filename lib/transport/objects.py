@@ -16,12 +16,12 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
+from lib.concurrency import interrupt
+from lib.concurrency.leaving import leave_on_stop
 from lib.errors import BadAnswerError, ConfigError, IncompleteTransferError, MacroscopeError
 from lib.safety import redact
-from lib.transport import interrupt
 from lib.transport.counters import ServiceCounters
 from lib.transport.etags import EtagProof
-from lib.transport.leaving import leave_on_stop
 from lib.transport.limits import Limiter, Limits
 from lib.transport.object_errors import named_error, says_no_such_key
 from lib.transport.retry import call_with_retry

@@ -15,8 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from lib.concurrency import interrupt
 from lib.errors import DestinationError, DestinationFullError, IncompleteTransferError
-from lib.transport import interrupt
 
 _BLOCK = 1024 * 1024
 _FULL = {28, 122, 27}  # ENOSPC, EDQUOT, EFBIG

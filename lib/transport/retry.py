@@ -10,8 +10,8 @@ from typing import Protocol, TypeVar
 
 import tenacity
 
+from lib.concurrency import interrupt
 from lib.errors import MacroscopeError, SourceChangedError
-from lib.transport import interrupt
 from lib.transport.counters import ServiceCounters
 from lib.transport.limits import Limits
 

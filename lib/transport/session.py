@@ -12,12 +12,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
+from lib.concurrency.ordered import run_ordered
 from lib.transport.counters import Counters
 from lib.transport.ftp import FtpClient
 from lib.transport.http import HttpClient
 from lib.transport.limits import Limiter, Limits, limits_for, shared_limiter
 from lib.transport.objects import ObjectReader
-from lib.transport.ordered import run_ordered
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from lib import stopping
+from lib.concurrency import cancel as stopping
 
 Release = Callable[[], None]
 

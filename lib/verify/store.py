@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lib.errors import MacroscopeError
-from lib.metadata_manager import read_json
-from lib.records import schema_errors
+from lib.records.manager import read_json
+from lib.records.model import schema_errors
 from lib.storage.base import Store
 from lib.storage.walk import record_objects
 from lib.verify.volume import problems_of

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lib import stopping
+from lib.concurrency import cancel as stopping
 from lib.errors import IntegrityError, MacroscopeError, NotFoundError
 from lib.storage.base import Store
 from lib.storage.digests import digest_of

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lib import stopping
+from lib.bytesource.buffers import BufferPool
 from lib.compression import encode_chunk, open_codec
+from lib.concurrency import cancel as stopping
 from lib.errors import FormatError
+from lib.formats.base import VolumeReader
 from lib.geometry import Box, ShapeZYX
-from lib.readers.base import VolumeReader
-from lib.readers.buffers import BufferPool
 from lib.storage.base import Store
 from lib.volumes.effort import Effort
 from lib.volumes.job import VolumeJob

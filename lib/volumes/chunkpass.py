@@ -18,11 +18,11 @@ import numpy as np
 from numcodecs.abc import Codec
 from numpy.typing import NDArray
 
-from lib import stopping
 from lib.compression import Encoded, decode_into, encode_chunk, open_codec
+from lib.concurrency import cancel as stopping
 from lib.errors import MacroscopeError
+from lib.formats.base import ChunkReader
 from lib.geometry import ShapeZYX
-from lib.readers.base import ChunkReader
 from lib.storage.base import Store
 from lib.volumes.effort import Effort
 from lib.volumes.job import VolumeJob

@@ -13,8 +13,8 @@ import gc
 from collections.abc import Callable, Iterable
 from functools import cache
 
+from lib.formats.base import ChunkReader, VolumeReader
 from lib.geometry import ShapeZYX
-from lib.readers.base import ChunkReader, VolumeReader
 from lib.storage.base import Store
 from lib.volumes import kernels
 from lib.volumes.blockpass import convert_blocks

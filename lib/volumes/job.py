@@ -15,11 +15,11 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
+from lib.config.loaders import LoaderConfig
 from lib.errors import ConfigError
+from lib.formats.base import ChunkReader, Layout, VolumeReader
 from lib.geometry import Box, ShapeZYX
-from lib.loader_config import LoaderConfig
 from lib.plan import Plain, VolumePlan
-from lib.readers.base import ChunkReader, Layout, VolumeReader
 from lib.storage.keys import state_key
 from lib.volumes.codecs import named_codec
 from lib.volumes.grid import ShardGrid

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.errors import DestinationError, IntegrityError
+from lib.formats.base import VolumeReader
 from lib.geometry import Box, ShapeZYX
-from lib.ordered_hash import OrderedHasher
-from lib.readers.base import VolumeReader
 from lib.storage.base import Store
 from lib.storage.digests import digest_of
+from lib.storage.ordered_hash import OrderedHasher
 from lib.storage.os_errors import naming_os_errors
 from lib.storage.uncached import pwrite_all
 from lib.volumes.blockpass import Buffers, Line, gather, run_all

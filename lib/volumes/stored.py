@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 
 from lib.compression import decode_into, open_codec
 from lib.errors import IntegrityError, NotFoundError
+from lib.formats.base import Block, Layout, VolumeReader
 from lib.geometry import Box, ShapeZYX
-from lib.readers.base import Block, Layout, VolumeReader
 from lib.storage.base import Store
 from lib.volumes.grid import ShardGrid, shard_key
 from lib.volumes.shardfile import ABSENT, index_length, read_index
 
 
 class StoredLevel(VolumeReader):
-    """One level of a sharded OME-Zarr as a `lib.readers.base.VolumeReader`.
+    """One level of a sharded OME-Zarr as a `lib.formats.base.VolumeReader`.
 
     Parameters
     ----------

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from emulators import catalogue
+from emulators.serving import Samples
 from lib.archives.registry import REGISTRY, archive
 from lib.archives.sessions import open_session
 from lib.geometry import Box
 from lib.plan import VolumePlan
-from lib.rawfiles import RawFiles
-from lib.samples import catalogue
-from lib.samples.serving import Samples
+from lib.rawfiles.files import RawFiles
 from lib.storage.base import Store
 from lib.storage.local import LocalStore
 from lib.transport.partial import Fetched

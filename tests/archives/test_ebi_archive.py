@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lib.archives.ebi_volumes import sort_files
-from lib.archives.em_files import Facts
-from lib.archives.empiar_entry import parse_entry
+from emulators.dm import write_dm
+from emulators.documents import empiar_entry
+from emulators.serving import Samples
+from lib.archives.ebi.entry import parse_entry
+from lib.archives.ebi.volumes import sort_files
 from lib.archives.organisms import organism_in
 from lib.errors import (
     BadAnswerError,
@@ -21,11 +23,9 @@ from lib.errors import (
     NotFoundError,
     SourceChangedError,
 )
+from lib.formats.calibration import VoxelSize
+from lib.formats.files import Facts
 from lib.geometry import Box
-from lib.readers.calibration import VoxelSize
-from lib.samples.dm import write_dm
-from lib.samples.documents import empiar_entry
-from lib.samples.serving import Samples
 
 SLICE = "F57-8_test1_3VBSED_slice_{:04d}.dm3"
 

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lib.archives import omero
-from lib.archives.idr_files import locate
+from emulators.omero_documents import OMERO_IMAGES
+from lib.archives.idr.archive import omero
+from lib.archives.idr.files import locate
 from lib.archives.voxels import decide_voxel
+from lib.config.loaders import IDRConfig
 from lib.errors import (
     BadAnswerError,
     FormatError,
@@ -20,9 +22,7 @@ from lib.errors import (
     TransportError,
     UnsupportedFormatError,
 )
-from lib.loader_config import IDRConfig
-from lib.readers.calibration import VoxelSize
-from lib.samples.omero_documents import OMERO_IMAGES
+from lib.formats.calibration import VoxelSize
 
 XY = 9846137
 COMPANION = 99000003

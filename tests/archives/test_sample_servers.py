@@ -25,10 +25,10 @@ from numcodecs.lz4 import LZ4
 from obstore.store import S3Store
 from PIL import Image
 
-from lib.samples.catalogue import dvid_voxels
-from lib.samples.control import Control
-from lib.samples.s3 import S3Server
-from lib.samples.serving import Samples
+from emulators.catalogue import dvid_voxels
+from emulators.control import Control
+from emulators.s3 import S3Server
+from emulators.serving import Samples
 
 UUID = "a89eb3af216a46cdba81204d8f954786"
 DATA = "/empiar/world_availability/11759/data"
@@ -663,12 +663,12 @@ def test_latency_slows_a_connection_down(
 SERVE = """
 import sys
 from pathlib import Path
-from lib.samples.serving import Samples, serve_forever
+from emulators.serving import Samples, serve_forever
 serve_forever(Samples(Path(sys.argv[1])))
 """
 SERVE_S3 = """
 import time
-from lib.samples.s3 import S3Server
+from emulators.s3 import S3Server
 with S3Server() as server:
     print(server.endpoint_url, flush=True)
     time.sleep(60)

@@ -17,11 +17,11 @@ import yaml
 import zarr
 from prefect.flows import load_flow_from_entrypoint
 
+from emulators.serving import Samples
 from flows import sources
 from flows.register import deployment_key, merge_overrides, with_registry
 from lib.archives.registry import REGISTRY, Entry, archive, loader_configs
-from lib.catalog import consolidate
-from lib.config_manager import ConfigManager, LoadedSettings
+from lib.config.manager import ConfigManager, LoadedSettings
 from lib.errors import ConfigError
 from lib.execution import MODES, schedule
 from lib.ingest.costs import cost_of
@@ -29,7 +29,7 @@ from lib.ingest.life import make_volume
 from lib.ingest.order import WorkOrder
 from lib.ingest.stages import plan_source
 from lib.present.report import write_report
-from lib.samples.serving import Samples
+from lib.records.catalogue import consolidate
 from lib.storage.local import LocalStore
 from lib.storage.settings import StoreSettings
 from lib.verify.store import verify_store

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lib.samples.s3 import S3Server
+from emulators.s3 import S3Server
 from lib.storage.base import Store
 from lib.storage.open import open_store
 from lib.storage.settings import StoreSettings

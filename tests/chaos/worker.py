@@ -20,7 +20,7 @@ from lib.geometry import ShapeZYX
 from lib.ingest.life import make_volume
 from lib.ingest.order import WorkOrder
 from lib.ingest.stages import plan_source
-from lib.rawfiles import RawFiles
+from lib.rawfiles.files import RawFiles
 from lib.storage.settings import StoreSettings
 from lib.volumes import cascade
 from lib.volumes.job import VolumeJob

@@ -9,10 +9,10 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from lib.samples.control import Control
-from lib.samples.http_side import HttpSide
-from lib.samples.s3 import S3Server
-from lib.samples.s3_proxy import S3Proxy
+from emulators.control import Control
+from emulators.http_side import HttpSide
+from emulators.s3 import S3Server
+from emulators.s3_proxy import S3Proxy
 from lib.storage.s3 import S3Store
 from lib.storage.settings import StoreSettings
 

@@ -16,10 +16,10 @@ from unittest.mock import patch
 
 import pytest
 
+from emulators.s3 import S3Server
+from emulators.serving import Samples
+from emulators.sockets import free_ports
 from flows.cli import main
-from lib.samples.s3 import S3Server
-from lib.samples.serving import Samples
-from lib.samples.sockets import free_ports
 from tests.end_to_end.bucket import KEY, SECRET, Bucket
 
 ROOT = Path(__file__).parents[2]

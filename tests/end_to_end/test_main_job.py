@@ -13,11 +13,11 @@ import pytest
 import zarr
 from ome_zarr_models.v05 import Image
 
-from lib.loader_config import OPENORGANELLE_EM_PATHS
-from lib.records import schema_errors
-from lib.samples.catalogue import dvid_voxels, truth
-from lib.samples.control import Control
-from lib.samples.serving import Samples
+from emulators.catalogue import dvid_voxels, truth
+from emulators.control import Control
+from emulators.serving import Samples
+from lib.config.loaders import OPENORGANELLE_EM_PATHS
+from lib.records.model import schema_errors
 from tests.end_to_end.conftest import Command, command_in, environment_in, volumes
 
 SOURCES = {"ebi", "epfl", "flyem", "idr", "openorganelle"}

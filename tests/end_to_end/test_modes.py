@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from emulators.control import Control
+from emulators.serving import Samples
 from lib.execution import MODES
-from lib.samples.control import Control
-from lib.samples.serving import Samples
 
 Span = tuple[datetime, datetime]
 

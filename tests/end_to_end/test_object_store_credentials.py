@@ -26,12 +26,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from emulators.control import Control
+from emulators.http_side import HttpSide
+from emulators.s3_proxy import S3Proxy
 from flows.credentials import store_settings
-from lib.config_manager import ConfigManager
+from lib.config.manager import ConfigManager
 from lib.errors import AccessDeniedError, DestinationError, MacroscopeError
-from lib.samples.control import Control
-from lib.samples.http_side import HttpSide
-from lib.samples.s3_proxy import S3Proxy
 from lib.storage.s3 import S3Store
 from lib.storage.s3_client import make_client
 from lib.storage.settings import StoreSettings

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from emulators.serving import Samples
 from lib.errors import (
     AccessDeniedError,
     DestinationBusyError,
@@ -21,7 +22,6 @@ from lib.errors import (
     DestinationFullError,
     MacroscopeError,
 )
-from lib.samples.serving import Samples
 from lib.storage.keys import lock_key
 from lib.storage.s3 import S3Store
 from tests.archives.conftest import truth_of

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from lib.config_errors import build
+from emulators.serving import Samples
+from lib.config.errors import build
+from lib.config.loaders import LOADER_CONFIGS
 from lib.ingest.costs import cost_of, row_of
-from lib.loader_config import LOADER_CONFIGS
-from lib.samples.serving import Samples
 from tests.end_to_end.bucket import Bucket
 from tests.faults.bench import Bench
 

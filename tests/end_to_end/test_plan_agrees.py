@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from lib.samples.control import Control
+from emulators.control import Control
 from tests.end_to_end.conftest import Command
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from lib.catalog import consolidate
+from emulators.tissue import tissue
+from emulators.volumes import make_recorded_volume, plan_of
 from lib.plan import About
 from lib.present.browser import Browser, find_chromium
 from lib.present.preview import preview_key, render_preview
 from lib.present.report import write_report
-from lib.samples.tissue import tissue
-from lib.samples.volumes import make_recorded_volume, plan_of
+from lib.records.catalogue import consolidate
 from lib.storage.open import open_store
 
 pytestmark = pytest.mark.skipif(

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from lib.samples.control import Control
+from emulators.control import Control
 from lib.storage.local import LocalStore
 from lib.verify.store import verify_store
 from tests.end_to_end.conftest import Command

@@ -12,10 +12,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from emulators.tissue import labels, tissue
+from emulators.volumes import make_volume, plan_of
 from lib.present.browser import Browser, find_chromium
 from lib.present.viewer import Viewer, serve
-from lib.samples.tissue import labels, tissue
-from lib.samples.volumes import make_volume, plan_of
 from lib.storage.open import open_store
 
 pytestmark = pytest.mark.skipif(

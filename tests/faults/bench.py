@@ -19,17 +19,17 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from lib import stopping
-from lib.config_errors import build
+from emulators.serving import Samples
+from lib.concurrency import cancel as stopping
+from lib.config.errors import build
+from lib.config.loaders import LOADER_CONFIGS
 from lib.errors import MacroscopeError
 from lib.ingest import stages
 from lib.ingest.keeper import Keeper
 from lib.ingest.life import Batches, OnShare, Steps, make_volume
 from lib.ingest.order import WorkOrder
 from lib.ingest.result import VolumeResult
-from lib.loader_config import LOADER_CONFIGS
 from lib.plan import VolumePlan
-from lib.samples.serving import Samples
 from lib.storage.base import Store
 from lib.storage.open import open_store
 from lib.storage.settings import StoreSettings

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from pydantic import SecretStr
 
+from emulators.s3 import S3Server
+from emulators.serving import Samples
 from lib.errors import MacroscopeError
-from lib.records import schema_errors
-from lib.samples.s3 import S3Server
-from lib.samples.serving import Samples
+from lib.records.model import schema_errors
 from lib.storage.settings import StoreSettings
 from tests.archives.conftest import truth_of
 from tests.faults.bench import Bench, Ended

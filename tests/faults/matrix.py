@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from lib.samples.serving import Samples
+from emulators.serving import Samples
 from tests.faults.cells import Cell, switch_cells
 from tests.faults.judge import Judge
 from tests.faults.places import place_cells

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lib.config.loaders import EPFL_FILE_PATH
 from lib.errors import (
     AccessDeniedError,
     DestinationError,
@@ -15,7 +16,6 @@ from lib.errors import (
     TransportError,
     UnsupportedFormatError,
 )
-from lib.loader_config import EPFL_FILE_PATH
 from tests.faults import situations as at
 from tests.faults.cells import (
     DVID_INFO,

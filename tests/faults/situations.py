@@ -19,8 +19,8 @@ import obstore
 from numpy.typing import NDArray
 from pydantic import SecretStr
 
-from lib.samples import catalogue
-from lib.samples.serving import BUCKET, Samples
+from emulators import catalogue
+from emulators.serving import BUCKET, Samples
 from lib.storage.os_errors import naming_os_errors
 from tests.faults.bench import Bench
 
@@ -112,7 +112,7 @@ def failing_raw_files(number: int) -> Situation:
 
         with (
             patch("lib.transport.partial.PartialFile.write", refuse),
-            patch("lib.rawtee.RawTee.write", refuse),
+            patch("lib.rawfiles.tee.RawTee.write", refuse),
         ):
             yield
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from lib.records import schema_errors
-from lib.samples.control import Control
-from lib.samples.serving import Samples
+from emulators.control import Control
+from emulators.serving import Samples
+from lib.records.model import schema_errors
 from lib.storage.settings import StoreSettings
 from tests.faults import situations as at
 from tests.faults.bench import STALL_S, STALLED, Bench

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lib.samples.serving import Samples
+from emulators.serving import Samples
 from tests.faults.cells import Cell
 from tests.faults.judge import Judge
 from tests.faults.matrix import all_cells

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import zarr
 
-from lib.samples.catalogue import truth
-from lib.samples.control import Control
-from lib.samples.serving import Samples
+from emulators.catalogue import truth
+from emulators.control import Control
+from emulators.serving import Samples
 from lib.storage.local import LocalStore
 from lib.transport.limits import DEFAULT_LIMITS
 from lib.verify.store import verify_store

@@ -20,9 +20,9 @@ import pytest
 import tifffile
 from pydantic import SecretStr
 
+from emulators.mrc import write_mrc
+from emulators.serving import BUCKET, Samples
 from lib.errors import ConfigError, FormatError, MacroscopeError
-from lib.samples.mrc import write_mrc
-from lib.samples.serving import BUCKET, Samples
 from lib.storage.settings import StoreSettings
 from tests.faults.bench import Bench, Ended
 
@@ -242,7 +242,7 @@ def test_ome_xml_with_entities_is_refused(xml: str, samples: Samples, tmp_path: 
 
 
 def _images() -> list[tuple[int, str]]:
-    from lib.samples.omero_documents import OMERO_IMAGES
+    from emulators.omero_documents import OMERO_IMAGES
 
     return [(image.image_id, image.path) for image in OMERO_IMAGES.values()]
 

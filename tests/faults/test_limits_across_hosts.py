@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 
-from lib import stopping
+from emulators.control import Control
+from emulators.serving import Samples
+from lib.concurrency import cancel as stopping
 from lib.errors import StoppedError
-from lib.samples.control import Control
-from lib.samples.serving import Samples
 from lib.transport.limits import Limiter, Limits
 from tasks.slots import Leases, ServerSlots, limit_name
 
@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 from tasks.slots import polite
 from lib.archives.sessions import open_session
-from lib.loader_config import EPFLConfig
+from lib.config.loaders import EPFLConfig
 
 @polite
 def ask():

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from emulators.control import Control
+from emulators.counters import Request
+from emulators.serving import Samples
 from lib.archives.sessions import open_session
-from lib.loader_config import LOADER_CONFIGS
-from lib.samples.control import Control
-from lib.samples.counters import Request
-from lib.samples.serving import Samples
+from lib.config.loaders import LOADER_CONFIGS
 from lib.transport.limits import DEFAULT_LIMITS
 from tests.faults.bench import Bench, impatient
 

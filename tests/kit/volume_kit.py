@@ -15,12 +15,12 @@ import tensorstore
 import zarr
 from numpy.typing import NDArray
 
+from lib.config.loaders import LoaderConfig
+from lib.formats.base import Block, Layout, VolumeReader
+from lib.formats.zarr.array import parse_array
+from lib.formats.zarr.reader import ZarrReader
 from lib.geometry import Box, LengthsZYX, ShapeZYX
-from lib.loader_config import LoaderConfig
 from lib.plan import About, SourceFile, VolumePlan
-from lib.readers.base import Block, Layout, VolumeReader
-from lib.readers.zarr import ZarrReader
-from lib.readers.zarr_array import parse_array
 from lib.storage.base import Store
 from lib.storage.local import LocalStore
 from lib.volumes.cascade import make_coarse_levels

@@ -21,8 +21,8 @@ from apiserver.kinds import CLUSTER  # noqa: E402
 from installation import HEAVY, RUN_S, VALUES, Installation, refused  # noqa: E402
 from kube_binaries import program  # noqa: E402
 
-from lib.samples.control import Control  # noqa: E402
-from lib.samples.serving import Samples  # noqa: E402
+from emulators.control import Control  # noqa: E402
+from emulators.serving import Samples  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "macroscope"

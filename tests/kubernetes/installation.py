@@ -17,10 +17,10 @@ from apiserver.cluster import Cluster
 from apiserver.kinds import CLUSTER, CRON_JOB, DEPLOYMENT, JOB, POD
 from kube_checks import pod_specs, restricted_violations
 
+from emulators.catalogue import dvid_voxels, truth
 from lib.archives.registry import REGISTRY
+from lib.config.loaders import OPENORGANELLE_EM_PATHS
 from lib.kubernetes.cleanup import is_active
-from lib.loader_config import OPENORGANELLE_EM_PATHS
-from lib.samples.catalogue import dvid_voxels, truth
 from tests.kit.prefect_server import ask
 
 Manifest = dict[str, Any]

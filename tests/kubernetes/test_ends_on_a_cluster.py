@@ -10,7 +10,7 @@ from apiserver.cluster import Cluster
 from apiserver.kinds import CONFIGMAP, DEPLOYMENT, JOB, POD
 from installation import HEAVY, RUN_S, Installation
 
-from lib.samples.control import Control
+from emulators.control import Control
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 LIGHT = "ebi"

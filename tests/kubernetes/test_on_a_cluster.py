@@ -14,8 +14,8 @@ import pytest
 from apiserver.kinds import CLUSTER, JOB, POD
 from installation import HEAVY, RUN_S, Installation
 
+from emulators.control import Control
 from lib.archives.registry import REGISTRY, archive
-from lib.samples.control import Control
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 AWAY_S = 30

@@ -45,13 +45,13 @@ PARTS = {
     "shards": Part(("lib/volumes/shardfile.py",), "tests/unit/test_shardfile.py", 60),
     "ledger": Part(("lib/volumes/ledger.py",), "tests/unit/test_ledger.py", 60),
     "sums": Part(("lib/verify/sums.py",), "tests/unit/test_sums.py", 60),
-    "streams": Part(("lib/ordered_hash.py",), "tests/unit/test_ordered_hash.py", 30),
+    "streams": Part(("lib/storage/ordered_hash.py",), "tests/unit/test_ordered_hash.py", 30),
     "finish": Part(("lib/volumes/finish.py",), "tests/unit/test_finish.py", 60),
     "records": Part(
-        ("lib/records.py",), "tests/unit/test_records.py tests/unit/test_record_errors.py", 60
+        ("lib/records/model.py",), "tests/unit/test_records.py tests/unit/test_record_errors.py", 60
     ),
     "moves": Part(
-        ("lib/metadata_manager.py",),
+        ("lib/records/manager.py",),
         "tests/unit/test_record_steps.py tests/unit/test_record_errors.py"
         " tests/unit/test_records.py tests/property/test_record_moves.py",
         90,

@@ -24,17 +24,17 @@ from typing import Any
 import numpy as np
 import tifffile
 
+from emulators.dm import Section, write_dm
+from emulators.mrc import write_mrc
+from emulators.ome_tiff import write_big_tiff, write_companion_member, write_ome_tiff
+from emulators.tiff import write_imagej_tiff, write_itk_tiff
+from lib.bytesource.base import MemoryBytes
 from lib.errors import MacroscopeError
+from lib.formats.base import VolumeReader
+from lib.formats.dm.reader import DmReader, open_dm
+from lib.formats.mrc.reader import MrcReader, open_mrc
+from lib.formats.tiff.reader import TiffReader, open_tiff
 from lib.geometry import Box
-from lib.readers.base import VolumeReader
-from lib.readers.bytesource import MemoryBytes
-from lib.readers.dm import DmReader, open_dm
-from lib.readers.mrc import MrcReader, open_mrc
-from lib.readers.tiff import TiffReader, open_tiff
-from lib.samples.dm import Section, write_dm
-from lib.samples.mrc import write_mrc
-from lib.samples.ome_tiff import write_big_tiff, write_companion_member, write_ome_tiff
-from lib.samples.tiff import write_imagej_tiff, write_itk_tiff
 
 MEMORY_BYTES = 256 * 2**20  # above what the process has after its imports
 SECONDS_A_CASE = 10

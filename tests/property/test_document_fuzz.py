@@ -12,16 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.archives.empiar_entry import parse_entry
+from emulators.dvid_documents import dvid_info
+from emulators.empiar_documents import empiar_entry
+from emulators.omero_documents import omero_image
+from emulators.zarr_v2 import multiscale_attributes
+from lib.archives.ebi.entry import parse_entry
 from lib.archives.flyem import parse_info
-from lib.archives.omero import _image
+from lib.archives.idr.omero import _image
 from lib.errors import MacroscopeError
-from lib.readers.ngff import parse_attributes, parse_multiscale
-from lib.readers.zarr_array import parse_array
-from lib.samples.dvid_documents import dvid_info
-from lib.samples.empiar_documents import empiar_entry
-from lib.samples.omero_documents import omero_image
-from lib.samples.zarr_v2 import multiscale_attributes
+from lib.formats.zarr.array import parse_array
+from lib.formats.zarr.ngff import parse_attributes, parse_multiscale
 from lib.transport.answers import parse_index
 from lib.transport.ftp_wire import parse_list, parse_mlsd
 

@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.errors import FormatError
-from lib.readers.imagej import parse_imagej
-from lib.readers.ome_xml import parse_ome
-from lib.readers.sections import group_sections
+from lib.formats.sections import group_sections
+from lib.formats.tiff.imagej import parse_imagej
+from lib.formats.tiff.ome_xml import parse_ome
 from lib.units import to_nm
 
 CASES = int(os.environ.get("FUZZ_CASES", "1500"))

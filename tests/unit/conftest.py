@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from emulators.control import Control
+from emulators.http_side import HttpSide
+from emulators.s3 import S3Server
+from emulators.s3_proxy import S3Proxy
+from lib.formats.base import VolumeReader
 from lib.geometry import Box
-from lib.readers.base import VolumeReader
-from lib.samples.control import Control
-from lib.samples.http_side import HttpSide
-from lib.samples.s3 import S3Server
-from lib.samples.s3_proxy import S3Proxy
 from lib.storage.settings import StoreSettings
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "kit"))  # modules that tests share

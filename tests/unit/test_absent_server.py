@@ -8,7 +8,7 @@ import httpx
 import pytest
 from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 
-from lib import stopping
+from lib.concurrency import cancel as stopping
 from lib.errors import BadAnswerError, StoppedError
 from tasks.absence import Patience, ServerAwayError, named_where_away, patiently
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lib.config_errors import build
+from emulators.serving import Samples
+from lib.config.errors import build
+from lib.config.loaders import LOADER_CONFIGS
 from lib.ingest import stages
 from lib.ingest.order import WorkOrder
-from lib.loader_config import LOADER_CONFIGS
-from lib.samples.serving import Samples
 from lib.storage.settings import StoreSettings
 from lib.volumes.ledger import Entry
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from lib.catalog import CatalogResult, consolidate
 from lib.errors import DestinationError
-from lib.metadata_manager import MetadataManager
+from lib.records.catalogue import CatalogResult, consolidate
+from lib.records.manager import MetadataManager
 from lib.storage.local import LocalStore
 from lib.storage.s3 import S3Store
 

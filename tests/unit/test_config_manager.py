@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from lib.config_manager import ConfigManager, LoadedSettings, Settings
-from lib.config_sources import Keys
-from lib.errors import ConfigError
-from lib.loader_config import (
+from lib.config.loaders import (
     LOADER_CONFIGS,
     EBIConfig,
     FlyEMConfig,
     LoaderConfig,
     OpenOrganelleConfig,
 )
+from lib.config.manager import ConfigManager, LoadedSettings, Settings
+from lib.config.sources import Keys
+from lib.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 SECRET = "wJalrXUtnFEMI"

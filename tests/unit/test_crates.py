@@ -14,11 +14,11 @@ import pytest
 from rocrate_validator import models, services
 from rocrate_validator.utils.http import HttpRequester
 
+from emulators.volumes import make_recorded_volume, plan_of
 from lib.plan import About
 from lib.present.crate import address, crate_document, crate_key, encode
 from lib.present.croissant import croissant_document
-from lib.records import Record
-from lib.samples.volumes import make_recorded_volume, plan_of
+from lib.records.model import Record
 from lib.storage.open import open_store
 
 _SCHEMA = "http://schema.org/"

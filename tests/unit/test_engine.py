@@ -37,10 +37,10 @@ from lib.errors import (
     IntegrityError,
     MissingChunksError,
 )
+from lib.formats.base import Block
 from lib.geometry import Box, ShapeZYX
 from lib.ingest.coarse import CoarseReader, coarser
 from lib.ingest.stages import MAX_BATCHES, in_batches
-from lib.readers.base import Block
 from lib.storage.local import LocalStore
 from lib.volumes import blockpass
 from lib.volumes.effort import Effort
@@ -436,7 +436,7 @@ from volume_kit import ArrayReader, a_job, a_plan, make
 from lib.storage.local import LocalStore
 from lib.volumes.effort import Effort
 from lib.geometry import Box
-from lib.readers.base import Block
+from lib.formats.base import Block
 
 class Endless(ArrayReader):
     def blocks(self, box):

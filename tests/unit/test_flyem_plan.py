@@ -11,7 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from emulators.catalogue import DVID_EXTENTS, dvid_voxels
+from emulators.control import Control
+from emulators.documents import DVID_UUID, dvid_info
+from emulators.serving import Samples
 from lib.archives.flyem import FlyEM, parse_info, place_crop
+from lib.config.loaders import FlyEMConfig
 from lib.errors import (
     BadAnswerError,
     MacroscopeError,
@@ -21,15 +26,10 @@ from lib.errors import (
     TransportError,
     UnsupportedFormatError,
 )
+from lib.formats.dvid import DvidReader, tile_url
 from lib.geometry import Box, parse_box
-from lib.loader_config import FlyEMConfig
 from lib.plan import VolumePlan
-from lib.rawfiles import RawFiles
-from lib.readers.dvid import DvidReader, tile_url
-from lib.samples.catalogue import DVID_EXTENTS, dvid_voxels
-from lib.samples.control import Control
-from lib.samples.documents import DVID_UUID, dvid_info
-from lib.samples.serving import Samples
+from lib.rawfiles.files import RawFiles
 from lib.storage.local import LocalStore
 from lib.transport.limits import Limits
 from lib.transport.session import Session

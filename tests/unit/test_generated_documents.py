@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lib.config_manager import Settings
-from lib.config_reference import PATH, reference
-from lib.loader_config import LOADER_CONFIGS
+from docs.config_reference import PATH, reference
+from lib.config.loaders import LOADER_CONFIGS
+from lib.config.manager import Settings
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "dependencies.md").read_text()

@@ -8,9 +8,9 @@ from typing import NoReturn
 
 import pytest
 
-from lib import stopping
+from lib.concurrency import cancel as stopping
+from lib.concurrency.leaving import leave_on_stop
 from lib.errors import StoppedError
-from lib.transport.leaving import leave_on_stop
 
 
 @pytest.fixture(autouse=True)

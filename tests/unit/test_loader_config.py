@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from lib.config_errors import build
-from lib.errors import ConfigError
-from lib.loader_config import (
+from lib.config.errors import build
+from lib.config.loaders import (
     LOADER_CONFIGS,
     EBIConfig,
     EPFLConfig,
@@ -19,6 +18,7 @@ from lib.loader_config import (
     LoaderConfig,
     OpenOrganelleConfig,
 )
+from lib.errors import ConfigError
 
 SECRET = "wJalrXUtnFEMI"
 

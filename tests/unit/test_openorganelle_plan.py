@@ -12,7 +12,12 @@ import numpy as np
 import obstore
 import pytest
 
-from lib.archives.openorganelle import OpenOrganelle, pack_holes, unpack_holes
+from emulators import catalogue
+from emulators.control import Control
+from emulators.serving import BUCKET, Samples
+from emulators.zarr_v2 import ZarrV2Layout, consolidate, mark_groups, write_multiscale
+from lib.archives.openorganelle.archive import OpenOrganelle, pack_holes, unpack_holes
+from lib.config.loaders import OpenOrganelleConfig
 from lib.errors import (
     BadAnswerError,
     FormatError,
@@ -23,15 +28,10 @@ from lib.errors import (
     TransportError,
     UnsupportedFormatError,
 )
+from lib.formats.zarr.reader import ZarrReader
 from lib.geometry import Box
-from lib.loader_config import OpenOrganelleConfig
 from lib.plan import VolumePlan
-from lib.rawfiles import RawFiles
-from lib.readers.zarr import ZarrReader
-from lib.samples import catalogue
-from lib.samples.control import Control
-from lib.samples.serving import BUCKET, Samples
-from lib.samples.zarr_v2 import ZarrV2Layout, consolidate, mark_groups, write_multiscale
+from lib.rawfiles.files import RawFiles
 from lib.storage.local import LocalStore
 from lib.transport.limits import Limits
 from lib.transport.session import Session

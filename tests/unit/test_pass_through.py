@@ -21,13 +21,13 @@ from volume_kit import (
     volume_path,
 )
 
-from lib.archives.openorganelle import OpenOrganelle
+from emulators import catalogue
+from emulators.control import Control
+from emulators.serving import Samples
+from lib.archives.openorganelle.archive import OpenOrganelle
 from lib.errors import FormatError, TransportError
 from lib.geometry import Box
-from lib.rawfiles import RawFiles
-from lib.samples import catalogue
-from lib.samples.control import Control
-from lib.samples.serving import Samples
+from lib.rawfiles.files import RawFiles
 from lib.storage.local import LocalStore
 from lib.transport.limits import Limits
 from lib.transport.session import Session

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lib.loader_config import (
+from lib.config.loaders import (
     EBIConfig,
     EPFLConfig,
     FlyEMConfig,

@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
-from lib import stopping
+from lib.concurrency import cancel as stopping
 from lib.errors import DestinationError, NotFoundError, StoppedError
-from lib.ordered_hash import OrderedHasher
 from lib.plan import SourceFile
-from lib.rawfiles import RawFiles
-from lib.rawtee import CELL_BYTES, RawTee
+from lib.rawfiles.files import RawFiles
+from lib.rawfiles.tee import CELL_BYTES, RawTee
 from lib.storage.base import StoredObject
 from lib.storage.local import LocalStore
+from lib.storage.ordered_hash import OrderedHasher
 from lib.transport.partial import Fetched
 
 CONTENT = random.Random(1).randbytes(5 * CELL_BYTES + 777)

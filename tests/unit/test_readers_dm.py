@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from emulators.dm import Section, write_dm
+from lib.bytesource.base import LocalBytes, MemoryBytes
 from lib.errors import FormatError, UnsupportedFormatError
-from lib.readers.bytesource import LocalBytes, MemoryBytes
-from lib.readers.dm import DmReader, open_dm
-from lib.readers.dm_opinion import second_opinion
-from lib.readers.dm_tags import MAX_DEPTH, read_tags
-from lib.readers.sections import Section as StackSection
-from lib.readers.sections import SectionStack, group_sections, number_of
-from lib.samples.dm import Section, write_dm
+from lib.formats.dm.cross_check import second_opinion
+from lib.formats.dm.reader import DmReader, open_dm
+from lib.formats.dm.tags import MAX_DEPTH, read_tags
+from lib.formats.sections import Section as StackSection
+from lib.formats.sections import SectionStack, group_sections, number_of
 
 DTYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"]
 PIXEL = (0.05, 0.007998250424861908, 0.007998250424861908)

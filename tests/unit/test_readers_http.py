@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from emulators.dm import write_dm
+from emulators.tiff import write_imagej_tiff, write_itk_tiff
+from lib.bytesource.http_bytes import HttpBytes
 from lib.errors import FormatError
+from lib.formats.dm.reader import DmReader, open_dm
+from lib.formats.tiff.reader import TiffReader, open_tiff
 from lib.geometry import Box
-from lib.readers.dm import DmReader, open_dm
-from lib.readers.http_bytes import HttpBytes
-from lib.readers.tiff import TiffReader, open_tiff
-from lib.samples.dm import write_dm
-from lib.samples.tiff import write_imagej_tiff, write_itk_tiff
 from lib.transport.session import Session
 
 SHAPE = (20, 192, 512)

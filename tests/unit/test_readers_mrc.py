@@ -10,10 +10,10 @@ import mrcfile
 import numpy as np
 import pytest
 
+from emulators.mrc import write_mrc
+from lib.bytesource.base import LocalBytes, MemoryBytes
 from lib.errors import ConfigError, DestinationError, FormatError, UnsupportedFormatError
-from lib.readers.bytesource import LocalBytes, MemoryBytes
-from lib.readers.mrc import MrcReader, open_mrc
-from lib.samples.mrc import write_mrc
+from lib.formats.mrc.reader import MrcReader, open_mrc
 
 VOXEL = (2.5, 1.25, 1.0)
 SHAPE = (5, 14, 23)

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 import tifffile
 
-from lib.errors import FormatError, OutOfBoundsError, UnsupportedFormatError
-from lib.geometry import Box
-from lib.readers.bytesource import LocalBytes, MemoryBytes
-from lib.readers.tiff import TiffReader, open_tiff
-from lib.samples.ome_tiff import (
+from emulators.ome_tiff import (
     write_big_tiff,
     write_companion_member,
     write_ome_tiff,
 )
-from lib.samples.tiff import ImageJTexts, write_imagej_tiff, write_itk_tiff
+from emulators.tiff import ImageJTexts, write_imagej_tiff, write_itk_tiff
+from lib.bytesource.base import LocalBytes, MemoryBytes
+from lib.errors import FormatError, OutOfBoundsError, UnsupportedFormatError
+from lib.formats.tiff.reader import TiffReader, open_tiff
+from lib.geometry import Box
 
 SHAPE = (5, 37, 53)
 DTYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"]

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from lib.errors import RecordError, TransportError
-from lib.metadata_manager import MetadataManager, read_json
-from lib.records import error_record, schema_errors
+from lib.records.manager import MetadataManager, read_json
+from lib.records.model import error_record, schema_errors
 from lib.storage.local import LocalStore
 
 

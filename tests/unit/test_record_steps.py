@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lib.errors import RecordError
-from lib.metadata_manager import MetadataManager
+from lib.records.manager import MetadataManager
 from lib.storage.local import LocalStore
 
 KEY = "ebi/metadata_x.json"

@@ -13,8 +13,8 @@ from jsonschema import Draft202012Validator
 from pydantic import SecretStr
 
 from lib.errors import DestinationFullError, NotFoundError, RecordError, TransportError
-from lib.metadata_manager import MetadataManager
-from lib.records import (
+from lib.records.manager import MetadataManager
+from lib.records.model import (
     MOVES,
     STATUSES,
     error_record,

@@ -16,17 +16,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib.catalog import consolidate
+from emulators.tissue import tissue
+from emulators.volumes import make_recorded_volume, plan_of
 from lib.errors import TransportError
-from lib.metadata_manager import MetadataManager
 from lib.plan import About
 from lib.present.chart import source_times
 from lib.present.facts import facts_of, how_to_cite
 from lib.present.preview import preview_key, render_preview
 from lib.present.report import report_html, write_report
 from lib.present.words import duration_text, shape_text, size_text, voxel_text
-from lib.samples.tissue import tissue
-from lib.samples.volumes import make_recorded_volume, plan_of
+from lib.records.catalogue import consolidate
+from lib.records.manager import MetadataManager
 from lib.storage.open import open_store
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>'

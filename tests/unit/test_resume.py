@@ -26,10 +26,10 @@ from volume_kit import (
     volume_path,
 )
 
-from lib import stopping
+from lib.concurrency import cancel as stopping
 from lib.errors import DestinationBusyError, IntegrityError, StoppedError, TransportError
+from lib.formats.base import VolumeReader
 from lib.geometry import Box, ShapeZYX
-from lib.readers.base import VolumeReader
 from lib.storage.local import LocalStore
 from lib.volumes.cascade import make_coarse_levels
 from lib.volumes.effort import Effort

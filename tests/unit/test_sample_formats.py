@@ -14,21 +14,21 @@ import zarr
 from ncempy.io import dm
 from numpy.typing import NDArray
 
-from lib.errors import ConfigError, NotFoundError, UnsupportedFormatError
-from lib.samples import catalogue
-from lib.samples.dm import Section, write_dm
-from lib.samples.documents import OMERO_IMAGES, empiar_entry, omero_image
-from lib.samples.mrc import write_mrc
-from lib.samples.ome_tiff import reduced, write_ome_tiff
-from lib.samples.tiff import (
+from emulators import catalogue
+from emulators.dm import Section, write_dm
+from emulators.documents import OMERO_IMAGES, empiar_entry, omero_image
+from emulators.mrc import write_mrc
+from emulators.ome_tiff import reduced, write_ome_tiff
+from emulators.tiff import (
     ImageJTexts,
     imagej_tiff_size,
     itk_tiff_size,
     write_imagej_tiff,
     write_itk_tiff,
 )
-from lib.samples.tissue import RepeatedTissue, tissue
-from lib.samples.zarr_v2 import ZarrV2Layout, level_crop, write_multiscale
+from emulators.tissue import RepeatedTissue, tissue
+from emulators.zarr_v2 import ZarrV2Layout, level_crop, write_multiscale
+from lib.errors import ConfigError, NotFoundError, UnsupportedFormatError
 
 EVERY_DTYPE = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 

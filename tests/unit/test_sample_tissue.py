@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from emulators import catalogue
+from emulators.documents import DVID_SIZE_XYZ
+from emulators.tissue import RepeatedTissue, labels, pages, tissue
 from lib.errors import ConfigError
-from lib.samples import catalogue
-from lib.samples.documents import DVID_SIZE_XYZ
-from lib.samples.tissue import RepeatedTissue, labels, pages, tissue
 
 EVERY_DTYPE = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -31,7 +31,7 @@ def test_a_crop_equals_the_same_part_of_a_bigger_crop(make: Any, voxel: Any) -> 
 
 def test_another_process_makes_the_same_tissue() -> None:
     code = (
-        "from lib.samples.tissue import tissue; import zlib;"
+        "from emulators.tissue import tissue; import zlib;"
         "print(zlib.crc32(tissue((9, 99, 999), (8, 40, 40), seed=4)))"
     )
     here = zlib.crc32(tissue((9, 99, 999), (8, 40, 40), seed=4).tobytes())

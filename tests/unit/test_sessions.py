@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from lib.archives.sessions import open_session
+from lib.config.loaders import EBIConfig, EPFLConfig, IDRConfig, LoaderConfig
 from lib.errors import ConfigError
-from lib.loader_config import EBIConfig, EPFLConfig, IDRConfig, LoaderConfig
 from lib.transport.limits import DEFAULT_LIMITS, Limits
 
 

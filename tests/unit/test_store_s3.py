@@ -14,7 +14,7 @@ import pytest
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from lib import stopping
+from lib.concurrency import cancel as stopping
 from lib.errors import (
     AccessDeniedError,
     AlreadyExistsError,
@@ -187,7 +187,7 @@ def test_the_server_verifies_the_bytes_before_it_stores_them(
     destination: Destination, store: S3Store
 ) -> None:
     """Something between us and the server inverts a byte of the upload."""
-    from lib.samples.s3_proxy import S3Proxy
+    from emulators.s3_proxy import S3Proxy
 
     left = 1
 

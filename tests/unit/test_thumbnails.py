@@ -12,9 +12,9 @@ import zarr
 from ome_zarr_models.v05 import Image as OmeImage
 from PIL import Image
 
+from emulators.serving import Samples
 from lib.ingest import illustrate
-from lib.metadata_manager import MetadataManager
-from lib.samples.serving import Samples
+from lib.records.manager import MetadataManager
 from lib.storage.open import open_store
 from lib.verify.store import verify_store
 from lib.volumes.thumbnails import THUMBNAIL_KEY

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from lib import stopping
+from emulators.control import Control
+from emulators.ftp import FtpSide
+from lib.concurrency import cancel as stopping
 from lib.errors import (
     AccessDeniedError,
     ConfigError,
@@ -23,8 +25,6 @@ from lib.errors import (
     StoppedError,
     TransportError,
 )
-from lib.samples.control import Control
-from lib.samples.ftp import FtpSide
 from lib.transport.ftp import FtpClient, FtpEntry
 from lib.transport.ftp_wire import parse_list, parse_mlsd, parse_time
 from lib.transport.limits import Limits

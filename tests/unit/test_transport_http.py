@@ -14,7 +14,10 @@ from typing import Any
 
 import pytest
 
-from lib import stopping
+from emulators.control import Control
+from emulators.http_side import HttpSide
+from emulators.mirror import mirror_app
+from lib.concurrency import cancel as stopping
 from lib.errors import (
     AccessDeniedError,
     BadAnswerError,
@@ -25,9 +28,6 @@ from lib.errors import (
     StoppedError,
     TransportError,
 )
-from lib.samples.control import Control
-from lib.samples.http_side import HttpSide
-from lib.samples.mirror import mirror_app
 from lib.transport.http import HttpClient, IndexEntry, RangesIgnoredError
 from lib.transport.limits import Limits
 from lib.transport.session import Session

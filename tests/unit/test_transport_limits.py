@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from lib import stopping
+from lib.concurrency import cancel as stopping
+from lib.concurrency.ordered import run_ordered
 from lib.errors import NotFoundError, SourceChangedError, StoppedError, TransportError
 from lib.transport import limits as limits_module
 from lib.transport.counters import Counters
 from lib.transport.limits import DEFAULT_LIMITS, Limiter, Limits
 from lib.transport.lock_files import LockedSlots, SharedRate
-from lib.transport.ordered import run_ordered
 from lib.transport.retry import (
     LONGEST_WAIT_S,
     ask_to_wait,
@@ -274,7 +274,7 @@ def test_retry_after_is_a_number_or_a_date() -> None:
 
 def test_the_pause_is_at_least_what_the_server_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
-    monkeypatch.setattr("lib.transport.interrupt.sleep", waits.append)
+    monkeypatch.setattr("lib.concurrency.interrupt.sleep", waits.append)
     function, _ = failing(2, lambda: ask_to_wait(TransportError("busy"), 17.0))
     call_with_retry(QUICK, function, what="x")
     assert waits == [17.0, 17.0]
@@ -282,7 +282,7 @@ def test_the_pause_is_at_least_what_the_server_asked(monkeypatch: pytest.MonkeyP
 
 def test_pauses_double_with_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
-    monkeypatch.setattr("lib.transport.interrupt.sleep", waits.append)
+    monkeypatch.setattr("lib.concurrency.interrupt.sleep", waits.append)
     function, _ = failing(3, lambda: TransportError("busy"))
     call_with_retry(Limits(1, tries=4, first_backoff_s=1.0), function, what="x")
     for wait, least in zip(waits, (1, 2, 4), strict=True):

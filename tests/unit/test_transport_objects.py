@@ -10,7 +10,11 @@ from collections.abc import Iterator
 import obstore
 import pytest
 
-from lib import stopping
+from emulators.control import Control
+from emulators.http_side import HttpSide
+from emulators.s3 import S3Server
+from emulators.s3_proxy import S3Proxy
+from lib.concurrency import cancel as stopping
 from lib.errors import (
     AccessDeniedError,
     BadAnswerError,
@@ -21,10 +25,6 @@ from lib.errors import (
     RequestRefusedError,
     TransportError,
 )
-from lib.samples.control import Control
-from lib.samples.http_side import HttpSide
-from lib.samples.s3 import S3Server
-from lib.samples.s3_proxy import S3Proxy
 from lib.transport.limits import Limits
 from lib.transport.objects import ObjectReader
 from lib.transport.session import Session

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lib.samples.serving import Samples
+from emulators.serving import Samples
 from lib.storage.local import LocalStore
 from lib.verify.store import Verdict, verify_store
 from tests.faults.bench import Bench

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import requests
 
+from emulators.tissue import labels, tissue
+from emulators.volumes import make_volume, plan_of
 from lib.errors import ConfigError, DestinationError, NotFoundError, UnsupportedFormatError
 from lib.present.viewer import Viewer, find_volumes, serve
-from lib.samples.tissue import labels, tissue
-from lib.samples.volumes import make_volume, plan_of
 from lib.storage.local import LocalStore
 from lib.storage.open import open_store
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from volume_kit import a_plan
 
+from lib.config.loaders import OpenOrganelleConfig
 from lib.ingest.order import WorkOrder
 from lib.ingest.workplace import close_workplace, workplace
-from lib.loader_config import OpenOrganelleConfig
 from lib.storage.settings import StoreSettings
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from lib.compression import can_pass_through
 from lib.errors import FormatError, UnsupportedFormatError
+from lib.formats.zarr.array import ArrayDocument, chunks_in, parse_array
+from lib.formats.zarr.ngff import parse_attributes, parse_multiscale
 from lib.geometry import Box
-from lib.readers.ngff import parse_attributes, parse_multiscale
-from lib.readers.zarr_array import ArrayDocument, chunks_in, parse_array
 
 GOOD: dict[str, Any] = {
     "zarr_format": 2,

@@ -166,7 +166,7 @@ annotations: {{ toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}
 
-{{/* Endpoints of the stand-in archives; the ports are those of lib/samples/serving.py. */}}
+{{/* Endpoints of the stand-in archives; the ports are those of emulators/serving.py. */}}
 {{- define "macroscope.sampleServices" -}}
 {{- $host := printf "%s-samples" (include "macroscope.fullname" .) -}}
 {{- $base := int .Values.samples.basePort -}}

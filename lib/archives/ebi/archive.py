@@ -1,0 +1,256 @@
+"""EMPIAR at EMBL-EBI: files of electron microscopes, over FTP or its HTTPS mirror.
+
+Entry API ``/empiar/api/entry/{id}/``; files under ``/empiar/world_availability/{id}/data/``. No
+checksums are published: a file is believed when its size is right and it parses to its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+
+from lib.archives.ebi.entry import Entry, ImageSet, parse_entry
+from lib.archives.ebi.files import Found, find_files
+from lib.archives.ebi.tree import FTP, HTTPS, EbiTree, path_of
+from lib.archives.ebi.volumes import Sorting, Volume, claims_about, disagreements, sort_files
+from lib.archives.kept import fetched_or_error, kept_or_error
+from lib.archives.names import slug
+from lib.archives.parts import Part, choose_part
+from lib.archives.voxels import decide_voxel
+from lib.config.loaders import EBIConfig
+from lib.errors import FormatError, MacroscopeError, NotFoundError, UnsupportedFormatError
+from lib.formats.base import VolumeReader
+from lib.formats.blank import BlankSection
+from lib.formats.files import Facts, check_whole, open_file, read_facts
+from lib.formats.part import PartReader
+from lib.formats.sections import Section, SectionStack
+from lib.plan import About, SourceFile, VolumePlan
+from lib.rawfiles.files import RawFiles
+from lib.transport.partial import Fetched
+from lib.transport.session import Session
+
+API = "empiar-api"
+_FTP_COMMANDS = 3  # of one file: SIZE, MDTM, RETR
+_SHOWN = 50
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What the plans of one entry have in common."""
+
+    config: EBIConfig
+    entry: Entry
+    found: Found
+    sorting: Sorting
+
+
+class EBI:
+    """One volume for each stack of numbered sections, and for each other file."""
+
+    name: ClassVar[str] = "ebi"
+    title: ClassVar[str] = "EMPIAR (EMBL-EBI, FTP and HTTPS)"
+    config_model: ClassVar[type[EBIConfig]] = EBIConfig
+    heavy: ClassVar[bool] = False
+    services: ClassVar[tuple[str, ...]] = (API, FTP, HTTPS)
+
+    def plan(self, config: EBIConfig, session: Session) -> list[VolumePlan]:
+        """Read the entry, list its files, and read the headers that decide about volumes.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such entry, or none of its files is converted.
+        FormatError
+            A header is damaged, or ``assemble=stack`` does not fit the files.
+        """
+        where = f"{config.api_base_url}/entry/{config.accession}/"
+        try:
+            document = session.http(API).get_json(where)
+        except NotFoundError as error:
+            error.advice = "Check entry_id: the archive has no such entry"
+            raise
+        entry = parse_entry(document, config.accession, where)
+        tree = _tree(config, session)
+        folder = f"/empiar/world_availability/{config.entry_id}"
+        found = find_files(tree, folder, entry.imagesets)
+
+        def describe(name: str) -> Facts:
+            file = found.files[name]
+            try:
+                return tree.metadata(file, lambda source: read_facts(source, name))
+            except FormatError as error:
+                error.located(archive=self.name, location=file.url)
+                raise
+
+        try:
+            sizes = {name: file.size for name, file in found.files.items()}
+            sorting = sort_files(sizes, describe, config.assemble)
+        except FormatError as error:
+            raise error.located(archive=self.name, location=folder) from None
+        made = _Made(config, entry, found, sorting)
+        if not sorting.volumes:
+            raise sorting.first_error or UnsupportedFormatError(
+                f"none of the entry's files is converted: {', '.join(found.others[:10])}",
+                archive=self.name,
+                location=folder,
+                advice="DM3, DM4, MRC, REC, ST, ALI and MAP files are",
+            )
+        return [self._plan_volume(made, volume) for volume in sorting.volumes]
+
+    def fetch(self, plan: VolumePlan, config: EBIConfig, session: Session, raw: RawFiles) -> None:
+        """Bring the files one after another; each must parse to its end and fit the plan.
+
+        Raises
+        ------
+        FormatError
+            A file is damaged, or not of the size and type of the plan.
+        TransportError, SourceChangedError, DestinationError
+        """
+        tree = _tree(config, session)
+        for file in plan.files:
+            if not config.enable_downloads:
+                kept_or_error(file, raw)
+                continue
+            with raw.turn(file.name):
+                if raw.known(file) is None:
+                    self._bring(plan, file, tree, raw)
+
+    def open(
+        self, plan: VolumePlan, config: EBIConfig, session: Session, raw: RawFiles
+    ) -> VolumeReader:
+        if any(raw.known(file) is None for file in plan.files):
+            self.fetch(plan, config, session, raw)  # another host, or another day
+        where = plan.files[0].url
+        if plan.reader["places"] is None:
+            reader: VolumeReader = open_file(
+                raw.path(plan.files[0].name), plan.files[0].name, raw.scratch_dir
+            )
+        else:
+            reader = SectionStack([*_sections(plan, raw)])
+        box = plan.box_zyx
+        if box is None:
+            return reader
+        first = plan.reader["first_z"]
+        return PartReader(reader, box.shifted((-first, 0, 0)), where)
+
+    def settle(
+        self, plan: VolumePlan, config: EBIConfig, session: Session, raw: RawFiles
+    ) -> list[Fetched]:
+        """Ask for size and modification time of every file once more."""
+        tree = _tree(config, session)
+        folders = {path_of(file).rpartition("/")[0] for file in plan.files}
+        listed = {
+            f"{folder}/{entry.name}": entry
+            for folder in sorted(folders)
+            for entry in tree.listing(folder)[1]
+        }
+        for file in plan.files:
+            tree.check_same(file, listed.get(path_of(file)))
+        return [fetched_or_error(file, raw) for file in plan.files]
+
+    # --- inside -----------------------------------------------------------------------------
+
+    def _plan_volume(self, made: _Made, volume: Volume) -> VolumePlan:
+        config, entry = made.config, made.entry
+        claims = claims_about(volume.names, entry.imagesets, len(made.sorting.volumes))
+        pixel_yx = claims.pixel_nm_yx if claims is not None else (None, None)
+        voxel = decide_voxel(volume.facts.voxel, (None, *pixel_yx), "the API")
+        part = choose_part(config.box, volume.shape_zyx, voxel.nm_zyx)
+        names, reader = _chosen(volume, part)
+        files = tuple(made.found.files[name] for name in names)
+        by_ftp = sum(file.url.startswith("ftp:") for file in files)
+        notes = [*volume.notes, *voxel.notes, *made.found.notes]
+        if claims is not None:
+            notes += disagreements(claims, volume)
+        notes += [f"{name} was left out: {why}" for name, why in made.sorting.refused.items()]
+        return VolumePlan(
+            source=self.name,
+            source_id=entry.accession,
+            name=f"{entry.accession}_{slug(volume.stem)}{part.suffix}",
+            shape_zyx=part.box.shape_zyx,
+            dtype=volume.facts.dtype,
+            voxel_nm_zyx=voxel.nm_zyx,
+            voxel_size_provenance=voxel.provenance,
+            voxel_size_approximate=voxel.approximate,
+            origin_nm_zyx=part.origin_nm_zyx,
+            box_zyx=part.chosen,
+            reader=reader,
+            files=files,
+            about=_about(made, volume, claims),
+            download_bytes=sum(file.size or 0 for file in files),
+            download_requests=_FTP_COMMANDS * by_ftp + len(files) - by_ftp,
+            notes=tuple(notes),
+        )
+
+    def _bring(self, plan: VolumePlan, file: SourceFile, tree: EbiTree, raw: RawFiles) -> None:
+        path = raw.path(file.name)
+        fetched = tree.download(file, path)
+        try:
+            facts, opinion = check_whole(path, file.name, raw.scratch_dir)
+            expected = tuple(plan.reader["file_shape_zyx"])
+            if facts.shape_zyx != expected or facts.dtype != plan.dtype:
+                raise FormatError(
+                    f"the file holds {facts.shape_zyx} {facts.dtype} (z, y, x), the plan says "
+                    f"{expected} {plan.dtype}",
+                    advice="Set assemble to files, to convert each file as a volume of its own",
+                )
+        except MacroscopeError as error:
+            raw.forget(file.name)
+            raise error.located(archive=self.name, location=file.url, unit=file.name) from None
+        raw.remember(file, fetched, [f"{file.name}: {note}" for note in opinion])
+
+
+def _tree(config: EBIConfig, session: Session) -> EbiTree:
+    return EbiTree(session, config.ftp_server, config.https_base_url, config.protocol)
+
+
+def _chosen(volume: Volume, part: Part) -> tuple[list[str], dict[str, Any]]:
+    """Files that the part needs, and what `EBI.open` must know of them."""
+    reader: dict[str, Any] = {"places": None, "first_z": 0}
+    if not volume.stacked:
+        reader["file_shape_zyx"] = list(volume.shape_zyx)
+        return [*volume.names], reader
+    first, stop = part.box.start_zyx[0], part.box.stop_zyx[0]
+    pairs = zip(volume.places, volume.names, strict=True)
+    inside = [(place, name) for place, name in pairs if first <= place < stop]
+    if not inside:
+        raise NotFoundError(
+            f"the archive holds no section from {first} to {stop - 1}", location="box"
+        )
+    reader["file_shape_zyx"] = [1, *volume.shape_zyx[1:]]
+    reader["places"] = [place - first for place, _ in inside]
+    reader["first_z"], reader["depth"] = first, stop - first
+    return [name for _, name in inside], reader
+
+
+def _sections(plan: VolumePlan, raw: RawFiles) -> Iterator[Section]:
+    _, height, width = plan.reader["file_shape_zyx"]
+    dtype = np.dtype(plan.dtype)
+    present = dict(zip(plan.reader["places"], plan.files, strict=True))
+    for z in range(plan.reader["depth"]):
+        file = present.get(z)
+        if file is None:
+            name = f"section {z + plan.reader['first_z']}"
+            opener = partial(BlankSection, name, (height, width), dtype)
+            yield Section(name, (height, width), dtype, opener)
+        else:
+            read = partial(open_file, raw.path(file.name), file.name, raw.scratch_dir)
+            yield Section(file.name, (height, width), dtype, read)
+
+
+def _about(made: _Made, volume: Volume, claims: ImageSet | None) -> About:
+    about = made.entry.about
+    left_out = [*made.found.others, *made.sorting.refused]
+    extra: dict[str, Any] = {**about.extra, "unsupported_files": left_out[:_SHOWN]}
+    if volume.facts.extra:
+        extra["microscope"] = volume.facts.extra
+    if claims is not None and claims.name:
+        extra["imageset"] = claims.name
+    update = {"imaging_date": volume.facts.acquired, "extra": extra}
+    if claims is not None and claims.details:
+        update["description"] = claims.details
+    return about.model_copy(update=update)

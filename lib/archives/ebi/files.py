@@ -1,0 +1,95 @@
+"""The files of an EMPIAR entry: listed, counted against the entry, and described."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lib.archives.ebi.entry import ImageSet
+from lib.archives.ebi.tree import EbiTree, Way, short_listing
+from lib.errors import MacroscopeError, StoppedError
+from lib.formats.files import kind_of
+from lib.plan import SourceFile
+from lib.safety import unique_names
+from lib.transport.ftp import FtpEntry
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Files that are converted, by a safe name; names of those that are not; doubts."""
+
+    files: dict[str, SourceFile]
+    others: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def find_files(tree: EbiTree, root: str, imagesets: Sequence[ImageSet]) -> Found:
+    """List the folders that the entry names, or ``data``.
+
+    Raises
+    ------
+    NotFoundError
+        There is no such folder.
+    IncompleteTransferError
+        The listing lacks files that the other protocol shows.
+    """
+    notes: list[str] = []
+    wanted: list[tuple[str, FtpEntry]] = []
+    others: list[str] = []
+    for folder in _folders(imagesets):
+        stated = sum(s.images or 0 for s in imagesets if _folder(s) == folder)
+        for entry in _listing(tree, f"{root}/{folder}", stated, notes):
+            if entry.is_dir:
+                others.append(f"{entry.name}/")
+            elif kind_of(entry.name) is None or entry.size == 0:
+                others.append(entry.name)
+            else:
+                wanted.append((f"{root}/{folder}/{entry.name}", entry))
+    names = unique_names(entry.name for _, entry in wanted)
+    files = {
+        name: tree.file(path, name, entry)
+        for name, (path, entry) in zip(names, wanted, strict=True)
+    }
+    return Found(files, tuple(sorted(others)), tuple(notes))
+
+
+def _folder(imageset: ImageSet) -> str:
+    parts = [part for part in imageset.directory.split("/") if part]
+    safe = parts and not any(part in (".", "..") or "\0" in part for part in parts)
+    return "/".join(parts) if safe and parts[0] == "data" else "data"
+
+
+def _folders(imagesets: Sequence[ImageSet]) -> list[str]:
+    return sorted({_folder(imageset) for imageset in imagesets} or {"data"})
+
+
+def _listing(tree: EbiTree, folder: str, stated: int, notes: list[str]) -> list[FtpEntry]:
+    """The entries of a folder; where there seem to be too few, the other protocol's as well.
+
+    A listing that was cut looks like a shorter one. The count of the entry is the only hint, and
+    often wrong, so the decision is left to a second listing.
+    """
+    way, entries = tree.listing(folder)
+    count = sum(kind_of(entry.name) is not None for entry in entries)
+    if count >= stated:
+        return entries
+    other: Way = "https" if way == "ftp" else "ftp"
+    try:
+        second = tree.listing_by(other, folder)
+    except StoppedError:
+        raise
+    except MacroscopeError as error:
+        _log.info("no second listing to compare with: %s", error)
+        second = tree.listing_by(way, folder)
+        other = way
+    absent = {entry.name for entry in second} - {entry.name for entry in entries}
+    if not absent:
+        notes.append(f"the API states {stated} images, {count} files are there")
+        return entries
+    if other in tree.ways and other != way:
+        tree.ways = (other,)
+        return second
+    raise short_listing(folder, len(entries), len(second))

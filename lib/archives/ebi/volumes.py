@@ -1,0 +1,180 @@
+"""Which files of an EMPIAR entry make which volume."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lib.archives.ebi.entry import ImageSet
+from lib.archives.names import slug, stack_name
+from lib.errors import FormatError
+from lib.formats.files import Facts, is_packed
+from lib.formats.sections import SectionGroup, group_sections
+from lib.geometry import ShapeZYX
+
+Describe = Callable[[str], Facts]
+
+_VOXEL_TYPES = {
+    "UNSIGNED BYTE": "uint8",
+    "SIGNED BYTE": "int8",
+    "UNSIGNED 16 BIT INTEGER": "uint16",
+    "SIGNED 16 BIT INTEGER": "int16",
+    "UNSIGNED 32 BIT INTEGER": "uint32",
+    "SIGNED 32 BIT INTEGER": "int32",
+    "32 BIT FLOAT": "float32",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """Files that make one volume.
+
+    Attributes
+    ----------
+    names
+        One file, or sections in slice order.
+    places
+        z of each section; numbers that are absent from an otherwise gapless series leave holes.
+    """
+
+    stem: str
+    names: tuple[str, ...]
+    shape_zyx: ShapeZYX
+    facts: Facts
+    places: tuple[int, ...] = (0,)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def stacked(self) -> bool:
+        """Whether each file is one section."""
+        return len(self.names) > 1
+
+
+@dataclass(slots=True)
+class Sorting:
+    """Volumes, and the files that are none, each with the reason."""
+
+    volumes: list[Volume]
+    refused: dict[str, str]
+    first_error: FormatError | None = None
+
+
+def sort_files(sizes: dict[str, int | None], describe: Describe, assemble: str) -> Sorting:
+    """Sort files into volumes.
+
+    Parameters
+    ----------
+    sizes
+        Bytes of each file, by name.
+    describe
+        Reads the metadata of a file; called for the ends of a stack and for each single file.
+    assemble
+        ``auto``, ``stack`` or ``files``.
+
+    Raises
+    ------
+    FormatError
+        ``stack`` was asked for and there is none, or a section is cut short.
+    """
+    sorting = Sorting([], {})
+    groups, singles = ([], sorted(sizes)) if assemble == "files" else group_sections(sizes)
+    if assemble == "stack" and not groups:
+        raise FormatError(
+            "no numbered sections are among the files",
+            advice="Set assemble to auto or files",
+        )
+    for group in groups:
+        volume, why = _stack(group, describe, sizes)
+        if volume is not None:
+            sorting.volumes.append(volume)
+        elif assemble == "stack":
+            raise FormatError(
+                f"the files {group.stem} make no stack: {why}", advice="Set assemble to files"
+            )
+        else:
+            singles += group.names
+    for name in sorted(singles):
+        try:
+            facts = describe(name)
+        except FormatError as error:
+            sorting.refused[name] = error.message
+            sorting.first_error = sorting.first_error or error
+            continue
+        stem = slug(name.replace(".", "_"))
+        sorting.volumes.append(Volume(stem, (name,), facts.shape_zyx, facts, notes=facts.notes))
+    return sorting
+
+
+def _stack(
+    group: SectionGroup, describe: Describe, sizes: dict[str, int | None]
+) -> tuple[Volume | None, str]:
+    if any(is_packed(name) for name in group.names):
+        return None, "they are compressed as a whole"
+    first, last = describe(group.names[0]), describe(group.names[-1])
+    if first.shape_zyx[0] != 1 or last.shape_zyx[0] != 1:
+        return None, "they hold more than one section each"
+    if (first.shape_zyx, first.dtype) != (last.shape_zyx, last.dtype):
+        return None, (
+            f"the first is {first.shape_zyx} {first.dtype}, the last {last.shape_zyx} {last.dtype}"
+        )
+    raw_bytes = math.prod(first.shape_zyx) * np.dtype(first.dtype).itemsize
+    for name in group.names:
+        if (sizes[name] or raw_bytes) < raw_bytes:
+            raise FormatError(
+                f"the file has {sizes[name]} bytes, a section of this stack needs {raw_bytes}",
+                location=name,
+            )
+    places, depth, notes = _places(group)
+    if first.voxel != last.voxel:
+        notes = (*notes, f"the last section says {last.voxel}, the first {first.voxel}")
+    shape = (depth, *first.shape_zyx[1:])
+    return Volume(
+        stack_name(group.stem), group.names, shape, first, places, (*first.notes, *notes)
+    ), ""
+
+
+def _places(group: SectionGroup) -> tuple[tuple[int, ...], int, tuple[str, ...]]:
+    """z of each section: by number, where numbers are absent; equal steps leave no hole."""
+    start, count = group.numbers[0], len(group.numbers)
+    steps = {b - a for a, b in zip(group.numbers, group.numbers[1:], strict=False)}
+    if len(steps) == 1:
+        notes = (f"sections are numbered in steps of {steps.pop()}",) if steps != {1} else ()
+        return tuple(range(count)), count, notes
+    places = tuple(number - start for number in group.numbers)
+    absent = ", ".join(str(number) for number in group.missing[:20])
+    note = f"{len(group.missing)} sections are absent from the archive: {absent}"
+    return places, places[-1] + 1, (note,)
+
+
+def claims_about(
+    names: Sequence[str], imagesets: Sequence[ImageSet], volumes: int
+) -> ImageSet | None:
+    """The image set that speaks of these files; None where that cannot be told."""
+    suffix = names[0].rpartition(".")[2].upper()
+    fitting = [s for s in imagesets if suffix in s.data_format.upper().split()]
+    if len(fitting) == 1:
+        return fitting[0]
+    if len(imagesets) == 1 and volumes == 1:
+        return imagesets[0]
+    return None
+
+
+def disagreements(claims: ImageSet, volume: Volume) -> tuple[str, ...]:
+    """Where the API contradicts the files about size, type and number; the files are right."""
+    notes = []
+    height, width = volume.shape_zyx[1:]
+    stated = (claims.width, claims.height)
+    if None not in stated and stated != (width, height):
+        notes.append(
+            f"the API says {claims.width} x {claims.height} pixels (x, y), the file "
+            f"{width} x {height}; the file's size was taken"
+        )
+    dtype = _VOXEL_TYPES.get(claims.voxel_type.upper())
+    if dtype is not None and dtype != volume.facts.dtype:
+        notes.append(f"the API says {dtype} voxels, the file {volume.facts.dtype}")
+    if volume.stacked and claims.images not in (None, len(volume.names)):
+        notes.append(f"the API says {claims.images} images, there are {len(volume.names)}")
+    return tuple(notes)

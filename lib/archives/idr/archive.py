@@ -1,0 +1,276 @@
+"""IDR, the Image Data Resource: files that OMERO knows, on EMBL-EBI's file tree.
+
+An image's original file lies at ``/uod/idr/filesets/...`` on the OMERO server, and at the same path
+below ``/pub/databases/IDR`` on FTP and HTTPS; OMERO itself lets nobody download.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from lib.archives.ebi.tree import FTP, HTTPS, EbiTree
+from lib.archives.idr.archive import omero
+from lib.archives.idr.files import choose_file, describe_image, locate, planes_of
+from lib.archives.idr.omero import Image
+from lib.archives.kept import fetched_or_error, kept_or_error
+from lib.archives.names import slug, without_tiff_suffix
+from lib.archives.parts import Part, choose_part
+from lib.archives.remote_tiff import (
+    Cost,
+    digest_reads,
+    open_local,
+    open_ranges,
+    read_cost,
+    settle_ranges,
+)
+from lib.archives.voxels import Voxel, decide_voxel
+from lib.config.loaders import IDRConfig
+from lib.errors import (
+    FormatError,
+    MacroscopeError,
+    NotFoundError,
+    UnsupportedFormatError,
+)
+from lib.formats.base import VolumeReader
+from lib.formats.tiff.reader import TiffVolume
+from lib.plan import SourceFile, VolumePlan
+from lib.rawfiles.files import RawFiles
+from lib.transport.partial import Fetched
+from lib.transport.session import Session
+
+API = "idr-api"
+_STUDY = re.compile(r"(idr\d{4,})")
+_FTP_COMMANDS = 3  # of one file: SIZE, MDTM, RETR
+
+
+@dataclass(frozen=True, slots=True)
+class _Located:
+    """An image, its file, and what its annotations say."""
+
+    image: Image
+    file: SourceFile
+    study: str | None
+    folder: str  # of raw files: images of one study share their files
+    annotations: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How the voxels come: by ranges, or by a file that is brought first."""
+
+    direct: bool
+    cost: Cost
+    notes: tuple[str, ...] = ()
+
+
+class IDR:
+    """One volume for each image and channel."""
+
+    name: ClassVar[str] = "idr"
+    title: ClassVar[str] = "IDR (OMERO, FTP and HTTPS)"
+    config_model: ClassVar[type[IDRConfig]] = IDRConfig
+    heavy: ClassVar[bool] = False
+    services: ClassVar[tuple[str, ...]] = (API, FTP, HTTPS)
+
+    def plan(self, config: IDRConfig, session: Session) -> list[VolumePlan]:
+        """Ask OMERO for images and files, and read the directories of each TIFF.
+
+        Images of a dataset that cannot be converted are left out and named in the notes of the
+        others; images that are asked for by id must be convertible.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such image or dataset, or its file is not on the file tree.
+        FormatError
+            A file is damaged, incomplete, or of a kind that is not converted.
+        """
+        client, root = session.http(API), config.api_base_url
+        ids = dict.fromkeys(config.image_ids)
+        if config.dataset_id is not None:
+            ids.update(dict.fromkeys(omero.list_images(client, root, config.dataset_id)))
+        plans: list[VolumePlan] = []
+        left_out: list[str] = []
+        for image_id in ids:
+            try:
+                plans += self._plan_image(config, session, image_id)
+            except FormatError as error:
+                error.located(archive=self.name, unit=f"image {image_id}")
+                if image_id in config.image_ids or len(ids) == 1:
+                    raise
+                left_out.append(f"image {image_id} of the dataset was left out: {error.message}")
+        if not plans:
+            raise UnsupportedFormatError(
+                f"none of {len(ids)} images can be converted; {left_out[0]}",
+                archive=self.name,
+                location=f"dataset {config.dataset_id}",
+            )
+        plans = [plan.model_copy(update={"notes": (*plan.notes, *left_out)}) for plan in plans]
+        return [*_counted_once(plans, keep=config.keep_raw)]
+
+    def fetch(self, plan: VolumePlan, config: IDRConfig, session: Session, raw: RawFiles) -> None:
+        """Bring the file, unless its voxels are read by ranges; it must hold the plan's volume."""
+        file, shelf = plan.files[0], _shelf(plan, raw)
+        if not config.enable_downloads:
+            kept_or_error(file, shelf)
+            return
+        if plan.reader["direct"]:
+            return
+        with shelf.turn(file.name):
+            if shelf.known(file) is not None:
+                return
+            fetched = _tree(config, session).download(file, shelf.path(file.name))
+            try:
+                with open_local(fetched.path, _uncut(plan)):
+                    pass
+            except MacroscopeError as error:
+                shelf.forget(file.name)
+                raise error.located(archive=self.name, location=file.url) from None
+            shelf.remember(file, fetched)
+
+    def open(
+        self, plan: VolumePlan, config: IDRConfig, session: Session, raw: RawFiles
+    ) -> VolumeReader:
+        file, shelf = plan.files[0], _shelf(plan, raw)
+        known = shelf.known(file) if config.enable_downloads else kept_or_error(file, shelf)
+        if known is None and plan.reader["direct"]:
+            return open_ranges(HTTPS, plan, session, shelf)
+        if known is None:
+            self.fetch(plan, config, session, raw)  # another host, or another day
+        return open_local(shelf.path(file.name), plan)
+
+    def settle(
+        self, plan: VolumePlan, config: IDRConfig, session: Session, raw: RawFiles
+    ) -> list[Fetched]:
+        """Look at the file once more; its digest is that of the kept or streamed bytes."""
+        file, shelf = plan.files[0], _shelf(plan, raw)
+        _tree(config, session, plan).check_same(file)
+        known = shelf.known(file)
+        if known is None and plan.reader["direct"]:
+            return settle_ranges(HTTPS, plan, session, shelf)
+        return [fetched_or_error(file, shelf)]
+
+    # --- inside -----------------------------------------------------------------------------
+
+    def _plan_image(
+        self, config: IDRConfig, session: Session, image_id: int
+    ) -> Iterator[VolumePlan]:
+        client, root = session.http(API), config.api_base_url
+        image = omero.get_image(client, root, image_id)
+        tree = _tree(config, session)
+        path, study, folder = locate(omero.get_paths(client, root, image_id), config, image_id)
+        file, direct = choose_file(tree, path, config)
+        located = _Located(image, file, study, folder, _annotations(client, root, image_id))
+        counters = session.counters.service(HTTPS)
+        for channel, time in planes_of(image):
+            before = counters.snapshot()
+            volume, notes = describe_image(tree, file, image, channel, time)
+            after = counters.snapshot()
+            header = Cost(
+                after["bytes_received"] - before["bytes_received"],
+                after["requests"] - before["requests"],
+            )
+            voxel = decide_voxel(volume.voxel, image.voxel_nm_zyx, "the API")
+            part = choose_part(config.box, volume.shape_zyx, voxel.nm_zyx)
+            way = _way(config, volume, header, part, file, direct)
+            notes = (*notes, *voxel.notes, *way.notes)
+            yield self._plan_volume(located, volume, voxel, part, way, (channel, time), notes)
+
+    def _plan_volume(
+        self,
+        located: _Located,
+        volume: TiffVolume,
+        voxel: Voxel,
+        part: Part,
+        way: _Way,
+        plane: tuple[int | None, int | None],
+        notes: tuple[str, ...],
+    ) -> VolumePlan:
+        image, (channel, time) = located.image, plane
+        marks = "".join(f"_{k}{n}" for k, n in (("c", channel), ("t", time)) if n is not None)
+        about = omero.about_image(image, located.annotations, located.study)
+        if about.imaging_date is None and volume.acquired:
+            about = about.model_copy(update={"imaging_date": volume.acquired})
+        study = _STUDY.search(located.study or "")
+        return VolumePlan(
+            source=self.name,
+            source_id=f"{image.image_id} ({study[1]})" if study else str(image.image_id),
+            name=f"{slug(without_tiff_suffix(image.name))}_{image.image_id}{marks}{part.suffix}",
+            shape_zyx=part.box.shape_zyx,
+            dtype=volume.dtype.name,
+            voxel_nm_zyx=voxel.nm_zyx,
+            voxel_size_provenance=voxel.provenance,
+            voxel_size_approximate=voxel.approximate,
+            origin_nm_zyx=part.origin_nm_zyx,
+            box_zyx=part.chosen,
+            reader={
+                "shape_zyx": list(volume.shape_zyx),
+                "series": volume.index,
+                "channel": channel,
+                "time": time,
+                "direct": way.direct,
+                "folder": located.folder,
+            },
+            files=(located.file,),
+            about=about,
+            download_bytes=way.cost.nbytes,
+            download_requests=way.cost.requests,
+            notes=notes,
+        )
+
+
+def _uncut(plan: VolumePlan) -> VolumePlan:
+    """The same plan for the whole volume."""
+    return plan.model_copy(update={"box_zyx": None})
+
+
+def _counted_once(plans: list[VolumePlan], *, keep: bool) -> Iterator[VolumePlan]:
+    """The cost of a kept file that several volumes share belongs to the first of them."""
+    seen: set[str] = set()
+    for plan in plans:
+        url = plan.files[0].url
+        if keep and url in seen and not plan.reader["direct"]:
+            note = "shares its file with another volume of this plan, which brings it"
+            update = {"download_bytes": 0, "download_requests": 0, "notes": (*plan.notes, note)}
+            plan = plan.model_copy(update=update)
+        seen.add(url)
+        yield plan
+
+
+def _tree(config: IDRConfig, session: Session, plan: VolumePlan | None = None) -> EbiTree:
+    direct = plan is not None and plan.reader["direct"]
+    protocol = "https" if direct else config.protocol
+    return EbiTree(session, config.ftp_host, config.https_base_url, protocol)
+
+
+def _shelf(plan: VolumePlan, raw: RawFiles) -> RawFiles:
+    """Kept files lie by study, because several images may share one; others by image."""
+    return raw.within(plan.reader["folder"]) if raw.keep else raw
+
+
+def _annotations(client: Any, root: str, image_id: int) -> dict[str, str]:
+    """Annotations make the record richer; an image without them is converted all the same."""
+    try:
+        return omero.get_annotations(client, root, image_id)
+    except NotFoundError:
+        return {}
+
+
+def _way(
+    config: IDRConfig,
+    volume: TiffVolume,
+    header: Cost,
+    part: Part,
+    file: SourceFile,
+    direct: bool,
+) -> _Way:
+    if not direct:
+        by_ftp = file.url.startswith("ftp:")
+        return _Way(False, Cost(file.size or 0, _FTP_COMMANDS if by_ftp else 1))
+    cost = read_cost(volume, header, part)
+    if not part.whole:
+        return _Way(True, cost, ("only the pages of the box are fetched; no raw file is kept",))
+    return _Way(True, cost.times(digest_reads(volume.source.size, config.max_workers)))

@@ -1,0 +1,114 @@
+"""What all loaders have in common; users import it from `lib.config.loaders`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from lib.config.types import Count, CountsZYX, Fraction, Positive, StoreLocation
+from lib.errors import ConfigError, OutOfBoundsError
+from lib.geometry import parse_box
+
+OutputFormat = Literal["zarr", "npy"]
+
+
+class LoaderConfig(BaseModel):
+    """Settings that every loader has."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True
+    )
+
+    output_dir: StoreLocation | None = Field(
+        default=None,
+        description="Folder or s3://bucket/prefix of the volumes; empty means EM_DATA_DIR.",
+    )
+    output_format: OutputFormat = Field(
+        default="zarr", description="zarr: sharded OME-Zarr 0.5 with a pyramid; npy: one .npy file."
+    )
+    max_workers: Count = Field(
+        default=2, description="Shards made at once; memory grows with it, shard by shard."
+    )
+    timeout_seconds: Positive = Field(
+        default=60.0,
+        description="Seconds without a byte after which a read is given up and tried again.",
+    )
+    verbose: bool = Field(default=False, description="Log each unit of work, not only each volume.")
+    debug_mode: bool = Field(default=False, description="Log at level DEBUG, requests included.")
+    dry_run: bool = Field(
+        default=False,
+        description="Plan only: ask for metadata, show costs, fetch and write no voxels.",
+    )
+    enable_downloads: bool = Field(
+        default=True,
+        description="false: work from raw files kept by an earlier run, fetch no voxels.",
+    )
+    keep_raw: bool = Field(
+        default=True, description="Keep the archive's files under downloads/ beside the volumes."
+    )
+    box: str | None = Field(
+        default=None,
+        description="Part of the volume, in voxels or nanometres: z=0:64,y=100:300,x=800:2400nm. "
+        "An axis left out is taken whole.",
+    )
+    allow_empty: bool = Field(
+        default=False,
+        description="Accept a volume of nothing but background instead of failing it.",
+    )
+    max_missing_fraction: Fraction | None = Field(
+        default=None,
+        description="Share (0 to 1) of chunks that the archive itself may lack; empty: none for "
+        "images, any for labels, whose empty chunks are left out as a rule.",
+    )
+    large_array_mode: Literal["stream", "downsample", "skip"] = Field(
+        default="stream", description="What becomes of arrays above max_array_size_mb."
+    )
+    downsample_factor: Count = Field(
+        default=2,
+        description="With downsample: how much coarser the finest level is; a power of two.",
+    )
+    max_array_size_mb: Positive = Field(
+        default=1024.0,
+        description="Raw size (MB of 10^6 bytes) above which downsample and skip act.",
+    )
+    chunk_zyx: CountsZYX | None = Field(
+        default=None,
+        description="Inner chunk in voxels, z,y,x; empty: the source's own, or 64,64,64.",
+    )
+    shard_mb: Positive | None = Field(
+        default=None,
+        description="Raw size of a shard (MB of 10^6 bytes); empty: fitted to the volume.",
+    )
+    codec: Literal["auto", "zstd", "blosc", "none"] = Field(
+        default="auto",
+        description="auto: zstd level 1 for 8-bit, blosc (zstd 1, shuffle) for wider types.",
+    )
+    max_connections: Count | None = Field(
+        default=None,
+        description="Connections to the archive at once; empty: what suits the archive.",
+    )
+    requests_per_second: Positive | None = Field(
+        default=None,
+        description="Requests to the archive per second; empty: what suits the archive.",
+    )
+
+    @field_validator("box")
+    @classmethod
+    def _box_can_be_read(cls, text: str | None) -> str | None:
+        if not text or not text.strip():
+            return None
+        try:
+            parse_box(text, (1 << 48,) * 3, (1.0, 1.0, 1.0))
+        except OutOfBoundsError:
+            raise ValueError("each axis must start before it stops") from None
+        except ConfigError as error:
+            raise ValueError(error.message.removeprefix("box: ")) from None
+        return text
+
+    @field_validator("downsample_factor")
+    @classmethod
+    def _power_of_two(cls, factor: int) -> int:
+        if factor < 2 or factor & (factor - 1):
+            raise ValueError("must be a power of two, 2 or more")
+        return factor

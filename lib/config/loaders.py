@@ -1,0 +1,313 @@
+"""Settings of each loader. The class and field names are public API.
+
+Every model is frozen and refuses unknown keys. Addresses take ``host:port`` as well as URLs, so
+that any server that speaks the protocol can stand in for an archive. Constructing a model raises
+pydantic's `ValidationError`; `lib.config.errors.build` raises `ConfigError` in its place.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
+
+from lib.config.loader_base import LoaderConfig
+from lib.config.types import (
+    AccessionNumber,
+    Count,
+    CountsXYZ,
+    FtpEndpoint,
+    HttpEndpoint,
+    InnerPaths,
+    Name,
+    NanometresZYX,
+    PointXYZ,
+    Positive,
+    S3Location,
+    ScaleLevels,
+    TreePaths,
+    Whole,
+    http_endpoint,
+    inner_path,
+    split_list,
+)
+
+__all__ = [
+    "LOADER_CONFIGS",
+    "OPENORGANELLE_EM_PATHS",
+    "EBIConfig",
+    "EPFLConfig",
+    "FlyEMConfig",
+    "IDRConfig",
+    "LoaderConfig",
+    "OpenOrganelleConfig",
+]
+
+TransferProtocol = Literal["auto", "ftp", "https"]
+
+
+class EBIConfig(LoaderConfig):
+    """EMPIAR entries at EMBL-EBI: DM3, DM4 and MRC files over FTP or its HTTPS mirror."""
+
+    entry_id: AccessionNumber = Field(
+        default="11759", description="Accession, with or without EMPIAR- before it."
+    )
+    ftp_server: FtpEndpoint = Field(
+        default="ftp.ebi.ac.uk", description="FTP server: host or host:port."
+    )
+    https_base_url: HttpEndpoint = Field(
+        default="https://ftp.ebi.ac.uk", description="HTTPS mirror of the same tree."
+    )
+    api_base_url: HttpEndpoint = Field(
+        default="https://www.ebi.ac.uk/empiar/api", description="Entry API, without entry/{id}/."
+    )
+    assemble: Literal["auto", "stack", "files"] = Field(
+        default="auto",
+        description="auto: numbered sections of one shape and dtype become one volume; stack: they "
+        "must; files: one volume a file.",
+    )
+    protocol: TransferProtocol = Field(
+        default="auto", description="auto: FTP, then HTTPS where FTP fails."
+    )
+
+    @property
+    def accession(self) -> str:
+        """The accession as the archive writes it: ``EMPIAR-11759``."""
+        return f"EMPIAR-{self.entry_id}"
+
+
+EPFL_FILE_PATH = "/groups/c/cv/cvlab-unit/www/data/%20ElectronMicroscopy_Hippocampus/volumedata.tif"
+
+
+def _file_url(text: str) -> str:
+    url = http_endpoint(text)
+    return url if url.count("/") > 2 else url + EPFL_FILE_PATH
+
+
+class EPFLConfig(LoaderConfig):
+    """EPFL CVLab's hippocampus: one multi-page TIFF over HTTPS."""
+
+    download_url: Annotated[str, AfterValidator(_file_url)] = Field(
+        default="https://documents.epfl.ch" + EPFL_FILE_PATH,
+        description="The file. %20 belongs to its folder's name; a server alone (host:port) means "
+        "the same path there.",
+    )
+    source_id: Name = Field(
+        default="EPFL-CA1-HIPPOCAMPUS", description="Accession used in records."
+    )
+    description: str = Field(
+        default="Section of the CA1 hippocampus region of a rodent brain, FIB-SEM",
+        description="Text for the record: the file carries none.",
+    )
+    voxel_size_nm: NanometresZYX = Field(
+        default=(5.0, 5.0, 5.0),
+        description="Voxel size in nm, z,y,x (or x, y and z by name); the file has none, the "
+        "archive's page says about 5.",
+    )
+    chunk_size_mb: Positive = Field(
+        default=8.0, description="Bytes asked for in one range request (MB of 10^6 bytes)."
+    )
+
+
+class FlyEMConfig(LoaderConfig):
+    """FlyEM hemibrain: crops of grayscale from a DVID server."""
+
+    dvid_server: HttpEndpoint = Field(
+        default="https://hemibrain-dvid.janelia.org", description="DVID server."
+    )
+    uuid: Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{3,}(:[A-Za-z0-9._-]+)?$")] = Field(
+        default="a89eb3af216a46cdba81204d8f954786",
+        description="Version: hexadecimal, or an unambiguous beginning of it.",
+    )
+    instance: Name = Field(default="grayscale", description="Data instance of type uint8blk.")
+    crop_size: CountsXYZ = Field(
+        default=(1000, 1000, 1000), description="Voxels of the crop in the server's order x,y,z."
+    )
+    crop_origin: PointXYZ | None = Field(
+        default=None,
+        description="First voxel of the crop, x,y,z; empty: drawn from random_seed inside the "
+        "extents.",
+    )
+    random_seed: Annotated[Whole, Field(ge=0)] = Field(
+        default=0, description="Seed of the drawn origin: the same seed gives the same crop."
+    )
+    timeout_seconds: Positive = Field(
+        default=120.0,
+        description="Seconds without a byte after which a read is given up and tried again.",
+    )
+
+
+class IDRConfig(LoaderConfig):
+    """Image Data Resource: files named by OMERO's JSON API, over FTP or its HTTPS mirror."""
+
+    image_ids: Annotated[list[Count], BeforeValidator(split_list)] = Field(
+        default=[9846137], description="Image ids."
+    )
+    dataset_id: Count | None = Field(
+        default=None,
+        description="All images of this dataset, beside those of image_ids where given.",
+    )
+    ftp_host: FtpEndpoint = Field(
+        default="ftp.ebi.ac.uk", description="FTP server: host or host:port."
+    )
+    ftp_root_path: str = Field(
+        default="/pub/databases/IDR",
+        description="Root of IDR's files, on FTP and on the HTTPS mirror.",
+    )
+    https_base_url: HttpEndpoint = Field(
+        default="https://ftp.ebi.ac.uk", description="HTTPS mirror of the same tree."
+    )
+    api_base_url: HttpEndpoint = Field(
+        default="https://idr.openmicroscopy.org",
+        description="OMERO.web's root, without /api/v0/m/.",
+    )
+    path_mappings: TreePaths = Field(
+        default={"/uod/idr/filesets": ""},
+        description="Folder on the OMERO server -> folder below ftp_root_path.",
+    )
+    protocol: TransferProtocol = Field(
+        default="auto", description="auto: FTP, then HTTPS where FTP fails."
+    )
+
+    @field_validator("ftp_root_path")
+    @classmethod
+    def _absolute(cls, path: str) -> str:
+        return f"/{inner_path(path)}"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _dataset_alone(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("dataset_id") and "image_ids" not in data:
+            return {**data, "image_ids": []}
+        return data
+
+    @model_validator(mode="after")
+    def _something_to_fetch(self) -> IDRConfig:
+        if not self.image_ids and self.dataset_id is None:
+            raise ValueError("image_ids: empty; name at least one image, or set dataset_id")
+        if len(set(self.image_ids)) < len(self.image_ids):
+            raise ValueError(f"image_ids: {self.image_ids} names an image twice")
+        return self
+
+
+#: Where the EM lies in the datasets whose id alone is enough. recon-1 and recon-2 are different
+#: alignments of one sample, each with its own frame; they are never mixed.
+OPENORGANELLE_EM_PATHS = {
+    "jrc_mus-nacc-2": "recon-2/em",
+    "jrc_hela-2": "recon-1/em",
+    "jrc_macrophage-2": "recon-1/em",
+    "jrc_jurkat-1": "recon-1/em",
+    "jrc_cos7-1": "recon-1/em",
+}
+
+
+class OpenOrganelleConfig(LoaderConfig):
+    """OpenOrganelle: multiscale Zarr v2 in an S3 bucket."""
+
+    s3_uri: S3Location = Field(
+        default="s3://janelia-cosem-datasets",
+        description="Bucket (and prefix) that holds {dataset_id}/{dataset_id}.zarr, or the whole "
+        "address of a .zarr.",
+    )
+    s3_endpoint_url: HttpEndpoint | None = Field(
+        default=None,
+        description="S3 server; empty: AWS. A server of one's own is asked in path style.",
+    )
+    s3_region: Name = Field(default="us-east-1", description="Region of the bucket.")
+    s3_anonymous: bool = Field(
+        default=True,
+        description="Ask without a signature; false: the key below, or AWS's usual chain.",
+    )
+    s3_key: SecretStr | None = Field(
+        default=None, exclude=True, repr=False, description="Access key of the source bucket."
+    )
+    s3_secret: SecretStr | None = Field(
+        default=None, exclude=True, repr=False, description="Secret key of the source bucket."
+    )
+    dataset_id: Name = Field(
+        default="jrc_mus-nacc-2", description="Dataset, as the archive names it."
+    )
+    zarr_path: InnerPaths | None = Field(
+        default=None,
+        description="Group, multiscale or array inside the .zarr, or several; empty: the EM of the "
+        f"datasets {', '.join(OPENORGANELLE_EM_PATHS)}.",
+    )
+    scale_level: ScaleLevels = Field(
+        default="s1", description="Scale level (s0 is the finest), a list of levels, or all."
+    )
+    voxel_size: NanometresZYX | None = Field(
+        default=None,
+        description="Voxel size of s0 in nm, z,y,x (or x, y and z by name), in place of the "
+        "archive's own.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, data: Any) -> Any:
+        """The address of a .zarr names its dataset; a key means signed requests."""
+        if not isinstance(data, dict):
+            return data
+        data = dict(data)
+        uri = str(data.get("s3_uri", "")).strip().rstrip("/")
+        if uri.endswith(".zarr"):
+            data.setdefault("dataset_id", uri.rsplit("/", 1)[1].removesuffix(".zarr"))
+        if data.get("s3_key") and data.get("s3_secret"):
+            data.setdefault("s3_anonymous", False)
+        return data
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> OpenOrganelleConfig:
+        if ".zarr/" in self.s3_uri:
+            raise ValueError("s3_uri: must end with .zarr; what follows belongs in zarr_path")
+        container = self.s3_uri.rsplit("/", 1)[-1].removesuffix(".zarr")
+        if container in OPENORGANELLE_EM_PATHS and container != self.dataset_id:
+            raise ValueError(f"dataset_id: {self.dataset_id} contradicts s3_uri {self.s3_uri}")
+        if (self.s3_key is None) != (self.s3_secret is None):
+            raise ValueError("s3_key and s3_secret: one without the other is of no use")
+        if self.s3_key is not None and self.s3_anonymous:
+            raise ValueError("s3_anonymous: true contradicts s3_key; set one of them")
+        if self.zarr_path is None and self.dataset_id not in OPENORGANELLE_EM_PATHS:
+            raise ValueError(
+                f"zarr_path: needed for dataset {self.dataset_id}, for example recon-1/em; known "
+                f"without it are {', '.join(OPENORGANELLE_EM_PATHS)}"
+            )
+        return self
+
+    @property
+    def container_uri(self) -> str:
+        """The whole address of the .zarr: ``s3://bucket/.../name.zarr``."""
+        if self.s3_uri.endswith(".zarr"):
+            return self.s3_uri
+        return f"{self.s3_uri}/{self.dataset_id}/{self.dataset_id}.zarr"
+
+    @property
+    def zarr_paths(self) -> tuple[str, ...]:
+        """The paths to read, the dataset's own EM where none is given."""
+        paths = self.zarr_path or OPENORGANELLE_EM_PATHS[self.dataset_id]
+        return (paths,) if isinstance(paths, str) else tuple(paths)
+
+    @property
+    def scale_levels(self) -> tuple[str, ...] | None:
+        """The levels asked for; None for all."""
+        if self.scale_level == "all":
+            return None
+        levels = self.scale_level
+        return (levels,) if isinstance(levels, str) else tuple(levels)
+
+
+#: Registry name -> settings of the archives that are known without being imported. Those of a
+#: further archive lie beside it: `lib.archives.registry.loader_configs` finds them.
+LOADER_CONFIGS: dict[str, type[LoaderConfig]] = {
+    "ebi": EBIConfig,
+    "epfl": EPFLConfig,
+    "flyem": FlyEMConfig,
+    "idr": IDRConfig,
+    "openorganelle": OpenOrganelleConfig,
+}

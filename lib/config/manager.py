@@ -1,0 +1,383 @@
+"""All settings as one typed model, and where each of them came from.
+
+Layers, strongest first: flow parameters, the environment, ``.env``, the endpoints of stand-in
+archives, ``config/config.yaml``, sizes that keep a run on stand-ins small, defaults. Inside one
+layer a loader's own value is stronger than the value common to all loaders.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    SerializeAsAny,
+    field_validator,
+    model_validator,
+)
+
+from lib.archives.registry import loader_configs
+from lib.config.errors import build, is_secret, suggestion
+from lib.config.loaders import LoaderConfig
+from lib.config.sources import (
+    DEFAULT_CONFIG_PATH,
+    Given,
+    Keys,
+    Layer,
+    environment_layer,
+    read_dotenv,
+    services_layer,
+    yaml_layer,
+)
+from lib.config.types import HttpEndpoint, StoreLocation
+from lib.errors import ConfigError
+from lib.execution import (
+    MODES,
+    DaskSetting,
+    Subflows,
+    default_subflows,
+    mode,
+    on_kubernetes,
+)
+
+#: Sizes that keep a run on stand-ins small where the real archive's default is a gigabyte.
+SAMPLE_SIZES: dict[str, dict[str, Any]] = {"flyem": {"crop_size": (96, 80, 72)}}
+
+#: What the stand-ins' synthetic tissue compresses to: it is noisier than real images.
+SAMPLE_COMPRESSION = 1.15
+
+
+class Settings(BaseModel):
+    """Everything that can be set, save what belongs to one run of one loader."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True
+    )
+
+    execution_mode: str = Field(
+        default="staged", description=f"Order of the sources: {', '.join(MODES)}."
+    )
+    data_dir: StoreLocation = Field(
+        default="data", description="Folder or s3://bucket/prefix of volumes."
+    )
+    metadata_dir: StoreLocation = Field(
+        default="metadata",
+        description="Folder or s3://bucket/prefix of the catalogue and the reports; with a bucket "
+        "as data_dir, metadata/ inside it.",
+    )
+    logs_dir: str = Field(default="logs", min_length=1, description="Folder of the logs.")
+    archives: Literal["public", "samples"] = Field(
+        default="public",
+        description="public: the real archives; samples: the stand-ins that services names (the "
+        "default where services is set).",
+    )
+    services: str | None = Field(
+        default=None,
+        repr=False,
+        description="Endpoints of the stand-ins: JSON, or the path of the document that "
+        "`macroscope samples` prints.",
+    )
+    dask: DaskSetting = Field(
+        default="auto",
+        description="Where heavy loaders compute: auto (a temporary cluster on Kubernetes, threads "
+        "elsewhere), kubernetes, local, off.",
+    )
+    subflows: Subflows = Field(
+        default="inline",
+        description="inline: all sources in one process; deployments: each as a run of its own "
+        "(the default on Kubernetes).",
+    )
+    assumed_compression: float = Field(
+        1.5,
+        gt=0,
+        description="Raw over compressed size that plans assume: 1.5 was measured on EM images.",
+    )
+    dest_endpoint_url: HttpEndpoint | None = Field(
+        default=None, description="S3 server of the destination; empty: AWS."
+    )
+    dest_region: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Region of the destination; empty: AWS's usual chain's, else us-east-1.",
+    )
+    dest_key: SecretStr | None = Field(
+        default=None,
+        exclude=True,
+        repr=False,
+        description="Access key; empty: AWS's usual chain.",
+    )
+    dest_secret: SecretStr | None = Field(
+        default=None,
+        exclude=True,
+        repr=False,
+        description="Secret key; empty: AWS's usual chain.",
+    )
+    dest_anonymous: bool = Field(
+        default=False,
+        description="Sign nothing: for reading a public bucket (verify, consolidate elsewhere).",
+    )
+    dest_profile: str | None = Field(
+        default=None, description="Profile of the AWS configuration files for the destination."
+    )
+    dest_addressing_style: Literal["auto", "path", "virtual"] = Field(
+        default="auto",
+        description="auto: path style for a server of one's own, virtual-host for AWS.",
+    )
+    dest_ca_bundle: str | None = Field(
+        default=None,
+        description="PEM file of the certificate authorities that the destination needs.",
+    )
+    dest_credentials_block: str | None = Field(
+        default=None,
+        pattern=r"^(aws-credentials|s3-bucket)/[a-z0-9-]+$",
+        description="Prefect block that holds the credentials: aws-credentials/NAME or "
+        "s3-bucket/NAME.",
+    )
+    dest_lease_seconds: float = Field(
+        default=60.0,
+        ge=2.0,
+        le=3600.0,
+        description="How long a killed run's hold on a volume in a bucket outlives it.",
+    )
+    sources: dict[str, SerializeAsAny[LoaderConfig]] = Field(
+        default_factory=dict, description="Settings of each loader."
+    )
+
+    @field_validator("execution_mode")
+    @classmethod
+    def _mode_exists(cls, name: str) -> str:
+        try:
+            return mode(name).name
+        except ConfigError as error:
+            raise ValueError(error.message.removeprefix("execution_mode: ")) from None
+
+    @field_validator("services", mode="before")
+    @classmethod
+    def _as_text(cls, services: Any) -> Any:
+        return json.dumps(services) if isinstance(services, Mapping) else services
+
+    @model_validator(mode="after")
+    def _one_way_to_sign(self) -> Settings:
+        if (self.dest_key is None) != (self.dest_secret is None):
+            raise ValueError("dest_key: without dest_secret (or the reverse) it is of no use")
+        if self.dest_key is not None and self.dest_credentials_block is not None:
+            raise ValueError("dest_credentials_block: contradicts dest_key; set one of them")
+        signs = self.dest_key or self.dest_credentials_block or self.dest_profile
+        if self.dest_anonymous and signs:
+            raise ValueError("dest_anonymous: contradicts the credentials that are given too")
+        return self
+
+
+@dataclass(frozen=True)
+class LoadedSettings:
+    """The settings in force, and the origin of each by dotted key."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+    keys: Keys
+    # merged, before typing, secrets in plain text: what loaders are built from with overrides
+    given: Layer = field(repr=False)
+
+    @property
+    def needs_samples(self) -> bool:
+        """Stand-ins are wanted, and nobody has said where they are."""
+        return self.settings.archives == "samples" and self.settings.services is None
+
+    def loader(
+        self, name: str, overrides: Mapping[str, Any] | LoaderConfig | None = None
+    ) -> LoaderConfig:
+        """One loader's settings, with a run's own values on top.
+
+        Parameters
+        ----------
+        overrides
+            Plain values, or a config of which only the fields that were set count. None means
+            "not given".
+
+        Raises
+        ------
+        ConfigError
+            There is no such source, a value is impossible, or stand-ins are wanted but unknown.
+        """
+        if name not in self.keys.loaders:
+            raise ConfigError(
+                f"sources: there is no {name!r}; {suggestion(name, self.keys.loaders)}",
+                location="sources",
+            )
+        if self.needs_samples:
+            raise ConfigError(
+                "archives: samples are wanted, but nothing says where they are",
+                location="EM_SERVICES",
+                advice="Start `macroscope samples` and set EM_SERVICES, or set EM_ARCHIVES=public",
+            )
+        if isinstance(overrides, LoaderConfig):
+            overrides = {key: getattr(overrides, key) for key in overrides.model_fields_set}
+        given = self.given | self.keys.loader(name, overrides, "parameter")
+        if self.settings.archives == "samples" and not _has_address(name, given):
+            raise ConfigError(
+                f"services: no endpoint of {name} is given, and its public one is not a sample",
+                archive=name,
+                location="EM_SERVICES",
+                advice="Name it in the services document, or set EM_ARCHIVES=public",
+            )
+        config = _loader(name, given, self.keys, self.settings.data_dir)
+        if config.output_format == "npy" and str(config.output_dir).startswith("s3://"):
+            raise ConfigError(
+                "output_format: npy cannot be made in a bucket: a .npy file is written piece by "
+                "piece, and an object only as a whole",
+                archive=name,
+                location=str(config.output_dir),
+                advice="Set output_format=zarr, or a folder as data_dir",
+            )
+        return config
+
+    def explain(self) -> list[tuple[str, str, str]]:
+        """Rows of dotted key, value fit to be shown, and origin."""
+        rows = []
+        for key in Settings.model_fields:
+            if key != "sources":
+                rows.append((key, _shown(self.settings, key), self._origin(key)))
+        for name, config in self.settings.sources.items():
+            for key in type(config).model_fields:
+                dotted = f"sources.{name}.{key}"
+                rows.append((dotted, _shown(config, key), self._origin(dotted)))
+        return rows
+
+    def _origin(self, key: str) -> str:
+        return self.origins.get(key, "default")
+
+
+class ConfigManager:
+    """Reads the layers. `loaders` says which sources there are."""
+
+    def __init__(self, loaders: Mapping[str, type[LoaderConfig]] | None = None) -> None:
+        top = frozenset(Settings.model_fields) - {"sources"}
+        self.keys = Keys(top, loader_configs() if loaders is None else loaders)
+
+    def load(
+        self,
+        parameters: Mapping[str, Any] | None = None,
+        environ: Mapping[str, str] | None = None,
+        dotenv: str | Path | None = ".env",
+        path: str | Path | None = None,
+    ) -> LoadedSettings:
+        """Read, merge and check every layer.
+
+        Parameters
+        ----------
+        parameters
+            A document of the same form as the YAML file; nulls mean "not given".
+        environ
+            The runtime environment; this process's own by default.
+        dotenv
+            A file of variables; absent is fine.
+        path
+            The YAML file. Otherwise EM_CONFIG_PATH, otherwise config/config.yaml where present.
+
+        Raises
+        ------
+        ConfigError
+            A layer cannot be read, a key is unknown, or a value is impossible.
+        """
+        environ = os.environ if environ is None else environ
+        dotenv_values = read_dotenv(dotenv)
+        variables = {**dotenv_values, **environ}
+        strong = [
+            environment_layer(dotenv_values, self.keys, str(dotenv)),
+            environment_layer(environ, self.keys),
+            self.keys.flatten(parameters or {}, "parameter"),
+        ]
+        config_path = path or variables.get("EM_CONFIG_PATH")
+        if config_path is None and Path(DEFAULT_CONFIG_PATH).is_file():
+            config_path = DEFAULT_CONFIG_PATH
+        weak = [yaml_layer(config_path, variables, self.keys)] if config_path else []
+        stand_ins = self._stand_ins(_merge([*weak, *strong], self.keys))
+        given = _merge([*stand_ins[:1], *weak, *stand_ins[1:], *strong], self.keys)
+        return self._type(given, variables)
+
+    def _stand_ins(self, given: Layer) -> list[Layer]:
+        """The sample sizes and the endpoints, where stand-ins are wanted and known."""
+        services = given.get("services")
+        if services is None:
+            return []
+        archives = given.get("archives")
+        if archives is not None and archives.value != "samples":
+            return []
+        sizes = {name: values for name, values in SAMPLE_SIZES.items() if name in self.keys.loaders}
+        return [
+            self.keys.flatten(
+                {
+                    "archives": "samples",
+                    "assumed_compression": SAMPLE_COMPRESSION,
+                    "sources": sizes,
+                },
+                "samples",
+            ),
+            services_layer(services.value, self.keys),
+        ]
+
+    def _type(self, given: Layer, variables: Mapping[str, str]) -> LoadedSettings:
+        top = {key: one for key, one in given.items() if key in self.keys.top}
+        data_dir = str(top["data_dir"].value) if "data_dir" in top else ""
+        if "metadata_dir" not in top and data_dir.startswith("s3://"):
+            origin = top["data_dir"].origin
+            top["metadata_dir"] = Given(f"{data_dir.rstrip('/')}/metadata", origin)
+        if "subflows" not in top:
+            top["subflows"] = Given(default_subflows(on_kubernetes(variables)), "default")
+        origins = {key: one.origin for key, one in {**given, **top}.items()}
+        values = {key: one.value for key, one in top.items()}
+        settings = build(Settings, values, origins=origins)
+        sources = {
+            name: _loader(name, given, self.keys, settings.data_dir) for name in self.keys.loaders
+        }
+        for name in sources:
+            origins.setdefault(f"sources.{name}.output_dir", origins.get("data_dir", "default"))
+        settings = settings.model_copy(update={"sources": sources})
+        return LoadedSettings(settings, origins, self.keys, given)
+
+
+def _merge(layers: list[Layer], keys: Keys) -> Layer:
+    """Lay the layers over one another, weakest first, common values spread over the loaders."""
+    merged: Layer = {}
+    for layer in layers:
+        for key, given in layer.items():
+            if key.startswith("common."):
+                inner = key.removeprefix("common.")
+                merged |= {f"sources.{name}.{inner}": given for name in keys.loaders}
+        merged |= {key: given for key, given in layer.items() if not key.startswith("common.")}
+    return merged
+
+
+def _has_address(name: str, given: Layer) -> bool:
+    addresses = ("_url", "_server", "_host")
+    return any(key.startswith(f"sources.{name}.") and key.endswith(addresses) for key in given)
+
+
+def _loader(name: str, given: Layer, keys: Keys, data_dir: str) -> LoaderConfig:
+    prefix = f"sources.{name}."
+    mine = {key: one for key, one in given.items() if key.startswith(prefix)}
+    values = {"output_dir": data_dir}
+    values |= {key.removeprefix(prefix): one.value for key, one in mine.items()}
+    origins = {key: one.origin for key, one in mine.items()}
+    return build(keys.loaders[name], values, archive=name, prefix=prefix, origins=origins)
+
+
+def _shown(model: BaseModel, key: str) -> str:
+    value = getattr(model, key)
+    if value is None:
+        return ""
+    if is_secret(type(model), key):
+        return "***"
+    if isinstance(value, tuple | list):
+        return ",".join(map(str, value))
+    if key == "services" and str(value).lstrip().startswith("{"):
+        return "(JSON document)"
+    return str(value)

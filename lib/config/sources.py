@@ -1,0 +1,269 @@
+"""The layers that settings come from: environment, .env, YAML, endpoints of stand-ins, parameters.
+
+Every layer is read into the same flat form, dotted key -> value and origin, so that merging them is
+one rule and every value can say where it came from. Dotted keys are ``data_dir``, ``common.box``
+(all loaders) and ``sources.flyem.crop_size`` (one loader).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Hashable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from dotenv import dotenv_values
+
+from lib.config.errors import suggestion
+from lib.config.loaders import LoaderConfig
+from lib.errors import ConfigError
+
+DEFAULT_CONFIG_PATH = "config/config.yaml"
+
+#: Read elsewhere, by processes that need no other setting.
+OTHER_NAMES = frozenset({"EM_CONFIG_PATH", "EM_LIMITS_DIR"})
+
+# Kubernetes announces every Service of the namespace as {NAME}_SERVICE_HOST, {NAME}_PORT_80_TCP...
+_SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT(_\w+)?)$|_PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?$")
+_REFERENCE = re.compile(r"\$\$\{|\$\{([^}]*)\}")
+_NAME_AND_DEFAULT = re.compile(r"^([A-Za-z_][A-Za-z0-9_]*)(?::(?!-)(.*))?$", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A value as it was given, perhaps a secret, and by what."""
+
+    value: Any = field(repr=False)
+    origin: str
+
+
+Layer = dict[str, Given]
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Every setting that exists: top-level fields and the loaders' models."""
+
+    top: frozenset[str]
+    loaders: Mapping[str, type[LoaderConfig]]
+    common: frozenset[str] = field(
+        default_factory=lambda: frozenset(LoaderConfig.model_fields) - {"output_dir"}
+    )
+
+    def environment(self) -> dict[str, str]:
+        """Environment name -> dotted key, the weaker of two names for one key first."""
+        names = {"MAX_WORKERS": "common.max_workers"}
+        names |= {f"EM_{key.upper()}": f"common.{key}" for key in sorted(self.common)}
+        names |= {f"EM_{key.upper()}": key for key in sorted(self.top)}
+        for name, model in self.loaders.items():
+            for key in model.model_fields:
+                names[f"{name.upper()}_{key.upper()}"] = f"sources.{name}.{key}"
+        return names
+
+    def flatten(self, document: Mapping[str, Any], origin: str) -> Layer:
+        """Turn a nested document into a layer; nulls mean "not given".
+
+        Raises
+        ------
+        ConfigError
+            A key is unknown, or a section is not a mapping.
+        """
+        layer: Layer = {}
+        for key, value in document.items():
+            if key == "common":
+                for inner, given in _section(value, "common", origin).items():
+                    self.require(inner, self.common, "common.", origin)
+                    layer[f"common.{inner}"] = Given(given, origin)
+            elif key == "sources":
+                for name, loader in _section(value, "sources", origin).items():
+                    self.require(name, self.loaders, "sources.", origin)
+                    layer |= self.loader(name, loader, origin)
+            else:
+                self.require(key, self.top | {"common", "sources"}, "", origin)
+                layer[key] = Given(value, origin)
+        return {key: given for key, given in layer.items() if given.value is not None}
+
+    def loader(self, name: str, values: Any, origin: str) -> Layer:
+        """The layer of one loader's values; None means "not given"."""
+        prefix = f"sources.{name}."
+        layer: Layer = {}
+        for key, value in _section(values, prefix[:-1], origin).items():
+            self.require(key, self.loaders[name].model_fields, prefix, origin)
+            if value is not None:
+                layer[prefix + key] = Given(value, origin)
+        return layer
+
+    @staticmethod
+    def require(key: Any, known: Collection[str], prefix: str, origin: str) -> None:
+        """Refuse a key that is not among the known ones."""
+        if key not in known:
+            raise ConfigError(
+                f"{prefix}{key}: there is no such setting (from {origin}); "
+                f"{suggestion(str(key), known)}",
+                location=f"{prefix}{key}",
+            )
+
+
+def _section(value: Any, key: str, origin: str) -> Mapping[Any, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{key}: must be a mapping of settings (from {origin})", location=key)
+    return value
+
+
+def environment_layer(environ: Mapping[str, str], keys: Keys, origin: str = "environment") -> Layer:
+    """Settings among environment variables. An empty variable counts as not set.
+
+    Raises
+    ------
+    ConfigError
+        A variable begins like ours (``EM_``, ``EBI_``, ...) and names no setting.
+    """
+    names = keys.environment()
+    prefixes = ("EM_", *(f"{name.upper()}_" for name in keys.loaders))
+    for name in environ:
+        ours = name.startswith(prefixes) and not _SERVICE_LINK.search(name)
+        if ours and name not in names and name not in OTHER_NAMES:
+            siblings = [known for known in names if known.split("_")[0] == name.split("_")[0]]
+            raise ConfigError(
+                f"{name}: there is no such setting (from {origin}); {suggestion(name, siblings)}",
+                location=name,
+            )
+    label = f"{origin} {{}}" if origin == "environment" else origin
+    return {
+        key: Given(environ[name].strip(), label.format(name))
+        for name, key in names.items()
+        if environ.get(name, "").strip()
+    }
+
+
+def read_dotenv(path: str | Path | None) -> dict[str, str]:
+    """The variables of a .env file; none where there is no such file."""
+    if path is None or not Path(path).is_file():
+        return {}
+    values = dotenv_values(path, interpolate=False, encoding="utf-8")
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def interpolate(text: str, environ: Mapping[str, str], key: str, origin: str) -> str:
+    """Replace ``${VAR}`` and ``${VAR:default}``; ``$${`` stands for a literal ``${``.
+
+    Raises
+    ------
+    ConfigError
+        A variable without a default is not set, or the reference is malformed.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        if match[1] is None:
+            return "${"
+        reference = _NAME_AND_DEFAULT.match(match[1])
+        if reference is None:
+            raise ConfigError(
+                f"{key}: {match[0]} is not of the form ${{VAR}} or ${{VAR:default}} "
+                f"(from {origin})",
+                location=key,
+            )
+        name, default = reference[1], reference[2]
+        if environ.get(name) or default is None:
+            if name not in environ:
+                raise ConfigError(
+                    f"{key}: the environment variable {name} is not set (from {origin})",
+                    location=key,
+                    advice=f"Set {name}, or write ${{{name}:default}}",
+                )
+            return environ[name]
+        return default
+
+    return _REFERENCE.sub(value, text)
+
+
+def _interpolate_tree(tree: Any, environ: Mapping[str, str], key: str, origin: str) -> Any:
+    if isinstance(tree, str):
+        # An empty result of a reference means "not given", as an empty variable does.
+        return interpolate(tree, environ, key, origin) or (None if "${" in tree else tree)
+    if isinstance(tree, Mapping):
+        return {
+            name: _interpolate_tree(value, environ, f"{key}.{name}".lstrip("."), origin)
+            for name, value in tree.items()
+        }
+    if isinstance(tree, list):
+        return [_interpolate_tree(value, environ, key, origin) for value in tree]
+    return tree
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML without surprises: a key given twice is an error, not the last one wins."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {key!r} is there twice", problem_mark=key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def yaml_layer(path: str | Path, environ: Mapping[str, str], keys: Keys) -> Layer:
+    """Settings of a YAML file.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be read, is not valid YAML, refers to a variable that is not set, or has a
+        key that names no setting.
+    """
+    origin = str(path)
+    try:
+        document = yaml.load(Path(path).read_text(encoding="utf-8"), _UniqueKeyLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the configuration cannot be read ({error})", location=origin) from None
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"not valid YAML: {error.problem}{line}", location=origin) from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"not valid YAML: {error}", location=origin) from None
+    tree = _interpolate_tree(_section(document, "the file", origin), environ, "", origin)
+    return keys.flatten(tree, origin)
+
+
+def services_layer(services: str | Mapping[str, Any], keys: Keys) -> Layer:
+    """Endpoints of stand-in archives: ``{"EBI": {"ftp_server": "127.0.0.1:2121", ...}, ...}``.
+
+    Parameters
+    ----------
+    services
+        The document that ``macroscope samples`` prints: parsed, as JSON text, or a path to it.
+
+    Raises
+    ------
+    ConfigError
+        It cannot be read, or names a source or field that does not exist.
+    """
+    if isinstance(services, str):
+        services = _read_services(services)
+    layer: Layer = {}
+    for name, values in _section(services, "services", "services").items():
+        if name == "control_url":  # the stand-ins' switchboard, of no use to a loader
+            continue
+        Keys.require(str(name).lower(), keys.loaders, "services.", "services")
+        layer |= keys.loader(str(name).lower(), values, "services")
+    return layer
+
+
+def _read_services(text: str) -> Any:
+    try:
+        if not text.lstrip().startswith("{"):
+            text = Path(text).read_text(encoding="utf-8")
+        return json.loads(text)
+    except OSError as error:
+        raise ConfigError(f"services: cannot be read ({error})", location="EM_SERVICES") from None
+    except ValueError as error:
+        raise ConfigError(f"services: not valid JSON ({error})", location="EM_SERVICES") from None

@@ -1,0 +1,228 @@
+"""MRC volumes, plain or compressed as a whole by gzip or bzip2."""
+
+from __future__ import annotations
+
+import bz2
+import errno
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from lib.bytesource.base import ByteSource, LocalBytes, MemoryBytes
+from lib.concurrency import cancel as stopping
+from lib.errors import ConfigError, DestinationError, DestinationFullError, FormatError
+from lib.formats.base import Block, Layout, VolumeReader
+from lib.formats.calibration import VoxelSize
+from lib.formats.mrc.header import HEADER_BYTES, MrcHeader, parse_header
+from lib.formats.planes import check_box, plane_blocks
+from lib.geometry import Box, ShapeZYX
+
+_CHUNK_BYTES = 2**20
+_MAX_RATIO = 1100  # Deflate cannot exceed 1032:1; bzip2 can, but not on micrographs
+_MAX_TRAILING_BYTES = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class MrcVolume:
+    """A volume of an MRC file, described; `MrcReader` reads its voxels.
+
+    ``dtype`` is native and float32 where the file has float16. Axes are put right: whatever the
+    file calls columns, rows and sections, `shape_zyx` is z, y, x.
+    """
+
+    shape_zyx: ShapeZYX
+    dtype: np.dtype[Any]
+    voxel: VoxelSize
+    notes: tuple[str, ...]
+    header: MrcHeader
+    source: ByteSource = field(repr=False)
+
+
+def open_mrc(source: ByteSource, *, scratch: Path | None = None) -> MrcVolume:
+    """Describe the volume of an MRC file.
+
+    Parameters
+    ----------
+    scratch
+        Where a file compressed as a whole is unpacked to; the caller removes it. Must not exist.
+
+    Raises
+    ------
+    FormatError
+        No MRC file, a damaged one, or one shorter than its header says.
+    UnsupportedFormatError
+        Modes and stacks that are not converted.
+    ConfigError
+        The file is compressed and `scratch` is not given.
+    DestinationError
+        `scratch` cannot be written.
+    """
+    magic = source.read(0, 4)
+    if magic[:2] == b"\x1f\x8b" or magic[:3] == b"BZh":
+        if scratch is None:
+            raise ConfigError(
+                "the MRC file is compressed and there is no scratch folder to unpack it to",
+                location=source.name,
+                advice="Name a scratch folder",
+            )
+        source = _unpack(source, scratch, gzip=magic[:2] == b"\x1f\x8b")
+    header = parse_header(source)
+    stop = header.data_offset + header.data_bytes
+    if stop > source.size:
+        raise FormatError(
+            f"the MRC header asks for {stop} bytes, the file has {source.size}: it is cut short or "
+            "its header is damaged",
+            location=source.name,
+        )
+    notes = header.notes
+    if stop < source.size:
+        notes += (f"{source.size - stop} bytes follow the voxels and are left out",)
+    return MrcVolume(
+        shape_zyx=header.shape_zyx,
+        dtype=_delivered(header),
+        voxel=header.voxel,
+        notes=notes,
+        header=header,
+        source=source,
+    )
+
+
+def _delivered(header: MrcHeader) -> np.dtype[Any]:
+    if header.stored.kind == "f" and header.stored.itemsize == 2:
+        return np.dtype(np.float32)
+    return header.stored.newbyteorder("=")
+
+
+class MrcReader(VolumeReader):
+    """Voxels of an `MrcVolume`, section by section as the file stores them."""
+
+    def __init__(self, volume: MrcVolume) -> None:
+        self.volume = volume
+        self.shape_zyx = volume.shape_zyx
+        self.dtype = volume.dtype
+        axes = volume.header.axis_columns_rows_sections
+        # position, among the file's sections, rows, columns, of z, y and x
+        self._order_zyx = tuple((2, 1, 0)[axes.index(axis)] for axis in (2, 1, 0))
+        columns, rows, _ = volume.header.size_columns_rows_sections
+        remote = volume.source.remote
+        chunk = (1, rows if remote else 1, columns)
+        self.layout = Layout(self._to_zyx(chunk), random_access=not remote, by_planes=True)
+
+    def __exit__(self, *_: object) -> None:
+        self.volume.source.close()
+
+    def blocks(self, box: Box) -> Iterator[Block]:
+        """Yield blocks of at most about 16 MiB that tile `box`; see `VolumeReader`."""
+        volume, header = self.volume, self.volume.header
+        check_box(box, self.shape_zyx, volume.source.name)
+        if box.empty:
+            return
+        columns, rows, sections = header.size_columns_rows_sections
+        stored = plane_blocks(
+            volume.source,
+            Box(self._to_stored(box.start_zyx), self._to_stored(box.stop_zyx)),
+            data_offset=header.data_offset,
+            shape_zyx=(sections, rows, columns),
+            stored=header.stored,
+        )
+        for block in stored:
+            place = Box(self._to_zyx(block.box.start_zyx), self._to_zyx(block.box.stop_zyx))
+            data = block.data.transpose(self._order_zyx).astype(self.dtype, copy=False)
+            yield Block(place, data)
+
+    def _to_zyx(self, stored: ShapeZYX) -> ShapeZYX:
+        z, y, x = (stored[position] for position in self._order_zyx)
+        return (z, y, x)
+
+    def _to_stored(self, triple_zyx: ShapeZYX) -> ShapeZYX:
+        s, r, c = (triple_zyx[self._order_zyx.index(position)] for position in range(3))
+        return (s, r, c)
+
+
+def _unpack(source: ByteSource, scratch: Path, *, gzip: bool) -> LocalBytes:
+    """Unpack to `scratch`, to no more bytes than the header inside asks for."""
+    pieces = _unpacked(source, gzip=gzip)
+    head = b""
+    for piece in pieces:
+        head += piece
+        if len(head) >= HEADER_BYTES:
+            break
+    header = parse_header(MemoryBytes(head, name=source.name))
+    limit = header.data_offset + header.data_bytes + _MAX_TRAILING_BYTES
+    if limit - _MAX_TRAILING_BYTES > source.size * _MAX_RATIO + HEADER_BYTES:
+        raise FormatError(
+            f"{source.size} compressed bytes cannot hold the {limit} bytes of the header's volume",
+            location=source.name,
+        )
+    try:
+        with scratch.open("xb") as file:
+            _write(file, head, pieces, limit, source.name)
+    except OSError as error:
+        with suppress(OSError):
+            scratch.unlink(missing_ok=True)
+        kind = (
+            DestinationFullError
+            if error.errno in (errno.ENOSPC, errno.EDQUOT)
+            else DestinationError
+        )
+        raise kind(
+            f"cannot unpack to the scratch file ({error.strerror})", location=str(scratch)
+        ) from error
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
+    return LocalBytes(scratch, name=source.name)
+
+
+def _write(file: BinaryIO, head: bytes, pieces: Iterator[bytes], limit: int, name: str) -> None:
+    file.write(head)
+    written = len(head)
+    for piece in pieces:
+        stopping.check()
+        written += len(piece)
+        if written > limit:
+            raise FormatError(
+                "the compressed file unpacks to far more bytes than its header asks for",
+                location=name,
+            )
+        file.write(piece)
+
+
+def _unpacked(source: ByteSource, *, gzip: bool) -> Iterator[bytes]:
+    """Decompressed pieces of at most 1 MiB; all members, checked to their end."""
+    decoder: Any = None
+    offset, data = 0, b""
+    while offset < source.size or data:
+        if not data:
+            length = min(_CHUNK_BYTES, source.size - offset)
+            data, offset = source.read(offset, length), offset + length
+        if decoder is None:
+            if not data.strip(b"\0"):  # padding after the last member is legal
+                data = b""
+                continue
+            decoder = zlib.decompressobj(31) if gzip else bz2.BZ2Decompressor()
+        try:
+            piece = decoder.decompress(data, _CHUNK_BYTES)
+        except (zlib.error, OSError, ValueError, EOFError) as error:
+            raise FormatError(
+                f"the compressed file does not unpack ({error})", location=source.name
+            ) from error
+        if piece:
+            yield piece
+        if decoder.eof:
+            data, decoder = decoder.unused_data, None
+        elif gzip:
+            data = decoder.unconsumed_tail
+        else:
+            data = b""
+            while not decoder.needs_input and not decoder.eof:
+                yield decoder.decompress(b"", _CHUNK_BYTES)
+            if decoder.eof:
+                data, decoder = decoder.unused_data, None
+    if decoder is not None:
+        raise FormatError("the compressed file is cut short", location=source.name)

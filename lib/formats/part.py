@@ -1,0 +1,35 @@
+"""A box of another reader's volume, as a volume of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from lib.formats.base import Block, VolumeReader
+from lib.formats.planes import check_box
+from lib.geometry import Box
+
+
+class PartReader(VolumeReader):
+    """Counts voxels from the corner of `box`; only what is asked for is read."""
+
+    def __init__(self, reader: VolumeReader, box: Box, name: str) -> None:
+        check_box(box, reader.shape_zyx, name)
+        self._reader, self._box, self._name = reader, box, name
+        self.shape_zyx = box.shape_zyx
+        self.dtype = reader.dtype
+        z, y, x = (
+            min(n, limit) for n, limit in zip(reader.layout.chunk_zyx, box.shape_zyx, strict=True)
+        )
+        self.layout = replace(reader.layout, chunk_zyx=(z, y, x))
+
+    def __exit__(self, *details: object) -> None:
+        self._reader.__exit__(None, None, None)
+
+    def blocks(self, box: Box) -> Iterator[Block]:
+        """Yield blocks that tile `box`; see `VolumeReader`."""
+        check_box(box, self.shape_zyx, self._name)
+        corner = self._box.start_zyx
+        z, y, x = (-a for a in corner)
+        for block in self._reader.blocks(box.shifted(corner)):
+            yield replace(block, box=block.box.shifted((z, y, x)))

@@ -1,0 +1,207 @@
+"""TIFF, BigTIFF, OME-TIFF and ImageJ stacks as volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from lib.bytesource.base import ByteSource
+from lib.bytesource.spans import Span, read_spans
+from lib.errors import FormatError, OutOfBoundsError
+from lib.formats.base import Block, Layout, VolumeReader
+from lib.formats.calibration import VoxelSize
+from lib.formats.planes import check_box, row_spans, rows_block
+from lib.formats.tiff.ifd import read_header, read_ifd
+from lib.formats.tiff.page import Page, PageKind
+from lib.formats.tiff.pages import PageList, list_pages
+from lib.formats.tiff.segments import segment_blocks
+from lib.formats.tiff.series import list_series
+from lib.geometry import Box, ShapeZYX
+
+
+@dataclass(frozen=True, slots=True)
+class TiffVolume:
+    """One volume of a TIFF, described; `TiffReader` reads its voxels.
+
+    Attributes
+    ----------
+    dtype
+        In native byte order; `byte_order` is the file's.
+    voxel
+        What the file says; None where it says nothing.
+    stated_planes
+        Planes by the file's own claim (ImageJ images, OME sizes, PageNumber); held against what
+        is there before this object is made.
+    series
+        Names of all volumes of the file; this is number `index`.
+    notes
+        Doubts and leavings, for the record.
+    """
+
+    shape_zyx: ShapeZYX
+    dtype: np.dtype[Any]
+    byte_order: Literal["little", "big"]
+    voxel: VoxelSize
+    kind: Literal["ome", "imagej", "pages"]
+    stated_planes: int | None
+    series: tuple[str, ...]
+    index: int
+    acquired: str | None
+    notes: tuple[str, ...]
+    source: ByteSource = field(repr=False)
+    pages: PageList = field(repr=False)
+    planes: Sequence[int] = field(repr=False)  # page of each z
+    stacked: bool = False
+
+    @property
+    def page_kind(self) -> PageKind:
+        return self.page(0).kind
+
+    def page(self, z: int) -> Page:
+        """The page that describes plane `z`."""
+        return self.pages[0 if self.stacked else self.planes[z]]
+
+    def data_offset(self, z: int) -> int | None:
+        """Where plane `z` begins if it lies uncompressed in one piece; else None."""
+        page, kind = self.page(z), self.page(z).kind
+        if not self.stacked or page.data_offset is None:
+            return page.data_offset
+        return page.data_offset + self.planes[z] * kind.height * kind.width * kind.stored.itemsize
+
+
+def open_tiff(
+    source: ByteSource, *, series: int = 0, channel: int | None = None, time: int | None = None
+) -> TiffVolume:
+    """Describe one volume of a TIFF; reads metadata only.
+
+    Parameters
+    ----------
+    source
+        The file. If it is remote, a file whose directories lie between its pages costs three or
+        four requests.
+    series
+        Which volume, where the file has several.
+    channel, time
+        Which one, where the volume has several.
+
+    Raises
+    ------
+    FormatError
+        The file is damaged, cut short, or holds less than it claims.
+    UnsupportedFormatError
+        A valid file that is not converted: colours, exotic depths, compressions or axes.
+    OutOfBoundsError
+        There is no such series, channel or time point.
+    """
+    header = read_header(source)
+    pages = list_pages(source, header)
+    found = list_series(pages, read_ifd(source, header, header.first_ifd))
+    if not 0 <= series < len(found):
+        raise OutOfBoundsError(
+            f"series {series} was chosen, the file has {len(found)}", location=source.name
+        )
+    chosen = found[series]
+    planes = chosen.planes_z(channel, time, source.name)
+    sample = pages[0 if chosen.stacked else planes[0]]
+    kind = sample.kind
+    if not pages.extrapolated and not chosen.stacked:
+        for z, plane in enumerate(planes):
+            if pages[plane].kind != kind:
+                raise FormatError(
+                    "the page differs from the first in size, voxel type or compression",
+                    location=source.name,
+                    unit=f"page {plane} (z {z})",
+                )
+    notes = chosen.notes
+    if len(found) > 1:
+        notes += (f"series {series} of {len(found)}; the others are volumes of their own",)
+    if kind.photometric == 0:
+        notes += ("stored as WhiteIsZero; values are kept as they are",)
+    return TiffVolume(
+        shape_zyx=(len(planes), kind.height, kind.width),
+        dtype=kind.stored.newbyteorder("="),
+        byte_order="little" if header.order == "<" else "big",
+        voxel=chosen.voxel,
+        kind=chosen.kind,
+        stated_planes=chosen.stated_planes,
+        series=tuple(one.name or f"series {number}" for number, one in enumerate(found)),
+        index=series,
+        acquired=chosen.acquired,
+        notes=notes,
+        source=source,
+        pages=pages,
+        planes=planes,
+        stacked=chosen.stacked,
+    )
+
+
+class TiffReader(VolumeReader):
+    """Voxels of a `TiffVolume`.
+
+    Pages come in order. Whole rows are fetched and cut to the box in memory. Where pages were
+    extrapolated, the directory of each is fetched along with its voxels and checked; the error of
+    a page that is not where it was expected may follow that page's last block.
+    """
+
+    def __init__(self, volume: TiffVolume) -> None:
+        self.volume = volume
+        self.shape_zyx = volume.shape_zyx
+        self.dtype = volume.dtype
+        remote = volume.source.remote
+        segment = volume.page_kind.segment_yx
+        _, height, width = volume.shape_zyx
+        chunk = (height, width) if remote else (min(segment[0], height), min(segment[1], width))
+        self.layout = Layout((1, *chunk), random_access=not remote, by_planes=True)
+
+    def __exit__(self, *_: object) -> None:
+        self.volume.source.close()
+
+    def blocks(self, box: Box) -> Iterator[Block]:
+        """Yield blocks of at most about 16 MiB that tile `box`; see `VolumeReader`."""
+        volume = self.volume
+        check_box(box, self.shape_zyx, volume.source.name)
+        if box.empty:
+            return
+        kind = volume.page_kind
+        if all(volume.page(z).data_offset is not None for z in self._range(box)):
+            yield from self._whole_pages(box, kind)
+        else:
+            pages = ((z, volume.page(z)) for z in self._range(box))
+            yield from segment_blocks(volume.source, pages, box, kind)
+
+    @staticmethod
+    def _range(box: Box) -> range:
+        return range(box.start_zyx[0], box.stop_zyx[0])
+
+    def _whole_pages(self, box: Box, kind: PageKind) -> Iterator[Block]:
+        """Pages without compression, each in one piece."""
+        source = self.volume.source
+        for item, view in read_spans(source, self._spans(box, kind)):
+            if isinstance(item, Box):
+                yield rows_block(item, view, kind.stored, kind.width)
+            else:
+                self.volume.pages.verify(item, view)
+
+    def _spans(self, box: Box, kind: PageKind) -> Iterator[Span[Box | int]]:
+        """Rows to read and, as page numbers, directories to verify; in file order."""
+        volume = self.volume
+        for z in self._range(box):
+            data_offset = volume.data_offset(z) or 0
+            spans: list[Span[Box | int]] = list(
+                row_spans(
+                    Box((z, *box.start_zyx[1:]), (z + 1, *box.stop_zyx[1:])),
+                    offset_of=lambda _, offset=data_offset: offset,  # type: ignore[misc]
+                    width=kind.width,
+                    itemsize=kind.stored.itemsize,
+                    range_bytes=volume.source.range_bytes,
+                )
+            )
+            index = volume.planes[z]
+            if not volume.stacked and volume.pages.unverified(index):
+                start, stop = volume.page(z).ifd_span
+                directory: Span[Box | int] = Span(start, stop - start, index)
+                spans.insert(0 if start < data_offset else len(spans), directory)
+            yield from spans

@@ -1,0 +1,351 @@
+"""The archive's own files on their way through: where they lie and how long they stay."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import mmap
+import os
+import shutil
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from lib.concurrency import cancel as stopping
+from lib.errors import NotFoundError
+from lib.plan import SourceFile
+from lib.rawfiles.sidecar import (
+    as_fetched,
+    differs,
+    note_key,
+    note_path,
+    parse_note,
+    read_note,
+    write_note,
+)
+from lib.rawfiles.tee import FetchGap, RawTee, hash_file
+from lib.safety import safe_join, safe_name
+from lib.storage.base import Store
+from lib.storage.keys import LOCKS, temporary_name, temporary_of
+from lib.storage.ordered_hash import OrderedHasher
+from lib.storage.os_errors import naming_os_errors
+from lib.transport.partial import Fetched
+
+_log = logging.getLogger(__name__)
+_COPY_BYTES = 8 * 2**20
+_POLL_S = 0.1
+
+
+class RawFiles:
+    """The raw files of one volume. Thread-safe.
+
+    Kept files (``keep_raw``) end under ``<source>/downloads/<folder>/`` of the store; others lie in
+    the scratch folder and go when the volume is complete. On an object store, kept files are made
+    in the scratch folder and uploaded at the end.
+
+    Attributes
+    ----------
+    notes
+        Doubts that arose while files were checked, for the volume's record.
+    """
+
+    def __init__(
+        self, store: Store, source: str, folder: str, *, keep: bool, scratch_dir: Path
+    ) -> None:
+        self.store, self.source, self.folder = store, source, folder
+        self.keep, self.scratch_dir = keep, scratch_dir
+        self.notes: list[str] = []
+        self._lock = threading.Lock()
+        self._seen: dict[str, Path] = {}  # key in the store -> file
+        self._tees: dict[str, RawTee] = {}
+        self._hashers: dict[str, OrderedHasher] = {}
+
+    def within(self, folder: str) -> RawFiles:
+        """The same, in another folder: for files that several volumes share."""
+        other = RawFiles(
+            self.store, self.source, folder, keep=self.keep, scratch_dir=self.scratch_dir
+        )
+        other.notes, other._lock, other._seen = self.notes, self._lock, self._seen
+        other._tees, other._hashers = self._tees, self._hashers
+        return other
+
+    # --- where ------------------------------------------------------------------------------
+
+    def path(self, name: str) -> Path:
+        """Where a file lies on this machine, whether or not it is there.
+
+        Raises
+        ------
+        FormatError, DestinationError
+            A symbolic link leads out of the folder.
+        """
+        return safe_join(self._directory(), name)
+
+    def key(self, name: str) -> str:
+        """The key of a kept file in the store."""
+        return f"{self.source}/downloads/{safe_name(self.folder)}/{safe_name(name)}"
+
+    @contextmanager
+    def turn(self, name: str) -> Iterator[None]:
+        """Be the only one, of all threads and processes, that brings a file.
+
+        Raises
+        ------
+        StoppedError, DestinationError
+        """
+        path = self._directory() / LOCKS / f"{safe_name(name)}.lock"
+        with naming_os_errors(str(path), "lock"):
+            lock = _acquire(path)
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                path.unlink()  # while held: filelock notices when it locked a removed file
+            lock.release()
+            with suppress(OSError):
+                path.parent.rmdir()
+
+    # --- what is there ----------------------------------------------------------------------
+
+    def known(self, file: SourceFile) -> Fetched | None:
+        """The file from an earlier run, if it is whole and the source is still the same.
+
+        A file that was touched since is hashed again. One that is damaged, or that the archive
+        has replaced, is deleted.
+        """
+        path = self.path(file.name)
+        note = read_note(note_path(path))
+        if note is None or not path.is_file():
+            note = self._restore(file, path)
+            if note is None:
+                return None
+        fetched = as_fetched(path, note)
+        if differs(file, fetched) or not self._unharmed(fetched, note):
+            self.forget(file.name)
+            return None
+        with self._lock:
+            self._seen[self.key(file.name)] = path
+            self.notes += [text for text in note.get("notes", []) if text not in self.notes]
+        return fetched
+
+    def remember(self, file: SourceFile, fetched: Fetched, notes: Sequence[str] = ()) -> Fetched:
+        """Note what is known about a file that arrived, for later runs.
+
+        Raises
+        ------
+        DestinationError
+        """
+        path = self.path(file.name)
+        write_note(path, fetched, path, [*notes], file.url)
+        with self._lock:
+            self._seen[self.key(file.name)] = path
+            self.notes += [text for text in notes if text not in self.notes]
+        return replace(fetched, path=path)
+
+    def forget(self, name: str) -> None:
+        """Delete a file and what is known about it."""
+        path = self.path(name)
+        with self._lock:
+            self._seen.pop(self.key(name), None)
+        with naming_os_errors(str(path), "delete"):
+            note_path(path).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+
+    # --- files read by ranges ---------------------------------------------------------------
+
+    def tee(self, file: SourceFile) -> RawTee | None:
+        """Where ranges of a remote file are kept while they are read.
+
+        None where files are not kept, or where nothing identifies the file, so that ranges of two
+        days could not be told apart. The same object for each call in one process.
+        """
+        if not self.keep or file.size is None or not (file.etag or file.last_modified):
+            return None
+        path, key = self.path(file.name), self.key(file.name)
+        identity = file.model_dump(include={"url", "size", "etag", "last_modified"})
+        with self._lock:
+            if key not in self._tees:
+                self._tees[key] = RawTee(path, identity, file.size)
+            return self._tees[key]
+
+    def hasher(self, file: SourceFile) -> OrderedHasher:
+        """The running digest of a remote file that is read by ranges; one for each process."""
+        with self._lock:
+            return self._hashers.setdefault(self.key(file.name), OrderedHasher())
+
+    def new_hasher(self, file: SourceFile) -> OrderedHasher:
+        """A running digest that begins again, for a file that is streamed once more."""
+        with self._lock:
+            self._hashers[self.key(file.name)] = fresh = OrderedHasher()
+            return fresh
+
+    def complete(self, file: SourceFile, tee: RawTee, fetch_gap: FetchGap) -> Fetched:
+        """Fill the gaps of a tee and make it a kept file; see `RawTee.fill`.
+
+        Its bytes are read again for their digest, unless all of them came by in this process.
+        """
+        with self.turn(file.name):
+            known = self.known(file)
+            if known is not None:
+                tee.discard()
+                return known
+            size = file.size or 0
+            part, sha256 = tee.fill(fetch_gap, self.hasher(file).hexdigest(size))
+            fetched = Fetched(self.path(file.name), size, sha256, file.etag, file.last_modified)
+            # The note first: a file without one would have to be fetched again.
+            write_note(fetched.path, fetched, part, [], file.url)
+            with naming_os_errors(str(fetched.path), "rename"):
+                os.replace(part, fetched.path)
+            with self._lock:
+                self._seen[self.key(file.name)] = fetched.path
+            return fetched
+
+    # --- the end ----------------------------------------------------------------------------
+
+    def finish(self, complete: bool) -> list[str]:
+        """End the work on a volume.
+
+        Parameters
+        ----------
+        complete
+            The volume is finished: kept files go to an object store, others are deleted. Otherwise
+            all stays for the next run.
+
+        Returns
+        -------
+        list of str
+            Keys of the raw files that the store now holds.
+        """
+        for tee in self._tees.values():
+            tee.close()
+        if not complete:
+            return []
+        on_store = self.keep and self.store.local_path(self.source) is not None
+        keys = []
+        self._clear_up()
+        for key, path in sorted(self._seen.items()):
+            if self.keep:
+                if not on_store:
+                    self._upload(key, path)
+                keys.append(key)
+            if not on_store:
+                self._remove(path)
+        return keys
+
+    # --- inside -----------------------------------------------------------------------------
+
+    def _directory(self) -> Path:
+        folder = f"{self.source}/downloads/{safe_name(self.folder)}"
+        local = self.store.local_path(folder) if self.keep else None
+        return Path(local) if local is not None else self.scratch_dir / folder
+
+    def _unharmed(self, fetched: Fetched, note: dict[str, Any]) -> bool:
+        state = fetched.path.stat()
+        if state.st_size != fetched.size:
+            return False
+        if state.st_mtime_ns == note["mtime_ns"]:
+            return True
+        if hash_file(fetched.path) != fetched.sha256:
+            _log.warning("%s was changed by hand and is fetched again", fetched.path)
+            return False
+        write_note(fetched.path, fetched, fetched.path, note["notes"], note["url"])
+        return True
+
+    def _restore(self, file: SourceFile, path: Path) -> dict[str, Any] | None:
+        """Bring a kept file back from an object store."""
+        key = self.key(file.name)
+        if not self.keep or self.store.local_path(key) is not None:
+            return None
+        try:
+            note = parse_note(self.store.get(note_key(key)))
+        except NotFoundError:
+            return None
+        if note is None or self.store.size(key) != note["size"]:
+            return None
+        if differs(file, as_fetched(path, note)):
+            return None
+        digest, part = hashlib.sha256(), path.with_name(temporary_name(path.name, "tmp"))
+        with naming_os_errors(str(path), "write"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with part.open("xb") as target:
+                for start in range(0, note["size"], _COPY_BYTES):
+                    stopping.check()
+                    length = min(_COPY_BYTES, note["size"] - start)
+                    piece = self.store.get_range(key, start, length)
+                    digest.update(piece)
+                    target.write(piece)
+            if digest.hexdigest() != note["sha256"]:
+                part.unlink()
+                return None
+            os.replace(part, path)
+        write_note(path, as_fetched(path, note), path, note["notes"], note["url"])
+        return read_note(note_path(path))
+
+    def _clear_up(self) -> None:
+        """Remove the lock files and temporary files that killed runs left beside this one's files.
+
+        Who writes beside a file holds its turn, so whoever has the turn may remove them.
+        """
+        for folder in {path.parent for path in self._seen.values()}:
+            names = {path.name for path in self._seen.values() if path.parent == folder}
+            for name, rubbish in _left_behind(folder).items():
+                if name in names:
+                    with self.within(folder.name).turn(name):
+                        for path in rubbish:
+                            path.unlink(missing_ok=True)
+
+    def _upload(self, key: str, path: Path) -> None:
+        with naming_os_errors(str(path), "read"), path.open("rb") as file:
+            if path.stat().st_size:
+                with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                    view = memoryview(content)
+                    try:
+                        self.store.put(key, view)
+                    finally:
+                        view.release()
+            else:
+                self.store.put(key, b"")
+            self.store.put(note_key(key), note_path(path).read_bytes())
+
+    def _remove(self, path: Path) -> None:
+        with naming_os_errors(str(path), "delete"):
+            path.unlink(missing_ok=True)
+            note_path(path).unlink(missing_ok=True)
+        folder = path.parent
+        shutil.rmtree(folder / LOCKS, ignore_errors=True)
+        for empty in (note_path(path).parent, folder, folder.parent, folder.parent.parent):
+            with suppress(OSError):
+                empty.rmdir()
+
+
+def _left_behind(folder: Path) -> dict[str, list[Path]]:
+    """By raw file, what writers left in a folder; a lock file goes with the turn itself."""
+    found: dict[str, list[Path]] = {}
+    notes = note_path(folder / "x").parent
+    for place, suffix in ((folder, ""), (notes, ".json"), (folder / LOCKS, ".lock")):
+        for path in place.iterdir() if place.is_dir() else ():
+            temporary = temporary_of(path.name)
+            if temporary is not None:
+                found.setdefault(temporary[0].removesuffix(suffix), []).append(path)
+            elif place.name == LOCKS:
+                found.setdefault(path.name.removesuffix(suffix), [])
+    return found
+
+
+def _acquire(path: Path) -> FileLock:
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # One object per attempt: the same object in two threads would count as re-entry.
+        lock = FileLock(str(path), timeout=0, thread_local=False, is_singleton=False)
+        try:
+            lock.acquire()
+            return lock
+        except Timeout:
+            stopping.sleep(_POLL_S)
+        except FileNotFoundError:  # another's end removed the empty folder just now
+            stopping.check()

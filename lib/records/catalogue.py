@@ -1,0 +1,240 @@
+"""The catalogue of all records, and the report of everything that is wrong with any of them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from lib.errors import AlreadyExistsError, MacroscopeError
+from lib.records.manager import read_json, timestamp
+from lib.records.model import Record, plain, schema_errors
+from lib.storage.base import Store
+from lib.storage.walk import record_objects
+
+CATALOG_VERSION = "1.0"
+
+
+@dataclass
+class CheckedRecord:
+    """One record file, with everything that is wrong or doubtful about it."""
+
+    path: str
+    record: Record | None
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def valid(self) -> bool:
+        """Whether it belongs in the catalogue."""
+        return self.record is not None and not self.errors
+
+
+@dataclass(frozen=True)
+class CatalogResult:
+    """What a consolidation found and where it wrote it.
+
+    Attributes
+    ----------
+    catalog_key, report_key, log_key
+        Keys in the metadata store.
+    catalog, report
+        The two documents, as written.
+    valid, invalid
+        Numbers of record files.
+    """
+
+    catalog_key: str
+    report_key: str
+    log_key: str
+    catalog: Mapping[str, Any]
+    report: Mapping[str, Any]
+    valid: int
+    invalid: int
+
+
+def consolidate(
+    data_store: Store, metadata_store: Store, now: datetime | None = None
+) -> CatalogResult:
+    """Read and check every record of the data store; write catalogue, report and log.
+
+    A record that cannot be read, or is wrong, is reported and left out of the catalogue; it never
+    stops the others. Files are named after the time, ``metadata_catalog_20261121T105254Z.json``,
+    and never replace earlier ones.
+
+    Raises
+    ------
+    DestinationError, AccessDeniedError
+        A store as a whole cannot be listed or written.
+    """
+    moment = now or datetime.now(UTC)
+    checked = [_check(data_store, found.key, found.size) for found in record_objects(data_store)]
+    duplicates = _mark_duplicates(checked)
+    catalog = _catalog(data_store.uri, moment, checked, duplicates)
+    report = _report(data_store.uri, moment, checked, duplicates)
+    documents = {
+        "metadata_catalog_{}.json": _document(catalog),
+        "validation_report_{}.json": _document(report),
+        "validation_report_{}.log": _log(report).encode(),
+    }
+    keys = _write_new(metadata_store, moment, documents)
+    valid = sum(item.valid for item in checked)
+    return CatalogResult(*keys, catalog, report, valid, len(checked) - valid)
+
+
+def _check(store: Store, key: str, size: int) -> CheckedRecord:
+    try:
+        record = read_json(store, key, size)
+    except MacroscopeError as error:
+        return CheckedRecord(key, None, [plain(str(error))])
+    checked = CheckedRecord(key, record, schema_errors(record))
+    if record.get("status") == "complete" and not checked.errors:
+        checked.errors += _volume_errors(store, record)
+    recorded = _files(record).get("record")
+    if isinstance(recorded, str) and recorded != key:
+        checked.warnings.append(f"files.record: names {recorded}, but the record lies at {key}")
+    return checked
+
+
+def _volume_errors(store: Store, record: Record) -> list[str]:
+    """Return what speaks against a complete record: its volume, or the volume's root, is absent."""
+    volume = _files(record).get("volume")
+    if not isinstance(volume, str):
+        return []  # older records may not say where their volume lies
+    try:
+        names = (f"{volume}/zarr.json",) if volume.endswith(".zarr") else (volume,)
+        if any(store.size(name) is not None for name in names):
+            return []
+    except MacroscopeError as error:
+        return [plain(f"files.volume: {error}")]
+    return [f"files.volume: the status is complete, but there is no {volume} in the store"]
+
+
+def _mark_duplicates(checked: list[CheckedRecord]) -> list[dict[str, Any]]:
+    same: dict[tuple[str, str], list[CheckedRecord]] = defaultdict(list)
+    for item in checked:
+        if item.valid and item.record is not None:
+            same[item.record["source"], item.record["source_id"]].append(item)
+    duplicates = []
+    for (source, source_id), items in sorted(same.items()):
+        if len(items) < 2:
+            continue
+        paths = [item.path for item in items]
+        duplicates.append({"source": source, "source_id": source_id, "paths": paths})
+        for item in items:
+            others = ", ".join(path for path in paths if path != item.path)
+            item.warnings.append(f"{source} {source_id} is also described by {others}")
+    return duplicates
+
+
+def _catalog(
+    uri: str, moment: datetime, checked: list[CheckedRecord], duplicates: list[dict[str, Any]]
+) -> dict[str, Any]:
+    good = [(item.path, item.record) for item in checked if item.valid and item.record is not None]
+    return {
+        "catalog_version": CATALOG_VERSION,
+        "created_at": timestamp(moment),
+        "data_store": plain(uri),
+        "total": len(good),
+        "by_source": dict(sorted(Counter(record["source"] for _, record in good).items())),
+        "by_status": dict(sorted(Counter(_status(record) for _, record in good).items())),
+        "completeness_by_source": _completeness([record for _, record in good]),
+        "duplicates": duplicates,
+        "records": [{"path": path, "record": plain(record)} for path, record in good],
+    }
+
+
+def _completeness(records: list[Record]) -> dict[str, dict[str, Any]]:
+    """Per source: volumes, complete ones, and the mean completeness score of these."""
+    result: dict[str, dict[str, Any]] = {}
+    for source in sorted({record["source"] for record in records}):
+        own = [record for record in records if record["source"] == source]
+        complete = [record for record in own if _status(record) == "complete"]
+        scores = [score for score in map(_score, complete) if score is not None]
+        result[source] = {
+            "volumes": len(own),
+            "complete": len(complete),
+            "fraction_complete": len(complete) / len(own),
+            "mean_completeness_score": sum(scores) / len(scores) if scores else None,
+        }
+    return result
+
+
+def _report(
+    uri: str, moment: datetime, checked: list[CheckedRecord], duplicates: list[dict[str, Any]]
+) -> dict[str, Any]:
+    valid = sum(item.valid for item in checked)
+    return {
+        "created_at": timestamp(moment),
+        "data_store": plain(uri),
+        "files": len(checked),
+        "valid": valid,
+        "invalid": len(checked) - valid,
+        "duplicates": duplicates,
+        "results": [
+            {
+                "path": item.path,
+                "valid": item.valid,
+                "errors": plain(item.errors),
+                "warnings": plain(item.warnings),
+            }
+            for item in checked
+        ],
+    }
+
+
+def _log(report: Mapping[str, Any]) -> str:
+    lines = [
+        f"{report['created_at']} {report['data_store']}: {report['files']} records, "
+        f"{report['valid']} valid, {report['invalid']} invalid"
+    ]
+    for result in report["results"]:
+        lines.append(f"{'OK     ' if result['valid'] else 'INVALID'} {result['path']}")
+        lines += [f"  error: {_one_line(text)}" for text in result["errors"]]
+        lines += [f"  warning: {_one_line(text)}" for text in result["warnings"]]
+    return "\n".join(lines) + "\n"
+
+
+def _write_new(
+    store: Store, moment: datetime, documents: Mapping[str, bytes]
+) -> tuple[str, str, str]:
+    """Write the three documents under one free timestamp; two runs may share a second."""
+    stamp = moment.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
+    for number in range(1, 1000):
+        mark = stamp if number == 1 else f"{stamp}_{number}"
+        catalog, report, log = (name.format(mark) for name in documents)
+        try:
+            store.put(catalog, documents["metadata_catalog_{}.json"], create=True)
+        except AlreadyExistsError:
+            continue
+        store.put(report, documents["validation_report_{}.json"])
+        store.put(log, documents["validation_report_{}.log"])
+        return catalog, report, log
+    raise AlreadyExistsError("a thousand catalogues of one second exist", location=store.uri)
+
+
+def _document(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def _files(record: Record) -> Mapping[str, Any]:
+    files = record.get("files")
+    return files if isinstance(files, dict) else {}
+
+
+def _status(record: Record) -> str:
+    return str(record.get("status", "unknown"))
+
+
+def _score(record: Record) -> float | None:
+    """The completeness score; older records may have none."""
+    quality = (record.get("metadata") or {}).get("quality") or {}
+    score = quality.get("completeness_score")
+    return float(score) if score is not None else None
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,297 @@
+"""The only writer of metadata records: legal moves, valid content, one atomic write each."""
+
+from __future__ import annotations
+
+import copy
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from lib.errors import NotFoundError, RecordError
+from lib.records.model import (
+    MOVES,
+    SCHEMA_VERSION,
+    Record,
+    check_schema,
+    error_record,
+    plain,
+    record_id,
+    record_key,
+    schema_errors,
+)
+from lib.storage.base import Store
+from lib.storage.walk import record_objects
+
+_SECTIONS = ("core", "technical", "provenance", "quality")
+_LARGEST = 64 * 2**20  # bytes; a record is some kilobytes
+_SECONDS_BETWEEN_PROGRESS = 1.0
+
+
+def utc_now() -> datetime:
+    """Return the time, with its zone."""
+    return datetime.now(UTC)
+
+
+def timestamp(moment: datetime) -> str:
+    """Return UTC in ISO 8601 with milliseconds: ``2026-11-21T10:52:54.123Z``."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class MetadataManager:
+    """Writes and finds the records of one data store.
+
+    A record lies at ``<source>/metadata_<name>.json``. Callers pass around the dictionaries that
+    the methods return, and never change or store them by themselves. The caller holds the volume's
+    lock. Safe to use from several threads.
+
+    Parameters
+    ----------
+    store
+        The data store.
+    secrets
+        Texts that must not appear in any record, wherever they come from.
+    now, clock
+        The time for timestamps, and the seconds that bound the rate of progress updates.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        secrets: Iterable[str] = (),
+        now: Callable[[], datetime] = utc_now,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._secrets = tuple(secrets)
+        self._now = now
+        self._clock = clock
+        self._guard = threading.RLock()
+        self._written: dict[str, float] = {}
+
+    def key(self, record: Mapping[str, Any]) -> str:
+        """Where a record lies in the data store."""
+        return record_key(record["source"], record["name"])
+
+    def begin(self, source: str, source_id: str, name: str, **changes: Any) -> Record:
+        """Write a ``pending`` record for a new run and return it.
+
+        Identity and time of creation of an earlier record stay, whatever its status was: the
+        holder of the volume's lock knows that no other run is at work.
+
+        Parameters
+        ----------
+        source, source_id, name
+            Registry name of the archive, accession, and file stem of the volume.
+        **changes
+            See `move`.
+
+        Raises
+        ------
+        RecordError
+            The content is invalid.
+        DestinationError
+            It cannot be written.
+        """
+        key = record_key(source, name)
+        now = timestamp(self._now())
+        record: Record = {
+            "id": record_id(source, source_id, name),
+            "schema_version": SCHEMA_VERSION,
+            "source": source,
+            "source_id": source_id,
+            "name": name,
+            "status": "pending",
+            "created_at": now,
+            "updated_at": now,
+            "progress": {"percentage": 0, "current_step": None},
+            "error": None,
+            "metadata": {section: {} for section in _SECTIONS},
+            "files": {"record": key},
+            "additional_metadata": {},
+        }
+        with self._guard:
+            earlier = self._earlier(key)
+            if earlier is not None and earlier.get("id") == record["id"]:
+                record["created_at"] = earlier["created_at"]
+            return self._write(key, self._changed(record, changes))
+
+    def move(self, record: Mapping[str, Any], status: str, **changes: Any) -> Record:
+        """Write a record with another status and return it.
+
+        Parameters
+        ----------
+        record
+            As the last call returned it.
+        status
+            The new status; ``pending -> processing -> saving-data -> complete``, from each but the
+            last to ``failed`` or ``cancelled``, and from these three back to ``pending``.
+        **changes
+            What else changes: ``core``, ``technical``, ``provenance``, ``quality``, ``files``,
+            ``additional_metadata`` and ``progress`` are dictionaries merged into what is there;
+            ``error`` is an exception.
+
+        Raises
+        ------
+        RecordError
+            The move is illegal, the stored record is no longer the one passed in, or the content
+            is invalid. Nothing is written.
+        DestinationError
+            It cannot be written.
+        """
+        key = self.key(record)
+        before = record["status"]
+        if status not in MOVES.get(before, ()):
+            raise RecordError(
+                f"a record cannot move from {before} to {status}",
+                location=key,
+                advice="Report this: the record was not changed",
+            )
+        with self._guard:
+            self._require_current(key, record)
+            moved = copy.deepcopy(dict(record))
+            moved["status"] = status
+            moved["error"] = None
+            if status == "pending":
+                moved["progress"] = {"percentage": 0, "current_step": None}
+            moved = self._changed(moved, changes)
+            if status == "complete":
+                moved["progress"]["percentage"] = 100
+            return self._write(key, moved)
+
+    def progress(self, record: Mapping[str, Any], percentage: float, step: str | None) -> Record:
+        """Return the record with its progress; written at most once a second.
+
+        A report that comes late, after the record has moved on or ended, is dropped.
+        """
+        key = self.key(record)
+        changed = copy.deepcopy(dict(record))
+        changed["progress"] = {
+            "percentage": plain(min(100.0, max(0.0, float(percentage)))),
+            "current_step": plain(step, self._secrets),
+        }
+        with self._guard:
+            due = self._clock() - self._written.get(key, -1e9) >= _SECONDS_BETWEEN_PROGRESS
+            if not due or record["status"] not in ("processing", "saving-data"):
+                return changed
+            stored = self._earlier(key)
+            if stored is None or not _same_step(stored, record):
+                return changed
+            return self._write(key, changed)
+
+    def load(self, key: str) -> Record:
+        """Read one record.
+
+        Raises
+        ------
+        NotFoundError
+            There is none.
+        RecordError
+            It is not JSON or not valid; all its errors are in the message.
+        """
+        record = read_json(self._store, key)
+        check_schema(record, key)
+        return record
+
+    def find(
+        self, *, source: str | None = None, status: str | None = None
+    ) -> Iterator[tuple[str, Record]]:
+        """Yield key and content of all valid records, sorted by key.
+
+        What is not valid is left to the validation report of `lib.records.catalogue`.
+        """
+        for found in record_objects(self._store, source or ""):
+            try:
+                record = read_json(self._store, found.key, found.size)
+            except (RecordError, NotFoundError):
+                continue
+            if schema_errors(record) or (source is not None and record["source"] != source):
+                continue
+            if status is None or record.get("status") == status:
+                yield found.key, record
+
+    # --- inside -----------------------------------------------------------------------------
+
+    def _changed(self, record: Record, changes: Mapping[str, Any]) -> Record:
+        for name, change in changes.items():
+            if name == "error":
+                record["error"] = (
+                    error_record(change, self._secrets)
+                    if isinstance(change, BaseException)
+                    else plain(change, self._secrets)
+                )
+            elif name in _SECTIONS:
+                record["metadata"][name].update(plain(change, self._secrets))
+            elif name in ("files", "progress", "additional_metadata"):
+                record[name].update(plain(change, self._secrets))
+            else:
+                raise RecordError(f"a record has no part {name!r}", location=self.key(record))
+        return record
+
+    def _write(self, key: str, record: Record) -> Record:
+        record["updated_at"] = timestamp(self._now())
+        check_schema(record, key)
+        text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
+        self._store.put(key, text.encode() + b"\n")
+        self._written[key] = self._clock()
+        return record
+
+    def _earlier(self, key: str) -> Record | None:
+        try:
+            record = read_json(self._store, key)
+        except (NotFoundError, RecordError):
+            return None
+        return None if schema_errors(record) else record
+
+    def _require_current(self, key: str, record: Mapping[str, Any]) -> None:
+        stored = self._earlier(key)
+        if stored is None or not _same_step(stored, record):
+            state = "is gone or unreadable" if stored is None else f"is {stored.get('status')} now"
+            raise RecordError(
+                f"the stored record {state}; another run has changed it",
+                location=key,
+                advice="Make sure that one run at a time works on a volume, then run again",
+            )
+
+
+def _same_step(stored: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
+    return (stored.get("id"), stored.get("status")) == (record["id"], record["status"])
+
+
+def read_json(store: Store, key: str, size: int = 0) -> Record:
+    """Read one JSON object.
+
+    Parameters
+    ----------
+    size
+        Bytes as a listing gave them; asking for them alone would double the requests to a bucket.
+
+    Raises
+    ------
+    NotFoundError
+        There is none.
+    RecordError
+        It is too large, not JSON, or not an object.
+    """
+
+    def broken(why: str) -> RecordError:
+        return RecordError(
+            f"the record {why}", location=key, advice="Run the volume again to write it anew"
+        )
+
+    if size > _LARGEST:
+        raise broken(f"has {size} bytes, more than any record")
+    try:
+        record = json.loads(store.get(key).decode("utf-8"), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise broken(f"is not JSON: {str(error) or type(error).__name__}") from error
+    if not isinstance(record, dict):
+        raise broken("is not a JSON object")
+    return record
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")
