@@ -7,11 +7,9 @@ on nothing but its own coordinates and the seed, in every process and for every 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, cast
-
-import numba
 import numpy as np
+
+from lib.compiled import compiled
 
 CELL_NM = 430.0  # pitch of the lattice that cells grow from
 WARP_NM = 300.0  # wavelength of the bending of cell borders
@@ -24,15 +22,7 @@ MAX_SEEDS = 512
 _Z, _Y, _X, _BODY, _HAS, _MZ, _MY, _MX, _AZ, _AY, _AX, _LEN, _RAD = range(13)
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile once per machine where a cache can be written, once per process elsewhere."""
-    try:
-        return cast(Callable[..., Any], numba.njit(nogil=True, cache=True)(function))
-    except RuntimeError:  # numba finds no writable cache folder (read-only images)
-        return cast(Callable[..., Any], numba.njit(nogil=True)(function))
-
-
-@_compiled
+@compiled
 def _hash(z: int, y: int, x: int, seed: int) -> int:
     """Thirty-two well-mixed bits of three coordinates and a seed."""
     h = (z * 0x1F123BB5) ^ (y * 0x2545F491) ^ (x * 0x3C6EF372) ^ (seed * 0x5851F42D)
@@ -42,7 +32,7 @@ def _hash(z: int, y: int, x: int, seed: int) -> int:
     return h ^ (h >> 16)
 
 
-@_compiled
+@compiled
 def _smooth_noise(z: float, y: float, x: float, seed: int) -> float:
     """Value noise on the unit lattice, in -1..1."""
     iz, iy, ix = int(np.floor(z)), int(np.floor(y)), int(np.floor(x))
@@ -59,7 +49,7 @@ def _smooth_noise(z: float, y: float, x: float, seed: int) -> float:
     return total / 2147483648.0 - 1.0
 
 
-@_compiled
+@compiled
 def _corners(corner, voxel_nm, seed, first_zyx, block_zyx):  # type: ignore[no-untyped-def]
     """Bent position (nm) and staining of a block's eight corners; return their bounds."""
     low = np.empty(3)
@@ -82,7 +72,7 @@ def _corners(corner, voxel_nm, seed, first_zyx, block_zyx):  # type: ignore[no-u
     return low, high
 
 
-@_compiled
+@compiled
 def _seed_row(row, iz, iy, ix, seed):  # type: ignore[no-untyped-def]
     """One lattice point: where its cell is, which body it belongs to, its mitochondrion."""
     h = _hash(iz, iy, ix, seed + 11)
@@ -108,7 +98,7 @@ def _seed_row(row, iz, iy, ix, seed):  # type: ignore[no-untyped-def]
     row[_RAD] = 62.0 + ((g >> 16) & 15) * 4.0
 
 
-@_compiled
+@compiled
 def _bounds(row, low, high):  # type: ignore[no-untyped-def]
     """Smallest and largest squared distance from a seed to a box."""
     near, far = 0.0, 0.0
@@ -121,7 +111,7 @@ def _bounds(row, low, high):  # type: ignore[no-untyped-def]
     return near, far
 
 
-@_compiled
+@compiled
 def _gather(table, gap, low, high, seed):  # type: ignore[no-untyped-def]
     """Seeds that can be the nearest of two bodies, or paint a mitochondrion, inside a box."""
     count = 0
@@ -165,7 +155,7 @@ def _gather(table, gap, low, high, seed):  # type: ignore[no-untyped-def]
     return kept
 
 
-@_compiled
+@compiled
 def _nearest(table, gap, count, width, points, best, least, border):  # type: ignore[no-untyped-def]
     """For a row of points: index of the nearest seed, distance (nm) to the border of its body.
 
@@ -191,7 +181,7 @@ def _nearest(table, gap, count, width, points, best, least, border):  # type: ig
                 border[i] = min(border[i], (d - least[i]) * gap[n, best[i]])
 
 
-@_compiled
+@compiled
 def _mitochondrion(row, border, rim, cristae, z, y, x):  # type: ignore[no-untyped-def]
     """Grey of a mitochondrion at a point, or -1 outside it."""
     rz, ry, rx = z - row[_MZ], y - row[_MY], x - row[_MX]
@@ -213,7 +203,7 @@ def _mitochondrion(row, border, rim, cristae, z, y, x):  # type: ignore[no-untyp
     return 118.0 - 62.0 * max(edge, 0.75 * fold)
 
 
-@_compiled
+@compiled
 def _vesicle(seed, z, y, x):  # type: ignore[no-untyped-def]
     """How dark a vesicle's wall is at a point, 0..1; a lumen is below zero."""
     # rows and planes of the lattice are shifted at random, so that no rows show
@@ -236,7 +226,7 @@ def _vesicle(seed, z, y, x):  # type: ignore[no-untyped-def]
     return wall if wall > 0.0 else -0.5
 
 
-@_compiled
+@compiled
 def _grain(z, y, x, seed):  # type: ignore[no-untyped-def]
     """Fine structure of the cytoplasm and camera noise, mean zero."""
     h = _hash(z, y, x, seed + 31)
@@ -246,7 +236,7 @@ def _grain(z, y, x, seed):  # type: ignore[no-untyped-def]
     return 0.06 * shot + 0.07 * coarse
 
 
-@_compiled
+@compiled
 def _shade(table, count, best, border, line, seed, point):  # type: ignore[no-untyped-def]
     """Grey of one point before noise, 0..255."""
     z, y, x, stain = point[0], point[1], point[2], point[3]
@@ -269,7 +259,7 @@ def _shade(table, count, best, border, line, seed, point):  # type: ignore[no-un
     return grey - 115.0 * membrane - 25.0 * cleft
 
 
-@_compiled
+@compiled
 def _edges(corner, ends, z, y):  # type: ignore[no-untyped-def]
     """Mean of the corners' four columns over z and y, at both x ends of a row."""
     for column in range(4):
@@ -279,7 +269,7 @@ def _edges(corner, ends, z, y):  # type: ignore[no-untyped-def]
             ends[end, column] = near * (1 - z) + deep * z
 
 
-@_compiled
+@compiled
 def _row(out, where, first, block, ends, scratch, table, gap, count, line, seed, want_labels):  # type: ignore[no-untyped-def]
     """Fill one row of a block: ``where`` is z, y, x start, x stop (absolute) and the origin."""
     z, y, x_start = where[0], where[1], where[2]
@@ -300,7 +290,7 @@ def _row(out, where, first, block, ends, scratch, table, gap, count, line, seed,
             target[i] = int(min(max(grey * 16.0, 16.0), 4095.0))
 
 
-@_compiled
+@compiled
 def fill(out, origin_zyx, voxel_nm, block_zyx, seed, want_labels):  # type: ignore[no-untyped-def]
     """Fill ``out`` with grey levels 16..4095, or with body numbers (0 at membranes).
 

@@ -11,9 +11,10 @@ from urllib.parse import urljoin
 import requests
 import urllib3.exceptions
 
+from lib.concurrency import interrupt
 from lib.errors import MacroscopeError, RequestRefusedError, TransportError
 from lib.safety import check_public_redirect, redact
-from lib.transport import answers, interrupt
+from lib.transport import answers
 from lib.transport.connections import new_session, proxies_for
 from lib.transport.counters import ServiceCounters
 from lib.transport.limits import Limiter, Limits

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import requests
 
+from lib.concurrency import interrupt
 from lib.errors import (
     BadAnswerError,
     IncompleteTransferError,
@@ -18,7 +19,7 @@ from lib.errors import (
     SourceChangedError,
 )
 from lib.safety import redact
-from lib.transport import answers, interrupt
+from lib.transport import answers
 from lib.transport.answers import IndexEntry, RemoteFile
 from lib.transport.asking import Params, Requester
 from lib.transport.partial import Fetched, PartialFile

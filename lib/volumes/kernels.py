@@ -11,14 +11,13 @@ import threading
 from functools import cache
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from lib.compiled import compiled
 from lib.geometry import ShapeZYX
 
 _SCIPY_BLAS = "scipy.linalg.cython_blas"
-_jit = numba.njit(nogil=True, cache=True)
 
 
 def pooled_shape(shape_zyx: ShapeZYX, factor_zyx: ShapeZYX) -> ShapeZYX:
@@ -80,7 +79,7 @@ def pool(source: NDArray[Any], factor_zyx: ShapeZYX, target: NDArray[Any], *, la
         _pool_mean_int(source, fz, fy, fx, target)
 
 
-@_jit
+@compiled
 def _pool_mean_small_222(source, target):  # type: ignore[no-untyped-def]
     for z in range(target.shape[0]):
         for y in range(target.shape[1]):
@@ -104,7 +103,7 @@ def _pool_mean_small_222(source, target):  # type: ignore[no-untyped-def]
                 row[x] = (total + 4) >> 3
 
 
-@_jit
+@compiled
 def _pool_mean_small_122(source, target):  # type: ignore[no-untyped-def]
     for z in range(target.shape[0]):
         for y in range(target.shape[1]):
@@ -117,7 +116,7 @@ def _pool_mean_small_122(source, target):  # type: ignore[no-untyped-def]
                 row[x] = (total + 2) >> 2
 
 
-@_jit
+@compiled
 def _pool_mean_int(source, fz, fy, fx, target):  # type: ignore[no-untyped-def]
     for z in range(target.shape[0]):
         z1 = min((z + 1) * fz, source.shape[0])
@@ -136,7 +135,7 @@ def _pool_mean_int(source, fz, fy, fx, target):  # type: ignore[no-untyped-def]
                 target[z, y, x] = (total + (count >> 1)) // count
 
 
-@_jit
+@compiled
 def _pool_mean_wide(source, fz, fy, fx, target, one):  # type: ignore[no-untyped-def]
     # 64-bit sums would overflow: quotients and remainders are summed apart, and everything stays
     # in the source's dtype, because signed and unsigned together would become floats
@@ -164,7 +163,7 @@ def _pool_mean_wide(source, fz, fy, fx, target, one):  # type: ignore[no-untyped
                 target[z, y, x] = quotient + (remainder >> shift)
 
 
-@_jit
+@compiled
 def _pool_mean_float(source, fz, fy, fx, target):  # type: ignore[no-untyped-def]
     for z in range(target.shape[0]):
         z1 = min((z + 1) * fz, source.shape[0])
@@ -182,7 +181,7 @@ def _pool_mean_float(source, fz, fy, fx, target):  # type: ignore[no-untyped-def
                 target[z, y, x] = total / count
 
 
-@_jit
+@compiled
 def _pool_mode(source, fz, fy, fx, target):  # type: ignore[no-untyped-def]
     seen = np.empty(8, dtype=source.dtype)
     for z in range(target.shape[0]):
@@ -220,7 +219,7 @@ def count_values(chunk: NDArray[Any]) -> NDArray[np.int64]:
     return counts
 
 
-@_jit
+@compiled
 def _count8(flat):  # type: ignore[no-untyped-def]
     # four tables, because runs of one value would wait for their own increments
     tables = np.zeros((4, 256), dtype=np.uint32)
@@ -239,7 +238,7 @@ def _count8(flat):  # type: ignore[no-untyped-def]
     return total
 
 
-@_jit
+@compiled
 def _count16(flat):  # type: ignore[no-untyped-def]
     table = np.zeros(65536, dtype=np.int64)
     for i in range(flat.size):
@@ -247,7 +246,7 @@ def _count16(flat):  # type: ignore[no-untyped-def]
     return table
 
 
-@_jit
+@compiled
 def extent_and_sum(flat):  # type: ignore[no-untyped-def]
     """Minimum, maximum, sum and number of the finite values of a float array (float64 sums)."""
     low, high, total, count = np.inf, -np.inf, 0.0, 0
@@ -261,7 +260,7 @@ def extent_and_sum(flat):  # type: ignore[no-untyped-def]
     return low, high, total, count
 
 
-@_jit
+@compiled
 def count_shifted(flat, exponent, first, bins):  # type: ignore[no-untyped-def]
     """Counts of ``(value >> exponent) - first`` of integers, all in the array's dtype."""
     counts = np.zeros(bins, dtype=np.int64)
@@ -270,7 +269,7 @@ def count_shifted(flat, exponent, first, bins):  # type: ignore[no-untyped-def]
     return counts
 
 
-@_jit
+@compiled
 def count_bins(flat, width, first, bins):  # type: ignore[no-untyped-def]
     """Counts of ``floor(value / width) - first`` over finite floats; shape ``(bins,)``."""
     counts = np.zeros(bins, dtype=np.int64)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lib.archives.ebi.tree import FTP, HTTPS, EbiTree
-from lib.archives.idr.archive import omero
+from lib.archives.idr import omero
 from lib.archives.idr.files import choose_file, describe_image, locate, planes_of
 from lib.archives.idr.omero import Image
 from lib.archives.kept import fetched_or_error, kept_or_error
