@@ -39,9 +39,6 @@ that names no setting is refused, with the nearest one that exists.
 In YAML, `${NAME}` and `${NAME:default}` are replaced by environment variables, and `$${` stands
 for a literal `${`. Triples are z, y, x unless the name says x, y, z. Lengths are nanometres, `MB`
 is 10^6 bytes, times are seconds. Lists are written `1,2,3` or as JSON in the environment.
-
-`EM_LIMITS_DIR` is read beside these: a folder through which all processes that see it share the
-connections and the request rate of each archive.
 """
 
 _COMMON = """\

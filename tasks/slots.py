@@ -82,10 +82,7 @@ def _slots_of(client: SyncPrefectClient, leases: Leases, service: str) -> Server
 
 
 class ServerSlots:
-    """A `lib.transport.shared_slots.SlotSource`: leases on a global concurrency limit.
-
-    The server cannot tell whether somebody waits, so a slot always goes back after its lease.
-    """
+    """A `lib.transport.shared_slots.SlotSource`: leases on a global concurrency limit."""
 
     lease_s = 5.0
     poll_s = 1.0
@@ -110,14 +107,6 @@ class ServerSlots:
             return None
         self._patience.rewarded()
         return self._leases.hold(UUID(answer.json()["lease_id"]))
-
-    def stand_in_line(self) -> Release | None:
-        """Everyone may wait: the server has no queue."""
-        return lambda: None
-
-    def somebody_waits(self) -> bool:
-        """Assume so."""
-        return True
 
 
 class Leases:

@@ -8,6 +8,7 @@ one rule and every value can say where it came from. Dotted keys are ``data_dir`
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, field
@@ -24,7 +25,12 @@ from lib.errors import ConfigError
 DEFAULT_CONFIG_PATH = "config/config.yaml"
 
 #: Read elsewhere, by processes that need no other setting.
-OTHER_NAMES = frozenset({"EM_CONFIG_PATH", "EM_LIMITS_DIR"})
+OTHER_NAMES = frozenset({"EM_CONFIG_PATH"})
+#: Settings that were, and what serves now; still understood, so that no old environment breaks.
+RETIRED_NAMES = {
+    "EM_LIMITS_DIR": "processes share an archive's limits through a Prefect server of their own"
+}
+_log = logging.getLogger(__name__)
 
 # Kubernetes announces every Service of the namespace as {NAME}_SERVICE_HOST, {NAME}_PORT_80_TCP...
 _SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT(_\w+)?)$|_PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?$")
@@ -126,6 +132,10 @@ def environment_layer(environ: Mapping[str, str], keys: Keys, origin: str = "env
     names = keys.environment()
     prefixes = ("EM_", *(f"{name.upper()}_" for name in keys.loaders))
     for name in environ:
+        if name in RETIRED_NAMES:
+            if environ[name].strip():
+                _log.warning("%s has no effect any more: %s", name, RETIRED_NAMES[name])
+            continue
         ours = name.startswith(prefixes) and not _SERVICE_LINK.search(name)
         if ours and name not in names and name not in OTHER_NAMES:
             siblings = [known for known in names if known.split("_")[0] == name.split("_")[0]]

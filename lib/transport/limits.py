@@ -1,24 +1,20 @@
 """How hard each archive service may be used: connections in flight, requests a second, patience.
 
-One service (``ebi-ftp``, ``s3``, ...) has one `Limiter` in a process, whichever archive asks. With
-``EM_LIMITS_DIR`` set, all processes that see that folder share the same slots and the same rate.
-Else, where a scheduler keeps slots for all hosts (`share_slots_through`), those are used.
+One service (``ebi-ftp``, ``s3``, ...) has one `Limiter` in a process, whichever archive asks. Where
+a scheduler keeps slots for all hosts (`share_slots_through`), those are used.
 """
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import TracebackType
-from weakref import WeakValueDictionary, finalize
+from weakref import WeakKeyDictionary, WeakValueDictionary, finalize
 
 from lib.concurrency import cancel as stopping
-from lib.transport.lock_files import LockedSlots, SharedRate
 from lib.transport.shared_slots import SharedSlots, SlotSource
 
 MIB = 1024 * 1024
@@ -86,30 +82,44 @@ class Limiter:
     turn of the request rate. Both give up with `StoppedError` within a second of a stop.
     """
 
-    def __init__(
-        self,
-        service: str,
-        limits: Limits,
-        slots: SlotSource | None = None,
-        rate: SharedRate | None = None,
-    ) -> None:
+    def __init__(self, service: str, limits: Limits, slots: SlotSource | None = None) -> None:
         self.service = service
-        self.connections = max(1, limits.connections)
-        self.requests_per_second = limits.requests_per_second
+        self._last = limits
+        self._wanted: WeakKeyDictionary[object, Limits] = WeakKeyDictionary()
         self._in_use = 0
         self._freed = threading.Condition()
         self._next_turn = 0.0
         self._slots = SharedSlots(slots) if slots else None
         if self._slots is not None:  # whoever forgets a limiter, or ends, keeps no slot of others
             finalize(self, self._slots.give_back)
-        self._rate = rate
 
-    def tighten(self, limits: Limits) -> None:
-        """Adopt the stricter of the limits in force and `limits`."""
+    @property
+    def connections(self) -> int:
+        """Slots in all: the fewest that anybody who joined wants."""
         with self._freed:
-            self.connections = max(1, min(self.connections, limits.connections))
-            rates = [r for r in (self.requests_per_second, limits.requests_per_second) if r]
-            self.requests_per_second = min(rates, default=None)
+            return max(1, min(limits.connections for limits in self._in_force()))
+
+    @property
+    def requests_per_second(self) -> float | None:
+        """The slowest rate that anybody who joined wants, or None."""
+        with self._freed:
+            rates = (limits.requests_per_second for limits in self._in_force())
+            return min((rate for rate in rates if rate), default=None)
+
+    def join(self, owner: object, limits: Limits) -> None:
+        """Let `limits` hold too, until `owner` leaves or is gone."""
+        with self._freed:
+            self._wanted[owner] = self._last = limits
+
+    def leave(self, owner: object) -> None:
+        """The limits of `owner` hold no longer; where nobody is left, those that came last do."""
+        with self._freed:
+            before = self.requests_per_second
+            self._wanted.pop(owner, None)
+            rate = self.requests_per_second
+            if rate != before and rate is not None:  # a turn far ahead was the slower rate's
+                self._next_turn = min(self._next_turn, time.monotonic() + 1.0 / rate)
+            self._freed.notify_all()
 
     def slot(self) -> AbstractContextManager[None]:
         """Hold one slot for the length of a ``with`` block."""
@@ -140,16 +150,12 @@ class Limiter:
         rate = self.requests_per_second
         if rate is None:
             return
-        if self._rate is not None:
-            wait_s = self._rate.reserve(1.0 / rate)
-        else:
-            with self._freed:
-                now = time.monotonic()
-                turn = max(now, self._next_turn)
-                self._next_turn = turn + 1.0 / (rate * self._part())
-            wait_s = turn - now
-        if wait_s > 0:
-            stopping.sleep(wait_s)
+        with self._freed:
+            now = time.monotonic()
+            turn = max(now, self._next_turn)
+            self._next_turn = turn + 1.0 / (rate * self._part())
+        if turn > now:
+            stopping.sleep(turn - now)
 
     def give_back(self) -> None:
         """Leave to other processes every slot that is not in use."""
@@ -166,6 +172,9 @@ class Limiter:
         with self._freed:
             self._in_use -= 1
             self._freed.notify()
+
+    def _in_force(self) -> list[Limits]:
+        return list(self._wanted.values()) or [self._last]
 
 
 class _Slot:
@@ -188,13 +197,13 @@ class _Slot:
         self._limiter.release()
 
 
-_limiters: WeakValueDictionary[tuple[str, str], Limiter] = WeakValueDictionary()
+_limiters: WeakValueDictionary[str, Limiter] = WeakValueDictionary()
 _registry = threading.Lock()
 _kept_for_all: Callable[[str], SlotSource | None] | None = None
 
 
 def share_slots_through(sources: Callable[[str], SlotSource | None] | None) -> None:
-    """Let something that all hosts can ask keep the slots; a folder named for them goes first.
+    """Let something that all hosts can ask keep the slots.
 
     Parameters
     ----------
@@ -207,19 +216,17 @@ def share_slots_through(sources: Callable[[str], SlotSource | None] | None) -> N
         _kept_for_all = sources
 
 
-def shared_limiter(service: str, limits: Limits) -> Limiter:
-    """The limiter of a service in this process.
+def shared_limiter(service: str, limits: Limits, owner: object) -> Limiter:
+    """The limiter of a service in this process, which `owner` joins with its `limits`.
 
-    While one is in use by several sessions, the strictest of their limits holds for all.
+    The strictest limits of all that joined and have not left hold for all.
     """
-    folder = os.environ.get("EM_LIMITS_DIR", "")
-    limiter = _limiters.get((service, folder))
+    limiter = _limiters.get(service)
     if limiter is None:  # whoever keeps the slots may take his time: not while others are kept out
-        slots, rate = _shared(service, folder)
+        slots = _kept_for_all(service) if _kept_for_all else None
         with _registry:
-            fresh = Limiter(service, limits, slots, rate)
-            limiter = _limiters.setdefault((service, folder), fresh)
-    limiter.tighten(limits)
+            limiter = _limiters.setdefault(service, Limiter(service, limits, slots))
+    limiter.join(owner, limits)
     return limiter
 
 
@@ -229,9 +236,3 @@ def give_back_idle_slots() -> None:
         limiters = list(_limiters.values())
     for limiter in limiters:
         limiter.give_back()
-
-
-def _shared(service: str, folder: str) -> tuple[SlotSource | None, SharedRate | None]:
-    if folder:
-        return LockedSlots(Path(folder), service), SharedRate(Path(folder), service)
-    return (_kept_for_all(service) if _kept_for_all else None), None

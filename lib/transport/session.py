@@ -78,7 +78,7 @@ class Session:
         """The limiter of a service, which every session of this process shares."""
         with self._lock:
             if service not in self._limiters:
-                self._limiters[service] = shared_limiter(service, self.limits(service))
+                self._limiters[service] = shared_limiter(service, self.limits(service), self)
             return self._limiters[service]
 
     def http(self, service: str) -> HttpClient:
@@ -161,8 +161,14 @@ class Session:
         return run_ordered(jobs, self.limiter(service).connections, ahead)
 
     def close(self) -> None:
-        """Close every connection. The session can still be used; clients connect again."""
+        """Close every connection, and hold no other session to this one's limits any longer.
+
+        The session can still be used; clients connect again.
+        """
         with self._lock:
             clients: list[HttpClient | FtpClient] = [*self._http.values(), *self._ftp.values()]
+            limiters, self._limiters = self._limiters, {}
         for client in clients:
             client.close()
+        for limiter in limiters.values():
+            limiter.leave(self)

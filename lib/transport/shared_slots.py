@@ -1,7 +1,7 @@
-"""Slots of a service that several processes share, wherever the slots are kept.
+"""Slots of a service that all hosts share, wherever they are kept.
 
-`SharedSlots` is what a limiter uses; a `SlotSource` says where the slots are: lock files in a
-folder (`lib.transport.lock_files`), or a scheduler's own concurrency limits.
+`SharedSlots` is what a limiter uses; a `SlotSource` says where the slots are: a scheduler's own
+concurrency limits.
 """
 
 from __future__ import annotations
@@ -36,14 +36,6 @@ class SlotSource(Protocol):
         """One of ``connections`` slots and how to give it back, or None where all are taken."""
         ...
 
-    def stand_in_line(self) -> Release | None:
-        """Become the one process that waits, or None where another one does."""
-        ...
-
-    def somebody_waits(self) -> bool:
-        """Whether a slot whose lease is over should be handed on."""
-        ...
-
 
 @dataclass(slots=True)
 class _Lease:
@@ -55,8 +47,8 @@ class _Lease:
 class SharedSlots:
     """Up to ``connections`` slots over all processes.
 
-    A slot that comes back is kept as a lease for a while. A busy process hands an old lease to
-    whoever waits, an idle one gives its leases back, so nobody starves.
+    A slot that comes back is kept until its lease is over, then it goes to whoever waits; an idle
+    process gives its leases back, so nobody starves.
     """
 
     def __init__(self, source: SlotSource) -> None:
@@ -81,7 +73,14 @@ class SharedSlots:
             if self._reuse():
                 return
         try:
-            self._wait_for_one(connections)
+            while not self._reuse():
+                release = self._source.take(connections)
+                if release is not None:
+                    with self._mutex:
+                        until = time.monotonic() + self._source.lease_s
+                        self._used.append(_Lease(release, until))
+                    return
+                stopping.sleep(self._source.poll_s)
         finally:
             self._waiting.release()
 
@@ -90,9 +89,7 @@ class SharedSlots:
         with self._mutex:
             lease = self._used.pop()
             now = time.monotonic()
-            if now < lease.good_until or not self._source.somebody_waits():
-                if now >= lease.good_until:
-                    lease.good_until = now + self._source.lease_s
+            if now < lease.good_until:
                 lease.idle_since = now
                 self._idle.append(lease)
                 self._reap_later()
@@ -112,21 +109,6 @@ class SharedSlots:
                 return False
             self._used.append(self._idle.pop())
             return True
-
-    def _wait_for_one(self, connections: int) -> None:
-        while (leave_line := self._source.stand_in_line()) is None:
-            stopping.sleep(self._source.poll_s)
-        try:
-            while not self._reuse():
-                release = self._source.take(connections)
-                if release is not None:
-                    with self._mutex:
-                        until = time.monotonic() + self._source.lease_s
-                        self._used.append(_Lease(release, until))
-                    return
-                stopping.sleep(self._source.poll_s)
-        finally:
-            leave_line()
 
     def _reap_later(self) -> None:
         if self._reaper is None:

@@ -392,19 +392,27 @@ def test_a_server_that_asks_for_an_hour_is_left_alone(
     assert control.counters.snapshot()["services"]["mirror"]["methods"]["GET"] == 1
 
 
-def test_requests_in_flight_stay_under_the_limit(
-    served: Served, control: Control, url: str
-) -> None:
-    control.set_latency("mirror", first_byte_s=0.15)
-    with Session("ebi", limits={"ebi-https": Limits(2, None, tries=1)}) as session:
-        client = session.http("ebi-https")
+def test_requests_in_flight_stay_under_the_limit(scripted: Callable[..., _Scripted]) -> None:
+    """Each answer waits until two requests are there: with fewer at once none would come."""
+    together = threading.Barrier(2)
+
+    def answer(handler: http.server.BaseHTTPRequestHandler) -> None:
+        together.wait(60)
+        reply(handler, 200, b"x")
+
+    url = scripted(answer).url + "/x"
+    strict = Session("other", limits={"flight-test": Limits(1)})
+    strict.limiter("flight-test")
+    with Session("ebi", limits={"flight-test": Limits(2, None, tries=1)}) as session:
+        client = session.http("flight-test")
+        strict.close()  # its limit must not outlive it
         threads = [threading.Thread(target=client.head, args=(url,)) for _ in range(12)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        counts = session.counters.snapshot()["ebi-https"]
-    assert control.counters.snapshot()["services"]["mirror"]["peak"] == 2
+        counts = session.counters.snapshot()["flight-test"]
+    assert not together.broken
     assert counts["requests"] == 12
     assert counts["peak_in_flight"] == 2
     assert counts["in_flight"] == 0
@@ -516,10 +524,11 @@ def test_a_cut_download_goes_on_where_it_was(
 def leave_part(client: HttpClient, url: str, control: Control, path: Path) -> None:
     control.add("short_body", "mirror", after_bytes=400_000, methods=["GET"])
     control.add("status_404", "mirror", match="gone")
-    with pytest.raises(IncompleteTransferError):
-        Session("ebi", limits={"ebi-https": Limits(1, tries=1)}).http("ebi-https").download(
-            url, path
-        )
+    with (
+        Session("ebi", limits={"ebi-https": Limits(1, tries=1)}) as once,
+        pytest.raises(IncompleteTransferError),
+    ):
+        once.http("ebi-https").download(url, path)
     control.clear()
     assert not path.exists()
 
@@ -592,10 +601,11 @@ def test_an_existing_file_is_replaced_only_by_a_whole_one(
     path.write_bytes(b"before")
     leave = control.add
     leave("short_body", "mirror", methods=["GET"])
-    with pytest.raises(IncompleteTransferError):
-        Session("ebi", limits={"ebi-https": Limits(1, tries=1)}).http("ebi-https").download(
-            url, path
-        )
+    with (
+        Session("ebi", limits={"ebi-https": Limits(1, tries=1)}) as once,
+        pytest.raises(IncompleteTransferError),
+    ):
+        once.http("ebi-https").download(url, path)
     assert path.read_bytes() == b"before"
 
 

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import contextvars
+import gc
 import logging
-import multiprocessing
-import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from functools import partial
-from pathlib import Path
 
 import pytest
 
 from lib.concurrency import cancel as stopping
 from lib.concurrency.ordered import run_ordered
 from lib.errors import NotFoundError, SourceChangedError, StoppedError, TransportError
-from lib.transport import limits as limits_module
 from lib.transport.counters import Counters
 from lib.transport.limits import DEFAULT_LIMITS, Limiter, Limits
-from lib.transport.lock_files import LockedSlots, SharedRate
 from lib.transport.retry import (
     LONGEST_WAIT_S,
     ask_to_wait,
@@ -87,57 +82,127 @@ def test_sessions_of_one_process_share_a_limiter_and_the_strictest_limits() -> N
     assert one.limiter("shared-test").requests_per_second == 5.0
 
 
-def peak_of(limiter: Limiter, threads: int) -> int:
+@pytest.mark.parametrize("way", ["closed", "forgotten"])
+def test_a_stricter_limit_ends_with_the_session_that_asked_for_it(way: str) -> None:
+    one = Session("a", limits={"strict-test": Limits(8, 50.0)})
+    two: Session | None = Session("b", limits={"strict-test": Limits(1, 0.001)})
+    assert two is not None
+    limiter = one.limiter("strict-test")
+    two.limiter("strict-test").pace()  # the next turn is a quarter of an hour away
+    assert (limiter.connections, limiter.requests_per_second) == (1, 0.001)
+    if way == "closed":
+        two.close()
+        limiter.pace()
+    else:
+        two = None
+        gc.collect()
+    assert (limiter.connections, limiter.requests_per_second) == (8, 50.0)
+    if way == "closed":
+        assert two is not None
+        two.limiter("strict-test")  # it goes on after all
+        assert limiter.connections == 1
+
+
+def test_with_nobody_left_the_last_limits_hold() -> None:
+    session = Session("a", limits={"left-test": Limits(2, 3.0)})
+    limiter = session.limiter("left-test")
+    session.close()
+    assert (limiter.connections, limiter.requests_per_second) == (2, 3.0)
+
+
+def peak_of(limiter: Limiter, threads: int, expected: int) -> int:
+    """The most that were inside at once; each waits until `expected` are."""
     counts = Counters().service("x")
+    together = threading.Barrier(expected)
 
     def work() -> None:
-        for _ in range(5):
-            with limiter.slot():
-                counts.begin()
-                time.sleep(0.001)
-                counts.end()
+        with limiter.slot():
+            counts.begin()
+            together.wait(60)
+            counts.end()
 
     crew = [threading.Thread(target=work) for _ in range(threads)]
     for thread in crew:
         thread.start()
     for thread in crew:
         thread.join()
+    assert not together.broken, "fewer were let in than the limit allows"
     return counts.snapshot()["peak_in_flight"]
 
 
 def test_slots_bound_threads() -> None:
-    assert peak_of(Limiter("x", Limits(3)), 12) == 3
+    assert peak_of(Limiter("x", Limits(3)), 12, 3) == 3
 
 
-def test_slots_bound_threads_with_lock_files_too(tmp_path: Path) -> None:
-    assert peak_of(Limiter("x", Limits(3), LockedSlots(tmp_path, "x")), 12) == 3
+class Kept:
+    """Slots that somebody keeps for all processes."""
+
+    poll_s = 0.01
+
+    def __init__(self, lease_s: float = 60.0) -> None:
+        self.lease_s = lease_s
+        self.lock = threading.Lock()
+        self.taken = 0
+        self.peak = 0
+
+    def take(self, connections: int) -> Callable[[], None] | None:
+        with self.lock:
+            if self.taken >= connections:
+                return None
+            self.taken += 1
+            self.peak = max(self.peak, self.taken)
+        return self.give_back
+
+    def give_back(self) -> None:
+        with self.lock:
+            self.taken -= 1
+
+
+def test_processes_share_the_slots_that_somebody_keeps_for_them() -> None:
+    kept = Kept(lease_s=0.0)
+    one, two = (Limiter("x", Limits(3), kept) for _ in range(2))
+    crew = [threading.Thread(target=peak_of, args=(one, 6, 1)) for one in (one, two)]
+    for thread in crew:
+        thread.start()
+    for thread in crew:
+        thread.join()
+    assert kept.peak <= 3
+    assert kept.taken == 0
+
+
+def test_a_lease_is_used_again_and_an_idle_process_hands_it_on() -> None:
+    kept = Kept(lease_s=0.05)
+    first = Limiter("x", Limits(1), kept)
+    with first.slot():
+        pass
+    with Limiter("x", Limits(1), kept).slot():  # waits until the first gives its idle slot back
+        assert kept.taken == 1
+    busy = Kept()
+    limiter = Limiter("x", Limits(1), busy)
+    for _ in range(5):
+        with limiter.slot():
+            pass
+    assert busy.taken == 1
+    limiter.give_back()
+    assert busy.taken == 0
 
 
 def test_the_rate_spaces_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
     monkeypatch.setattr(stopping, "sleep", waits.append)
+    monkeypatch.setattr("time.monotonic", lambda: 5.0)
     limiter = Limiter("x", Limits(4, 100.0))
     for _ in range(11):
         limiter.pace()
-    assert waits[-1] == pytest.approx(0.1, abs=0.02)
-
-
-def test_the_rate_is_shared_through_a_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    waits: list[float] = []
-    monkeypatch.setattr(stopping, "sleep", waits.append)
-    limiters = [Limiter("x", Limits(4, 1.0), rate=SharedRate(tmp_path, "x")) for _ in range(2)]
-    for limiter in limiters * 3:
-        limiter.pace()
-    assert waits[-1] == pytest.approx(5.0, abs=0.5)
+    assert waits[-1] == pytest.approx(0.1)
 
 
 def test_waiting_for_a_slot_ends_with_a_stop(stop_soon: threading.Timer) -> None:
     limiter = Limiter("x", Limits(1))
     with limiter.slot(), pytest.raises(StoppedError), limiter.slot():
         pass
-    assert peak_of(limiter, 1) == 1  # nothing was lost
+    stopping.reset()
+    assert peak_of(limiter, 1, 1) == 1  # nothing was lost
 
 
 def test_waiting_for_a_turn_ends_with_a_stop(stop_soon: threading.Timer) -> None:
@@ -145,67 +210,6 @@ def test_waiting_for_a_turn_ends_with_a_stop(stop_soon: threading.Timer) -> None
     limiter.pace()
     with pytest.raises(StoppedError):
         limiter.pace()
-
-
-def _hold(folder: Path, connections: int, held: object, go: object) -> None:
-    limiter = Limiter("x", Limits(connections), LockedSlots(folder, "x"))
-    limiter.acquire()
-    held.release()  # type: ignore[attr-defined]
-    go.acquire()  # type: ignore[attr-defined]
-    limiter.release()
-    time.sleep(60)
-
-
-def test_slots_are_shared_with_other_processes_and_freed_by_sigkill(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    held, go = context.Semaphore(0), context.Semaphore(0)
-    other = context.Process(target=_hold, args=(tmp_path, 1, held, go), daemon=True)
-    other.start()
-    held.acquire()
-    limiter = Limiter("x", Limits(1), LockedSlots(tmp_path, "x"))
-    taken = threading.Event()
-
-    def take() -> None:
-        with limiter.slot():
-            taken.set()
-
-    thread = threading.Thread(target=take, daemon=True)
-    thread.start()
-    assert not taken.wait(0.3)
-    assert other.pid is not None
-    os.kill(other.pid, signal.SIGKILL)
-    assert taken.wait(10)
-    thread.join()
-    other.join()
-
-
-def test_an_idle_process_hands_its_slots_to_one_that_waits(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    held, go = context.Semaphore(0), context.Semaphore(0)
-    other = context.Process(target=_hold, args=(tmp_path, 1, held, go), daemon=True)
-    other.start()
-    held.acquire()
-    go.release()  # gives its slot back, then does nothing for a minute
-    taken = threading.Event()
-
-    def take() -> None:
-        with Limiter("x", Limits(1), LockedSlots(tmp_path, "x")).slot():
-            taken.set()
-
-    threading.Thread(target=take, daemon=True).start()
-    try:
-        assert taken.wait(10)
-    finally:
-        other.kill()
-        other.join()
-
-
-def test_the_environment_names_the_shared_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("EM_LIMITS_DIR", str(tmp_path / "limits"))
-    with limits_module.shared_limiter("folder-test", Limits(2)).slot():
-        assert [p.name for p in (tmp_path / "limits").glob("folder-test.slot*")]
 
 
 # --- retries --------------------------------------------------------------------------------
@@ -426,12 +430,13 @@ def test_a_time_out_error_of_a_job_is_an_error_of_that_job() -> None:
 
 def test_a_session_runs_as_many_jobs_as_the_service_allows() -> None:
     counts = Counters().service("x")
+    together = threading.Barrier(3)
 
     def job() -> None:
         counts.begin()
-        time.sleep(0.005)
+        together.wait(60)
         counts.end()
 
     with Session("x", limits={"ordered-test": Limits(3)}) as session:
-        list(session.ordered("ordered-test", [job] * 20))
+        list(session.ordered("ordered-test", [job] * 21))
     assert counts.snapshot()["peak_in_flight"] == 3

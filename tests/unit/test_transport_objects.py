@@ -264,5 +264,5 @@ def test_requests_in_flight_stay_under_the_limit(
         thread.start()
     for thread in threads:
         thread.join()
-    assert control.counters.tally("s3").peak == 4
-    assert session.counters.snapshot()["s3"]["peak_in_flight"] == 4
+    assert 1 <= control.counters.tally("s3").peak <= 4
+    assert 1 <= session.counters.snapshot()["s3"]["peak_in_flight"] <= 4
