@@ -5,9 +5,15 @@ An archive makes a `VolumePlan`; jobs, records, raw files and workers on other h
 
 from __future__ import annotations
 
+import base64
+import itertools
+import math
+import zlib
+from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lib.geometry import Box, LengthsZYX, ShapeZYX
 
@@ -46,6 +52,89 @@ class About(Plain):
     extra: dict[str, Any] = Field(default_factory=dict)
 
 
+class SourceGrid(Plain):
+    """The chunks of the source that a volume is made from.
+
+    Attributes
+    ----------
+    chunk_zyx
+        Voxels of a whole chunk.
+    offset_zyx
+        Index, in the source's own grid, of the chunk that holds the volume's first voxel.
+    cells_zyx
+        Chunks along each axis that hold voxels of the volume.
+    codec
+        How a stored chunk is compressed, in numcodecs' words (``{"id": "zstd", "level": 1}``, or
+        ``{"id": "jpeg"}`` for what numcodecs does not have); empty where it is not.
+    holes
+        Chunks that the source does not hold; see `pack_holes`.
+    """
+
+    chunk_zyx: ShapeZYX
+    offset_zyx: ShapeZYX
+    cells_zyx: ShapeZYX
+    codec: dict[str, Any] = Field(default_factory=dict)
+    holes: str = ""
+
+    @classmethod
+    def of_box(
+        cls,
+        box: Box,
+        chunk_zyx: ShapeZYX,
+        codec: dict[str, Any] | None = None,
+        holes: Collection[ShapeZYX] = (),
+    ) -> SourceGrid:
+        """The grid of a box of the source, whose first chunk begins at voxel 0.
+
+        Parameters
+        ----------
+        holes
+            Indices, in the source's own grid, of chunks that are not there.
+        """
+        offset = tuple(a // c for a, c in zip(box.start_zyx, chunk_zyx, strict=True))
+        stop = (-(-b // c) for b, c in zip(box.stop_zyx, chunk_zyx, strict=True))
+        z, y, x = (b - a for a, b in zip(offset, stop, strict=True))
+        grid = cls(
+            chunk_zyx=chunk_zyx,
+            offset_zyx=offset,  # type: ignore[arg-type]
+            cells_zyx=(z, y, x),
+            codec=codec or {},
+        )
+        return grid.model_copy(update={"holes": pack_holes(holes, grid.indices())})
+
+    @property
+    def chunks(self) -> int:
+        """How many chunks hold voxels of the volume."""
+        return math.prod(self.cells_zyx)
+
+    def indices(self) -> list[ShapeZYX]:
+        """Indices of all chunks in the source's own grid, in C order."""
+        z, y, x = (range(a, a + n) for a, n in zip(self.offset_zyx, self.cells_zyx, strict=True))
+        return list(itertools.product(z, y, x))
+
+    def missing(self) -> frozenset[ShapeZYX]:
+        """Indices, in the source's own grid, of the chunks that the source does not hold."""
+        return unpack_holes(self.holes, self.indices()) if self.holes else frozenset()
+
+
+def pack_holes(holes: Collection[ShapeZYX], wanted: Sequence[ShapeZYX]) -> str:
+    """Holes as a compressed bitmap over the wanted chunks; empty for none."""
+    if not holes:
+        return ""
+    absent = set(holes)
+    bits = np.packbits(np.fromiter((i in absent for i in wanted), bool, len(wanted)))
+    return base64.b64encode(zlib.compress(bits.tobytes())).decode()
+
+
+def unpack_holes(packed: str, wanted: Sequence[ShapeZYX]) -> frozenset[ShapeZYX]:
+    """Inverse of `pack_holes`."""
+    if not packed:
+        return frozenset()
+    raw = zlib.decompress(base64.b64decode(packed))
+    bits = np.unpackbits(np.frombuffer(raw, np.uint8), count=len(wanted))
+    return frozenset(index for index, bit in zip(wanted, bits, strict=True) if bit)
+
+
 class VolumePlan(Plain):
     """One volume to be made.
 
@@ -68,6 +157,9 @@ class VolumePlan(Plain):
     scale_level: str | None = None
     internal_path: str | None = None
     reader: dict[str, Any]
+    source_grid: SourceGrid | None = None  # of sources that are read chunk by chunk
+    # each step by which the voxels are pooled on the way, finest axes first
+    downsample_steps: tuple[ShapeZYX, ...] = ()
     # whole files, read plane by plane, which ``keep_raw`` keeps; or boxes, asked for one by one
     stored_as: Literal["files", "boxes"] = "files"
     files: tuple[SourceFile, ...]
@@ -76,10 +168,40 @@ class VolumePlan(Plain):
     download_requests: int
     notes: tuple[str, ...] = ()  # disagreements and doubts, copied to the record
 
+    @model_validator(mode="before")
+    @classmethod
+    def _as_written_before(cls, data: Any) -> Any:
+        """Plans of earlier versions kept grid and steps among the archive's private notes."""
+        if not isinstance(data, dict) or not isinstance(data.get("reader"), dict):
+            return data
+        reader = dict(data["reader"])
+        if "chunk_offset_zyx" in reader and data.get("source_grid") is None:
+            raise ValueError("a plan of an earlier version, without its grid: plan again")
+        if _OLD_STEPS not in reader:
+            return data
+        return {**data, "reader": reader, "downsample_steps": reader.pop(_OLD_STEPS)}
+
     def identity(self) -> dict[str, Any]:
-        """What decides the voxels: not the words about them, nor the server that gave them."""
+        """What decides the voxels: not the words about them, nor the server that gave them.
+
+        Grid and steps appear under the names that earlier versions gave them, so that a volume
+        that was made then is recognised.
+        """
         words = {"about", "notes", "download_bytes", "download_requests", "stored_as"}
-        decided = self.model_dump(mode="json", exclude=words)
+        typed = {"source_grid", "downsample_steps"}
+        decided = self.model_dump(mode="json", exclude=words | typed)
         for file in decided["files"]:
             del file["url"]
+        grid = self.source_grid
+        if grid is not None:
+            decided["reader"] |= {
+                "chunk_offset_zyx": [*grid.offset_zyx],
+                "chunks": grid.chunks,
+                "holes": grid.holes,
+            }
+        if self.downsample_steps:
+            decided["reader"][_OLD_STEPS] = [[*step] for step in self.downsample_steps]
         return decided
+
+
+_OLD_STEPS = "coarser_steps_zyx"

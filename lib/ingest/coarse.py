@@ -19,7 +19,6 @@ from lib.volumes import kernels
 from lib.volumes.blockpass import gather
 from lib.volumes.levels import factor
 
-_KEY = "coarser_steps_zyx"
 _GATHER_BYTES = 64 * 2**20
 
 
@@ -55,14 +54,14 @@ def coarser(plan: VolumePlan, by: int) -> VolumePlan:
             "shape_zyx": shape,
             "voxel_nm_zyx": voxel,
             "origin_nm_zyx": origin,
-            "reader": {**plan.reader, _KEY: steps},
+            "downsample_steps": tuple(steps),
             "notes": (*plan.notes, f"made {by} times coarser than the source on the way"),
         }
     )
 
 
 def is_coarse(plan: VolumePlan) -> bool:
-    return _KEY in plan.reader
+    return bool(plan.downsample_steps)
 
 
 class CoarseReader(VolumeReader):
@@ -70,7 +69,7 @@ class CoarseReader(VolumeReader):
 
     def __init__(self, reader: VolumeReader, plan: VolumePlan) -> None:
         self._reader = reader
-        self._steps = [_shape(step) for step in plan.reader[_KEY]]
+        self._steps = plan.downsample_steps
         self._by = _shape(math.prod(axis) for axis in zip(*self._steps, strict=True))
         self._labels = plan.kind == "labels"
         self.shape_zyx = plan.shape_zyx

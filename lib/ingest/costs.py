@@ -24,6 +24,8 @@ PROCESS_BYTES = 350 * 2**20
 """A process with nothing in flight: interpreter, libraries, compiled loops, thread stacks."""
 SHARD_FACTOR = 2.0
 """Memory of a shard in flight relative to its raw bytes: voxels, compressed chunks, half level."""
+_ALIKE = frozenset({"zstd", "blosc", "gzip", "zlib", "lz4", "bz2", "lzma", "xz"})
+"""Codecs whose chunks take about as much room in the store as in the source."""
 THUMBNAIL_BYTES = 0.22
 """Of a thumbnail's JPEG for each pixel: 0.17 to 0.29 measured."""
 
@@ -73,7 +75,7 @@ def cost_of(plan: VolumePlan, config: LoaderConfig, assumed_compression: float) 
     coarser = sum(coarse) / assumed_compression
     if config.output_format == "npy":
         written, assumed_compression = float(raw), 1.0
-    elif "zarray" in plan.reader:
+    elif plan.source_grid is not None and plan.source_grid.codec.get("id") in _ALIKE:
         written = plan.download_bytes + coarser
     else:
         written = raw / assumed_compression + coarser

@@ -6,12 +6,10 @@ How a file stores its planes is only known once it is open, so for files the gri
 from __future__ import annotations
 
 import itertools
-import json
 import math
 
 from lib.config.loaders import LoaderConfig
 from lib.formats.base import Layout
-from lib.geometry import ShapeZYX
 from lib.plan import VolumePlan
 from lib.volumes.job import VolumeJob, fit_job
 
@@ -20,19 +18,13 @@ _RECORD_GET = 16  # record, job and lease before each of their writes, and the d
 _CHUNK = (64, 64, 64)
 
 
-def _chunk(plan: VolumePlan) -> ShapeZYX:
-    """The source's own chunk, where it has chunks that may pass through unchanged."""
-    if "zarray" not in plan.reader:
-        return _CHUNK
-    chunk = (1, 1, *json.loads(plan.reader["zarray"])["chunks"])[-3:]
-    return (chunk[0], chunk[1], chunk[2])
-
-
 def planned_job(plan: VolumePlan, config: LoaderConfig) -> VolumeJob:
     """The grid and the levels that a volume will get, as far as they are known by now."""
-    if config.output_format == "zarr" and config.chunk_zyx is None and "zarray" in plan.reader:
-        config = config.model_copy(update={"chunk_zyx": _chunk(plan)})
-    return fit_job(plan, Layout(_chunk(plan), by_planes=plan.stored_as == "files"), config)
+    grid = plan.source_grid
+    if config.output_format == "zarr" and config.chunk_zyx is None and grid is not None:
+        config = config.model_copy(update={"chunk_zyx": grid.chunk_zyx})
+    chunk = _CHUNK if grid is None else grid.chunk_zyx
+    return fit_job(plan, Layout(chunk, by_planes=plan.stored_as == "files"), config)
 
 
 def store_requests(job: VolumeJob, config: LoaderConfig, raw_files: int) -> tuple[int, int]:

@@ -106,8 +106,8 @@ class _Run:
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._open: set[ShardWriter] = set()
-        offset = job.plan.reader.get("chunk_offset_zyx", (0, 0, 0))
-        self._offset: ShapeZYX = tuple(offset)
+        grid = job.plan.source_grid
+        self._offset: ShapeZYX = (0, 0, 0) if grid is None else grid.offset_zyx
 
     def wait_for_room(self) -> None:
         """Wait until one shard more may be begun.

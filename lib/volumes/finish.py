@@ -125,9 +125,8 @@ def finish(
 
 def _source_chunks(job: VolumeJob) -> int:
     """Chunks that the archive should hold; the volume's own where its reader has no chunks."""
-    declared = job.plan.reader.get("chunks")
-    if isinstance(declared, int):
-        return declared
+    if job.plan.source_grid is not None:
+        return job.plan.source_grid.chunks
     return math.prod(
         math.ceil(n / c) for n, c in zip(job.grid.shape_zyx, job.grid.chunk_zyx, strict=True)
     )

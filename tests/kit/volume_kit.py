@@ -20,7 +20,7 @@ from lib.formats.base import Block, Layout, VolumeReader
 from lib.formats.zarr.array import parse_array
 from lib.formats.zarr.reader import ZarrReader
 from lib.geometry import Box, LengthsZYX, ShapeZYX
-from lib.plan import About, SourceFile, VolumePlan
+from lib.plan import About, SourceFile, SourceGrid, VolumePlan
 from lib.storage.base import Store
 from lib.storage.local import LocalStore
 from lib.volumes.cascade import make_coarse_levels
@@ -212,15 +212,10 @@ class ZarrSource:
         )
 
     def plan(self, **more: Any) -> VolumePlan:
-        offset = tuple(
-            a // c for a, c in zip(self.box.start_zyx, self.array.chunk_zyx, strict=True)
-        )
-        last = [-(-b // c) for b, c in zip(self.box.stop_zyx, self.array.chunk_zyx, strict=True)]
-        count = np.prod([b - a for a, b in zip(offset, last, strict=True)])
         return a_plan(
             self.box.shape_zyx,
             self.array.dtype.name,
-            reader={"chunk_offset_zyx": offset, "chunks": int(count)},
+            source_grid=SourceGrid.of_box(self.box, self.array.chunk_zyx),
             **more,
         )
 

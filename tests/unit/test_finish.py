@@ -13,6 +13,7 @@ import pytest
 from volume_kit import ArrayReader, Voxels, a_job, a_plan, make, random_voxels
 
 from lib.errors import EmptyVolumeError, IntegrityError, MissingChunksError
+from lib.plan import SourceGrid
 from lib.storage.base import StoredObject
 from lib.storage.local import LocalStore
 from lib.volumes.cascade import make_coarse_levels
@@ -284,7 +285,8 @@ def test_fewer_holes_than_allowed_are_borne(store: LocalStore) -> None:
 
 def test_an_archive_of_one_chunk_without_it_lacks_more_than_most_of_it(store: LocalStore) -> None:
     job = holed(store, ["0/0/0"])
-    one = job.plan.model_copy(update={"reader": {"chunks": 1}})
+    grid = SourceGrid(chunk_zyx=SHAPE, offset_zyx=(0, 0, 0), cells_zyx=(1, 1, 1))
+    one = job.plan.model_copy(update={"source_grid": grid})
     job = job.model_copy(update={"plan": one})
     ledger = Ledger(store, job)
     for entry in Ledger(store, staged(store)).entries().values():
@@ -296,7 +298,8 @@ def test_an_archive_of_one_chunk_without_it_lacks_more_than_most_of_it(store: Lo
 
 def test_an_archive_that_declares_no_chunk_is_no_division_by_nothing(store: LocalStore) -> None:
     reader = ArrayReader(VOXELS)
-    plan = a_plan(SHAPE, reader={"chunks": 0})
+    grid = SourceGrid(chunk_zyx=(8, 8, 8), offset_zyx=(0, 0, 0), cells_zyx=(0, 0, 0))
+    plan = a_plan(SHAPE, source_grid=grid)
     job = a_job(plan, reader, **SMALL)
     made = make(job, reader, store)
     assert (made.expected_chunks, made.completeness) == (0, 1.0)

@@ -16,7 +16,7 @@ from emulators import catalogue
 from emulators.control import Control
 from emulators.serving import BUCKET, Samples
 from emulators.zarr_v2 import ZarrV2Layout, consolidate, mark_groups, write_multiscale
-from lib.archives.openorganelle.archive import OpenOrganelle, pack_holes, unpack_holes
+from lib.archives.openorganelle.archive import OpenOrganelle
 from lib.config.loaders import OpenOrganelleConfig
 from lib.errors import (
     BadAnswerError,
@@ -313,23 +313,19 @@ def test_holes_are_known_from_the_listing(place: Place, own: str, missing: list[
     obstore.delete(place.objects(own), [f"em/a/s0/{name}" for name in missing])
     plan = place.plan(own, "em/a")
     assert plan.download_requests == 27 - len(missing)
-    assert plan.reader["chunks"] == 27
+    assert plan.source_grid is not None
+    assert plan.source_grid.chunks == 27
     reader = place.open(plan)
     named = [n for block in reader.blocks(Box.whole(SHAPE)) for n in block.missing]
     assert sorted(named) == sorted(missing)
     assert all(reader.encoded_chunk(tuple(map(int, n.split("/")))) is None for n in missing)  # type: ignore[arg-type]
 
 
-def test_holes_survive_packing() -> None:
-    wanted = [(z, y, 0) for z in range(3) for y in range(5)]
-    for holes in ([], [(0, 0, 0)], wanted[3:7], wanted):
-        assert unpack_holes(pack_holes(holes, wanted), wanted) == frozenset(holes)  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize("dataset", ["jrc_cos7-1", "jrc_sample-separator"])
 def test_the_separator_is_the_one_that_the_keys_have(place: Place, dataset: str) -> None:
     plan = place.plan(dataset)
-    assert plan.reader["holes"] == ""
+    assert plan.source_grid is not None
+    assert plan.source_grid.holes == ""
     truth = catalogue.truth(f"openorganelle/{dataset}/{EM}/s0")
     np.testing.assert_array_equal(place.voxels(plan), truth)
 
@@ -446,7 +442,9 @@ def test_a_server_that_fails_while_planning_never_makes_an_array_vanish(
     faults.add(kind, "s3", match, first_n=1)
     if kind != "status_403" and (kind, match) != ("html_200", "list-type"):
         # no other try helps with the one; the other is an empty listing to the client
-        assert place.plan("jrc_macrophage-2").reader["holes"] == ""
+        grid = place.plan("jrc_macrophage-2").source_grid
+        assert grid is not None
+        assert grid.holes == ""
 
 
 def test_a_plan_is_plain_json_and_the_same_every_time(place: Place) -> None:

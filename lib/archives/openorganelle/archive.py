@@ -6,16 +6,12 @@ follow NGFF 0.4; nothing but the Zarr itself is asked, because the archive has n
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
-import zlib
 from collections.abc import Iterator
 from functools import partial
 from typing import ClassVar
 from urllib.parse import quote
-
-import numpy as np
 
 from lib.archives.base import ArchiveBase
 from lib.archives.openorganelle.tree import Tree, TreeArray, list_array, unbelievable
@@ -25,7 +21,7 @@ from lib.errors import NotFoundError, SourceChangedError
 from lib.formats.zarr.array import ArrayDocument, chunks_in, parse_array
 from lib.formats.zarr.reader import ZarrReader
 from lib.geometry import Box, LengthsZYX, ShapeZYX
-from lib.plan import About, SourceFile, VolumePlan
+from lib.plan import About, SourceFile, SourceGrid, VolumePlan
 from lib.rawfiles.files import RawFiles
 from lib.transport.objects import ObjectReader
 from lib.transport.partial import Fetched
@@ -91,7 +87,7 @@ class OpenOrganelle(ArchiveBase):
         path = f"{root}/{plan.internal_path}"
         document = _stored_document(plan)
         box = plan.box_zyx or Box.whole(document.shape_zyx)
-        holes = unpack_holes(plan.reader["holes"], chunks_in(document, box))
+        holes = plan.source_grid.missing() if plan.source_grid is not None else frozenset()
         return ZarrReader(session, SERVICE, objects, path, document, box, holes)
 
     def settle(
@@ -164,10 +160,8 @@ class OpenOrganelle(ArchiveBase):
             reader={
                 "zarray": bytes(array.zarray).decode(),
                 "separator": document.separator,
-                "chunk_offset_zyx": [*_chunk_offset(part.box.start_zyx, document.chunk_zyx)],
-                "chunks": len(wanted),
-                "holes": pack_holes(holes, wanted),
             },
+            source_grid=SourceGrid.of_box(part.box, document.chunk_zyx, document.compressor, holes),
             files=(
                 SourceFile(
                     url=f"s3://{quote(url)}",
@@ -196,11 +190,6 @@ def _scaled(voxel_s0: LengthsZYX, array: TreeArray) -> LengthsZYX:
         v * here / finest
         for v, here, finest in zip(voxel_s0, array.voxel_nm_zyx, array.finest_nm_zyx, strict=True)
     )
-    return (z, y, x)
-
-
-def _chunk_offset(start: ShapeZYX, chunk: ShapeZYX) -> ShapeZYX:
-    z, y, x = (a // c for a, c in zip(start, chunk, strict=True))
     return (z, y, x)
 
 
@@ -251,21 +240,3 @@ def _listing_digest(zarray: bytes, listing: dict[str, tuple[int, str | None]]) -
     for key in sorted(listing):
         digest.update(f"{key}\0{listing[key][0]}\0{listing[key][1]}\n".encode())
     return f"sha256-of-listing:{digest.hexdigest()}"
-
-
-def pack_holes(holes: list[ShapeZYX], wanted: list[ShapeZYX]) -> str:
-    """Holes as a compressed bitmap over the wanted chunks; empty for none."""
-    if not holes:
-        return ""
-    absent = set(holes)
-    bits = np.packbits(np.fromiter((i in absent for i in wanted), bool, len(wanted)))
-    return base64.b64encode(zlib.compress(bits.tobytes())).decode()
-
-
-def unpack_holes(packed: str, wanted: list[ShapeZYX]) -> frozenset[ShapeZYX]:
-    """Inverse of `pack_holes`."""
-    if not packed:
-        return frozenset()
-    raw = zlib.decompress(base64.b64decode(packed))
-    bits = np.unpackbits(np.frombuffer(raw, np.uint8), count=len(wanted))
-    return frozenset(index for index, bit in zip(wanted, bits, strict=True) if bit)
