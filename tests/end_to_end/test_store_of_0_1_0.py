@@ -1,0 +1,68 @@
+"""A store that version 0.1.0 wrote is proven, recognised and continued by this one."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from emulators.catalogue import dvid_voxels
+from emulators.serving import Samples
+from tests.end_to_end.conftest import Command, command_in, environment_in, volumes
+
+ARCHIVE = Path(__file__).parents[1] / "fixtures" / "store_0_1_0" / "store.tar.xz"
+BOX = "z=0:10,y=0:40,x=0:40"
+HALF = {"EM_SHARD_MB": "0.04", "EM_CHUNK_ZYX": "16,16,16", "EM_MAX_WORKERS": "1"}
+
+
+@pytest.fixture(scope="module")
+def old_store(
+    samples: Samples, prefect_api: str, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Command]:
+    folder = tmp_path_factory.mktemp("old")
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(folder / "data", filter="data")
+    return folder / "data", command_in(folder, environment_in(folder, samples, prefect_api))
+
+
+def test_it_verifies(old_store: tuple[Path, Command]) -> None:
+    _, macroscope = old_store
+    done = macroscope("verify", "--json")
+    rows = json.loads(done.stdout)["records"]
+    assert [row["problems"] for row in rows if row["status"] == "complete"] == [[]] * 5
+    assert done.returncode == 0, done.stdout
+
+
+def test_what_is_complete_is_recognised(old_store: tuple[Path, Command]) -> None:
+    data, macroscope = old_store
+    before = {path: path.stat().st_mtime_ns for path in data.rglob("c/**/*") if path.is_file()}
+    assert before
+    whole = macroscope("run", "--json", "--source", "ebi")
+    sources = [f"--source={name}" for name in ("epfl", "flyem", "idr", "openorganelle")]
+    parts = macroscope("run", "--json", "--box", BOX, *sources)
+    assert whole.returncode == parts.returncode == 0, whole.stderr + parts.stderr
+    made = [*volumes(whole.stdout).values(), *volumes(parts.stdout).values()]
+    assert len(made) == 5
+    assert not any(volume["made"] for volume in made), made
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_half_is_continued_with_the_shards_that_it_has(old_store: tuple[Path, Command]) -> None:
+    data, macroscope = old_store
+    (shard,) = data.glob("flyem/.partial/**/c/0/0/0")
+    bytes_of_first = shard.read_bytes()
+    done = macroscope(
+        *("run", "--json", "--source", "flyem", "--box", "z=0:64,y=0:32,x=0:64"), **HALF
+    )
+    assert done.returncode == 0, done.stderr
+    (volume,) = volumes(done.stdout).values()
+    record = json.loads(Path(volume["metadata_path"]).read_text())
+    tree = data / "flyem" / f"{volume['name']}.ome.zarr"
+    assert (tree / "0" / "c" / "0" / "0" / "0").read_bytes() == bytes_of_first
+    origin = record["additional_metadata"]["crop_origin_xyz"][::-1]
+    voxels = zarr.open_array(tree / "0", mode="r")[:]
+    np.testing.assert_array_equal(voxels, dvid_voxels(tuple(origin), (64, 32, 64)))
