@@ -18,6 +18,7 @@ BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 REASONS = {
     "prefect": ("flows, tasks, deployments, work pools, UI", "a scheduler, its server and its UI"),
     "fastapi": ("held below the release that breaks Prefect 3.8's server", "nothing: a bound"),
+    "sqlalchemy": ("held below the release that breaks schedules", "nothing: a bound"),
     "prefect-kubernetes": ("one Kubernetes Job for each flow run", "a worker that starts pods"),
     "prefect-aws": ("credentials from Prefect blocks", "keeping secrets"),
     "prefect-dask": ("batches of shards as tasks on Dask", "a task runner"),

@@ -15,15 +15,19 @@ from flows.commands.server import IN_MEMORY, PrefectServer
 
 
 @contextmanager
-def prefect_server(folder: Path, database: str = IN_MEMORY) -> Iterator[dict[str, str]]:
+def prefect_server(
+    folder: Path, database: str = IN_MEMORY, **more: str
+) -> Iterator[dict[str, str]]:
     """Start a server and end it; yields the environment of its clients.
 
     Parameters
     ----------
     folder
         For its log and its clients' PREFECT_HOME.
+    more
+        Settings in its environment, and in its clients'.
     """
-    with PrefectServer(folder, database, **alone_in(folder)) as server:
+    with PrefectServer(folder, database, **alone_in(folder), **more) as server:
         yield server.environment
 
 
