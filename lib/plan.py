@@ -158,6 +158,7 @@ class VolumePlan(Plain):
     internal_path: str | None = None
     reader: dict[str, Any]
     source_grid: SourceGrid | None = None  # of sources that are read chunk by chunk
+    sections: int | None = None  # of a stack of files, those that the archive lacks included
     # each step by which the voxels are pooled on the way, finest axes first
     downsample_steps: tuple[ShapeZYX, ...] = ()
     # whole files, read plane by plane, which ``keep_raw`` keeps; or boxes, asked for one by one
@@ -188,7 +189,7 @@ class VolumePlan(Plain):
         that was made then is recognised.
         """
         words = {"about", "notes", "download_bytes", "download_requests", "stored_as"}
-        typed = {"source_grid", "downsample_steps"}
+        typed = {"source_grid", "sections", "downsample_steps"}
         decided = self.model_dump(mode="json", exclude=words | typed)
         for file in decided["files"]:
             del file["url"]

@@ -193,7 +193,7 @@ def finish_volume(order: WorkOrder, job: VolumeJob) -> Made:
     finished = finish(
         job,
         place.store,
-        max_missing_fraction=_allowed_missing(order),
+        max_missing_fraction=config.max_missing_fraction,
         allow_empty=config.allow_empty,
         draw=artist.thumbnail,
     )
@@ -264,11 +264,3 @@ def _tell(order: WorkOrder, job: VolumeJob, done: int) -> None:
             order.plan.download_bytes,
         )
     )
-
-
-def _allowed_missing(order: WorkOrder) -> float:
-    """Label volumes leave out their empty chunks as a rule; images do not."""
-    limit = order.config.max_missing_fraction
-    if limit is None:
-        return 1.0 if order.plan.kind == "labels" else 0.0
-    return limit

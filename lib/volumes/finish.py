@@ -48,7 +48,7 @@ def finish(
     job: VolumeJob,
     store: Store,
     *,
-    max_missing_fraction: float,
+    max_missing_fraction: float | None,
     allow_empty: bool = False,
     draw: Draw | None = None,
 ) -> Finished:
@@ -56,6 +56,12 @@ def finish(
 
     Parameters
     ----------
+    max_missing_fraction
+        Share of the archive's pieces that may be absent, 0 to 1. None is the rule of the volume's
+        kind: none of an image's, any of a label volume's (whose empty chunks are left out as a
+        rule), but not all of them.
+    allow_empty
+        Publish a volume of nothing but background, and labels of which the archive holds nothing.
     draw
         Makes the thumbnail of an OME-Zarr; none by default.
 
@@ -64,7 +70,7 @@ def finish(
     IntegrityError
         A shard is missing from the store or from the ledger, or a foreign file lies in between.
     MissingChunksError
-        The archive lacks more of its chunks than allowed.
+        The archive lacks more of its chunks than allowed, or all of them.
     EmptyVolumeError
         Every voxel of an image is the fill value, and that is not allowed.
     """
@@ -91,7 +97,7 @@ def finish(
                 missing.extend(entry.missing_chunks)
     missing = sorted(set(missing))  # a hole is met by every shard that it reaches into
     expected = _source_chunks(job)
-    _allow(job, missing, expected, max_missing_fraction)
+    _allow(job, missing, expected, max_missing_fraction, allow_empty=allow_empty)
     background = statistics.minimum == statistics.maximum == job.fill_value
     if job.plan.kind == "image" and not allow_empty and (background or not statistics.finite):
         raise EmptyVolumeError(
@@ -124,24 +130,43 @@ def finish(
 
 
 def _source_chunks(job: VolumeJob) -> int:
-    """Chunks that the archive should hold; the volume's own where its reader has no chunks."""
+    """Pieces that the archive should hold: chunks of its array, or sections of its stack.
+
+    They are counted in what the reader names as missing; the volume's own chunks stand in for
+    sources that have no pieces.
+    """
     if job.plan.source_grid is not None:
         return job.plan.source_grid.chunks
+    if job.plan.sections is not None:
+        return job.plan.sections
     return math.prod(
         math.ceil(n / c) for n, c in zip(job.grid.shape_zyx, job.grid.chunk_zyx, strict=True)
     )
 
 
-def _allow(job: VolumeJob, missing: list[str], expected: int, limit: float) -> None:
+def _allow(
+    job: VolumeJob, missing: list[str], expected: int, limit: float | None, *, allow_empty: bool
+) -> None:
     fraction = len(missing) / max(1, expected)
-    if fraction > limit:
+    advice = None
+    if limit is None and job.plan.kind == "labels":
+        # Labels without their empty chunks are usual; where every chunk is absent, a wrong path
+        # or an upload that never was looks the same.
+        if fraction < 1 or allow_empty:
+            return
+        said = f"the archive holds none of the {expected} chunks of these labels"
+        advice = "Check the path; set max_missing_fraction to 1 to accept labels without a label"
+    elif fraction > (limit or 0.0):
         some = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        raise MissingChunksError(
+        said = (
             f"the archive lacks {len(missing)} of {expected} chunks ({some}), "
-            f"{fraction:.2%} where {limit:.2%} is allowed",
-            archive=job.plan.source,
-            location=job.plan.source_id,
+            f"{fraction:.2%} where {limit or 0.0:.2%} is allowed"
         )
+    else:
+        return
+    raise MissingChunksError(
+        said, archive=job.plan.source, location=job.plan.source_id, advice=advice
+    )
 
 
 def _finish_npy(job: VolumeJob, store: Store, root: str) -> tuple[bytes, int]:

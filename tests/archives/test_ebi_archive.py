@@ -190,6 +190,7 @@ def test_a_section_that_is_absent_from_the_archive_is_a_named_hole(
     one = bench("ebi")
     plan = one.one_plan()
     assert plan.shape_zyx == (16, 48, 64)
+    assert plan.sections == 16, "holes are counted in sections"
     assert any("1 sections are absent from the archive: 5" in note for note in plan.notes)
     voxels = one.read(plan)
     expected = expected.copy()

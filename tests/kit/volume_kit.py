@@ -232,7 +232,7 @@ def make(
     *,
     effort: Effort | None = None,
     on_shard: Callable[[Entry], None] = lambda entry: None,
-    max_missing_fraction: float = 0.0,
+    max_missing_fraction: float | None = 0.0,
     allow_empty: bool = False,
     forget: bool = True,
 ) -> Finished:

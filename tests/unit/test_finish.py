@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from volume_kit import ArrayReader, Voxels, a_job, a_plan, make, random_voxels
+from volume_kit import ArrayReader, Voxels, ZarrSource, a_job, a_plan, make, random_voxels
 
 from lib.errors import EmptyVolumeError, IntegrityError, MissingChunksError
 from lib.plan import SourceGrid
@@ -308,6 +308,64 @@ def test_an_archive_that_declares_no_chunk_is_no_division_by_nothing(store: Loca
 def test_an_archive_of_one_chunk_that_is_a_hole_lacks_all_of_it() -> None:
     made = Finished("k", "s", "0", 1, 1, None, ("0/0/0",), 1)  # type: ignore[arg-type]
     assert made.completeness == 0.0
+
+
+def all_absent(store: LocalStore, *, kind: str, present: int = 0) -> VolumeJob:
+    """Eight chunks of a Zarr source, of which the archive holds `present`."""
+    grid = [(z, y, x) for z in range(2) for y in range(2) for x in range(2)]
+    source = ZarrSource(np.ones((8, 8, 8), "uint32"), (4, 4, 4), holes=grid[present:])
+    reader = source.reader()
+    job = a_job(source.plan(kind=kind), reader)
+    Ledger(store, job).open()
+    convert(job, reader, store, list(job.grid.shards()))
+    return job
+
+
+def test_labels_of_which_the_archive_holds_no_chunk_are_refused_by_name(store: LocalStore) -> None:
+    job = all_absent(store, kind="labels")
+    with pytest.raises(MissingChunksError, match="holds none of the 8 chunks") as caught:
+        finished(job, store, max_missing_fraction=None)
+    assert (caught.value.archive, caught.value.location) == ("openorganelle", "set/volume")
+    assert "max_missing_fraction" in caught.value.advice
+    assert not Path(store.root, job.final_key).exists()
+
+
+@pytest.mark.parametrize(
+    "given", [{"max_missing_fraction": 1.0}, {"max_missing_fraction": None, "allow_empty": True}]
+)
+def test_labels_without_a_chunk_are_published_where_that_is_allowed(
+    store: LocalStore, given: dict[str, Any]
+) -> None:
+    made = finished(all_absent(store, kind="labels"), store, **given)
+    assert (len(made.missing_chunks), made.completeness) == (8, 0.0)
+
+
+def test_labels_may_lack_all_chunks_but_one(store: LocalStore) -> None:
+    made = finished(all_absent(store, kind="labels", present=1), store, max_missing_fraction=None)
+    assert made.completeness == pytest.approx(1 / 8)
+
+
+def test_an_image_may_lack_no_chunk_unless_that_is_allowed(store: LocalStore) -> None:
+    job = all_absent(store, kind="image", present=7)
+    with pytest.raises(MissingChunksError, match="lacks 1 of 8 chunks"):
+        finished(job, store, max_missing_fraction=None)
+
+
+def test_an_image_without_a_chunk_stays_an_empty_volume(store: LocalStore) -> None:
+    job = all_absent(store, kind="image")
+    with pytest.raises(EmptyVolumeError):
+        finished(job, store, max_missing_fraction=1.0)
+
+
+def test_a_stack_counts_its_absent_sections_in_sections(store: LocalStore) -> None:
+    """One section of two is half of the volume, however many chunks of ours a section fills."""
+    job = holed(store, ["section 3"])
+    job = job.model_copy(update={"plan": job.plan.model_copy(update={"sections": 2})})
+    ledger = Ledger(store, job)
+    for entry in Ledger(store, holed(store, ["section 3"])).entries().values():
+        ledger.add(entry.model_copy(update={"fingerprint": job.fingerprint}))
+    with pytest.raises(MissingChunksError, match=r"lacks 1 of 2 .* 50.00% where 40.00%"):
+        finished(job, store, max_missing_fraction=0.4)
 
 
 # --- the picture ------------------------------------------------------------------------------

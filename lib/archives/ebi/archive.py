@@ -179,6 +179,7 @@ class EBI:
             origin_nm_zyx=part.origin_nm_zyx,
             box_zyx=part.chosen,
             reader=reader,
+            sections=reader.get("depth"),
             files=files,
             about=_about(made, volume, claims),
             download_bytes=sum(file.size or 0 for file in files),
