@@ -39,6 +39,8 @@ that names no setting is refused, with the nearest one that exists.
 In YAML, `${NAME}` and `${NAME:default}` are replaced by environment variables, and `$${` stands
 for a literal `${`. Triples are z, y, x unless the name says x, y, z. Lengths are nanometres, `MB`
 is 10^6 bytes, times are seconds. Lists are written `1,2,3` or as JSON in the environment.
+Values in YAML are read as they are written, as in the environment: `entry_id: 010324` keeps its
+zero, `instance: off` is a name, and numbers are decimal.
 """
 
 _COMMON = """\

@@ -25,6 +25,7 @@ from lib.config.types import (
     CountsXYZ,
     FtpEndpoint,
     HttpEndpoint,
+    IdText,
     InnerPaths,
     Name,
     NanometresZYX,
@@ -122,7 +123,7 @@ class FlyEMConfig(LoaderConfig):
     dvid_server: HttpEndpoint = Field(
         default="https://hemibrain-dvid.janelia.org", description="DVID server."
     )
-    uuid: Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{3,}(:[A-Za-z0-9._-]+)?$")] = Field(
+    uuid: Annotated[IdText, Field(pattern=r"^[0-9A-Fa-f]{3,}(:[A-Za-z0-9._-]+)?$")] = Field(
         default="a89eb3af216a46cdba81204d8f954786",
         description="Version: hexadecimal, or an unambiguous beginning of it.",
     )

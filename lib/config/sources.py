@@ -35,6 +35,7 @@ _log = logging.getLogger(__name__)
 # Kubernetes announces every Service of the namespace as {NAME}_SERVICE_HOST, {NAME}_PORT_80_TCP...
 _SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT(_\w+)?)$|_PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?$")
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^}]*)\}")
+_KEPT_TAGS = ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")
 _NAME_AND_DEFAULT = re.compile(r"^([A-Za-z_][A-Za-z0-9_]*)(?::(?!-)(.*))?$", re.DOTALL)
 
 
@@ -206,8 +207,14 @@ def _interpolate_tree(tree: Any, environ: Mapping[str, str], key: str, origin: s
     return tree
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML without surprises: a key given twice is an error, not the last one wins."""
+class _PlainTextLoader(yaml.SafeLoader):
+    """YAML without surprises: no guessed types, and no key twice.
+
+    YAML 1.1 takes ``010324`` for an octal number, ``12:30`` for 750, ``off`` for false and
+    ``2024-01-15`` for a date; an accession may look like any of these. Every scalar is text here,
+    as an environment variable's value is, and the setting's own type reads it. Only an empty value,
+    ``~`` and ``null`` mean "not given".
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Any] = set()
@@ -221,6 +228,12 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_PlainTextLoader.yaml_implicit_resolvers = {
+    first: [pair for pair in resolvers if pair[0] in _KEPT_TAGS]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 def yaml_layer(path: str | Path, environ: Mapping[str, str], keys: Keys) -> Layer:
     """Settings of a YAML file.
 
@@ -232,7 +245,7 @@ def yaml_layer(path: str | Path, environ: Mapping[str, str], keys: Keys) -> Laye
     """
     origin = str(path)
     try:
-        document = yaml.load(Path(path).read_text(encoding="utf-8"), _UniqueKeyLoader)
+        document = yaml.load(Path(path).read_text(encoding="utf-8"), _PlainTextLoader)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the configuration cannot be read ({error})", location=origin) from None
     except yaml.MarkedYAMLError as error:

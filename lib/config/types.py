@@ -137,9 +137,13 @@ def inner_path(text: str) -> str:
     return path
 
 
+def _as_text(value: Any) -> Any:
+    """An id that JSON gave as a number; a float has lost how it was written, and is refused."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 def _empiar_number(value: Any) -> Any:
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
+    value = _as_text(value)
     if isinstance(value, str):
         match = re.fullmatch(r"\s*(?:EMPIAR-)?(\d{1,9})\s*", value, re.IGNORECASE)
         if match is None:
@@ -203,4 +207,5 @@ AccessionNumber = Annotated[str, BeforeValidator(_empiar_number)]
 TreePaths = Annotated[dict[str, str], BeforeValidator(_json_mapping), AfterValidator(_tree_paths)]
 ScaleLevels = Annotated[str | list[str], AfterValidator(_levels)]
 InnerPaths = Annotated[str | list[str], AfterValidator(_inner_paths)]
-Name = Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+IdText = Annotated[str, BeforeValidator(_as_text)]
+Name = Annotated[IdText, Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]

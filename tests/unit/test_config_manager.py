@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from yaml import safe_dump as yaml_text
 
 from lib.config.loaders import (
     LOADER_CONFIGS,
@@ -296,6 +297,82 @@ def test_the_service_links_of_kubernetes_are_not_taken_for_settings() -> None:
         "IDR_PORT": "tcp://10.0.0.2:21",
     }
     assert load(environ=links).settings == load().settings
+
+
+# --- values are read as they are written
+
+TRICKY = ("010324", "0x1F", "0b11", "1_000", "1e5", "1.50", "2024-01-15", "yes", "off", "Null1")
+IDS = {
+    "ebi.entry_id": ("010324", "007", "0"),
+    "epfl.source_id": TRICKY,
+    "flyem.uuid": ("010324", "123e45", "0000", "20240115", "1e5"),
+    "flyem.instance": TRICKY,
+    "openorganelle.dataset_id": TRICKY,
+    "openorganelle.s3_region": TRICKY,
+}
+
+
+@pytest.mark.parametrize(("key", "text"), [(key, text) for key in IDS for text in IDS[key]])
+def test_an_id_is_the_text_that_was_written(key: str, text: str) -> None:
+    source, field = key.split(".")
+    more = ", zarr_path: recon-1/em" if source == "openorganelle" else ""
+    loaded = load(yaml=f"sources: {{{source}: {{{field}: {text}{more}}}}}")
+    assert value_of(loaded, f"sources.{key}") == text
+    variables = {f"{source.upper()}_{field.upper()}": text}
+    if more:
+        variables["OPENORGANELLE_ZARR_PATH"] = "recon-1/em"
+    assert value_of(load(environ=variables), f"sources.{key}") == text
+
+
+@pytest.mark.parametrize("text", ["2024", "12:30", "on", "2024-01-15"])
+def test_a_folder_is_the_text_that_was_written(text: str) -> None:
+    settings = load(yaml=f"data_dir: {text}\nlogs_dir: {text}").settings
+    assert (settings.data_dir, settings.logs_dir) == (text, text)
+
+
+def test_an_id_that_json_gives_as_a_number_is_its_digits() -> None:
+    given = {"flyem": {"uuid": 1234567}, "ebi": {"entry_id": 10324}, "epfl": {"source_id": 7}}
+    sources = load({"sources": given}).settings.sources
+    assert [getattr(sources[name], key) for name in given for key in given[name]] == [
+        "1234567",
+        "10324",
+        "7",
+    ]
+    with pytest.raises(ConfigError, match="uuid"):
+        load({"sources": {"flyem": {"uuid": 1e5}}})
+
+
+def test_a_number_is_decimal_and_nothing_else() -> None:
+    loaded = load(yaml="common: {max_workers: 010}\nsources: {idr: {image_ids: [0123, 8]}}")
+    assert value_of(loaded, "sources.ebi.max_workers") == 10
+    assert value_of(loaded, "sources.idr.image_ids") == [123, 8]
+    for text in ("12:30", "0x10", "true", "2024-01-15"):
+        with pytest.raises(ConfigError, match="max_workers"):
+            load(yaml=f"common: {{max_workers: {text}}}")
+
+
+def test_every_default_can_be_written_in_yaml() -> None:
+    """Numbers, words, lists, mappings and switches, as YAML itself writes them."""
+    defaults = load().settings
+    given = {
+        name: {
+            key: list(value) if isinstance(value, tuple) else value
+            for key in type(config).model_fields
+            if (value := getattr(config, key)) is not None
+        }
+        for name, config in defaults.sources.items()
+    }
+    assert load(yaml=yaml_text({"sources": given})).settings == defaults
+    top = {key: getattr(defaults, key) for key in type(defaults).model_fields if key != "sources"}
+    given = {key: value for key, value in top.items() if value is not None}
+    assert load(yaml=yaml_text(given)).settings == defaults
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("yes", True), ("on", True), ("False", False), ("off", False)]
+)
+def test_a_switch_takes_the_words_of_yaml(text: str, value: bool) -> None:
+    assert load(yaml=f"common: {{keep_raw: {text}}}").settings.sources["idr"].keep_raw is value
 
 
 # --- interpolation
