@@ -14,7 +14,8 @@ import urllib3.exceptions
 from lib.concurrency import interrupt
 from lib.errors import MacroscopeError, RequestRefusedError, TransportError
 from lib.safety import check_public_redirect, redact
-from lib.transport import answers
+from lib.transport import answers, bounds
+from lib.transport.bounds import Meter
 from lib.transport.connections import new_session, proxies_for
 from lib.transport.counters import ServiceCounters
 from lib.transport.limits import Limiter, Limits
@@ -74,13 +75,24 @@ class Requester:
         headers: Mapping[str, str] | None = None,
         data: bytes | None = None,
         allow: tuple[int, ...] = (),
+        transfer: int | None = None,
     ) -> Iterator[requests.Response]:
-        """One answer of status 200 or 206, or one in `allow`; its body is read inside the block."""
-        with self._limiter.slot():
+        """One answer of status 200 or 206, or one in `allow`; its body is read inside the block.
+
+        Parameters
+        ----------
+        transfer
+            Bytes of the file or range that is to come, at whatever pace above the floor; None for
+            a document, which must come within a time.
+        """
+        meter = Meter(self._limits, bounds.HEADER_BYTES, document=True)
+        with self._limiter.slot(), bounds.metered(meter):
             answer: requests.Response | None = None
             self._counters.begin(requests=0)
             try:
-                answer = self._follow(method, url, params, headers, data)
+                answer = self._follow(method, url, params, headers, data, meter)
+                most = bounds.DOCUMENT_BYTES if transfer is None else transfer
+                meter.expect(bounds.framed(most), document=transfer is None)
                 if answer.status_code not in {200, 206, *allow}:
                     body = _excerpt(answer)
                     raise answers.status_error(answer.status_code, answer.headers, url, body)
@@ -105,9 +117,11 @@ class Requester:
         params: Params | None,
         headers: Mapping[str, str] | None,
         data: bytes | None,
+        meter: Meter,
     ) -> requests.Response:
         target = url
         for _ in range(_MAX_REDIRECTS + 1):
+            meter.expect(bounds.HEADER_BYTES, document=True)
             answer = self._send(method, target, params, headers, data)
             step = answer.headers.get("Location")
             if answer.status_code not in {301, 302, 303, 307, 308} or not step:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import re
+import socket
 from functools import lru_cache
+from http.client import HTTPResponse
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +19,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from lib.concurrency.interrupt import wake_on_stop
+from lib.transport.bounds import metered_file
 
 USER_AGENT = "macroscope/0.1"
 _QUERY = re.compile(r"\?[^\s\"')]+")
@@ -32,7 +35,17 @@ def _without_queries(record: logging.LogRecord) -> bool:
 logging.getLogger("urllib3.connectionpool").addFilter(_without_queries)
 
 
+class _Answer(HTTPResponse):
+    """An answer that is read within bounds, its status line, header and trailer included."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp = metered_file(self.fp)
+
+
 class _Connection(HTTPConnection):
+    response_class = _Answer
+
     def connect(self) -> None:
         super().connect()
         if self.sock is not None:
@@ -40,6 +53,8 @@ class _Connection(HTTPConnection):
 
 
 class _SecureConnection(HTTPSConnection):
+    response_class = _Answer
+
     def connect(self) -> None:
         super().connect()
         if self.sock is not None:

@@ -162,8 +162,11 @@ class FtpClient:
         def once(wire: Wire) -> None:
             wire.voidcmd("TYPE I")
             done = 0
+            meter = wire.transfer(len(view))
             with wire.open_data("RETR " + wire_path(path), start or None) as sock:
-                while done < len(view) and (count := sock.recv_into(view[done : done + _BLOCK])):
+                while done < len(view) and (
+                    count := meter.receive_into(sock, view[done : done + _BLOCK])
+                ):
                     interrupt.check()
                     self._counters.received(count)
                     done += count
@@ -199,15 +202,16 @@ class FtpClient:
         wire.voidcmd("TYPE I")
         with self._open(wire, path, part) as sock:
             buffer = memoryview(bytearray(_BLOCK))
-            while count := sock.recv_into(buffer):
+            meter = wire.transfer(size - part.offset + _BLOCK)
+            while count := meter.receive_into(sock, buffer):
                 interrupt.check()
                 self._counters.received(count)
+                if part.offset + count > size:
+                    part.restart()
+                    raise IncompleteTransferError(f"more than the announced {size} bytes came")
                 part.write(buffer[:count])
                 if on_bytes is not None:
                     on_bytes(count)
-                if part.offset > size:
-                    part.restart()
-                    raise IncompleteTransferError(f"more than the announced {size} bytes came")
         wire.voidresp()
         # A server that gives up early may still say 226, transfer complete.
         if part.offset != size:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ftplib
+import io
 import re
 import socket
 from collections.abc import Iterable
@@ -20,9 +21,10 @@ from lib.errors import (
     TransportError,
 )
 from lib.safety import redact_text
+from lib.transport import bounds
+from lib.transport.bounds import Meter
 from lib.transport.limits import Limits
 
-_MAX_LISTING = 64 * 1024 * 1024
 _BLOCK = 64 * 1024
 # Mode, links, owner, group, size, month, day, year or time, one space, name.
 _UNIX_LINE = re.compile(
@@ -50,17 +52,28 @@ class Wire(ftplib.FTP):
     """
 
     def __init__(self, host: str, port: int, limits: Limits) -> None:
-        super().__init__(encoding="latin-1")
+        super().__init__(encoding="latin-1", timeout=limits.connect_timeout_s)
         self.read_timeout_s = limits.read_timeout_s
+        self._limits = limits
+        self.host, self.port = host, port
         try:
-            self.connect(host, port, timeout=limits.connect_timeout_s)
-            assert self.sock is not None
-            self.sock.settimeout(limits.read_timeout_s)
-            interrupt.wake_on_stop(self.sock)
+            # as ftplib's own `connect`, whose file would read replies without bounds
+            sock = self.sock = socket.create_connection((host, port), limits.connect_timeout_s)
+            self.af = sock.family
+            sock.settimeout(limits.read_timeout_s)
+            interrupt.wake_on_stop(sock)
+            file = bounds.metered_file(sock.makefile("rb"))
+            self.file = io.TextIOWrapper(file, encoding=self.encoding)
+            self.welcome = self.getresp()
             self.login()
         except BaseException:
             self.close()
             raise
+
+    def getmultiline(self) -> str:
+        """One reply, of as many lines as it has, but with an end."""
+        with bounds.metered(self._document(bounds.HEADER_BYTES)):
+            return super().getmultiline()
 
     def makepasv(self) -> tuple[str, int]:
         """PASV, or EPSV where PASV fails; some servers even answer PASV with EPSV's 229."""
@@ -85,19 +98,32 @@ class Wire(ftplib.FTP):
         interrupt.wake_on_stop(sock)
         return sock
 
+    def transfer(self, size: int) -> Meter:
+        """A meter for `size` bytes of a file."""
+        return Meter(self._limits, size, document=False)
+
     def lines(self, command: str) -> list[str]:
         """The lines that a listing command sends."""
         self.voidcmd("TYPE A")
         data = bytearray()
+        count = 0
+        buffer = memoryview(bytearray(_BLOCK))
+        meter = self._document(bounds.LISTING_BYTES)
         with self.open_data(command) as sock:
-            while block := sock.recv(_BLOCK):
+            while size := meter.receive_into(sock, buffer):
                 interrupt.check()
-                data += block
-                if len(data) > _MAX_LISTING:
-                    raise BadAnswerError("the directory listing has no end", retryable=False)
+                data += buffer[:size]
+                count += buffer[:size].tobytes().count(b"\n")
+                if count > bounds.LISTING_ENTRIES:
+                    raise BadAnswerError(
+                        f"the directory listing goes on after {count} entries", retryable=False
+                    )
         self.voidresp()
         text = data.decode("utf-8", "surrogateescape").replace("\r\n", "\n")
         return [line for line in text.split("\n") if line]
+
+    def _document(self, most: int) -> Meter:
+        return Meter(self._limits, most, document=True)
 
 
 def wire_path(path: str) -> str:

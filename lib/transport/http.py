@@ -19,15 +19,15 @@ from lib.errors import (
     SourceChangedError,
 )
 from lib.safety import redact
-from lib.transport import answers
+from lib.transport import answers, bounds
 from lib.transport.answers import IndexEntry, RemoteFile
 from lib.transport.asking import Params, Requester
+from lib.transport.bounds import DOCUMENT_BYTES, MIB
 from lib.transport.partial import Fetched, PartialFile
 from lib.transport.retry import resume
 
 __all__ = ["HttpClient", "IndexEntry", "RangesIgnoredError", "RemoteFile"]
 
-MIB = 1024 * 1024
 _BLOCK = 256 * 1024
 _MAX_SKIP = 64 * MIB
 _COMPRESSED_SUFFIXES = (".gz", ".tgz", ".bz2", ".z", ".xz")
@@ -49,15 +49,19 @@ class HttpClient(Requester):
 
     # --- small answers ----------------------------------------------------------------------
 
-    def get_json(self, url: str, params: Params | None = None, max_bytes: int = 64 * MIB) -> Any:
+    def get_json(
+        self, url: str, params: Params | None = None, max_bytes: int = DOCUMENT_BYTES
+    ) -> Any:
         """GET a JSON document. Raises `BadAnswerError` if it is none, or longer than allowed."""
         return self.retry("GET", url, lambda: self._json("GET", url, params, None, max_bytes))
 
-    def post_json(self, url: str, body: Any, max_bytes: int = 64 * MIB) -> Any:
+    def post_json(self, url: str, body: Any, max_bytes: int = DOCUMENT_BYTES) -> Any:
         """POST `body` (str or bytes as they are, anything else as JSON); the answer is JSON."""
         return self.retry("POST", url, lambda: self._json("POST", url, None, body, max_bytes))
 
-    def get_text(self, url: str, params: Params | None = None, max_bytes: int = 64 * MIB) -> str:
+    def get_text(
+        self, url: str, params: Params | None = None, max_bytes: int = DOCUMENT_BYTES
+    ) -> str:
         """GET text of any kind, web pages included; undecodable bytes become U+FFFD."""
 
         def once() -> str:
@@ -73,7 +77,7 @@ class HttpClient(Requester):
             with self.ask("GET", url) as answer:
                 if not answers.is_html(answer.headers):
                     raise BadAnswerError("a directory page was expected", location=redact(url))
-                page = self._whole(answer, url, 64 * MIB).decode("utf-8", "replace")
+                page = self._whole(answer, url, DOCUMENT_BYTES).decode("utf-8", "replace")
             return answers.parse_index(page)
 
         return self.retry("GET", url, once)
@@ -120,7 +124,8 @@ class HttpClient(Requester):
             )
 
         def once() -> None:
-            with self._ask_range(remote, f"bytes={start}-{stop - 1}") as answer:
+            # the whole file up to there, where the server ignores ranges
+            with self._ask_range(remote, f"bytes={start}-{stop - 1}", stop) as answer:
                 if answer.status_code == 206:
                     self._check_span(answer, remote, start, stop)
                 else:
@@ -137,7 +142,7 @@ class HttpClient(Requester):
         view = view.cast("B")
 
         def once() -> None:
-            with self.ask("GET", url, params=params) as answer:
+            with self.ask("GET", url, params=params, transfer=len(view) + 1) as answer:
                 self._refuse_page(answer, url)
                 length = answers.content_length(answer.headers)
                 if length is not None and length != len(view):
@@ -210,7 +215,10 @@ class HttpClient(Requester):
         # Without a tag or a date, nothing says that the rest belongs to the same file.
         if part.offset and not (remote.etag or remote.last_modified):
             part.restart()
-        with self._ask_range(remote, f"bytes={part.offset}-" if part.offset else None) as answer:
+        announced = remote.size is not None
+        most = remote.size if remote.size is not None else bounds.UNANNOUNCED_BYTES
+        span = f"bytes={part.offset}-" if part.offset else None
+        with self._ask_range(remote, span, most) as answer:
             if answer.status_code == 206:
                 self._check_span(answer, remote, part.offset, remote.size)
             else:
@@ -223,6 +231,13 @@ class HttpClient(Requester):
             while count := answer.raw.readinto(buffer):
                 interrupt.check()
                 self._counters.received(count)
+                if part.offset + count > most:
+                    part.restart()
+                    raise IncompleteTransferError(
+                        f"more than the {'announced ' if announced else ''}{most} bytes came",
+                        location=redact(remote.url),
+                        retryable=announced,
+                    )
                 part.write(buffer[:count])
                 on_bytes(count)
         if remote.size is not None and part.offset < remote.size:
@@ -275,9 +290,11 @@ class HttpClient(Requester):
             done += count
 
     @contextmanager
-    def _ask_range(self, remote: RemoteFile, span: str | None) -> Iterator[requests.Response]:
+    def _ask_range(
+        self, remote: RemoteFile, span: str | None, most: int
+    ) -> Iterator[requests.Response]:
         headers = {"Range": span} if span else {}
-        with self.ask("GET", remote.url, headers=headers, allow=(416,)) as answer:
+        with self.ask("GET", remote.url, headers=headers, allow=(416,), transfer=most) as answer:
             if answer.status_code == 416:
                 # What is asked for lies inside the size that the server itself gave.
                 raise SourceChangedError(

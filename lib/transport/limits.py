@@ -39,6 +39,10 @@ class Limits:
         Pause before the second try; it doubles from try to try, with jitter.
     range_bytes
         Size of one byte range, or of one block of an FTP transfer's caller.
+    document_s
+        Longest time that a document, a listing, a header or a reply may take to come.
+    floor_bytes_per_minute
+        A transfer that brings less in a minute of waiting is broken off, and tried again.
     """
 
     connections: int
@@ -48,6 +52,8 @@ class Limits:
     tries: int = 5
     first_backoff_s: float = 1.0
     range_bytes: int = 8 * MIB
+    document_s: float = 600.0
+    floor_bytes_per_minute: int = 16 * 1024
 
 
 # EBI asks for fair use and publishes no numbers: two FTP connections in all, one a job; users
@@ -72,7 +78,8 @@ def limits_for(service: str, overrides: dict[str, Limits], timeout_seconds: floa
         limits = replace(limits, connections=min(limits.connections, MAX_S3_CONNECTIONS))
     if timeout_seconds is None:
         return limits
-    return replace(limits, read_timeout_s=float(timeout_seconds))
+    seconds = float(timeout_seconds)
+    return replace(limits, read_timeout_s=seconds, document_s=max(limits.document_s, 2 * seconds))
 
 
 class Limiter:
