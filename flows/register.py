@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -27,6 +28,8 @@ from lib.archives.registry import REGISTRY, archive
 from lib.errors import ConfigError, TransportError
 from lib.transport.limits import limits_for
 from tasks.slots import limit_name
+
+_log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).parents[1]
 OVERRIDABLE = ("enabled", "job_variables", "parameters", "schedules", "concurrency_limit", "tags")
@@ -51,8 +54,21 @@ def wait_for_api(client: SyncPrefectClient, seconds: float) -> None:
         time.sleep(1)
 
 
-def ensure_pool(client: SyncPrefectClient, name: str, kind: str, template: dict[str, Any]) -> None:
+def ensure_pool(
+    client: SyncPrefectClient,
+    name: str,
+    kind: str,
+    template: dict[str, Any],
+    *,
+    resume: bool = False,
+) -> None:
     """Create the work pool, or bring its job template up to date.
+
+    Parameters
+    ----------
+    resume
+        Let a paused pool work again. An uninstall pauses it, and a database that is kept would keep
+        that too; in an upgrade a pause is somebody's wish, so it stays and is only logged.
 
     Raises
     ------
@@ -70,7 +86,15 @@ def ensure_pool(client: SyncPrefectClient, name: str, kind: str, template: dict[
             location="work pool",
             advice="Choose another name, or delete it: prefect work-pool delete " + name,
         )
-    client.update_work_pool(name, WorkPoolUpdate(base_job_template=template))
+    change = WorkPoolUpdate(base_job_template=template)
+    if pool.is_paused and resume:
+        change.is_paused = False
+        _log.warning("work pool %s was paused, as an uninstall leaves it: resumed", name)
+    elif pool.is_paused:
+        _log.warning(
+            "work pool %s is paused, no run will start: prefect work-pool resume %s", name, name
+        )
+    client.update_work_pool(name, change)
 
 
 def job_template(kind: str, path: Path | None) -> dict[str, Any]:
@@ -198,6 +222,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=SLOTS",
         help="global concurrency limit; macroscope-<service> ones have defaults",
     )
+    parser.add_argument(
+        "--resume", action="store_true", help="let a pool that is paused work again (an install)"
+    )
     parser.add_argument("--wait-seconds", type=float, default=300, help="for the API")
     return parser
 
@@ -205,11 +232,12 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line of the registration; returns the exit code."""
     args = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     template = job_template(args.type, args.template)
     overrides = {} if args.overrides is None else yaml.safe_load(args.overrides.read_text()) or {}
     with get_client(sync_client=True) as client:
         wait_for_api(client, args.wait_seconds)
-        ensure_pool(client, args.pool, args.type, template)
+        ensure_pool(client, args.pool, args.type, template, resume=args.resume)
         for name, slots in {**politeness(), **dict(args.limit)}.items():
             client.upsert_global_concurrency_limit_by_name(name, slots)
     return deploy(args.pool, overrides)

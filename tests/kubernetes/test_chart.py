@@ -456,12 +456,15 @@ def test_notes_say_how_to_open_the_ui_and_warn(
     assert "dask-kubernetes#968" in risky.stdout
 
 
-def test_helm_test_runs_the_pipeline_where_samples_are_installed(render: Render) -> None:
+def test_helm_test_starts_a_run_which_is_dry_where_no_samples_are_installed(
+    render: Render,
+) -> None:
     def arguments(*sets: str) -> list[str]:
         pod = by_name(render(*sets), "Pod/macroscope-test")
         args: list[str] = pod["spec"]["containers"][0]["args"]
         return args
 
-    assert arguments("samples.enabled=true")[1:4] == ["deployment", "run", "macroscope/full"]
-    assert arguments()[1] == "deployment"
-    assert "inspect" in arguments()
+    assert arguments("samples.enabled=true")[2:4] == ["flows.trial", "macroscope/full"]
+    assert not any("dry_run" in word for word in arguments("samples.enabled=true"))
+    assert arguments()[2:4] == ["flows.trial", "macroscope/full"]
+    assert '--parameters={"dry_run": true}' in arguments()
