@@ -1,13 +1,15 @@
 # syntax=docker/dockerfile:1
-# One image for flow, Dask scheduler, Dask worker, Prefect server and worker, Dask operator and
-# stand-in archives. Nothing is fetched at run time; the root file system may be read-only, with
+# One image for flow, Dask scheduler, Dask worker, Prefect server and worker and Dask operator; with
+# `--build-arg LOCK=samples` it holds the stand-in archives, too. Nothing is fetched at run time; the root file system may be read-only, with
 # something writable at /tmp. tests/kubernetes/test_image.py runs the same steps without an engine.
 
 ARG PYTHON=python:3.11-slim
+ARG LOCK=image
 
 FROM ${PYTHON} AS build
+ARG LOCK
 WORKDIR /opt/macroscope
-COPY requirements/image.lock requirements/build.lock requirements/
+COPY requirements/image.lock requirements/samples.lock requirements/build.lock requirements/
 COPY k8s/image/install.sh k8s/image/slim.sh k8s/image/weed.sh k8s/image/
 RUN sh k8s/image/install.sh /opt/venv && sh k8s/image/slim.sh /opt/venv
 COPY pyproject.toml prefect.yaml prefect.toml README.md LICENSE* ./

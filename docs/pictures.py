@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from lib.present.browser import Browser
+from tests.kit.browser import Browser
 from lib.present.viewer import serve
 from lib.storage.open import open_store
 from tests.end_to_end.finished_run import FinishedRun, click, finished_run, shown

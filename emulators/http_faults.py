@@ -18,7 +18,7 @@ from emulators.faults import Rule
 from emulators.http_tamper import Ended, Tamper, quiet, reset
 from emulators.http_words import HTML_PAGE, refusal
 from emulators.latency import Latency, Pace
-from emulators.sockets import peer_gone
+from lib.sockets import peer_gone
 
 _OPTIONAL_JSON_KEYS = (
     "citation",

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from emulators.sockets import free_ports
+from lib.sockets import free_ports
 
 _READY_SECONDS = 30.0
 _ATTEMPTS = 3

@@ -13,7 +13,7 @@ done
 kind get clusters | grep -qx macroscope || kind create cluster --config k8s/kind.yaml --wait 120s
 kubectl config use-context kind-macroscope
 
-"$engine" build --tag "$image" .
+"$engine" build --build-arg LOCK=samples --tag "$image" .
 kind load docker-image "$image" --name macroscope
 
 kubectl create namespace em --dry-run=client -o yaml | kubectl apply -f -

@@ -22,8 +22,8 @@ from typing import Self
 
 import requests
 
-from emulators.sockets import free_ports
 from lib.errors import MacroscopeError
+from lib.sockets import free_ports
 from lib.storage.keys import temporary_name
 
 _START_S = 180.0  # 6 s with tables, 13 s without; a loaded machine takes its time

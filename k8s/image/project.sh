@@ -2,7 +2,7 @@
 # Put the project itself on the environment's path, where it lies, and compile everything: each pod
 # would otherwise compile again what it imports, since it may not write beside it.
 #   cd /opt/macroscope && sh k8s/image/project.sh /opt/venv
-# PIP names the installer.
+# PIP names the installer; LOCK says whether the stand-in archives are wanted (see install.sh).
 set -eu
 venv="$1"
 pip="${PIP:-python -m pip}"
@@ -17,4 +17,5 @@ rm -rf "$tools" ./*.egg-info build "$site"/__editable__*macroscope*
 pwd > "$site/macroscope.pth"
 # collections of which a pod imports a few at most: not worth their bytecode
 rare='/(pygments/(lexers|styles)|apprise/plugins|dask/(dataframe|bag)|numba/cuda|numpy/f2py|dateparser/data|sqlalchemy/(testing|dialects/(mssql|mysql|oracle))|alembic/testing|docker|rich_rst|PIL/[A-Z][a-z]*ImagePlugin)'
-"$venv/bin/python" -m compileall -q -j 0 -x "$rare" "$site" flows tasks lib
+[ "${LOCK:-image}" = samples ] || rm -rf emulators
+"$venv/bin/python" -m compileall -q -j 0 -x "$rare" "$site" .

@@ -11,7 +11,7 @@ find "$site" -type f \( -name '*.c' -o -name '*.cpp' -o -name '*.pyx' -o -name '
 find "$site/botocore/data" -mindepth 1 -maxdepth 1 -type d \
   ! -name s3 ! -name sts ! -name sso ! -name sso-oidc ! -name signin -exec rm -rf {} +
 # the object store of the stand-in archives: 150 MB that unpack to /tmp where they are wanted
-if [ ! -f "$venv/lib/weed.xz" ]; then
+if [ -f "$venv/bin/weed" ] && [ ! -f "$venv/lib/weed.xz" ]; then
   "$venv/bin/python" -c 'import lzma, shutil, sys
 with open(sys.argv[1], "rb") as plain, lzma.open(sys.argv[2], "wb", preset=2) as packed:
     shutil.copyfileobj(plain, packed)' "$venv/bin/weed" "$venv/lib/weed.xz"

@@ -12,8 +12,8 @@ from typing import Any
 
 import requests
 
-from lib.present.browser import Browser
 from tests.end_to_end.conftest import BIN, desk_in
+from tests.kit.browser import Browser
 
 
 @dataclass(frozen=True)

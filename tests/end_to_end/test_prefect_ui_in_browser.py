@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import requests
 
-from lib.present.browser import Browser, find_chromium
 from tests.end_to_end.finished_run import FinishedRun, click, finished_run, post, prefect, shown
 from tests.end_to_end.test_stop import SLOW_ARCHIVES, wait_until
+from tests.kit.browser import Browser, find_chromium
 
 SOURCES = {"ebi", "epfl", "flyem", "idr", "openorganelle"}
 RUN_NAMES = {

@@ -10,11 +10,11 @@ import pytest
 from emulators.tissue import tissue
 from emulators.volumes import make_recorded_volume, plan_of
 from lib.plan import About
-from lib.present.browser import Browser, find_chromium
 from lib.present.preview import preview_key, render_preview
 from lib.present.report import write_report
 from lib.records.catalogue import consolidate
 from lib.storage.open import open_store
+from tests.kit.browser import Browser, find_chromium
 
 pytestmark = pytest.mark.skipif(
     find_chromium() is None, reason="no Chromium: apt-get install chromium"

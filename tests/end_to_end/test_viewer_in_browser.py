@@ -14,9 +14,9 @@ from PIL import Image
 
 from emulators.tissue import labels, tissue
 from emulators.volumes import make_volume, plan_of
-from lib.present.browser import Browser, find_chromium
 from lib.present.viewer import Viewer, serve
 from lib.storage.open import open_store
+from tests.kit.browser import Browser, find_chromium
 
 pytestmark = pytest.mark.skipif(
     find_chromium() is None, reason="no Chromium: apt-get install chromium"

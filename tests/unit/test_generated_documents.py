@@ -52,19 +52,22 @@ def test_no_secret_has_a_default_in_the_reference() -> None:
     assert all(line.split("|")[4].strip() == "" for line in secrets)
 
 
-@pytest.mark.parametrize("name", dependencies.direct())
+@pytest.mark.parametrize("name", dependencies.direct() + dependencies.extras())
 def test_every_direct_dependency_is_explained(name: str) -> None:
     purpose, instead, licence, _version, size = rows()[name]
-    assert (purpose, instead) == dependencies.REASONS[name]
+    assert (purpose, instead) == {**dependencies.REASONS, **dependencies.EXTRAS}[name]
     assert licence == dependencies.licence(dependencies.distribution(name))
     assert float(size) >= 0
 
 
 def test_nothing_that_is_gone_is_explained() -> None:
     assert set(dependencies.REASONS) == set(dependencies.direct())
+    assert set(dependencies.EXTRAS) == set(dependencies.extras())
 
 
 def test_copyleft_among_the_direct_dependencies_is_named() -> None:
     strict = re.compile(r"\bA?GPL", re.IGNORECASE)
-    assert [n for n in dependencies.direct() if strict.search(rows()[n][2])] == ["ncempy"]
-    assert "`ncempy` is the one direct dependency that is under the GPL" in PAGE
+    named = dependencies.direct() + dependencies.extras()
+    assert [name for name in named if strict.search(rows()[name][2])] == ["ncempy"]
+    assert "ncempy" in dependencies.extras()
+    assert "`ncempy` is the one package that is under the GPL" in PAGE
