@@ -85,7 +85,7 @@ def make_volume(run: Run, volume_plan: VolumePlan) -> VolumeResult:
         finished: set[int] = set()
         for last in (False, True):  # a cluster that is lost is replaced once
             try:
-                with run.task_runner() as runner:
+                with run.task_runner(job) as runner:
                     start_cluster(runner)
                     at_once = run.config.max_workers
                     convert_all(runner, order, job, todo, both, at_once=at_once, finished=finished)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import tempfile
@@ -20,16 +21,17 @@ from prefect.task_runners import TaskRunner
 from flows.credentials import store_settings
 from flows.logs import log_file
 from flows.runners import task_runner
-from lib.archives.registry import archive
 from lib.concurrency import cancel as stopping
 from lib.config.loaders import LoaderConfig
 from lib.config.manager import ConfigManager, Settings
 from lib.errors import MacroscopeError
+from lib.execution import is_heavy
 from lib.ingest.costs import Cost
 from lib.ingest.order import WorkOrder
 from lib.ingest.result import ProcessingResult, VolumeResult
 from lib.plan import VolumePlan
 from lib.storage.settings import StoreSettings
+from lib.volumes.job import VolumeJob
 
 T = TypeVar("T")
 
@@ -60,11 +62,18 @@ class Run:
             holder,
         )
 
-    def task_runner(self) -> TaskRunner[Any]:
-        """Where this source's batches run; enter it."""
+    def task_runner(self, job: VolumeJob) -> TaskRunner[Any]:
+        """Where the batches of one of its volumes run; enter it."""
+        grid = job.grid
+        heavy = is_heavy(
+            math.prod(grid.shape_zyx) * job.dtype.itemsize,
+            len(grid),
+            wanted=self.config.heavy,
+            min_bytes=self.settings.dask_min_mb * 1e6,
+        )
         return task_runner(
             self.source,
-            heavy=archive(self.source).heavy,
+            heavy=heavy,
             setting=self.settings.dask,
             workers=self.config.max_workers,
         )

@@ -1,4 +1,4 @@
-"""Where a source's batches run: threads, a local Dask cluster, or one of its own on Kubernetes.
+"""Where a volume's batches run: threads, a local Dask cluster, or one of its own on Kubernetes.
 
 The choice is made inside the flow, because a cluster's name must be new for each retry and because
 a volume that is complete already needs none.
@@ -40,12 +40,12 @@ class DeadWorkersError(MacroscopeError):
 
 
 def task_runner(source: str, *, heavy: bool, setting: str, workers: int) -> TaskRunner[Any]:
-    """A task runner for the batches of one source; enter it before submitting.
+    """A task runner for the batches of one volume; enter it before submitting.
 
     Parameters
     ----------
     heavy
-        Whether the archive is worth a cluster of its own.
+        Whether the volume is worth a cluster of its own.
     setting
         ``EM_DASK``: auto, kubernetes, local or off.
     workers

@@ -220,10 +220,32 @@ def on_kubernetes(environ: Mapping[str, str]) -> bool:
     return bool(environ.get("KUBERNETES_SERVICE_HOST"))
 
 
-def dask_choice(setting: DaskSetting, heavy: bool, on_kubernetes: bool) -> DaskChoice:
-    """Where one source's units of work run; off means threads.
+def is_heavy(volume_bytes: int, shards: int, *, wanted: bool | None, min_bytes: float) -> bool:
+    """Whether a volume is worth a Dask cluster of its own.
 
-    Light sources never get a cluster: it would take longer to start than they take. ``auto`` means
+    It is the whole volume that decides, not what is left to make, so that each attempt at it runs
+    in the same place: memory of a flow's pod is given for the one or for the other.
+
+    Parameters
+    ----------
+    volume_bytes
+        Of the voxels of its finest level, not compressed.
+    shards
+        Of that level; a single one cannot be shared between workers.
+    wanted
+        The source's own setting (``heavy``), which is stronger; None where it has none.
+    min_bytes
+        The threshold (``dask_min_mb``).
+    """
+    if wanted is not None:
+        return wanted
+    return volume_bytes >= min_bytes and shards > 1
+
+
+def dask_choice(setting: DaskSetting, heavy: bool, on_kubernetes: bool) -> DaskChoice:
+    """Where one volume's units of work run; off means threads.
+
+    Light volumes never get a cluster: it would take longer to start than they take. ``auto`` means
     a temporary cluster on Kubernetes and threads elsewhere.
     """
     if not heavy or setting == "off":

@@ -26,7 +26,7 @@ class Archive(Protocol):
     name: ClassVar[str]
     title: ClassVar[str]
     config_model: ClassVar[type[LoaderConfig]]
-    heavy: ClassVar[bool]  # worth a Dask cluster of its own
+    heavy: ClassVar[bool]  # large as a rule: modes that do not name it run it after the light ones
     services: ClassVar[tuple[str, ...]]  # what it asks, by the names of lib.transport.limits
 
     def plan(self, config: Any, session: Session) -> list[VolumePlan]:

@@ -30,6 +30,11 @@ class LoaderConfig(BaseModel):
     max_workers: Count = Field(
         default=2, description="Shards made at once; memory grows with it, shard by shard."
     )
+    heavy: bool | None = Field(
+        default=None,
+        description="Whether its volumes get a Dask cluster where dask gives one; empty: those "
+        "of dask_min_mb or more, which are several shards, do.",
+    )
     timeout_seconds: Positive = Field(
         default=60.0,
         description="Seconds without a byte after which a read is given up and tried again.",

@@ -87,8 +87,14 @@ class Settings(BaseModel):
     )
     dask: DaskSetting = Field(
         default="auto",
-        description="Where heavy loaders compute: auto (a temporary cluster on Kubernetes, threads "
-        "elsewhere), kubernetes, local, off.",
+        description="Where heavy volumes are computed: auto (a temporary cluster on Kubernetes, "
+        "threads elsewhere), kubernetes, local, off.",
+    )
+    dask_min_mb: float = Field(
+        default=750.0,
+        gt=0,
+        description="Voxels (MB of 10^6 bytes, as planned, not compressed) from which on a volume "
+        "is heavy: worth a Dask cluster of its own.",
     )
     subflows: Subflows = Field(
         default="inline",

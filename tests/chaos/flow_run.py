@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from flows.environment import prepare
-from lib.archives.registry import archive
 from lib.errors import MacroscopeError
 from lib.ingest import stages
 from tests.chaos.worker import Notes, Task, settings_of, watch_units, work
@@ -33,6 +32,7 @@ def as_environment(task: Task) -> dict[str, str]:
         "EM_METADATA_DIR": f"{task.scratch}/metadata",
         "EM_LOGS_DIR": f"{task.scratch}/logs",
         "EM_DASK": "local" if task.on_dask else "off",
+        **{f"{name.upper()}_HEAVY": str(name in task.on_dask).lower() for name in task.sources},
         **store,
     }
 
@@ -53,8 +53,6 @@ def main() -> int:
     note = Notes(Path(task.log))
     watch_units(note)
     stages.BATCH_BYTES = _BATCH_BYTES
-    for source in task.sources:  # any source does, though only one is heavy by itself
-        archive(source).heavy = source in task.on_dask  # type: ignore[misc]
     prepare()
     from tasks.absence import named_where_away
 

@@ -25,6 +25,7 @@ def test_dask_workers_make_the_same_volume(
     environment = bucket.environment() if to_bucket else {"EM_DATA_DIR": str(tmp_path / "data")}
     environment |= {
         "EM_DASK": "local",
+        "EM_DASK_MIN_MB": "0.1",
         "OPENORGANELLE_SHARD_MB": "0.6",  # several shards, for several workers
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "240",
     }

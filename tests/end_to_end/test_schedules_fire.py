@@ -107,7 +107,7 @@ def look(site: Site, seconds: float) -> None:
             site.pool(pool)
         worker = site.worker("served")
         ends.callback(worker.wait)
-        ends.callback(worker.terminate)
+        ends.callback(worker.kill)
         for pool in ("served", "alone"):
             site.deploy(pool, 10)
         assert comes_true(lambda: "Completed" in site.states("served"), WAIT_S), site.log[-3000:]

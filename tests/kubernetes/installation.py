@@ -27,13 +27,15 @@ Manifest = dict[str, Any]
 PREFECT = str(Path(sys.executable).with_name("prefect"))
 START_S = 240  # a loaded machine starts a Prefect server in a minute
 RUN_S = 900  # for a run
-HEAVY = "openorganelle"  # the source that gets a Dask cluster
+HEAVY = "openorganelle"  # a source that gets a Dask cluster
 
 # small pods, short waits; the stand-in archives run beside the test, not in a pod
 VALUES = (
     "samples.enabled=true",
     'flow.executionMode="sequential"',
     "dask.workers=1",
+    # what the demo (k8s/kind-values.yaml) says of the stand-ins' small volumes
+    'config={"sources":{"epfl":{"heavy":true},"openorganelle":{"heavy":true}}}',
     "dask.startupTimeoutSeconds=240",
     "dask.idleTimeoutSeconds=60",
 )

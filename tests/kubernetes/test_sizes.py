@@ -11,7 +11,6 @@ import pytest
 import yaml
 from kube_checks import pod_specs
 
-from lib.archives.registry import archive
 from lib.execution import MODES
 from lib.kubernetes.dask_cluster import Owner, cluster_spec
 from lib.kubernetes.dask_settings import DaskSettings
@@ -22,6 +21,8 @@ KIND_VALUES = Path(__file__).parents[2] / "k8s" / "kind-values.yaml"
 GIB = 2**30
 # four cores and 8 GiB, less what kind's own pods and its node's system take
 NODE = (3.0, 7.25)
+LARGE_NODE = (3.0, 15.0)  # the same with 16 GiB
+PUBLIC_HEAVY = {"epfl", "flyem", "openorganelle"}  # 3.4, 1.0 and 0.9 GB of voxels by default
 SMALL_NODE = (2.0, 7.25)  # cores of which kind's own pods request nearly one
 
 
@@ -68,17 +69,23 @@ def running(objects: list[Manifest], sources: Iterable[str], clusters: int) -> S
 
 
 @pytest.mark.parametrize(
-    ("installed", "node"),
-    [(lambda render: render("samples.enabled=true"), NODE), (trial, SMALL_NODE)],
-    ids=["defaults", "trial"],
+    ("installed", "heavy", "node"),
+    [
+        (lambda render: render("samples.enabled=true"), set(), NODE),
+        (trial, {"epfl", "openorganelle"}, SMALL_NODE),
+        (lambda render: render(), PUBLIC_HEAVY, LARGE_NODE),
+    ],
+    ids=["stand-ins", "trial", "public"],
 )
-def test_a_staged_run_fits_on_a_small_node(
-    render: Render, installed: Callable[[Render], list[Manifest]], node: tuple[float, float]
+def test_a_staged_run_fits_on_one_node(
+    render: Render,
+    installed: Callable[[Render], list[Manifest]],
+    heavy: set[str],
+    node: tuple[float, float],
 ) -> None:
     objects = installed(render)
     for stage in MODES["staged"].stages:
-        heavy = [source for source in stage.sources if archive(source).heavy]
-        found = running(objects, stage.sources, len(heavy))
+        found = running(objects, stage.sources, len(heavy & set(stage.sources)))
         assert found.cores <= node[0], stage.name
         assert found.gib <= node[1], stage.name
 

@@ -127,6 +127,8 @@ NAMES: dict[str, tuple[str, str, Any]] = {
     "EM_ARCHIVES": ("samples", "archives", "samples"),
     "EM_SERVICES": (json.dumps(SERVICES), "services", json.dumps(SERVICES)),
     "EM_DASK": ("local", "dask", "local"),
+    "EM_DASK_MIN_MB": ("200", "dask_min_mb", 200.0),
+    "EPFL_HEAVY": ("true", "sources.epfl.heavy", True),
     "EM_SUBFLOWS": ("deployments", "subflows", "deployments"),
     "EM_DEST_ENDPOINT_URL": ("127.0.0.1:8333", "dest_endpoint_url", "http://127.0.0.1:8333"),
     "EM_DEST_REGION": ("eu-west-2", "dest_region", "eu-west-2"),
