@@ -16,7 +16,7 @@ from flows.naming import parent_run_name
 from flows.run import carried, in_one_sentence
 from flows.schedule import Outcome, run_schedule
 from flows.sources import run_source
-from lib.archives.registry import REGISTRY, archive
+from lib.archives.registry import REGISTRY, archive, default_sources
 from lib.config.manager import ConfigManager
 from lib.errors import MacroscopeError
 from lib.execution import check_sources, schedule
@@ -54,7 +54,7 @@ def macroscope(
     loaded = ConfigManager().load()
     settings = loaded.settings
     chosen = find_mode(mode or settings.execution_mode)
-    selected = check_sources(sources or list(REGISTRY), REGISTRY)
+    selected = check_sources(sources or default_sources(settings.sources), REGISTRY)
     heavy = {name for name in selected if archive(name).heavy}
     given = {name: dict((parameters or {}).get(name, {})) for name in selected}
     if dry_run:

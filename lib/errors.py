@@ -117,6 +117,12 @@ class AccessDeniedError(MacroscopeError):
     advice = "Check the credentials and the permissions"
 
 
+class NotListableError(AccessDeniedError):
+    """The store gives objects by name and does not say which there are."""
+
+    advice = "Name the file or the array inside the address"
+
+
 class RequestRefusedError(MacroscopeError):
     """The server calls the request itself wrong (400, 416, ...); repeating it cannot help."""
 

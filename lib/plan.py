@@ -68,6 +68,8 @@ class SourceGrid(Plain):
         ``{"id": "jpeg"}`` for what numcodecs does not have); empty where it is not.
     holes
         Chunks that the source does not hold; see `pack_holes`.
+    listed
+        Whether the holes are known from a listing; else a chunk's absence shows when it is read.
     """
 
     chunk_zyx: ShapeZYX
@@ -75,6 +77,7 @@ class SourceGrid(Plain):
     cells_zyx: ShapeZYX
     codec: dict[str, Any] = Field(default_factory=dict)
     holes: str = ""
+    listed: bool = True
 
     @classmethod
     def of_box(

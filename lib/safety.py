@@ -146,11 +146,18 @@ def check_public_redirect(asked_url: str, target_url: str, allowed_hosts: Collec
     asked_host = (asked.hostname or "").lower()
     if host != asked_host and host not in {name.lower() for name in allowed_hosts}:
         raise refuse("the host is not an allowed one")
-    if host != asked_host and not _is_public(host) and _is_public(asked_host):
+    if host != asked_host and not is_public_host(host) and is_public_host(asked_host):
         raise refuse("it is a private address")
 
 
-def _is_public(host: str) -> bool:
+def is_public_host(host: str) -> bool:
+    """Whether every address of a host lies in the public internet.
+
+    Raises
+    ------
+    TransportError
+        The name does not resolve.
+    """
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:

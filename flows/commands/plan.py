@@ -14,7 +14,7 @@ from rich.table import Table
 
 from flows.commands.run import source_parameters, stand_ins
 from flows.credentials import store_settings
-from lib.archives.registry import REGISTRY
+from lib.archives.registry import REGISTRY, default_sources
 from lib.config.manager import ConfigManager
 from lib.execution import check_sources
 from lib.ingest.costs import Cost, available_memory, cost_of, row_of, warnings_for
@@ -35,7 +35,8 @@ def plan_command(
     for name, value in (("EM_ARCHIVES", archives), ("EM_DATA_DIR", data_dir)):
         if value is not None:
             os.environ[name] = value
-    selected = check_sources(sources or list(REGISTRY), REGISTRY)
+    chosen = sources or default_sources(ConfigManager().load().settings.sources)
+    selected = check_sources(chosen, REGISTRY)
     parameters = source_parameters(selected, common, level)
     costs: list[Cost] = []
     with stand_ins(ConfigManager().load()), tempfile.TemporaryDirectory() as scratch:

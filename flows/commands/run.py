@@ -15,7 +15,7 @@ from flows.commands.interrupts import ended_by_signals
 from flows.commands.server import start_own_server
 from flows.commands.watch import live_view
 from flows.environment import prepare
-from lib.archives.registry import REGISTRY, archive
+from lib.archives.registry import REGISTRY, archive, default_sources
 from lib.concurrency import cancel as stopping
 from lib.config.manager import ConfigManager, LoadedSettings
 from lib.errors import ConfigError
@@ -60,7 +60,7 @@ def run_command(
             os.environ[name] = value
     settings = ConfigManager().load()
     find_mode(mode or settings.settings.execution_mode)
-    selected = check_sources(sources or list(REGISTRY), REGISTRY)
+    selected = check_sources(sources or default_sources(settings.settings.sources), REGISTRY)
     parameters = source_parameters(selected, common, level)
     prepare()
     try:

@@ -64,6 +64,12 @@ class Archive(Protocol):
         ...
 
 
+def service_of(archive: Archive, plan: VolumePlan) -> str:
+    """The service whose connections reading a volume uses: the first, if the archive tells none."""
+    tells = getattr(archive, "service_of", None)
+    return archive.services[0] if tells is None else str(tells(plan))
+
+
 class ArchiveBase:
     """For archives that have no files to bring beforehand."""
 

@@ -17,7 +17,6 @@ from lib.archives.parts import choose_part
 from lib.archives.remote_tiff import (
     check_same,
     describe,
-    digest_reads,
     open_local,
     open_ranges,
     read_cost,
@@ -29,6 +28,7 @@ from lib.formats.base import VolumeReader
 from lib.formats.tiff.reader import TiffVolume
 from lib.plan import About, VolumePlan
 from lib.rawfiles.files import RawFiles
+from lib.rawfiles.ranged import digest_reads
 from lib.transport.partial import Fetched
 from lib.transport.session import Session
 

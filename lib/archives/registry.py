@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -26,10 +27,14 @@ class Entry:
     stand_in
         The same of its stand-in, where `emulators` does not know it of itself: a class with
         ``setting`` (the field that leads the loader to it), ``app`` (ASGI) and ``truth(plan)``.
+    by_address
+        It has nothing of its own: a run that names no source leaves it out unless its settings
+        name addresses.
     """
 
     path: str
     stand_in: str | None = None
+    by_address: bool = False
 
     def load(self) -> Archive:
         """Import the archive's class and make one."""
@@ -60,12 +65,22 @@ def _imported(path: str) -> Any:
 
 
 REGISTRY: dict[str, Entry] = {
+    "address": Entry("lib.archives.address.archive:AddressArchive", by_address=True),
     "ebi": Entry("lib.archives.ebi.archive:EBI"),
     "epfl": Entry("lib.archives.epfl:EPFL"),
     "flyem": Entry("lib.archives.flyem:FlyEM"),
     "idr": Entry("lib.archives.idr.archive:IDR"),
     "openorganelle": Entry("lib.archives.openorganelle.archive:OpenOrganelle"),
 }
+
+
+def default_sources(settings: Mapping[str, LoaderConfig]) -> list[str]:
+    """The sources of a run that names none: all that have something to bring in."""
+    return [
+        name
+        for name, entry in REGISTRY.items()
+        if not entry.by_address or getattr(settings.get(name), "addresses", None)
+    ]
 
 
 @cache

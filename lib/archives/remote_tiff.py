@@ -11,12 +11,11 @@ from lib.bytesource.base import ByteSource, LocalBytes
 from lib.bytesource.http_bytes import HttpBytes
 from lib.errors import FormatError, SourceChangedError
 from lib.formats.base import VolumeReader
-from lib.formats.covering import CoveringBytes
 from lib.formats.part import PartReader
 from lib.formats.tiff.reader import TiffReader, TiffVolume, open_tiff
 from lib.plan import SourceFile, VolumePlan
 from lib.rawfiles.files import RawFiles
-from lib.storage.ordered_hash import REORDER_BYTES
+from lib.rawfiles.ranged import kept_while_read, settle_ranged
 from lib.transport.answers import check_unchanged
 from lib.transport.http import RemoteFile
 from lib.transport.partial import Fetched
@@ -76,11 +75,6 @@ def read_cost(volume: TiffVolume, header: Cost, part: Part) -> Cost:
     return Cost(nbytes + header.nbytes, requests + header.requests)
 
 
-def digest_reads(size: int, workers: int) -> int:
-    """How often a file that is not kept is read: twice if its ranges may come out of order."""
-    return 1 if workers == 1 or size <= REORDER_BYTES else 2
-
-
 def open_local(path: Path, plan: VolumePlan) -> VolumeReader:
     """Read the plan's voxels out of a file on this machine."""
     return _reader(LocalBytes(path), plan)
@@ -89,12 +83,10 @@ def open_local(path: Path, plan: VolumePlan) -> VolumeReader:
 def open_ranges(service: str, plan: VolumePlan, session: Session, raw: RawFiles) -> VolumeReader:
     """Read the plan's voxels by ranges; the whole volume is kept or hashed on the way."""
     file = plan.files[0]
+    source = HttpBytes(session, service, as_remote(file))
     if plan.box_zyx is not None:
-        return _reader(HttpBytes(session, service, as_remote(file)), plan)
-    tee, follow = raw.tee(file), raw.hasher(file).write
-    keep = None if tee is None else tee.write
-    source = HttpBytes(session, service, as_remote(file), tee=keep, follow=follow)
-    return _reader(CoveringBytes(source), plan)
+        return _reader(source, plan)
+    return _reader(kept_while_read(source, raw, file), plan)
 
 
 def settle_ranges(service: str, plan: VolumePlan, session: Session, raw: RawFiles) -> list[Fetched]:
@@ -102,18 +94,7 @@ def settle_ranges(service: str, plan: VolumePlan, session: Session, raw: RawFile
     file = plan.files[0]
     if plan.box_zyx is not None or file.size is None:
         return []
-    source = HttpBytes(session, service, as_remote(file))
-    tee = raw.tee(file)
-    if tee is not None:
-        return [raw.complete(file, tee, source.read_into)]
-    hasher = raw.hasher(file)
-    if hasher.hexdigest(file.size) is None:
-        _stream(source, raw, file)
-    sha256 = raw.hasher(file).hexdigest(file.size)
-    if sha256 is None:
-        raise FormatError("the file's bytes did not come in order", location=file.url)
-    path = raw.path(file.name)  # nothing lies there; it names the file
-    return [Fetched(path, file.size, sha256, file.etag, file.last_modified)]
+    return [settle_ranged(HttpBytes(session, service, as_remote(file)), raw, file)]
 
 
 def check_same(file: SourceFile, now: RemoteFile, archive: str) -> None:
@@ -124,15 +105,6 @@ def check_same(file: SourceFile, now: RemoteFile, archive: str) -> None:
         check_unchanged(as_remote(file), given, now.size)
     except SourceChangedError as error:
         raise error.located(archive=archive) from None
-
-
-def _stream(source: HttpBytes, raw: RawFiles, file: SourceFile) -> None:
-    """Read the file once more, in order, for its digest only."""
-    hasher = raw.new_hasher(file)
-    step = source.range_bytes
-    ranges = [(at, min(step, source.size - at)) for at in range(0, source.size, step)]
-    for (offset, _), view in zip(ranges, source.ranges_ordered(ranges), strict=True):
-        hasher.write(offset, view)
 
 
 def _reader(source: ByteSource, plan: VolumePlan) -> VolumeReader:

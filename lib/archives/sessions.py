@@ -7,8 +7,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from lib.archives.registry import archive
-from lib.config.loaders import LoaderConfig
+from lib.config.loaders import AddressConfig, LoaderConfig
 from lib.transport.limits import Limits, limits_for
+from lib.transport.reach import ReachPolicy
 from lib.transport.session import Session
 
 MB = 10**6
@@ -38,7 +39,15 @@ def open_session(config: LoaderConfig, name: str, *, scratch_dir: Path | None) -
         allowed_hosts=_hosts(config),
         timeout_seconds=config.timeout_seconds,
         scratch_dir=scratch_dir,
+        reach=_reach(config),
     )
+
+
+def _reach(config: LoaderConfig) -> ReachPolicy | None:
+    """Where the addresses of a user may lead; archives lead to their own hosts only."""
+    if not isinstance(config, AddressConfig):
+        return None
+    return ReachPolicy(tuple(config.reach_schemes), tuple(config.reach_hosts), config.reach_private)
 
 
 def _limits(config: LoaderConfig, service: str) -> Limits:

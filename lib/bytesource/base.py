@@ -106,7 +106,7 @@ class LocalBytes:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             self.size = os.fstat(self._fd).st_size
         except OSError as error:
-            raise _named(error, self.name) from error
+            raise named_os_error(error, self.name) from error
 
     def read_into(self, offset: int, view: memoryview) -> None:
         check_range(self, offset, len(view))
@@ -114,7 +114,7 @@ class LocalBytes:
             try:
                 count = os.preadv(self._fd, [view], offset)
             except OSError as error:
-                raise _named(error, self.name) from error
+                raise named_os_error(error, self.name) from error
             if count == 0:
                 raise SourceChangedError(
                     f"the file shrank below {self.size} bytes while it was read",
@@ -192,10 +192,13 @@ class MemoryBytes:
         """Nothing is held open."""
 
 
-def _named(error: OSError, name: str) -> MacroscopeError:
+def named_os_error(error: OSError, name: str) -> MacroscopeError:
+    """The named form of what the file system says when a file is read."""
     reason = error.strerror or type(error).__name__
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return NotFoundError(f"there is no such file ({reason})", location=name)
     if error.errno in (errno.EACCES, errno.EPERM):
         return AccessDeniedError(f"the file may not be read ({reason})", location=name)
+    if error.errno == errno.EISDIR:
+        return NotFoundError("this is a folder, not a file", location=name)
     return TransportError(f"the file cannot be read ({reason})", location=name)

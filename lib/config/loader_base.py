@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -19,6 +19,9 @@ class LoaderConfig(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True
     )
+
+    OPERATOR_ONLY: ClassVar[frozenset[str]] = frozenset()
+    """Settings of whoever runs the installation: no run's own parameters may change them."""
 
     output_dir: StoreLocation | None = Field(
         default=None,

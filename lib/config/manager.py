@@ -226,7 +226,9 @@ class LoadedSettings:
             )
         if isinstance(overrides, LoaderConfig):
             overrides = {key: getattr(overrides, key) for key in overrides.model_fields_set}
-        given = self.given | self.keys.loader(name, overrides, "parameter")
+        own = self.keys.loader(name, overrides, "parameter")
+        self._refuse_operators(name, own)
+        given = self.given | own
         if self.settings.archives == "samples" and not _has_address(name, given):
             raise ConfigError(
                 f"services: no endpoint of {name} is given, and its public one is not a sample",
@@ -244,6 +246,18 @@ class LoadedSettings:
                 advice="Set output_format=zarr, or a folder as data_dir",
             )
         return config
+
+    def _refuse_operators(self, name: str, own: Layer) -> None:
+        """A run's parameters may repeat what an operator alone may set, never change it."""
+        for key in self.keys.loaders[name].OPERATOR_ONLY:
+            full = f"sources.{name}.{key}"
+            if full in own and own[full].value != getattr(self.settings.sources[name], key):
+                raise ConfigError(
+                    f"{full}: whoever runs this installation sets this, a run cannot",
+                    archive=name,
+                    location=full,
+                    advice=f"Set {name.upper()}_{key.upper()} where the flow runs",
+                )
 
     def explain(self) -> list[tuple[str, str, str]]:
         """Rows of dotted key, value fit to be shown, and origin."""
@@ -338,6 +352,8 @@ class ConfigManager:
             top["metadata_dir"] = Given(f"{data_dir.rstrip('/')}/metadata", origin)
         if "subflows" not in top:
             top["subflows"] = Given(default_subflows(on_kubernetes(variables)), "default")
+        if on_kubernetes(variables):
+            given = {**_REACH_OF_A_SERVER, **given}
         origins = {key: one.origin for key, one in {**given, **top}.items()}
         values = {key: one.value for key, one in top.items()}
         settings = build(Settings, values, origins=origins)
@@ -348,6 +364,13 @@ class ConfigManager:
             origins.setdefault(f"sources.{name}.output_dir", origins.get("data_dir", "default"))
         settings = settings.model_copy(update={"sources": sources})
         return LoadedSettings(settings, origins, self.keys, given)
+
+
+#: Addresses that somebody types into a form shall not lead into the pod or its cluster.
+_REACH_OF_A_SERVER: Layer = {
+    "sources.address.reach_schemes": Given(["https", "s3", "gs", "ftp"], "default on Kubernetes"),
+    "sources.address.reach_private": Given(False, "default on Kubernetes"),
+}
 
 
 def _merge(layers: list[Layer], keys: Keys) -> Layer:

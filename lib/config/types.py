@@ -39,6 +39,18 @@ def split_list(value: Any) -> Any:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+def split_addresses(value: Any) -> Any:
+    """Read addresses that an environment variable holds: one a line, or a JSON list.
+
+    A comma may belong to an address, so it does not part them.
+    """
+    if not isinstance(value, str):
+        return value
+    if value.strip().startswith("["):
+        return split_list(value)
+    return [line.strip() for line in value.splitlines() if line.strip()]
+
+
 def _lengths_zyx(value: Any) -> Any:
     value = split_list(value)
     if isinstance(value, Mapping):

@@ -76,7 +76,7 @@ def cost_of(plan: VolumePlan, config: LoaderConfig, assumed_compression: float) 
     if config.output_format == "npy":
         written, assumed_compression = float(raw), 1.0
     elif plan.source_grid is not None and plan.source_grid.codec.get("id") in _ALIKE:
-        written = plan.download_bytes + coarser
+        written = sum(file.size or 0 for file in plan.files) + coarser
     else:
         written = raw / assumed_compression + coarser
     if config.output_format != "npy":

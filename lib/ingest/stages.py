@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from lib.archives.base import service_of
 from lib.archives.registry import archive
 from lib.archives.sessions import open_session
 from lib.config.loaders import LoaderConfig
@@ -135,7 +136,7 @@ def convert_batch(
     """
     place = workplace(order)
     units = rest_of(order, job, units)
-    service = place.session.limiter(place.archive.services[0])
+    service = place.session.limiter(service_of(place.archive, order.plan))
     effort = Effort(
         workers=order.config.max_workers, connections=service.connections, shards=shards_at_once
     )

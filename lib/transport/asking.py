@@ -19,6 +19,7 @@ from lib.transport.bounds import Meter
 from lib.transport.connections import new_session, proxies_for
 from lib.transport.counters import ServiceCounters
 from lib.transport.limits import Limiter, Limits
+from lib.transport.reach import ReachPolicy
 from lib.transport.retry import call_with_retry
 
 T = TypeVar("T")
@@ -44,12 +45,14 @@ class Requester:
         counters: ServiceCounters,
         *,
         allowed_hosts: Collection[str] = (),
+        reach: ReachPolicy | None = None,
     ) -> None:
         self._archive = archive
         self._limits = limits
         self._limiter = limiter
         self._counters = counters
         self._allowed_hosts = frozenset(allowed_hosts)
+        self._reach = reach
         self._session = new_session(limits.connections)
 
     def close(self) -> None:
@@ -130,7 +133,10 @@ class Requester:
             if data is not None and answer.status_code not in {307, 308}:
                 break
             params, target = None, urljoin(target, step)
-            check_public_redirect(url, target, self._allowed_hosts)
+            if self._reach is None:
+                check_public_redirect(url, target, self._allowed_hosts)
+            else:
+                self._reach.check_redirect(url, target)
         raise RequestRefusedError("the server redirects without end", location=redact(url))
 
     def _send(

@@ -71,7 +71,13 @@ class HttpClient(Requester):
         return self.retry("GET", url, once)
 
     def list_index(self, url: str) -> list[IndexEntry]:
-        """The entries of an Apache directory page, in its order."""
+        """The entries of a directory page, in its order.
+
+        Raises
+        ------
+        BadAnswerError
+            Something else came: plain bytes, or a page that does not call itself a directory.
+        """
 
         def once() -> list[IndexEntry]:
             with self.ask("GET", url) as answer:
@@ -82,6 +88,41 @@ class HttpClient(Requester):
 
         return self.retry("GET", url, once)
 
+    def get_bytes(self, url: str, max_bytes: int = 64 * MIB) -> bytes:
+        """GET a whole file; raises `BadAnswerError` if it is longer than allowed."""
+
+        def once() -> bytes:
+            with self.ask("GET", url) as answer:
+                self._refuse_page(answer, url)
+                length = answers.content_length(answer.headers)
+                if length is not None and length > max_bytes:
+                    raise BadAnswerError(
+                        f"the file has {length} bytes, at most {max_bytes} make sense here",
+                        location=redact(url),
+                        retryable=False,
+                    )
+                data = self._whole(answer, url, max_bytes)
+            if length is not None and len(data) != length:
+                raise IncompleteTransferError(
+                    f"{len(data)} of {length} bytes came", location=redact(url)
+                )
+            return data
+
+        return self.retry("GET", url, once)
+
+    def look(self, url: str) -> RemoteFile | None:
+        """What `head` tells of a file; None where a web page, such as a folder's, is there."""
+
+        def once() -> RemoteFile | None:
+            with self.ask("HEAD", url, allow=(405, 501)) as answer:
+                if answer.status_code == 200:
+                    page = answers.is_html(answer.headers)
+                    size = answers.content_length(answer.headers)
+                    return None if page else answers.remote_file(url, answer.headers, size)
+            return self._head_by_range(url)
+
+        return self.retry("HEAD", url, once)
+
     def head(self, url: str) -> RemoteFile:
         """Size, entity tag and modification time of a file."""
 
@@ -91,11 +132,7 @@ class HttpClient(Requester):
                     self._refuse_page(answer, url)
                     size = answers.content_length(answer.headers)
                     return answers.remote_file(url, answer.headers, size)
-            with self.ask("GET", url, headers={"Range": "bytes=0-0"}) as answer:
-                self._refuse_page(answer, url)
-                span = answers.content_range(answer.headers)
-                size = span[2] if span else answers.content_length(answer.headers)
-                return answers.remote_file(url, answer.headers, size)
+            return self._head_by_range(url)
 
         return self.retry("HEAD", url, once)
 
@@ -247,6 +284,14 @@ class HttpClient(Requester):
             )
 
     # --- one answer -------------------------------------------------------------------------
+
+    def _head_by_range(self, url: str) -> RemoteFile:
+        """Of servers that refuse HEAD."""
+        with self.ask("GET", url, headers={"Range": "bytes=0-0"}) as answer:
+            self._refuse_page(answer, url)
+            span = answers.content_range(answer.headers)
+            size = span[2] if span else answers.content_length(answer.headers)
+            return answers.remote_file(url, answer.headers, size)
 
     def _json(self, method: str, url: str, params: Params | None, body: Any, limit: int) -> Any:
         data: bytes | None = None

@@ -67,6 +67,13 @@ DEFAULT_LIMITS: dict[str, Limits] = {
     "dvid": Limits(2, None, 3.0, 120.0, 5, 1.0),
     "idr-api": Limits(1, 2.0, 10.0, 30.0, 4, 1.0),
     "s3": Limits(16, None, 10.0, 60.0, 6, 0.2),
+    # Whatever host a user's address names: as careful as one is with a stranger, except for the
+    # stores that are made for many requests.
+    "address-file": Limits(8),
+    "address-https": Limits(4, None, 15.0, 60.0, 5, 1.0, 8 * MIB),
+    "address-s3": Limits(16, None, 10.0, 60.0, 6, 0.2),
+    "address-gs": Limits(16, None, 10.0, 60.0, 6, 0.2),
+    "address-ftp": Limits(2, None, 15.0, 60.0, 5, 2.0, 8 * MIB),
 }
 MAX_S3_CONNECTIONS = 128
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import PermissionDeniedError, PreconditionError, UnauthenticatedError
 
 from lib.errors import (
     AccessDeniedError,
@@ -17,6 +17,7 @@ from lib.errors import (
     MacroscopeError,
     NotFoundError,
     RequestRefusedError,
+    SourceChangedError,
     TransportError,
 )
 
@@ -59,6 +60,8 @@ def named_error(error: Exception) -> MacroscopeError:
             f"the server does not have this, and does not say so as an object store would{said}",
             advice="Check the endpoint: it may not be an object store",
         )
+    if isinstance(error, PreconditionError) or status == 412:
+        return SourceChangedError("the object changed in the store while it was read")
     if status in _TRANSIENT or status >= 500:
         return TransportError(f"the object store failed for now{said}")
     if status >= 400 or isinstance(error, ValueError):

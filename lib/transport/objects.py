@@ -7,7 +7,6 @@ decided here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -23,35 +22,20 @@ from lib.safety import redact
 from lib.transport.counters import ServiceCounters
 from lib.transport.etags import EtagProof
 from lib.transport.limits import Limiter, Limits
+from lib.transport.listing import Listing, ObjectInfo
 from lib.transport.object_errors import named_error, says_no_such_key
 from lib.transport.retry import call_with_retry
 
 if TYPE_CHECKING:
-    from obstore import ObjectMeta
+    from obstore import GetOptions, ObjectMeta
     from obstore.store import ClientConfig
+
+__all__ = ["Listing", "ObjectInfo", "ObjectReader"]
 
 T = TypeVar("T")
 
 _FAILURES = (BaseError, OSError, ValueError)
 _PAGE = 1000  # S3 lists at most this many keys a request
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectInfo:
-    """One object. `key` is relative to the reader's prefix, `size` is bytes."""
-
-    key: str
-    size: int
-    etag: str | None = None
-    last_modified: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """One level of a bucket: objects, and the common prefixes (without a trailing slash)."""
-
-    objects: tuple[ObjectInfo, ...]
-    prefixes: tuple[str, ...]
 
 
 class ObjectReader:
@@ -106,10 +90,11 @@ class ObjectReader:
             **config,
         )
 
-    def get(self, key: str) -> memoryview | None:
+    def get(self, key: str, most: int | None = None) -> memoryview | None:
         """The bytes of an object, or None where the store says that there is no such key.
 
-        Raises `IncompleteTransferError` if they do not fit an ETag that is their digest.
+        Raises `IncompleteTransferError` if they do not fit an ETag that is their digest, and
+        `BadAnswerError` if they are more than `most`.
         """
 
         def once() -> memoryview | None:
@@ -118,7 +103,7 @@ class ObjectReader:
                 self._limiter.pace()
                 self._counters.begin()
                 try:
-                    data, kind, etag = leave_on_stop(partial(_whole, self._store, key))
+                    data, kind, etag = leave_on_stop(partial(_whole, self._store, key, most))
                     received = data.nbytes
                 except _FAILURES as error:
                     if says_no_such_key(error):
@@ -133,10 +118,13 @@ class ObjectReader:
 
         return self._retry("GET", key, once)
 
-    def get_range(self, key: str, start: int, length: int) -> memoryview | None:
+    def get_range(
+        self, key: str, start: int, length: int, etag: str | None = None
+    ) -> memoryview | None:
         """`length` bytes of an object from `start` on; None where there is no such key.
 
-        Raises `IncompleteTransferError` if the object ends earlier.
+        Raises `IncompleteTransferError` if the object ends earlier, and `SourceChangedError` if
+        it no longer has the entity tag `etag`.
         """
 
         def once() -> memoryview | None:
@@ -145,8 +133,8 @@ class ObjectReader:
                 self._limiter.pace()
                 self._counters.begin()
                 try:
-                    ask = partial(obstore.get_range, self._store, key, start=start, length=length)
-                    data = memoryview(leave_on_stop(ask))
+                    span = (start, start + length)
+                    data = leave_on_stop(partial(_range, self._store, key, span, etag))
                     received = data.nbytes
                 except _FAILURES as error:
                     if says_no_such_key(error):
@@ -253,9 +241,22 @@ class ObjectReader:
         raise named_error(error).located(location=f"{self.uri}/{key}") from None
 
 
-def _whole(store: S3Store, key: str) -> tuple[memoryview, str | None, str | None]:
+def _range(store: S3Store, key: str, span: tuple[int, int], etag: str | None) -> memoryview:
+    """The bytes of a span, of the version that has the entity tag."""
+    options: GetOptions = {"range": span}
+    if etag is not None:
+        options["if_match"] = etag
+    return memoryview(obstore.get(store, key, options=options).bytes())
+
+
+def _whole(store: S3Store, key: str, most: int | None) -> tuple[memoryview, str | None, str | None]:
     """Bytes, content type and entity tag of an object."""
     answer = obstore.get(store, key)
+    size = answer.meta["size"]
+    if most is not None and size > most:
+        raise BadAnswerError(
+            f"the object has {size} bytes, at most {most} make sense here", retryable=False
+        )
     data = memoryview(answer.bytes())
     return data, answer.attributes.get("Content-Type"), answer.meta["e_tag"]
 

@@ -18,6 +18,7 @@ from lib.transport.ftp import FtpClient
 from lib.transport.http import HttpClient
 from lib.transport.limits import Limiter, Limits, limits_for, shared_limiter
 from lib.transport.objects import ObjectReader
+from lib.transport.reach import ReachPolicy
 
 T = TypeVar("T")
 
@@ -37,6 +38,9 @@ class Session:
         Overrides every service's read time-out.
     scratch_dir
         Where readers may put temporary files; None where the session has no disk.
+    reach
+        Where addresses may lead, for sessions that ask what a user named; such a session follows
+        redirects to whatever host this allows.
     """
 
     def __init__(
@@ -47,10 +51,12 @@ class Session:
         allowed_hosts: Collection[str] = (),
         timeout_seconds: float | None = None,
         scratch_dir: Path | None = None,
+        reach: ReachPolicy | None = None,
     ) -> None:
         self.archive = archive
         self.counters = Counters()
         self.scratch_dir = scratch_dir
+        self.reach = reach
         self.allowed_hosts = frozenset(host.lower() for host in allowed_hosts)
         self._overrides = dict(limits or {})
         self._timeout_seconds = timeout_seconds
@@ -69,6 +75,11 @@ class Session:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def check_reach(self, url: str) -> None:
+        """Raise `AccessDeniedError` where this session may not ask an address."""
+        if self.reach is not None:
+            self.reach.check(url)
 
     def limits(self, service: str) -> Limits:
         """The limits in force for a service."""
@@ -92,6 +103,7 @@ class Session:
                     limiter,
                     self.counters.service(service),
                     allowed_hosts=self.allowed_hosts,
+                    reach=self.reach,
                 )
             return self._http[service]
 
@@ -100,6 +112,7 @@ class Session:
 
         It keeps one connection, so calls from several threads take turns.
         """
+        self.check_reach(f"ftp://{address}")
         limiter = self.limiter(service)
         with self._lock:
             if (service, address) not in self._ftp:
@@ -124,6 +137,8 @@ class Session:
         region: str | None = None,
     ) -> ObjectReader:
         """A reader of the objects below ``s3://bucket/prefix``; keys are relative to it."""
+        if endpoint_url is not None:
+            self.check_reach(endpoint_url)
         return ObjectReader(
             self.archive,
             uri,

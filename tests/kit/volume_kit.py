@@ -114,25 +114,21 @@ class ArrayReader:
             yield Block(tile, self.voxels[tile.slices()])
 
 
-class MemoryObjects:
-    """The one method of an object reader that chunks need."""
+class MemoryTree:
+    """What chunks need of a tree: jobs run one after another, without a network."""
+
+    uri = "memory:"
 
     def __init__(self, data: dict[str, bytes]) -> None:
         self.data = data
         self.on_get: Callable[[str], None] = lambda key: None
 
-    def get(self, key: str) -> memoryview | None:
+    def get(self, key: str, most: int = 2**30) -> memoryview | None:
         self.on_get(key)
         found = self.data.get(key)
         return None if found is None else memoryview(found)
 
-
-class MemorySession:
-    """A session without a network: jobs run one after another."""
-
-    archive = "openorganelle"
-
-    def ordered(self, service: str, jobs: Iterable[Callable[[], T]]) -> Iterator[T]:
+    def ordered(self, jobs: Iterable[Callable[[], T]]) -> Iterator[T]:
         for job in jobs:
             yield job()
 
@@ -196,14 +192,12 @@ class ZarrSource:
             else:
                 encoded = bytes(compress.encode(raw)) if compress else raw
             data[f"s0/{separator.join(map(str, index))}"] = encoded
-        self.objects = MemoryObjects(data)
+        self.objects = MemoryTree(data)
         self.box = box or Box.whole(self.array.shape_zyx)
         self.truth = self.truth[self.box.slices()]
 
     def reader(self) -> ZarrReader:
         return ZarrReader(
-            MemorySession(),  # type: ignore[arg-type]
-            "s3",
             self.objects,  # type: ignore[arg-type]
             "s0",
             self.array,

@@ -48,7 +48,7 @@ def test_no_secret_has_a_default_in_the_reference() -> None:
     secrets = [
         line for line in reference().splitlines() if re.match(r"\| `\S*(secret|_key)`", line)
     ]
-    assert len(secrets) == 4
+    assert len(secrets) == 6
     assert all(line.split("|")[4].strip() == "" for line in secrets)
 
 

@@ -59,6 +59,11 @@ def test_the_defaults_are_those_recommended() -> None:
         "dvid": (2, None),
         "idr-api": (1, 2.0),
         "s3": (16, None),
+        "address-file": (8, None),
+        "address-https": (4, None),
+        "address-s3": (16, None),
+        "address-gs": (16, None),
+        "address-ftp": (2, None),
     }
     patience = {n: (lim.connect_timeout_s, lim.read_timeout_s) for n, lim in DEFAULT_LIMITS.items()}
     assert patience["ebi-ftp"] == (15, 60)

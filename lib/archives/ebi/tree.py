@@ -14,8 +14,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from lib.archives.remote_tiff import as_remote, source_file
 from lib.bytesource.base import ByteSource
-from lib.bytesource.ftp_bytes import FtpBytes
-from lib.bytesource.http_bytes import HttpBytes
+from lib.bytesource.http_bytes import FtpBytes, HttpBytes
 from lib.config.loaders import TransferProtocol
 from lib.errors import (
     DestinationError,

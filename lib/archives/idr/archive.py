@@ -20,7 +20,6 @@ from lib.archives.names import slug, without_tiff_suffix
 from lib.archives.parts import Part, choose_part
 from lib.archives.remote_tiff import (
     Cost,
-    digest_reads,
     open_local,
     open_ranges,
     read_cost,
@@ -38,6 +37,7 @@ from lib.formats.base import VolumeReader
 from lib.formats.tiff.reader import TiffVolume
 from lib.plan import SourceFile, VolumePlan
 from lib.rawfiles.files import RawFiles
+from lib.rawfiles.ranged import digest_reads
 from lib.transport.partial import Fetched
 from lib.transport.session import Session
 

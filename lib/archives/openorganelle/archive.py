@@ -16,6 +16,7 @@ from urllib.parse import quote
 from lib.archives.base import ArchiveBase
 from lib.archives.openorganelle.tree import Tree, TreeArray, list_array, unbelievable
 from lib.archives.parts import choose_part
+from lib.bytesource.s3_tree import S3Tree
 from lib.config.loaders import OPENORGANELLE_EM_PATHS, OpenOrganelleConfig
 from lib.errors import NotFoundError, SourceChangedError
 from lib.formats.zarr.array import ArrayDocument, chunks_in, parse_array
@@ -88,7 +89,7 @@ class OpenOrganelle(ArchiveBase):
         document = _stored_document(plan)
         box = plan.box_zyx or Box.whole(document.shape_zyx)
         holes = plan.source_grid.missing() if plan.source_grid is not None else frozenset()
-        return ZarrReader(session, SERVICE, objects, path, document, box, holes)
+        return ZarrReader(S3Tree(session, SERVICE, objects), path, document, box, holes)
 
     def settle(
         self, plan: VolumePlan, config: OpenOrganelleConfig, session: Session, raw: RawFiles

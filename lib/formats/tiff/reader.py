@@ -14,6 +14,7 @@ from lib.errors import FormatError, OutOfBoundsError
 from lib.formats.base import Block, Layout, VolumeReader
 from lib.formats.calibration import VoxelSize
 from lib.formats.planes import check_box, row_spans, rows_block
+from lib.formats.series import Series
 from lib.formats.tiff.ifd import read_header, read_ifd
 from lib.formats.tiff.page import Page, PageKind
 from lib.formats.tiff.pages import PageList, list_pages
@@ -96,9 +97,34 @@ def open_tiff(
     OutOfBoundsError
         There is no such series, channel or time point.
     """
-    header = read_header(source)
-    pages = list_pages(source, header)
-    found = list_series(pages, read_ifd(source, header, header.first_ifd))
+    return TiffFile(source).volume(series, channel, time)
+
+
+class TiffFile:
+    """The directories of a TIFF and the volumes that they make; raises as `open_tiff` does."""
+
+    def __init__(self, source: ByteSource) -> None:
+        self.source = source
+        header = read_header(source)
+        self._order = header.order
+        self._pages = list_pages(source, header)
+        self.series = list_series(self._pages, read_ifd(source, header, header.first_ifd))
+
+    def volume(self, series: int, channel: int | None, time: int | None) -> TiffVolume:
+        """One volume; reads nothing more."""
+        source, pages, found = self.source, self._pages, self.series
+        return _volume(source, self._order, pages, found, series, channel, time)
+
+
+def _volume(
+    source: ByteSource,
+    order: str,
+    pages: PageList,
+    found: Sequence[Series],
+    series: int,
+    channel: int | None,
+    time: int | None,
+) -> TiffVolume:
     if not 0 <= series < len(found):
         raise OutOfBoundsError(
             f"series {series} was chosen, the file has {len(found)}", location=source.name
@@ -123,7 +149,7 @@ def open_tiff(
     return TiffVolume(
         shape_zyx=(len(planes), kind.height, kind.width),
         dtype=kind.stored.newbyteorder("="),
-        byte_order="little" if header.order == "<" else "big",
+        byte_order="little" if order == "<" else "big",
         voxel=chosen.voxel,
         kind=chosen.kind,
         stated_planes=chosen.stated_planes,

@@ -1,4 +1,4 @@
-"""Zarr v2 arrays in an object store as a volume, chunk by chunk.
+"""Zarr v2 arrays in a tree of objects as a volume, chunk by chunk.
 
 A chunk that answers 404 reads as fill value in every Zarr library. Here the holes are known
 beforehand, from comparing the grid with a listing: a hole is named in its block, and a chunk that
@@ -7,6 +7,7 @@ was listed but is not there is an error.
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterator
 from functools import partial
@@ -16,13 +17,12 @@ import numpy as np
 from imagecodecs import gzip_decode, zlib_decode
 from numpy.typing import NDArray
 
+from lib.bytesource.tree import Tree
 from lib.compression import Encoded, can_pass_through, decode_into, open_codec
 from lib.errors import FormatError, MacroscopeError, TransportError
 from lib.formats.base import Block, ChunkCodec, Layout, VolumeReader
 from lib.formats.zarr.array import ArrayDocument, chunks_in
 from lib.geometry import Box, ShapeZYX
-from lib.transport.objects import ObjectReader
-from lib.transport.session import Session
 
 
 class ZarrReader(VolumeReader):
@@ -33,23 +33,24 @@ class ZarrReader(VolumeReader):
     box
         The part that is the volume, in the array's voxels; ``blocks`` counts from its corner.
     holes
-        Chunks of the grid that the archive does not hold.
+        Chunks of the grid that the store does not hold; None where it does not list: a chunk that
+        the store then proves to be absent reads as a hole.
     """
 
     def __init__(
         self,
-        session: Session,
-        service: str,
-        objects: ObjectReader,
+        tree: Tree,
         path: str,
         document: ArrayDocument,
         box: Box,
-        holes: frozenset[ShapeZYX] = frozenset(),
+        holes: frozenset[ShapeZYX] | None = frozenset(),
     ) -> None:
-        self._session, self._service, self._objects, self._path = session, service, objects, path
+        self._tree, self._path = tree, path
         self._document, self._box, self._holes = document, box, holes
         self.shape_zyx = box.shape_zyx
         self.dtype = document.dtype
+        # no codec makes a chunk much longer than its voxels
+        self._most = 2 * math.prod(document.chunk_zyx) * document.dtype.itemsize + 2**16
         self.chunk_zyx = document.chunk_zyx
         self.layout = Layout(document.chunk_zyx)
         self.codec = ChunkCodec(document.compressor)
@@ -63,7 +64,7 @@ class ZarrReader(VolumeReader):
             )
         )
 
-    def encoded_chunk(self, index_zyx: ShapeZYX) -> memoryview | None:
+    def encoded_chunk(self, index_zyx: ShapeZYX) -> Encoded | None:
         """The stored bytes of a chunk of the array's own grid; None for a known hole.
 
         Raises
@@ -71,15 +72,14 @@ class ZarrReader(VolumeReader):
         TransportError
             The chunk was listed, but is not there now.
         """
-        if index_zyx in self._holes:
+        if self._holes is not None and index_zyx in self._holes:
             return None
         key = f"{self._path}/{self._document.chunk_key(index_zyx)}"
-        data = self._objects.get(key)
-        if data is None:
+        data = self._tree.get(key, self._most)
+        if data is None and self._holes is not None:
             raise TransportError(
                 "a chunk that the archive lists is not there",
-                archive=self._session.archive,
-                location=key,
+                location=f"{self._tree.uri}/{key}",
                 unit=f"chunk {'/'.join(map(str, index_zyx))}",
             )
         return data
@@ -96,9 +96,8 @@ class ZarrReader(VolumeReader):
             return decode_chunk(self._document, encoded)
         except MacroscopeError as error:
             name = "/".join(map(str, index_zyx))
-            raise error.located(
-                archive=self._session.archive, location=self._path, unit=f"chunk {name}"
-            ) from None
+            where = f"{self._tree.uri}/{self._path}"
+            raise error.located(location=where, unit=f"chunk {name}") from None
 
     def blocks(self, box: Box) -> Iterator[Block]:
         """Decode the chunks of a box, several in flight, in C order of the chunk grid."""
@@ -115,7 +114,7 @@ class ZarrReader(VolumeReader):
             return Block(part.shifted(back), voxels[part.slices(whole.start_zyx)], missing)
 
         indices = chunks_in(self._document, wanted)
-        yield from self._session.ordered(self._service, [partial(job, i) for i in indices])
+        yield from self._tree.ordered([partial(job, i) for i in indices])
 
     def _voxels(self, index: ShapeZYX) -> tuple[NDArray[Any], tuple[str, ...]]:
         encoded = self.encoded_chunk(index)

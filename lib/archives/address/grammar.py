@@ -1,0 +1,218 @@
+"""The address grammar: a place, and by a pipeline what lies inside it.
+
+``place|step|step``. A place is a path, ``file://``, ``https://``, ``s3://``, ``gs://`` or ``ftp://``
+address, or a named archive's (``empiar:10310``). Steps follow the URL pipelines of Neuroglancer
+and the Zarr community: ``https://host/a.zip|zip:stack/|tiff:``, ``s3://bucket/x.zarr|zarr3:em/s0``.
+A ``|`` that belongs to a name is written ``%7C``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote, unquote, urlsplit
+
+from lib.config.errors import suggestion
+from lib.errors import ConfigError
+from lib.formats import registry
+from lib.safety import redact
+
+Scheme = Literal["file", "https", "http", "s3", "gs", "ftp"]
+
+SCHEMES: tuple[Scheme, ...] = ("file", "https", "http", "s3", "gs", "ftp")
+NAMED = ("empiar", "idr", "openorganelle", "flyem", "epfl")
+CONTAINERS = ("zip",)
+
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):(.*)$", re.DOTALL)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_LONGEST = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a pipeline.
+
+    Attributes
+    ----------
+    word
+        ``zip`` or the name of a format.
+    path
+        What it names inside, without slashes around it.
+    folder
+        Whether the path was written with a slash at its end.
+    """
+
+    word: str
+    path: str
+    folder: bool = False
+
+    def __str__(self) -> str:
+        slash = "/" if self.folder and self.path else ""
+        return f"{self.word}:{self.path.replace('|', '%7C')}{slash}"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A place and what lies inside it.
+
+    Attributes
+    ----------
+    scheme, host
+        ``host`` is the server or the bucket, empty for files.
+    path
+        Below the host, without slashes around it; names as people read them, never encoded.
+    query
+        Of an https address, without ``?``; may be a signature, so it is never shown.
+    folder
+        Whether the place was written with a slash at its end.
+    """
+
+    scheme: Scheme
+    host: str
+    path: str
+    steps: tuple[Step, ...] = ()
+    query: str = ""
+    folder: bool = False
+
+    @property
+    def place(self) -> str:
+        """The address of the place, fit to be shown and to be read again."""
+        slash = "/" if self.folder else ""
+        path = self.path.replace("%", "%25").replace("|", "%7C") if self.encoded else self.path
+        if self.encoded:
+            path = quote(self.path, safe="/:@!$&'()*+,;=~")
+        else:
+            path = self.path.replace("|", "%7C")
+        head = "file:///" if self.scheme == "file" else f"{self.scheme}://{self.host}/"
+        return f"{head}{path}{slash if self.path else ''}"
+
+    @property
+    def encoded(self) -> bool:
+        """Whether paths of this scheme are percent-encoded in an address."""
+        return self.scheme in ("file", "https", "http", "ftp")
+
+    def __str__(self) -> str:
+        return "|".join([self.place, *map(str, self.steps)])
+
+
+def is_named(text: str) -> bool:
+    """Whether an address names an archive, as ``empiar:10310`` does."""
+    match = _SCHEME.match(text.strip())
+    return match is not None and match[1].lower() in NAMED
+
+
+def parse_address(text: str, base: Path | None = None) -> Address:
+    """Read an address of a place.
+
+    Parameters
+    ----------
+    base
+        The folder from which relative paths are counted; this process's own where not given.
+
+    Raises
+    ------
+    ConfigError
+        The error says which part is wrong and suggests the nearest word.
+    """
+    text = text.strip()
+    if not text or len(text) > _LONGEST or _CONTROL.search(text):
+        raise ConfigError(
+            "an address is empty, too long, or holds control characters", location="addresses"
+        )
+    place, *steps = text.split("|")
+    parsed = tuple(_step(step, text) for step in steps)
+    match = _SCHEME.match(place)
+    if match is None or (len(match[1]) == 1 and not match[2].startswith("//")):
+        return _local(place, parsed, base)
+    scheme, rest = match[1].lower(), match[2]
+    if scheme in SCHEMES and rest.startswith("//"):
+        return _url(scheme, place, parsed)
+    if (base or Path.cwd()).joinpath(place).exists():  # a file may have a colon in its name
+        return _local(place, parsed, base)
+    raise ConfigError(
+        f"{redact(place)[:200]!r}: there is no archive or protocol {scheme!r}; "
+        f"{suggestion(scheme, [*NAMED, *SCHEMES])}",
+        location="addresses",
+        advice="Write a path, https://, s3://, gs:// or ftp://, or for example empiar:10310",
+    )
+
+
+def _local(place: str, steps: tuple[Step, ...], base: Path | None) -> Address:
+    path = Path(place.replace("%7C", "|").replace("%7c", "|")).expanduser()
+    whole = (base or Path.cwd()) / path
+    normal = Path(*_normal(whole.parts[1:], place))
+    return Address("file", "", str(normal).strip("/"), steps, folder=place.endswith("/"))
+
+
+def _normal(parts: tuple[str, ...], place: str) -> list[str]:
+    kept: list[str] = []
+    for part in parts:
+        if part == "..":
+            if not kept:
+                raise ConfigError(f"{place!r} leads out of the file system", location="addresses")
+            kept.pop()
+        elif part not in ("", "."):
+            kept.append(part)
+    return ["/", *kept] if kept else ["/"]
+
+
+def _url(scheme: Scheme, place: str, steps: tuple[Step, ...]) -> Address:
+    try:
+        parts = urlsplit(place)
+        _ = parts.port
+    except ValueError as error:
+        raise ConfigError(f"{redact(place)}: no address ({error})", location="addresses") from None
+    if "@" in parts.netloc:
+        raise ConfigError(
+            f"{redact(place)}: credentials do not belong in an address", location="addresses"
+        )
+    if parts.fragment:
+        raise ConfigError(f"{redact(place)}: an address has no fragment", location="addresses")
+    if scheme == "file":
+        if parts.netloc not in ("", "localhost"):
+            raise ConfigError(f"{redact(place)}: file:// takes no host", location="addresses")
+        path = unquote(parts.path)
+        return Address(
+            "file",
+            "",
+            str(Path(*_normal(Path(path).parts[1:], place))).strip("/"),
+            steps,
+            folder=path.endswith("/"),
+        )
+    if not parts.netloc:
+        raise ConfigError(f"{redact(place)}: a host or bucket is missing", location="addresses")
+    if scheme in ("s3", "gs"):
+        path = place.split("://", 1)[1].partition("/")[2]
+        path, query = path.replace("%7C", "|").replace("%7c", "|"), ""
+    else:
+        path, query = unquote(parts.path), parts.query
+    if query and scheme == "ftp":
+        raise ConfigError(f"{redact(place)}: ftp takes no query", location="addresses")
+    pieces = [piece for piece in path.split("/") if piece not in ("", ".")]
+    if ".." in pieces:
+        raise ConfigError(f"{redact(place)}: '..' has no place in an address", location="addresses")
+    host = parts.netloc.lower() if scheme != "s3" else parts.netloc
+    return Address(
+        scheme, host, "/".join(pieces), steps, query, folder=path.endswith("/") or not pieces
+    )
+
+
+def _step(text: str, whole: str) -> Step:
+    word, colon, path = text.partition(":")
+    word = word.strip().lower()
+    known = [*CONTAINERS, *registry.words()]
+    if not colon and word in known:
+        colon = ":"
+    if word not in known or not colon:
+        raise ConfigError(
+            f"{redact(whole)[:200]}: {word!r} is no step of a pipeline; {suggestion(word, known)}",
+            location="addresses",
+            advice="A step is a format and a path inside it, for example |zarr:em/s0 or |tiff:",
+        )
+    path = path.replace("%7C", "|").replace("%7c", "|")
+    pieces = [piece for piece in path.split("/") if piece not in ("", ".")]
+    if ".." in pieces:
+        raise ConfigError(f"{text!r}: '..' has no place in an address", location="addresses")
+    return Step(word, "/".join(pieces), path.endswith("/"))

@@ -1,0 +1,239 @@
+"""What a format is: it says which volumes lie in a file or a tree, and opens one of them.
+
+A format knows no archive and no protocol: it reads a `ByteSource` or a `Tree`. An archive knows no
+format: it asks `lib.formats.registry`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
+
+from lib.bytesource.base import ByteSource
+from lib.bytesource.tree import Tree
+from lib.formats.base import VolumeReader
+from lib.formats.calibration import VoxelSize
+from lib.geometry import Box, LengthsZYX, ShapeZYX
+from lib.plan import SourceGrid
+
+HEAD_BYTES = 4096
+"""How much of a file's beginning a format may look at to recognise it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a user may choose where a container holds more than one volume.
+
+    Attributes
+    ----------
+    level
+        Scale level: its number (``0`` or ``s0`` is the finest) or its own name; None: the finest.
+    channel, time
+        Numbers from 0; None where there is only one.
+    """
+
+    level: str | None = None
+    channel: int | None = None
+    time: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeDescription:
+    """One volume that a container holds, by its metadata alone.
+
+    Attributes
+    ----------
+    path
+        Where it lies inside the container, as the address's pipeline writes it: ``em/s0``,
+        ``volumes/raw``, ``1/c0``; empty where the container is the volume.
+    handle
+        Whatever `open` needs to find these voxels again: plain JSON. It decides the volume's
+        identity, so no words about the volume belong in it.
+    dtype
+        numpy name, native byte order.
+    voxel
+        What the container says; None on an axis of which it says nothing.
+    origin_nm_zyx
+        Centre of the first voxel, None where the container does not say.
+    kind, kind_evidence
+        Image or labels where that can be told, and by what; None where it cannot.
+    level, levels
+        Name of this scale level, and of all there are, finest first; None and empty where the
+        container has no levels.
+    chunk_zyx
+        Voxels of a stored chunk; None where the voxels are rows of planes.
+    lossy
+        How voxels were compressed with loss (``"jpeg"``), or None.
+    acquired
+        ISO 8601, or None.
+    about
+        What the container says of title, licence, citation, doi, organism, modality, description.
+    notes
+        Doubts, for the record.
+    extra
+        Chosen facts about the recording; never a whole tag dump.
+    refused
+        Why this volume cannot be opened, in one sentence; None where it can.
+    """
+
+    path: str
+    handle: dict[str, Any]
+    shape_zyx: ShapeZYX
+    dtype: str
+    voxel: VoxelSize = field(default_factory=VoxelSize)
+    origin_nm_zyx: LengthsZYX | None = None
+    kind: Literal["image", "labels"] | None = None
+    kind_evidence: str | None = None
+    level: str | None = None
+    levels: tuple[str, ...] = ()
+    chunk_zyx: ShapeZYX | None = None
+    lossy: str | None = None
+    acquired: str | None = None
+    about: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    extra: dict[str, Any] = field(default_factory=dict)
+    refused: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What reading a box of a volume takes, and what the store says of the bytes.
+
+    Attributes
+    ----------
+    grid
+        The chunks, holes included; None where the voxels are rows of planes.
+    nbytes, requests
+        Of all that `VolumeReader.blocks` over the box will fetch.
+    etag
+        Identity of the stored bytes: changes when any chunk or document does. None where the
+        container is one file, whose own identity is enough.
+    notes
+        For the record: what could not be told, absences that are legitimate, what proves the bytes.
+    """
+
+    grid: SourceGrid | None
+    nbytes: int
+    requests: int
+    etag: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+class FileFormat(Protocol):
+    """Volumes in one file. `FileFormatBase` answers what most leave alone."""
+
+    name: ClassVar[str]  # the word in an address's pipeline: "tiff"
+    title: ClassVar[str]  # for people: "TIFF, BigTIFF, OME-TIFF, ImageJ"
+    container: ClassVar[Literal["file"]]
+    suffixes: ClassVar[tuple[str, ...]]  # lower case, with the dot; candidates, never proof
+    sections: ClassVar[bool]  # numbered files of one plane each may make a volume
+
+    def fits(self, head: bytes, name: str) -> bool:
+        """Whether a file that begins with `head` (up to `HEAD_BYTES`) is of this format."""
+        ...
+
+    def describe(
+        self, source: ByteSource, path: str, options: Options
+    ) -> Sequence[VolumeDescription]:
+        """The volumes at `path` (empty: all) inside the file; reads metadata only.
+
+        Raises
+        ------
+        FormatError, UnsupportedFormatError, NotFoundError
+        """
+        ...
+
+    def survey(self, source: ByteSource, volume: VolumeDescription, box: Box) -> Survey:
+        """What reading a box takes; metadata only."""
+        ...
+
+    def open(
+        self,
+        source: ByteSource,
+        handle: dict[str, Any],
+        *,
+        grid: SourceGrid | None = None,
+        scratch: Path | None = None,
+    ) -> VolumeReader:
+        """A reader of the whole volume; it closes `source`.
+
+        Parameters
+        ----------
+        grid
+            Of the survey, for formats of chunks.
+        scratch
+            A folder for temporary files, where the file must be unpacked.
+        """
+        ...
+
+    def check_whole(self, path: Path, handle: dict[str, Any], name: str) -> tuple[str, ...]:
+        """What a second reader says otherwise about a file that lies on this machine."""
+        ...
+
+
+class TreeFormat(Protocol):
+    """Volumes in a tree of objects."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    container: ClassVar[Literal["tree"]]
+    markers: ClassVar[tuple[str, ...]]  # names of which one lies in a group or array of its kind
+
+    def fits(self, tree: Tree, path: str) -> bool:
+        """Whether a group or array of this format lies at `path`, by its documents."""
+        ...
+
+    def describe(
+        self, tree: Tree, root: str, path: str, options: Options
+    ) -> Sequence[VolumeDescription]:
+        """The volumes at and below a path: one for each multiscale, at one level, or bare array.
+
+        Parameters
+        ----------
+        root
+            Key of the container in the tree.
+        path
+            Inside the container; empty for all of it. ``VolumeDescription.path`` is of this kind.
+
+        Raises
+        ------
+        NotFoundError
+            Nothing is there, or the level is not; the error lists what there is.
+        FormatError, UnsupportedFormatError
+        """
+        ...
+
+    def survey(self, tree: Tree, root: str, volume: VolumeDescription, box: Box) -> Survey:
+        """Which chunks of a box are there, and what they weigh; lists, reads no voxels."""
+        ...
+
+    def open(
+        self,
+        tree: Tree,
+        root: str,
+        handle: dict[str, Any],
+        *,
+        box: Box,
+        grid: SourceGrid | None = None,
+    ) -> VolumeReader:
+        """A reader of `box` (in the array's voxels); its blocks count from the box's corner."""
+        ...
+
+
+class FileFormatBase:
+    """What formats of planes need not say for themselves."""
+
+    container: ClassVar[Literal["file"]] = "file"
+    sections: ClassVar[bool] = False
+
+    def survey(self, source: ByteSource, volume: VolumeDescription, box: Box) -> Survey:
+        """All bytes, or the share of the box's planes, in the largest ranges."""
+        nbytes = source.size
+        if box.shape_zyx[0] < volume.shape_zyx[0]:
+            nbytes = -(-nbytes * box.shape_zyx[0] // volume.shape_zyx[0])
+        return Survey(None, nbytes, -(-nbytes // source.range_bytes))
+
+    def check_whole(self, path: Path, handle: dict[str, Any], name: str) -> tuple[str, ...]:
+        return ()

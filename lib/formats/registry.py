@@ -1,0 +1,93 @@
+"""The formats, by the word that an address's pipeline has for them. A new one is a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from importlib import import_module
+from typing import cast
+
+from lib.bytesource.base import ByteSource
+from lib.bytesource.tree import Tree
+from lib.config.errors import suggestion
+from lib.errors import ConfigError
+from lib.formats.format import HEAD_BYTES, FileFormat, TreeFormat
+
+FILE_FORMATS: dict[str, str] = {
+    "tiff": "lib.formats.tiff.format:TiffFormat",
+}
+"""Pipeline word -> class, imported when first used. Asked in this order what a file is."""
+
+TREE_FORMATS: dict[str, str] = {
+    "zarr2": "lib.formats.zarr.format:Zarr2Format",
+}
+"""The same for trees."""
+
+ALIASES: dict[str, tuple[str, ...]] = {
+    "zarr": ("zarr3", "zarr2"),
+    "precomputed": ("neuroglancer-precomputed",),
+    "tif": ("tiff",),
+    "jpg": ("jpeg",),
+    "nii": ("nifti",),
+    "h5": ("hdf5",),
+}
+"""Other words -> the formats that they may mean."""
+
+
+@cache
+def file_format(name: str) -> FileFormat:
+    """The file format of a name in `FILE_FORMATS`."""
+    return cast(FileFormat, _made(FILE_FORMATS[name]))
+
+
+@cache
+def tree_format(name: str) -> TreeFormat:
+    """The tree format of a name in `TREE_FORMATS`."""
+    return cast(TreeFormat, _made(TREE_FORMATS[name]))
+
+
+def words() -> list[str]:
+    """Every word that names a format in a pipeline."""
+    known = {*FILE_FORMATS, *TREE_FORMATS}
+    aliases = {word for word, names in ALIASES.items() if known & set(names)}
+    return sorted(known | aliases)
+
+
+def named(word: str) -> tuple[str, ...]:
+    """The formats that a pipeline's word may mean.
+
+    Raises
+    ------
+    ConfigError
+        None; the error suggests the nearest word.
+    """
+    known = {*FILE_FORMATS, *TREE_FORMATS}
+    found = tuple(name for name in ALIASES.get(word.lower(), (word.lower(),)) if name in known)
+    if not found:
+        raise ConfigError(
+            f"there is no format {word!r}; {suggestion(word, words())}", location="addresses"
+        )
+    return found
+
+
+def formats_of_file(source: ByteSource, name: str) -> list[FileFormat]:
+    """The formats of which a file is, by its own beginning."""
+    head = source.read(0, min(source.size, HEAD_BYTES))
+    return [one for one in map(file_format, FILE_FORMATS) if one.fits(head, name)]
+
+
+def formats_of_tree(tree: Tree, path: str) -> list[TreeFormat]:
+    """The formats of which a group or an array lies at a path, by its documents."""
+    return [one for one in map(tree_format, TREE_FORMATS) if one.fits(tree, path)]
+
+
+def file_formats_for(name: str, among: Iterable[str] = ()) -> list[FileFormat]:
+    """The formats that a file of this name could be of; its content decides."""
+    lower = name.lower()
+    candidates = map(file_format, among or FILE_FORMATS)
+    return [one for one in candidates if lower.endswith(one.suffixes)]
+
+
+def _made(path: str) -> object:
+    module, _, attribute = path.partition(":")
+    return getattr(import_module(module), attribute)()

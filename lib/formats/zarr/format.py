@@ -1,0 +1,126 @@
+"""Zarr v2 with NGFF multiscales, or without, as a format of trees."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+from lib.bytesource.tree import Tree, join
+from lib.errors import NotFoundError
+from lib.formats.calibration import VoxelSize
+from lib.formats.format import Options, Survey, VolumeDescription
+from lib.formats.zarr.array import ArrayDocument, parse_array
+from lib.formats.zarr.hierarchy import Hierarchy, ZarrArray
+from lib.formats.zarr.ngff import Multiscale
+from lib.formats.zarr.reader import ZarrReader
+from lib.formats.zarr.survey import survey_array
+from lib.geometry import Box
+from lib.plan import SourceGrid
+
+_NUMBER = re.compile(r"s?(\d{1,2})")
+
+
+class Zarr2Format:
+    """Groups, multiscales and bare arrays of Zarr v2."""
+
+    name: ClassVar[str] = "zarr2"
+    title: ClassVar[str] = "Zarr v2, OME-Zarr 0.4"
+    container: ClassVar[Literal["tree"]] = "tree"
+    markers: ClassVar[tuple[str, ...]] = (".zarray", ".zgroup", ".zattrs")
+
+    def fits(self, tree: Tree, path: str) -> bool:
+        return any(tree.head(join(path, marker)) is not None for marker in self.markers)
+
+    def describe(
+        self, tree: Tree, root: str, path: str, options: Options
+    ) -> Sequence[VolumeDescription]:
+        where = join(root, path)
+        hierarchy = Hierarchy(tree, root)
+        array = hierarchy.array(where)
+        if array is not None:
+            return [_described(root, array)]
+        multiscales = hierarchy.multiscales_below(where)
+        if multiscales:
+            return [
+                _described(root, hierarchy.level(at, one, choose_level(one, options.level)))
+                for at, one in multiscales
+            ]
+        found = [hierarchy.array(key) for key in hierarchy.arrays_below(where)]
+        described = [_described(root, array) for array in found if array is not None]
+        if not described:
+            here = hierarchy.children(where) or hierarchy.children(root)
+            raise NotFoundError(
+                f"there is no array or multiscale at {path or 'the root'!r}",
+                location=f"{tree.uri}/{where}",
+                advice=f"There are: {', '.join(here) or 'nothing'}",
+            )
+        return described
+
+    def survey(self, tree: Tree, root: str, volume: VolumeDescription, box: Box) -> Survey:
+        document, zarray = _document(volume.handle)
+        return survey_array(tree, join(root, volume.handle["path"]), document, zarray, box)
+
+    def open(
+        self,
+        tree: Tree,
+        root: str,
+        handle: dict[str, Any],
+        *,
+        box: Box,
+        grid: SourceGrid | None = None,
+    ) -> ZarrReader:
+        document, _ = _document(handle)
+        holes = grid.missing() if grid is not None and grid.listed else None
+        return ZarrReader(tree, join(root, handle["path"]), document, box, holes)
+
+
+def choose_level(multiscale: Multiscale, wanted: str | None) -> str:
+    """The name of a level: by its own name, or by its number, 0 or s0 being the finest.
+
+    Raises
+    ------
+    NotFoundError
+    """
+    names = [level.path for level in multiscale.levels]
+    if wanted is None:
+        return names[0]
+    if wanted in names:
+        return wanted
+    number = _NUMBER.fullmatch(wanted)
+    if number is not None and int(number[1]) < len(names):
+        return names[int(number[1])]
+    raise NotFoundError(f"there is no level {wanted}", advice=f"There are: {', '.join(names)}")
+
+
+def _described(root: str, array: ZarrArray) -> VolumeDescription:
+    document = array.document
+    path = array.path.removeprefix(root).strip("/") if root else array.path
+    z, y, x = array.voxel_nm_zyx
+    voxel = VoxelSize(z, y, x, "multiscales") if array.measured else VoxelSize()
+    evidence = None
+    if array.labels:
+        evidence = "image-label, or a group named labels"
+    return VolumeDescription(
+        path=path,
+        handle={
+            "path": path,
+            "zarray": array.zarray.decode(),
+            "separator": document.separator,
+        },
+        shape_zyx=document.shape_zyx,
+        dtype=document.dtype.name,
+        voxel=voxel,
+        origin_nm_zyx=array.translation_nm_zyx if array.measured else None,
+        kind="labels" if array.labels else None,
+        kind_evidence=evidence,
+        level=array.level if array.levels else None,
+        levels=array.levels,
+        chunk_zyx=document.chunk_zyx,
+        notes=tuple(note for note in array.notes if "1 nm is assumed" not in note),
+    )
+
+
+def _document(handle: dict[str, Any]) -> tuple[ArrayDocument, bytes]:
+    zarray = handle["zarray"].encode()
+    return parse_array(zarray, handle["path"], separator=handle["separator"]), zarray

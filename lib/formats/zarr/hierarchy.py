@@ -1,0 +1,236 @@
+"""Groups, multiscales and arrays of Zarr v2 in a tree of objects, with and without ``.zmetadata``.
+
+Every path is a key of the tree. Consolidated metadata are a hint: the document of an array that is
+read is fetched itself, because the copy may be older.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from lib.bytesource.tree import Listing, Tree, join, listing_or_none
+from lib.errors import BadAnswerError, FormatError, NotFoundError
+from lib.formats.zarr.array import ArrayDocument, parse_array
+from lib.formats.zarr.ngff import Multiscale, NgffLevel, parse_attributes, parse_multiscale
+from lib.geometry import LengthsZYX
+
+MOST_DOCUMENT_BYTES = 64 * 2**20
+_DEEPEST = 6
+_DOTTED = re.compile(r"\d+(\.\d+)+")  # the key of a chunk whose indices dots part
+
+
+@dataclass(frozen=True, slots=True)
+class ZarrArray:
+    """One array, with what its multiscale says of it.
+
+    Attributes
+    ----------
+    path
+        Key of the array in the tree.
+    level, levels
+        Name of the array in its multiscale, and the names of all its levels, finest first.
+    finest_nm_zyx
+        Voxel size of the finest level, by which a level's own is told from a given one.
+    measured
+        Whether a multiscale says how large the voxels are.
+    """
+
+    path: str
+    level: str
+    levels: tuple[str, ...]
+    document: ArrayDocument
+    zarray: bytes
+    voxel_nm_zyx: LengthsZYX
+    translation_nm_zyx: LengthsZYX
+    finest_nm_zyx: LengthsZYX
+    labels: bool
+    measured: bool = True
+    notes: list[str] = field(default_factory=list)
+
+
+class Hierarchy:
+    """What lies at and below one group of a tree.
+
+    Parameters
+    ----------
+    root
+        Key of the outermost group, which may hold ``.zmetadata``.
+    """
+
+    def __init__(self, tree: Tree, root: str) -> None:
+        self._tree, self.root = tree, root.strip("/")
+        self._consolidated = self._read_consolidated()
+
+    def children(self, path: str) -> list[str]:
+        """Names of the groups and arrays directly below a path, as far as that can be told."""
+        names = set()
+        for key in self._consolidated or ():
+            inner = join(self.root, key).removeprefix(f"{path}/" if path else "")
+            if inner.count("/") >= 1 and join(self.root, key).startswith(path):
+                names.add(inner.partition("/")[0])
+        listing = None if names else listing_or_none(self._tree, path)
+        for prefix in listing.prefixes if listing is not None else ():
+            names.add(prefix.rstrip("/").rpartition("/")[2])
+        return sorted(names)
+
+    def array(self, path: str) -> ZarrArray | None:
+        """The array at a path, with what a multiscale above it says; None where there is none."""
+        zarray = self.document(path, ".zarray")
+        if zarray is None:
+            return None
+        above, inner = path, ""
+        for _ in range(_DEEPEST):
+            above, _, name = above.rpartition("/")
+            inner = f"{name}/{inner}".rstrip("/")
+            multiscale = self.multiscale(above)
+            if multiscale is not None:
+                return self._described(path, inner, zarray, multiscale)
+            if not above:
+                break
+        return self._described(path, path.rpartition("/")[2], zarray, None)
+
+    def level(self, path: str, multiscale: Multiscale, level: str) -> ZarrArray:
+        """An array of the multiscale at a path.
+
+        Raises
+        ------
+        NotFoundError
+            The multiscale does not name it, or it is not there; the error lists what there is.
+        """
+        where = join(path, level)
+        zarray = self.document(where, ".zarray") if multiscale.level(level) else None
+        if zarray is None:
+            raise NotFoundError(
+                f"{path or 'the multiscale'} has no level {level}",
+                location=f"{self._tree.uri}/{where}",
+                advice="There are: " + ", ".join(n.path for n in multiscale.levels),
+            )
+        return self._described(where, level, zarray, multiscale)
+
+    def multiscales_below(self, path: str, depth: int = 0) -> list[tuple[str, Multiscale]]:
+        """The multiscales at a path, or at the outermost groups below it that have one."""
+        multiscale = self.multiscale(path)
+        if multiscale is not None:
+            return [(path, multiscale)]
+        if depth >= _DEEPEST or self.document(path, ".zarray") is not None:
+            return []  # below an array lie its chunks, by the thousand
+        found = []
+        for child in self.children(path):
+            found += self.multiscales_below(join(path, child), depth + 1)
+        return found
+
+    def arrays_below(self, path: str, depth: int = 0) -> list[str]:
+        """Keys of the arrays at and below a path."""
+        if self.document(path, ".zarray") is not None:
+            return [path]
+        if depth >= _DEEPEST:
+            return []
+        children = (join(path, child) for child in self.children(path))
+        return [found for child in children for found in self.arrays_below(child, depth + 1)]
+
+    def multiscale(self, path: str) -> Multiscale | None:
+        """The multiscale of a group; None where it has none."""
+        attributes = self.document(path, ".zattrs")
+        if attributes is None:
+            return None
+        where = f"{self._tree.uri}/{join(path, '.zattrs')}"
+        return parse_multiscale(parse_attributes(attributes, where), where)
+
+    def document(self, path: str, name: str) -> bytes | None:
+        """A document of a group or array; of consolidated metadata where they have it."""
+        key = join(path, name)
+        inner = key.removeprefix(f"{self.root}/") if self.root else key
+        if self._consolidated is not None and inner in self._consolidated:
+            return json.dumps(self._consolidated[inner]).encode()
+        data = self._tree.get(key, MOST_DOCUMENT_BYTES)
+        return None if data is None else bytes(data)
+
+    # --- inside -----------------------------------------------------------------------------
+
+    def _described(
+        self, path: str, name: str, zarray: bytes, multiscale: Multiscale | None
+    ) -> ZarrArray:
+        level = multiscale.level(name) if multiscale else None
+        measured, notes = level is not None, []
+        if level is None or multiscale is None:
+            level = NgffLevel(name, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+            notes.append(
+                "no multiscale names this array: its voxel size is unknown, 1 nm is assumed"
+            )
+        elif not multiscale.units_stated:
+            notes.append("the axes state no unit: nanometres are assumed")
+        where = f"{self._tree.uri}/{path}/.zarray"
+        if self._consolidated is not None:
+            zarray = self._own_document(path, where)
+        document = parse_array(zarray, where, separator=self._separator(path))
+        named = multiscale is not None and measured
+        return ZarrArray(
+            path=path,
+            level=name,
+            levels=tuple(n.path for n in multiscale.levels) if multiscale and measured else (),
+            document=document,
+            zarray=zarray,
+            voxel_nm_zyx=level.voxel_nm_zyx,
+            translation_nm_zyx=level.translation_nm_zyx,
+            finest_nm_zyx=(
+                multiscale.levels[0].voxel_nm_zyx if multiscale and named else level.voxel_nm_zyx
+            ),
+            labels=(multiscale is not None and multiscale.labels) or "labels" in path.split("/"),
+            measured=measured,
+            notes=notes,
+        )
+
+    def _own_document(self, path: str, where: str) -> bytes:
+        data = self._tree.get(join(path, ".zarray"), MOST_DOCUMENT_BYTES)
+        if data is None:
+            raise FormatError(".zmetadata names an array that is not there", location=where)
+        return bytes(data)
+
+    def _separator(self, path: str) -> str | None:
+        """The separator that the keys really have; None where that cannot be told."""
+        listing = list_array(self._tree, path)
+        if listing is None:
+            return None
+        names = [prefix.rstrip("/").rpartition("/")[2] for prefix in listing.prefixes]
+        if any(name.isdecimal() for name in names):
+            return "/"
+        keys = (item.key.rpartition("/")[2] for item in listing.objects)
+        return "." if any(_DOTTED.fullmatch(key) for key in keys) else None
+
+    def _read_consolidated(self) -> dict[str, Any] | None:
+        key = join(self.root, ".zmetadata")
+        data = self._tree.get(key, MOST_DOCUMENT_BYTES)
+        if data is None:
+            return None
+        try:
+            documents = json.loads(bytes(data))["metadata"]
+        except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
+            raise FormatError(
+                f".zmetadata cannot be read: {error!r}", location=f"{self._tree.uri}/{key}"
+            ) from None
+        return documents if isinstance(documents, dict) else None
+
+
+def list_array(tree: Tree, path: str) -> Listing | None:
+    """What lies directly below an array that is known to be there; None where nobody lists it.
+
+    Raises
+    ------
+    BadAnswerError
+        The listing leaves out the array's own document: a web page of status 200 reads as an empty
+        listing, and every chunk would pass for a hole.
+    """
+    listing = listing_or_none(tree, path)
+    if listing is not None and not any(
+        item.key == join(path, ".zarray") for item in listing.objects
+    ):
+        raise unbelievable(f"{tree.uri}/{path}")
+    return listing
+
+
+def unbelievable(where: str) -> BadAnswerError:
+    """The error for a listing that contradicts what is known to be there."""
+    return BadAnswerError("the listing leaves out what is there", location=where)
