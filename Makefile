@@ -12,6 +12,8 @@ KILLS ?= 50
 FUZZ_CASES ?= 1500
 
 .DEFAULT_GOAL := help
+# also: see each target's own line
+.PHONY: docs-site audit workflows dist release-check release-notes
 .PHONY: help run test test-long test-all coverage mutants check lint types format bench faults chaos up deploy down lock docs pictures \
         kind-up kind-run kind-ui kind-down clean
 
@@ -51,7 +53,7 @@ up: $(VENV)/.run ## Start a local Prefect server (UI on PORT), work pool, worker
 
 deploy: $(VENV)/.run ## Register all deployments with the server that `make up` started
 	@PREFECT_API_URL=$${PREFECT_API_URL:-http://127.0.0.1:$(PORT)/api} \
-	  $(BIN)/python -m flows.register
+	  $(BIN)/macroscope deploy
 
 down: $(VENV)/.run ## End what `make up` started
 	@$(BIN)/macroscope down
@@ -94,12 +96,13 @@ $(MUTANTS)/bin/cosmic-ray:
 mutants: $(VENV)/.dev $(MUTANTS)/bin/cosmic-ray ## Change grid, ledger, digests and records: does a test notice? (PARTS="grid")
 	$(BIN)/python -m tests.mutation.run $(PARTS)
 
-check: lint types test test-long ## What CI runs, in the same words
+check: lint workflows types test test-long docs-site ## What CI runs, in the same words
 
 lint: $(VENV)/.dev ## Lint, format and import rules
-	$(BIN)/ruff check flows tasks lib emulators tests benchmarks
-	$(BIN)/ruff format --check flows tasks lib emulators tests benchmarks
+	$(BIN)/ruff check flows tasks lib emulators tests benchmarks docs
+	$(BIN)/ruff format --check flows tasks lib emulators tests benchmarks docs
 	$(BIN)/lint-imports
+	$(BIN)/bandit -q -c pyproject.toml -r flows tasks lib emulators
 
 types: $(VENV)/.dev ## Strict type check
 	$(BIN)/mypy
@@ -135,6 +138,27 @@ docs: $(VENV)/.dev ## Renew the documents that are written from the code
 	$(BIN)/python -m docs.config_reference
 	$(BIN)/python docs/dependencies.py
 	$(BIN)/python helm/values_table.py
+
+docs-site: $(VENV)/.dev ## Build the documentation site; a link that leads nowhere fails it (no network)
+	$(BIN)/mkdocs build --strict
+
+# --- release: every step of the workflows is a target that runs here, too ---
+
+audit: $(VENV)/.dev ## Known vulnerabilities in the run lock; says so where their database is out of reach
+	@$(BIN)/python docs/audit.py
+
+workflows: $(VENV)/.dev ## Check the workflow files, without a network
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/zizmor --offline --quiet --config .github/zizmor.yml --min-severity medium .github/workflows
+
+dist: $(VENV)/.dev ## Build wheel and sdist into dist/
+	$(BIN)/python -m build --installer uv --outdir dist
+
+release-check: ## A tag must be the version that pyproject.toml, the chart and CHANGELOG.md have (TAG=v1.2.3)
+	@$(PYTHON) docs/release.py check "$(TAG)"
+
+release-notes: ## What CHANGELOG.md says of a tag (TAG=v1.2.3)
+	@$(PYTHON) docs/release.py notes "$(TAG)"
 
 pictures: $(VENV)/.dev browser ## Renew the screenshots of the README, from a run on the stand-ins
 	PYTHONPATH=. $(BIN)/python docs/pictures.py

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.kit.browser import Browser
 from lib.present.viewer import serve
 from lib.storage.open import open_store
 from tests.end_to_end.finished_run import FinishedRun, click, finished_run, shown
+from tests.kit.browser import Browser
 
 FOLDER = Path(__file__).with_name("pictures")
 COLOURS = 64

@@ -175,9 +175,12 @@ def samples(
     ] = 0,
 ) -> None:
     """Serve stand-ins of the five archives until interrupted; prints their endpoints as JSON."""
-    from emulators.serving import Samples, serve_forever
+    from flows.commands.stand_ins import stand_in_module
 
-    serve_forever(Samples(root, host=host, public_host=public_host, base_port=base_port))
+    serving = stand_in_module("serving")
+    serving.serve_forever(
+        serving.Samples(root, host=host, public_host=public_host, base_port=base_port)
+    )
 
 
 @app.command()
@@ -189,6 +192,17 @@ def up(
     from flows.commands.local import up as start
 
     raise typer.Exit(start(port=port, archives=archives))
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def deploy(context: typer.Context) -> None:
+    """Register all deployments with the Prefect server that PREFECT_API_URL names.
+
+    Takes the options of `python -m flows.register`, which --help after -- shows.
+    """
+    from flows.register import main as register
+
+    raise typer.Exit(register(context.args))
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """Make a Prefect server know macroscope: work pool, concurrency limits, deployments.
 
 ``python -m flows.register`` can run again at any time: what is there is brought up to date. The
-chart runs it after each install and upgrade, k8s/base as a Job, ``make deploy`` on a desk.
+chart runs it after each install and upgrade, k8s/base as a Job, ``macroscope deploy`` on a desk.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from tasks.slots import limit_name
 
 _log = logging.getLogger(__name__)
 
-ROOT = Path(__file__).parents[1]
+_FILES = resources.files("flows.resources")  # prefect.yaml and the job template, in a wheel too
 OVERRIDABLE = ("enabled", "job_variables", "parameters", "schedules", "concurrency_limit", "tags")
 
 
@@ -101,7 +102,7 @@ def job_template(kind: str, path: Path | None) -> dict[str, Any]:
     """The pool's job template: from ``path``, or the one that this kind of pool has by default."""
     if path is None and kind == "process":
         return ProcessWorker.get_default_base_job_template()
-    template: dict[str, Any] = json.loads((path or ROOT / "k8s" / "job-template.json").read_text())
+    template: dict[str, Any] = json.loads((path or _FILES / "job-template.json").read_text())
     return template
 
 
@@ -183,16 +184,25 @@ def deploy(pool: str, overrides: Mapping[str, Mapping[str, Any]]) -> int:
     int
         Its exit code.
     """
-    document = with_registry(yaml.safe_load((ROOT / "prefect.yaml").read_text()), REGISTRY)
+    document = with_registry(yaml.safe_load((_FILES / "prefect.yaml").read_text()), REGISTRY)
     environ = {**os.environ, "PREFECT_DEPLOYMENTS_DEFAULT_WORK_POOL_NAME": pool}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "prefect.yaml"
         path.write_text(yaml.safe_dump(merge_overrides(document, overrides), sort_keys=False))
         command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
         done = subprocess.run(
-            [*command, "--prefect-file", str(path)], cwd=ROOT, env=environ, check=False
+            [*command, "--prefect-file", str(path)], cwd=_home(), env=environ, check=False
         )
     return done.returncode
+
+
+def _home() -> Path:
+    """The folder in which runs work: where they find ``.env`` and ``config/config.yaml``.
+
+    The checkout where there is one, else the current folder.
+    """
+    checkout = Path(__file__).parents[1]
+    return checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
 
 
 def politeness() -> dict[str, int]:

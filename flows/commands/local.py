@@ -48,7 +48,7 @@ def up(*, port: int, archives: str) -> int:
     _start("worker", worker, env)
     print(f"Prefect UI     http://127.0.0.1:{port}")
     print(f"Next           export PREFECT_API_URL={url}")
-    print("               make deploy && prefect deployment run macroscope/full --watch")
+    print("               macroscope deploy && prefect deployment run macroscope/full --watch")
     return 0
 
 

@@ -8,8 +8,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from emulators.s3 import S3Server
+from flows.commands.stand_ins import stand_in_module
+
+if TYPE_CHECKING:
+    from emulators.s3 import S3Server
 
 BUCKET = "volumes"
 FOLDER = Path("data-s3")
@@ -39,7 +43,7 @@ def local_s3() -> Iterator[S3Server]:
     readable by its owner only.
     """
     key, secret = f"local-{secrets.token_hex(4)}", secrets.token_urlsafe(24)
-    with S3Server(BUCKET, key, secret, FOLDER) as server:
+    with stand_in_module("s3").S3Server(BUCKET, key, secret, FOLDER) as server:
         given = {
             "EM_DATA_DIR": f"s3://{BUCKET}",
             "EM_DEST_ENDPOINT_URL": server.endpoint_url,

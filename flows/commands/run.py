@@ -147,9 +147,9 @@ def stand_ins(loaded: LoadedSettings) -> Iterator[None]:
     if not loaded.needs_samples:
         yield
         return
-    from emulators.serving import Samples
+    from flows.commands.stand_ins import stand_in_module
 
-    with Samples() as running:
+    with stand_in_module("serving").Samples() as running:
         os.environ["EM_SERVICES"] = json.dumps(running.endpoints)
         try:
             yield

@@ -245,7 +245,7 @@ def yaml_layer(path: str | Path, environ: Mapping[str, str], keys: Keys) -> Laye
     """
     origin = str(path)
     try:
-        document = yaml.load(Path(path).read_text(encoding="utf-8"), _PlainTextLoader)
+        document = yaml.load(Path(path).read_text(encoding="utf-8"), _PlainTextLoader)  # nosec B506: our own loader, which makes text only
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the configuration cannot be read ({error})", location=origin) from None
     except yaml.MarkedYAMLError as error:
