@@ -15,7 +15,9 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from lib.about import About as About  # also known by this name
 from lib.geometry import Box, LengthsZYX, ShapeZYX
+from lib.provenance import Provenance
 
 
 class Plain(BaseModel):
@@ -33,23 +35,6 @@ class SourceFile(Plain):
     etag: str | None = None
     last_modified: str | None = None
     publisher_checksum: str | None = None  # "md5:...", or None where the publisher gives none
-
-
-class About(Plain):
-    """What the archive says about a volume; absent stays absent, nothing is guessed."""
-
-    title: str | None = None
-    description: str | None = None
-    modality: str | None = None
-    organism: str | None = None
-    specimen: str | None = None
-    authors: tuple[str, ...] = ()
-    licence: str | None = None  # SPDX id, or None where none is stated
-    citation: str | None = None
-    doi: str | None = None
-    imaging_date: str | None = None  # ISO 8601
-    release_date: str | None = None
-    extra: dict[str, Any] = Field(default_factory=dict)
 
 
 class SourceGrid(Plain):
@@ -171,6 +156,7 @@ class VolumePlan(Plain):
     download_bytes: int  # what a run will fetch for this volume
     download_requests: int
     notes: tuple[str, ...] = ()  # disagreements and doubts, copied to the record
+    stated: dict[str, Provenance] = Field(default_factory=dict)  # who states the geometry
 
     @model_validator(mode="before")
     @classmethod
@@ -191,7 +177,7 @@ class VolumePlan(Plain):
         Grid and steps appear under the names that earlier versions gave them, so that a volume
         that was made then is recognised.
         """
-        words = {"about", "notes", "download_bytes", "download_requests", "stored_as"}
+        words = {"about", "notes", "stated", "download_bytes", "download_requests", "stored_as"}
         typed = {"source_grid", "sections", "downsample_steps"}
         decided = self.model_dump(mode="json", exclude=words | typed)
         for file in decided["files"]:

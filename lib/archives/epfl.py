@@ -23,10 +23,11 @@ from lib.archives.remote_tiff import (
     settle_ranges,
     source_file,
 )
-from lib.config.loaders import EPFLConfig
+from lib.config.loaders import EPFL_FILE_PATH, EPFLConfig
 from lib.formats.base import VolumeReader
 from lib.formats.tiff.reader import TiffVolume
 from lib.plan import About, VolumePlan
+from lib.provenance import Provenance
 from lib.rawfiles.files import RawFiles
 from lib.rawfiles.ranged import digest_reads
 from lib.transport.partial import Fetched
@@ -121,6 +122,10 @@ def _voxel_notes(volume: TiffVolume, config: EPFLConfig) -> list[str]:
 
 
 def _about(config: EPFLConfig) -> About:
+    """What the page says of its own files; of a file elsewhere only what the settings say."""
+    if not _is_of_the_page(config.download_url):
+        setting = Provenance(source="configuration", where="description")
+        return About(description=config.description, origin=setting)
     return About(
         title="Electron microscopy dataset of the CA1 hippocampus",
         description=config.description,
@@ -130,4 +135,11 @@ def _about(config: EPFLConfig) -> About:
         licence=None,  # the page states none
         citation="Lucchi et al. 2013, CVPR, IEEE 6619103",
         extra={"page": _PAGE},
+        origin=Provenance(source="archive", where=_PAGE),
     )
+
+
+def _is_of_the_page(url: str) -> bool:
+    """Whether the file is one of the data set's, on whatever server: they share a folder."""
+    folder = PurePosixPath(urlsplit(EPFL_FILE_PATH).path).parent
+    return PurePosixPath(urlsplit(url).path).parent == folder

@@ -26,6 +26,7 @@ from lib.errors import (
 from lib.formats.dvid import MAX_TILE_ZYX, DvidReader
 from lib.geometry import Box, LengthsZYX, ShapeZYX
 from lib.plan import About, SourceFile, VolumePlan
+from lib.provenance import Provenance
 from lib.rawfiles.files import RawFiles
 from lib.transport.partial import Fetched
 from lib.transport.session import Session
@@ -33,6 +34,7 @@ from lib.units import to_nm
 
 SERVICE = "dvid"
 
+_HEMIBRAIN = "a89eb3af216a46cdba81204d8f954786"  # the repository of the hemibrain's grayscale
 _ABOUT = About(
     title="hemibrain grayscale",
     description="Crop of the hemibrain of an adult fruit fly",
@@ -43,6 +45,9 @@ _ABOUT = About(
     licence="CC-BY-4.0",
     citation="Scheffer et al. 2020, eLife 9:e57443",
     doi="10.7554/eLife.57443",
+    origin=Provenance(
+        source="archive", where="https://www.janelia.org/project-team/flyem/hemibrain"
+    ),
 )
 
 
@@ -54,6 +59,12 @@ class Instance:
     voxel_nm_zyx: LengthsZYX
     background: int
     data_uuid: str
+    repository: str = ""
+
+    @property
+    def about(self) -> About:
+        """What is known of the specimen: of the hemibrain all, of another repository nothing."""
+        return _ABOUT if self.repository == _HEMIBRAIN else About()
 
 
 class FlyEM(ArchiveBase):
@@ -109,16 +120,14 @@ class FlyEM(ArchiveBase):
                         etag=f"DataUUID:{instance.data_uuid}",
                     ),
                 ),
-                about=_ABOUT.model_copy(
-                    update={
-                        "extra": {
-                            "uuid": config.uuid,
-                            "data_uuid": instance.data_uuid,
-                            "instance": config.instance,
-                            "crop_origin_xyz": [x, y, z],
-                            "crop_size_xyz": [width, height, depth],
-                            "random_seed": None if config.crop_origin else config.random_seed,
-                        }
+                about=instance.about.revised(
+                    extra={
+                        "uuid": config.uuid,
+                        "data_uuid": instance.data_uuid,
+                        "instance": config.instance,
+                        "crop_origin_xyz": [x, y, z],
+                        "crop_size_xyz": [width, height, depth],
+                        "random_seed": None if config.crop_origin else config.random_seed,
                     }
                 ),
                 download_bytes=box.voxels,
@@ -233,6 +242,7 @@ def parse_info(info: Any, where: str) -> Instance:
         (float(voxel[2] or 0), float(voxel[1] or 0), float(voxel[0] or 0)),
         background,
         str(base.get("DataUUID", "")),
+        str(base.get("RepoUUID", "")),
     )
 
 

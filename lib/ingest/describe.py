@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.metadata import version
 from typing import Any
 
 from lib.geometry import LengthsZYX
 from lib.ingest.stages import Made
 from lib.plan import SourceFile, VolumePlan
+from lib.provenance import Provenance
 from lib.safety import redact
 from lib.transport.partial import Fetched
 from lib.volumes.finish import Finished
@@ -16,7 +18,12 @@ from lib.volumes.job import VolumeJob
 NO_CHECKSUM = "publisher gives none"
 PIPELINE = "macroscope"
 _MOST_NAMED_HOLES = 1000
-_SOFTWARE = ("macroscope", "numpy", "numcodecs", "tifffile", "obstore", "prefect")
+_SOFTWARE = ("macroscope", "numpy", "numcodecs", "imagecodecs", "obstore", "prefect")
+_WORDS = {  # fields of an About whose origin a record states -> the record's own name of them
+    **{name: name for name in ("modality", "organism", "specimen", "authors", "licence")},
+    **{name: name for name in ("citation", "doi", "release_date")},
+    "imaging_date": "imaging_start_date",
+}
 
 
 def core(plan: VolumePlan) -> dict[str, Any]:
@@ -53,9 +60,30 @@ def provenance(plan: VolumePlan) -> dict[str, Any]:
             "source": plan.voxel_size_provenance,
             "approximate": plan.voxel_size_approximate,
         },
+        "stated": {name: _stated(one) for name, one in _all_stated(plan).items()},
         "source_files": [_planned_file(file) for file in plan.files],
-        "software": {name: version(name) for name in _SOFTWARE},
+        "software": {name: version(name) for name in _SOFTWARE if _is_loaded(name)},
     }
+
+
+def _all_stated(plan: VolumePlan) -> dict[str, Provenance]:
+    """Who states what: the geometry, and those words that are there or could not be read."""
+    about = plan.about
+    words = {
+        word: about.stated.get(field, about.origin)
+        for field, word in _WORDS.items()
+        if getattr(about, field) or (field in about.stated and about.stated[field].said)
+    }
+    return {**plan.stated, **words}
+
+
+def _stated(one: Provenance) -> dict[str, str]:
+    return one.model_dump(exclude_none=True)
+
+
+def _is_loaded(distribution: str) -> bool:
+    """Whether this process uses it: a version in a record means that it had a part in it."""
+    return distribution == PIPELINE or distribution in sys.modules
 
 
 def technical(job: VolumeJob, finished: Finished) -> dict[str, Any]:
@@ -120,8 +148,13 @@ def quality(plan: VolumePlan, made: Made) -> dict[str, Any]:
         "completeness_score": finished.completeness,
         "missing_chunks": list(finished.missing_chunks[:_MOST_NAMED_HOLES]),
         "missing_chunks_total": len(finished.missing_chunks),
-        "notes": [*plan.notes, *made.notes],
+        "notes": [*notes(plan), *made.notes],
     }
+
+
+def notes(plan: VolumePlan) -> list[str]:
+    """Every doubt that is known before a voxel is fetched."""
+    return [*plan.notes, *plan.about.remarks]
 
 
 def named_axes(lengths_zyx: LengthsZYX) -> dict[str, float]:

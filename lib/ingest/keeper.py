@@ -53,7 +53,7 @@ class Keeper:
             plan.name,
             core=describe.core(plan),
             provenance={**describe.provenance(plan), "run": self._run},
-            quality={"notes": list(plan.notes)},
+            quality={"notes": describe.notes(plan)},
             additional_metadata={"identity": self._identity(), **plan.about.extra},
         )
 

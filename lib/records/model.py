@@ -42,27 +42,6 @@ _SECRET = re.compile(
     r"(?i)\b([\w-]*(?:secret|password|passwd|token|signature|access[_-]?key|authorization)[\w-]*)"
     r"(\s*[=:]\s*)(?:bearer\s+|basic\s+)?(?!\s)[^\s,;'\"]+"
 )
-_MODALITIES = {
-    "fibsem": "FIB-SEM",
-    "focusedionbeamscanningelectronmicroscopy": "FIB-SEM",
-    "sbfsem": "SBF-SEM",
-    "sbem": "SBF-SEM",
-    "serialblockfacescanningelectronmicroscopy": "SBF-SEM",
-    "sssem": "ssSEM",
-    "sstem": "ssTEM",
-    "atumsem": "ATUM-SEM",
-    "sem": "SEM",
-    "scanningelectronmicroscopy": "SEM",
-    "tem": "TEM",
-    "transmissionelectronmicroscopy": "TEM",
-    "stem": "STEM",
-    "tomography": "tomography",
-    "electrontomography": "tomography",
-    "cryoet": "cryo-ET",
-    "lightmicroscopy": "light microscopy",
-    "xray": "X-ray",
-    "segmentation": "segmentation",
-}
 
 
 def record_id(source: str, source_id: str, name: str) -> str:
@@ -73,13 +52,6 @@ def record_id(source: str, source_id: str, name: str) -> str:
 def record_key(source: str, name: str) -> str:
     """Where a volume's record lies in the data store: ``<source>/metadata_<name>.json``."""
     return f"{source}/metadata_{name}.json"
-
-
-def normal_modality(text: str | None) -> str | None:
-    """Return the schema's word for a modality; ``other`` for one that it has no word for."""
-    if not text:
-        return None
-    return _MODALITIES.get(re.sub(r"[^a-z]", "", text.lower()), "other")
 
 
 # --- validity -------------------------------------------------------------------------------

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import copy
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,15 +16,20 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from emulators import catalogue
+from emulators import catalogue, empiar, empiar_documents, omero_documents
 from emulators.serving import Samples
 from lib.archives.registry import REGISTRY, archive
 from lib.archives.sessions import open_session
 from lib.geometry import Box
+from lib.ingest.life import make_volume
+from lib.ingest.order import WorkOrder
+from lib.ingest.result import VolumeResult
 from lib.plan import VolumePlan
 from lib.rawfiles.files import RawFiles
+from lib.records.model import schema_errors
 from lib.storage.base import Store
 from lib.storage.local import LocalStore
+from lib.storage.settings import StoreSettings
 from lib.transport.partial import Fetched
 
 # What a small machine needs beside the endpoints; a further archive needs nothing here.
@@ -91,6 +100,21 @@ class Bench:
 
     def settle(self, plan: VolumePlan) -> list[Fetched]:
         return self.archive.settle(plan, self.config, self.session, self.raw(plan))
+
+    def make(self, plan: VolumePlan) -> VolumeResult:
+        """The whole life of a volume, from its plan to its record."""
+        uri = str(self.scratch.parent / "data")
+        order = WorkOrder(plan, self.config, uri, StoreSettings(), self.scratch, "a test")
+        return make_volume(order, "a test")
+
+    def complete_record(self, plan: VolumePlan) -> dict[str, Any]:
+        """Make a volume; its record, which must be complete and valid."""
+        result = self.make(plan)
+        assert result.status == "complete", result.error
+        key = f"{plan.source}/metadata_{plan.name}.json"
+        record: dict[str, Any] = json.loads(self.store.get(key))
+        assert schema_errors(record) == []
+        return record
 
     def received(self) -> int:
         """Body bytes that came in over all services."""
@@ -164,3 +188,110 @@ def published(samples: Samples) -> Callable[[str], Path]:
         return path
 
     return find
+
+
+Content = Path | bytes
+
+
+def _lay(path: Path, content: Content) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        shutil.copyfile(content, path)
+    path.chmod(0o644)
+
+
+@pytest.fixture
+def empiar_entry(samples: Samples, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+    """Publish an EMPIAR entry of any files: ``empiar_entry({"a.mrc": path}, voxel_type="...")``.
+
+    ``entry`` are changes of the entry's document, all else of its one image set. Returns its id.
+    """
+    documents: dict[str, Any] = {}
+    folders: list[Path] = []
+    given = empiar_documents.empiar_entry
+
+    def answer(accession: str) -> dict[str, Any] | None:
+        key = f"EMPIAR-{accession.upper().removeprefix('EMPIAR-')}"
+        return {key: copy.deepcopy(documents[key])} if key in documents else given(accession)
+
+    monkeypatch.setattr(empiar, "empiar_entry", answer)
+
+    def publish(
+        files: Mapping[str, Content], *, entry: Mapping[str, Any] | None = None, **imageset: Any
+    ) -> str:
+        number = str(99500 + len(documents))
+        folder = samples.root / "ftp/empiar/world_availability" / number
+        folders.append(folder)
+        for name, content in files.items():
+            _lay(folder / "data" / name, content)
+        document = (given("99001") or {})["EMPIAR-99001"]
+        suffix = next(iter(files)).rpartition(".")[2].upper()
+        about = {**document["imagesets"][0], "data_format": suffix, "pixel_width": None}
+        about |= {"num_images_or_tilt_series": len(files), "image_width": "", "image_height": ""}
+        about |= {"pixel_height": None, "voxel_type": ""}
+        documents[f"EMPIAR-{number}"] = document | {"imagesets": [about | imageset]} | (entry or {})
+        return number
+
+    yield publish
+    for folder in folders:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def idr_image(samples: Samples, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
+    """Publish a TIFF as an image of the IDR: ``idr_image(path, shape_zyx, SizeT=3)``.
+
+    Keyword arguments in capitals are changes of the ``Pixels`` that OMERO answers, ``annotations``
+    are the key-value pairs of its image. Returns the image's id.
+    """
+    images = dict(omero_documents.OMERO_IMAGES)
+    monkeypatch.setattr(omero_documents, "OMERO_IMAGES", images)
+    changes: dict[int, dict[str, Any]] = {}
+    pairs: dict[int, dict[str, str]] = {}
+    pixels, annotations = omero_documents._pixels, omero_documents.map_annotations
+    laid: list[Path] = []
+
+    def answer(image: omero_documents.OmeroImage) -> dict[str, Any]:
+        return pixels(image) | changes.get(image.image_id, {})
+
+    def annotated(image_id: int) -> dict[str, Any] | None:
+        if image_id not in pairs:
+            return annotations(image_id)
+        return {"annotations": [{"values": [[k, v] for k, v in pairs[image_id].items()]}]}
+
+    monkeypatch.setattr(omero_documents, "_pixels", answer)
+    monkeypatch.setattr("emulators.documents.map_annotations", annotated)
+
+    def publish(
+        content: Content,
+        shape_zyx: tuple[int, int, int],
+        *,
+        dtype: str = "uint8",
+        name: str = "image.tif",
+        series: int = 0,
+        annotations: Mapping[str, str] | None = None,
+        **sizes: Any,
+    ) -> int:
+        template = images[99000005]
+        number = 99000500 + len(laid)
+        image = dataclasses.replace(
+            template,
+            image_id=number,
+            name=name,
+            file=f"{number}_{name}",
+            shape_zyx=shape_zyx,
+            dtype=dtype,
+            series=series,
+            voxel_nm_zyx=None,
+        )
+        images[number], changes[number] = image, sizes
+        pairs[number] = dict(annotations or {})
+        laid.append(samples.root / "ftp/pub/databases/IDR" / image.path)
+        _lay(laid[-1], content)
+        return number
+
+    yield publish
+    for path in laid:
+        path.unlink()

@@ -273,6 +273,24 @@ def test_an_array_that_no_multiscale_names_has_no_known_voxel_size(place: Place,
     assert not known.voxel_size_approximate
 
 
+def test_licence_and_doi_are_known_with_their_source_or_not_at_all(place: Place, own: str) -> None:
+    silent = place.plan(own, "em/a").about
+    assert silent.licence is silent.doi is silent.organism is silent.modality is None
+    words = {"license": "CC BY 4.0", "DOI": "https://doi.org/10.25378/janelia.1", "organism": "x"}
+    put(place, own, "em/a/.zattrs", get(place, own, "em/a/.zattrs") | words)
+    about = place.plan(own, "em/a").about
+    assert (about.licence, about.doi, about.organism) == ("CC-BY-4.0", "10.25378/janelia.1", "x")
+    assert about.stated["licence"].said == "CC BY 4.0"
+    assert about.origin.source == "file"
+    hela = place.plan("jrc_hela-2").about
+    assert hela.licence is None
+    assert (hela.modality, hela.stated["modality"].source) == ("FIB-SEM", "name")
+    nacc = place.plan("jrc_mus-nacc-2", NACC).about
+    assert (nacc.licence, nacc.doi) == ("CC-BY-4.0", "10.25378/janelia.24222898")
+    assert nacc.origin.source == "archive"
+    assert place.plans("jrc_mus-nacc-2", NUCLEI, "all")[0].about.doi is None
+
+
 def test_a_box_is_a_volume_of_its_own(place: Place, own: str) -> None:
     whole = place.plan(own, "em/a")
     part = place.plan(own, "em/a", box="z=8:20,y=5:33,x=64:80nm")

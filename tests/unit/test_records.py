@@ -18,13 +18,13 @@ from lib.records.model import (
     MOVES,
     STATUSES,
     error_record,
-    normal_modality,
     plain,
     record_id,
     schema,
     schema_errors,
 )
 from lib.storage.local import LocalStore
+from lib.vocabulary import modality
 
 OLD_RECORDS = sorted((Path(__file__).parents[1] / "fixtures" / "records_v2").glob("*.json"))
 SHA256 = "0123456789abcdef" * 4
@@ -457,11 +457,16 @@ def test_the_data_types_of_the_archives_are_known(text: str) -> None:
         ("Focused ion beam scanning electron microscopy", "FIB-SEM"),
         ("holography", "other"),
         ("", None),
-        (None, None),
+        ("EMDB", "other"),
+        ("SXT", "X-ray"),
+        ("Soft X-ray tomography (SXT)", "X-ray"),
+        ("fluorescence microscopy", "light microscopy"),
+        ("serial block-face SEM", "SBF-SEM"),
+        ("correlative light and electron microscopy", "other"),
     ],
 )
-def test_modalities_become_words_of_the_schema(text: str | None, word: str | None) -> None:
-    assert normal_modality(text) == word
+def test_modalities_become_words_of_the_schema(text: str, word: str | None) -> None:
+    assert modality(text) == word
     assert word in schema()["$defs"]["core"]["properties"]["modality"]["enum"]
 
 

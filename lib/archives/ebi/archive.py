@@ -29,6 +29,7 @@ from lib.formats.files import Facts, check_whole, open_file, read_facts
 from lib.formats.part import PartReader
 from lib.formats.sections import Section, SectionStack
 from lib.plan import About, SourceFile, VolumePlan
+from lib.provenance import Provenance
 from lib.rawfiles.files import RawFiles
 from lib.transport.partial import Fetched
 from lib.transport.session import Session
@@ -251,7 +252,14 @@ def _about(made: _Made, volume: Volume, claims: ImageSet | None) -> About:
         extra["microscope"] = volume.facts.extra
     if claims is not None and claims.name:
         extra["imageset"] = claims.name
-    update = {"imaging_date": volume.facts.acquired, "extra": extra}
+    changes: dict[str, Any] = {"extra": extra}
+    if volume.facts.acquired is not None:
+        changes["imaging_date"] = volume.facts.acquired
+        changes["stated"] = {"imaging_date": Provenance(source="file", where=_first_file(volume))}
     if claims is not None and claims.details:
-        update["description"] = claims.details
-    return about.model_copy(update=update)
+        changes["description"] = claims.details
+    return about.revised(**changes)
+
+
+def _first_file(volume: Volume) -> str:
+    return f"header of {volume.names[0]}"

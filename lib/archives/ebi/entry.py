@@ -7,18 +7,25 @@ only; the licence is the archive's own, CC0.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from lib import vocabulary
 from lib.archives.organisms import organism_in
 from lib.errors import BadAnswerError
 from lib.plan import About
+from lib.provenance import Provenance
 
 LICENCE = "CC0-1.0"
-_DATE = re.compile(r"^\d{4}-\d\d-\d\d$")
-_LONGEST_TEXT = 4000
+_STATED = {
+    "licence": Provenance(
+        source="archive", where="EMPIAR's FAQ: all data in EMPIAR are available under CC0"
+    ),
+    "modality": Provenance(source="api", where="experiment_type"),
+    "organism": Provenance(source="api", where="words of the title and of the image sets"),
+    "doi": Provenance(source="api", where="entry_doi"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +85,9 @@ def parse_entry(document: Any, accession: str, where: str) -> Entry:
         licence=LICENCE,
         citation=_citation(entry.get("citation"), accession),
         doi=_text(entry.get("entry_doi")),
-        release_date=_date(entry.get("release_date")),
+        release_date=_text(entry.get("release_date")),
         extra=_extra(entry),
+        stated=_STATED,
     )
     return Entry(accession, about, imagesets)
 
@@ -148,14 +156,12 @@ def _dicts(value: Any) -> list[dict[str, Any]]:
 def _text(value: Any) -> str | None:
     if isinstance(value, int | float) and not isinstance(value, bool):
         value = str(value)
-    if not isinstance(value, str) or not value.strip():
-        return None
-    return value.strip()[:_LONGEST_TEXT]
+    return vocabulary.plain_text(value) if isinstance(value, str) else None
 
 
 def _date(value: Any) -> str | None:
     text = _text(value)
-    return text if text is not None and _DATE.match(text) else None
+    return None if text is None else vocabulary.day(text) or text
 
 
 def _number(value: Any) -> float | None:

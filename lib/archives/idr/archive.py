@@ -36,6 +36,7 @@ from lib.errors import (
 from lib.formats.base import VolumeReader
 from lib.formats.tiff.reader import TiffVolume
 from lib.plan import SourceFile, VolumePlan
+from lib.provenance import Provenance
 from lib.rawfiles.files import RawFiles
 from lib.rawfiles.ranged import digest_reads
 from lib.transport.partial import Fetched
@@ -193,7 +194,8 @@ class IDR:
         marks = "".join(f"_{k}{n}" for k, n in (("c", channel), ("t", time)) if n is not None)
         about = omero.about_image(image, located.annotations, located.study)
         if about.imaging_date is None and volume.acquired:
-            about = about.model_copy(update={"imaging_date": volume.acquired})
+            said_by = Provenance(source="file", where="OME-XML AcquisitionDate")
+            about = about.revised(imaging_date=volume.acquired, stated={"imaging_date": said_by})
         study = _STUDY.search(located.study or "")
         return VolumePlan(
             source=self.name,

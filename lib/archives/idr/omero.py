@@ -13,24 +13,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from lib import vocabulary
 from lib.archives.voxels import CatalogueZYX
 from lib.errors import BadAnswerError, NotFoundError
 from lib.plan import About
+from lib.provenance import Provenance
 from lib.transport.http import HttpClient
 from lib.units import to_nm
 
 _PAGE = 200
 _MAX_IMAGES = 100_000
-_LICENCES = {
-    "CC BY 4.0": "CC-BY-4.0",
-    "CC BY-NC 4.0": "CC-BY-NC-4.0",
-    "CC BY-SA 4.0": "CC-BY-SA-4.0",
-    "CC BY-NC-SA 3.0": "CC-BY-NC-SA-3.0",
-    "CC0": "CC0-1.0",
-    "CC0 1.0": "CC0-1.0",
-}
-_DOI = re.compile(r"10\.\d{4,9}/\S+")
-_LONGEST_TEXT = 4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,36 +139,34 @@ def about_image(image: Image, annotations: dict[str, str], study: str | None) ->
         folded = {key.casefold(): value for key, value in annotations.items()}
         return next((folded[key.casefold()] for key in keys if key.casefold() in folded), None)
 
-    doi = _DOI.search(first("Data DOI", "Data DOI 1", "DOI") or "")
-    paper = _DOI.search(first("Publication DOI", "Paper DOI") or "")
-    licence = first("License", "Licence", "Copyright")
+    paper = vocabulary.doi(first("Publication DOI", "Paper DOI") or "")
     extra: dict[str, Any] = {"image_id": image.image_id, "annotations": annotations}
     if study is not None:
         extra["study"] = study
     title = first("Publication Title", "Study Title")
+    # the image's own name is narrower than the study's imaging method
+    named = re.search(r"FIB[-_ ]?SEM", image.name, re.IGNORECASE) is not None
+    stated = {"modality": Provenance(source="name", where="name of the image")} if named else {}
+    if image.acquired:
+        stated["imaging_date"] = Provenance(source="api", where="AcquisitionDate")
     return About(
         title=f"{image.name} ({title})" if title else image.name,
         description=image.description,
-        modality=_modality(image.name, annotations),
+        modality="FIB-SEM" if named else annotations.get("Imaging Method"),
         organism=first("Organism"),
         specimen=first("Cell Line", "Tissue", "Organism Part"),
         authors=tuple(
             filter(None, (first("Publication Authors", "Author List") or "").split("; "))
         ),
-        licence=_LICENCES.get(licence.strip()) if licence else None,
-        citation=f"doi:{paper[0]}" if paper else None,
-        doi=doi[0].rstrip(".,;") if doi else None,
+        licence=first("License", "Licence", "Copyright"),
+        citation=f"doi:{paper}" if paper else None,
+        doi=first("Data DOI", "Data DOI 1", "DOI"),
         imaging_date=image.acquired,
         release_date=first("Release Date", "Study Public Release Date"),
         extra=extra,
+        origin=Provenance(source="api", where="annotations of the image"),
+        stated=stated,
     )
-
-
-def _modality(name: str, annotations: dict[str, str]) -> str | None:
-    """The imaging method; FIB-SEM where the image's own name says so, which is narrower."""
-    if re.search(r"FIB[-_ ]?SEM", name, re.IGNORECASE):
-        return "FIB-SEM"
-    return annotations.get("Imaging Method")
 
 
 def _image(data: Any, image_id: int, url: str) -> Image:
@@ -240,6 +230,4 @@ def _count(value: Any) -> int | None:
 
 
 def _text(value: Any) -> str | None:
-    if not isinstance(value, str) or not value.strip():
-        return None
-    return value.strip()[:_LONGEST_TEXT]
+    return vocabulary.plain_text(value) if isinstance(value, str) else None

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 from lib.archives.base import ArchiveBase
@@ -23,6 +24,7 @@ from lib.formats.zarr.array import ArrayDocument, chunks_in, parse_array
 from lib.formats.zarr.reader import ZarrReader
 from lib.geometry import Box, LengthsZYX, ShapeZYX
 from lib.plan import About, SourceFile, SourceGrid, VolumePlan
+from lib.provenance import Provenance
 from lib.rawfiles.files import RawFiles
 from lib.transport.objects import ObjectReader
 from lib.transport.partial import Fetched
@@ -41,6 +43,7 @@ _ABOUT = {
         citation="Wu et al. 2017, doi:10.1073/pnas.1701078114; "
         "Xu et al. 2021, doi:10.1038/s41586-021-03992-4",
         imaging_date="2015-03-09",
+        origin=Provenance(source="archive", where="https://doi.org/10.25378/janelia.24222898"),
     )
 }
 
@@ -142,7 +145,7 @@ class OpenOrganelle(ArchiveBase):
         stored = sum(size for size, _ in listing.values())
         dataset = config.dataset_id
         url = f"{str(config.s3_uri).split('/')[2]}/{root}/{array.path}"
-        about = _ABOUT.get(dataset, About(licence="CC-BY-4.0", modality=_modality(array.path)))
+        about = _about(dataset, array)
         return VolumePlan(
             source=self.name,
             source_id=f"{dataset}/{array.path}",
@@ -194,12 +197,26 @@ def _scaled(voxel_s0: LengthsZYX, array: TreeArray) -> LengthsZYX:
     return (z, y, x)
 
 
-def _modality(path: str) -> str | None:
-    """EM groups are named {modality}-{dtype}: fibsem-int16, fibsem-uint8, tem-uint8."""
-    name = path.rsplit("/em/", 1)[-1]
-    if name.startswith("fibsem"):
-        return "FIB-SEM"
-    return None
+def _about(dataset: str, array: TreeArray) -> About:
+    """What the table knows; else what the array's own metadata and its group's name say.
+
+    EM groups are named {modality}-{dtype}: fibsem-int16, fibsem-uint8, tem-uint8. Neither licence
+    nor DOI of one data set is said of another; that of the images is not that of labels.
+    """
+    known = _ABOUT.get(dataset)
+    if known is not None:
+        return known.revised(doi=None) if array.labels else known
+    words: dict[str, Any] = dict(array.words)
+    stated = {}
+    found = re.search(r"(?:^|/)em/(fibsem|sbfsem|sbem|sstem|tem|stem)-", array.path)
+    if found and "modality" not in words:
+        words["modality"] = found[1]
+        stated["modality"] = Provenance(source="name", where="name of the group")
+    return About(
+        **words,
+        origin=Provenance(source="file", where=".zattrs of the multiscale"),
+        stated=stated,
+    )
 
 
 def _list_chunks(

@@ -31,6 +31,7 @@ class TreeArray:
     finest_nm_zyx: LengthsZYX
     labels: bool
     measured: bool = True  # whether a multiscale says how large the voxels are
+    words: dict[str, str] = field(default_factory=dict)  # licence, DOI and the like, where stated
     notes: list[str] = field(default_factory=list)
 
 
@@ -141,6 +142,7 @@ class Tree:
             ),
             labels=(multiscale is not None and multiscale.labels) or "labels" in path.split("/"),
             measured=measured,
+            words=multiscale.words if multiscale else {},
             notes=notes,
         )
 

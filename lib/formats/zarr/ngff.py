@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lib.errors import FormatError, UnsupportedFormatError
@@ -25,14 +25,25 @@ class NgffLevel:
     translation_nm_zyx: LengthsZYX
 
 
+_WORDS = {
+    "license": "licence", "licence": "licence", "doi": "doi", "citation": "citation",
+    "organism": "organism", "modality": "modality", "description": "description",
+}  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Multiscale:
-    """A multiscale with its levels, finest first as the archive lists them."""
+    """A multiscale with its levels, finest first as the archive lists them.
+
+    ``words`` are what the same document says of licence, DOI, citation, organism, modality and
+    description; NGFF has no words for them, so that most say nothing.
+    """
 
     name: str | None
     levels: tuple[NgffLevel, ...]
     labels: bool
     units_stated: bool = True
+    words: dict[str, str] = field(default_factory=dict)
 
     def level(self, path: str) -> NgffLevel | None:
         return next((level for level in self.levels if level.path == path), None)
@@ -91,7 +102,19 @@ def parse_multiscale(attributes: dict[str, Any], where: str) -> Multiscale | Non
     if not levels or any(not v > 0 for level in levels for v in level.voxel_nm_zyx):
         raise FormatError("multiscales names no level of positive voxel size", location=where)
     name = block.get("name") or None
-    return Multiscale(name, tuple(levels), "image-label" in attributes, all(units))
+    return Multiscale(
+        name, tuple(levels), "image-label" in attributes, all(units), _words(attributes)
+    )
+
+
+def _words(attributes: dict[str, Any]) -> dict[str, str]:
+    """The texts beside the multiscales that say what the data are."""
+    found: dict[str, str] = {}
+    for key, value in attributes.items():
+        word = _WORDS.get(key.lower()) if isinstance(key, str) else None
+        if word is not None and isinstance(value, str):
+            found.setdefault(word, value)
+    return found
 
 
 def _nanometres(unit: str | None, where: str) -> float:

@@ -1,0 +1,223 @@
+"""Words of archives and files turned into the closed words of a record, at the place they enter.
+
+Each function takes whatever text came from outside and returns a value that the record's schema
+accepts, or None where the text has no such reading. None is never a guess: the caller keeps the
+text itself beside it (`lib.provenance.Provenance.said`).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from datetime import date, datetime, time
+
+LONGEST_TEXT = 4000
+
+# --- plain text -----------------------------------------------------------------------------
+
+
+def plain_text(text: str, longest: int = LONGEST_TEXT) -> str | None:
+    """`text` without control characters and blanks at its ends; None where nothing is left.
+
+    Line breaks stay. A lone surrogate, which has no UTF-8 form, becomes a question mark.
+    """
+    kept = (
+        c if c in "\n\t" or unicodedata.category(c) != "Cc" else " " for c in text[: 2 * longest]
+    )
+    clean = "".join(kept).encode("utf-8", errors="replace").decode().strip()
+    return clean[:longest].rstrip() or None
+
+
+# --- modality -------------------------------------------------------------------------------
+
+_MODALITIES = {
+    "fibsem": "FIB-SEM",
+    "sbfsem": "SBF-SEM",
+    "sbem": "SBF-SEM",
+    "sssem": "ssSEM",
+    "serialsectionsem": "ssSEM",
+    "sstem": "ssTEM",
+    "serialsectiontem": "ssTEM",
+    "atumsem": "ATUM-SEM",
+    "sem": "SEM",
+    "scanningelectronmicroscopy": "SEM",
+    "tem": "TEM",
+    "transmissionelectronmicroscopy": "TEM",
+    "stem": "STEM",
+    "scanningtransmissionelectronmicroscopy": "STEM",
+    "tomography": "tomography",
+    "electrontomography": "tomography",
+    "cryoet": "cryo-ET",
+    "electroncryotomography": "cryo-ET",
+    "cryoelectrontomography": "cryo-ET",
+    "lightmicroscopy": "light microscopy",
+    "sxt": "X-ray",
+    "segmentation": "segmentation",
+}
+# Parts of a longer name that leave no doubt, the narrower ones first.
+_MODALITY_PARTS = (
+    ("focusedionbeam", "FIB-SEM"),
+    ("fibsem", "FIB-SEM"),
+    ("serialblockface", "SBF-SEM"),
+    ("sbfsem", "SBF-SEM"),
+    ("fluorescence", "light microscopy"),
+    ("confocal", "light microscopy"),
+    ("lightsheet", "light microscopy"),
+    ("structuredillumination", "light microscopy"),
+    ("brightfieldmicroscopy", "light microscopy"),
+    ("xray", "X-ray"),
+)
+
+
+def modality(text: str) -> str | None:
+    """The record's word for an imaging method; ``other`` for a method it has no word for."""
+    letters = re.sub(r"[^a-z]", "", text.lower())
+    if not letters:
+        return None
+    if letters in _MODALITIES:
+        return _MODALITIES[letters]
+    return next((word for part, word in _MODALITY_PARTS if part in letters), "other")
+
+
+# --- dates ----------------------------------------------------------------------------------
+
+_MONTHS = (
+    "january", "february", "march", "april", "may", "june",
+    "july", "august", "september", "october", "november", "december",
+)  # fmt: skip
+_ISO = re.compile(
+    r"(?P<y>\d{4})(?P<s>[-/:.]?)(?P<m>\d\d)(?P=s)(?P<d>\d\d)"
+    r"(?:[T ]+(?P<hour>\d\d):?(?P<minute>\d\d)(?::?(?P<second>\d\d)(?:[.,](?P<part>\d{1,9}))?)?"
+    r" ?(?P<zone>Z|UTC|GMT|[+-]\d\d(?::?\d\d)?)?)?",
+    re.IGNORECASE | re.ASCII,
+)
+_COARSE = re.compile(r"[0-9]{4}(?:-(?:0[1-9]|1[0-2]))?")
+_NUMBERS = re.compile(
+    r"(\d{1,2})([./-])(\d{1,2})\2(\d{4})(?:[T ,]+(\d\d:\d\d(?::\d\d)?))?", re.ASCII
+)
+_DAY_MONTH = re.compile(
+    r"(\d{1,2})(?:st|nd|rd|th)?[ .-]+([a-z]{3,9})\.?,?[ .-]+(\d{4})", re.I | re.A
+)
+_MONTH_DAY = re.compile(r"([a-z]{3,9})\.? +(\d{1,2})(?:st|nd|rd|th)?,? +(\d{4})", re.I | re.A)
+
+
+def day(text: str) -> str | None:
+    """A date, or date and time, in ISO 8601, as exact as `text` says it; None where it is none.
+
+    A time without a zone stays without one. Read are ISO 8601 with its usual variations
+    (``20190627``, ``2019/06/27``, a blank for the T, EXIF's colons), a year or a month alone,
+    ``27.06.2019`` (no language writes month.day.year), ``27 June 2019``, ``June 27, 2019``, and
+    ``6/27/2019`` where only one order of day and month is possible.
+    """
+    text = " ".join(text.split())
+    if match := _ISO.fullmatch(text):
+        return _moment(match)
+    if _COARSE.fullmatch(text):
+        return text if int(text[:4]) else None
+    if match := _NUMBERS.fullmatch(text):
+        return _numbers(match)
+    if match := _DAY_MONTH.fullmatch(text):
+        return _calendar(match[3], _month(match[2]), match[1])
+    if match := _MONTH_DAY.fullmatch(text):
+        return _calendar(match[3], _month(match[1]), match[2])
+    return None
+
+
+def _moment(match: re.Match[str]) -> str | None:
+    on = _calendar(match["y"], match["m"], match["d"])
+    if on is None or match["hour"] is None:
+        return on
+    second, part = match["second"] or "00", match["part"]
+    try:
+        time(int(match["hour"]), int(match["minute"]), int(second))
+    except ValueError:  # hour 24, or a leap second
+        return on
+    clock = f"{match['hour']}:{match['minute']}:{second}" + (f".{part}" if part else "")
+    zone = (match["zone"] or "").upper()
+    if zone in ("Z", "UTC", "GMT"):
+        zone = "Z"
+    elif zone:
+        digits = zone[1:].replace(":", "").ljust(4, "0")
+        zone = f"{zone[0]}{digits[:2]}:{digits[2:]}"
+    try:
+        datetime.fromisoformat(f"{on}T{match['hour']}:{match['minute']}:{second}{zone}")
+    except ValueError:  # a zone of 99 hours
+        return on
+    return f"{on}T{clock}{zone}"
+
+
+def _numbers(match: re.Match[str]) -> str | None:
+    first, separator, second, year, clock = match.groups()
+    day_first, month_first = _calendar(year, second, first), _calendar(year, first, second)
+    if separator != "." and day_first and month_first and day_first != month_first:
+        return None
+    on = day_first or (month_first if separator != "." else None)
+    if on is None or clock is None:
+        return on
+    return day(f"{on} {clock}") or on
+
+
+def _month(name: str) -> int:
+    """The number of a month by its English name or the beginning of it; 0 for none."""
+    fitting = [n for n, month in enumerate(_MONTHS, 1) if month.startswith(name.lower())]
+    return fitting[0] if fitting else 0
+
+
+def _calendar(year: str, month: str | int, day_of_month: str) -> str | None:
+    try:
+        return date(int(year), int(month), int(day_of_month)).isoformat()
+    except ValueError:
+        return None
+
+
+# --- identifiers ----------------------------------------------------------------------------
+
+_DOI = re.compile(r"10\.\d{4,9}/\S+")
+_SPDX = {
+    name.lower(): name
+    for name in (
+        "CC0-1.0", "PDDL-1.0", "ODC-By-1.0", "ODbL-1.0", "MIT", "Apache-2.0", "BSD-3-Clause",
+        *(f"CC-BY{more}-{version}"
+          for more in ("", "-SA", "-ND", "-NC", "-NC-SA", "-NC-ND")
+          for version in ("1.0", "2.0", "2.5", "3.0", "4.0")),
+    )
+}  # fmt: skip
+_CC = re.compile(
+    r"\b(?:CC|Creative Commons)[ -]*"
+    r"(?P<kind>(?:BY|Attribution)(?:[ -]*(?:NC|SA|ND|NonCommercial|ShareAlike|NoDerivatives))*)"
+    r"[ -]*v?(?P<version>\d\.\d)\b",
+    re.IGNORECASE,
+)
+_CC_PAGE = re.compile(r"creativecommons\.org/licenses/([a-z-]+)/(\d\.\d)", re.IGNORECASE)
+_CC_WORDS = {
+    "attribution": "BY", "noncommercial": "NC", "sharealike": "SA", "noderivatives": "ND",
+}  # fmt: skip
+
+
+def doi(text: str) -> str | None:
+    """The DOI in `text` (``10.6019/EMPIAR-11759``), without resolver, ``doi:`` and full stop."""
+    match = _DOI.search(text)
+    found = match[0].rstrip(".,;:)>]}\"'") if match else ""
+    return found if _DOI.fullmatch(found) else None
+
+
+def licence(text: str) -> str | None:
+    """The SPDX identifier of a licence for data or code; None for one that is not known.
+
+    Read are the identifiers themselves, Creative Commons' short and long names with their version,
+    and the addresses of its licences. A name without a version names no licence.
+    """
+    text = " ".join(text.split())
+    known = _SPDX.get(text.lower())
+    if known is not None:
+        return known
+    if re.search(r"\bCC[ -]?0\b|creativecommons\.org/publicdomain/zero/1\.0", text, re.IGNORECASE):
+        return "CC0-1.0"
+    if match := _CC_PAGE.search(text):
+        return _SPDX.get(f"cc-{match[1]}-{match[2]}".lower())
+    # "Attribution 4.0 International (CC BY 4.0)": the short name inside is enough
+    if match := _CC.search(text):
+        words = re.findall(r"[A-Za-z]+", match["kind"])
+        kinds = [_CC_WORDS.get(word.lower(), word.upper()) for word in words]
+        return _SPDX.get(f"cc-{'-'.join(kinds)}-{match['version']}".lower())
+    return None
