@@ -52,8 +52,7 @@ up: $(VENV)/.run ## Start a local Prefect server (UI on PORT), work pool, worker
 	@$(BIN)/macroscope up --port $(PORT) --archives $(ARCHIVES)
 
 deploy: $(VENV)/.run ## Register all deployments with the server that `make up` started
-	@PREFECT_API_URL=$${PREFECT_API_URL:-http://127.0.0.1:$(PORT)/api} \
-	  $(BIN)/macroscope deploy
+	@test -n "$$PREFECT_API_URL" || . .macroscope/client.env && $(BIN)/macroscope deploy
 
 down: $(VENV)/.run ## End what `make up` started
 	@$(BIN)/macroscope down

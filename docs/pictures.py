@@ -11,7 +11,7 @@ from PIL import Image
 
 from lib.present.viewer import serve
 from lib.storage.open import open_store
-from tests.end_to_end.finished_run import FinishedRun, click, finished_run, shown
+from tests.end_to_end.finished_run import FinishedRun, click, finished_run, log_in, shown
 from tests.kit.browser import Browser
 
 FOLDER = Path(__file__).with_name("pictures")
@@ -69,6 +69,7 @@ def main() -> int:
         finished_run(Path(folder)) as run,
         Browser() as browser,
     ):
+        log_in(browser, run)
         prefect_run(browser, run)
         report(browser, run)
         viewer(browser, run)

@@ -1,12 +1,15 @@
 """``macroscope up`` and ``macroscope down``: a Prefect server with its UI, a work pool, a worker.
 
-Everything runs on this machine, in the background, below one folder; ``down`` ends it all.
+Everything runs on this machine, in the background, below one folder; ``down`` ends it all. Whoever
+may read that folder may use the server: its password lies in `CLIENT`.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -15,26 +18,40 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from flows.commands import guard
 from flows.commands.server import answers, comes_true
 from lib.errors import MacroscopeError
 
 STATE = Path(".macroscope")
+CLIENT = "client.env"
+"""In `STATE`: what a shell has to source to use the server."""
 POOL = "macroscope"
 _PATIENCE_S = 120.0
 
 
 def up(*, port: int, archives: str) -> int:
     """Start what is not running yet, and say how to reach it."""
-    STATE.mkdir(exist_ok=True)
+    STATE.mkdir(mode=0o700, exist_ok=True)
     url = f"http://127.0.0.1:{port}/api"
+    password = _password()
+    clients = {"PREFECT_API_URL": url, **guard.of_its_clients(password)}
     env = {
         **os.environ,
-        "PREFECT_API_URL": url,
+        **clients,
         "PREFECT_HOME": str(STATE.resolve() / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
     }
-    server_env = {**env, "PREFECT_UI_API_URL": url}
+    _write_for_owner(
+        "".join(f"export {name}={shlex.quote(value)}\n" for name, value in clients.items())
+    )
+    server_env = {
+        "PREFECT_SERVER_UI_V2_ENABLED": "false",  # that page tells somebody's analytics of its use
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        **env,
+        "PREFECT_UI_API_URL": "/api",  # the page asks the address that it came from
+        **guard.of_the_server(port, password),
+    }
     _start("server", [_tool("prefect"), "server", "start", "--port", str(port)], server_env)
     _until(lambda: answers(url), "the Prefect server")
     if archives == "samples":
@@ -47,9 +64,34 @@ def up(*, port: int, archives: str) -> int:
     worker = [_tool("prefect"), "worker", "start", "--pool", POOL, "--type", "process"]
     _start("worker", worker, env)
     print(f"Prefect UI     http://127.0.0.1:{port}")
-    print(f"Next           export PREFECT_API_URL={url}")
+    print(f"Password       {password}")
+    print(f"Next           source {STATE / CLIENT}")
     print("               macroscope deploy && prefect deployment run macroscope/full --watch")
     return 0
+
+
+def _password() -> str:
+    """The server's password: the one that was chosen, that of the last time, or a new one.
+
+    It stays the same, so that shells and browsers that know it can go on.
+    """
+    chosen = os.environ.get("PREFECT_SERVER_API_AUTH_STRING")
+    if chosen:
+        return chosen
+    try:
+        told = (STATE / CLIENT).read_text()
+    except FileNotFoundError:
+        return guard.new_password()
+    found = re.search(r"^export PREFECT_API_AUTH_STRING=(.+)$", told, re.MULTILINE)
+    return shlex.split(found[1])[0] if found else guard.new_password()
+
+
+def _write_for_owner(text: str) -> None:
+    """Write `CLIENT`, readable by its owner only from the first byte on."""
+    path = STATE / CLIENT
+    path.unlink(missing_ok=True)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
 
 
 def down() -> int:

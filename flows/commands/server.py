@@ -15,13 +15,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Self
 
 import requests
 
+from flows.commands import guard, prefect_process
 from lib.errors import MacroscopeError
 from lib.sockets import free_ports
 from lib.storage.keys import temporary_name
@@ -35,10 +36,19 @@ IN_MEMORY = "sqlite+aiosqlite:///:memory:"
 _FILE = ":memory:.db"
 """Prefect opens a database with this in its name once only, so that flows that start together do
 not wait for each other's locks."""
+_FOR_ONE_RUN = {
+    "PREFECT__SERVER_EPHEMERAL": "1",  # no scheduler, and nothing else that looks after workers
+    "PREFECT__SERVER_FINAL": "1",
+    # Registering the block types imports every integration, which is half of a server's start.
+    "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
+    "PREFECT_MEMOIZE_BLOCK_AUTO_REGISTRATION": "false",
+}
+"""Of a server that only one run asks, and that is gone after it."""
+_WITH_TABLES = {"PREFECT_API_DATABASE_MIGRATE_ON_START": "false"}
 
 
 class PrefectServer:
-    """A server in a process of its own, on a free port of this machine.
+    """A server in a process of its own, on a free port of this machine; it ends with this process.
 
     Parameters
     ----------
@@ -46,6 +56,12 @@ class PrefectServer:
         For its log, and to work in.
     database
         Its address, as SQLAlchemy has them.
+    password
+        What its clients have to know; None lets everybody in who reaches it.
+    settings
+        Added to the server's environment only.
+    rubbish
+        Folders that the server deletes where this process was killed and cannot.
     more
         Added to this process's environment, for the server and its clients.
 
@@ -55,12 +71,26 @@ class PrefectServer:
         Of its clients.
     """
 
-    def __init__(self, folder: Path, database: str = IN_MEMORY, **more: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        database: str = IN_MEMORY,
+        *,
+        password: str | None = None,
+        settings: Mapping[str, str] | None = None,
+        rubbish: tuple[Path, ...] = (),
+        **more: str,
+    ) -> None:
         (port,) = free_ports("127.0.0.1", 1)
         self.port = str(port)
         self.url = f"http://127.0.0.1:{self.port}/api"
-        self.environment = {**os.environ, **more, _DATABASE: database, _ADDRESS: self.url}
-        self._folder = folder
+        self.client_settings = {_ADDRESS: self.url}
+        self._server_settings = {"PREFECT_SERVER_UI_ENABLED": "false", **(settings or {})}
+        if password is not None:
+            self.client_settings |= guard.of_its_clients(password)
+            self._server_settings |= guard.of_the_server(port, password)
+        self.environment = {**os.environ, **more, _DATABASE: database, **self.client_settings}
+        self._folder, self._rubbish = folder, [str(path) for path in rubbish]
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -77,13 +107,14 @@ class PrefectServer:
 
     def start(self) -> None:
         """Begin to start it; see `wait`."""
-        command = [sys.executable, "-m", "prefect", "server", "start", "--no-ui"]
+        # -P: the folder of that program is no place to import from
+        command = [sys.executable, "-P", str(Path(prefect_process.__file__).resolve())]
         with self._log.open("a") as log:
             self._process = subprocess.Popen(
-                [*command, "--host", "127.0.0.1", "--port", self.port],
+                [*command, self.port, *self._rubbish],
                 cwd=self._folder,
                 env=self.server_environment,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,  # never written to: it closes when this process ends
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # a Ctrl-C of the terminal is not for it
@@ -129,7 +160,8 @@ class PrefectServer:
     @property
     def server_environment(self) -> dict[str, str]:
         """Of its own process: it is no client."""
-        return {name: value for name, value in self.environment.items() if name != _ADDRESS}
+        mine = {k: v for k, v in self.environment.items() if k not in self.client_settings}
+        return {**mine, **self._server_settings}
 
     @property
     def _log(self) -> Path:
@@ -152,13 +184,19 @@ def start_own_server() -> Callable[[], None]:
     # at the very end: Prefect's own threads still have something to tell the server then
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     database, tables = folder / _FILE, _tables_in(settings.home)
-    given = os.environ.get(_DATABASE)
-    if given is None:
-        _take_tables(tables, database)
-    server = PrefectServer(folder, given or f"sqlite+aiosqlite:///{database}")
+    given, own = os.environ.get(_DATABASE), dict(_FOR_ONE_RUN)
+    if given is None and _take_tables(tables, database):
+        own |= _WITH_TABLES
+    server = PrefectServer(
+        folder,
+        given or f"sqlite+aiosqlite:///{database}",
+        password=guard.new_password(),
+        settings=own,
+        rubbish=(folder,),
+    )
     atexit.register(server.stop)
     server.start()
-    os.environ[_ADDRESS] = server.url
+    os.environ.update(server.client_settings)
     refresh_global_settings_context()
 
     def wait() -> None:
@@ -198,19 +236,26 @@ def _tables_in(home: Path) -> Path:
     return home / f"macroscope-tables-{prefect.__version__}.db"
 
 
-def _take_tables(tables: Path, database: Path) -> None:
-    """Begin a database with tables that an earlier server made; without them it makes its own."""
-    with suppress(OSError):
-        shutil.copyfile(tables, database)
+def _take_tables(tables: Path, database: Path) -> bool:
+    """Begin a database with tables that an earlier server made.
+
+    Returns
+    -------
+    bool
+        Whether they are there; without them a server has to make its own.
+    """
     try:
+        shutil.copyfile(tables, database)
         with closing(sqlite3.connect(database)) as copy:
-            whole = copy.execute("PRAGMA quick_check").fetchone() == ("ok",)
-    except sqlite3.Error:
+            whole = bool(copy.execute("PRAGMA quick_check").fetchone() == ("ok",))
+            whole = whole and copy.execute("SELECT 1 FROM alembic_version").fetchone() is not None
+    except (OSError, sqlite3.Error):
         whole = False
     if not whole:
         for path in (database, tables):
             with suppress(OSError):
                 path.unlink(missing_ok=True)
+    return whole
 
 
 def _keep_tables(database: Path, tables: Path) -> None:

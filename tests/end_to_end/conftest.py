@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shlex
 import shutil
 import subprocess
 import sys
@@ -118,15 +119,22 @@ def desk_in(folder: Path) -> Iterator[tuple[Path, dict[str, str]]]:
     shutil.copytree(ROOT / "k8s", folder / "k8s")
     port = free_ports("127.0.0.1", 1)[0]
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("EM_", "PREFECT_"))}
-    env = {**kept, "PREFECT_API_URL": f"http://127.0.0.1:{port}/api", "NO_COLOR": "1"}
-    env["TMPDIR"] = str(folder / "tmp")
+    env = {**kept, "NO_COLOR": "1", "TMPDIR": str(folder / "tmp")}
     (folder / "tmp").mkdir()
     up = [str(BIN / "macroscope"), "up", "--port", str(port)]
     try:
         subprocess.run(up, cwd=folder, env=env, check=True, timeout=200)
-        yield folder, env
+        yield folder, env | sourced(folder / ".macroscope" / "client.env")
     finally:
         subprocess.run([str(BIN / "macroscope"), "down"], cwd=folder, env=env, check=True)
+
+
+def sourced(path: Path) -> dict[str, str]:
+    """What a shell that sources a file has in its environment more than before."""
+    show = f"env -i bash -c 'source {shlex.quote(str(path))} && env'"
+    shown = subprocess.run(show, shell=True, capture_output=True, text=True, check=True).stdout
+    found = dict(line.split("=", 1) for line in shown.splitlines())
+    return {name: value for name, value in found.items() if name.startswith("PREFECT_")}
 
 
 def volumes(document: str) -> dict[str, dict[str, Any]]:

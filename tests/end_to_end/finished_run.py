@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import requests
-
 from tests.end_to_end.conftest import BIN, desk_in
 from tests.kit.browser import Browser
+from tests.kit.prefect_server import asking
 
 
 @dataclass(frozen=True)
@@ -48,9 +47,10 @@ def prefect(folder: Path, env: dict[str, str], *arguments: str) -> None:
 
 
 def post(env: dict[str, str], path: str, asked: dict[str, Any]) -> Any:
-    answer = requests.post(f"{env['PREFECT_API_URL']}/{path}", json=asked, timeout=30)
-    answer.raise_for_status()
-    return answer.json()
+    with asking(env) as session:
+        answer = session.post(f"{env['PREFECT_API_URL']}/{path}", json=asked, timeout=30)
+        answer.raise_for_status()
+        return answer.json()
 
 
 @contextmanager
@@ -77,4 +77,17 @@ def click(browser: Browser, label: str) -> None:
     browser.until(
         "(found => found && (found.click(), true))([...document.querySelectorAll('body *')]"
         f".find(e => e.childElementCount === 0 && e.textContent.trim() === {json.dumps(label)}))"
+    )
+
+
+def log_in(browser: Browser, run: FinishedRun) -> None:
+    """Give the page the password that `macroscope up` printed, as a person types it."""
+    browser.open(run.ui)
+    password = json.dumps(run.env["PREFECT_API_AUTH_STRING"])
+    browser.until("!!document.querySelector('input[type=password]')")
+    browser.until(  # the form is drawn more than once before it listens
+        "(field => { if (!field) return true;"
+        f" field.value = {password}; field.dispatchEvent(new Event('input', {{bubbles: true}}));"
+        " field.closest('form').requestSubmit(); return false })"
+        "(document.querySelector('input[type=password]'))"
     )

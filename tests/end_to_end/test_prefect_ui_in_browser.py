@@ -8,15 +8,25 @@ from __future__ import annotations
 
 import json
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import requests
 
-from tests.end_to_end.finished_run import FinishedRun, click, finished_run, post, prefect, shown
+from tests.end_to_end.finished_run import (
+    FinishedRun,
+    click,
+    finished_run,
+    log_in,
+    post,
+    prefect,
+    shown,
+)
 from tests.end_to_end.test_stop import SLOW_ARCHIVES, wait_until
 from tests.kit.browser import Browser, find_chromium
+from tests.kit.prefect_server import asking
 
 SOURCES = {"ebi", "epfl", "flyem", "idr", "openorganelle"}
 RUN_NAMES = {
@@ -42,8 +52,9 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser(finished: FinishedRun) -> Iterator[Browser]:
     with Browser(width=1280, height=900) as running:
+        log_in(running, finished)
         yield running
 
 
@@ -80,6 +91,30 @@ def test_every_run_has_a_name_tags_and_a_sentence_of_what_it_came_to(
     assert finished.run["state"]["message"].startswith(
         "5 of 5 sources without an error, 5 volumes, "
     )
+
+
+def test_no_other_page_and_no_other_user_of_the_machine_can_start_anything(
+    finished: FinishedRun,
+) -> None:
+    """A worker runs what the server tells it to: here a page of another site tries to say what."""
+    (deployment,) = post(
+        finished.env, "deployments/filter", {"deployments": {"name": {"any_": ["full"]}}}
+    )
+    theirs = {"Origin": "http://evil.example", "Content-Type": "text/plain"}
+    for path, body in (
+        ("work_pools/", {"name": "theirs", "type": "process"}),
+        (f"deployments/{deployment['id']}/create_flow_run", {"job_variables": {"command": "id"}}),
+    ):
+        url = f"{finished.env['PREFECT_API_URL']}/{path}"
+        answer = requests.post(url, json.dumps(body), headers=theirs, timeout=30)
+        assert answer.status_code in (401, 403)
+        assert "Access-Control-Allow-Origin" not in answer.headers
+    state = finished.folder / ".macroscope"
+    assert stat.S_IMODE(state.stat().st_mode) == 0o700
+    assert stat.S_IMODE((state / "client.env").stat().st_mode) == 0o600
+    password = finished.env["PREFECT_API_AUTH_STRING"]
+    told = [path for path in state.rglob("*.log") if password in path.read_text()]
+    assert told == []
 
 
 @needs_browser
@@ -163,7 +198,8 @@ def test_a_cancel_in_prefect_ends_the_run_and_its_children_and_leaves_nothing(
     requests.post(f"{control}/_control/settings", json=slow, timeout=30).raise_for_status()
 
     def state_of(one: str) -> str:
-        found = requests.get(f"{env['PREFECT_API_URL']}/flow_runs/{one}", timeout=30).json()
+        with asking(env) as session:
+            found = session.get(f"{env['PREFECT_API_URL']}/flow_runs/{one}", timeout=30).json()
         return str(found["state"]["type"])
 
     def statuses() -> dict[str, str]:

@@ -41,7 +41,7 @@ DRIVEN = {
         "tests/end_to_end/test_viewer_in_browser.py",
         "test_the_viewer_shows_the_volumes_own_tissue_at_the_right_scale",
     ),
-    "export PREFECT_API_URL=http://127.0.0.1:4200/api": CHAIN,
+    "source .macroscope/client.env": CHAIN,
     ".venv/bin/prefect deployment run macroscope/full --watch": CHAIN,
     "prefect deployment run macroscope/full": CHAIN,
     "helm install macroscope helm/macroscope -n em": ON_A_CLUSTER,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import base64
+import uuid
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,20 @@ def alone_in(folder: Path) -> dict[str, str]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
     }
+
+
+def asking(env: Mapping[str, str]) -> requests.Session:
+    """A session that may use a server with a password, as its clients' environment says."""
+    session = requests.Session()
+    if password := env.get("PREFECT_API_AUTH_STRING"):
+        basic = base64.b64encode(password.encode()).decode()
+        client = str(uuid.uuid4())
+        session.headers["Authorization"] = f"Basic {basic}"
+        found = session.get(f"{env['PREFECT_API_URL']}/csrf-token?client={client}", timeout=30)
+        found.raise_for_status()
+        session.headers["Prefect-Csrf-Token"] = found.json()["token"]
+        session.headers["Prefect-Csrf-Client"] = client
+    return session
 
 
 def ask(url: str, path: str, body: Any = None) -> Any:

@@ -17,6 +17,8 @@ from lib.errors import MacroscopeError
 def a_database(path: Path) -> Path:
     with closing(sqlite3.connect(path)) as database:
         database.execute("PRAGMA journal_mode = WAL")
+        database.execute("CREATE TABLE alembic_version (version_num TEXT)")
+        database.execute("INSERT INTO alembic_version VALUES ('9e83011d1f2a')")
         database.execute("CREATE TABLE flow (name TEXT)")
         database.executemany("INSERT INTO flow VALUES (?)", [(f"{n:100}",) for n in range(1000)])
         database.commit()
@@ -34,7 +36,7 @@ def test_tables_are_kept_from_a_running_server_and_taken_by_the_next(tmp_path: P
         running.execute("INSERT INTO flow VALUES ('in the log that is written ahead')")
         running.commit()
         server._keep_tables(made, kept)
-    server._take_tables(kept, taken)
+    assert server._take_tables(kept, taken)
     assert rows(taken) == 1001
     assert [path.name for path in kept.parent.iterdir()] == ["kept.db"]
 
@@ -46,7 +48,7 @@ def test_tables_that_are_there_are_left_alone(tmp_path: Path) -> None:
     assert kept.read_bytes() == b"theirs"
 
 
-@pytest.mark.parametrize("damage", ["rubbish", "half", "changed", "absent"])
+@pytest.mark.parametrize("damage", ["rubbish", "half", "changed", "absent", "empty", "none"])
 def test_damaged_tables_are_not_taken(tmp_path: Path, damage: str) -> None:
     kept, taken = a_database(tmp_path / "kept.db"), tmp_path / "taken.db"
     data = kept.read_bytes()
@@ -56,9 +58,15 @@ def test_damaged_tables_are_not_taken(tmp_path: Path, damage: str) -> None:
         kept.write_bytes(data[: len(data) // 2])
     elif damage == "changed":
         kept.write_bytes(data[:4096] + bytes(4096) + data[8192:])
+    elif damage == "empty":
+        kept.write_bytes(b"")
+    elif damage == "none":
+        with closing(sqlite3.connect(kept)) as database:
+            database.execute("DELETE FROM alembic_version")
+            database.commit()
     else:
         kept.unlink()
-    server._take_tables(kept, taken)
+    assert not server._take_tables(kept, taken)
     assert not taken.exists() or not taken.stat().st_size
     assert not kept.exists(), "they are made anew"
 
