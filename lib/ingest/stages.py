@@ -34,6 +34,7 @@ from lib.volumes.engine import convert
 from lib.volumes.finish import SUMS_SUFFIX, Finished, finish
 from lib.volumes.job import VolumeJob, make_job
 from lib.volumes.ledger import Entry, Ledger
+from lib.volumes.takeover import take_over
 
 MAX_BATCHES = 128
 BATCH_BYTES = 256 * 2**20
@@ -88,7 +89,7 @@ def hold(order: WorkOrder) -> AbstractContextManager[None]:
 
 
 def fetch(order: WorkOrder) -> VolumeJob:
-    """Bring the raw files, fit the grid to them, and open the ledger.
+    """Bring the raw files, fit the grid to them, and prove what an earlier run left.
 
     Returns
     -------
@@ -99,7 +100,8 @@ def fetch(order: WorkOrder) -> VolumeJob:
     kernels.load_meanwhile(plan.dtype, labels=plan.kind == "labels")
     place.archive.fetch(plan, order.config, place.session, place.raw)
     job = make_job(plan, place.reader(), order.config)
-    Ledger(place.store, job).open()
+    if damaged := take_over(job, place.store):
+        place.notes.append(f"{len(damaged)} shards of an earlier run were damaged and made again")
     return job
 
 
@@ -206,7 +208,7 @@ def finish_volume(order: WorkOrder, job: VolumeJob) -> Made:
         tuple(sources),
         tuple(raw_keys),
         preview_key,
-        (*place.raw.notes, *artist.notes),
+        (*place.notes, *place.raw.notes, *artist.notes),
         traffic["requests"],
         traffic["bytes_received"],
         place.store_requests(),

@@ -27,7 +27,10 @@ from lib.transport.session import Session
 
 @dataclass(slots=True)
 class Workplace:
-    """Open connections for one order. The reader is opened when first asked for."""
+    """Open connections for one order. The reader is opened when first asked for.
+
+    `notes` are doubts that arose on the way, for the volume's record.
+    """
 
     order: WorkOrder
     archive: Archive
@@ -39,6 +42,7 @@ class Workplace:
     _reader: VolumeReader | None = None
     _elsewhere: dict[str, tuple[dict[str, int], dict[str, int]]] = field(default_factory=dict)
     _done_shards: int = 0
+    notes: list[str] = field(default_factory=list)
 
     @property
     def worker(self) -> str:

@@ -11,12 +11,13 @@ import math
 from dataclasses import dataclass
 
 from lib.errors import EmptyVolumeError, IntegrityError, MissingChunksError
+from lib.geometry import ShapeZYX
 from lib.storage.base import Store
 from lib.volumes import ome, thumbnails
 from lib.volumes.grid import shard_key
 from lib.volumes.job import VolumeJob
-from lib.volumes.ledger import Ledger, StoredFile
-from lib.volumes.npyfile import digest_npy
+from lib.volumes.ledger import Entry, Ledger, StoredFile
+from lib.volumes.npyfile import DamagedRowsError, digest_npy
 from lib.volumes.statistics import Statistics
 from lib.volumes.thumbnails import THUMBNAIL_KEY, Draw
 
@@ -106,7 +107,7 @@ def finish(
             location=job.plan.source_id,
         )
     if job.output_format == "npy":
-        sums, stored = _finish_npy(job, store, root)
+        sums, stored = _finish_npy(job, store, ledger, entries)
     else:
         sums, stored = _finish_zarr(job, store, root, files, statistics, draw)
     sums_key = job.final_key + SUMS_SUFFIX
@@ -169,8 +170,15 @@ def _allow(
     )
 
 
-def _finish_npy(job: VolumeJob, store: Store, root: str) -> tuple[bytes, int]:
-    size, sha256 = digest_npy(job, store, root)
+def _finish_npy(
+    job: VolumeJob, store: Store, ledger: Ledger, entries: dict[tuple[int, ShapeZYX], Entry]
+) -> tuple[bytes, int]:
+    checksums = {unit: entry.crc32 for (_, unit), entry in entries.items()}
+    try:
+        size, sha256 = digest_npy(job, store, ledger.root(), checksums)
+    except DamagedRowsError as error:
+        ledger.forget(entries[0, unit] for unit in error.units)
+        raise
     return _sums_line(sha256, job.final_key.rpartition("/")[2]), size
 
 

@@ -2,7 +2,8 @@
 
 An entry is written after the shard's files are in the store, so an entry without its files means
 a tampered store, and files without their entry are made again. Entries carry the digests and the
-statistics, so nothing has to be read twice to finish the volume.
+statistics, so nothing that one run makes has to be read twice to finish the volume; what it takes
+over from an earlier run is proven first (`lib.volumes.takeover`).
 """
 
 from __future__ import annotations
@@ -33,12 +34,17 @@ class StoredFile(Plain):
 
 
 class Entry(Plain):
-    """One finished shard: level, index, the files written for it, and what was found in it."""
+    """One finished shard: level, index, the files written for it, and what was found in it.
+
+    Units of an npy share one file, whose digest is known only at the end: each has the CRC-32 of
+    its own bytes, in the order of the file.
+    """
 
     fingerprint: str
     level: int
     index_zyx: ShapeZYX
     files: tuple[StoredFile, ...]
+    crc32: int | None = None  # of an npy's rows; ledgers of earlier versions have none
     statistics: dict[str, Any] | None = None
     missing_chunks: tuple[str, ...] = ()
 
@@ -97,20 +103,29 @@ class Ledger:
             self._entry_key(entry.level, entry.index_zyx), entry.model_dump_json().encode()
         )
 
-    def entries(self, level: int | None = None) -> dict[tuple[int, ShapeZYX], Entry]:
-        """All entries whose files are in the store with their recorded sizes."""
+    def forget(self, entries: Iterable[Entry]) -> None:
+        """Drop entries, so that their shards are made again."""
+        for entry in entries:
+            self._store.delete(self._entry_key(entry.level, entry.index_zyx))
+
+    def known(self, level: int | None = None) -> list[Entry]:
+        """All entries of this job, whether or not their files are there."""
         folder = self._folder if level is None else f"{self._folder}/{level}"
         keys = [item.key for item in self._store.list(folder)]
-        if not keys:
+        with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
+            return [entry for entry in pool.map(self._read, keys) if entry is not None]
+
+    def entries(self, level: int | None = None) -> dict[tuple[int, ShapeZYX], Entry]:
+        """All entries whose files are in the store with their recorded sizes."""
+        known = self.known(level)
+        if not known:
             return {}
         root = self.root()
         sizes = self._sizes(root, level)
-        with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
-            read = list(pool.map(self._read, keys))
         return {
             (entry.level, entry.index_zyx): entry
-            for entry in read
-            if entry is not None and _is_there(entry, root, sizes.get)
+            for entry in known
+            if _is_there(entry, root, sizes.get)
         }
 
     def root(self) -> str:

@@ -6,19 +6,22 @@ the volume, so each of their planes is one contiguous write.
 
 from __future__ import annotations
 
+import hashlib
 import io
+import math
 import os
-from collections.abc import Callable, Iterable
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lib.concurrency import cancel as stopping
 from lib.errors import DestinationError, IntegrityError
 from lib.formats.base import VolumeReader
 from lib.geometry import Box, ShapeZYX
 from lib.storage.base import Store
-from lib.storage.digests import digest_of
 from lib.storage.ordered_hash import OrderedHasher
 from lib.storage.os_errors import naming_os_errors
 from lib.storage.uncached import pwrite_all
@@ -27,6 +30,8 @@ from lib.volumes.effort import Effort
 from lib.volumes.job import VolumeJob
 from lib.volumes.ledger import Entry, StoredFile
 from lib.volumes.tally import Tally
+
+_BLOCK = 8 * 2**20
 
 
 def npy_header(shape_zyx: ShapeZYX, dtype: np.dtype[Any]) -> bytes:
@@ -54,7 +59,7 @@ def convert_npy(
         return
     path = local_file(store, store.staging_key(job.final_key))
     header = npy_header(job.plan.shape_zyx, job.dtype)
-    size = len(header) + int(np.prod(job.plan.shape_zyx)) * job.dtype.itemsize
+    size = len(header) + _array_bytes(job)
     buffers, line = Buffers(job.grid.shard_zyx, job.dtype), Line(units)
     first = len(header) + _bytes_before(job, job.box_of(units[0]))
     digest = _running_digest(job, path, header, first)
@@ -75,8 +80,10 @@ def convert_npy(
                 with naming_os_errors(path, "write"):
                     for at, view in runs:
                         pwrite_all(handle, view, at)
-                tally = Tally(job.dtype)
+                tally, crc32 = Tally(job.dtype), 0
                 tally.add(0, voxels)
+                for _, view in runs:
+                    crc32 = zlib.crc32(view, crc32)
                 with line.turn(unit):
                     for at, view in runs:
                         digest.write(at, view)
@@ -86,6 +93,7 @@ def convert_npy(
                     level=0,
                     index_zyx=unit,
                     files=(StoredFile(key="", size=size, sha256=""),),
+                    crc32=crc32,
                     statistics=tally.result().to_json(),
                     missing_chunks=tuple(missing),
                 )
@@ -113,19 +121,65 @@ def _running_digest(job: VolumeJob, path: str, header: bytes, start: int) -> Ord
     return digest
 
 
-def digest_npy(job: VolumeJob, store: Store, key: str) -> tuple[int, str]:
+def digest_npy(
+    job: VolumeJob, store: Store, key: str, checksums: Mapping[ShapeZYX, int | None]
+) -> tuple[int, str]:
     """Size and sha256 of a finished file, read again unless this process wrote all of it in order.
+
+    Parameters
+    ----------
+    checksums
+        Unit -> CRC-32 of its bytes, as its ledger entry has it; where the file is read, each unit
+        is held against it.
 
     Raises
     ------
+    DamagedRowsError
+        Rows of the file are not those that were written.
     NotFoundError, DestinationError, StoppedError
     """
     path = local_file(store, key)
     with naming_os_errors(path, "read"):
         size = os.stat(path).st_size
-    digest = _digests.pop((path, job.fingerprint), None)
-    known = None if digest is None else digest.hexdigest(size)
-    return digest_of(store, key) if known is None else (size, known)
+    running = _digests.pop((path, job.fingerprint), None)
+    known = None if running is None else running.hexdigest(size)
+    if known is not None:
+        return size, known
+    digest, found = hashlib.sha256(), dict.fromkeys(checksums, 0)
+    reached = 0
+    for unit, at, length in [(None, 0, size - _array_bytes(job)), *_in_file_order(job)]:
+        for view in _read(store, key, at, length):
+            digest.update(view)
+            if unit is not None:
+                found[unit] = zlib.crc32(view, found[unit])
+        reached = at + length
+    damaged = [unit for unit in found if found[unit] != checksums[unit]]
+    if damaged or reached != size:
+        raise DamagedRowsError(key, damaged)
+    return size, digest.hexdigest()
+
+
+def rows_are_whole(job: VolumeJob, store: Store, key: str, entry: Entry) -> bool:
+    """Whether the rows of one unit are those that its ledger entry was written for."""
+    offset, crc32 = len(npy_header(job.plan.shape_zyx, job.dtype)), 0
+    for at, length in _spans(job, offset, job.grid.shard_box(entry.index_zyx)):
+        for view in _read(store, key, at, length):
+            crc32 = zlib.crc32(view, crc32)
+    return crc32 == entry.crc32
+
+
+class DamagedRowsError(IntegrityError):
+    """Rows of an npy in the making are not those that were written; `units` says which."""
+
+    advice = "Run again: these rows are made again"
+
+    def __init__(self, key: str, units: Sequence[ShapeZYX] = ()) -> None:
+        super().__init__(
+            f"the rows of {len(units)} units are not those that were written",
+            location=key,
+            unit=", ".join(str(unit) for unit in units[:3]),
+        )
+        self.units = tuple(units)
 
 
 def local_file(store: Store, key: str) -> str:
@@ -146,21 +200,56 @@ def local_file(store: Store, key: str) -> str:
     return path
 
 
+def _array_bytes(job: VolumeJob) -> int:
+    return math.prod(job.plan.shape_zyx) * job.dtype.itemsize
+
+
 def _bytes_before(job: VolumeJob, box: Box) -> int:
     """Bytes of the array before the first voxel of `box`, which is as wide as the volume."""
     _, ny, nx = job.plan.shape_zyx
     return (box.start_zyx[0] * ny + box.start_zyx[1]) * nx * job.dtype.itemsize
 
 
+def _spans(job: VolumeJob, offset: int, box: Box) -> list[tuple[int, int]]:
+    """Where in the file the bytes of `box` lie, each plane alone: ``(at, length)``."""
+    _, ny, nx = job.plan.shape_zyx
+    if box.shape_zyx[2] != nx:
+        raise IntegrityError(f"a unit of an npy volume must be as wide as the volume, not {box}")
+    start, plane = offset + _bytes_before(job, box), ny * nx * job.dtype.itemsize
+    length = box.shape_zyx[1] * nx * job.dtype.itemsize
+    return [(start + z * plane, length) for z in range(box.shape_zyx[0])]
+
+
 def _runs(
     job: VolumeJob, offset: int, box: Box, voxels: NDArray[Any]
 ) -> list[tuple[int, memoryview]]:
     """Where in the file which bytes of `voxels` lie: whole planes in one run, else each in one."""
-    _, ny, nx = job.plan.shape_zyx
-    if box.shape_zyx[2] != nx:
-        raise IntegrityError(f"a unit of an npy volume must be as wide as the volume, not {box}")
-    start, plane = offset + _bytes_before(job, box), ny * nx * voxels.dtype.itemsize
-    runs = voxels[np.newaxis] if box.shape_zyx[1] == ny else voxels
+    spans = _spans(job, offset, box)
+    whole = box.shape_zyx[1] == job.plan.shape_zyx[1]
+    runs = voxels[np.newaxis] if whole else voxels
+    starts = spans[:1] if whole else spans
     return [
-        (start + z * plane, memoryview(run.reshape(-1).view("u1"))) for z, run in enumerate(runs)
+        (at, memoryview(run.reshape(-1).view("u1")))
+        for (at, _), run in zip(starts, runs, strict=True)
     ]
+
+
+def _in_file_order(job: VolumeJob) -> Iterator[tuple[ShapeZYX, int, int]]:
+    """Unit, place and length of every piece of the array, from the front of the file to its end.
+
+    Units side by side in y take turns, plane by plane.
+    """
+    offset = len(npy_header(job.plan.shape_zyx, job.dtype))
+    slabs, rows, _ = job.grid.counts_zyx
+    for slab in range(slabs):
+        units = [(slab, row, 0) for row in range(rows)]
+        spans = [_spans(job, offset, job.grid.shard_box(unit)) for unit in units]
+        for plane in zip(*spans, strict=True):
+            for unit, (at, length) in zip(units, plane, strict=True):
+                yield unit, at, length
+
+
+def _read(store: Store, key: str, at: int, length: int) -> Iterator[bytes]:
+    for start in range(at, at + length, _BLOCK):
+        stopping.check()
+        yield store.get_range(key, start, min(_BLOCK, at + length - start))

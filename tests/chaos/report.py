@@ -38,7 +38,8 @@ class Report:
         return [*self.violations, *self.differences, *self.errors]
 
     def as_json(self) -> str:
-        return json.dumps({**asdict(self), "clean": self.clean}, indent=2)
+        figures = {**asdict(self), "kills_by_format": {**self.kills_by_format}}
+        return json.dumps({**figures, "clean": self.clean}, indent=2)
 
     def rows(self) -> dict[str, object]:
         """The figures by their names."""

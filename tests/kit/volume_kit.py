@@ -29,6 +29,7 @@ from lib.volumes.engine import convert
 from lib.volumes.finish import Finished, finish
 from lib.volumes.job import VolumeJob, make_job
 from lib.volumes.ledger import Entry, Ledger
+from lib.volumes.takeover import take_over
 
 T = TypeVar("T")
 Voxels = NDArray[Any]
@@ -233,7 +234,7 @@ def make(
     """The whole life of a volume, from wherever an earlier run left it."""
     effort = effort or Effort(workers=2, connections=4, shards=2)
     ledger = Ledger(store, job)
-    ledger.open()
+    take_over(job, store)
     pending = ledger.pending(0, job.grid.shards())
     convert(job, reader, store, pending, effort=effort, on_shard=on_shard)
     make_coarse_levels(job, store, effort=effort, on_shard=on_shard)

@@ -43,6 +43,7 @@ from lib.ingest.coarse import CoarseReader, coarser
 from lib.ingest.stages import MAX_BATCHES, in_batches
 from lib.storage.local import LocalStore
 from lib.volumes import blockpass
+from lib.volumes.cascade import make_coarse_levels
 from lib.volumes.effort import Effort
 from lib.volumes.engine import convert
 from lib.volumes.finish import finish
@@ -302,7 +303,7 @@ def test_damage_below_a_coarse_level_is_noticed_when_it_is_made(store: LocalStor
     data[0] ^= 0xFF  # the magic number of the first chunk
     shard.write_bytes(data)
     with pytest.raises(IntegrityError, match="cannot be read"):
-        make(job, reader, store)
+        make_coarse_levels(job, store, effort=Effort())
     assert not volume_path(store, job).exists()
 
 
@@ -434,6 +435,7 @@ import numpy as np
 sys.path.insert(0, sys.argv[1])
 from volume_kit import ArrayReader, a_job, a_plan, make
 from lib.storage.local import LocalStore
+from lib.volumes.cascade import make_coarse_levels
 from lib.volumes.effort import Effort
 from lib.geometry import Box
 from lib.formats.base import Block

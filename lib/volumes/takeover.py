@@ -1,0 +1,95 @@
+"""What an earlier run left of a volume is proven before this run builds on it.
+
+A ledger entry says what was written, not what is there now: a shard may have rotted, been cut, or
+been lost to a power cut and come back as zeros. Reading the half-made volume once, where it is
+taken over, costs far less than fetching it did, and happens only where a run was ended early.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from lib.errors import DestinationError, NotFoundError
+from lib.storage.base import Store
+from lib.storage.digests import digest_of
+from lib.volumes.job import VolumeJob
+from lib.volumes.ledger import Entry, Ledger
+from lib.volumes.npyfile import rows_are_whole
+
+_log = logging.getLogger(__name__)
+_READS_AT_ONCE = 4
+
+
+def take_over(job: VolumeJob, store: Store) -> list[Entry]:
+    """Open the ledger, and forget every shard that is not what its entry says.
+
+    Returns
+    -------
+    list of Entry
+        What was there and is damaged; it is pending again.
+
+    Raises
+    ------
+    DestinationError, StoppedError
+    """
+    ledger = Ledger(store, job)
+    if not ledger.open():
+        return []
+    known, root = ledger.known(), ledger.root()
+    published = root == job.final_key != store.staging_key(root)
+    if published and not _are_all(job, known):
+        # The half is gone, and what bears the final name is the volume of before.
+        ledger.forget(known)
+        return known
+    whole = partial(_is_whole, job, store, root)
+    with ThreadPoolExecutor(_READS_AT_ONCE, thread_name_prefix="prove") as pool:
+        proven = list(pool.map(whole, known))
+    damaged = [entry for entry, good in zip(known, proven, strict=True) if not good]
+    if not damaged:
+        return []
+    _log.warning(
+        "%s: %d of %d shards that an earlier run left are damaged, and are made again",
+        job.final_key,
+        len(damaged),
+        len(known),
+    )
+    if published and any(proven):
+        # Damaged before the record said complete: shards are written where the volume was made,
+        # beside those that are good.
+        store.publish_tree(root, store.staging_key(root))
+    # who pooled a coarse shard may have read a finer one when it was damaged already
+    ledger.forget([*damaged, *(entry for entry in known if entry.level > 0)])
+    return damaged
+
+
+def _is_whole(job: VolumeJob, store: Store, root: str, entry: Entry) -> bool:
+    try:
+        if job.output_format == "npy":
+            size = entry.files[0].size
+            return store.size(root) == size and rows_are_whole(job, store, root, entry)
+        return all(
+            store.size(f"{root}/{file.key}") == file.size
+            and digest_of(store, f"{root}/{file.key}")[1] == file.sha256
+            for file in entry.files
+        )
+    except NotFoundError:
+        return False
+    except DestinationError as error:
+        # A block of the disk that cannot be read is damage; a store that is away is not.
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EIO:
+            return False
+        raise
+
+
+def _are_all(job: VolumeJob, known: list[Entry]) -> bool:
+    """Whether the ledger is that of a volume whose last shard was made."""
+    wanted = {
+        (level.index, index)
+        for level in job.levels
+        if level.index == 0 or not level.in_pass
+        for index in level.grid.shards()
+    }
+    return {(entry.level, entry.index_zyx) for entry in known} >= wanted
