@@ -23,6 +23,7 @@ HttpKind = Literal[
     "status_429",
     "status_500",
     "status_503",
+    "s3_error",  # an S3 error of `status` and `code`, as a bucket's own state brings it about
     "reset",  # RST in the middle of the body, or before anything (`before`)
     "stall",  # silence of `seconds` in the middle of the body, or before the answer (`before`)
     "short_body",  # full Content-Length, fewer bytes, orderly close
@@ -113,6 +114,8 @@ class Rule(BaseModel):
         What ``missing_json_keys`` removes.
     location
         Target of ``redirect``.
+    status, code, message, region
+        Of an ``s3_error``; without a code it has no document, as a 301 to HEAD has none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -132,6 +135,10 @@ class Rule(BaseModel):
     retry_after: float | None = None
     keys: tuple[str, ...] = ()
     location: str = ""
+    status: int = 403
+    code: str = ""
+    message: str = ""
+    region: str = ""
 
     @field_validator("match")
     @classmethod

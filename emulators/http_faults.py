@@ -16,7 +16,7 @@ from emulators.control import Control, control_app
 from emulators.counters import Counters, Flight
 from emulators.faults import Rule
 from emulators.http_tamper import Ended, Tamper, quiet, reset
-from emulators.http_words import HTML_PAGE, refusal
+from emulators.http_words import HTML_PAGE, refusal, s3_document
 from emulators.latency import Latency, Pace
 from lib.sockets import peer_gone
 
@@ -93,6 +93,12 @@ class FaultyService:
         kind = rule.kind
         if kind.startswith("status_"):
             await self._refuse(int(kind[-3:]), rule, scope, send)
+        elif kind == "s3_error":
+            headers = {"content-type": "application/xml"}
+            if rule.region:
+                headers["x-amz-bucket-region"] = rule.region
+            body = s3_document(rule.code, rule.message, scope["path"]) if rule.code else b""
+            await answer(send, rule.status, body, headers, head=scope["method"] == "HEAD")
         elif kind == "html_200":
             headers = {"content-type": "text/html; charset=utf-8"}
             await answer(send, 200, HTML_PAGE, headers, head=scope["method"] == "HEAD")

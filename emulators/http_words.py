@@ -43,10 +43,15 @@ def refusal(service: str, status: int, path: str) -> Refusal:
 def s3_error(status: int, path: str) -> bytes:
     """XML of an S3 error; `path` is ``/bucket/key``."""
     code, message = _S3_CODES.get(status, ("InternalError", HTTPStatus(status).phrase))
+    return s3_document(code, message, path)
+
+
+def s3_document(code: str, message: str, path: str) -> bytes:
+    """XML of an S3 error with any code; `path` is ``/bucket/key``."""
     _, _, key = path.lstrip("/").partition("/")
     return (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
-        f"<Error><Code>{code}</Code><Message>{message}</Message><Key>{escape(key)}</Key>"
+        f"<Error><Code>{code}</Code><Message>{escape(message)}</Message><Key>{escape(key)}</Key>"
         "<RequestId>0000000000000000</RequestId><HostId>samples</HostId></Error>"
     ).encode()
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 from lib.bytesource.remote import RemoteBytes
 from lib.bytesource.tree import MOST_BYTES, Listing, ObjectInfo, check_length
 from lib.errors import AccessDeniedError, NotFoundError, NotListableError
-from lib.transport.objects import ObjectReader
+from lib.transport.s3.reader import ObjectReader
 from lib.transport.session import Session
 
 T = TypeVar("T")

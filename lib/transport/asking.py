@@ -16,8 +16,9 @@ from lib.errors import MacroscopeError, RequestRefusedError, TransportError
 from lib.safety import check_public_redirect, redact
 from lib.transport import answers, bounds
 from lib.transport.bounds import Meter
-from lib.transport.connections import new_session, proxies_for
+from lib.transport.connections import new_session
 from lib.transport.counters import ServiceCounters
+from lib.transport.environment import proxies_for
 from lib.transport.limits import Limiter, Limits
 from lib.transport.reach import ReachPolicy
 from lib.transport.retry import call_with_retry
@@ -34,7 +35,54 @@ _NETWORK_ERRORS = (
 )
 
 
-class Requester:
+class Exchanges:
+    """What requests to one service have in common, whatever sends them."""
+
+    def __init__(
+        self, archive: str, limits: Limits, limiter: Limiter, counters: ServiceCounters
+    ) -> None:
+        self._archive = archive
+        self._limits = limits
+        self._limiter = limiter
+        self._counters = counters
+
+    def retry(self, method: str, url: str, once: Callable[[], T]) -> T:
+        """Call `once` as often as the limits allow; errors say where."""
+        try:
+            return call_with_retry(
+                self._limits, once, what=f"{method} {redact(url)}", counters=self._counters
+            )
+        except MacroscopeError as error:
+            error.located(archive=self._archive, location=redact(url))
+            raise
+
+    @contextmanager
+    def exchange(self, url: str) -> Iterator[Meter]:
+        """One request and its answer: a slot, a meter, counts, and names for what goes wrong."""
+        meter = Meter(self._limits, bounds.HEADER_BYTES, document=True)
+        with self._limiter.slot(), bounds.metered(meter):
+            self._counters.begin(requests=0)
+            try:
+                yield meter
+            except TransportError:
+                interrupt.check()  # a stop cuts answers short
+                raise
+            except MacroscopeError:
+                raise
+            except _NETWORK_ERRORS as error:
+                interrupt.check()
+                raise answers.network_error(error, url) from None
+            finally:
+                self._counters.end()
+
+    def send_one(self) -> None:
+        """Wait for the request's turn and count it."""
+        self._limiter.pace()
+        interrupt.check()
+        self._counters.sent()
+
+
+class Requester(Exchanges):
     """Sends requests to one service; `HttpClient` makes sense of the answers."""
 
     def __init__(
@@ -47,10 +95,7 @@ class Requester:
         allowed_hosts: Collection[str] = (),
         reach: ReachPolicy | None = None,
     ) -> None:
-        self._archive = archive
-        self._limits = limits
-        self._limiter = limiter
-        self._counters = counters
+        super().__init__(archive, limits, limiter, counters)
         self._allowed_hosts = frozenset(allowed_hosts)
         self._reach = reach
         self._session = new_session(limits.connections)
@@ -58,15 +103,6 @@ class Requester:
     def close(self) -> None:
         """Close all connections; later calls open new ones."""
         self._session.close()
-
-    def retry(self, method: str, url: str, once: Callable[[], T]) -> T:
-        try:
-            return call_with_retry(
-                self._limits, once, what=f"{method} {redact(url)}", counters=self._counters
-            )
-        except MacroscopeError as error:
-            error.located(archive=self._archive, location=redact(url))
-            raise
 
     @contextmanager
     def ask(
@@ -88,30 +124,17 @@ class Requester:
             Bytes of the file or range that is to come, at whatever pace above the floor; None for
             a document, which must come within a time.
         """
-        meter = Meter(self._limits, bounds.HEADER_BYTES, document=True)
-        with self._limiter.slot(), bounds.metered(meter):
-            answer: requests.Response | None = None
-            self._counters.begin(requests=0)
+        with self.exchange(url) as meter:
+            answer = self._follow(method, url, params, headers, data, meter)
             try:
-                answer = self._follow(method, url, params, headers, data, meter)
                 most = bounds.DOCUMENT_BYTES if transfer is None else transfer
                 meter.expect(bounds.framed(most), document=transfer is None)
                 if answer.status_code not in {200, 206, *allow}:
                     body = _excerpt(answer)
                     raise answers.status_error(answer.status_code, answer.headers, url, body)
                 yield answer
-            except TransportError:
-                interrupt.check()  # a stop cuts answers short
-                raise
-            except MacroscopeError:
-                raise
-            except _NETWORK_ERRORS as error:
-                interrupt.check()
-                raise answers.network_error(error, url) from None
             finally:
-                if answer is not None:
-                    answer.close()
-                self._counters.end()
+                answer.close()
 
     def _follow(
         self,
@@ -147,9 +170,7 @@ class Requester:
         headers: Mapping[str, str] | None,
         data: bytes | None,
     ) -> requests.Response:
-        self._limiter.pace()
-        interrupt.check()
-        self._counters.sent()
+        self.send_one()
         return self._session.request(
             method,
             url,

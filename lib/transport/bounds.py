@@ -101,6 +101,11 @@ class Meter:
         return count
 
 
+def too_long(most: int) -> BadAnswerError:
+    """The error for an answer of more bytes than may come."""
+    return BadAnswerError(f"the answer is longer than {most} bytes", retryable=False)
+
+
 def framed(size: int) -> int:
     """Bytes on the wire that a body of `size` bytes may take, chunked transfer coding included.
 

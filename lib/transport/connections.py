@@ -1,25 +1,25 @@
-"""requests, set up for archives: no cookies, no netrc, no retries, sockets that wake on a stop."""
+"""HTTP connections: read within bounds, woken by a stop, without cookies, netrc or retries."""
 
 from __future__ import annotations
 
 import logging
-import os
 import re
 import socket
-from functools import lru_cache
 from http.client import HTTPResponse
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
-from urllib.parse import urlsplit
 
 import requests
+import urllib3
 from requests.adapters import HTTPAdapter
-from requests.utils import get_environ_proxies
+from requests.utils import get_auth_from_url
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.util import make_headers
 
 from lib.concurrency.interrupt import wake_on_stop
 from lib.transport.bounds import metered_file
+from lib.transport.environment import tls_context
 
 USER_AGENT = "macroscope/0.1"
 _QUERY = re.compile(r"\?[^\s\"')]+")
@@ -69,10 +69,46 @@ class _SecurePool(HTTPSConnectionPool):
     ConnectionCls = _SecureConnection
 
 
+_POOLS = {"http": _Pool, "https": _SecurePool}
+
+
+def new_pool(connections: int, proxy: str | None, ca_bundle: str | None) -> urllib3.PoolManager:
+    """Connections without requests' comforts, for many small requests.
+
+    Parameters
+    ----------
+    proxy
+        Its address, with credentials where it wants some; None goes straight.
+    ca_bundle
+        PEM file of further certificate authorities.
+    """
+    given: dict[str, Any] = {
+        "maxsize": max(1, connections),
+        "ssl_context": tls_context(ca_bundle),
+        "retries": False,
+    }
+    manager: urllib3.PoolManager
+    if proxy is None:
+        manager = urllib3.PoolManager(**given)
+    else:
+        user, password = get_auth_from_url(proxy)
+        headers = make_headers(proxy_basic_auth=f"{user}:{password}") if user else None
+        address = proxy if "://" in proxy else f"http://{proxy}"
+        manager = urllib3.ProxyManager(address, proxy_headers=headers, **given)
+    manager.pool_classes_by_scheme = _POOLS
+    return manager
+
+
 class _Adapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
+        super().init_poolmanager(*args, ssl_context=tls_context(), **kwargs)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, ssl_context=tls_context(), **kwargs)
+        if not proxy.lower().startswith("socks"):
+            manager.pool_classes_by_scheme = _POOLS
+        return manager
 
 
 class _Session(requests.Session):
@@ -90,9 +126,6 @@ def new_session(connections: int) -> requests.Session:
     """A session for `connections` requests in flight to one service."""
     session = _Session()
     session.trust_env = False  # read once below, not once a request
-    session.verify = (
-        os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
-    )
     session.auth = _no_login
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     session.headers.clear()
@@ -101,14 +134,3 @@ def new_session(connections: int) -> requests.Session:
     session.mount("http://", adapter)
     session.mount("https://", adapter)
     return session
-
-
-def proxies_for(url: str) -> dict[str, str]:
-    """The proxies that the environment names for a URL's host."""
-    parts = urlsplit(url)
-    return dict(_proxies(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/"))
-
-
-@lru_cache(maxsize=64)
-def _proxies(root: str) -> dict[str, str]:
-    return dict(get_environ_proxies(root))

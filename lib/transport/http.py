@@ -88,11 +88,11 @@ class HttpClient(Requester):
 
         return self.retry("GET", url, once)
 
-    def get_bytes(self, url: str, max_bytes: int = 64 * MIB) -> bytes:
+    def get_bytes(self, url: str, max_bytes: int = DOCUMENT_BYTES) -> bytes:
         """GET a whole file; raises `BadAnswerError` if it is longer than allowed."""
 
         def once() -> bytes:
-            with self.ask("GET", url) as answer:
+            with self.ask("GET", url, transfer=max_bytes) as answer:
                 self._refuse_page(answer, url)
                 length = answers.content_length(answer.headers)
                 if length is not None and length > max_bytes:
@@ -315,11 +315,7 @@ class HttpClient(Requester):
             self._counters.received(len(block))
             pieces += block
             if len(pieces) > limit:
-                raise BadAnswerError(
-                    f"the answer is longer than {limit} bytes",
-                    location=redact(url),
-                    retryable=False,
-                )
+                raise bounds.too_long(limit)
         return bytes(pieces)
 
     def _fill(self, answer: requests.Response, view: memoryview, url: str) -> None:

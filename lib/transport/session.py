@@ -17,8 +17,9 @@ from lib.transport.counters import Counters
 from lib.transport.ftp import FtpClient
 from lib.transport.http import HttpClient
 from lib.transport.limits import Limiter, Limits, limits_for, shared_limiter
-from lib.transport.objects import ObjectReader
 from lib.transport.reach import ReachPolicy
+from lib.transport.s3.address import S3Access
+from lib.transport.s3.reader import ObjectReader
 
 T = TypeVar("T")
 
@@ -64,6 +65,7 @@ class Session:
         self._limiters: dict[str, Limiter] = {}
         self._http: dict[str, HttpClient] = {}
         self._ftp: dict[tuple[str, str], FtpClient] = {}
+        self._objects: dict[tuple[str, S3Access], ObjectReader] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -136,21 +138,18 @@ class Session:
         secret: str | None = None,
         region: str | None = None,
     ) -> ObjectReader:
-        """A reader of the objects below ``s3://bucket/prefix``; keys are relative to it."""
+        """The reader of the objects below ``s3://bucket/prefix``; keys are relative to it."""
         if endpoint_url is not None:
             self.check_reach(endpoint_url)
-        return ObjectReader(
-            self.archive,
-            uri,
-            self.limits(service),
-            self.limiter(service),
-            self.counters.service(service),
-            endpoint_url=endpoint_url,
-            anonymous=anonymous,
-            key=key,
-            secret=secret,
-            region=region,
-        )
+        access = S3Access(endpoint_url, region, anonymous, key, secret)
+        limits, limiter = self.limits(service), self.limiter(service)
+        counters = self.counters.service(service)
+        with self._lock:
+            reader = self._objects.get((uri, access))
+            if reader is None:
+                reader = ObjectReader(self.archive, uri, access, limits, limiter, counters)
+                self._objects[(uri, access)] = reader
+            return reader
 
     def ordered(
         self, service: str, jobs: Iterable[Callable[[], T]], ahead: int | None = None
@@ -181,7 +180,8 @@ class Session:
         The session can still be used; clients connect again.
         """
         with self._lock:
-            clients: list[HttpClient | FtpClient] = [*self._http.values(), *self._ftp.values()]
+            clients: list[HttpClient | FtpClient | ObjectReader]
+            clients = [*self._http.values(), *self._ftp.values(), *self._objects.values()]
             limiters, self._limiters = self._limiters, {}
         for client in clients:
             client.close()

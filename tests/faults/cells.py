@@ -234,6 +234,14 @@ def _zarr() -> Iterator[Cell]:
     yield Cell(
         "404 on a listed chunk", S3, (rule("status_404"),), (TransportError,), "lists is not there"
     )
+    for fault, status, code, end, said in (
+        ("clock skew", 403, "RequestTimeTooSkewed", AccessDeniedError, "clock"),
+        ("object in an archive tier", 403, "InvalidObjectState", RequestRefusedError, "tier"),
+        ("bucket in another region", 301, "", RequestRefusedError, "region"),
+        ("bucket whose requesters pay", 400, "UserProjectMissing", AccessDeniedError, "pay"),
+    ):
+        state = rule("s3_error", status=status, code=code, region="eu-west-1")
+        yield Cell(fault, S3, (state,), (end,), said, once=True)
     gone = (rule("hide"),)
     yield Cell(
         "chunk gone from listing too", S3, gone, (MissingChunksError,), "lacks 1", new_source=True

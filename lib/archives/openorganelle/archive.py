@@ -26,8 +26,8 @@ from lib.geometry import Box, LengthsZYX, ShapeZYX
 from lib.plan import About, SourceFile, SourceGrid, VolumePlan
 from lib.provenance import Provenance
 from lib.rawfiles.files import RawFiles
-from lib.transport.objects import ObjectReader
 from lib.transport.partial import Fetched
+from lib.transport.s3.reader import ObjectReader
 from lib.transport.session import Session
 
 SERVICE = "s3"

@@ -12,7 +12,7 @@ from lib.errors import BadAnswerError, FormatError, NotFoundError
 from lib.formats.zarr.array import ArrayDocument, parse_array
 from lib.formats.zarr.ngff import Multiscale, NgffLevel, parse_attributes, parse_multiscale
 from lib.geometry import LengthsZYX
-from lib.transport.objects import Listing, ObjectReader
+from lib.transport.s3.reader import Listing, ObjectReader
 
 _DEEPEST = 6
 _DOTTED = re.compile(r"\d+(\.\d+)+")  # the key of a chunk whose indices dots part

@@ -1,0 +1,152 @@
+"""Listings of a bucket (ListObjectsV2), page by page, with an end whatever the server says.
+
+Amazon S3 API Reference, "ListObjectsV2": a page holds at most 1000 keys, and says whether and with
+which token the listing goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from urllib.parse import unquote_plus
+from xml.etree.ElementTree import Element
+
+from lib.errors import BadAnswerError, FormatError
+from lib.safety import parse_xml
+from lib.transport.listing import ObjectInfo
+from lib.transport.s3.requests import S3Requests
+
+PAGE_KEYS = 1000
+PAGE_BYTES = 16 * 1024 * 1024  # 1000 keys of 1024 bytes, each byte as %XX, and as much again
+MOST_KEYS = 5_000_000
+_MOST_EMPTY_PAGES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page: objects and, where a delimiter was asked for, common prefixes as they came."""
+
+    objects: tuple[ObjectInfo, ...]
+    prefixes: tuple[str, ...]
+    token: str | None
+
+
+def read_page(requests: S3Requests, prefix: str, delimiter: str, token: str | None) -> Page:
+    """Ask for one page of the keys that begin with `prefix`.
+
+    Raises
+    ------
+    BadAnswerError
+        It is no listing.
+    Refusal
+        The server refuses.
+    """
+    query = {"list-type": "2", "encoding-type": "url", "max-keys": str(PAGE_KEYS)}
+    if prefix:
+        query["prefix"] = prefix
+    if delimiter:
+        query["delimiter"] = delimiter
+    if token is not None:
+        query["continuation-token"] = token
+    with requests.ask("GET", query=query) as answer:
+        return parse_page(requests.body(answer, PAGE_BYTES))
+
+
+def parse_page(document: bytes) -> Page:
+    """A page from its XML. Raises `BadAnswerError`."""
+    try:
+        root = parse_xml(document, PAGE_BYTES)
+        if _name(root) != "ListBucketResult":
+            raise FormatError(f"it is a {_name(root)[:40]}")
+        quoted = _text(root, "EncodingType") == "url"
+
+        def plain(text: str) -> str:
+            return unquote_plus(text) if quoted else text
+
+        objects = tuple(
+            ObjectInfo(
+                plain(_text(item, "Key")),
+                _size(_text(item, "Size")),
+                _text(item, "ETag") or None,
+                _time(_text(item, "LastModified")),
+            )
+            for item in _children(root, "Contents")
+        )
+        prefixes = tuple(plain(_text(item, "Prefix")) for item in _children(root, "CommonPrefixes"))
+    except FormatError as error:
+        raise BadAnswerError(
+            f"the answer is not the listing of an object store: {error.message}"
+        ) from error
+    if _text(root, "IsTruncated") != "true":
+        return Page(objects, prefixes, None)
+    token = _text(root, "NextContinuationToken")
+    if not token:
+        raise BadAnswerError("a listing goes on, but does not say where")
+    return Page(objects, prefixes, token)
+
+
+class Walk:
+    """What a listing has brought so far; it says when the listing cannot be true.
+
+    Parameters
+    ----------
+    most
+        Keys and prefixes that are plausible.
+    """
+
+    def __init__(self, most: int = MOST_KEYS) -> None:
+        self._most = most
+        self._seen: set[str] = set()
+        self._tokens: set[str] = set()
+        self._empty = 0
+
+    def take(self, page: Page) -> None:
+        """Add a page.
+
+        Raises
+        ------
+        BadAnswerError
+            The listing goes in a circle, brings nothing page after page, or has too many keys.
+        """
+        before = len(self._seen)
+        names = [item.key for item in page.objects] + list(page.prefixes)
+        self._seen.update(names)
+        if len(self._seen) > self._most:
+            raise _endless(f"it names more than {self._most} keys")
+        if names and len(self._seen) == before:
+            raise _endless("it names the same keys again")
+        self._empty = 0 if names else self._empty + 1
+        if self._empty > _MOST_EMPTY_PAGES:
+            raise _endless(f"{self._empty} pages in a row are empty")
+        if page.token is not None:
+            if page.token in self._tokens:
+                raise _endless("it goes on where it was before")
+            self._tokens.add(page.token)
+
+
+def _endless(why: str) -> BadAnswerError:
+    return BadAnswerError(f"the object store's listing has no end: {why}", retryable=False)
+
+
+def _name(element: Element) -> str:
+    return str(element.tag).rpartition("}")[2]
+
+
+def _children(root: Element, name: str) -> Iterator[Element]:
+    return (child for child in root if _name(child) == name)
+
+
+def _text(root: Element, name: str) -> str:
+    found = next(_children(root, name), None)
+    return (found.text or "") if found is not None else ""
+
+
+def _size(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise FormatError(f"{text[:40]!r} is not a size")
+    return int(text)
+
+
+def _time(text: str) -> str | None:
+    """``2020-01-02T03:04:05.678Z`` to whole seconds; None where there is none."""
+    return f"{text[:19]}Z" if len(text) >= 20 and text[10] == "T" else None

@@ -1,0 +1,253 @@
+"""Objects in S3: whole, in ranges, and in listings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from email.utils import parsedate_to_datetime
+from typing import TypeVar
+
+from lib.errors import BadAnswerError, IncompleteTransferError, MacroscopeError
+from lib.transport import answers, bounds
+from lib.transport.counters import ServiceCounters
+from lib.transport.limits import Limiter, Limits
+from lib.transport.listing import Listing, ObjectInfo
+from lib.transport.s3.address import S3Access, check_object_key, parse_uri
+from lib.transport.s3.errors import Refusal, source_error
+from lib.transport.s3.etags import EtagProof
+from lib.transport.s3.listing import MOST_KEYS, Page, Walk, read_page
+from lib.transport.s3.requests import S3Requests
+
+__all__ = ["Listing", "ObjectInfo", "ObjectReader"]
+
+T = TypeVar("T")
+
+
+class ObjectReader:
+    """Reads objects below one ``s3://bucket/prefix``. Thread-safe.
+
+    Keys are relative to the prefix. Every method raises `AccessDeniedError` (401, 403),
+    `NotFoundError` (no such bucket), `RequestRefusedError`, `TransportError` and its kinds, and
+    `StoppedError`.
+
+    Parameters
+    ----------
+    uri
+        ``s3://bucket`` or ``s3://bucket/prefix``.
+    access
+        Which server, and as whom.
+    """
+
+    def __init__(
+        self,
+        archive: str,
+        uri: str,
+        access: S3Access,
+        limits: Limits,
+        limiter: Limiter,
+        counters: ServiceCounters,
+    ) -> None:
+        bucket, prefix = parse_uri(uri)
+        self.uri = f"s3://{bucket}/{prefix}".rstrip("/")
+        self._archive = archive
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._requests = S3Requests(archive, bucket, access, limits, limiter, counters)
+        self._etags = EtagProof()
+
+    def close(self) -> None:
+        """Close all connections; later calls open new ones."""
+        self._requests.close()
+
+    def get(self, key: str, most: int = bounds.DOCUMENT_BYTES) -> memoryview | None:
+        """The bytes of an object, or None where the store says that there is no such key.
+
+        Parameters
+        ----------
+        most
+            Bytes that the object may have.
+
+        Raises
+        ------
+        IncompleteTransferError
+            The bytes do not fit an ETag that is their digest.
+        BadAnswerError
+            There are more bytes than may be, or a web page came.
+        """
+        name = self._quoted(key)
+
+        def once() -> memoryview:
+            with self._requests.ask("GET", name, transfer=most) as answer:
+                if answers.is_html(answer.headers):
+                    raise BadAnswerError("a web page came instead of the object")
+                data = memoryview(self._requests.body(answer, most))
+                etag = answer.headers.get("ETag")
+            self._etags.check(data, etag)
+            return data
+
+        return self._unless_absent("GET", key, once)
+
+    def get_range(
+        self, key: str, start: int, length: int, etag: str | None = None
+    ) -> memoryview | None:
+        """`length` bytes of an object from `start` on; None where there is no such key.
+
+        Raises
+        ------
+        IncompleteTransferError
+            The object ends earlier.
+        SourceChangedError
+            It no longer has the entity tag `etag`.
+        """
+        name = self._quoted(key)
+        span = f"bytes={start}-{start + length - 1}"
+        # A weak tag fits nothing that If-Match compares it with (RFC 9110, section 13.1.1).
+        asked = {"Range": span}
+        if etag is not None and not etag.startswith("W/"):
+            asked["If-Match"] = etag
+
+        def once() -> memoryview:
+            with self._requests.ask("GET", name, headers=asked, transfer=length) as answer:
+                if answer.status != 206:
+                    raise BadAnswerError("the object store ignores byte ranges", retryable=False)
+                came = answers.content_range(answer.headers)
+                if came is None or came[0] != start or came[1] >= start + length:
+                    raise BadAnswerError(f"{span} were asked for and {came} came")
+                data = memoryview(self._requests.body(answer, length))
+            if data.nbytes != length:
+                raise IncompleteTransferError(
+                    f"{data.nbytes} bytes came where {length} were asked for", retryable=False
+                )
+            return data
+
+        return self._unless_absent("GET", key, once)
+
+    def head(self, key: str) -> ObjectInfo | None:
+        """Size, entity tag and date of an object; None for 404 (HEAD does not say of what)."""
+        name = self._quoted(key)
+
+        def once() -> ObjectInfo | None:
+            try:
+                with self._requests.ask("HEAD", name) as answer:
+                    answer.read()  # nothing: the connection is free again
+                    size = answers.content_length(answer.headers)
+                    if size is None:
+                        raise BadAnswerError("the answer is not that of an object store")
+                    date = _date(answer.headers.get("Last-Modified"))
+                    return ObjectInfo(key, size, answer.headers.get("ETag"), date)
+            except Refusal as refusal:
+                if refusal.status == 404:
+                    return None
+                raise
+
+        return self._retry("HEAD", key, once)
+
+    def list(self, prefix: str = "", delimiter: bool = True, most: int = MOST_KEYS) -> Listing:
+        """One level below a prefix (a folder); with ``delimiter=False`` all levels, no prefixes.
+
+        Raises
+        ------
+        BadAnswerError
+            The listing has no end, or more than `most` entries.
+        """
+        objects: list[ObjectInfo] = []
+        prefixes: dict[str, None] = {}
+        for page in self._pages(prefix, "/" if delimiter else "", most):
+            objects += page.objects
+            prefixes |= dict.fromkeys(name.rstrip("/") for name in page.prefixes)
+        unique = {item.key: item for item in objects}
+        return Listing(tuple(unique.values()), tuple(prefixes))
+
+    def list_all(
+        self, prefix: str = "", most: int = MOST_KEYS
+    ) -> Iterator[tuple[str, int, str | None]]:
+        """Key, size in bytes and entity tag of every object below a prefix (a folder).
+
+        Raises
+        ------
+        BadAnswerError
+            The listing has no end, or more than `most` keys.
+        """
+        seen: set[str] = set()
+        for page in self._pages(prefix, "", most):
+            for item in page.objects:
+                if item.key not in seen:
+                    assert item.size is not None  # a page without sizes is no listing
+                    seen.add(item.key)
+                    yield item.key, item.size, item.etag
+
+    def _pages(self, prefix: str, delimiter: str, most: int) -> Iterator[Page]:
+        folder = prefix.strip("/")
+        full = self._prefix + (f"{folder}/" if folder else "")
+        walk = Walk(most)
+        token: str | None = None
+        while True:
+
+            def once(token: str | None = token) -> Page:
+                return read_page(self._requests, full, delimiter, token)
+
+            page = self._retry("LIST", prefix, once)
+            try:
+                walk.take(page)
+            except MacroscopeError as error:
+                raise error.located(
+                    archive=self._archive, location=f"{self.uri}/{prefix}"
+                ) from None
+            yield Page(
+                tuple(
+                    replace(item, key=item.key.removeprefix(self._prefix))
+                    for item in page.objects
+                    if not item.key.endswith("/")  # what some tools leave for an empty folder
+                ),
+                tuple(name.removeprefix(self._prefix) for name in page.prefixes),
+                page.token,
+            )
+            if (token := page.token) is None:
+                return
+
+    # --- errors -----------------------------------------------------------------------------
+
+    def _quoted(self, key: str) -> str:
+        try:
+            return check_object_key(self._prefix + key)
+        except MacroscopeError as error:
+            raise error.located(archive=self._archive, location=f"{self.uri}/{key}") from None
+
+    def _unless_absent(self, verb: str, key: str, once: Callable[[], T]) -> T | None:
+        """None where the store itself says that it has no such key.
+
+        A missing chunk reads as background, so nothing else makes one: a proxy's 404 page or a
+        missing bucket is an error.
+        """
+
+        def known() -> T | None:
+            try:
+                return once()
+            except Refusal as refusal:
+                if refusal.status == 404 and refusal.code == "NoSuchKey":
+                    return None
+                raise
+
+        return self._retry(verb, key, known)
+
+    def _retry(self, verb: str, key: str, once: Callable[[], T]) -> T:
+        where = f"{self.uri}/{key}"
+
+        def named() -> T:
+            try:
+                return once()
+            except Refusal as refusal:
+                raise source_error(refusal, where) from None
+            except MacroscopeError as error:
+                error.location = where  # not the server's own address of it
+                raise
+
+        return self._requests.retry(verb, where, named)
+
+
+def _date(text: str | None) -> str | None:
+    """An HTTP date in ISO 8601, or None."""
+    try:
+        moment = parsedate_to_datetime(text or "")
+    except (TypeError, ValueError):
+        return None
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

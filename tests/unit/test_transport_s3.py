@@ -1,0 +1,525 @@
+"""Object stores: absent is what the store says is absent, and every other failure has a name."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import itertools
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+import obstore
+import pytest
+
+from emulators.control import Control
+from emulators.http_side import HttpSide
+from emulators.s3 import S3Server
+from emulators.s3_proxy import S3Proxy
+from lib.concurrency import cancel as stopping
+from lib.errors import (
+    AccessDeniedError,
+    BadAnswerError,
+    ConfigError,
+    IncompleteTransferError,
+    MacroscopeError,
+    NotFoundError,
+    RequestRefusedError,
+    StoppedError,
+    TransportError,
+)
+from lib.transport import bounds
+from lib.transport.limits import Limits
+from lib.transport.s3.reader import ObjectReader
+from lib.transport.session import Session
+
+BUCKET = "cosem-test"
+QUICK = Limits(4, None, 2.0, 1.0, 3, 0.005)
+PATIENT = Limits(4, None, 5.0, 60.0, 3, 0.005)
+CHUNK = bytes(range(256)) * 1024
+KEYS = {
+    "set.zarr/.zgroup": b"{}",
+    "set.zarr/s0/.zarray": b"{} ",
+    "set.zarr/s0/0/0/0": CHUNK,
+    "set.zarr/s0/0/0/1": CHUNK[::-1],
+    "set.zarr/s0/1/0/0": b"x",
+    "set.zarr/s0-other/0": b"y",
+}
+
+
+class Served:
+    def __init__(self, server: S3Server) -> None:
+        self.server = server
+        self.control = Control()
+        self.side = HttpSide(self.control)
+        self.side.start()
+        proxy = S3Proxy(server.endpoint_url, server.buckets)
+        port = self.side.add("s3", proxy)
+        self.side.at_end(proxy.close)
+        self.url = f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    with S3Server(BUCKET) as server:
+        store = server.store()
+        for key, data in KEYS.items():
+            obstore.put(store, key, data)
+        served = Served(server)
+        yield served
+        served.side.stop()
+
+
+@pytest.fixture
+def control(served: Served) -> Iterator[Control]:
+    served.control.clear()
+    yield served.control
+    served.control.clear()
+
+
+@pytest.fixture
+def session() -> Iterator[Session]:
+    stopping.reset()
+    with Session("openorganelle", limits={"s3": QUICK, "lying": PATIENT}) as session:
+        yield session
+
+
+@pytest.fixture
+def reader(session: Session, served: Served, control: Control) -> ObjectReader:
+    return session.objects("s3", f"s3://{BUCKET}/set.zarr", endpoint_url=served.url)
+
+
+def gets(control: Control) -> int:
+    return sum(line.method == "GET" for line in control.counters.log("s3"))
+
+
+def test_an_object_is_read_whole(reader: ObjectReader, session: Session) -> None:
+    data = reader.get("s0/0/0/1")
+    assert data is not None
+    assert bytes(data) == CHUNK[::-1]
+    counts = session.counters.snapshot()["s3"]
+    assert (counts["requests"], counts["bytes_received"]) == (1, len(CHUNK))
+    assert counts["in_flight"] == 0
+
+
+def test_anonymous_requests_are_not_signed(
+    reader: ObjectReader, session: Session, served: Served
+) -> None:
+    signed = session.objects(
+        "s3",
+        f"s3://{BUCKET}",
+        endpoint_url=served.url,
+        anonymous=False,
+        key="wrong",
+        secret="wrong",
+    )
+    with pytest.raises(AccessDeniedError):
+        signed.get("set.zarr/.zgroup")
+    assert reader.get(".zgroup") is not None
+
+
+def test_an_absent_key_is_none_after_one_request(reader: ObjectReader, control: Control) -> None:
+    assert reader.get("s0/9/9/9") is None
+    assert reader.get_range("s0/9/9/9", 0, 1) is None
+    assert reader.head("s0/9/9/9") is None
+    assert control.counters.tally("s3").requests == 3
+
+
+def test_an_absent_bucket_is_an_error_and_not_an_absent_key(
+    session: Session, served: Served, control: Control
+) -> None:
+    reader = session.objects("s3", "s3://no-such-bucket", endpoint_url=served.url)
+    with pytest.raises(NotFoundError, match="no such bucket"):
+        reader.get("x")
+    with pytest.raises(NotFoundError, match="no such bucket"):
+        list(reader.list_all())
+    with pytest.raises(NotFoundError, match="no such bucket"):
+        reader.list()
+
+
+def test_a_range_is_exact(reader: ObjectReader) -> None:
+    data = reader.get_range("s0/0/0/0", 1000, 500)
+    assert data is not None
+    assert bytes(data) == CHUNK[1000:1500]
+    with pytest.raises(IncompleteTransferError):
+        reader.get_range("s0/0/0/0", len(CHUNK) - 10, 20)
+
+
+def test_head_tells_size_tag_and_date(reader: ObjectReader) -> None:
+    info = reader.head("s0/0/0/0")
+    assert info is not None
+    assert (info.key, info.size) == ("s0/0/0/0", len(CHUNK))
+    assert info.etag
+    assert info.last_modified is not None
+    assert info.last_modified.endswith("Z")
+
+
+def test_a_level_lists_objects_and_prefixes(reader: ObjectReader) -> None:
+    top = reader.list()
+    assert [info.key for info in top.objects] == [".zgroup"]
+    assert sorted(top.prefixes) == ["s0", "s0-other"]
+    below = reader.list("s0")
+    assert [(info.key, info.size) for info in below.objects] == [("s0/.zarray", 3)]
+    assert sorted(below.prefixes) == ["s0/0", "s0/1"]
+    assert len(reader.list("s0", delimiter=False).objects) == 4
+
+
+def test_everything_below_a_folder_is_listed(reader: ObjectReader) -> None:
+    found = {key: size for key, size, _ in reader.list_all("s0")}
+    expected = {k.removeprefix("set.zarr/"): len(v) for k, v in KEYS.items() if "/s0/" in k}
+    assert found == expected
+    assert list(reader.list_all("absent")) == []
+
+
+def test_a_listing_of_many_pages_survives_faults(
+    session: Session, served: Served, control: Control
+) -> None:
+    store = served.server.store()
+    keys = [f"many/{number:05d}" for number in range(1100)]
+    for key in keys:
+        obstore.put(store, key, b"1")
+    reader = session.objects("s3", f"s3://{BUCKET}", endpoint_url=served.url)
+    control.add("status_503", "s3", skip=1, first_n=1)  # the second page fails once
+    assert sorted(key for key, _, _ in reader.list_all("many")) == keys
+    assert control.counters.tally("s3").requests == 3  # only the page that failed comes again
+
+
+@pytest.mark.parametrize(
+    "kind", ["status_503", "status_500", "reset", "short_body", "stall", "html_200"]
+)
+def test_a_passing_fault_is_overcome(
+    reader: ObjectReader, control: Control, session: Session, kind: str
+) -> None:
+    control.add(kind, "s3", first_n=1, seconds=10)
+    data = reader.get("s0/0/0/0")
+    assert data is not None
+    assert bytes(data) == CHUNK
+    assert session.counters.snapshot()["s3"]["retries"] == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "tries"),
+    [
+        ("status_503", TransportError, 3),
+        ("status_500", TransportError, 3),
+        ("short_body", IncompleteTransferError, 3),
+        ("reset", TransportError, 3),
+        ("html_200", BadAnswerError, 3),
+        ("status_403", AccessDeniedError, 1),
+    ],
+)
+def test_a_lasting_fault_is_never_background(
+    reader: ObjectReader, control: Control, kind: str, error: type[MacroscopeError], tries: int
+) -> None:
+    control.add(kind, "s3")
+    with pytest.raises(error) as caught:
+        reader.get("s0/0/0/0")
+    assert gets(control) == tries
+    assert caught.value.archive == "openorganelle"
+    assert caught.value.location == f"s3://{BUCKET}/set.zarr/s0/0/0/0"
+    assert "Debug source" not in str(caught.value)
+
+
+# What a bucket or an account in such a state answers: Amazon S3 API Reference, "Error responses".
+STATES = {
+    "clock": (403, "RequestTimeTooSkewed", AccessDeniedError, "this machine's clock is wrong"),
+    "expired": (400, "ExpiredToken", AccessDeniedError, "the credentials have expired"),
+    "glacier": (403, "InvalidObjectState", RequestRefusedError, "archive tier"),
+    "payer": (400, "UserProjectMissing", AccessDeniedError, "requesters pay"),
+    "key": (400, "KMS.DisabledException", AccessDeniedError, "the key that encrypts"),
+    "region": (301, "PermanentRedirect", RequestRefusedError, "another region, eu-west-1"),
+    "bare region": (301, "", RequestRefusedError, "another region, eu-west-1"),
+    "old region": (400, "AuthorizationHeaderMalformed", RequestRefusedError, "another region"),
+    "unknown": (400, "SomethingNew", RequestRefusedError, "SomethingNew"),
+    "blocked": (403, "AllAccessDisabled", AccessDeniedError, "the account is blocked"),
+}
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_what_another_try_cannot_help_is_told_by_the_stores_own_code_after_one_request(
+    reader: ObjectReader, control: Control, state: str
+) -> None:
+    status, code, error, said = STATES[state]
+    control.add("s3_error", "s3", status=status, code=code, message="So it is.", region="eu-west-1")
+    with pytest.raises(MacroscopeError):
+        reader.head("x")  # which has no body that could say why
+    with pytest.raises(error):
+        reader.list("s0")
+    with pytest.raises(error) as caught:
+        reader.get("s0/0/0/0")
+    assert control.counters.tally("s3").requests == 3
+    assert not caught.value.retryable
+    assert said in str(caught.value)
+    assert f"status {status}" in str(caught.value)
+    assert code in str(caught.value)
+    if code:
+        assert "So it is" in str(caught.value)
+
+
+@pytest.mark.parametrize(("status", "code"), [(503, "SlowDown"), (400, "RequestTimeout")])
+def test_a_code_that_passes_is_tried_again_whatever_its_status(
+    reader: ObjectReader, control: Control, status: int, code: str
+) -> None:
+    control.add("s3_error", "s3", status=status, code=code, first_n=2)
+    assert reader.get(".zgroup") is not None
+    assert control.counters.tally("s3").requests == 3
+
+
+def test_retry_after_is_honoured(
+    reader: ObjectReader, control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("lib.concurrency.interrupt.sleep", waits.append)
+    control.add("status_503", "s3", first_n=1, retry_after=7)
+    assert reader.get(".zgroup") is not None
+    assert waits == [7.0]
+
+
+def test_a_404_page_of_a_proxy_is_not_an_absent_key(session: Session) -> None:
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        with pytest.raises(NotFoundError, match="as an object store would"):
+            session.objects("s3", "s3://bucket", endpoint_url=url).get("x")
+        server.shutdown()
+
+
+def test_no_server_and_no_name_have_their_own_advice(session: Session) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    reader = session.objects("s3", "s3://bucket", endpoint_url=f"http://127.0.0.1:{port}")
+    with pytest.raises(TransportError, match="refuses the connection"):
+        reader.get("x")
+    reader = session.objects("s3", "s3://bucket", endpoint_url="http://no-such-host.invalid")
+    with pytest.raises(TransportError, match="does not resolve"):
+        reader.get("x")
+
+
+@pytest.mark.parametrize("key", ["a//b", "a/../b", "../b"])
+def test_a_key_that_climbs_is_refused(reader: ObjectReader, key: str) -> None:
+    with pytest.raises(RequestRefusedError):
+        reader.get(key)
+
+
+@pytest.mark.parametrize("uri", ["s3://", "http://host/x", "bucket/x", "s3://b/a/../c"])
+def test_a_wrong_address_is_a_wrong_setting(session: Session, uri: str) -> None:
+    with pytest.raises(ConfigError):
+        session.objects("s3", uri)
+
+
+def test_requests_in_flight_stay_under_the_limit(
+    reader: ObjectReader, session: Session, control: Control
+) -> None:
+    control.set_latency("s3", first_byte_s=0.01)
+    jobs = [lambda: reader.get("s0/1/0/0") for _ in range(24)]
+    threads = [threading.Thread(target=job) for job in jobs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert 1 <= control.counters.tally("s3").peak <= 4
+    assert 1 <= session.counters.snapshot()["s3"]["peak_in_flight"] <= 4
+
+
+# --- bounds ---------------------------------------------------------------------------------
+
+Reply = Callable[[socket.socket, str], None]
+
+
+@pytest.fixture
+def lying(session: Session) -> Iterator[Callable[[Reply], ObjectReader]]:
+    """A server of raw bytes that gets each request's first line."""
+    listeners: list[socket.socket] = []
+
+    def start(reply: Reply) -> ObjectReader:
+        listener = socket.create_server(("127.0.0.1", 0))
+        listeners.append(listener)
+
+        def serve(connection: socket.socket) -> None:
+            with connection, contextlib.suppress(OSError):
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                with connection.makefile("rb") as file:
+                    while line := file.readline():
+                        while file.readline().strip():
+                            pass
+                        reply(connection, line.decode())
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    accepted = listener.accept()[0]
+                    threading.Thread(target=serve, args=(accepted,), daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        return session.objects("lying", "s3://bucket", endpoint_url=url)
+
+    yield start
+    for listener in listeners:
+        listener.close()
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Bytes that were taken from sockets, read by read."""
+    counts: list[int] = []
+    took = bounds.Meter.took
+
+    def counted(meter: bounds.Meter, count: int, waited_s: float) -> None:
+        counts.append(count)
+        took(meter, count, waited_s)
+
+    monkeypatch.setattr(bounds.Meter, "took", counted)
+    return counts
+
+
+def endless(connection: socket.socket, begin: bytes, piece: bytes = b"x" * 65536) -> None:
+    connection.sendall(begin)
+    while True:
+        connection.sendall(piece)
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+PIECE = b"10000\r\n" + b"x" * 65536 + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    ("begin", "piece"),
+    [
+        (OK + b"Content-Length: 3000000000\r\n\r\n", b"x" * 65536),
+        (OK + b"\r\n", b"x" * 65536),
+        (CHUNKED, PIECE),
+        (b"HTTP/1.1 404 No\r\nContent-Type: application/xml\r\n\r\n", b"<Error>" * 9000),
+        (b"HTTP/1.1 403 No\r\nContent-Length: 3000000000\r\n\r\n", b"<Error>" * 9000),
+        (b"HTTP/1.1 301 No\r\nContent-Length: 3000000000\r\n\r\n", b"x" * 65536),
+    ],
+    ids=["announced", "until closed", "chunked", "404", "403", "301"],
+)
+def test_an_object_longer_than_may_be_is_left(
+    lying: Callable[[Reply], ObjectReader], taken: list[int], begin: bytes, piece: bytes
+) -> None:
+    reader = lying(lambda connection, line: endless(connection, begin, piece))
+    with pytest.raises(MacroscopeError):
+        reader.get("key", 2**20)
+    assert sum(taken) <= 2 * 2**20
+
+
+def test_a_range_that_goes_on_is_left(
+    lying: Callable[[Reply], ObjectReader], taken: list[int]
+) -> None:
+    begin = b"HTTP/1.1 206 OK\r\nContent-Range: bytes 0-9/100\r\n\r\n"
+    reader = lying(lambda connection, line: endless(connection, begin))
+    with pytest.raises(BadAnswerError, match="longer than 10 bytes"):
+        reader.get_range("key", 0, 10)
+    assert sum(taken) <= 2**20
+
+
+def page(keys: list[str], token: str | None) -> bytes:
+    items = "".join(f"<Contents><Key>{key}</Key><Size>1</Size></Contents>" for key in keys)
+    more = f"<NextContinuationToken>{token}</NextContinuationToken>" if token else ""
+    truncated = "false" if token is None else "true"
+    body = (
+        f"<ListBucketResult><IsTruncated>{truncated}</IsTruncated>{more}{items}</ListBucketResult>"
+    ).encode()
+    return OK + f"Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+LISTINGS: dict[str, tuple[Callable[[int], bytes], str]] = {
+    "the same page": (lambda n: page(["a", "b"], "t"), "same keys again"),
+    "the same keys, other tokens": (lambda n: page(["a", "b"], f"t{n}"), "same keys again"),
+    "the same token": (lambda n: page([f"k{n}"], "t"), "where it was before"),
+    "empty pages": (lambda n: page([], f"t{n}"), "pages in a row are empty"),
+    "ever new keys": (lambda n: page([f"k{n}-{i}" for i in range(500)], f"t{n}"), "more than 5000"),
+    "no token": (lambda n: page(["a"], ""), "does not say where"),
+    "a page without end": (lambda n: b"", "longer than"),
+    "entities": (
+        lambda n: (
+            OK
+            + b"Content-Length: 45\r\n\r\n"
+            + b'<!DOCTYPE a [<!ENTITY b "c">]>'
+            + b"<a>&b;&b;</a>  "
+        ),
+        "not the listing",
+    ),
+}
+
+
+@pytest.mark.parametrize("way", ["one level", "all levels"])
+@pytest.mark.parametrize("kind", LISTINGS)
+def test_a_listing_without_end_is_left(
+    lying: Callable[[Reply], ObjectReader], taken: list[int], kind: str, way: str
+) -> None:
+    answer, said = LISTINGS[kind]
+    count = itertools.count()
+
+    def reply(connection: socket.socket, line: str) -> None:
+        if kind == "a page without end":
+            endless(connection, OK + b"\r\n", b"<Contents></Contents>" * 3000)
+        else:
+            connection.sendall(answer(next(count)))
+
+    reader = lying(reply)
+    with pytest.raises(BadAnswerError, match=said) as caught:
+        reader.list(most=5000) if way == "one level" else list(reader.list_all(most=5000))
+    assert sum(taken) <= 3 * 17 * 2**20  # a page without end is asked for three times
+    assert caught.value.archive == "openorganelle"
+
+
+def test_an_object_that_drips_is_broken_off(
+    lying: Callable[[Reply], ObjectReader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = threading.Semaphore(0)
+    times = itertools.count(0.0, 0.5)
+
+    def clock() -> float:
+        ticks.release()
+        return next(times)
+
+    def reply(connection: socket.socket, line: str) -> None:
+        connection.sendall(OK + b"Content-Length: 20000\r\n\r\n")
+        for _ in range(20_000):
+            ticks.acquire()
+            connection.sendall(b"x")
+
+    monkeypatch.setattr(bounds, "clock", clock)
+    with pytest.raises(TransportError, match="bytes a minute"):
+        lying(reply).get("key")
+
+
+def test_keys_that_xml_cannot_hold_are_listed(
+    lying: Callable[[Reply], ObjectReader],
+) -> None:
+    body = (
+        b"<ListBucketResult><EncodingType>url</EncodingType><IsTruncated>false</IsTruncated>"
+        b"<Contents><Key>a%01%2Bb+c%E2%82%AC</Key><Size>7</Size>"
+        b"<LastModified>2024-05-06T07:08:09.123Z</LastModified></Contents></ListBucketResult>"
+    )
+    header = OK + f"Content-Length: {len(body)}\r\n\r\n".encode()
+    reader = lying(lambda connection, line: connection.sendall(header + body))
+    (found,) = reader.list().objects
+    assert (found.key, found.size) == ("a\x01+b c€", 7)
+    assert found.last_modified == "2024-05-06T07:08:09Z"
+
+
+def test_a_stop_wakes_a_read_that_waits(lying: Callable[[Reply], ObjectReader]) -> None:
+    gone = threading.Event()
+
+    def reply(connection: socket.socket, line: str) -> None:
+        connection.sendall(OK + b"Content-Length: 20000\r\n\r\nx")
+        stopping.request_stop()
+        gone.wait(60)
+
+    try:
+        with pytest.raises(StoppedError):
+            lying(reply).get("key")
+    finally:
+        gone.set()
+        stopping.reset()
