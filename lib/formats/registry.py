@@ -20,6 +20,7 @@ FILE_FORMATS: dict[str, str] = {
 
 TREE_FORMATS: dict[str, str] = {
     "zarr2": "lib.formats.zarr.format:Zarr2Format",
+    "zarr3": "lib.formats.zarr.v3_format:Zarr3Format",
 }
 """The same for trees."""
 

@@ -1,0 +1,116 @@
+"""What readers of chunks have in common, whichever format stores them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lib.compression import Encoded
+from lib.errors import UnsupportedFormatError
+from lib.formats.base import Block, ChunkCodec, Layout, VolumeReader
+from lib.geometry import Box, ShapeZYX
+
+T = TypeVar("T")
+Ordered = Callable[[Iterable[Callable[[], T]]], Iterator[T]]
+
+MAX_CHUNKS = 4 * 10**6
+"""Of one volume: their indices are held in memory, some 120 bytes each."""
+
+
+def cells_in(box: Box, chunk_zyx: ShapeZYX) -> list[ShapeZYX]:
+    """Indices, in C order, of the chunks of a grid from voxel 0 that hold voxels of a box.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        They are more than can be planned: the array is vast, or its document lies.
+    """
+    first = tuple(a // c for a, c in zip(box.start_zyx, chunk_zyx, strict=True))
+    stop = tuple(-(-b // c) for b, c in zip(box.stop_zyx, chunk_zyx, strict=True))
+    count = math.prod(b - a for a, b in zip(first, stop, strict=True))
+    if count > MAX_CHUNKS:
+        raise UnsupportedFormatError(
+            f"{count} chunks are to be read, where {MAX_CHUNKS} at once are planned",
+            advice="Choose a box, or a coarser level",
+        )
+    z, y, x = (range(a, b) for a, b in zip(first, stop, strict=True))
+    return list(itertools.product(z, y, x))
+
+
+class ChunkedReader(VolumeReader):
+    """Reads a box of an array of chunks; also a `lib.formats.base.ChunkReader`. Thread-safe.
+
+    Parameters
+    ----------
+    ordered
+        Runs jobs several at once and yields their results in order, as `Tree.ordered` does.
+    box
+        The part that is the volume, in the array's voxels; ``blocks`` counts from its corner.
+    dtype
+        Of the voxels, in native byte order.
+    fill_value
+        What a chunk reads as that is not there.
+    codec
+        How a stored chunk is compressed, in numcodecs' words.
+    fits_shard
+        Whether a stored chunk is, byte for byte, a valid inner chunk of a Zarr v3 shard.
+    """
+
+    def __init__(
+        self,
+        ordered: Ordered[Any],
+        box: Box,
+        chunk_zyx: ShapeZYX,
+        dtype: np.dtype[Any],
+        *,
+        fill_value: int | float = 0,
+        codec: dict[str, Any] | None = None,
+        fits_shard: bool = False,
+    ) -> None:
+        self._ordered, self._box = ordered, box
+        self.shape_zyx = box.shape_zyx
+        self.dtype = dtype
+        self.chunk_zyx = chunk_zyx
+        self.layout = Layout(chunk_zyx)
+        self.codec = ChunkCodec(codec or {})
+        self.fill_value = fill_value
+        self.aligned = all(a % c == 0 for a, c in zip(box.start_zyx, chunk_zyx, strict=True))
+        self.pass_through = self.aligned and fits_shard
+
+    @abstractmethod
+    def encoded_chunk(self, index_zyx: ShapeZYX) -> Encoded | None:
+        """The stored bytes of a chunk of the array's own grid; None where the store has none."""
+
+    @abstractmethod
+    def decoded_chunk(self, encoded: Encoded, index_zyx: ShapeZYX) -> NDArray[Any]:
+        """Its voxels, shape ``chunk_zyx``, whatever lies past the volume's edge."""
+
+    def blocks(self, box: Box) -> Iterator[Block]:
+        """Decode the chunks of a box, several in flight, in C order of the chunk grid."""
+        wanted = box.shifted(self._box.start_zyx)
+        z, y, x = self._box.start_zyx
+
+        def job(index: ShapeZYX) -> Block:
+            whole = self.cell_box(index)
+            part = whole.intersect(wanted)
+            encoded = self.encoded_chunk(index)
+            if encoded is None:
+                voxels = np.full(part.shape_zyx, self.fill_value, self.dtype)
+                return Block(part.shifted((-z, -y, -x)), voxels, ("/".join(map(str, index)),))
+            chunk = self.decoded_chunk(encoded, index)
+            return Block(part.shifted((-z, -y, -x)), chunk[part.slices(whole.start_zyx)])
+
+        yield from self._ordered(partial(job, index) for index in cells_in(wanted, self.chunk_zyx))
+
+    def cell_box(self, index_zyx: ShapeZYX) -> Box:
+        """The voxels of a whole chunk, in the array's voxels."""
+        (iz, iy, ix), (cz, cy, cx) = index_zyx, self.chunk_zyx
+        start = (iz * cz, iy * cy, ix * cx)
+        return Box(start, (start[0] + cz, start[1] + cy, start[2] + cx))

@@ -1,0 +1,170 @@
+"""Which axes of an array are z, y, x, and which voxel of the others is taken.
+
+NGFF 0.1 to 0.5 and the 0.6 candidate: axes stand in any order, time and channel among them. What
+`lib.formats.zarr.ngff` reads is a multiscale of z, y, x alone; `spatial_only` makes it from any.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from lib.errors import FormatError, UnsupportedFormatError
+from lib.geometry import ShapeZYX
+
+_IMPLIED = ("t", "c", "z", "y", "x")  # NGFF 0.1 and 0.2 have these five axes and do not say so
+_SPATIAL = ("z", "y", "x")
+
+
+@dataclass(frozen=True, slots=True)
+class AxisMap:
+    """How the axes of a stored array lead to z, y, x.
+
+    Attributes
+    ----------
+    dims_zyx
+        The array's axis that is z, y and x; None where it has none, which makes one plane.
+    fixed
+        For each other axis: the index that is taken.
+    """
+
+    dims_zyx: tuple[int | None, int | None, int | None]
+    fixed: dict[int, int] = field(default_factory=dict)
+
+    def pick_zyx(self, of_array: tuple[int, ...]) -> ShapeZYX:
+        """Three lengths out of one for each of the array's axes."""
+        z, y, x = (1 if dim is None else of_array[dim] for dim in self.dims_zyx)
+        return (z, y, x)
+
+    @property
+    def plain(self) -> bool:
+        """Whether z, y, x are in this order and every other axis stands before them."""
+        dims = [dim for dim in self.dims_zyx if dim is not None]
+        return dims == sorted(dims) and (not self.fixed or max(self.fixed) < dims[0])
+
+
+def axis_map(
+    names: list[str] | None,
+    shape: tuple[int, ...],
+    where: str,
+    *,
+    channel: int | None = None,
+    time: int | None = None,
+) -> AxisMap:
+    """Match the axes of an array.
+
+    Parameters
+    ----------
+    names
+        Of each axis; None where they are not named: the last three are then z, y, x, and the others
+        must have length 1 or be chosen as ``t, c``.
+    channel, time
+        What the user chose; needed where that axis is longer than 1.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        An axis has a name that is unknown here, or is longer than 1 and not chosen.
+    FormatError
+        There are more or fewer names than axes, or an index is out of range.
+    """
+    if names is None:
+        names = list(_IMPLIED[-len(shape) :]) if len(shape) <= 5 else []
+    names = [name.lower() for name in names]
+    if len(names) != len(shape) or len(set(names)) != len(names):
+        raise FormatError(f"the axes {names} do not fit the shape {shape}", location=where)
+    unknown = [name for name in names if name not in (*_SPATIAL, "t", "c", "time", "channel")]
+    if unknown or not {"y", "x"} <= set(names):
+        raise UnsupportedFormatError(
+            f"the axes {names}, where z, y, x, with t and c at most, are read", location=where
+        )
+    fixed: dict[int, int] = {}
+    for dim, name in enumerate(names):
+        if name in _SPATIAL:
+            continue
+        chosen = channel if name[0] == "c" else time
+        word = "channel" if name[0] == "c" else "time"
+        if chosen is None and shape[dim] > 1:
+            raise UnsupportedFormatError(
+                f"axis {name} has length {shape[dim]}: one is read at a time",
+                location=where,
+                advice=f"Choose one by number: {word}=0 to {shape[dim] - 1}",
+            )
+        if not 0 <= (chosen or 0) < shape[dim]:
+            raise FormatError(
+                f"there is no {word} {chosen}, the axis has length {shape[dim]}", location=where
+            )
+        fixed[dim] = chosen or 0
+    z, y, x = (names.index(name) if name in names else None for name in _SPATIAL)
+    return AxisMap((z, y, x), fixed)
+
+
+def axis_names(block: dict[str, Any]) -> list[str] | None:
+    """Names of a multiscale's axes, of whichever NGFF version; None where none are given."""
+    axes = block.get("axes")
+    if axes is None and isinstance(block.get("coordinateSystems"), list):
+        axes = block["coordinateSystems"][-1].get("axes")
+    if not axes:
+        return None
+    return [str(axis["name"] if isinstance(axis, dict) else axis) for axis in axes]
+
+
+def spatial_only(block: dict[str, Any], dims: int, where: str) -> dict[str, Any]:
+    """A multiscale of z, y, x alone, with the scales and translations of these axes.
+
+    Parameters
+    ----------
+    dims
+        Axes of its arrays, for versions that do not name them.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        A transformation is neither scale, translation, identity nor a sequence of them.
+    FormatError
+        Lists are of another length than the axes.
+    """
+    names = axis_names(block) or list(_IMPLIED[-dims:])
+    axes = block.get("axes")
+    if axes is None and isinstance(block.get("coordinateSystems"), list):
+        axes = block["coordinateSystems"][-1].get("axes")
+    order = [names.index(name) for name in _SPATIAL if name in names]
+    described = [axes[i] for i in order] if axes else [{"name": n} for n in _SPATIAL if n in names]
+    described = [one if isinstance(one, dict) else {"name": one} for one in described]
+    missing = 3 - len(order)
+
+    def three(values: Any, default: float) -> list[float]:
+        if not isinstance(values, list) or len(values) != len(names):
+            raise FormatError(f"{values!r} does not fit the axes {names}", location=where)
+        return [default] * missing + [values[i] for i in order]
+
+    def steps(given: Any) -> list[dict[str, Any]]:
+        flat = []
+        for step in given or []:
+            kind = step.get("type")
+            if kind == "sequence":
+                flat += steps(step.get("transformations"))
+            elif kind == "scale":
+                flat.append({"type": "scale", "scale": three(step["scale"], 1.0)})
+            elif kind == "translation":
+                flat.append({"type": kind, "translation": three(step["translation"], 0.0)})
+            elif kind != "identity":
+                raise UnsupportedFormatError(
+                    f"transformation {kind!r} of a multiscale", location=where
+                )
+        return flat
+
+    unit = described[0].get("unit") if described else None
+    front = [{"name": "z", "type": "space", **({"unit": unit} if unit else {})}] * missing
+    return {
+        **block,
+        "axes": [*front, *described],
+        "coordinateTransformations": steps(block.get("coordinateTransformations")),
+        "datasets": [
+            {
+                **dataset,
+                "coordinateTransformations": steps(dataset.get("coordinateTransformations")),
+            }
+            for dataset in block.get("datasets", [])
+        ],
+    }

@@ -1,0 +1,333 @@
+"""Zarr v3 groups, NGFF 0.5 and 0.6 multiscales, and bare arrays, as a format of trees."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import random
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+from lib.bytesource.tree import Listing, ObjectInfo, Tree, join, listing_or_none
+from lib.errors import BadAnswerError, NotFoundError, NotListableError
+from lib.formats.calibration import VoxelSize
+from lib.formats.chunked import cells_in
+from lib.formats.format import Options, Survey, VolumeDescription
+from lib.formats.zarr.axes import AxisMap, axis_map, axis_names, spatial_only
+from lib.formats.zarr.format import choose_level
+from lib.formats.zarr.ngff import Multiscale, parse_multiscale
+from lib.formats.zarr.v3_array import ArrayV3, parse_array_v3, parse_node
+from lib.formats.zarr.v3_reader import Zarr3Reader, array_index
+from lib.geometry import Box
+from lib.plan import SourceGrid
+
+MOST_DOCUMENT_BYTES = 64 * 2**20
+_DEEPEST = 6
+_SAMPLE = 12
+
+
+class Zarr3Format:
+    """Groups, multiscales and bare arrays of Zarr v3, shards included."""
+
+    name: ClassVar[str] = "zarr3"
+    title: ClassVar[str] = "Zarr v3, OME-Zarr 0.5"
+    container: ClassVar[Literal["tree"]] = "tree"
+    markers: ClassVar[tuple[str, ...]] = ("zarr.json",)
+
+    def fits(self, tree: Tree, path: str) -> bool:
+        return tree.head(join(path, "zarr.json")) is not None
+
+    def describe(
+        self, tree: Tree, root: str, path: str, options: Options
+    ) -> Sequence[VolumeDescription]:
+        where = join(root, path)
+        node = _node(tree, where)
+        if node is not None and node["node_type"] == "array":
+            at, inner, block = _multiscale_above(tree, where)
+            return [_described(tree, root, where, options, at, inner, block)]
+        found = _multiscales_below(tree, where, 0)
+        described = [
+            _described(tree, root, join(at, level), options, at, level, block)
+            for at, block in found
+            for level in [_chosen(tree, at, block, options.level)]
+        ]
+        if not found:
+            arrays = _arrays_below(tree, where, 0)
+            described = [_described(tree, root, key, options, None, "", None) for key in arrays]
+        if not described:
+            raise NotFoundError(
+                f"there is no array or multiscale at {path or 'the root'!r}",
+                location=f"{tree.uri}/{where}",
+                advice=f"There are: {', '.join(_children(tree, where)) or 'nothing'}",
+            )
+        return described
+
+    def survey(self, tree: Tree, root: str, volume: VolumeDescription, box: Box) -> Survey:
+        array, axes, document = _of_handle(volume.handle)
+        path = join(root, volume.handle["path"])
+        chunk = axes.pick_zyx(array.chunk)
+        wanted = cells_in(box, chunk)
+        ratio = [g // c for g, c in zip(array.grid_chunk, array.chunk, strict=True)]
+        keys, held = {}, {}
+        for index in wanted:
+            whole = array_index(axes, index, array.chunk)
+            shard = tuple(i // r for i, r in zip(whole, ratio, strict=True))
+            keys[index] = array.key(shard)
+            held[keys[index]] = _chunks_held(array, shard, ratio)
+        objects = sorted(set(keys.values()))
+        grid = SourceGrid.of_box(box, chunk, array.codec)
+        try:
+            listed = _listed(tree, path, objects)
+        except NotListableError:
+            nbytes = _estimate(tree, path, objects)
+            return Survey(
+                grid=grid.model_copy(update={"listed": False}),
+                nbytes=nbytes,
+                requests=len(wanted) + (2 * len(objects) if array.sharding else 0),
+                etag=_identity(document, {}),
+                notes=(
+                    "the store does not list its objects: chunks that it lacks are found by asking "
+                    "for each, and a change of single chunks cannot be told afterwards",
+                ),
+            )
+        holes = [index for index, key in keys.items() if key not in listed]
+        sizes = [item.size for item in listed.values()]
+        nbytes = sum(size or 0 for size in sizes)
+        if None in sizes:
+            nbytes = _estimate(tree, path, sorted(listed))
+        if array.sharding is not None:  # a box takes the share of the shards' chunks that it needs
+            full = sum(held[key] for key in listed)
+            nbytes = math.ceil(nbytes * min(1.0, (len(wanted) - len(holes)) / max(full, 1)))
+        return Survey(
+            grid=SourceGrid.of_box(box, chunk, array.codec, holes),
+            nbytes=nbytes,
+            requests=len(wanted) - len(holes) + (2 * len(listed) if array.sharding else 0),
+            etag=_identity(document, listed),
+        )
+
+    def open(
+        self,
+        tree: Tree,
+        root: str,
+        handle: dict[str, Any],
+        *,
+        box: Box,
+        grid: SourceGrid | None = None,
+    ) -> Zarr3Reader:
+        array, axes, _ = _of_handle(handle)
+        holes = grid.missing() if grid is not None and grid.listed else None
+        return Zarr3Reader(tree, join(root, handle["path"]), array, axes, box, holes)
+
+
+Block = dict[str, Any]
+
+
+def _node(tree: Tree, path: str) -> dict[str, Any] | None:
+    key = join(path, "zarr.json")
+    data = tree.get(key, MOST_DOCUMENT_BYTES)
+    return None if data is None else parse_node(data, f"{tree.uri}/{key}")
+
+
+def _multiscale(node: dict[str, Any] | None) -> Block | None:
+    """The first multiscale of a group: under ``ome``, or straight among its attributes."""
+    attributes = (node or {}).get("attributes") or {}
+    for place in (attributes.get("ome"), attributes):
+        if isinstance(place, dict) and isinstance(place.get("multiscales"), list):
+            blocks = place["multiscales"]
+            if blocks and isinstance(blocks[0], dict):
+                label = "image-label" in place
+                return {**blocks[0], "_labels": label}
+    return None
+
+
+def _multiscale_above(tree: Tree, path: str) -> tuple[str | None, str, Block | None]:
+    """The multiscale that names an array: its group, the array's name in it, and its block."""
+    above, inner = path, ""
+    for _ in range(_DEEPEST):
+        above, _, name = above.rpartition("/")
+        inner = f"{name}/{inner}".rstrip("/")
+        block = _multiscale(_node(tree, above))
+        if block is not None:
+            return above, inner, block
+        if not above:
+            break
+    return None, "", None
+
+
+def _children(tree: Tree, path: str) -> list[str]:
+    node = _node(tree, path)
+    consolidated = ((node or {}).get("consolidated_metadata") or {}).get("metadata")
+    listing: Listing | None = listing_or_none(tree, path)
+    if listing is not None:
+        return sorted(prefix.rstrip("/").rpartition("/")[2] for prefix in listing.prefixes)
+    names = {key.partition("/")[0] for key in consolidated or {}}
+    attributes = (node or {}).get("attributes") or {}
+    labels = (attributes.get("ome") or attributes).get("labels")
+    return sorted(names | set(labels if isinstance(labels, list) else ()))
+
+
+def _multiscales_below(tree: Tree, path: str, depth: int) -> list[tuple[str, Block]]:
+    node = _node(tree, path)
+    block = _multiscale(node)
+    if block is not None:
+        return [(path, block)]
+    if depth >= _DEEPEST or (node is not None and node["node_type"] == "array"):
+        return []
+    found = []
+    for child in _children(tree, path):
+        found += _multiscales_below(tree, join(path, child), depth + 1)
+    return found
+
+
+def _arrays_below(tree: Tree, path: str, depth: int) -> list[str]:
+    node = _node(tree, path)
+    if node is not None and node["node_type"] == "array":
+        return [path]
+    if depth >= _DEEPEST or node is None:
+        return []
+    return [
+        found
+        for child in _children(tree, path)
+        for found in _arrays_below(tree, join(path, child), depth + 1)
+    ]
+
+
+def _chosen(tree: Tree, path: str, block: Block, level: str | None) -> str:
+    multiscale = _parsed(tree, path, block, len(axis_names(block) or "zyx"))
+    name = choose_level(multiscale, level)
+    if _node(tree, join(path, name)) is None:
+        raise NotFoundError(
+            f"{path or 'the multiscale'} has no level {name}",
+            location=f"{tree.uri}/{join(path, name)}",
+            advice="There are: " + ", ".join(one.path for one in multiscale.levels),
+        )
+    return name
+
+
+def _parsed(tree: Tree, path: str, block: Block, dims: int) -> Multiscale:
+    where = f"{tree.uri}/{join(path, 'zarr.json')}"
+    plain = spatial_only(block, dims, where)
+    attributes = {"multiscales": [plain], **({"image-label": {}} if block["_labels"] else {})}
+    multiscale = parse_multiscale(attributes, where)
+    assert multiscale is not None
+    return multiscale
+
+
+def _described(
+    tree: Tree,
+    root: str,
+    key: str,
+    options: Options,
+    at: str | None,
+    level: str,
+    block: Block | None,
+) -> VolumeDescription:
+    where = f"{tree.uri}/{join(key, 'zarr.json')}"
+    data = tree.get(join(key, "zarr.json"), MOST_DOCUMENT_BYTES)
+    if data is None:
+        raise NotFoundError("there is no array", location=where)
+    array = parse_array_v3(data, where)
+    names = axis_names(block) if block is not None else None
+    if names is None and array.names is not None and all(array.names):
+        names = [str(name) for name in array.names]
+    axes = axis_map(names, array.shape, where, channel=options.channel, time=options.time)
+    multiscale = _parsed(tree, at or "", block, len(array.shape)) if block is not None else None
+    found = multiscale.level(level) if multiscale is not None else None
+    voxel, notes = VoxelSize(), []
+    if found is not None and multiscale is not None:
+        stated = _states_scale(block or {}, level)
+        if stated and multiscale.units_stated:
+            z, y, x = found.voxel_nm_zyx
+            known_z = z if axes.dims_zyx[0] is not None else None
+            voxel = VoxelSize(known_z, y, x, "multiscales")
+        elif stated:
+            notes.append("the axes state no unit: the voxel size is unknown")
+    labels = (multiscale is not None and multiscale.labels) or "labels" in key.split("/")
+    path = key.removeprefix(root).strip("/") if root else key
+    document = {
+        name: value for name, value in json.loads(bytes(data)).items() if name != "attributes"
+    }
+    document.pop("consolidated_metadata", None)
+    return VolumeDescription(
+        path=path,
+        handle={
+            "path": path,
+            "array": document,
+            "dims_zyx": [*axes.dims_zyx],
+            "fixed": {str(dim): index for dim, index in axes.fixed.items()},
+        },
+        shape_zyx=axes.pick_zyx(array.shape),
+        dtype=array.dtype.name,
+        voxel=voxel,
+        origin_nm_zyx=found.translation_nm_zyx if found is not None and voxel.y_nm else None,
+        kind="labels" if labels else None,
+        kind_evidence="image-label, or a group named labels" if labels else None,
+        level=level or None if found is not None else None,
+        levels=tuple(one.path for one in multiscale.levels) if multiscale and found else (),
+        chunk_zyx=axes.pick_zyx(array.chunk),
+        notes=tuple(notes),
+    )
+
+
+def _states_scale(block: Block, level: str) -> bool:
+    """Whether a level, or its whole multiscale, has a scale: without one it has no voxel size."""
+
+    def scales(steps: Any) -> bool:
+        return any(
+            step.get("type") == "scale" or scales(step.get("transformations"))
+            for step in steps or []
+            if isinstance(step, dict)
+        )
+
+    datasets = [one for one in block.get("datasets", []) if str(one.get("path")) == level]
+    return any(scales(one.get("coordinateTransformations")) for one in datasets)
+
+
+def _of_handle(handle: dict[str, Any]) -> tuple[ArrayV3, AxisMap, bytes]:
+    document = json.dumps(handle["array"]).encode()
+    z, y, x = handle["dims_zyx"]
+    fixed = {int(dim): index for dim, index in handle["fixed"].items()}
+    return parse_array_v3(document, handle["path"]), AxisMap((z, y, x), fixed), document
+
+
+def _chunks_held(array: ArrayV3, shard: tuple[int, ...], ratio: Sequence[int]) -> int:
+    """How many inner chunks of a shard hold voxels of the array."""
+    cells = (-(-n // c) for n, c in zip(array.shape, array.chunk, strict=True))
+    return math.prod(min(r, n - s * r) for n, s, r in zip(cells, shard, ratio, strict=True))
+
+
+def _listed(tree: Tree, path: str, objects: Sequence[str]) -> dict[str, ObjectInfo]:
+    """The wanted objects that exist, by their key below the array."""
+    wanted = set(objects)
+    found = {}
+    own_document = False
+    for item in tree.list_all(path):
+        key = item.key.removeprefix(f"{path}/") if path else item.key
+        own_document = own_document or key == "zarr.json"
+        if key in wanted:
+            found[key] = item
+    if not own_document:  # a web page of status 200 reads as an empty listing
+        raise BadAnswerError("the listing leaves out what is there", location=f"{tree.uri}/{path}")
+    return found
+
+
+def _estimate(tree: Tree, path: str, objects: Sequence[str]) -> int:
+    """Bytes of objects, from asking for some of them."""
+    some = random.Random(0).sample(list(objects), min(_SAMPLE, len(objects)))
+
+    def size(key: str) -> int:
+        found = tree.head(join(path, key))
+        return 0 if found is None else found.size or 0
+
+    sizes = [*tree.ordered([partial(size, key) for key in some])]
+    return math.ceil(len(objects) * sum(sizes) / max(1, len(sizes)))
+
+
+def _identity(document: bytes, listed: dict[str, ObjectInfo]) -> str:
+    """Of the array as it is now: its document, and every object's size and entity tag."""
+    digest = hashlib.sha256(json.dumps(json.loads(document), sort_keys=True).encode())
+    for key in sorted(listed):
+        digest.update(f"{key}\0{listed[key].size}\0{listed[key].etag}\n".encode())
+    return f"sha256-of-listing:{digest.hexdigest()}"
