@@ -44,8 +44,26 @@ Archives = Annotated[
 ]
 
 
+Addresses = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Volumes by their addresses: a path, https://, s3://, gs://, ftp://, empiar:10310; "
+        "what lies inside follows a |, as x.zarr|zarr:em/s0.",
+    ),
+]
+Kind = Annotated[str | None, typer.Option(help="image, labels, or auto, of volumes by address.")]
+VolumeName = Annotated[str | None, typer.Option("--name", help="Name of a volume by address.")]
+VoxelSize = Annotated[
+    str | None, typer.Option(help="Voxel size in nm, z,y,x, of a volume by address.")
+]
+Title = Annotated[str | None, typer.Option(help="Title of a volume by address.")]
+Licence = Annotated[str | None, typer.Option(help="Licence (SPDX id) of a volume by address.")]
+Citation = Annotated[str | None, typer.Option(help="What to cite for a volume by address.")]
+
+
 @app.command()
 def run(
+    address: Addresses = None,
     source: Sources = None,
     mode: Annotated[
         str | None, typer.Option(help="staged, background, parallel or sequential.")
@@ -55,6 +73,12 @@ def run(
     box: BoxText = None,
     output_format: Format = None,
     data_dir: DataDir = None,
+    kind: Kind = None,
+    name: VolumeName = None,
+    voxel_size: VoxelSize = None,
+    title: Title = None,
+    licence: Licence = None,
+    citation: Citation = None,
     dry_run: Annotated[bool, typer.Option(help="Plan only; fetch no voxels.")] = False,
     local_s3: Annotated[
         bool,
@@ -70,6 +94,7 @@ def run(
 
     raise typer.Exit(
         run_command(
+            addresses=address,
             sources=source,
             mode=mode,
             archives=archives,
@@ -79,18 +104,23 @@ def run(
             dry_run=dry_run,
             local_s3=local_s3,
             as_json=as_json,
+            about=_about(kind, name, voxel_size, title, licence, citation),
         )
     )
 
 
 @app.command()
 def plan(
+    address: Addresses = None,
     source: Sources = None,
     archives: Archives = None,
     level: Level = None,
     box: BoxText = None,
     output_format: Format = None,
     data_dir: DataDir = None,
+    kind: Kind = None,
+    name: VolumeName = None,
+    voxel_size: VoxelSize = None,
     as_json: Json = False,
 ) -> None:
     """Show what a run would cost: requests, bytes, memory, disk, time. Fetches only metadata."""
@@ -98,14 +128,35 @@ def plan(
 
     raise typer.Exit(
         plan_command(
+            addresses=address,
             sources=source,
             archives=archives,
             data_dir=data_dir,
             common={"box": box, "output_format": output_format},
             level=level,
             as_json=as_json,
+            about=_about(kind, name, voxel_size),
         )
     )
+
+
+def _about(
+    kind: str | None,
+    name: str | None,
+    voxel_size: str | None,
+    title: str | None = None,
+    licence: str | None = None,
+    citation: str | None = None,
+) -> dict[str, str | None]:
+    """Options about a volume by its address, as its archive's settings call them."""
+    return {
+        "kind": kind,
+        "name": name,
+        "voxel_size_nm": voxel_size,
+        "title": title,
+        "licence": licence,
+        "citation": citation,
+    }
 
 
 @app.command()

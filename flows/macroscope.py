@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from prefect import flow, tags
@@ -16,12 +17,13 @@ from flows.naming import parent_run_name
 from flows.run import carried, in_one_sentence
 from flows.schedule import Outcome, run_schedule
 from flows.sources import run_source
-from lib.archives.registry import REGISTRY, archive, default_sources
+from lib.archives.registry import archive
 from lib.config.manager import ConfigManager
 from lib.errors import MacroscopeError
-from lib.execution import check_sources, schedule
 from lib.execution import mode as find_mode
+from lib.execution import schedule
 from lib.ingest.result import ProcessingResult
+from lib.ingest.selection import by_round
 from tasks.absence import patiently
 from tasks.report import in_words, show_run, show_volumes
 
@@ -37,6 +39,7 @@ def macroscope(
     sources: list[str] | None = None,
     parameters: dict[str, dict[str, Any]] | None = None,
     dry_run: bool = False,
+    addresses: list[str] | None = None,
 ) -> list[ProcessingResult] | State[list[ProcessingResult]]:
     """Bring in all sources, or some, then catalogue what the store holds.
 
@@ -45,24 +48,24 @@ def macroscope(
     mode
         staged, background, parallel or sequential; EM_EXECUTION_MODE where it is not given.
     sources
-        Which of them; all by default.
+        Which of them; all by default, none where addresses are given.
     parameters
         Settings of single loaders, by source: ``{"flyem": {"crop_size": [256, 256, 256]}}``.
     dry_run
         Plan only.
+    addresses
+        Volumes by their addresses: ``empiar:10310``, ``s3://bucket/x.zarr|zarr:em``, a path.
     """
     loaded = ConfigManager().load()
     settings = loaded.settings
     chosen = find_mode(mode or settings.execution_mode)
-    selected = check_sources(sources or default_sources(settings.sources), REGISTRY)
-    heavy = {name for name in selected if archive(name).heavy}
-    given = {name: dict((parameters or {}).get(name, {})) for name in selected}
-    if dry_run:
-        given = {name: {**one, "dry_run": True} for name, one in given.items()}
-    start: Callable[[str], ProcessingResult] = lambda source: run_source(  # noqa: E731
-        source, given[source], where=settings.subflows
-    )
-    outcomes = run_schedule(schedule(chosen, selected, heavy), start, workers=chosen.workers)
+    outcomes: list[Outcome[ProcessingResult]] = []
+    for given in by_round(sources, addresses, parameters or {}, settings):
+        heavy = {name for name in given if archive(name).heavy}
+        if dry_run:
+            given = {name: {**one, "dry_run": True} for name, one in given.items()}
+        start = partial(_start, given, settings.subflows)
+        outcomes += run_schedule(schedule(chosen, given, heavy), start, workers=chosen.workers)
     results = [_result(outcome) for outcome in outcomes]
     failures = []
     if not dry_run:
@@ -79,6 +82,10 @@ def macroscope(
     if failures:
         return Failed(message=" | ".join(failures), data=carried(results))
     return Completed(message=in_words(results), data=results)
+
+
+def _start(given: Mapping[str, Mapping[str, Any]], where: str, source: str) -> ProcessingResult:
+    return run_source(source, given[source], where=where)
 
 
 def _result(outcome: Outcome[ProcessingResult]) -> ProcessingResult:

@@ -9,6 +9,7 @@ from prefect.runtime import flow_run
 
 from lib.config.manager import ConfigManager
 from lib.errors import MacroscopeError
+from lib.safety import redact
 
 _TOLD = ("accession", "source_id", "dataset_id", "image_ids", "uuid", "instance", "crop_size")
 _LEVEL = ("scale_level", "box")
@@ -31,7 +32,10 @@ def parent_run_name() -> str:
     """Mode and sources, for example ``macroscope staged ebi+idr``."""
     parameters: dict[str, Any] = flow_run.get_parameters()
     mode = parameters.get("mode") or ConfigManager().load().settings.execution_mode
-    return f"macroscope {mode} {_short(parameters.get('sources') or 'all')}"
+    addresses = parameters.get("addresses") or []
+    shown = [redact(one)[-40:] for one in addresses[:2]] + ["..."] * (len(addresses) > 2)
+    named = [*(parameters.get("sources") or ()), *shown]
+    return f"macroscope {mode} {_short(named or 'all')}"
 
 
 def _short(value: Any) -> str:

@@ -35,9 +35,11 @@ def source_flow(source: str) -> Any:
 def _flow_from_registry(source: str) -> Any:
     """The flow of an archive that has no module among the flows."""
 
-    def run(config: dict[str, Any] | None = None) -> ProcessingResult | State[ProcessingResult]:
+    def run(config: Any = None) -> ProcessingResult | State[ProcessingResult]:
         return as_state(ingest(source, config))
 
+    # Its own settings, so that the server's form shows them and a parent may pass them typed.
+    run.__annotations__["config"] = archive(source).config_model | None
     return Flow(
         run,
         name=source,

@@ -55,6 +55,9 @@ class SourceGrid(Plain):
         Chunks that the source does not hold; see `pack_holes`.
     listed
         Whether the holes are known from a listing; else a chunk's absence shows when it is read.
+    absent
+        What an absent chunk means: a ``hole`` in the data, or ``background`` that the format does
+        not store.
     """
 
     chunk_zyx: ShapeZYX
@@ -63,6 +66,7 @@ class SourceGrid(Plain):
     codec: dict[str, Any] = Field(default_factory=dict)
     holes: str = ""
     listed: bool = True
+    absent: Literal["hole", "background"] = "hole"
 
     @classmethod
     def of_box(

@@ -14,35 +14,38 @@ from rich.table import Table
 
 from flows.commands.run import source_parameters, stand_ins
 from flows.credentials import store_settings
-from lib.archives.registry import REGISTRY, default_sources
 from lib.config.manager import ConfigManager
-from lib.execution import check_sources
 from lib.ingest.costs import Cost, available_memory, cost_of, row_of, warnings_for
+from lib.ingest.selection import by_round
 from lib.ingest.stages import plan_source
 from lib.storage.open import open_store
 
 
 def plan_command(
     *,
+    addresses: list[str] | None,
     sources: list[str] | None,
     archives: str | None,
     data_dir: str | None,
     common: Mapping[str, Any],
     level: list[str] | None,
     as_json: bool,
+    about: Mapping[str, Any] | None = None,
 ) -> int:
     """Print the cost of every volume and their total; metadata is all that is downloaded."""
     for name, value in (("EM_ARCHIVES", archives), ("EM_DATA_DIR", data_dir)):
         if value is not None:
             os.environ[name] = value
-    chosen = sources or default_sources(ConfigManager().load().settings.sources)
-    selected = check_sources(chosen, REGISTRY)
-    parameters = source_parameters(selected, common, level)
+    settings = ConfigManager().load().settings
+    rounds = by_round(sources, addresses, {}, settings)
+    selected = tuple(dict.fromkeys(source for given in rounds for source in given))
+    parameters = source_parameters(selected, common, level, about)
     costs: list[Cost] = []
     with stand_ins(ConfigManager().load()), tempfile.TemporaryDirectory() as scratch:
         loaded = ConfigManager().load()
-        for source in selected:
-            config = loaded.loader(source, parameters.get(source))
+        given = by_round(sources, addresses, parameters, loaded.settings)
+        for source, own in (pair for one in given for pair in one.items()):
+            config = loaded.loader(source, own)
             planned = plan_source(source, config, Path(scratch))
             ratio = loaded.settings.assumed_compression
             costs += [cost_of(plan, config, ratio) for plan in planned.plans]

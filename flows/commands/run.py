@@ -15,18 +15,20 @@ from flows.commands.interrupts import ended_by_signals
 from flows.commands.server import start_own_server
 from flows.commands.watch import live_view
 from flows.environment import prepare
-from lib.archives.registry import REGISTRY, archive, default_sources
+from lib.archives.address.named import absolute
+from lib.archives.registry import archive
 from lib.concurrency import cancel as stopping
 from lib.config.manager import ConfigManager, LoadedSettings
 from lib.errors import ConfigError
-from lib.execution import check_sources
 from lib.execution import mode as find_mode
 from lib.ingest.result import ProcessingResult
+from lib.ingest.selection import by_round
 from lib.storage.open import is_remote, open_store
 
 
 def run_command(
     *,
+    addresses: list[str] | None,
     sources: list[str] | None,
     mode: str | None,
     archives: str | None,
@@ -36,6 +38,7 @@ def run_command(
     dry_run: bool,
     as_json: bool,
     local_s3: bool = False,
+    about: Mapping[str, Any] | None = None,
 ) -> int:
     """Run the parent flow in this process; returns the exit code."""
     if local_s3:
@@ -45,6 +48,7 @@ def run_command(
 
         again = partial(
             run_command,
+            addresses=addresses,
             sources=sources,
             mode=mode,
             archives=archives,
@@ -53,6 +57,7 @@ def run_command(
             level=level,
             dry_run=dry_run,
             as_json=as_json,
+            about=about,
         )
         return run_on_local_s3(again, verify=not dry_run)
     for name, value in (("EM_ARCHIVES", archives), ("EM_DATA_DIR", data_dir)):
@@ -60,12 +65,13 @@ def run_command(
             os.environ[name] = value
     settings = ConfigManager().load()
     find_mode(mode or settings.settings.execution_mode)
-    selected = check_sources(sources or default_sources(settings.settings.sources), REGISTRY)
-    parameters = source_parameters(selected, common, level)
+    rounds = by_round(sources, addresses, {}, settings.settings)
+    selected = tuple(dict.fromkeys(source for given in rounds for source in given))
+    parameters = source_parameters(selected, common, level, about)
     prepare()
     try:
         with ended_by_signals(), stand_ins(settings), live_view(shown=not as_json):
-            state = _run(settings, selected, parameters, mode=mode, dry_run=dry_run)
+            state = _run(settings, addresses, sources, parameters, mode=mode, dry_run=dry_run)
             if stopping.stop_requested():
                 raise KeyboardInterrupt  # the first one was swallowed, see `ended_by_signals`
     except KeyboardInterrupt:
@@ -76,15 +82,18 @@ def run_command(
 
 def _run(
     settings: LoadedSettings,
-    selected: tuple[str, ...],
+    addresses: list[str] | None,
+    sources: list[str] | None,
     parameters: dict[str, dict[str, Any]],
     *,
     mode: str | None,
     dry_run: bool,
 ) -> Any:
     """The parent flow's final state, once every source has been looked at for wrong settings."""
-    for source in selected:  # a wrong setting is refused before anything starts
-        ConfigManager().load().loader(source, parameters.get(source))
+    loaded = ConfigManager().load()
+    for given in by_round(sources, addresses, parameters, loaded.settings):
+        for source, own in given.items():  # a wrong setting is refused before anything starts
+            loaded.loader(source, own)
     if not dry_run:
         require_destination(settings)
     wait_for_server = start_own_server()
@@ -95,7 +104,8 @@ def _run(
     with named_where_away():
         return macroscope(
             mode=mode,
-            sources=list(selected),
+            sources=sources,
+            addresses=[absolute(one) for one in addresses or ()] or None,
             parameters=parameters,
             dry_run=dry_run,
             return_state=True,
@@ -158,9 +168,18 @@ def stand_ins(loaded: LoadedSettings) -> Iterator[None]:
 
 
 def source_parameters(
-    selected: tuple[str, ...], common: Mapping[str, Any], level: list[str] | None
+    selected: tuple[str, ...],
+    common: Mapping[str, Any],
+    level: list[str] | None,
+    about: Mapping[str, Any] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Options of the command line as settings of each selected loader."""
+    """Options of the command line as settings of each selected loader.
+
+    Parameters
+    ----------
+    about
+        What the user says of a volume that is known by its address only.
+    """
     given = {name: value for name, value in common.items() if value is not None}
     parameters: dict[str, dict[str, Any]] = {source: dict(given) for source in selected}
     if level:
@@ -171,6 +190,15 @@ def source_parameters(
             )
         for source in leveled:
             parameters[source]["scale_level"] = level[0] if len(level) == 1 else level
+    said = {name: value for name, value in (about or {}).items() if value is not None}
+    if said and "address" not in parameters:
+        raise ConfigError(
+            f"{', '.join(sorted(said))}: an archive says this of its own volumes",
+            location=min(said),
+            advice="Give these options with the address of a file, a folder or a bucket",
+        )
+    if said:
+        parameters["address"] |= said
     return {source: values for source, values in parameters.items() if values}
 
 

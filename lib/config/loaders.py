@@ -322,9 +322,10 @@ class AddressConfig(LoaderConfig):
         default="auto",
         description="auto: by what the data themselves state, else an image.",
     )
-    level: str | None = Field(
+    scale_level: str | list[str] | None = Field(
         default=None,
-        description="Scale level by number (s0 is the finest) or name, or all; empty: the finest.",
+        description="Scale level by number (s0 is the finest) or name, several, or all; empty: the "
+        "finest.",
     )
     channel: Annotated[Whole, Field(ge=0)] | None = Field(
         default=None, description="Channel, where there are several; from 0."

@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from lib.archives.registry import loader_configs
+from lib.archives.registry import REGISTRY, loader_configs
 from lib.config.errors import build, is_secret, suggestion
 from lib.config.loaders import LoaderConfig
 from lib.config.sources import (
@@ -386,6 +386,8 @@ def _merge(layers: list[Layer], keys: Keys) -> Layer:
 
 
 def _has_address(name: str, given: Layer) -> bool:
+    if name in REGISTRY and REGISTRY[name].by_address:
+        return True  # it leads nowhere but where the user says
     addresses = ("_url", "_server", "_host")
     return any(key.startswith(f"sources.{name}.") and key.endswith(addresses) for key in given)
 

@@ -150,13 +150,16 @@ def _allow(
 ) -> None:
     fraction = len(missing) / max(1, expected)
     advice = None
-    if limit is None and job.plan.kind == "labels":
-        # Labels without their empty chunks are usual; where every chunk is absent, a wrong path
-        # or an upload that never was looks the same.
+    grid = job.plan.source_grid
+    unstored = grid is not None and grid.absent == "background"
+    if limit is None and (job.plan.kind == "labels" or unstored):
+        # Labels without their empty chunks are usual, and some formats store no empty chunk at
+        # all; where every chunk is absent, a wrong path or an upload that never was looks the same.
         if fraction < 1 or allow_empty:
             return
-        said = f"the archive holds none of the {expected} chunks of these labels"
-        advice = "Check the path; set max_missing_fraction to 1 to accept labels without a label"
+        what = "these labels" if job.plan.kind == "labels" else "this image"
+        said = f"the archive holds none of the {expected} chunks of {what}"
+        advice = "Check the path; set max_missing_fraction to 1 to accept a volume without any"
     elif fraction > (limit or 0.0):
         some = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         said = (

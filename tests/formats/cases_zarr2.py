@@ -78,7 +78,7 @@ CASES = [
         second_level,
         "x.zarr|zarr2:em",
         transports=LISTED,
-        settings={"level": "1"},
+        settings={"scale_level": "1"},
         expect={"voxel_nm_zyx": (30.0, 8.0, 8.0), "origin_nm_zyx": (0.0, 2.0, 2.0)},
     ),
     Case(

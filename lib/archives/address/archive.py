@@ -120,18 +120,15 @@ class AddressArchive(ArchiveBase):
     ) -> list[VolumePlan]:
         place = open_place(address, config, session)
         before = place.traffic()
-        options = Options(
-            None if config.level == "all" else config.level, config.channel, config.time
-        )
-        found = the_one(find_volumes(place, options), str(address))
+        first, *others = _levels(config)
+        found = the_one(find_volumes(place, _options(config, first)), str(address))
         after = place.traffic()
         header = (after[0] - before[0], after[1] - before[1])
+        if config.scale_level == "all":
+            others = [*found.volume.levels[1:]]
         chosen = [found]
-        if config.level == "all" and len(found.volume.levels) > 1:
-            chosen = []
-            for level in found.volume.levels:
-                one = Options(level, config.channel, config.time)
-                chosen.append(the_one(find_volumes(place, one), str(address)))
+        for level in others:
+            chosen.append(the_one(find_volumes(place, _options(config, level)), str(address)))
         return [plan_of(config, place, one, header) for one in chosen]
 
     def _check_tree(self, plan: VolumePlan, place: Place) -> None:
@@ -148,6 +145,18 @@ class AddressArchive(ArchiveBase):
             raise SourceChangedError(
                 "the array changed while it was read", archive=self.name, location=plan.source_id
             )
+
+
+def _levels(config: AddressConfig) -> list[str | None]:
+    """The levels that are asked for; None stands for the finest."""
+    if config.scale_level is None or config.scale_level == "all":
+        return [None]
+    given = config.scale_level
+    return [given] if isinstance(given, str) else [*given]
+
+
+def _options(config: AddressConfig, level: str | None) -> Options:
+    return Options(level, config.channel, config.time)
 
 
 def _check_unique(plan: VolumePlan, others: dict[str, VolumePlan]) -> None:

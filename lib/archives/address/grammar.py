@@ -80,13 +80,18 @@ class Address:
     def place(self) -> str:
         """The address of the place, fit to be shown and to be read again."""
         slash = "/" if self.folder else ""
-        path = self.path.replace("%", "%25").replace("|", "%7C") if self.encoded else self.path
         if self.encoded:
             path = quote(self.path, safe="/:@!$&'()*+,;=~")
         else:
             path = self.path.replace("|", "%7C")
         head = "file:///" if self.scheme == "file" else f"{self.scheme}://{self.host}/"
         return f"{head}{path}{slash if self.path else ''}"
+
+    @property
+    def whole(self) -> str:
+        """The address as settings keep it, its query included."""
+        query = f"?{self.query}" if self.query else ""
+        return "|".join([f"{self.place}{query}", *map(str, self.steps)])
 
     @property
     def encoded(self) -> bool:

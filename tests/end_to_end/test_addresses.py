@@ -1,0 +1,67 @@
+"""A run on addresses: a path of one's own, beside a named archive's volume."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+
+from emulators.serving import Samples
+from flows.commands.run import run_command
+from lib.errors import ConfigError
+
+
+@pytest.fixture
+def home(samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of one's own, from which relative addresses are counted."""
+    before = dict(os.environ)
+    os.environ.update(
+        EM_ARCHIVES="samples",
+        EM_SERVICES=json.dumps(samples.endpoints),
+        EM_DATA_DIR=str(tmp_path / "data"),
+        EM_METADATA_DIR=str(tmp_path / "metadata"),
+    )
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def run(*addresses: str, **more: object) -> int:
+    options: dict[str, object] = {
+        "sources": None, "mode": None, "archives": None, "data_dir": None, "common": {},
+        "level": None, "dry_run": False, "as_json": True,
+    }  # fmt: skip
+    return run_command(addresses=[*addresses], **{**options, **more})  # type: ignore[arg-type]
+
+
+def test_a_path_and_a_named_archive_in_one_run(
+    home: Path, prefect_server: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    voxels = np.arange(7 * 20 * 30, dtype=np.uint16).reshape(7, 20, 30)
+    tifffile.imwrite(home / "mine.tif", voxels)
+    about = {"licence": "CC0-1.0", "title": "Mine", "voxel_size_nm": "30,4,4"}
+    assert run("mine.tif", "empiar:11759", about=about) == 0
+    results = {one["source"]: one for one in json.loads(capsys.readouterr().out)}
+    assert set(results) == {"address", "ebi"}
+    (mine,) = results["address"]["volumes"]
+    assert mine["status"] == "complete"
+    assert mine["voxel_nm_zyx"] == [30.0, 4.0, 4.0]
+    record = json.loads(Path(mine["metadata_path"]).read_text())
+    core = record["metadata"]["core"]
+    assert (core["licence"], core["title"]) == ("CC0-1.0", "Mine")
+    stored = home / "data" / record["files"]["volume"]
+    np.testing.assert_array_equal(zarr.open_group(stored, mode="r")["0"][:], voxels)  # type: ignore[index]
+
+
+def test_what_is_wrong_is_said_before_anything_starts(home: Path) -> None:
+    with pytest.raises(ConfigError, match="did you mean 'empiar'"):
+        run("empir:11759")
+    with pytest.raises(ConfigError, match="an archive says this of its own volumes"):
+        run("empiar:11759", about={"licence": "CC0-1.0"})
