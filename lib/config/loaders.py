@@ -80,6 +80,16 @@ class EBIConfig(LoaderConfig):
     protocol: TransferProtocol = Field(
         default="auto", description="auto: FTP, then HTTPS where FTP fails."
     )
+    mrc_mode0: Literal["auto", "int8", "uint8"] = Field(
+        default="auto",
+        description="Bytes of MRC files of mode 0. auto: what IMOD's flags, the header's minimum "
+        "and maximum, or the entry say; int8 (MRC2014) where nothing does.",
+    )
+    mrc_sections: Literal["header", "file"] | None = Field(
+        default=None,
+        description="Who is believed where an MRC file holds more sections than its header says; "
+        "empty: such a file is refused.",
+    )
 
     @property
     def accession(self) -> str:

@@ -1,4 +1,4 @@
-"""The voxel size that a file itself gives."""
+"""The size and the place of voxels that a file itself gives."""
 
 from __future__ import annotations
 
@@ -30,6 +30,37 @@ class VoxelSize:
         if self.z_nm is None or self.y_nm is None or self.x_nm is None:
             return None
         return (self.z_nm, self.y_nm, self.x_nm)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the centre of the first voxel lies; both None where the file does not say.
+
+    Attributes
+    ----------
+    voxels_zyx
+        In voxels: a file that counts from elsewhere, or says which voxel is zero.
+    nm_zyx
+        In nanometres.
+    provenance
+        Which fields of the file say so.
+    """
+
+    voxels_zyx: LengthsZYX | None = None
+    nm_zyx: LengthsZYX | None = None
+    provenance: str | None = None
+
+    @property
+    def stated(self) -> bool:
+        return self.voxels_zyx is not None or self.nm_zyx is not None
+
+    def at(self, voxel_nm_zyx: LengthsZYX) -> LengthsZYX:
+        """In nanometres, for voxels of this size; the zero point where nothing is stated."""
+        if self.nm_zyx is not None:
+            return self.nm_zyx
+        pairs = zip(self.voxels_zyx or (0.0, 0.0, 0.0), voxel_nm_zyx, strict=True)
+        z, y, x = (float(f"{n * length:.9g}") + 0.0 for n, length in pairs)
+        return (z, y, x)
 
 
 def positive(value: float | None) -> float | None:

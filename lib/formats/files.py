@@ -7,18 +7,19 @@ import uuid
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from lib.bytesource.base import ByteSource, LocalBytes, MemoryBytes
 from lib.errors import FormatError
-from lib.formats.calibration import VoxelSize
+from lib.formats.calibration import Origin, VoxelSize
 from lib.formats.dm.cross_check import second_opinion
 from lib.formats.dm.reader import DmReader, open_dm
-from lib.formats.mrc.header import HEADER_BYTES, parse_header
+from lib.formats.mrc.header import HEADER_BYTES, MrcChoices, MrcHeader, parse_header
 from lib.formats.mrc.reader import MrcReader, MrcVolume, open_mrc
 from lib.geometry import ShapeZYX
+from lib.provenance import Stated
 
 _DM = (".dm3", ".dm4")
 _MRC = (".mrc", ".rec", ".st", ".ali", ".map")
@@ -40,6 +41,8 @@ class Facts:
         ISO 8601 date or time, or None.
     extra
         Chosen facts about the recording; never a whole tag dump.
+    signedness
+        Who decided between signed and unsigned bytes, where a file leaves that open.
     """
 
     shape_zyx: ShapeZYX
@@ -48,6 +51,8 @@ class Facts:
     notes: tuple[str, ...] = ()
     acquired: str | None = None
     extra: dict[str, str | int | float] = field(default_factory=dict)
+    origin: Origin = field(default_factory=Origin)
+    signedness: Stated[str] | None = None
 
 
 def kind_of(name: str) -> Kind | None:
@@ -69,8 +74,13 @@ def is_packed(name: str) -> bool:
     return dot + suffix in _PACKED and stem.endswith(_MRC)
 
 
-def read_facts(source: ByteSource, name: str) -> Facts:
+def read_facts(source: ByteSource, name: str, mrc: MrcChoices | None = None) -> Facts:
     """Describe a file from its metadata; its voxels are not read.
+
+    Parameters
+    ----------
+    mrc
+        How to read what the header of an MRC file leaves open.
 
     Raises
     ------
@@ -83,17 +93,27 @@ def read_facts(source: ByteSource, name: str) -> Facts:
         )
     if is_packed(name):
         source = _unpacked_header(source)
-        header = parse_header(source)
+        header = parse_header(source, mrc)
         dtype = np.dtype(np.float32) if header.stored.name == "float16" else header.stored
-        return Facts(header.shape_zyx, dtype.name, header.voxel, header.notes)
-    return _mrc_facts(open_mrc(source))
+        return _mrc_facts(header, dtype, header.notes)
+    volume = open_mrc(source, choices=mrc)
+    return _mrc_facts(volume.header, volume.dtype, volume.notes)
 
 
-def _mrc_facts(volume: MrcVolume) -> Facts:
-    return Facts(volume.shape_zyx, volume.dtype.name, volume.voxel, volume.notes)
+def _mrc_facts(header: MrcHeader, dtype: np.dtype[Any], notes: tuple[str, ...]) -> Facts:
+    return Facts(
+        header.shape_zyx,
+        dtype.name,
+        header.voxel,
+        notes,
+        origin=header.origin,
+        signedness=header.signedness,
+    )
 
 
-def check_whole(path: Path, name: str, scratch: Path) -> tuple[Facts, tuple[str, ...]]:
+def check_whole(
+    path: Path, name: str, scratch: Path, mrc: MrcChoices | None = None
+) -> tuple[Facts, tuple[str, ...]]:
     """Parse a file that arrived, to its end, and ask a second reader where there is one.
 
     Returns
@@ -104,26 +124,30 @@ def check_whole(path: Path, name: str, scratch: Path) -> tuple[Facts, tuple[str,
     ------
     FormatError, UnsupportedFormatError
     """
-    reader = open_file(path, name, scratch)
+    reader = open_file(path, name, scratch, mrc)
     with reader:
         if isinstance(reader, DmReader):
             source, opinion = reader.image.source, second_opinion(path, reader.image)
             return read_facts(source, name), opinion
-        return _mrc_facts(reader.volume), ()
+        volume: MrcVolume = reader.volume
+        return _mrc_facts(volume.header, volume.dtype, volume.notes), ()
 
 
-def open_file(path: Path, name: str, scratch: Path) -> DmReader | MrcReader:
+def open_file(
+    path: Path, name: str, scratch: Path, mrc: MrcChoices | None = None
+) -> DmReader | MrcReader:
     """A reader of a whole file on this machine; `scratch` is where packed ones are unpacked."""
     if kind_of(name) == "dm":
         return DmReader(open_dm(LocalBytes(path, name=name)))
-    return _open_mrc(path, name, scratch)
+    return _open_mrc(path, name, scratch, mrc)
 
 
-def _open_mrc(path: Path, name: str, scratch: Path) -> MrcReader:
+def _open_mrc(path: Path, name: str, scratch: Path, mrc: MrcChoices | None) -> MrcReader:
     unpacked = scratch / f"{uuid.uuid4().hex}.unpacked"
     scratch.mkdir(parents=True, exist_ok=True)
     try:
-        return MrcReader(open_mrc(LocalBytes(path, name=name), scratch=unpacked))
+        source = LocalBytes(path, name=name)
+        return MrcReader(open_mrc(source, scratch=unpacked, choices=mrc))
     finally:
         unpacked.unlink(missing_ok=True)  # the reader holds it open
 

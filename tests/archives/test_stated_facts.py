@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import mrcfile
 import numpy as np
 import pytest
 import tifffile
 
+from emulators.dm import write_dm
 from emulators.documents import dvid_info
 from emulators.mrc import write_mrc
 from lib.archives.flyem import parse_info
+from lib.errors import FormatError
 from lib.plan import About
 
 
@@ -129,3 +132,114 @@ def test_versions_are_of_what_was_used(bench: Any) -> None:
     software = one.complete_record(one.one_plan())["metadata"]["provenance"]["software"]
     assert {"macroscope", "numpy", "numcodecs"} <= set(software)
     assert "tifffile" not in software
+
+
+# --- geometry -----------------------------------------------------------------------------------
+
+
+def an_mrc_of_bytes(folder: Path, **words: Any) -> tuple[Path, Any]:
+    """A volume of unsigned bytes above 127 in mode 0; ``words`` are changes of its header."""
+    voxels = np.arange(4 * 6 * 8, dtype=np.uint8).reshape(4, 6, 8) + np.uint8(40)
+    path = folder / "bytes.mrc"
+    write_mrc(path, voxels.view(np.int8), voxel_nm_zyx=(1.0, 1.0, 1.0))
+    with mrcfile.open(path, "r+") as file:
+        file.header.nversion, file.header.dmin, file.header.dmax = 0, 0, -1
+        for word, value in words.items():
+            file.header[word] = value
+    return path, voxels
+
+
+def test_bytes_are_unsigned_where_the_entry_says_so(
+    bench: Any, empiar_entry: Any, tmp_path: Path
+) -> None:
+    path, voxels = an_mrc_of_bytes(tmp_path)
+    entry = empiar_entry({"bytes.mrc": path}, voxel_type="UNSIGNED BYTE")
+    one = bench("ebi", entry_id=entry)
+    plan = one.one_plan()
+    np.testing.assert_array_equal(one.read(plan), voxels)
+    record = one.complete_record(plan)
+    assert record["metadata"]["core"]["data_type"] == "uint8"
+    stated = record["metadata"]["provenance"]["stated"]["data_type"]
+    assert stated == {"source": "api", "where": "voxel type"}
+
+
+@pytest.mark.parametrize("chosen", ["int8", "uint8"])
+def test_a_setting_decides_where_nobody_else_does(
+    bench: Any, empiar_entry: Any, tmp_path: Path, chosen: str
+) -> None:
+    path, voxels = an_mrc_of_bytes(tmp_path)
+    entry = empiar_entry({"bytes.mrc": path})
+    plan = bench("ebi", entry_id=entry).one_plan()
+    assert (plan.dtype, plan.stated["data_type"].source) == ("int8", "assumed")
+    assert any("mrc_mode0" in note for note in plan.notes)
+    one = bench("ebi", entry_id=entry, mrc_mode0=chosen)
+    plan = one.one_plan()
+    assert plan.stated["data_type"].source == "configuration"
+    np.testing.assert_array_equal(one.read(plan), voxels.view(chosen))
+
+
+def test_a_place_that_a_header_gives_is_the_translation(
+    bench: Any, empiar_entry: Any, tmp_path: Path
+) -> None:
+    path, _ = an_mrc_of_bytes(tmp_path, nxstart=100, nystart=-20, nzstart=7)
+    one = bench("ebi", entry_id=empiar_entry({"bytes.mrc": path}))
+    record = one.complete_record(one.one_plan())
+    assert record["metadata"]["technical"]["translation"] == {"z": 7.0, "y": -20.0, "x": 100.0}
+    stated = record["metadata"]["provenance"]["stated"]
+    assert stated["translation.x"]["source"] == stated["voxel_size_nm.x"]["source"] == "file"
+    part = bench("ebi", entry_id=one.config.entry_id, box="z=1:3,x=2:4").one_plan()
+    assert part.origin_nm_zyx == (8.0, -20.0, 102.0)
+
+
+def test_a_stack_of_images_has_no_step_along_z(
+    bench: Any, empiar_entry: Any, tmp_path: Path
+) -> None:
+    path, _ = an_mrc_of_bytes(tmp_path, ispg=0, mz=1)
+    plan = bench("ebi", entry_id=empiar_entry({"bytes.st": path})).one_plan()
+    assert plan.voxel_size_approximate
+    assert plan.voxel_size_provenance == "file, z unknown"
+    assert plan.stated["voxel_size_nm.z"].source == "assumed"
+    assert any("stack of images" in note for note in plan.notes)
+
+
+def test_the_category_of_an_image_set_is_heard(
+    bench: Any, empiar_entry: Any, tmp_path: Path
+) -> None:
+    path, _ = an_mrc_of_bytes(tmp_path)
+    plan = bench("ebi", entry_id=empiar_entry({"a.st": path}, category="tilt series")).one_plan()
+    assert plan.about.extra["imageset_category"] == "tilt series"
+    assert plan.voxel_size_provenance == "file, z unknown"
+    assert any("'tilt series'" in note for note in plan.notes)
+
+
+def test_a_header_with_fewer_sections_than_its_file_is_a_question(
+    bench: Any, empiar_entry: Any, tmp_path: Path
+) -> None:
+    path, voxels = an_mrc_of_bytes(tmp_path, nz=3, mz=3)
+    entry = empiar_entry({"bytes.mrc": path})
+    with pytest.raises(FormatError, match="says 3 sections, and the file holds 4"):
+        bench("ebi", entry_id=entry).plan()
+    for who, depth in (("header", 3), ("file", 4)):
+        one = bench("ebi", entry_id=entry, mrc_sections=who, mrc_mode0="uint8")
+        record = one.complete_record(one.one_plan())
+        assert record["metadata"]["core"]["volume_shape"] == [depth, 6, 8]
+        notes = record["metadata"]["quality"]["notes"]
+        assert any("says 3 sections, and the file holds 4" in note for note in notes)
+        np.testing.assert_array_equal(one.read(one.one_plan()), voxels[:depth])
+
+
+def test_a_section_of_another_pixel_size_is_named(
+    bench: Any, empiar_entry: Any, tmp_path: Path
+) -> None:
+    files = {}
+    for number, pixel in enumerate((0.008, 0.0125, 0.008)):
+        path = tmp_path / f"sec_{number}.dm3"
+        plane = np.full((12, 14), number + 1, np.uint8)
+        write_dm(path, plane, pixel_size_zyx=(pixel, pixel))
+        files[path.name] = path
+    one = bench("ebi", entry_id=empiar_entry(files))
+    record = one.complete_record(one.one_plan())
+    assert record["metadata"]["core"]["volume_shape"] == [3, 12, 14]
+    named = [n for n in record["metadata"]["quality"]["notes"] if n.startswith("sec_1.dm3: ")]
+    assert any("12.5 nm along y, the first file of the volume 8 nm" in note for note in named)
+    assert not any(n.startswith(("sec_0", "sec_2")) for n in named)

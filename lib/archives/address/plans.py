@@ -14,8 +14,10 @@ from lib.archives.parts import Part, choose_part
 from lib.archives.voxels import Voxel, decide_voxel
 from lib.config.loaders import AddressConfig
 from lib.formats import registry
+from lib.formats.calibration import Origin
 from lib.formats.format import Survey, VolumeDescription
 from lib.plan import About, SourceFile, VolumePlan
+from lib.provenance import Provenance
 from lib.rawfiles.ranged import digest_reads
 
 Way = Literal["local", "ranges", "chunks"]
@@ -35,9 +37,7 @@ def plan_of(
     """
     volume = one.volume
     voxel = _voxel(config, volume)
-    part = choose_part(
-        config.box, volume.shape_zyx, voxel.nm_zyx, volume.origin_nm_zyx or (0.0, 0.0, 0.0)
-    )
+    part = choose_part(config.box, volume.shape_zyx, voxel.nm_zyx, voxel.origin_nm_zyx)
     way, survey, cost, reading_notes = _survey(config, place, one, part, header)
     kind, kind_notes = _kind(config, volume)
     notes = [*volume.notes, *voxel.notes, *kind_notes, *survey.notes, *reading_notes]
@@ -71,6 +71,7 @@ def plan_of(
         download_bytes=cost[0],
         download_requests=cost[1],
         notes=tuple(notes),
+        stated=voxel.stated,
     )
 
 
@@ -110,15 +111,18 @@ def _survey(
 def _voxel(config: AddressConfig, volume: VolumeDescription) -> Voxel:
     own = (volume.voxel.z_nm, volume.voxel.y_nm, volume.voxel.x_nm)
     given = config.voxel_size_nm
+    place = Origin(nm_zyx=volume.origin_nm_zyx, provenance=volume.voxel.provenance)
     if given is None:
-        return decide_voxel(volume.voxel, (None, None, None), "the user")
+        return decide_voxel(volume.voxel, (None, None, None), "the user", place)
     notes = tuple(
         f"voxel size along {axis}: the data say {said:g} nm, the user {told:g} nm; the user's was "
         "taken"
         for axis, said, told in zip("zyx", own, given, strict=True)
         if said is not None and not math.isclose(said, told, rel_tol=1e-6)
     )
-    return Voxel(given, "user", False, notes)
+    by_user = Provenance(source="configuration", where="voxel_size_nm")
+    stated = {f"voxel_size_nm.{axis}": by_user for axis in "zyx"}
+    return Voxel(given, "user", False, notes, place.at(given), stated)
 
 
 def _kind(

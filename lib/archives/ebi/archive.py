@@ -16,7 +16,17 @@ import numpy as np
 from lib.archives.ebi.entry import Entry, ImageSet, parse_entry
 from lib.archives.ebi.files import Found, find_files
 from lib.archives.ebi.tree import FTP, HTTPS, EbiTree, path_of
-from lib.archives.ebi.volumes import Sorting, Volume, claims_about, disagreements, sort_files
+from lib.archives.ebi.volumes import (
+    Sorting,
+    Volume,
+    claims_about,
+    disagreements,
+    of_category,
+    other_geometry,
+    sort_files,
+    stated_category,
+    stated_dtype,
+)
 from lib.archives.kept import fetched_or_error, kept_or_error
 from lib.archives.names import slug
 from lib.archives.parts import Part, choose_part
@@ -26,6 +36,7 @@ from lib.errors import FormatError, MacroscopeError, NotFoundError, UnsupportedF
 from lib.formats.base import VolumeReader
 from lib.formats.blank import BlankSection
 from lib.formats.files import Facts, check_whole, open_file, read_facts
+from lib.formats.mrc.header import MrcChoices
 from lib.formats.part import PartReader
 from lib.formats.sections import Section, SectionStack
 from lib.plan import About, SourceFile, VolumePlan
@@ -81,8 +92,9 @@ class EBI:
 
         def describe(name: str) -> Facts:
             file = found.files[name]
+            choices = _choices(config, stated_dtype(name, entry.imagesets))
             try:
-                return tree.metadata(file, lambda source: read_facts(source, name))
+                return tree.metadata(file, lambda source: read_facts(source, name, choices))
             except FormatError as error:
                 error.located(archive=self.name, location=file.url)
                 raise
@@ -118,7 +130,7 @@ class EBI:
                 continue
             with raw.turn(file.name):
                 if raw.known(file) is None:
-                    self._bring(plan, file, tree, raw)
+                    self._bring(plan, file, tree, raw, _choices(config, plan.dtype))
 
     def open(
         self, plan: VolumePlan, config: EBIConfig, session: Session, raw: RawFiles
@@ -127,11 +139,10 @@ class EBI:
             self.fetch(plan, config, session, raw)  # another host, or another day
         where = plan.files[0].url
         if plan.reader["places"] is None:
-            reader: VolumeReader = open_file(
-                raw.path(plan.files[0].name), plan.files[0].name, raw.scratch_dir
-            )
+            name, choices = plan.files[0].name, _choices(config, plan.dtype)
+            reader: VolumeReader = open_file(raw.path(name), name, raw.scratch_dir, choices)
         else:
-            reader = SectionStack([*_sections(plan, raw)])
+            reader = SectionStack([*_sections(plan, config, raw)])
         box = plan.box_zyx
         if box is None:
             return reader
@@ -159,12 +170,14 @@ class EBI:
         config, entry = made.config, made.entry
         claims = claims_about(volume.names, entry.imagesets, len(made.sorting.volumes))
         pixel_yx = claims.pixel_nm_yx if claims is not None else (None, None)
-        voxel = decide_voxel(volume.facts.voxel, (None, *pixel_yx), "the API")
-        part = choose_part(config.box, volume.shape_zyx, voxel.nm_zyx)
+        category = stated_category(volume.names[0], entry.imagesets)
+        own, category_notes = of_category(volume.facts.voxel, category)
+        voxel = decide_voxel(own, (None, *pixel_yx), "the API", volume.facts.origin)
+        part = choose_part(config.box, volume.shape_zyx, voxel.nm_zyx, voxel.origin_nm_zyx)
         names, reader = _chosen(volume, part)
         files = tuple(made.found.files[name] for name in names)
         by_ftp = sum(file.url.startswith("ftp:") for file in files)
-        notes = [*volume.notes, *voxel.notes, *made.found.notes]
+        notes = [*volume.notes, *category_notes, *voxel.notes, *made.found.notes]
         if claims is not None:
             notes += disagreements(claims, volume)
         notes += [f"{name} was left out: {why}" for name, why in made.sorting.refused.items()]
@@ -186,13 +199,21 @@ class EBI:
             download_bytes=sum(file.size or 0 for file in files),
             download_requests=_FTP_COMMANDS * by_ftp + len(files) - by_ftp,
             notes=tuple(notes),
+            stated=voxel.stated | _signedness(volume),
         )
 
-    def _bring(self, plan: VolumePlan, file: SourceFile, tree: EbiTree, raw: RawFiles) -> None:
+    def _bring(
+        self,
+        plan: VolumePlan,
+        file: SourceFile,
+        tree: EbiTree,
+        raw: RawFiles,
+        choices: MrcChoices,
+    ) -> None:
         path = raw.path(file.name)
         fetched = tree.download(file, path)
         try:
-            facts, opinion = check_whole(path, file.name, raw.scratch_dir)
+            facts, opinion = check_whole(path, file.name, raw.scratch_dir, choices)
             expected = tuple(plan.reader["file_shape_zyx"])
             if facts.shape_zyx != expected or facts.dtype != plan.dtype:
                 raise FormatError(
@@ -203,7 +224,18 @@ class EBI:
         except MacroscopeError as error:
             raw.forget(file.name)
             raise error.located(archive=self.name, location=file.url, unit=file.name) from None
-        raw.remember(file, fetched, [f"{file.name}: {note}" for note in opinion])
+        doubts = [*opinion, *other_geometry(facts, plan)]
+        raw.remember(file, fetched, [f"{file.name}: {note}" for note in doubts])
+
+
+def _choices(config: EBIConfig, stated: str | None) -> MrcChoices:
+    """What an MRC header leaves open; a plan's dtype is what was decided when it was made."""
+    return MrcChoices(config.mrc_mode0, config.mrc_sections, stated)
+
+
+def _signedness(volume: Volume) -> dict[str, Provenance]:
+    by = volume.facts.signedness
+    return {} if by is None else {"data_type": by.provenance}
 
 
 def _tree(config: EBIConfig, session: Session) -> EbiTree:
@@ -229,7 +261,7 @@ def _chosen(volume: Volume, part: Part) -> tuple[list[str], dict[str, Any]]:
     return [name for _, name in inside], reader
 
 
-def _sections(plan: VolumePlan, raw: RawFiles) -> Iterator[Section]:
+def _sections(plan: VolumePlan, config: EBIConfig, raw: RawFiles) -> Iterator[Section]:
     _, height, width = plan.reader["file_shape_zyx"]
     dtype = np.dtype(plan.dtype)
     present = dict(zip(plan.reader["places"], plan.files, strict=True))
@@ -240,7 +272,8 @@ def _sections(plan: VolumePlan, raw: RawFiles) -> Iterator[Section]:
             opener = partial(BlankSection, name, (height, width), dtype)
             yield Section(name, (height, width), dtype, opener)
         else:
-            read = partial(open_file, raw.path(file.name), file.name, raw.scratch_dir)
+            choices = _choices(config, plan.dtype)
+            read = partial(open_file, raw.path(file.name), file.name, raw.scratch_dir, choices)
             yield Section(file.name, (height, width), dtype, read)
 
 
@@ -252,6 +285,8 @@ def _about(made: _Made, volume: Volume, claims: ImageSet | None) -> About:
         extra["microscope"] = volume.facts.extra
     if claims is not None and claims.name:
         extra["imageset"] = claims.name
+    if category := stated_category(volume.names[0], made.entry.imagesets):
+        extra["imageset_category"] = category
     changes: dict[str, Any] = {"extra": extra}
     if volume.facts.acquired is not None:
         changes["imaging_date"] = volume.facts.acquired

@@ -38,6 +38,8 @@ class ImageSet:
         Pixels.
     pixel_nm_yx
         From the API's ångström.
+    category
+        What kind of images they are: ``reconstructed volumes``, ``tilt series``.
     """
 
     name: str
@@ -49,6 +51,23 @@ class ImageSet:
     height: int | None
     pixel_nm_yx: tuple[float | None, float | None]
     details: str
+    category: str = ""
+
+    @property
+    def dtype(self) -> str | None:
+        """numpy name of the stated voxel type; None for one that is not known."""
+        return _VOXEL_TYPES.get(self.voxel_type.upper())
+
+
+_VOXEL_TYPES = {
+    "UNSIGNED BYTE": "uint8",
+    "SIGNED BYTE": "int8",
+    "UNSIGNED 16 BIT INTEGER": "uint16",
+    "SIGNED 16 BIT INTEGER": "int16",
+    "UNSIGNED 32 BIT INTEGER": "uint32",
+    "SIGNED 32 BIT INTEGER": "int32",
+    "32 BIT FLOAT": "float32",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +135,7 @@ def _imageset(found: dict[str, Any]) -> ImageSet:
         height=_count(found.get("image_height")),
         pixel_nm_yx=(y_nm, x_nm),
         details=_text(found.get("details")) or "",
+        category=_text(found.get("category")) or "",
     )
 
 

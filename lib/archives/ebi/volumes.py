@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lib.archives.ebi.entry import ImageSet
 from lib.archives.names import slug, stack_name
 from lib.errors import FormatError
+from lib.formats.calibration import VoxelSize
 from lib.formats.files import Facts, is_packed
 from lib.formats.sections import SectionGroup, group_sections
 from lib.geometry import ShapeZYX
+from lib.plan import VolumePlan
 
 Describe = Callable[[str], Facts]
 
-_VOXEL_TYPES = {
-    "UNSIGNED BYTE": "uint8",
-    "SIGNED BYTE": "int8",
-    "UNSIGNED 16 BIT INTEGER": "uint16",
-    "SIGNED 16 BIT INTEGER": "int16",
-    "UNSIGNED 32 BIT INTEGER": "uint32",
-    "SIGNED 32 BIT INTEGER": "int32",
-    "32 BIT FLOAT": "float32",
-}
+_VOLUMES = "reconstructed volumes"  # of EMPIAR's categories, those whose sections lie at a z
+_MRC = frozenset({"MRC", "REC", "ST", "ALI", "MAP"})  # one format by five names
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +157,75 @@ def claims_about(
     return None
 
 
+def _is_of_format(name: str, imageset: ImageSet) -> bool:
+    stem, _, suffix = name.upper().rpartition(".")
+    if is_packed(name):
+        suffix = stem.rpartition(".")[2]
+    formats = set(imageset.data_format.upper().split())
+    return suffix in formats or (suffix in _MRC and bool(formats & _MRC))
+
+
+def stated_dtype(name: str, imagesets: Sequence[ImageSet]) -> str | None:
+    """The voxel type that all image sets of a file's format agree on; None where they do not.
+
+    A lone image set speaks of every file.
+    """
+    dtypes = {imageset.dtype for imageset in _speaking_of(name, imagesets)}
+    return dtypes.pop() if len(dtypes) == 1 else None
+
+
+def stated_category(name: str, imagesets: Sequence[ImageSet]) -> str:
+    """The category that all image sets of a file's format agree on; empty where they do not."""
+    categories = {imageset.category for imageset in _speaking_of(name, imagesets)}
+    return categories.pop() if len(categories) == 1 else ""
+
+
+def _speaking_of(name: str, imagesets: Sequence[ImageSet]) -> list[ImageSet]:
+    return [s for s in imagesets if _is_of_format(name, s)] or [*imagesets]
+
+
+def of_category(voxel: VoxelSize, category: str) -> tuple[VoxelSize, tuple[str, ...]]:
+    """A file's voxel size in the light of the image set's category, and what that says otherwise.
+
+    The images of a tilt series lie at no z, whatever length a header gives their cell.
+    """
+    if not category or category.lower() == _VOLUMES:
+        return voxel, ()
+    note = f"the API calls the images {category!r}"
+    if "tilt series" in category.lower() and voxel.z_nm is not None:
+        note += f": they lie at no z, and the file's step of {voxel.z_nm:g} nm is left out"
+        voxel = replace(voxel, z_nm=None)
+    return voxel, (note,)
+
+
+def other_geometry(facts: Facts, plan: VolumePlan) -> list[str]:
+    """Where a file of a plan has voxels of another size, or a plane in another place.
+
+    The plan was made from the first file's header; of a stack, each other section is read when it
+    has come.
+    """
+    notes = []
+    own = zip("zyx", (facts.voxel.z_nm, facts.voxel.y_nm, facts.voxel.x_nm), strict=True)
+    for (axis, length), planned in zip(own, plan.voxel_nm_zyx, strict=True):
+        by = plan.stated.get(f"voxel_size_nm.{axis}")
+        if by is None or by.source != "file":
+            continue
+        if length is None or not math.isclose(length, planned, rel_tol=1e-6):
+            said = "no size" if length is None else f"{length:g} nm"
+            notes.append(f"{said} along {axis}, the first file of the volume {planned:g} nm")
+    if plan.reader["places"] is not None:
+        placed = facts.origin.at(plan.voxel_nm_zyx)
+        start = plan.box_zyx.start_zyx if plan.box_zyx else (0, 0, 0)
+        for n, name in ((1, "y"), (2, "x")):
+            first = plan.origin_nm_zyx[n] - start[n] * plan.voxel_nm_zyx[n]
+            if not math.isclose(placed[n], first, rel_tol=1e-6, abs_tol=1e-6):
+                notes.append(
+                    f"begins at {name} {placed[n]:g} nm, the first file of the stack at "
+                    f"{first:g} nm; the sections are not shifted"
+                )
+    return notes
+
+
 def disagreements(claims: ImageSet, volume: Volume) -> tuple[str, ...]:
     """Where the API contradicts the files about size, type and number; the files are right."""
     notes = []
@@ -172,9 +236,8 @@ def disagreements(claims: ImageSet, volume: Volume) -> tuple[str, ...]:
             f"the API says {claims.width} x {claims.height} pixels (x, y), the file "
             f"{width} x {height}; the file's size was taken"
         )
-    dtype = _VOXEL_TYPES.get(claims.voxel_type.upper())
-    if dtype is not None and dtype != volume.facts.dtype:
-        notes.append(f"the API says {dtype} voxels, the file {volume.facts.dtype}")
+    if claims.dtype is not None and claims.dtype != volume.facts.dtype:
+        notes.append(f"the API says {claims.dtype} voxels, the file {volume.facts.dtype}")
     if volume.stacked and claims.images not in (None, len(volume.names)):
         notes.append(f"the API says {claims.images} images, there are {len(volume.names)}")
     return tuple(notes)

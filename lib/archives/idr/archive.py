@@ -221,6 +221,7 @@ class IDR:
             download_bytes=way.cost.nbytes,
             download_requests=way.cost.requests,
             notes=notes,
+            stated=voxel.stated,
         )
 
 

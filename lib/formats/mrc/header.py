@@ -11,17 +11,42 @@ import numpy as np
 
 from lib.bytesource.base import ByteSource
 from lib.errors import FormatError, UnsupportedFormatError
-from lib.formats.calibration import VoxelSize, positive
+from lib.formats.calibration import Origin, VoxelSize
+from lib.formats.mrc.geometry import IMOD_STAMP, Words, read_geometry
 from lib.geometry import ShapeZYX
+from lib.provenance import Stated
 
 HEADER_BYTES = 1024
 _ORDERS: dict[str, Literal["<", ">"]] = {"little": "<", "big": ">"}
 _STAMPS = {b"\x44\x44": "<", b"\x44\x41": "<", b"\x11\x11": ">", b"\x17\x17": ">"}
-_IMOD_STAMP = 1146047817
-_IMOD_SIGNED = 1
+_IMOD_SIGNED, _IMOD_HALF_BYTES = 1, 16  # bits of IMOD's flags
 _MODES = {1: "i2", 2: "f4", 6: "u2", 12: "f2"}  # 0 needs a closer look
 _REFUSED = {3: "complex int16", 4: "complex float32", 101: "4-bit", 16: "RGB"}
 _VOLUME_STACK = 401
+_MRC2014 = (20140, 20141)
+BYTES = ("int8", "uint8")
+Mode0 = Literal["auto", "int8", "uint8"]
+Sections = Literal["header", "file"]
+
+
+@dataclass(frozen=True, slots=True)
+class MrcChoices:
+    """How to read what a header leaves open.
+
+    Attributes
+    ----------
+    mode0
+        Bytes are signed, unsigned, or what the witnesses say: IMOD's flags, then the header's own
+        minimum and maximum, then `stated`, then the rule of MRC2014 (signed).
+    sections
+        Who is believed where the file holds more sections than its header says; None: nobody.
+    stated
+        numpy name of the voxels by the archive's account, None where it gives none.
+    """
+
+    mode0: Mode0 = "auto"
+    sections: Sections | None = None
+    stated: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +61,8 @@ class MrcHeader:
         The axis (0 = x, 1 = y, 2 = z) of columns, rows and sections.
     stored
         dtype in the file; float16 is delivered as float32.
+    signedness
+        Who decided between signed and unsigned bytes; None for other modes.
     data_offset
         Bytes before the voxels: header and extended header.
     """
@@ -45,7 +72,13 @@ class MrcHeader:
     stored: np.dtype[Any]
     data_offset: int
     voxel: VoxelSize
+    origin: Origin
+    signedness: Stated[str] | None
     notes: tuple[str, ...]
+
+    @property
+    def section_bytes(self) -> int:
+        return math.prod(self.size_columns_rows_sections[:2]) * self.stored.itemsize
 
     @property
     def data_bytes(self) -> int:
@@ -60,7 +93,7 @@ class MrcHeader:
         return (size_xyz[2], size_xyz[1], size_xyz[0])
 
 
-def parse_header(source: ByteSource) -> MrcHeader:
+def parse_header(source: ByteSource, choices: MrcChoices | None = None) -> MrcHeader:
     """Read a header; whether the voxels are all there is for the caller to check.
 
     Raises
@@ -68,14 +101,16 @@ def parse_header(source: ByteSource) -> MrcHeader:
     FormatError
         Not an MRC file, or its header makes no sense.
     UnsupportedFormatError
-        A mode that is not converted.
+        A mode that is not converted, or a cell that is not rectangular.
     """
+    choices = choices or MrcChoices()
     raw = source.read(0, HEADER_BYTES)
     order, notes = _byte_order(raw, source.name)
     words = struct.unpack(order + "10i6f3i3f2i", raw[:96])
     size, mode, samples = words[0:3], words[3], words[7:10]
-    cell_angstrom, axes, ispg, nsymbt = words[10:13], words[16:19], words[22], words[23]
-    if raw[208:211] != b"MAP":
+    axes, ispg, nsymbt = words[16:19], words[22], words[23]
+    has_map = raw[208:211] == b"MAP"
+    if not has_map:
         notes.append("the header lacks the MAP identifier (written before the year 2000?)")
     if min(size) <= 0:
         raise FormatError(f"the MRC header gives the size {size} (x, y, z)", location=source.name)
@@ -92,14 +127,21 @@ def parse_header(source: ByteSource) -> MrcHeader:
         raise UnsupportedFormatError(
             f"the MRC file is a stack of volumes (space group {ispg})", location=source.name
         )
-    stored, mode_notes = _dtype(raw, order, mode, source.name)
+    stored, signedness, mode_notes = _dtype(raw, order, mode, source.name, choices)
+    axis = (axes[0] - 1, axes[1] - 1, axes[2] - 1)
+    spoken = Words(
+        order, raw, size[2], words[4:7], samples, words[10:13], words[13:16], axis, ispg, has_map
+    )
+    geometry = read_geometry(spoken, source.name)
     return MrcHeader(
         size_columns_rows_sections=(size[0], size[1], size[2]),
-        axis_columns_rows_sections=(axes[0] - 1, axes[1] - 1, axes[2] - 1),
+        axis_columns_rows_sections=axis,
         stored=stored,
         data_offset=HEADER_BYTES + nsymbt,
-        voxel=_voxel(cell_angstrom, samples),
-        notes=(*notes, *mode_notes),
+        voxel=geometry.voxel,
+        origin=geometry.origin,
+        signedness=signedness,
+        notes=(*notes, *mode_notes, *geometry.notes),
     )
 
 
@@ -129,36 +171,47 @@ def _plausible(raw: bytes, order: str) -> bool:
     )
 
 
-def _dtype(raw: bytes, order: str, mode: int, name: str) -> tuple[np.dtype[Any], list[str]]:
+def _dtype(
+    raw: bytes, order: str, mode: int, name: str, choices: MrcChoices
+) -> tuple[np.dtype[Any], Stated[str] | None, list[str]]:
     if mode in _MODES:
         notes = ["float16 voxels are widened to float32"] if mode == 12 else []
-        return np.dtype(order + _MODES[mode]), notes
+        return np.dtype(order + _MODES[mode]), None, notes
     if mode != 0:
         what = _REFUSED.get(mode, "unknown")
         raise UnsupportedFormatError(f"MRC mode {mode} ({what}) is not supported", location=name)
     stamp, flags = struct.unpack(order + "2i", raw[152:160])
-    if stamp == _IMOD_STAMP:
-        return np.dtype("i1" if flags & _IMOD_SIGNED else "u1"), []
+    if stamp == IMOD_STAMP and flags & _IMOD_HALF_BYTES:
+        raise UnsupportedFormatError(
+            "MRC mode 0 with two 4-bit voxels in each byte (IMOD) is not supported", location=name
+        )
+    decided, notes = _signedness(raw, order, choices)
+    return np.dtype(decided.value), decided, notes
+
+
+def _signedness(raw: bytes, order: str, choices: MrcChoices) -> tuple[Stated[str], list[str]]:
+    """int8 or uint8, who says so, and what is doubtful about it."""
+    if choices.mode0 != "auto":
+        return Stated(choices.mode0, "configuration", "mrc_mode0"), []
+    stamp, flags = struct.unpack(order + "2i", raw[152:160])
+    if stamp == IMOD_STAMP:
+        return Stated("int8" if flags & _IMOD_SIGNED else "uint8", "file", "IMOD's flags"), []
     least, most = struct.unpack(order + "2f", raw[76:84])
-    (version,) = struct.unpack(order + "i", raw[108:112])
     if math.isfinite(most) and 127 < most <= 255 and least >= 0:
-        return np.dtype("u1"), [
-            f"mode 0 is read as unsigned: the header's maximum is {most:g} (older IMOD)"
-        ]
-    if version in (20140, 20141) or (math.isfinite(least) and -128 <= least < 0):
-        return np.dtype("i1"), []
-    return np.dtype("i1"), ["mode 0 is read as signed (MRC2014); older IMOD wrote unsigned bytes"]
-
-
-def _voxel(cell_angstrom: tuple[float, ...], samples: tuple[int, ...]) -> VoxelSize:
-    """Cell edges over samples, x y z in ångström; zero and negative ones (seen) are unknown."""
-
-    def length(cell: float, count: int) -> float | None:
-        if count <= 0 or not math.isfinite(cell):
-            return None
-        return positive(float(f"{float(str(np.float32(cell))) / count / 10:.7g}"))
-
-    x_nm, y_nm, z_nm = (length(c, n) for c, n in zip(cell_angstrom, samples, strict=True))
-    if x_nm is y_nm is z_nm is None:
-        return VoxelSize()
-    return VoxelSize(z_nm, y_nm, x_nm, provenance="MRC header (cell over samples)")
+        note = f"mode 0 is read as unsigned: the header's maximum is {most:g} (older IMOD)"
+        return Stated("uint8", "file", "the header's maximum"), [note]
+    if math.isfinite(least) and -128 <= least < 0 and most <= 127:
+        return Stated("int8", "file", "the header's minimum"), []
+    (version,) = struct.unpack(order + "i", raw[108:112])
+    rule = "MRC2014's signed bytes" if version in _MRC2014 else "neither by a rule nor by a flag"
+    if choices.stated in BYTES:
+        note = f"mode 0 is read as {choices.stated}, as the archive says; the file says {rule}"
+        agreed = version in _MRC2014 and choices.stated == "int8"
+        return Stated(choices.stated, "api", "voxel type"), [] if agreed else [note]
+    if version in _MRC2014:
+        return Stated("int8", "file", f"NVERSION {version}: bytes are signed by MRC2014"), []
+    note = (
+        "mode 0 is read as signed (MRC2014): nothing in the file and nobody says so, and older "
+        "IMOD wrote unsigned bytes; the setting mrc_mode0 decides otherwise"
+    )
+    return Stated("int8", "assumed", "MRC2014's rule for mode 0"), [note]

@@ -7,7 +7,7 @@ import errno
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,8 +17,8 @@ from lib.bytesource.base import ByteSource, LocalBytes, MemoryBytes
 from lib.concurrency import cancel as stopping
 from lib.errors import ConfigError, DestinationError, DestinationFullError, FormatError
 from lib.formats.base import Block, Layout, VolumeReader
-from lib.formats.calibration import VoxelSize
-from lib.formats.mrc.header import HEADER_BYTES, MrcHeader, parse_header
+from lib.formats.calibration import Origin, VoxelSize
+from lib.formats.mrc.header import HEADER_BYTES, MrcChoices, MrcHeader, parse_header
 from lib.formats.planes import check_box, plane_blocks
 from lib.geometry import Box, ShapeZYX
 
@@ -38,12 +38,15 @@ class MrcVolume:
     shape_zyx: ShapeZYX
     dtype: np.dtype[Any]
     voxel: VoxelSize
+    origin: Origin
     notes: tuple[str, ...]
     header: MrcHeader
     source: ByteSource = field(repr=False)
 
 
-def open_mrc(source: ByteSource, *, scratch: Path | None = None) -> MrcVolume:
+def open_mrc(
+    source: ByteSource, *, scratch: Path | None = None, choices: MrcChoices | None = None
+) -> MrcVolume:
     """Describe the volume of an MRC file.
 
     Parameters
@@ -54,7 +57,8 @@ def open_mrc(source: ByteSource, *, scratch: Path | None = None) -> MrcVolume:
     Raises
     ------
     FormatError
-        No MRC file, a damaged one, or one shorter than its header says.
+        No MRC file, a damaged one, one shorter than its header says, or one that holds more
+        sections, unless `choices` say who is believed.
     UnsupportedFormatError
         Modes and stacks that are not converted.
     ConfigError
@@ -70,8 +74,9 @@ def open_mrc(source: ByteSource, *, scratch: Path | None = None) -> MrcVolume:
                 location=source.name,
                 advice="Name a scratch folder",
             )
-        source = _unpack(source, scratch, gzip=magic[:2] == b"\x1f\x8b")
-    header = parse_header(source)
+        more = choices is not None and choices.sections is not None
+        source = _unpack(source, scratch, gzip=magic[:2] == b"\x1f\x8b", more=more)
+    header, more_notes = _with_all_sections(parse_header(source, choices), source, choices)
     stop = header.data_offset + header.data_bytes
     if stop > source.size:
         raise FormatError(
@@ -79,17 +84,44 @@ def open_mrc(source: ByteSource, *, scratch: Path | None = None) -> MrcVolume:
             "its header is damaged",
             location=source.name,
         )
-    notes = header.notes
+    notes = (*header.notes, *more_notes)
     if stop < source.size:
         notes += (f"{source.size - stop} bytes follow the voxels and are left out",)
     return MrcVolume(
         shape_zyx=header.shape_zyx,
         dtype=_delivered(header),
         voxel=header.voxel,
+        origin=header.origin,
         notes=notes,
         header=header,
         source=source,
     )
+
+
+def _with_all_sections(
+    header: MrcHeader, source: ByteSource, choices: MrcChoices | None
+) -> tuple[MrcHeader, tuple[str, ...]]:
+    """The header with as many sections as `choices` say, where the file holds more than it says.
+
+    A writer that was stopped, or that counts sections at its end, leaves such a header.
+    """
+    columns, rows, sections = header.size_columns_rows_sections
+    beyond = (source.size - header.data_offset - header.data_bytes) // header.section_bytes
+    if beyond < 1:
+        return header, ()
+    said = f"the MRC header says {sections} sections, and the file holds {sections + beyond}"
+    who = choices.sections if choices is not None else None
+    if who is None:
+        raise FormatError(
+            said,
+            location=source.name,
+            advice="Set mrc_sections to header or to file, whichever is right",
+        )
+    if who == "header":
+        return header, (f"{said}; those of the header were taken (mrc_sections)",)
+    size = (columns, rows, sections + beyond)
+    whole = replace(header, size_columns_rows_sections=size)
+    return whole, (f"{said}; those of the file were taken (mrc_sections)",)
 
 
 def _delivered(header: MrcHeader) -> np.dtype[Any]:
@@ -144,8 +176,11 @@ class MrcReader(VolumeReader):
         return (s, r, c)
 
 
-def _unpack(source: ByteSource, scratch: Path, *, gzip: bool) -> LocalBytes:
-    """Unpack to `scratch`, to no more bytes than the header inside asks for."""
+def _unpack(source: ByteSource, scratch: Path, *, gzip: bool, more: bool) -> LocalBytes:
+    """Unpack to `scratch`, to no more bytes than the header inside asks for.
+
+    With `more`, to as many sections again as the header has.
+    """
     pieces = _unpacked(source, gzip=gzip)
     head = b""
     for piece in pieces:
@@ -161,7 +196,7 @@ def _unpack(source: ByteSource, scratch: Path, *, gzip: bool) -> LocalBytes:
         )
     try:
         with scratch.open("xb") as file:
-            _write(file, head, pieces, limit, source.name)
+            _write(file, head, pieces, limit + more * header.data_bytes, source.name)
     except OSError as error:
         with suppress(OSError):
             scratch.unlink(missing_ok=True)
