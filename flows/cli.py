@@ -176,12 +176,13 @@ def verify(
         bool | None,
         typer.Option("--deep/--quick", help="Read every byte again; default on folders only."),
     ] = None,
+    source: Sources = None,
     as_json: Json = False,
 ) -> None:
     """Re-prove finished volumes from their records: digests, grids, shapes, OME metadata."""
     from flows.commands.verify import verify_command
 
-    raise typer.Exit(verify_command(place, deep=deep, as_json=as_json))
+    raise typer.Exit(verify_command(place, deep=deep, as_json=as_json, sources=source))
 
 
 @app.command()

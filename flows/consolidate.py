@@ -6,13 +6,21 @@ from prefect import flow
 
 from flows.credentials import store_settings
 from lib.config.manager import ConfigManager
-from lib.records.catalogue import CatalogResult
+from lib.records.catalogue import CatalogResult, require_contents
+from lib.storage.open import open_store
 from tasks.consolidate import catalogue
 
 
 @flow(name="consolidate", flow_run_name="consolidate", description=__doc__)
 def consolidate() -> CatalogResult:
-    """Write the catalogue and the report beside it; one bad record never stops it."""
+    """Write the catalogue and the report beside it; one bad record never stops it.
+
+    Raises
+    ------
+    NothingThereError
+        The store holds neither a record nor a volume.
+    """
     loaded = ConfigManager().load()
-    settings = loaded.settings
-    return catalogue(settings.data_dir, settings.metadata_dir, store_settings(loaded))
+    settings, destination = loaded.settings, store_settings(loaded)
+    require_contents(open_store(settings.data_dir, destination))
+    return catalogue(settings.data_dir, settings.metadata_dir, destination)

@@ -19,11 +19,13 @@ from flows.schedule import Outcome, run_schedule
 from flows.sources import run_source
 from lib.archives.registry import archive
 from lib.config.manager import ConfigManager
-from lib.errors import MacroscopeError
+from lib.errors import MacroscopeError, NothingThereError
 from lib.execution import mode as find_mode
 from lib.execution import schedule
 from lib.ingest.result import ProcessingResult
 from lib.ingest.selection import by_round
+from lib.records.catalogue import require_contents
+from lib.storage.open import open_store
 from tasks.absence import patiently
 from tasks.report import in_words, show_run, show_volumes
 
@@ -70,8 +72,11 @@ def macroscope(
     failures = []
     if not dry_run:
         try:
+            require_contents(open_store(settings.data_dir, store_settings(loaded)))
             with tags("macroscope", "catalog"):  # as its deployment has
                 patiently(consolidate)
+        except NothingThereError:
+            pass  # nothing was made, and the sources say why
         except MacroscopeError as error:  # what the sources came to must not be lost with it
             failures.append(f"catalogue: {error}")
     times = [(outcome.source, outcome.started, outcome.ended) for outcome in outcomes]

@@ -111,6 +111,12 @@ class NotFoundError(MacroscopeError):
     advice = "Check the accession, path or id"
 
 
+class NothingThereError(NotFoundError):
+    """A store holds neither a record nor a volume: a wrong address looks like a store without."""
+
+    advice = "Check the address of the data folder or bucket (EM_DATA_DIR)"
+
+
 class AccessDeniedError(MacroscopeError):
     """The archive or the object store refuses access (401, 403, 530)."""
 

@@ -23,6 +23,7 @@ from lib.errors import ConfigError
 from lib.execution import mode as find_mode
 from lib.ingest.result import ProcessingResult
 from lib.ingest.selection import by_round
+from lib.records.catalogue import require_contents
 from lib.storage.open import is_remote, open_store
 
 
@@ -127,8 +128,18 @@ def require_destination(loaded: LoadedSettings) -> None:
 
 
 def consolidate_command(*, as_json: bool) -> int:
-    """Catalogue the store; returns 1 where a record is invalid."""
+    """Catalogue the store; returns 1 where a record is invalid, or a volume has none.
+
+    Raises
+    ------
+    NothingThereError
+        The store holds neither a record nor a volume; told before a server is started.
+    """
     prepare()
+    from flows.credentials import store_settings
+
+    loaded = ConfigManager().load()
+    require_contents(open_store(loaded.settings.data_dir, store_settings(loaded)))
     wait_for_server = start_own_server()
     from flows.consolidate import consolidate
 

@@ -7,16 +7,25 @@ import json
 from flows.credentials import store_settings
 from lib.config.manager import ConfigManager
 from lib.storage.open import is_remote, open_store
-from lib.verify.store import verify_store
+from lib.verify.store import NO_RECORD, require_proof, verify_store
 
 
-def verify_command(place: str | None, *, deep: bool | None, as_json: bool) -> int:
-    """Print a line for each record; returns 1 where anything is wrong."""
+def verify_command(
+    place: str | None, *, deep: bool | None, as_json: bool, sources: list[str] | None = None
+) -> int:
+    """Print a line for each record and each volume without one; returns 1 where anything is wrong.
+
+    Raises
+    ------
+    NothingThereError
+        There is nothing to prove.
+    """
     loaded = ConfigManager().load()
     uri = place or loaded.settings.data_dir
     store = open_store(uri, store_settings(loaded))
     digests = not is_remote(uri) if deep is None else deep
-    verdicts = list(verify_store(store, digests=digests))
+    verdicts = list(verify_store(store, digests=digests, sources=sources or ()))
+    require_proof(store, verdicts, sources or ())
     wrong = [verdict for verdict in verdicts if verdict.problems]
     if as_json:
         rows = [
@@ -29,5 +38,7 @@ def verify_command(place: str | None, *, deep: bool | None, as_json: bool) -> in
         print(f"{'wrong' if verdict.problems else 'ok':<6} {verdict.record_key} ({verdict.status})")
         for problem in verdict.problems:
             print(f"       {problem}")
-    print(f"{len(verdicts)} records, {len(wrong)} with problems, in {store.uri}")
+    records = [verdict for verdict in verdicts if verdict.status != NO_RECORD]
+    bare = f", {len(verdicts) - len(records)} volumes without one" * (len(records) < len(verdicts))
+    print(f"{len(records)} records{bare}, {len(wrong)} with problems, in {store.uri}")
     return 1 if wrong else 0

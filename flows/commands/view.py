@@ -8,11 +8,12 @@ import webbrowser
 
 from flows.credentials import store_settings
 from lib.config.manager import ConfigManager
-from lib.errors import NotFoundError
+from lib.errors import NotFoundError, NothingThereError
 from lib.present.viewer import serve
 from lib.records.manager import MetadataManager
 from lib.storage.base import Store
 from lib.storage.open import open_store
+from lib.storage.walk import contents, why_nothing
 
 
 def view_command(names: list[str], *, port: int, open_browser: bool) -> int:
@@ -41,6 +42,12 @@ def _volumes(store: Store, names: list[str]) -> list[str]:
         chosen = complete
     else:
         chosen = [key for key in complete if any(_means(name, key) for name in names)]
+    if not chosen and not complete:
+        found = contents(store)
+        if not found.records and not found.volumes:
+            raise NothingThereError(
+                f"there is nothing to view: {why_nothing(store, found)}", location=store.uri
+            )
     if not chosen:
         there = ", ".join(complete) or "nothing yet"
         raise NotFoundError(

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from lib.errors import AlreadyExistsError, MacroscopeError
+from lib.errors import AlreadyExistsError, MacroscopeError, NothingThereError
 from lib.records.manager import read_json, timestamp
 from lib.records.model import Record, plain, schema_errors
 from lib.storage.base import Store
-from lib.storage.walk import record_objects
+from lib.storage.walk import Contents, contents, record_of, why_nothing
 
 CATALOG_VERSION = "1.0"
 
@@ -63,7 +63,7 @@ def consolidate(
 
     A record that cannot be read, or is wrong, is reported and left out of the catalogue; it never
     stops the others. Files are named after the time, ``metadata_catalog_20261121T105254Z.json``,
-    and never replace earlier ones.
+    and never replace earlier ones. A volume without a record is reported beside the records.
 
     Raises
     ------
@@ -71,7 +71,9 @@ def consolidate(
         A store as a whole cannot be listed or written.
     """
     moment = now or datetime.now(UTC)
-    checked = [_check(data_store, found.key, found.size) for found in record_objects(data_store)]
+    found = contents(data_store)
+    checked = [_check(data_store, item.key, item.size) for item in found.records]
+    checked += _without_record(found, checked)
     duplicates = _mark_duplicates(checked)
     catalog = _catalog(data_store.uri, moment, checked, duplicates)
     report = _report(data_store.uri, moment, checked, duplicates)
@@ -83,6 +85,22 @@ def consolidate(
     keys = _write_new(metadata_store, moment, documents)
     valid = sum(item.valid for item in checked)
     return CatalogResult(*keys, catalog, report, valid, len(checked) - valid)
+
+
+def require_contents(data_store: Store) -> Contents:
+    """What there is to catalogue; an empty catalogue of a mistyped address would look like a store.
+
+    Raises
+    ------
+    NothingThereError
+    """
+    found = contents(data_store)
+    if not found.records and not found.volumes:
+        raise NothingThereError(
+            f"there is nothing to catalogue: {why_nothing(data_store, found)}",
+            location=data_store.uri,
+        )
+    return found
 
 
 def _check(store: Store, key: str, size: int) -> CheckedRecord:
@@ -97,6 +115,18 @@ def _check(store: Store, key: str, size: int) -> CheckedRecord:
     if isinstance(recorded, str) and recorded != key:
         checked.warnings.append(f"files.record: names {recorded}, but the record lies at {key}")
     return checked
+
+
+def _without_record(found: Contents, checked: list[CheckedRecord]) -> list[CheckedRecord]:
+    """Volumes for which no record vouches, told where a record would be."""
+    vouched = {item.key for item in found.records}
+    named = (_files(item.record or {}).get("volume") for item in checked)
+    vouched |= {record_of(volume) for volume in named if isinstance(volume, str)}
+    return [
+        CheckedRecord(key, None, [f"the volume has no record ({record_of(key)})"])
+        for key in found.volumes
+        if record_of(key) not in vouched
+    ]
 
 
 def _volume_errors(store: Store, record: Record) -> list[str]:

@@ -16,6 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from emulators.serving import Samples
+from tests.faults.bench import Bench
+
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 CHAIN = (
@@ -170,7 +173,7 @@ def names_a_test(path: str, name: str) -> bool:
 
 @pytest.mark.parametrize("command", README)
 def test_every_command_of_the_readme_works(
-    command: str, environment: dict[str, str], tmp_path: Path
+    command: str, environment: dict[str, str], samples: Samples, tmp_path: Path
 ) -> None:
     if command in TARGETS:
         becomes, *driven_by = TARGETS[command]
@@ -185,6 +188,9 @@ def test_every_command_of_the_readme_works(
         assert command.startswith(RUN_HERE), "a new command: run it here, or name its test"
         for public, ours in SMALLER.items():
             command = command.replace(public, ours)
+        if command.startswith(("macroscope verify", "macroscope consolidate")):
+            ended = Bench(samples, tmp_path, "idr").run()  # nothing to prove is an error
+            assert ended.complete, ended.errors
         done = shell(command, tmp_path, environment)
         assert done.returncode == 0, done.stdout + done.stderr
 

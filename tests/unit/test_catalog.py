@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from lib.errors import DestinationError
-from lib.records.catalogue import CatalogResult, consolidate
+from lib.errors import DestinationError, NothingThereError
+from lib.records.catalogue import CatalogResult, consolidate, require_contents
 from lib.records.manager import MetadataManager
 from lib.storage.local import LocalStore
 from lib.storage.s3 import S3Store
@@ -250,3 +250,24 @@ def test_it_works_the_same_in_a_bucket_and_does_not_list_the_shards(
     assert "there is no ebi/b.ome.zarr" in errors(result, lost)[0]
     assert store.counts()["LIST"] - before == 2  # the store's root and ebi
     assert json.loads(metadata.get(result.catalog_key)) == result.catalog
+
+
+def test_a_volume_without_a_record_is_reported_and_not_catalogued(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "data")
+    key = complete(MetadataManager(store), store, "idr", "a")
+    store.put("idr/lost.ome.zarr/zarr.json", b"{}")
+    store.put("idr/lost.npy", b"")
+    result = consolidate(store, LocalStore(tmp_path / "metadata"), NOW)
+    assert (result.valid, result.invalid) == (1, 2)
+    assert [item["path"] for item in result.catalog["records"]] == [key]
+    told = {item["path"]: item["errors"] for item in result.report["results"] if item["errors"]}
+    assert told.keys() == {"idr/lost.ome.zarr", "idr/lost.npy"}
+    assert "has no record (idr/metadata_lost.json)" in told["idr/lost.npy"][0]
+
+
+def test_a_catalogue_is_not_made_of_a_mistyped_address(tmp_path: Path) -> None:
+    with pytest.raises(NothingThereError, match="there is no such folder"):
+        require_contents(LocalStore(tmp_path / "data"))
+    store = LocalStore(tmp_path / "data")
+    complete(MetadataManager(store), store, "idr", "a")
+    assert len(require_contents(store).records) == 1

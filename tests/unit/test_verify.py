@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from emulators.serving import Samples
+from lib.errors import NothingThereError
 from lib.storage.local import LocalStore
-from lib.verify.store import Verdict, verify_store
+from lib.verify.store import NO_RECORD, Verdict, require_proof, verify_store
 from tests.faults.bench import Bench
 
 Damage = Callable[[Path], None]
@@ -157,6 +158,55 @@ def test_a_hole_is_found_from_the_listing_alone(
     folder = shutil.copytree(finished["zarr"], tmp_path / "data")
     damage(folder)
     assert verdict(folder, digests=False).problems
+
+
+@pytest.mark.parametrize("output_format", ["zarr", "npy"])
+def test_a_volume_without_a_record_is_named(
+    finished: dict[str, Path], tmp_path: Path, output_format: str
+) -> None:
+    folder = shutil.copytree(finished[output_format], tmp_path / "data")
+    only(folder, "metadata_*.json").unlink()
+    found = verdict(folder)
+    assert found.status == NO_RECORD
+    assert found.record_key.startswith("idr/")
+    assert "has no record (idr/metadata_" in found.problems[0]
+
+
+def test_a_volume_whose_record_is_not_complete_is_no_volume_without_one(
+    finished: dict[str, Path], tmp_path: Path
+) -> None:
+    """A run to a bucket makes it under its final name."""
+    folder = shutil.copytree(finished["zarr"], tmp_path / "data")
+    change = {"status": "processing", "files": {"record": "x"}}
+    edit("metadata_*.json", lambda d: d.update(change))(folder)
+    assert [one.status for one in verify_store(LocalStore(folder))] == ["processing"]
+
+
+def test_raw_files_are_neither_records_nor_volumes(
+    finished: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(finished["zarr"], tmp_path / "data")
+    for name in ("metadata_x.json", "x.npy", "x.zarr/zarr.json"):
+        path = folder / "idr/downloads" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"?")
+    assert [one.status for one in verify_store(LocalStore(folder))] == ["complete"]
+
+
+@pytest.mark.parametrize("sources", [("idr",), ("idr", "ebi")])
+def test_only_sources_that_were_asked_for_are_looked_at(
+    finished: dict[str, Path], tmp_path: Path, sources: tuple[str, ...]
+) -> None:
+    folder = shutil.copytree(finished["zarr"], tmp_path / "data")
+    shutil.copytree(folder / "idr", folder / "epfl")
+    found = [*verify_store(LocalStore(folder), digests=False, sources=sources)]
+    assert [one.record_key.partition("/")[0] for one in found] == ["idr"]
+    if sources == ("idr",):
+        require_proof(LocalStore(folder), found, sources)
+    else:
+        with pytest.raises(NothingThereError, match="nothing to prove of ebi") as caught:
+            require_proof(LocalStore(folder), found, sources)
+        assert caught.value.advice == "The store holds epfl, idr"
 
 
 def test_a_record_that_is_no_json_is_told_and_stops_no_other(
