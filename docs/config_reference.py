@@ -39,6 +39,11 @@ that names no setting is refused, with the nearest one that exists.
 In YAML, `${NAME}` and `${NAME:default}` are replaced by environment variables, and `$${` stands
 for a literal `${`. Triples are z, y, x unless the name says x, y, z. Lengths are nanometres, `MB`
 is 10^6 bytes, times are seconds. Lists are written `1,2,3` or as JSON in the environment.
+
+Every client keeps to `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`; this machine is never
+reached through a proxy. An institute's own certificate authority is named once, as a PEM file, by
+any of `SSL_CERT_FILE`, `REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE` and `AWS_CA_BUNDLE`; archives and
+stores trust it beside the public ones (Prefect's own client reads the first three).
 Values in YAML are read as they are written, as in the environment: `entry_id: 010324` keeps its
 zero, `instance: off` is a name, and numbers are decimal.
 """

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from lib.sockets import free_ports
+from lib.transport.environment import exempt_loopback
 
 _READY_SECONDS = 30.0
 _ATTEMPTS = 3
@@ -104,6 +105,7 @@ class S3Server:
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
+        exempt_loopback()  # its clients read the proxies themselves
         self.buckets = (bucket,) if isinstance(bucket, str) else tuple(bucket)
         self.bucket = self.buckets[0] if self.buckets else ""
         self.key = key or _OWNER_KEY

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import tempfile
 
+from lib.transport.environment import exempt_loopback
+
 _QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
@@ -24,3 +26,16 @@ def prepare() -> None:
     homeless = not os.access(os.path.expanduser("~"), os.W_OK)
     if homeless and not {"PREFECT_API_URL", "PREFECT_HOME"} & os.environ.keys():
         os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="prefect-")
+
+
+def prepare_network() -> None:
+    """Let every client of this process and of its children find the same way out.
+
+    This machine is never reached through a proxy, and Prefect's client, which reads
+    ``SSL_CERT_FILE`` only, trusts the authorities that the user named for the archives.
+    """
+    exempt_loopback()
+    bundles = (os.environ.get(name, "") for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"))
+    bundle = next((path for path in bundles if os.path.isfile(path)), None)
+    if bundle is not None:
+        os.environ.setdefault("SSL_CERT_FILE", bundle)

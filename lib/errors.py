@@ -77,6 +77,11 @@ class MacroscopeError(Exception):
         self.unit = self.unit or unit
         return self
 
+    def say(self, message: str) -> None:
+        """Replace the sentence by one that tells more."""
+        self.message = message
+        self.args = (message,)
+
     def as_record(self) -> dict[str, Any]:
         """The form that a metadata record's ``error`` field holds."""
         return {
@@ -140,6 +145,15 @@ class TransportError(MacroscopeError):
 
     retryable = True
     advice = "Run again: finished work is kept"
+
+
+class ProxyError(TransportError):
+    """The proxy that the environment names does not let a request through."""
+
+    advice = (
+        "See that the proxy runs and lets this host through, correct its variable, or list the "
+        "host in NO_PROXY"
+    )
 
 
 class IncompleteTransferError(TransportError):

@@ -19,6 +19,7 @@ from prefect.settings import get_current_settings
 
 from lib.concurrency import cancel as stopping
 from lib.errors import MacroscopeError
+from lib.transport.environment import proxy_for, proxy_in_words
 
 LOGGER = logging.getLogger("macroscope")  # what a run has to tell, see `flows.logs`
 T = TypeVar("T")
@@ -109,4 +110,9 @@ def named_where_away() -> Iterator[None]:
         if not server_is_away(error):
             raise
         address = get_current_settings().api.url
-        raise ServerAwayError(f"the Prefect server is away: {error}", location=address) from error
+        way = (
+            f" (asked through {proxy_in_words(address)})" if address and proxy_for(address) else ""
+        )
+        raise ServerAwayError(
+            f"the Prefect server is away{way}: {error}", location=address
+        ) from error

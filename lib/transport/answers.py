@@ -23,15 +23,18 @@ from lib.errors import (
     IncompleteTransferError,
     MacroscopeError,
     NotFoundError,
+    ProxyError,
     RequestRefusedError,
     SourceChangedError,
     TransportError,
 )
 from lib.safety import redact, redact_text
+from lib.transport.environment import proxy_for, proxy_in_words
 from lib.transport.retry import ask_to_wait, parse_retry_after
 
 EXCERPT_CHARS = 200
 _TRANSIENT = {408, 421, 425, 429}
+_TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
@@ -139,7 +142,11 @@ def status_error(status: int, headers: Mapping[str, str], url: str, body: str) -
     where = redact(url)
     said = " ".join(redact_text(body).split())[:EXCERPT_CHARS]
     detail = f": {said}" if said else ""
-    if status in {401, 403, 407}:
+    if status == 407:
+        return ProxyError(
+            f"{proxy_in_words(url)} wants a login (status 407)", location=where, retryable=False
+        )
+    if status in {401, 403}:
         return AccessDeniedError(f"the server refuses access (status {status})", location=where)
     if status in {404, 410}:
         return NotFoundError(
@@ -148,7 +155,8 @@ def status_error(status: int, headers: Mapping[str, str], url: str, body: str) -
     if status == 412:
         return SourceChangedError("the file changed on the server (status 412)", location=where)
     if status in _TRANSIENT or status >= 500:
-        error = TransportError(f"the server failed for now (status {status})", location=where)
+        way = f", asked through {proxy_in_words(url)}" if proxy_for(url) else ""
+        error = TransportError(f"the server failed for now (status {status}){way}", location=where)
         return ask_to_wait(error, parse_retry_after(headers.get("Retry-After")))
     if status < 400:
         return BadAnswerError(f"the server gave an unexpected status {status}", location=where)
@@ -172,6 +180,8 @@ def network_error(error: BaseException, url: str) -> MacroscopeError:
         urllib3.exceptions.LocationParseError,
     ):
         return RequestRefusedError("this is not an HTTP address", location=where)
+    if found(requests.exceptions.ProxyError, urllib3.exceptions.ProxyError):
+        return _proxy_error(chain, url)
     if found(urllib3.exceptions.NameResolutionError, socket.gaierror):
         return TransportError(
             "the host name does not resolve",
@@ -185,7 +195,8 @@ def network_error(error: BaseException, url: str) -> MacroscopeError:
             f"no secure connection: {reason}",
             location=where,
             retryable=False,
-            advice="Check the server's certificate, the clock and REQUESTS_CA_BUNDLE",
+            advice="Check the server's certificate and the clock, or name its authority's PEM file "
+            "in SSL_CERT_FILE",
         )
     if found(IncompleteRead, urllib3.exceptions.IncompleteRead):
         return IncompleteTransferError("the answer ended early", location=where)
@@ -206,6 +217,25 @@ def network_error(error: BaseException, url: str) -> MacroscopeError:
     if found(TimeoutError, urllib3.exceptions.TimeoutError, requests.exceptions.Timeout):
         return TransportError("the server did not answer in time", location=where)
     return TransportError(f"the connection broke ({type(chain[-1]).__name__})", location=where)
+
+
+def _proxy_error(chain: list[BaseException], url: str) -> ProxyError:
+    """The error for a proxy that cannot be used: what it said, or what the way to it said."""
+    refused = next((m for m in (_TUNNEL.search(str(link)) for link in chain) if m), None)
+    if refused is not None:
+        why = f"refuses the way to the host (status {refused[1]})"
+    elif any(isinstance(link, socket.gaierror) for link in chain) or any(
+        isinstance(link, urllib3.exceptions.NameResolutionError) for link in chain
+    ):
+        why = "has a name that does not resolve"
+    elif any(isinstance(link, ConnectionRefusedError) for link in chain):
+        why = "refuses the connection"
+    elif any(isinstance(link, TimeoutError) for link in chain):
+        why = "does not answer in time"
+    else:
+        why = f"broke the connection ({type(chain[-1]).__name__})"
+    retryable = refused is None or refused[1].startswith("5")
+    return ProxyError(f"{proxy_in_words(url)} {why}", location=redact(url), retryable=retryable)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

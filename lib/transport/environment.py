@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import ssl
 from collections.abc import MutableMapping
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies
-
 from lib.errors import ConfigError
-from lib.safety import redact
+
+if TYPE_CHECKING:
+    import ssl
 
 #: Each names a PEM file, or a folder of them; any one is enough, and all that are set count.
 CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE")
@@ -61,6 +61,8 @@ def proxies_for(url: str) -> dict[str, str]:
 def _proxies(root: str) -> dict[str, str]:
     if is_loopback(urlsplit(root).hostname or ""):
         return {}
+    from requests.utils import get_environ_proxies  # slow to import; the command line's help waits
+
     return dict(get_environ_proxies(root))
 
 
@@ -72,6 +74,8 @@ def proxy_for(url: str) -> str | None:
 
 def proxy_in_words(url: str) -> str:
     """The proxy of a URL without credentials, and the variable that names it."""
+    from lib.safety import redact
+
     proxy = proxy_for(url)
     if proxy is None:
         return "the proxy"
@@ -101,6 +105,10 @@ def tls_context(further: str | None = None) -> ssl.SSLContext:
 
 @lru_cache(maxsize=16)
 def _tls_context(named: tuple[tuple[str, str], ...]) -> ssl.SSLContext:
+    import ssl
+
+    from requests.utils import DEFAULT_CA_BUNDLE_PATH
+
     context = ssl.create_default_context(cafile=DEFAULT_CA_BUNDLE_PATH)
     for path, name in named:
         try:

@@ -177,5 +177,4 @@ def _policy(limits: Limits, what: str, counters: ServiceCounters | None) -> tena
 def _say_tries(error: MacroscopeError) -> None:
     tries = error.__dict__.get("tries", 1)
     if tries > 1:
-        error.message = f"{error.message} ({tries} tries)"
-        error.args = (error.message,)
+        error.say(f"{error.message} ({tries} tries)")

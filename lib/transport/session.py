@@ -14,6 +14,7 @@ from typing import Self, TypeVar
 
 from lib.concurrency.ordered import run_ordered
 from lib.transport.counters import Counters
+from lib.transport.environment import exempt_loopback
 from lib.transport.ftp import FtpClient
 from lib.transport.http import HttpClient
 from lib.transport.limits import Limiter, Limits, limits_for, shared_limiter
@@ -54,6 +55,7 @@ class Session:
         scratch_dir: Path | None = None,
         reach: ReachPolicy | None = None,
     ) -> None:
+        exempt_loopback()
         self.archive = archive
         self.counters = Counters()
         self.scratch_dir = scratch_dir

@@ -60,7 +60,7 @@ ADDRESSES: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     (
         "openorganelle",
         {"s3_key": "AKIAWRONG", "s3_secret": SECRET, "s3_anonymous": False},
-        ("refuses access", "credentials"),
+        ("does not know the access key", "InvalidAccessKeyId", "Correct"),
     ),
 ]
 

@@ -7,9 +7,11 @@ from collections.abc import Callable
 import httpx
 import pytest
 from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from lib.concurrency import cancel as stopping
 from lib.errors import BadAnswerError, StoppedError
+from lib.transport.environment import _proxies
 from tasks.absence import Patience, ServerAwayError, named_where_away, patiently
 
 AWAY = (
@@ -77,3 +79,17 @@ def test_where_nothing_can_wait_the_absence_has_a_name_and_says_what_to_do(
 def test_other_errors_keep_their_own_name() -> None:
     with pytest.raises(OSError, match="no space left"), named_where_away():
         raise OSError("no space left")
+
+
+def test_a_server_behind_a_proxy_is_named_with_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:hidden@proxy.lab:3128")
+    _proxies.cache_clear()
+    address = {PREFECT_API_URL: "https://prefect.lab/api"}
+    with (
+        temporary_settings(address),
+        pytest.raises(ServerAwayError, match=r"http://proxy.lab:3128 \(HTTPS_PROXY\)") as caught,
+        named_where_away(),
+    ):
+        raise AWAY[2]
+    assert "hidden" not in str(caught.value)
+    _proxies.cache_clear()

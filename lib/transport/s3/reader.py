@@ -238,7 +238,9 @@ class ObjectReader:
             except Refusal as refusal:
                 raise source_error(refusal, where) from None
             except MacroscopeError as error:
-                error.location = where  # not the server's own address of it
+                if error.location and error.location != where:  # what broke is the way to a server
+                    error.say(f"{error.message} (endpoint {self._requests.server})")
+                error.location = where
                 raise
 
         return self._requests.retry(verb, where, named)

@@ -10,7 +10,7 @@ import urllib3
 
 from lib.concurrency import interrupt
 from lib.errors import AccessDeniedError
-from lib.transport import bounds
+from lib.transport import answers, bounds
 from lib.transport.asking import Exchanges
 from lib.transport.connections import USER_AGENT, new_pool
 from lib.transport.counters import ServiceCounters
@@ -53,11 +53,16 @@ class S3Requests(Exchanges):
         proxy = proxy_for(self._url)
         self._pool = new_pool(limits.connections, proxy, access.ca_bundle)
         # A pool of one host saves a tenth of a small request's time; proxies want to see the host.
-        self._origin = urlsplit(self._url)._replace(path="").geturl() if proxy is None else ""
+        self._origin = self.server if proxy is None else ""
         self._host = self._pool.connection_from_url(self._origin) if self._origin else None
         self._timeout = urllib3.Timeout(
             connect=limits.connect_timeout_s, read=limits.read_timeout_s
         )
+
+    @property
+    def server(self) -> str:
+        """Scheme, host and port that requests go to."""
+        return urlsplit(self._url)._replace(path="").geturl()
 
     def close(self) -> None:
         """Close all connections; later requests open new ones."""
@@ -112,6 +117,8 @@ class S3Requests(Exchanges):
                     # its end matters to nobody, and may never come
                     meter.expect(2 * _REFUSAL_BYTES, document=True)
                     body = b"" if method == "HEAD" else answer.read(_REFUSAL_BYTES)
+                    if answer.status == 407:  # not the store, but a proxy on the way
+                        raise answers.status_error(407, answer.headers, url, "")
                     raise read_refusal(answer.status, answer.headers, body)
                 yield answer
             finally:
