@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 import math
+import random
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lib.bytesource.tree import ObjectInfo, Tree, join
 from lib.compression import Encoded
-from lib.errors import UnsupportedFormatError
+from lib.errors import BadAnswerError, UnsupportedFormatError
 from lib.formats.base import Block, ChunkCodec, Layout, VolumeReader
 from lib.geometry import Box, ShapeZYX
 
 T = TypeVar("T")
 Ordered = Callable[[Iterable[Callable[[], T]]], Iterator[T]]
 
+_SAMPLE = 12  # objects whose size is asked for where nothing lists it
 MAX_CHUNKS = 4 * 10**6
 """Of one volume: their indices are held in memory, some 120 bytes each."""
 
@@ -114,3 +119,48 @@ class ChunkedReader(VolumeReader):
         (iz, iy, ix), (cz, cy, cx) = index_zyx, self.chunk_zyx
         start = (iz * cz, iy * cy, ix * cx)
         return Box(start, (start[0] + cz, start[1] + cy, start[2] + cx))
+
+
+def listed_objects(tree: Tree, path: str, wanted: set[str], document: str) -> dict[str, ObjectInfo]:
+    """Those of the wanted objects below an array that exist, by their key below it.
+
+    Parameters
+    ----------
+    document
+        Name of the array's own document, which a listing that can be believed has.
+
+    Raises
+    ------
+    BadAnswerError
+        It has not: a web page of status 200 reads as an empty listing.
+    NotListableError
+    """
+    found, believable = {}, False
+    for item in tree.list_all(path):
+        key = item.key.removeprefix(f"{path}/") if path else item.key
+        believable = believable or key == document
+        if key in wanted:
+            found[key] = item
+    if not believable:
+        raise BadAnswerError("the listing leaves out what is there", location=f"{tree.uri}/{path}")
+    return found
+
+
+def estimated_bytes(tree: Tree, path: str, objects: Sequence[str]) -> int:
+    """Bytes of objects below an array, from asking for the size of some of them."""
+    some = random.Random(0).sample(list(objects), min(_SAMPLE, len(objects)))
+
+    def size(key: str) -> int:
+        found = tree.head(join(path, key))
+        return 0 if found is None else found.size or 0
+
+    sizes = [*tree.ordered([partial(size, key) for key in some])]
+    return math.ceil(len(objects) * sum(sizes) / max(1, len(sizes)))
+
+
+def listing_identity(document: bytes, listed: dict[str, ObjectInfo]) -> str:
+    """Of an array as it is now: its JSON document, and every object's size and entity tag."""
+    digest = hashlib.sha256(json.dumps(json.loads(document), sort_keys=True).encode())
+    for key in sorted(listed):
+        digest.update(f"{key}\0{listed[key].size}\0{listed[key].etag}\n".encode())
+    return f"sha256-of-listing:{digest.hexdigest()}"

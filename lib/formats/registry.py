@@ -21,6 +21,7 @@ FILE_FORMATS: dict[str, str] = {
 TREE_FORMATS: dict[str, str] = {
     "zarr2": "lib.formats.zarr.format:Zarr2Format",
     "zarr3": "lib.formats.zarr.v3_format:Zarr3Format",
+    "n5": "lib.formats.n5.format:N5Format",
 }
 """The same for trees."""
 

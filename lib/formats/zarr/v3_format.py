@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import random
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, ClassVar, Literal
 
-from lib.bytesource.tree import Listing, ObjectInfo, Tree, join, listing_or_none
-from lib.errors import BadAnswerError, NotFoundError, NotListableError
+from lib.bytesource.tree import Listing, Tree, join, listing_or_none
+from lib.errors import NotFoundError, NotListableError
 from lib.formats.calibration import VoxelSize
-from lib.formats.chunked import cells_in
+from lib.formats.chunked import cells_in, estimated_bytes, listed_objects, listing_identity
 from lib.formats.format import Options, Survey, VolumeDescription
 from lib.formats.zarr.axes import AxisMap, axis_map, axis_names, spatial_only
 from lib.formats.zarr.format import choose_level
@@ -79,14 +76,14 @@ class Zarr3Format:
         objects = sorted(set(keys.values()))
         grid = SourceGrid.of_box(box, chunk, array.codec)
         try:
-            listed = _listed(tree, path, objects)
+            listed = listed_objects(tree, path, set(objects), "zarr.json")
         except NotListableError:
-            nbytes = _estimate(tree, path, objects)
+            nbytes = estimated_bytes(tree, path, objects)
             return Survey(
                 grid=grid.model_copy(update={"listed": False}),
                 nbytes=nbytes,
                 requests=len(wanted) + (2 * len(objects) if array.sharding else 0),
-                etag=_identity(document, {}),
+                etag=listing_identity(document, {}),
                 notes=(
                     "the store does not list its objects: chunks that it lacks are found by asking "
                     "for each, and a change of single chunks cannot be told afterwards",
@@ -96,7 +93,7 @@ class Zarr3Format:
         sizes = [item.size for item in listed.values()]
         nbytes = sum(size or 0 for size in sizes)
         if None in sizes:
-            nbytes = _estimate(tree, path, sorted(listed))
+            nbytes = estimated_bytes(tree, path, sorted(listed))
         if array.sharding is not None:  # a box takes the share of the shards' chunks that it needs
             full = sum(held[key] for key in listed)
             nbytes = math.ceil(nbytes * min(1.0, (len(wanted) - len(holes)) / max(full, 1)))
@@ -104,7 +101,7 @@ class Zarr3Format:
             grid=SourceGrid.of_box(box, chunk, array.codec, holes),
             nbytes=nbytes,
             requests=len(wanted) - len(holes) + (2 * len(listed) if array.sharding else 0),
-            etag=_identity(document, listed),
+            etag=listing_identity(document, listed),
         )
 
     def open(
@@ -296,38 +293,3 @@ def _chunks_held(array: ArrayV3, shard: tuple[int, ...], ratio: Sequence[int]) -
     """How many inner chunks of a shard hold voxels of the array."""
     cells = (-(-n // c) for n, c in zip(array.shape, array.chunk, strict=True))
     return math.prod(min(r, n - s * r) for n, s, r in zip(cells, shard, ratio, strict=True))
-
-
-def _listed(tree: Tree, path: str, objects: Sequence[str]) -> dict[str, ObjectInfo]:
-    """The wanted objects that exist, by their key below the array."""
-    wanted = set(objects)
-    found = {}
-    own_document = False
-    for item in tree.list_all(path):
-        key = item.key.removeprefix(f"{path}/") if path else item.key
-        own_document = own_document or key == "zarr.json"
-        if key in wanted:
-            found[key] = item
-    if not own_document:  # a web page of status 200 reads as an empty listing
-        raise BadAnswerError("the listing leaves out what is there", location=f"{tree.uri}/{path}")
-    return found
-
-
-def _estimate(tree: Tree, path: str, objects: Sequence[str]) -> int:
-    """Bytes of objects, from asking for some of them."""
-    some = random.Random(0).sample(list(objects), min(_SAMPLE, len(objects)))
-
-    def size(key: str) -> int:
-        found = tree.head(join(path, key))
-        return 0 if found is None else found.size or 0
-
-    sizes = [*tree.ordered([partial(size, key) for key in some])]
-    return math.ceil(len(objects) * sum(sizes) / max(1, len(sizes)))
-
-
-def _identity(document: bytes, listed: dict[str, ObjectInfo]) -> str:
-    """Of the array as it is now: its document, and every object's size and entity tag."""
-    digest = hashlib.sha256(json.dumps(json.loads(document), sort_keys=True).encode())
-    for key in sorted(listed):
-        digest.update(f"{key}\0{listed[key].size}\0{listed[key].etag}\n".encode())
-    return f"sha256-of-listing:{digest.hexdigest()}"

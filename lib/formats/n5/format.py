@@ -1,0 +1,253 @@
+"""N5 datasets and scale pyramids, as a format of trees."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+from lib.bytesource.tree import Tree, join, listing_or_none
+from lib.errors import NotFoundError, NotListableError, UnsupportedFormatError
+from lib.formats.calibration import VoxelSize
+from lib.formats.chunked import cells_in, estimated_bytes, listed_objects, listing_identity
+from lib.formats.format import Options, Survey, VolumeDescription
+from lib.formats.n5.blocks import Dataset, parse_attributes, parse_dataset
+from lib.formats.n5.geometry import placing
+from lib.formats.n5.reader import N5Reader
+from lib.formats.zarr.axes import AxisMap, axis_map
+from lib.formats.zarr.v3_reader import array_index
+from lib.geometry import Box
+from lib.plan import SourceGrid
+
+DOCUMENT = "attributes.json"
+MOST_DOCUMENT_BYTES = 64 * 2**20
+_DEEPEST = 6
+_LEVEL = re.compile(r"s(\d{1,2})")
+_WANTED = re.compile(r"s?(\d{1,2})")
+
+
+class N5Format:
+    """Groups, scale pyramids (``s0``, ``s1``, ...) and single datasets of N5."""
+
+    name: ClassVar[str] = "n5"
+    title: ClassVar[str] = "N5"
+    container: ClassVar[Literal["tree"]] = "tree"
+    markers: ClassVar[tuple[str, ...]] = (DOCUMENT,)
+
+    def fits(self, tree: Tree, path: str) -> bool:
+        data = tree.get(join(path, DOCUMENT), MOST_DOCUMENT_BYTES)
+        if data is None:
+            return False
+        keys = parse_attributes(data, path).keys()
+        return bool(keys & {"n5", "dimensions", "multiScale", "scales", "multiscales"}) or (
+            bool(keys & {"pixelResolution", "resolution", "downsamplingFactors"})
+        )
+
+    def describe(
+        self, tree: Tree, root: str, path: str, options: Options
+    ) -> Sequence[VolumeDescription]:
+        where = join(root, path)
+        found = _volumes(tree, where, options, 0)
+        if not found:
+            raise NotFoundError(
+                f"there is no dataset at {path or 'the root'!r}",
+                location=f"{tree.uri}/{where}",
+                advice=f"There are: {', '.join(_children(tree, where)) or 'nothing'}",
+            )
+        return [_described(tree, root, *one, options) for one in found]
+
+    def survey(self, tree: Tree, root: str, volume: VolumeDescription, box: Box) -> Survey:
+        dataset, axes = _of_handle(volume.handle)
+        path = join(root, volume.handle["path"])
+        block = dataset.block[::-1]
+        chunk = axes.pick_zyx(block)
+        wanted = cells_in(box, chunk)
+        keys = {
+            index: "/".join(map(str, array_index(axes, index, block)[::-1])) for index in wanted
+        }
+        reader = N5Reader(tree, path, dataset, axes, box, frozenset())
+        grid = SourceGrid.of_box(box, chunk, reader.codec.config)
+        document = json.dumps(volume.handle["dataset"]).encode()
+        try:
+            listed = listed_objects(tree, path, set(keys.values()), DOCUMENT)
+        except NotListableError:
+            return Survey(
+                grid=grid.model_copy(update={"listed": False}),
+                nbytes=estimated_bytes(tree, path, list(keys.values())),
+                requests=len(wanted),
+                etag=listing_identity(document, {}),
+                notes=(
+                    "the store does not list its objects: blocks that it lacks are found by asking "
+                    "for each, and a change of single blocks cannot be told afterwards",
+                ),
+            )
+        holes = [index for index, key in keys.items() if key not in listed]
+        sizes = [item.size for item in listed.values()]
+        return Survey(
+            grid=SourceGrid.of_box(box, chunk, reader.codec.config, holes),
+            nbytes=(
+                estimated_bytes(tree, path, sorted(listed))
+                if None in sizes
+                else sum(size or 0 for size in sizes)
+            ),
+            requests=len(wanted) - len(holes),
+            etag=listing_identity(document, listed),
+            notes=(
+                (f"{len(holes)} of {len(wanted)} blocks are absent, read as 0",) if holes else ()
+            ),
+        )
+
+    def open(
+        self,
+        tree: Tree,
+        root: str,
+        handle: dict[str, Any],
+        *,
+        box: Box,
+        grid: SourceGrid | None = None,
+    ) -> N5Reader:
+        dataset, axes = _of_handle(handle)
+        holes = grid.missing() if grid is not None and grid.listed else None
+        return N5Reader(tree, join(root, handle["path"]), dataset, axes, box, holes)
+
+
+def _attributes(tree: Tree, path: str) -> dict[str, Any] | None:
+    key = join(path, DOCUMENT)
+    data = tree.get(key, MOST_DOCUMENT_BYTES)
+    return None if data is None else parse_attributes(data, f"{tree.uri}/{key}")
+
+
+def _children(tree: Tree, path: str) -> list[str]:
+    listing = listing_or_none(tree, path)
+    prefixes = listing.prefixes if listing is not None else ()
+    return sorted(prefix.rstrip("/").rpartition("/")[2] for prefix in prefixes)
+
+
+def _levels(tree: Tree, path: str, attributes: dict[str, Any]) -> list[str]:
+    """Names of the levels of a pyramid, finest first; empty where a group is none."""
+    for block in attributes.get("multiscales") or []:
+        return [str(one["path"]).strip("/") for one in block.get("datasets") or []]
+    table = attributes.get("scales") or attributes.get("downsamplingFactors")
+    if isinstance(table, list) and table and isinstance(table[0], list):
+        return [f"s{number}" for number in range(len(table))]
+    named = [name for name in _children(tree, path) if _LEVEL.fullmatch(name)]
+    if not named and _attributes(tree, join(path, "s0")) is not None:
+        named = ["s0"]  # where nothing lists them
+        while _attributes(tree, join(path, f"s{len(named)}")) is not None:
+            named.append(f"s{len(named)}")
+    return sorted(named, key=lambda name: int(name[1:]))
+
+
+_Found = tuple[str, str, dict[str, Any], tuple[str, ...]]  # key, level, group's attributes, levels
+
+
+def _volumes(tree: Tree, path: str, options: Options, depth: int) -> list[_Found]:
+    """Datasets at and below a path: one level of each pyramid, and each single one."""
+    attributes = _attributes(tree, path)
+    if attributes is not None and "dimensions" in attributes:
+        above, _, name = path.rpartition("/")
+        group = _attributes(tree, above) or {}
+        levels = _levels(tree, above, group) if _LEVEL.fullmatch(name) else []
+        return [(path, name if name in levels else "", group, tuple(levels))]
+    levels = _levels(tree, path, attributes or {})
+    if levels:
+        level = _chosen(levels, options.level, f"{tree.uri}/{path}")
+        return [(join(path, level), level, attributes or {}, tuple(levels))]
+    if depth >= _DEEPEST:
+        return []
+    children = (join(path, child) for child in _children(tree, path))
+    return [one for child in children for one in _volumes(tree, child, options, depth + 1)]
+
+
+def _chosen(levels: Sequence[str], wanted: str | None, where: str) -> str:
+    if wanted is None:
+        return levels[0]
+    if wanted in levels:
+        return wanted
+    number = _WANTED.fullmatch(wanted)
+    if number is not None and int(number[1]) < len(levels):
+        return levels[int(number[1])]
+    raise NotFoundError(
+        f"there is no level {wanted}", location=where, advice=f"There are: {', '.join(levels)}"
+    )
+
+
+def _described(
+    tree: Tree,
+    root: str,
+    key: str,
+    level: str,
+    group: dict[str, Any],
+    levels: tuple[str, ...],
+    options: Options,
+) -> VolumeDescription:
+    where = f"{tree.uri}/{join(key, DOCUMENT)}"
+    attributes = _attributes(tree, key)
+    dataset = None if attributes is None else parse_dataset(attributes, where)
+    if dataset is None or attributes is None:
+        raise NotFoundError("there is no dataset", location=where)
+    names = None
+    if len(dataset.shape) != 3:
+        given = attributes.get("axes") or group.get("axes")
+        names = [str(name) for name in reversed(given)] if isinstance(given, list) else None
+        if names is None and len(dataset.shape) > 3:
+            raise UnsupportedFormatError(
+                f"a dataset of {dataset.shape} (x first) whose axes have no names", location=where
+            )
+    axes = axis_map(names, dataset.shape[::-1], where, channel=options.channel, time=options.time)
+    place = placing(attributes, group, level, where)
+    z, y, x = place.voxel_nm_zyx or (None, None, None)
+    kind, evidence = _kind(attributes, group, key)
+    path = key.removeprefix(root).strip("/") if root else key
+    kept = ("dimensions", "blockSize", "dataType", "compression", "compressionType")
+    refused = None
+    if place.mirrored:
+        refused = (
+            f"the {', '.join(place.mirrored)} axis is mirrored (its scale is negative): by index "
+            "it would lie the wrong way round"
+        )
+    return VolumeDescription(
+        path=path,
+        handle={
+            "path": path,
+            "dataset": {name: attributes[name] for name in kept if name in attributes},
+            "dims_zyx": [*axes.dims_zyx],
+            "fixed": {str(dim): index for dim, index in axes.fixed.items()},
+        },
+        shape_zyx=axes.pick_zyx(dataset.shape[::-1]),
+        dtype=dataset.dtype.name,
+        voxel=VoxelSize(z, y, x, place.source),
+        origin_nm_zyx=place.origin_nm_zyx,
+        kind=kind,
+        kind_evidence=evidence,
+        level=level or None,
+        levels=levels,
+        chunk_zyx=axes.pick_zyx(dataset.block[::-1]),
+        notes=place.notes,
+        refused=refused,
+    )
+
+
+def _kind(
+    attributes: dict[str, Any], group: dict[str, Any], key: str
+) -> tuple[Literal["image", "labels"] | None, str | None]:
+    for place in (attributes, group):
+        for said in (place, place.get("cellmap") or {}, place.get("annotation") or {}):
+            if isinstance(said, dict) and said.get("sampleType") == "label":
+                return "labels", "sampleType label"
+            if isinstance(said, dict) and said.get("contentType") == "segmentation":
+                return "labels", "contentType segmentation"
+            if isinstance(said, dict) and said.get("sampleType") == "scalar":
+                return "image", "sampleType scalar"
+    if "labels" in key.split("/"):
+        return "labels", "a group named labels"
+    return None, None
+
+
+def _of_handle(handle: dict[str, Any]) -> tuple[Dataset, AxisMap]:
+    dataset = parse_dataset(handle["dataset"], handle["path"])
+    assert dataset is not None
+    z, y, x = handle["dims_zyx"]
+    fixed = {int(dim): index for dim, index in handle["fixed"].items()}
+    return dataset, AxisMap((z, y, x), fixed)

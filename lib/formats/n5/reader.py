@@ -1,0 +1,116 @@
+"""Blocks of an N5 dataset as a volume."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lib.bytesource.tree import Tree, join
+from lib.compression import Encoded, can_pass_through
+from lib.errors import MacroscopeError, TransportError
+from lib.formats.chunked import ChunkedReader
+from lib.formats.n5.blocks import Dataset
+from lib.formats.zarr.axes import AxisMap
+from lib.formats.zarr.v3_reader import array_index, to_zyx
+from lib.geometry import Box, ShapeZYX
+
+
+class N5Reader(ChunkedReader):
+    """Reads a box of one dataset. Thread-safe.
+
+    Parameters
+    ----------
+    axes
+        Which of the dataset's axes, slowest first, are z, y, x; what is taken of the others.
+    holes
+        Blocks (z, y, x) that the store does not hold; None where it does not list.
+    """
+
+    def __init__(
+        self,
+        tree: Tree,
+        path: str,
+        dataset: Dataset,
+        axes: AxisMap,
+        box: Box,
+        holes: frozenset[ShapeZYX] | None,
+    ) -> None:
+        self._block = dataset.block[::-1]  # slowest first, as the axes are
+        alone = all(self._block[dim] == 1 for dim in axes.fixed)
+        # a payload is big-endian; single bytes have no order
+        passes = dataset.stored.itemsize == 1 and axes.plain and alone and bool(dataset.codec)
+        super().__init__(
+            tree.ordered,
+            box,
+            axes.pick_zyx(self._block),
+            dataset.dtype,
+            codec=dataset.codec if passes else {},
+            fits_shard=passes and can_pass_through(dataset.codec, None, "C", dataset.dtype.str),
+        )
+        self._tree, self._path, self._dataset, self._axes = tree, path, dataset, axes
+        self._holes = holes
+        self._most = 2 * math.prod(self._block) * dataset.stored.itemsize + 2**16
+
+    def encoded_chunk(self, index_zyx: ShapeZYX) -> Encoded | None:
+        """A block as it is stored, or its payload where that passes through.
+
+        Raises
+        ------
+        TransportError
+            The block was listed, but is not there now.
+        FormatError
+            Its header does not fit its place.
+        """
+        if self._holes is not None and index_zyx in self._holes:
+            return None
+        at = self._index(index_zyx)
+        key = join(self._path, *map(str, at))
+        data = self._tree.get(key, self._most)
+        if data is None:
+            if self._holes is None:
+                return None
+            raise TransportError(
+                "a block that the archive lists is not there",
+                location=f"{self._tree.uri}/{key}",
+                unit=f"chunk {'/'.join(map(str, index_zyx))}",
+            )
+        if not self.pass_through:
+            return data
+        try:
+            return self._dataset.as_chunk(data, at)
+        except MacroscopeError as error:
+            raise self._located(error, index_zyx) from None
+
+    def decoded_chunk(self, encoded: Encoded, index_zyx: ShapeZYX) -> NDArray[Any]:
+        """Voxels of a block, shape ``chunk_zyx``; 0 past the volume's end.
+
+        Raises
+        ------
+        FormatError
+        """
+        try:
+            if self.pass_through:
+                header = self._header(index_zyx)
+                encoded = header + bytes(encoded)
+            voxels = self._dataset.decode(encoded, self._index(index_zyx))
+        except MacroscopeError as error:
+            raise self._located(error, index_zyx) from None
+        return np.asarray(to_zyx(voxels, self._axes, self._block))
+
+    def _index(self, index_zyx: ShapeZYX) -> tuple[int, ...]:
+        """Index of a block in the format's own order, x first."""
+        return array_index(self._axes, index_zyx, self._block)[::-1]
+
+    def _header(self, index_zyx: ShapeZYX) -> bytes:
+        """The header of a whole block, as `encoded_chunk` has taken it off."""
+        block = self._dataset.block
+        lengths = b"".join(n.to_bytes(4, "big") for n in block)
+        return b"\0\0" + len(block).to_bytes(2, "big") + lengths
+
+    def _located(self, error: MacroscopeError, index_zyx: ShapeZYX) -> MacroscopeError:
+        name = "/".join(map(str, index_zyx))
+        where = f"{self._tree.uri}/{self._path}"
+        return error.located(location=where, unit=f"chunk {name}")

@@ -1,0 +1,181 @@
+"""N5: pyramids and single datasets, whole and cut end blocks, absent blocks, every compression."""
+
+from __future__ import annotations
+
+import json
+import struct
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorstore
+from case import LISTED, Case
+from imagecodecs import lz4_encode
+from numpy.typing import NDArray
+from volume_kit import random_voxels
+
+SHAPE = (21, 45, 38)
+
+
+def dataset(path: Path, voxels: NDArray[Any], compression: dict[str, Any], **more: Any) -> None:
+    """Written by tensorstore: end blocks are whole, blocks of zeros are left out."""
+    store = tensorstore.open(
+        {
+            "driver": "n5",
+            "kvstore": {"driver": "file", "path": str(path)},
+            "metadata": {
+                "dimensions": [*voxels.shape[::-1]],
+                "blockSize": [16, 16, 8],
+                "dataType": voxels.dtype.name,
+                "compression": compression,
+            },
+            "create": True,
+        }
+    ).result()
+    store.write(voxels.transpose()).result()
+    attributes = json.loads((path / "attributes.json").read_text())
+    (path / "attributes.json").write_text(json.dumps({**attributes, **more}))
+
+
+def by_hand(path: Path, voxels: NDArray[Any], kind: str) -> None:
+    """End blocks are cut, as the Java library and z5py write them."""
+    path.mkdir(parents=True)
+    block = (16, 16, 8)
+    attributes = {
+        "dimensions": [*voxels.shape[::-1]],
+        "blockSize": [*block],
+        "dataType": voxels.dtype.name,
+        "compressionType" if kind == "raw" else "compression": "raw"
+        if kind == "raw"
+        else {"type": kind, "blockSize": 65536},
+    }
+    (path / "attributes.json").write_text(json.dumps(attributes))
+    counts = [-(-n // b) for n, b in zip(voxels.shape[::-1], block, strict=True)]
+    for x, y, z in np.ndindex(*counts):
+        piece = voxels[z * 8 : z * 8 + 8, y * 16 : y * 16 + 16, x * 16 : x * 16 + 16]
+        data = piece.astype(voxels.dtype.newbyteorder(">")).tobytes()
+        if kind == "lz4":
+            packed = lz4_encode(data)
+            head = b"LZ4Block" + bytes([0x25]) + struct.pack("<III", len(packed), len(data), 0)
+            data = head + packed + b"LZ4Block" + bytes([0x15]) + struct.pack("<III", 0, 0, 0)
+        target = path / str(x) / str(y) / str(z)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(struct.pack(">HHIII", 0, 3, *piece.shape[::-1]) + data)
+
+
+def pyramid(folder: Path) -> NDArray[Any]:
+    fine, coarse = random_voxels(SHAPE, "uint8", 3), random_voxels((11, 23, 19), "uint8", 4)
+    root = folder / "x.n5"
+    (root / "em").mkdir(parents=True)
+    (root / "attributes.json").write_text('{"n5": "2.0.0"}')
+    group = {
+        "axes": ["x", "y", "z"],
+        "pixelResolution": {"dimensions": [4.0, 4.0, 3.24], "unit": "nm"},
+        "scales": [[1, 1, 1], [2, 2, 2]],
+    }
+    (root / "em/attributes.json").write_text(json.dumps(group))
+    for level, voxels in (("s0", fine), ("s1", coarse)):
+        dataset(root / "em" / level, voxels, {"type": "zstd", "level": 1})
+    return fine
+
+
+def second_level(folder: Path) -> NDArray[Any]:
+    pyramid(folder)
+    return random_voxels((11, 23, 19), "uint8", 4)
+
+
+def cosem(folder: Path) -> NDArray[Any]:
+    voxels = random_voxels(SHAPE, "uint64", 5, labels=True)
+    transform = {
+        "axes": ["z", "y", "x"],
+        "units": ["nm"] * 3,
+        "scale": [5.24, 4.0, 4.0],
+        "translate": [2.62, 100.0, -8.0],
+    }
+    more = {
+        "transform": transform,
+        "pixelResolution": {"dimensions": [4.0, 4.0, 5.24], "unit": "nm"},
+        "contentType": "segmentation",
+    }
+    dataset(folder / "x.n5/labels", voxels, {"type": "gzip"}, **more)
+    return voxels
+
+
+def compressed(compression: dict[str, Any], dtype: str, folder: Path) -> NDArray[Any]:
+    voxels = random_voxels(SHAPE, dtype, 6)
+    dataset(folder / "bare", voxels, compression)
+    return voxels
+
+
+def cut_blocks(kind: str, dtype: str, folder: Path) -> NDArray[Any]:
+    voxels = random_voxels(SHAPE, dtype, 7)
+    by_hand(folder / "bare", voxels, kind)
+    return voxels
+
+
+def holes(folder: Path) -> NDArray[Any]:
+    voxels = random_voxels(SHAPE, "uint16", 8)
+    voxels[:8, :16, :16] = 0
+    dataset(folder / "bare", voxels, {"type": "gzip"})
+    assert not (folder / "bare/0/0/0").exists()
+    return voxels
+
+
+_BLOSC = {"type": "blosc", "cname": "zstd", "clevel": 1, "shuffle": 1}
+CASES = [
+    Case(
+        "n5-pyramid",
+        pyramid,
+        "x.n5",
+        transports=LISTED,
+        expect={"voxel_nm_zyx": (3.24, 4.0, 4.0), "scale_level": "s0"},
+    ),
+    Case(
+        "n5-second-level",
+        second_level,
+        "x.n5|n5:em",
+        transports=("file",),
+        settings={"scale_level": "1"},
+        expect={"voxel_nm_zyx": (6.48, 8.0, 8.0), "scale_level": "s1"},
+    ),
+    Case(
+        "n5-cosem",
+        cosem,
+        "x.n5/labels",
+        transports=("file",),
+        expect={
+            "kind": "labels",
+            "voxel_nm_zyx": (5.24, 4.0, 4.0),
+            "origin_nm_zyx": (2.62, 100.0, -8.0),
+        },
+    ),
+    *(
+        Case(
+            f"n5-{name}",
+            partial(compressed, compression, dtype),
+            "bare",
+            transports=("file", "s3") if name in ("gzip", "zstd") else ("file",),
+        )
+        for name, compression, dtype in (
+            ("raw", {"type": "raw"}, "int16"),
+            ("gzip", {"type": "gzip"}, "uint16"),
+            ("zlib", {"type": "gzip", "useZlib": True}, "float32"),
+            ("bzip2", {"type": "bzip2"}, "uint8"),
+            ("xz", {"type": "xz"}, "int32"),
+            ("zstd", {"type": "zstd", "level": 3}, "uint8"),
+            ("blosc", _BLOSC, "uint8"),
+            ("blosc-wide", _BLOSC, "int64"),
+        )
+    ),
+    Case("n5-cut-raw", partial(cut_blocks, "raw", "uint8"), "bare"),
+    Case("n5-cut-lz4", partial(cut_blocks, "lz4", "uint16"), "bare", transports=("file",)),
+    Case(
+        "n5-absent",
+        holes,
+        "bare",
+        transports=LISTED,
+        settings={"max_missing_fraction": 0.5},
+        missing=1,
+    ),
+]

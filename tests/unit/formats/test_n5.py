@@ -1,0 +1,171 @@
+"""N5: headers that lie, damaged payloads, contradicting or mirrored geometry are refused."""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lib.bytesource.local_tree import LocalTree
+from lib.errors import FormatError, MacroscopeError, UnsupportedFormatError
+from lib.formats.format import Options
+from lib.formats.n5.blocks import Dataset, parse_dataset
+from lib.formats.n5.format import N5Format
+from lib.geometry import Box
+
+SHAPE, BLOCK = (10, 9, 8), (4, 4, 4)  # x, y, z
+
+
+def made(kind: str = "raw", dtype: str = "uint8", **more: Any) -> Dataset:
+    document = {
+        "dimensions": [*SHAPE],
+        "blockSize": [*BLOCK],
+        "dataType": dtype,
+        "compression": {"type": kind},
+        **more,
+    }
+    dataset = parse_dataset(document, "x/attributes.json")
+    assert dataset is not None
+    return dataset
+
+
+def block(size: tuple[int, ...], data: bytes, mode: int = 0, axes: int = 3) -> bytes:
+    return struct.pack(f">HH{len(size)}I", mode, axes, *size) + data
+
+
+def test_a_cut_block_belongs_to_the_end_only() -> None:
+    cut = block((2, 1, 4), bytes(range(8)))
+    whole = made().decode(cut, (2, 2, 1))
+    assert whole.shape == (4, 4, 4)
+    np.testing.assert_array_equal(whole[:, 0, :2].reshape(-1), np.arange(8))
+    assert whole[:, 1:].sum() == 0
+    with pytest.raises(FormatError, match="where \\(4, 4, 4\\) belong"):
+        made().decode(cut, (0, 0, 0))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\0\0",
+        block((4, 4, 4), bytes(63)),
+        block((4, 4, 4), bytes(65)),
+        block((4, 4, 8), bytes(128)),
+        block((2**32 - 1, 1, 1), bytes(4)),
+        block((4, 4), bytes(16), axes=2) + bytes(4),
+    ],
+)
+def test_a_header_that_lies_is_refused(data: bytes) -> None:
+    with pytest.raises(FormatError):
+        made().decode(data, (0, 0, 0))
+
+
+@pytest.mark.parametrize("mode", [1, 2])
+def test_blocks_of_variable_length_are_refused(mode: int) -> None:
+    with pytest.raises(UnsupportedFormatError, match=f"mode {mode}"):
+        made().decode(block((4, 4, 4), bytes(64), mode), (0, 0, 0))
+
+
+@pytest.mark.parametrize("kind", ["gzip", "bzip2", "xz", "lz4", "zstd", "blosc"])
+@pytest.mark.parametrize("payload", [b"", b"\0" * 40, b"LZ4Block" + b"\xff" * 40])
+def test_a_damaged_payload_is_named(kind: str, payload: bytes) -> None:
+    with pytest.raises(FormatError):
+        made(kind).decode(block((4, 4, 4), payload), (0, 0, 0))
+
+
+def test_a_payload_that_unpacks_beyond_its_block_is_bounded() -> None:
+    bomb = zlib.compress(bytes(10**7))
+    dataset = made("gzip", compression={"type": "gzip", "useZlib": True})
+    with pytest.raises(FormatError):
+        dataset.decode(block((4, 4, 4), bomb), (0, 0, 0))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"isLabelMultiset": True},
+        {"dataType": "string"},
+        {"compression": {"type": "jpeg"}},
+        {"dimensions": [10, 9]},
+        {"blockSize": [0, 4, 4]},
+        {"blockSize": [2**20, 2**20, 4]},
+        {"dimensions": "many"},
+    ],
+)
+def test_what_is_not_read_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(MacroscopeError):
+        made(**change)
+
+
+def described(folder: Path, own: dict[str, Any], group: dict[str, Any] | None = None) -> Any:
+    (folder / "em/s0").mkdir(parents=True)
+    base = {
+        "dimensions": [*SHAPE],
+        "blockSize": [*BLOCK],
+        "dataType": "uint8",
+        "compression": {"type": "raw"},
+    }
+    (folder / "em/s0/attributes.json").write_text(json.dumps({**base, **own}))
+    (folder / "em/attributes.json").write_text(json.dumps(group or {}))
+    tree = LocalTree(Path("/"))
+    (volume,) = N5Format().describe(tree, str(folder).strip("/"), "em/s0", Options())
+    return volume
+
+
+TRANSFORM = {
+    "axes": ["z", "y", "x"],
+    "units": ["nm"] * 3,
+    "scale": [5.24, 4.0, 4.0],
+    "translate": [0.0, 6400.0, 0.0],
+}
+
+
+def test_a_mirrored_volume_is_refused_by_name(tmp_path: Path) -> None:
+    volume = described(tmp_path, {"transform": {**TRANSFORM, "scale": [5.24, -4.0, 4.0]}})
+    assert volume.refused is not None
+    assert "the y axis is mirrored" in volume.refused
+
+
+def test_the_order_of_a_transform_is_in_its_axes(tmp_path: Path) -> None:
+    volume = described(
+        tmp_path,
+        {"transform": {**TRANSFORM, "axes": ["x", "y", "z"], "scale": [4.0, 4.0, 5.24]}},
+    )
+    assert (volume.voxel.z_nm, volume.voxel.y_nm, volume.voxel.x_nm) == (5.24, 4.0, 4.0)
+    assert volume.origin_nm_zyx == (0.0, 6400.0, 0.0)
+
+
+def test_places_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match="pixelResolution"):
+        described(
+            tmp_path,
+            {
+                "transform": TRANSFORM,
+                "pixelResolution": {"dimensions": [5.24, 4.0, 4.0], "unit": "nm"},
+            },
+        )
+
+
+def test_numbers_without_a_unit_are_quoted_and_not_taken(tmp_path: Path) -> None:
+    volume = described(tmp_path, {}, {"resolution": [4.0, 4.0, 40.0]})
+    assert volume.voxel.known_nm_zyx is None
+    assert "[4.0, 4.0, 40.0]" in volume.notes[0]
+
+
+def test_a_box_is_surveyed_from_the_listing(tmp_path: Path) -> None:
+    volume = described(tmp_path, {})
+    target = tmp_path / "em/s0/0/0/1"
+    target.parent.mkdir(parents=True)
+    target.write_bytes(block((4, 4, 4), bytes(64)))
+    root = str(tmp_path).strip("/")
+    survey = N5Format().survey(LocalTree(Path("/")), root, volume, Box((4, 0, 0), (8, 4, 8)))
+    assert survey.requests == 1
+    assert survey.nbytes == 80
+    assert survey.grid is not None
+    assert survey.grid.missing() == {(1, 0, 1)}
+    assert survey.notes == ("1 of 2 blocks are absent, read as 0",)

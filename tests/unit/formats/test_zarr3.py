@@ -1,0 +1,207 @@
+"""Zarr v3: damaged shards and documents that use what is not read are named, never fill values."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import pytest
+import zarr
+from zarr.codecs import BytesCodec, ShardingCodec, ZstdCodec
+
+from lib.bytesource.local_tree import LocalTree
+from lib.errors import FormatError, MacroscopeError, UnsupportedFormatError
+from lib.formats.format import Options
+from lib.formats.zarr.v3_array import parse_array_v3
+from lib.formats.zarr.v3_format import Zarr3Format
+from lib.geometry import Box
+from tests.kit.volume_kit import random_voxels
+
+SHAPE = (16, 32, 32)
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> Path:
+    """One shard of 2 x 2 x 2 inner chunks; returns the object."""
+    array = zarr.create(
+        store=str(tmp_path / "bare"),
+        shape=SHAPE,
+        chunks=SHAPE,
+        dtype="uint8",
+        zarr_format=3,
+        codecs=[ShardingCodec(chunk_shape=(8, 16, 16), codecs=[BytesCodec(), ZstdCodec()])],
+    )
+    array[...] = random_voxels(SHAPE, "uint8", 1)
+    return tmp_path / "bare/c/0/0/0"
+
+
+def read(shard: Path) -> np.ndarray[Any, Any]:
+    root = str(shard.parents[3]).strip("/")
+    tree, form = LocalTree(Path("/")), Zarr3Format()
+    (volume,) = form.describe(tree, root, "", Options())
+    whole = Box.whole(volume.shape_zyx)
+    reader = form.open(tree, root, volume.handle, box=whole)
+    out = np.zeros(volume.shape_zyx, volume.dtype)
+    for block in reader.blocks(whole):
+        assert not block.missing
+        out[block.box.slices()] = block.data
+    return out
+
+
+def with_index(shard: Path, change: Any) -> None:
+    """Change the entries of the index, with a checksum that fits."""
+    data = shard.read_bytes()
+    entries = np.frombuffer(data[-132:-4], "<u8").reshape(8, 2).copy()
+    change(entries)
+    body = entries.tobytes()
+    shard.write_bytes(data[:-132] + body + struct.pack("<I", google_crc32c.value(body)))
+
+
+def test_an_unharmed_shard_is_read(shard: Path) -> None:
+    np.testing.assert_array_equal(read(shard), random_voxels(SHAPE, "uint8", 1))
+
+
+@pytest.mark.parametrize("left", [0, 1, 131])
+def test_a_shard_that_cannot_hold_its_index_is_no_hole(shard: Path, left: int) -> None:
+    shard.write_bytes(shard.read_bytes()[:left])
+    with pytest.raises(FormatError, match="cannot hold its index"):
+        read(shard)
+
+
+def test_a_flipped_bit_of_the_index_is_found(shard: Path) -> None:
+    data = bytearray(shard.read_bytes())
+    data[-100] ^= 4
+    shard.write_bytes(data)
+    with pytest.raises(FormatError, match="checksum"):
+        read(shard)
+
+
+@pytest.mark.parametrize("cut", [1, 50])
+def test_a_shard_that_is_cut_at_its_front_or_end_is_found(shard: Path, cut: int) -> None:
+    data = shard.read_bytes()
+    for damaged in (data[cut:], data[:-cut]):
+        shard.write_bytes(damaged)
+        with pytest.raises(FormatError):
+            read(shard)
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "why"),
+    [
+        ((3, 0), 2**40, "leads out"),
+        ((3, 1), 2**40, "leads out"),
+        ((3, 0), 2**64 - 8, "leads out"),
+        ((3, 0), 0, "overlap"),
+        ((3, 1), 0, "0 bytes for one chunk"),
+    ],
+)
+def test_an_index_that_lies_is_refused(
+    shard: Path, entry: tuple[int, int], value: int, why: str
+) -> None:
+    with_index(shard, lambda entries: entries.__setitem__(entry, value))
+    with pytest.raises(FormatError, match=why):
+        read(shard)
+
+
+def document(**change: Any) -> bytes:
+    base: dict[str, Any] = {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": [8, 8, 8],
+        "data_type": "uint8",
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [4, 4, 4]}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": 0,
+        "codecs": [{"name": "bytes"}],
+    }
+    return json.dumps({**base, **change}).encode()
+
+
+SHARDING = {
+    "chunk_shape": [2, 2, 2],
+    "codecs": [{"name": "bytes"}],
+    "index_codecs": [{"name": "bytes"}, {"name": "crc32c"}],
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"data_type": "complex64"},
+        {"data_type": {"name": "fancy"}},
+        {"chunk_grid": {"name": "rectangular", "configuration": {}}},
+        {"codecs": [{"name": "bytes"}, {"name": "numcodecs.lzma"}]},
+        {"codecs": [{"name": "delta"}, {"name": "bytes"}]},
+        {"codecs": []},
+        {"storage_transformers": [{"name": "x"}]},
+        {"secret_sauce": {"must_understand": True}},
+        {"secret_sauce": 1},
+        {"shape": [8] * 6},
+        {"shape": [0, 8, 8]},
+        {"shape": [2**70, 8, 8], "chunk_grid": {"name": "regular", "configuration": {}}},
+        {"fill_value": "NaN"},
+        {"fill_value": None},
+        {"fill_value": 300},
+        {"chunk_key_encoding": {"name": "suffix"}},
+        {
+            "codecs": [
+                {
+                    "name": "sharding_indexed",
+                    "configuration": {**SHARDING, "chunk_shape": [3, 2, 2]},
+                }
+            ]
+        },
+        {
+            "codecs": [
+                {
+                    "name": "sharding_indexed",
+                    "configuration": {
+                        **SHARDING,
+                        "codecs": [{"name": "sharding_indexed", "configuration": SHARDING}],
+                    },
+                }
+            ]
+        },
+    ],
+)  # fmt: skip
+def test_what_is_not_read_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(MacroscopeError):
+        parse_array_v3(document(**change), "x/zarr.json")
+
+
+def test_an_extension_that_need_not_be_understood_is_passed_over() -> None:
+    array = parse_array_v3(document(extra={"must_understand": False}), "x/zarr.json")
+    assert array.chunk == (4, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [("NaN", np.nan), ("-Infinity", -np.inf), ("0x40490fdb", 3.1415927)]
+)
+def test_fill_values_of_floats(value: str, expected: float) -> None:
+    array = parse_array_v3(document(data_type="float32", fill_value=value), "x/zarr.json")
+    np.testing.assert_allclose(array.fill_value, expected, rtol=1e-6)
+
+
+def test_the_largest_unsigned_fill_value_is_exact() -> None:
+    array = parse_array_v3(document(data_type="uint64", fill_value=2**64 - 1), "x/zarr.json")
+    assert array.fill_value == 2**64 - 1
+
+
+def test_affine_geometry_is_refused(tmp_path: Path) -> None:
+    group = tmp_path / "x"
+    array = zarr.create(
+        store=str(group / "0"), shape=(8, 8, 8), chunks=(4, 4, 4), dtype="u1", zarr_format=3
+    )
+    array[...] = 1
+    datasets = [{"path": "0", "coordinateTransformations": [{"type": "affine", "affine": []}]}]
+    axes = [{"name": name, "type": "space"} for name in "zyx"]
+    ome = {"version": "0.6", "multiscales": [{"axes": axes, "datasets": datasets}]}
+    (group / "zarr.json").write_text(
+        json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {"ome": ome}})
+    )
+    with pytest.raises(UnsupportedFormatError, match="affine"):
+        Zarr3Format().describe(LocalTree(Path("/")), str(group).strip("/"), "", Options())
