@@ -15,13 +15,17 @@ from typing import Any
 import httpx
 import kr8s
 from dask_kubernetes.operator import KubeCluster
+from dask_kubernetes.operator._objects import DaskCluster
 from kr8s.asyncio.objects import Pod
 
+from lib.concurrency import cancel as stopping
 from lib.errors import MacroscopeError
 
 _log = logging.getLogger(__name__)
 
 AGAIN_S = 1.0
+CALL_S = 30.0  # of one call; kr8s itself would wait for an answer for ever
+STOPPING_S = 20.0  # of closing in a run that was asked to stop: its pod is killed 60 s after that
 AWAY = (httpx.TransportError, kr8s.APITimeoutError, kr8s.ServerError, OSError)
 """What calls end with while the API server is restarted. A verb that is missing in a Role looks the
 same (kr8s hides the 403 in a read error), so whoever waits also has to end waiting."""
@@ -47,6 +51,9 @@ class PatientKubeCluster(KubeCluster):
     close_timeout_seconds
         How long to wait for Kubernetes to confirm that the cluster is gone. What is left then
         goes by its owner reference, its ``idleTimeout`` or the clean-up.
+    delete_timeout_seconds
+        How long to go on asking an API server for the deletion that is away; less where the run
+        was asked to stop.
     **kwargs
         As for `dask_kubernetes.operator.KubeCluster`.
 
@@ -62,10 +69,12 @@ class PatientKubeCluster(KubeCluster):
         *,
         startup_timeout_seconds: float = 300,
         close_timeout_seconds: float = 60,
+        delete_timeout_seconds: float = 600,
         **kwargs: Any,
     ) -> None:
         self._startup_timeout = startup_timeout_seconds
         self._close_timeout = close_timeout_seconds
+        self._delete_timeout = delete_timeout_seconds
         self._last_error: BaseException | None = None
         super().__init__(**{"quiet": True, "resource_timeout": startup_timeout_seconds} | kwargs)
 
@@ -98,18 +107,45 @@ class PatientKubeCluster(KubeCluster):
             await asyncio.sleep(0.25)
 
     async def _close(self, timeout: float = 3600) -> None:
-        deadline = time.monotonic() + min(timeout, self._close_timeout)
-        why = "is still being deleted"
-        while (left := deadline - time.monotonic()) > 0:
+        """Ask for the deletion until it is taken, then see the cluster go for a while."""
+        delete, self.shutdown_on_close = self.shutdown_on_close, False
+        try:
+            await super()._close()  # type: ignore[no-untyped-call]
+        finally:
+            self.shutdown_on_close = delete
+        if not delete:
+            return
+        since, taken, why = time.monotonic(), False, ""
+        while time.monotonic() - since < min(timeout, self._patience(taken)):
             try:
-                await super()._close(timeout=left)  # type: ignore[no-untyped-call]
-                return
-            except TimeoutError:
-                break
+                if await asyncio.wait_for(self._delete(), CALL_S):
+                    return
+                if not taken:
+                    since, taken, why = time.monotonic(), True, "is still being deleted"
             except AWAY as error:
+                if not why:
+                    _log.warning("deleting Dask cluster %s again: %r", self.name, error)
                 why = f"could not be deleted: {error!r}"
-                await asyncio.sleep(AGAIN_S)
-        _log.warning("Dask cluster %s %s; left to Kubernetes", self.name, why)
+                if _is_refusal(error):
+                    break
+            await asyncio.sleep(AGAIN_S)
+        _log.warning("Dask cluster %s %s; left to Kubernetes and the clean-up", self.name, why)
+
+    def _patience(self, taken: bool) -> float:
+        """Seconds to wait: for the API server to take the deletion, then for the cluster to go."""
+        if stopping.stop_requested():  # the pod has its grace period, and a record to write in it
+            return STOPPING_S
+        return self._close_timeout if taken else self._delete_timeout
+
+    async def _delete(self) -> bool:
+        """Ask for the deletion, unless that is done; True once the cluster is gone."""
+        try:
+            cluster = await DaskCluster.get(self.name, namespace=self.namespace)
+            if "deletionTimestamp" not in cluster.raw["metadata"]:
+                await cluster.delete()
+        except kr8s.NotFoundError:
+            return True
+        return False
 
     async def _reasons(self) -> str:
         """What Kubernetes says about pods of this cluster that are not ready."""
