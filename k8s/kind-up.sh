@@ -1,6 +1,6 @@
 #!/bin/sh
 # From nothing to macroscope on a kind cluster of its own, with stand-in archives.
-# Needs docker (or CONTAINER_ENGINE), kind, kubectl and helm. Can run again: it then brings up to date.
+# RELEASE (macroscope) names the installation. Needs docker (or CONTAINER_ENGINE), kind, kubectl and helm. Can run again: it then brings up to date.
 set -eu
 cd "$(dirname "$0")/.."
 image="${MACROSCOPE_IMAGE:-macroscope:0.1.0}"
@@ -19,6 +19,6 @@ kind load docker-image "$image" --name macroscope
 kubectl create namespace em --dry-run=client -o yaml | kubectl apply -f -
 kubectl label namespace em pod-security.kubernetes.io/enforce=restricted --overwrite
 kubectl apply --server-side -f helm/macroscope/crds
-helm upgrade --install macroscope helm/macroscope --namespace em --values k8s/kind-values.yaml \
+helm upgrade --install "${RELEASE:-macroscope}" helm/macroscope --namespace em --values k8s/kind-values.yaml \
   --set-string image.repository="${image%:*}" --set-string image.tag="${image##*:}" \
   --wait --timeout 10m

@@ -24,6 +24,11 @@ import yaml
 HERE = Path(__file__).parent
 CHART = HERE.parent / "helm" / "macroscope"
 NAMESPACE, RELEASE = "em", "macroscope"
+# A password cannot be made by plain manifests; docs/kubernetes.md has the command that does.
+SECRET = (
+    "--set=prefect.existingSecret=macroscope-prefect",
+    "--set=prefect.authStringKey=auth-string",
+)
 KIND_VALUES = HERE / "kind-values.yaml"
 Manifest = dict[str, Any]
 Files = dict[str, str]  # path below k8s/ -> content
@@ -85,8 +90,8 @@ def _kustomization(**fields: Any) -> str:
 
 def render(helm: str) -> Files:
     """Every generated file below k8s/."""
-    base = plain(helm_template(helm))
-    kind = plain(helm_template(helm, "--values", str(KIND_VALUES)))
+    base = plain(helm_template(helm, *SECRET))
+    kind = plain(helm_template(helm, *SECRET, "--values", str(KIND_VALUES)))
     parts = by_component(base)
     namespace = {
         "apiVersion": "v1",

@@ -1,13 +1,17 @@
 #!/bin/sh
 # Fetch a folder of the store's claim to this machine, for example to look at it:
 #   sh k8s/store-get.sh data ./volumes && EM_DATA_DIR=./volumes/data macroscope view
-# KUBE_CONTEXT, KUBE_NAMESPACE (em) and CLAIM (macroscope-data) say from where.
+# KUBE_CONTEXT, KUBE_NAMESPACE (em), RELEASE (macroscope) and CLAIM (its own) say from where.
 set -eu
 folder="${1:?which folder of the store: data, data/ebi, metadata, logs}"
 target="${2:-.}"
 namespace="${KUBE_NAMESPACE:-em}"
 kube() { kubectl --context "${KUBE_CONTEXT:-kind-macroscope}" --namespace "$namespace" "$@"; }
-image="$(kube get deploy/macroscope-worker -o 'jsonpath={.spec.template.spec.containers[0].image}')"
+part="app.kubernetes.io/instance=${RELEASE:-macroscope},app.kubernetes.io/component"
+worker="$(kube get deployment -l "$part=worker" -o name)"
+claim="${CLAIM:-$(kube get persistentvolumeclaim -l "$part=store" -o 'jsonpath={.items[0].metadata.name}')}"
+image="$(kube get "$worker" -o 'jsonpath={.spec.template.spec.containers[0].image}')"
+security="$(kube get "$worker" -o 'jsonpath={.spec.template.spec.securityContext}')"
 pod="store-get-$$"
 trap 'kube delete pod "$pod" --ignore-not-found --wait=false > /dev/null' EXIT INT TERM
 
@@ -20,12 +24,7 @@ spec:
   automountServiceAccountToken: false
   activeDeadlineSeconds: 3600
   terminationGracePeriodSeconds: 0
-  securityContext:
-    runAsNonRoot: true
-    runAsUser: 1001
-    runAsGroup: 1001
-    fsGroup: 1001
-    seccompProfile: {type: RuntimeDefault}
+  securityContext: $security
   containers:
     - name: store
       image: $image
@@ -42,7 +41,7 @@ spec:
         - {name: data, mountPath: /store, readOnly: true}
   volumes:
     - {name: tmp, emptyDir: {}}
-    - {name: data, persistentVolumeClaim: {claimName: "${CLAIM:-macroscope-data}"}}
+    - {name: data, persistentVolumeClaim: {claimName: "$claim"}}
 MANIFEST
 kube wait --for=condition=Ready "pod/$pod" --timeout=180s > /dev/null
 mkdir -p "$target"

@@ -142,7 +142,9 @@ def _pod(settings: DaskSettings, container: dict[str, Any]) -> dict[str, Any]:
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "restartPolicy": "Always",
-        "securityContext": restricted_pod(),
+        "securityContext": restricted_pod(
+            settings.run_as_user, settings.run_as_group, settings.fs_group
+        ),
         "terminationGracePeriodSeconds": 30,
         "containers": [container],
         "volumes": [{"name": "tmp", "emptyDir": {}}, *settings.volumes],

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from lib.errors import ConfigError
+from lib.kubernetes.pod_security import RUN_AS
 from lib.kubernetes.quantities import parse_bytes
 
 # Not EM_...: those are settings of a run, and an unknown one among them is refused.
@@ -71,6 +72,9 @@ class DaskSettings(BaseModel):
     env_from: tuple[dict[str, Any], ...] = ()
     volumes: tuple[dict[str, Any], ...] = ()
     volume_mounts: tuple[dict[str, Any], ...] = ()
+    run_as_user: int | None = Field(default=RUN_AS, ge=1)
+    run_as_group: int | None = Field(default=RUN_AS, ge=1)
+    fs_group: int | None = Field(default=RUN_AS, ge=1)
     labels: dict[str, str] = Field(default_factory=dict)
     annotations: dict[str, str] = Field(default_factory=dict)
     node_selector: dict[str, str] = Field(default_factory=dict)

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-RUN_AS = 1001  # the image's user; has a passwd entry there, because getpass.getuser() wants one
+RUN_AS = 1001  # the image's user
 
 
-def restricted_pod() -> dict[str, Any]:
-    """A pod's ``securityContext``: numeric non-root user and group, default seccomp profile."""
+def restricted_pod(
+    user: int | None = RUN_AS, group: int | None = RUN_AS, fs_group: int | None = RUN_AS
+) -> dict[str, Any]:
+    """A pod's ``securityContext``: non-root, default seccomp profile.
+
+    Parameters
+    ----------
+    user, group, fs_group
+        Numeric ids; None leaves one to the platform, which has to give one that is not root's
+        (OpenShift refuses pods that bring their own).
+    """
+    given = {"runAsUser": user, "runAsGroup": group, "fsGroup": fs_group}
     return {
         "runAsNonRoot": True,
-        "runAsUser": RUN_AS,
-        "runAsGroup": RUN_AS,
-        "fsGroup": RUN_AS,
+        **{key: value for key, value in given.items() if value is not None},
         # a volume of many shards would otherwise be walked through at each start of each pod
         "fsGroupChangePolicy": "OnRootMismatch",
         "seccompProfile": {"type": "RuntimeDefault"},

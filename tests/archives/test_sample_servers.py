@@ -25,6 +25,7 @@ from numcodecs.lz4 import LZ4
 from obstore.store import S3Store
 from PIL import Image
 
+import emulators.s3
 from emulators.catalogue import dvid_voxels
 from emulators.control import Control
 from emulators.s3 import S3Server
@@ -723,3 +724,19 @@ def _descendants(pid: int) -> list[int]:
     text = "".join(p.read_text() for p in Path(f"/proc/{pid}/task").glob("*/children"))
     children = [int(word) for word in text.split()]
     return [*children, *(grandchild for child in children for grandchild in _descendants(child))]
+
+
+def test_the_s3_program_unpacks_itself_before_its_time_to_answer_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the image it is packed: the first call of all is one that nobody is in a hurry for."""
+    calls, program = tmp_path / "calls", tmp_path / "weed"
+    program.write_text(f'#!/bin/sh\necho "$1" >> {calls}\nexec {emulators.s3._weed()} "$@"\n')
+    program.chmod(0o755)
+    emulators.s3._weed.cache_clear()
+    monkeypatch.setattr(emulators.s3.sys, "executable", str(tmp_path / "python"))
+    try:
+        with emulators.s3.S3Server("samples"):
+            assert calls.read_text().split()[0] == "version"
+    finally:
+        emulators.s3._weed.cache_clear()

@@ -56,9 +56,18 @@ def asking(env: Mapping[str, str]) -> requests.Session:
     return session
 
 
-def ask(url: str, path: str, body: Any = None) -> Any:
-    """Ask a Prefect API: POST with a body, else GET. "Database is locked" (503) is asked again."""
+def ask(url: str, path: str, body: Any = None, auth: str | None = None) -> Any:
+    """Ask a Prefect API: POST with a body, else GET. "Database is locked" (503) is asked again.
+
+    Parameters
+    ----------
+    auth
+        Its auth string, ``user:password``.
+    """
     with requests.Session() as session:
+        if auth is not None:
+            user, _, password = auth.partition(":")
+            session.auth = (user, password)
         again = Retry(total=8, backoff_factor=0.2, status_forcelist=[503], allowed_methods=None)
         session.mount("http://", HTTPAdapter(max_retries=again))
         whole = f"{url}/{path}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import numpy as np
 import requests
 import zarr
 from apiserver.cluster import Cluster
-from apiserver.kinds import CLUSTER, CRON_JOB, DEPLOYMENT, JOB, POD
+from apiserver.kinds import CLUSTER, CRON_JOB, DEPLOYMENT, JOB, POD, SECRET, by_manifest
 from kube_checks import pod_specs, restricted_violations
 
 from emulators.catalogue import dvid_voxels, truth
@@ -41,6 +42,7 @@ VALUES = (
 )
 UNFINISHED = ["RUNNING", "PENDING", "CANCELLING"]
 _LEFT_OUT = {"macroscope-test", "macroscope-cleanup-uninstall", "macroscope-samples"}
+_ENDS = ("Succeeded", "Failed")
 
 
 def refused(manifest: Manifest) -> str | None:
@@ -56,13 +58,53 @@ class Installation:
 
     def __init__(self, cluster: Cluster, manifests: Iterable[Manifest], services: Manifest) -> None:
         self.cluster = cluster
-        for manifest in manifests:
+        self._services = services
+        self.manifests = list(manifests)
+        self.install()
+
+    def install(self) -> None:
+        """``helm install``; what is there already (claims that were kept) stays."""
+        for manifest in self.manifests:
             if manifest["metadata"]["name"] in _LEFT_OUT and manifest["kind"] != "Service":
                 continue
             if manifest["metadata"]["name"] == "macroscope-settings":
-                settings = manifest["data"] | {"EM_SERVICES": json.dumps(services)}
+                settings = manifest["data"] | {"EM_SERVICES": json.dumps(self._services)}
                 manifest = manifest | {"data": settings}
-            cluster.apply(manifest)
+            kind = by_manifest(manifest)
+            if self.cluster.store.find(kind, "em", manifest["metadata"]["name"]) is None:
+                self.cluster.apply(manifest)
+
+    def hook(self, name: str) -> str:
+        """Run a hook that is a Job or a Pod to its end; returns what it printed."""
+        [manifest] = [m for m in self.manifests if m["metadata"]["name"] == name]
+        cluster = self.cluster
+        made = cluster.apply(manifest)
+        uid = made["metadata"]["uid"]
+
+        def ended() -> list[Manifest]:
+            return [
+                pod
+                for pod in cluster.store.list(POD, "em")
+                if uid in [pod["metadata"]["uid"], *_owners(pod)]
+                and pod["status"]["phase"] in _ENDS
+            ]
+
+        [pod] = cluster.wait(ended, RUN_S, f"{name} ended")
+        printed = cluster.log(pod)
+        assert pod["status"]["phase"] == "Succeeded", printed
+        cluster.delete(by_manifest(manifest), name)
+        return printed
+
+    def uninstall(self) -> str:
+        """``helm uninstall``: the hook, then every object but the claims, which are kept."""
+        printed = self.hook("macroscope-cleanup-uninstall")
+        for manifest in self.manifests:
+            kind, name = by_manifest(manifest), manifest["metadata"]["name"]
+            kept = kind.name == "PersistentVolumeClaim"
+            if not kept and self.cluster.store.find(kind, "em", name) is not None:
+                self.cluster.delete(kind, name)
+        self.cluster.wait(lambda: not self.cluster.store.list(POD, "em"), START_S, "pods gone")
+        return printed
 
     def wait_until_ready(self) -> None:
         """Server, worker and operator are up, and the deployments are registered."""
@@ -98,7 +140,13 @@ class Installation:
     def api(self, path: str, body: Any = None) -> Any:
         """Ask the Prefect API, as its UI does: POST with a body, else GET."""
         url = f"http://{self.cluster.address(self.server())}:4200/api"
-        return ask(url, path, body)
+        return ask(url, path, body, self.auth)
+
+    @property
+    def auth(self) -> str:
+        """The auth string that the chart made."""
+        data = self.cluster.store.get(SECRET, "em", "macroscope-prefect")["data"]
+        return base64.b64decode(data["auth-string"]).decode()
 
     def start(self, deployment: str, **parameters: Any) -> str:
         """Start a run of a deployment; returns its id."""
@@ -253,6 +301,10 @@ class Installation:
             for pod in self.cluster.store.list(POD, "em")
             if "dask.org/component" in (pod["metadata"].get("labels") or {})
         ]
+
+
+def _owners(pod: Manifest) -> list[str]:
+    return [owner["uid"] for owner in pod["metadata"].get("ownerReferences") or []]
 
 
 def expected(source: str, record: Manifest) -> np.ndarray[Any, Any]:

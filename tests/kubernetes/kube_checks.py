@@ -51,8 +51,9 @@ def restricted_violations(pod: Manifest) -> list[str]:
         found.append("uses a namespace of the host")
     if context.get("runAsNonRoot") is not True:
         found.append("pod: runAsNonRoot is not true")
-    if not context.get("runAsUser") or not context.get("runAsGroup") or not context.get("fsGroup"):
-        found.append("pod: user, group or fsGroup is 0 or not given")
+    ids = [context.get(key) for key in ("runAsUser", "runAsGroup", "fsGroup")]
+    if 0 in ids or (None in ids and ids != [None] * 3):
+        found.append("pod: user, group or fsGroup is 0, or only some are given")
     if (context.get("seccompProfile") or {}).get("type") not in ("RuntimeDefault", "Localhost"):
         found.append("pod: no seccomp profile")
     for volume in pod.get("volumes") or []:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -73,6 +74,7 @@ MATRIX = {
     ),
     "adaptive": ('dask={"adaptiveMaximum":8}',),
     "everything set": EVERYWHERE,
+    "ids by the platform": ('podSecurity={"runAsUser":null,"runAsGroup":null,"fsGroup":null}',),
     "scheduled": ('sources={"ebi":{"enabled":true,"schedule":"0 3 * * *"}}',),
 }
 
@@ -105,6 +107,24 @@ def test_every_pod_is_restricted(objects: list[dict[str, Any]]) -> None:
     assert {name: bad for name, pod in pods if (bad := restricted_violations(pod))} == {}
 
 
+@pytest.mark.parametrize("given", [1001, 4242, None])
+def test_every_pod_runs_as_the_ids_that_are_given_or_leaves_them_to_the_platform(
+    render: Render, given: int | None
+) -> None:
+    """Dask's pods and flow pods, which the chart does not make, included."""
+    ids = dict.fromkeys(("runAsUser", "runAsGroup", "fsGroup"), given)
+    objects = render("samples.enabled=true", f"podSecurity={json.dumps(ids)}")
+    maps = {o["metadata"]["name"]: o["data"] for o in objects if o["kind"] == "ConfigMap"}
+    template = json.loads(maps["macroscope-register"]["job-template.json"])
+    settings = DaskSettings.model_validate_json(maps["macroscope-config"]["dask.json"])
+    cluster = cluster_spec("em-ebi-0-1", settings, Owner("pod", "uid", "em", "run"))
+    flow = template["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]
+    pods = [pod for one in (*objects, cluster) for _, pod in pod_specs(one)]
+    for pod in (*pods, flow):
+        assert {key: pod["securityContext"].get(key) for key in ids} == ids
+    assert "1001" not in json.dumps(objects) or given == 1001
+
+
 def test_no_object_is_rendered_twice(objects: list[dict[str, Any]]) -> None:
     names = [(o["kind"], o["metadata"]["name"]) for o in objects]
     assert len(names) == len(set(names))
@@ -133,6 +153,11 @@ def test_names_that_pods_refer_to_exist(objects: list[dict[str, Any]]) -> None:
                 config = volume.get("configMap", {}).get("name")
                 assert claim is None or claim in given or ("PersistentVolumeClaim", claim) in there
                 assert config is None or config in given or ("ConfigMap", config) in there
+
+
+def test_resource_definitions_name_no_format_that_kubernetes_warns_of() -> None:
+    for path in sorted((CHART / "crds").glob("*.yaml")):
+        assert "format: int-or-string" not in path.read_text(), path.name
 
 
 def test_roles_allow_exactly_the_verbs_that_were_seen_to_be_needed(render: Render) -> None:
@@ -169,7 +194,6 @@ def test_roles_allow_exactly_the_verbs_that_were_seen_to_be_needed(render: Rende
             ("", "services"): "get list watch create patch",
             ("apps", "deployments"): "get list create delete",
             ("", "events"): "create",
-            ("events.k8s.io", "events"): "create",
         },
         "cleanup": {
             ("batch", "jobs"): "get list delete",
@@ -182,6 +206,54 @@ def test_scaling_rights_come_only_with_adaptive_clusters(render: Render) -> None
     flow = by_name(render(*MATRIX["adaptive"]), "Role/macroscope-flow")
     added = [rule for rule in flow["rules"] if "daskautoscalers" in rule["resources"]]
     assert [rule["verbs"] for rule in added] == [["get", "create", "patch", "delete"]]
+
+
+def env_of(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Environment of an object's first container: a value, or Secret and key that hold it."""
+    [(_, pod)] = pod_specs(manifest)
+    found = {}
+    for item in pod["containers"][0]["env"]:
+        source = item.get("valueFrom", {}).get("secretKeyRef")
+        found[item["name"]] = item.get("value", source and (source["name"], source["key"]))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("sets", "secret"),
+    [
+        ((), ("macroscope-prefect", "auth-string")),
+        (MATRIX["own server with a password"], ("p", "auth")),
+        (("server.auth.generate=false",), None),
+    ],
+)
+def test_the_prefect_api_asks_for_a_password_that_all_its_clients_have(
+    render: Render, sets: tuple[str, ...], secret: tuple[str, str] | None
+) -> None:
+    objects = render(*sets)
+    server = env_of(by_name(objects, "Deployment/macroscope-server"))
+    assert server.get("PREFECT_SERVER_API_AUTH_STRING") == secret
+    clients = ("Deployment/macroscope-worker", "Job/macroscope-register", "Pod/macroscope-test")
+    for name in (*clients, "CronJob/macroscope-cleanup", "Job/macroscope-cleanup-uninstall"):
+        assert env_of(by_name(objects, name)).get("PREFECT_API_AUTH_STRING") == secret, name
+    worker = env_of(by_name(objects, clients[0]))
+    told = "PREFECT_INTEGRATIONS_KUBERNETES_WORKER_API_AUTH_STRING_SECRET_NAME"
+    assert worker.get(told) == (secret and secret[0]), "flow pods get it from the worker"
+    dask = json.loads(by_name(objects, "ConfigMap/macroscope-config")["data"]["dask.json"])["env"]
+    assert ("PREFECT_API_AUTH_STRING" in [item["name"] for item in dask]) is (secret is not None)
+    made = [o for o in objects if o["kind"] == "Secret"]
+    assert len(made) == (not sets)
+    if made:
+        user, _, password = base64.b64decode(made[0]["data"]["auth-string"]).decode().partition(":")
+        assert (user, len(password)) == ("macroscope", 32)
+
+
+def test_pages_of_other_hosts_may_not_call_the_prefect_api(render: Render) -> None:
+    def origins(*sets: str) -> str:
+        server = env_of(by_name(render(*sets), "Deployment/macroscope-server"))
+        return str(server["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"])
+
+    assert origins() == "http://127.0.0.1:4200,http://localhost:4200"
+    assert origins('server={"corsOrigins":["https://em.lab"]}').endswith(",https://em.lab")
 
 
 def test_network_is_closed_but_for_named_peers(render: Render) -> None:
@@ -252,7 +324,7 @@ def test_store_in_a_bucket_needs_no_claim_and_carries_no_key(render: Render) -> 
     assert settings["EM_DEST_ENDPOINT_URL"] == "http://minio:9000"
     dask = json.loads(by_name(objects, "ConfigMap/macroscope-config")["data"]["dask.json"])
     sources = [item["valueFrom"]["secretKeyRef"]["name"] for item in dask["env"]]
-    assert sources == ["minio", "minio"]
+    assert sources == ["minio", "minio", "macroscope-prefect"]
     assert dask["volumes"][0] == {"name": "data", "emptyDir": {}}
 
 
@@ -274,14 +346,11 @@ def test_samples_are_announced_at_the_ports_they_listen_on(render: Render) -> No
     assert service["clusterIP"] == "None"
 
 
-def test_sources_are_of_the_registry_and_further_ones_are_accepted(render: Render) -> None:
+def test_sources_are_those_of_the_registry(render: Render) -> None:
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     assert set(values["sources"]) <= set(REGISTRY)
-    objects = render('sources={"sixth":{"enabled":true,"memory":"4Gi"}}')
-    data = by_name(objects, "ConfigMap/macroscope-register")["data"]
-    variables = {"memory_request": "4Gi", "memory_limit": "4Gi"}
-    overrides = yaml.safe_load(data["overrides.yaml"])
-    assert overrides["sixth/ingest"] == {"enabled": True, "job_variables": variables}
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    assert set(schema["properties"]["sources"]["propertyNames"]["enum"]) == set(REGISTRY)
 
 
 @pytest.mark.parametrize(
@@ -392,6 +461,10 @@ def test_contradictions_are_refused_with_a_sentence(
         (('storage={"bucket":{"uri":"http://b"}}',), "uri"),
         (('sources={"ebi":{"enabled":true,"memmory":"1Gi"}}',), "memmory"),
         (('networkPolicy={"archivePorts":[{"port":70000}]}',), "port"),
+        (('sources={"nosuch":{"enabled":true}}',), "nosuch"),
+        (('sources={"ebi":{"enabled":true,"schedule":"abc"}}',), "schedule"),
+        (('sources={"ebi":{"enabled":true,"schedule":"0 3 * *"}}',), "schedule"),
+        (('cleanup={"schedule":"often"}',), "schedule"),
         (('image={"digest":"sha256:abc"}',), "digest"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from installation import refused
 from pods import Manifest, job
 
 from lib.kubernetes.dask_cluster import FLOW_RUN_LABEL, MANAGED_BY
+from lib.sockets import free_ports
 from tests.kit.prefect_server import ask, prefect_server
 
 ROOT = Path(__file__).parents[2]
@@ -90,17 +92,7 @@ def test_what_prefect_and_kubernetes_disagree_on_is_put_right_once_it_is_old_eno
     cluster.wait(lambda: len(cluster.kubelet.running) == 2, WAIT_S, "both Jobs at work")
 
     def tidy(grace_seconds: int) -> list[str]:
-        command = [sys.executable, "-m", "flows.cleanup", "--namespace=em"]
-        kubeconfig = str(cluster.kubeconfig("em", "macroscope-cleanup"))
-        done = subprocess.run(
-            [*command, f"--grace-seconds={grace_seconds}"],
-            cwd=ROOT,
-            env=environ | {"KUBECONFIG": kubeconfig, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        return [line for line in done.stderr.splitlines() if "HTTP Request" not in line]
+        return clean_up(cluster, environ, grace_seconds)
 
     assert "0 runs, Jobs and clusters put right" in tidy(600)[-1]
     assert {name: prefect.state(run) for name, run in runs.items()} == before
@@ -114,3 +106,34 @@ def test_what_prefect_and_kubernetes_disagree_on_is_put_right_once_it_is_old_eno
     assert [one["metadata"]["name"] for one in cluster.store.list(JOB)] == ["at-work"]
     assert [one["metadata"]["name"] for one in cluster.store.list(CLUSTER)] == ["em-at-work"]
     assert "5 runs, Jobs and clusters put right" in printed[-1], "\n".join(printed)
+
+
+def clean_up(cluster: Cluster, environ: dict[str, str], grace_seconds: int) -> list[str]:
+    """Run the clean-up as its pod does; returns what it logged."""
+    kubeconfig = str(cluster.kubeconfig("em", "macroscope-cleanup"))
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "flows.cleanup",
+            "--namespace=em",
+            f"--grace-seconds={grace_seconds}",
+        ],
+        cwd=ROOT,
+        env=environ | {"KUBECONFIG": kubeconfig, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return [line for line in done.stderr.splitlines() if "HTTP Request" not in line]
+
+
+def test_a_server_that_is_away_leaves_its_runs_for_the_next_turn_and_no_pod_in_error(
+    cluster: Cluster,
+) -> None:
+    cluster.apply(dask_cluster("em-lost", "some-run"))
+    (port,) = free_ports("127.0.0.1", 1)
+    environ = {**os.environ, "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
+    printed = clean_up(cluster, environ, 0)
+    assert any("runs are left for the next turn" in line for line in printed)
+    assert cluster.store.find(CLUSTER, "em", "em-lost") is None

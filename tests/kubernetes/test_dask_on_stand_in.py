@@ -91,6 +91,7 @@ def test_a_cluster_outlives_a_killed_worker_and_is_closed_behind_an_api_server_t
         assert "closed" not in cluster.log(flow)
     cluster.wait(ended, WAIT_S, "cluster closed")
     assert cluster.store.get(POD, "em", flow["metadata"]["name"])["status"]["phase"] == "Succeeded"
+    assert "is not supported" not in cluster.log(flow)
     cluster.wait(lambda: not cluster.store.list(CLUSTER), WAIT_S, "cluster gone")
     cluster.wait(lambda: not dask_workers(cluster), WAIT_S, "its workers gone")
 

@@ -11,7 +11,7 @@ import yaml
 from kube_binaries import program
 from kube_checks import pod_specs, restricted_violations, validate
 
-from k8s.render import KIND_VALUES, helm_template, plain
+from k8s.render import KIND_VALUES, SECRET, helm_template, plain
 from k8s.render import render as render_manifests
 
 K8S = Path(__file__).parents[2] / "k8s"
@@ -40,7 +40,7 @@ def test_generated_manifests_are_current() -> None:
     [("base", ()), ("overlays/kind", ("--values", str(KIND_VALUES)))],
 )
 def test_kustomize_builds_what_the_chart_renders(folder: str, values: tuple[str, ...]) -> None:
-    wanted = plain(helm_template(program("helm"), *values))
+    wanted = plain(helm_template(program("helm"), *SECRET, *values))
     built = {f"{o['kind']}/{o['metadata']['name']}": o for o in kustomize(folder)}
     namespace = built.pop("Namespace/em")
     assert namespace["metadata"]["labels"] == {"pod-security.kubernetes.io/enforce": "restricted"}

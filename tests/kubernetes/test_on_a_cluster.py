@@ -15,9 +15,10 @@ from apiserver.kinds import CLUSTER, JOB, POD
 from installation import HEAVY, RUN_S, Installation
 
 from emulators.control import Control
-from lib.archives.registry import REGISTRY
+from lib.archives.registry import default_sources
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+SOURCES = default_sources({})
 AWAY_S = 30
 Start = Callable[..., str]
 
@@ -38,12 +39,12 @@ def test_all_sources_each_as_its_own_job_the_heavy_ones_each_with_a_cluster_that
             continue
     printed, _ = run.communicate()
     assert run.returncode == 0, printed
-    empty_store.assert_exact(*REGISTRY)
+    empty_store.assert_exact(*SOURCES)
     empty_store.assert_nothing_left()
     heavy = {"epfl", "openorganelle"}
     assert {name.split("-")[1] for name in seen} == heavy
     assert len(set(seen.values())) == len(heavy)  # each owned by the pod of its own source
-    assert len(flow_jobs(empty_store)) - before == len(REGISTRY) + 1
+    assert len(flow_jobs(empty_store)) - before == len(SOURCES) + 1
 
 
 def flow_jobs(installed: Installation) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -10,6 +11,9 @@ import pytest
 import yaml
 from kube_checks import pod_specs, restricted_violations, validate
 
+from lib.kubernetes.pod_security import restricted_pod
+
+SECURITY = json.dumps(restricted_pod())
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "k8s").rglob("*.sh"))
 
@@ -42,7 +46,7 @@ def test_kind_up_builds_loads_and_installs_in_this_order(
     calls = log.read_text().splitlines()
     wanted = [
         "kind create cluster",
-        "docker build --tag macroscope:0.1.0",
+        "docker build --build-arg LOCK=samples --tag macroscope:0.1.0",
         "kind load docker-image macroscope:0.1.0",
         "kubectl label namespace em pod-security.kubernetes.io/enforce=restricted",
         "kubectl apply --server-side -f helm/macroscope/crds",
@@ -68,7 +72,7 @@ def test_image_is_built_only_when_asked_for(recorder: tuple[dict[str, str], Path
     assert not log.exists()
     asked = {**environ, "MACROSCOPE_BUILD_IMAGE": "1", "MACROSCOPE_IMAGE": "r.example/m:2"}
     subprocess.run(command, cwd=ROOT, env=asked, check=True, capture_output=True)
-    assert log.read_text() == "docker build --tag r.example/m:2 .\n"
+    assert log.read_text() == "docker build --build-arg LOCK=image --tag r.example/m:2 .\n"
 
 
 def test_store_get_reads_the_claim_from_a_restricted_pod_that_it_takes_away_again(
@@ -80,7 +84,12 @@ def test_store_get_reads_the_claim_from_a_restricted_pod_that_it_takes_away_agai
     fake = f"""#!/bin/sh
     shift 4  # --context, --namespace
     case "$1" in
-      get) printf 'macroscope:0.1.0' ;;
+      get) case "$*" in
+        *securityContext*) printf '%s' '{SECURITY}' ;;
+        *"-o name") printf 'deployment.apps/mine-macroscope-worker' ;;
+        *persistentvolumeclaim*) printf 'mine-macroscope-data' ;;
+        *) printf 'macroscope:0.1.0' ;;
+      esac ;;
       create) cat > {tmp_path}/pod.yaml ;;
       exec) tar -C {store} -cf - data ;;
       delete) echo "$*" > {tmp_path}/deleted ;;

@@ -54,6 +54,13 @@ http://{{ include "macroscope.fullname" . }}-server.{{ .Release.Namespace }}:{{ 
 {{- end -}}
 {{- end -}}
 
+{{/* From where a browser's pages may call the Prefect API: its own address, unless values say more. */}}
+{{- define "macroscope.origins" -}}
+{{- $port := .Values.server.service.port -}}
+{{- $own := list (printf "http://127.0.0.1:%v" $port) (printf "http://localhost:%v" $port) -}}
+{{- join "," (concat $own .Values.server.corsOrigins | uniq) -}}
+{{- end -}}
+
 {{/* Environment of everything that talks to the Prefect API. */}}
 {{- define "macroscope.prefectEnv" -}}
 - name: PREFECT_API_URL
@@ -66,14 +73,32 @@ http://{{ include "macroscope.fullname" . }}-server.{{ .Release.Namespace }}:{{ 
 {{- end }}
 {{- end -}}
 
+{{/* Key of the auth string ("user:password") of the Prefect API; empty where it has none. */}}
+{{- define "macroscope.authKey" -}}
+{{- if .Values.prefect.authStringKey -}}
+{{ .Values.prefect.authStringKey }}
+{{- else if and .Values.server.enabled .Values.server.auth.generate -}}
+auth-string
+{{- end -}}
+{{- end -}}
+
+{{/* The Secret that holds it. */}}
+{{- define "macroscope.authSecret" -}}
+{{- if .Values.prefect.authStringKey -}}
+{{ .Values.prefect.existingSecret }}
+{{- else -}}
+{{ include "macroscope.fullname" . }}-prefect
+{{- end -}}
+{{- end -}}
+
 {{- define "macroscope.prefectSecretEnv" -}}
 {{- with .Values.prefect.apiKeyKey }}
 - name: PREFECT_API_KEY
   valueFrom: {secretKeyRef: {name: {{ $.Values.prefect.existingSecret | quote }}, key: {{ . | quote }}}}
 {{- end }}
-{{- with .Values.prefect.authStringKey }}
+{{- with include "macroscope.authKey" . }}
 - name: PREFECT_API_AUTH_STRING
-  valueFrom: {secretKeyRef: {name: {{ $.Values.prefect.existingSecret | quote }}, key: {{ . | quote }}}}
+  valueFrom: {secretKeyRef: {name: {{ include "macroscope.authSecret" $ | quote }}, key: {{ . | quote }}}}
 {{- end }}
 {{- end -}}
 
@@ -98,19 +123,22 @@ http://{{ include "macroscope.fullname" . }}-server.{{ .Release.Namespace }}:{{ 
 {{- end -}}
 {{- end -}}
 
+{{/* A pod's securityContext. What is null is left to the platform (OpenShift gives each namespace its own). */}}
+{{- define "macroscope.podSecurity" -}}
+{{- $context := dict "runAsNonRoot" true "fsGroupChangePolicy" "OnRootMismatch" "seccompProfile" (dict "type" "RuntimeDefault") -}}
+{{- range $key := list "runAsUser" "runAsGroup" "fsGroup" -}}
+{{- with index $.Values.podSecurity $key }}{{ $_ := set $context $key (int64 .) }}{{ end -}}
+{{- end -}}
+{{- toYaml $context -}}
+{{- end -}}
+
 {{/* What every pod of the chart begins with. Call with (list . "component" "service-account" token?). */}}
 {{- define "macroscope.podHead" -}}
 {{- $root := index . 0 -}}
 serviceAccountName: {{ include "macroscope.fullname" $root }}-{{ index . 2 }}
 automountServiceAccountToken: {{ index . 3 }}
 enableServiceLinks: false
-securityContext:
-  runAsNonRoot: true
-  runAsUser: 1001
-  runAsGroup: 1001
-  fsGroup: 1001
-  fsGroupChangePolicy: OnRootMismatch
-  seccompProfile: {type: RuntimeDefault}
+securityContext: {{- include "macroscope.podSecurity" $root | nindent 2 }}
 {{- with $root.Values.image.pullSecrets }}
 imagePullSecrets:
   {{- range . }}

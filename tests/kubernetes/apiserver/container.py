@@ -104,6 +104,17 @@ def mounts(store: Store, pod: Manifest, container: Manifest, folder: Path, claim
     return Mounts(places, foreign)
 
 
+def volumes_of(pod: Manifest, folder: Path, claims: Path) -> list[Path]:
+    """The folders of a pod's volumes that it may write: claims and empty ones."""
+    found = []
+    for volume in pod["spec"].get("volumes") or []:
+        claim = at(volume, "persistentVolumeClaim.claimName")
+        place = claims / claim if claim else folder / volume["name"]
+        if place.exists() and (claim or "emptyDir" in volume):
+            found.append(place)
+    return found
+
+
 class Mounts:
     """Where the paths of a container are on this machine."""
 

@@ -18,7 +18,7 @@ from apiserver.selecting import at, matches_fields, matches_labels, patched
 from apiserver.store import ApiError, Change, Manifest, Store
 
 Admission = Callable[[Manifest], str | None]
-VERSION = {"major": "1", "minor": "34", "gitVersion": "v1.34.0"}
+VERSION = {"major": "1", "minor": "36", "gitVersion": "v1.36.2"}
 
 
 class Api:
