@@ -52,7 +52,9 @@ def write_dm(
     *,
     version: int = 3,
     pixel_size_zyx: Sequence[float],
-    unit: str = "µm",
+    unit: str | Sequence[str] = "µm",
+    origin_zyx: Sequence[float] = (),
+    format_name: str | None = None,
     name: str | None = None,
     section: Section | None = None,
     thumbnail: bool = True,
@@ -72,6 +74,12 @@ def write_dm(
     pixel_size_zyx
         Pixel sizes in ``unit``, in the array's order: y, x for an image and z, y, x for a stack.
         Shorter than the shape leaves the slowest axes without calibration.
+    unit
+        Of all axes, or of each in the array's order.
+    origin_zyx
+        The pixel that is zero, axis by axis, in the array's order; 0 by default.
+    format_name
+        ``Meta Data.Format``: "Image", "Spectrum image", "Diffraction image".
     section
         Adds the tags of a block-face recording.
     thumbnail, trailer, document_list
@@ -91,7 +99,16 @@ def write_dm(
             f"no DM{version} of dtype {data.dtype.name} and {data.ndim} dimensions",
             location=str(path),
         )
-    image = _image(data, pixel_size_zyx, unit, name or path.stem, _image_tags(section), tags_first)
+    units = [unit] * len(pixel_size_zyx) if isinstance(unit, str) else unit
+    origins = origin_zyx or [0.0] * len(pixel_size_zyx)
+    calibrations = [
+        _calibration(scale, text, origin)
+        for scale, text, origin in zip(pixel_size_zyx, units, origins, strict=True)
+    ]
+    tags = _image_tags(section)
+    if format_name is not None:
+        tags.setdefault("Meta Data", {})["Format"] = format_name
+    image = _image(data, [*reversed(calibrations)], name or path.stem, tags, tags_first)
     root = _root([_thumbnail(data), image] if thumbnail else [image], document_list)
     writer = TagWriter(version)
     group = writer.group(root)
@@ -123,8 +140,8 @@ def _root(images: list[dict[str, Any]], document_list: bool) -> dict[str, Any]:
     return root
 
 
-def _calibration(scale: float, unit: str) -> dict[str, Any]:
-    return {"Origin": f32(0.0), "Scale": f32(scale), "Units": unit}
+def _calibration(scale: float, unit: str, origin: float = 0.0) -> dict[str, Any]:
+    return {"Origin": f32(origin), "Scale": f32(scale), "Units": unit}
 
 
 def _image_data(
@@ -149,14 +166,12 @@ def _image_data(
 
 def _image(
     data: NDArray[Any],
-    pixel_size_zyx: Sequence[float],
-    unit: str,
+    calibrations: list[dict[str, Any]],
     name: str,
     tags: dict[str, Any],
     tags_first: bool,
 ) -> dict[str, Any]:
     data_type, encoding = _CODES[data.dtype.name]
-    calibrations = [_calibration(scale, unit) for scale in reversed(pixel_size_zyx)]
     size_xyz = list(reversed(data.shape))
     body = _image_data(
         Array(encoding, data), data_type, size_xyz, calibrations, data.dtype.itemsize

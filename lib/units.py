@@ -38,6 +38,25 @@ def nm_per(unit: str) -> float | None:
     return None if factor is None else float(factor)
 
 
+# What a unit measures that is no length: an axis in it is none of space.
+_OTHER_QUANTITIES: tuple[tuple[str, str], ...] = (
+    (r"1/([pnuμmc]?m|a|å)|([pnuμmc]?m|å)\^?[-−⁻][1¹]", "reciprocal length"),
+    (r"[mk]?ev", "energy"),
+    (r"[nuμm]?s(ec)?|seconds?|min(utes?)?", "time"),
+    (r"deg(rees?)?|°|m?rad(ians?)?", "angle"),
+    (r"[kmg]?hz", "frequency"),
+)
+
+
+def other_quantity(unit: str) -> str | None:
+    """What a unit measures where that is no length: ``1/nm``, ``eV``, ``s``, ``deg``; else None."""
+    text = _normalised(unit) or unit.strip()
+    for pattern, quantity in _OTHER_QUANTITIES:
+        if re.fullmatch(pattern, text, re.IGNORECASE):
+            return quantity
+    return None
+
+
 def to_nm(value: float, unit: str) -> float | None:
     """Convert a length to nanometres.
 

@@ -89,7 +89,13 @@ def read_facts(source: ByteSource, name: str, mrc: MrcChoices | None = None) -> 
     if kind_of(name) == "dm":
         image = open_dm(source)
         return Facts(
-            image.shape_zyx, image.dtype.name, image.voxel, image.notes, image.acquired, image.facts
+            image.shape_zyx,
+            image.dtype.name,
+            image.voxel,
+            image.notes,
+            image.acquired,
+            image.facts,
+            image.origin,
         )
     if is_packed(name):
         source = _unpacked_header(source)

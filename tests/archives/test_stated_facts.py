@@ -14,7 +14,7 @@ from emulators.dm import write_dm
 from emulators.documents import dvid_info
 from emulators.mrc import write_mrc
 from lib.archives.flyem import parse_info
-from lib.errors import FormatError
+from lib.errors import FormatError, UnsupportedFormatError
 from lib.plan import About
 
 
@@ -243,3 +243,49 @@ def test_a_section_of_another_pixel_size_is_named(
     named = [n for n in record["metadata"]["quality"]["notes"] if n.startswith("sec_1.dm3: ")]
     assert any("12.5 nm along y, the first file of the volume 8 nm" in note for note in named)
     assert not any(n.startswith(("sec_0", "sec_2")) for n in named)
+
+
+def test_a_pixel_that_a_file_calls_zero_places_the_volume(
+    bench: Any, empiar_entry: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.dm3"
+    plane = np.arange(20, dtype=np.uint8).reshape(4, 5)
+    write_dm(path, plane, pixel_size_zyx=(2.0, 2.0), unit="nm", origin_zyx=(-20, -10))
+    one = bench("ebi", entry_id=empiar_entry({"a.dm3": path}))
+    record = one.complete_record(one.one_plan())
+    assert record["metadata"]["technical"]["translation"] == {"z": 0.0, "y": 40.0, "x": 20.0}
+
+
+@pytest.mark.parametrize(
+    ("shape", "given", "what"),
+    [
+        ((3, 4, 5), {"format_name": "Spectrum image", "unit": "nm"}, "'Spectrum image'"),
+        ((4, 5), {"unit": "1/nm"}, "a diffraction pattern"),
+    ],
+)
+def test_what_is_no_volume_is_refused_before_it_is_fetched(
+    bench: Any, empiar_entry: Any, tmp_path: Path, shape: Any, given: Any, what: str
+) -> None:
+    path = tmp_path / "a.dm3"
+    write_dm(path, np.ones(shape, np.uint8), pixel_size_zyx=(1.0,) * len(shape), **given)
+    with pytest.raises(UnsupportedFormatError, match=what):
+        bench("ebi", entry_id=empiar_entry({"a.dm3": path})).plan()
+
+
+def test_sections_that_begin_elsewhere_are_named(
+    bench: Any, empiar_entry: Any, tmp_path: Path
+) -> None:
+    files = {}
+    for number, zero in enumerate((-20, -20, -23)):
+        path = tmp_path / f"sec_{number}.dm3"
+        plane = np.full((12, 14), number + 1, np.uint8)
+        write_dm(path, plane, pixel_size_zyx=(2.0, 2.0), unit="nm", origin_zyx=(zero, 0))
+        files[path.name] = path
+    one = bench("ebi", entry_id=empiar_entry(files), box="y=2:10")
+    record = one.complete_record(one.one_plan())
+    assert record["metadata"]["technical"]["translation"]["y"] == 44.0
+    notes = record["metadata"]["quality"]["notes"]
+    assert [n for n in notes if "begins at" in n] == [
+        "sec_2.dm3: begins at y 46 nm, the first file of the stack at 40 nm; the sections are not "
+        "shifted"
+    ]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lib.formats.calibration import VoxelSize, positive
+from lib.formats.calibration import Origin, VoxelSize, positive
 from lib.formats.dm.tags import TagGroup, TagTree
 from lib.units import to_nm
 
@@ -68,7 +68,27 @@ def voxel_size(
         ]
     )
     provenance = f"DM tags {', '.join(sources)}" if sources else None
+    notes += tuple(
+        f"axis {axis} is calibrated in {unit!r}, which is no length"
+        for axis, unit in zip("xyz" if stack else "xy", _units(tree, data), strict=False)
+        if unit and to_nm(1.0, unit) is None
+    )
     return VoxelSize(z_nm, own[1], own[0], provenance), notes
+
+
+def first_voxel(data: TagGroup, *, stack: bool) -> Origin:
+    """Where the first voxel lies: ``Calibrations.Dimension`` names the pixel that is zero.
+
+    DM's calibration is value = (index - Origin) * Scale, axis by axis, x first.
+    """
+    zero = [
+        _number(data.find("Calibrations", "Dimension", axis, "Origin")) or 0.0
+        for axis in range(3 if stack else 2)
+    ]
+    if not any(zero):
+        return Origin()
+    x, y, z = (*(-_shortest(pixel) for pixel in zero), 0.0)[:3]
+    return Origin(voxels_zyx=(z, y, x), provenance="DM tags Calibrations.Dimension.Origin")
 
 
 def microscope_facts(
@@ -134,6 +154,12 @@ def _length(tree: TagTree, calibration: Any) -> float | None:
     if scale is None or not unit:
         return None
     return positive(to_nm(_shortest(scale), unit))
+
+
+def _units(tree: TagTree, data: TagGroup) -> list[str]:
+    """The units of the axes, x first, empty where there is none."""
+    texts = (tree.text(data.find("Calibrations", "Dimension", axis, "Units")) for axis in range(3))
+    return [(text or "").strip()[:40] for text in texts]
 
 
 def _number(value: Any) -> float | None:

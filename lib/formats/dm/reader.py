@@ -12,11 +12,12 @@ import numpy as np
 from lib.bytesource.base import ByteSource
 from lib.errors import FormatError, UnsupportedFormatError
 from lib.formats.base import Block, Layout, VolumeReader
-from lib.formats.calibration import VoxelSize
-from lib.formats.dm.facts import microscope_facts, voxel_size
+from lib.formats.calibration import Origin, VoxelSize
+from lib.formats.dm.facts import first_voxel, microscope_facts, voxel_size
 from lib.formats.dm.tags import ArrayTag, TagGroup, TagTree, read_tags
 from lib.formats.planes import plane_blocks
 from lib.geometry import Box, ShapeZYX
+from lib.units import other_quantity
 
 # DataType of an image (not the encodings of tags): dtype, and the encoding of its Data array
 _DATA_TYPES = {
@@ -27,6 +28,8 @@ _REFUSED = {
     3: "complex", 13: "complex", 14: "binary", 23: "coloured (RGBA)", 27: "packed complex",
 }  # fmt: skip
 _RGBA = 23
+_NO_IMAGES = ("spectrum", "spectra", "diffraction", "chronograph")
+_SERIES = {"reciprocal length": "a diffraction pattern", "angle": "a tilt series"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,7 @@ class DmImage:
     stored: np.dtype[Any]
     data_offset: int
     voxel: VoxelSize
+    origin: Origin
     version: int
     index: int
     images: int
@@ -76,9 +80,9 @@ def open_dm(source: ByteSource) -> DmImage:
         raise FormatError("the DM file holds no image", location=source.name)
     index, notes = _choose(tree, images)
     data = images.find(index, "ImageData")
-    shape_zyx, stored, array = _pixels(source, data)
     tags = images.find(index, "ImageTags")
     tags = tags if isinstance(tags, TagGroup) else TagGroup()
+    shape_zyx, stored, array = _pixels(source, data, tags)
     voxel, voxel_notes = voxel_size(tree, data, tags, stack=shape_zyx[0] > 1)
     acquired, facts, fact_notes = microscope_facts(tree, tags)
     return DmImage(
@@ -88,6 +92,7 @@ def open_dm(source: ByteSource) -> DmImage:
         stored=stored,
         data_offset=array.offset,
         voxel=voxel,
+        origin=first_voxel(data, stack=shape_zyx[0] > 1),
         version=tree.version,
         index=index,
         images=len(images.values),
@@ -112,7 +117,9 @@ def _choose(tree: TagTree, images: TagGroup) -> tuple[int, tuple[str, ...]]:
     return index, (f"image {index} of {len(types)} is taken, which the file displays",)
 
 
-def _pixels(source: ByteSource, data: Any) -> tuple[ShapeZYX, np.dtype[Any], ArrayTag]:
+def _pixels(
+    source: ByteSource, data: Any, tags: TagGroup
+) -> tuple[ShapeZYX, np.dtype[Any], ArrayTag]:
     if not isinstance(data, TagGroup):
         raise FormatError("the DM image has no ImageData", location=source.name)
     array, data_type = data.get("Data"), data.get("DataType")
@@ -133,7 +140,7 @@ def _pixels(source: ByteSource, data: Any) -> tuple[ShapeZYX, np.dtype[Any], Arr
         raise UnsupportedFormatError(
             f"a DM image of {len(size_xyz)} axes is no plane or stack", location=source.name
         )
-    _refuse_spectrum(source, data, len(size_xyz))
+    _refuse_other_axes(source, data, tags, len(size_xyz))
     dtype, encoding = _DATA_TYPES[data_type]
     stored = np.dtype(dtype)
     expected = math.prod(size_xyz) * stored.itemsize
@@ -152,14 +159,24 @@ def _pixels(source: ByteSource, data: Any) -> tuple[ShapeZYX, np.dtype[Any], Arr
     return (z, y, x), stored, array
 
 
-def _refuse_spectrum(source: ByteSource, data: TagGroup, axes: int) -> None:
+def _refuse_other_axes(source: ByteSource, data: TagGroup, tags: TagGroup, axes: int) -> None:
+    """Spectra, diffraction patterns and series, by the format that the file names or by a unit."""
     tree = TagTree(source, 0, data)
+    format_ = (tree.text(tags.find("Meta Data", "Format")) or "").strip()[:80]
+    if any(word in format_.lower() for word in _NO_IMAGES):
+        raise UnsupportedFormatError(
+            f"the DM file calls itself {format_!r}: its axes are not all of space, and it is no "
+            "volume",
+            location=source.name,
+        )
     for axis in range(axes):
-        unit = tree.text(data.find("Calibrations", "Dimension", axis, "Units")) or ""
-        if unit.strip() in ("eV", "keV", "s", "ms"):
+        unit = (tree.text(data.find("Calibrations", "Dimension", axis, "Units")) or "").strip()
+        quantity = other_quantity(unit)
+        if quantity is not None:
+            what = _SERIES.get(quantity, "a spectrum or a series")
             raise UnsupportedFormatError(
-                f"axis {'xyz'[axis]} of the DM image is in {unit.strip()}: a spectrum or a series, "
-                "not a volume",
+                f"axis {'xyz'[axis]} of the DM image is in {unit!r} ({quantity}): {what}, not a "
+                "volume",
                 location=source.name,
             )
 
