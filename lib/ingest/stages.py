@@ -137,6 +137,7 @@ def convert_batch(
     What a worker that died, or an earlier try, has made of the batch is not made again.
     """
     place = workplace(order)
+    place.store.follow(order.volume_key, order.holder)
     units = rest_of(order, job, units)
     service = place.session.limiter(service_of(place.archive, order.plan))
     effort = Effort(

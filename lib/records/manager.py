@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from lib.errors import NotFoundError, RecordError
+from lib.errors import AlreadyExistsError, NotFoundError, RecordError
 from lib.records.model import (
     MOVES,
     SCHEMA_VERSION,
@@ -114,10 +114,10 @@ class MetadataManager:
             "additional_metadata": {},
         }
         with self._guard:
-            earlier = self._earlier(key)
+            earlier, version = self._earlier(key)
             if earlier is not None and earlier.get("id") == record["id"]:
                 record["created_at"] = earlier["created_at"]
-            return self._write(key, self._changed(record, changes))
+            return self._write(key, self._changed(record, changes), version)
 
     def move(self, record: Mapping[str, Any], status: str, **changes: Any) -> Record:
         """Write a record with another status and return it.
@@ -151,7 +151,7 @@ class MetadataManager:
                 advice="Report this: the record was not changed",
             )
         with self._guard:
-            self._require_current(key, record)
+            version = self._require_current(key, record)
             moved = copy.deepcopy(dict(record))
             moved["status"] = status
             moved["error"] = None
@@ -160,7 +160,7 @@ class MetadataManager:
             moved = self._changed(moved, changes)
             if status == "complete":
                 moved["progress"]["percentage"] = 100
-            return self._write(key, moved)
+            return self._write(key, moved, version)
 
     def progress(self, record: Mapping[str, Any], percentage: float, step: str | None) -> Record:
         """Return the record with its progress; written at most once a second.
@@ -177,10 +177,10 @@ class MetadataManager:
             due = self._clock() - self._written.get(key, -1e9) >= _SECONDS_BETWEEN_PROGRESS
             if not due or record["status"] not in ("processing", "saving-data"):
                 return changed
-            stored = self._earlier(key)
+            stored, version = self._earlier(key)
             if stored is None or not _same_step(stored, record):
                 return changed
-            return self._write(key, changed)
+            return self._write(key, changed, version)
 
     def load(self, key: str) -> Record:
         """Read one record.
@@ -231,30 +231,45 @@ class MetadataManager:
                 raise RecordError(f"a record has no part {name!r}", location=self.key(record))
         return record
 
-    def _write(self, key: str, record: Record) -> Record:
+    def _write(self, key: str, record: Record, version: str) -> Record:
+        """Write a record in place of the version that was just read, and of no other."""
         record["updated_at"] = timestamp(self._now())
         check_schema(record, key)
         text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
-        self._store.put(key, text.encode() + b"\n")
+        try:
+            self._store.put(key, text.encode() + b"\n", replaces=version)
+        except AlreadyExistsError:
+            raise _changed_by_another(key, "is another one now") from None
         self._written[key] = self._clock()
         return record
 
-    def _earlier(self, key: str) -> Record | None:
+    def _earlier(self, key: str) -> tuple[Record | None, str]:
+        """The stored record, where it is valid, and its version, where anything is stored."""
         try:
-            record = read_json(self._store, key)
-        except (NotFoundError, RecordError):
-            return None
-        return None if schema_errors(record) else record
+            found = self._store.get_versioned(key)
+        except NotFoundError:
+            return None, ""
+        try:
+            record = parse_json(found.data, key)
+        except RecordError:
+            return None, found.version
+        return None if schema_errors(record) else record, found.version
 
-    def _require_current(self, key: str, record: Mapping[str, Any]) -> None:
-        stored = self._earlier(key)
+    def _require_current(self, key: str, record: Mapping[str, Any]) -> str:
+        """The version of the stored record, which must be the one that is to be changed."""
+        stored, version = self._earlier(key)
         if stored is None or not _same_step(stored, record):
             state = "is gone or unreadable" if stored is None else f"is {stored.get('status')} now"
-            raise RecordError(
-                f"the stored record {state}; another run has changed it",
-                location=key,
-                advice="Make sure that one run at a time works on a volume, then run again",
-            )
+            raise _changed_by_another(key, state)
+        return version
+
+
+def _changed_by_another(key: str, state: str) -> RecordError:
+    return RecordError(
+        f"the stored record {state}; another run has changed it",
+        location=key,
+        advice="Make sure that one run at a time works on a volume, then run again",
+    )
 
 
 def _same_step(stored: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
@@ -276,21 +291,26 @@ def read_json(store: Store, key: str, size: int = 0) -> Record:
     RecordError
         It is too large, not JSON, or not an object.
     """
-
-    def broken(why: str) -> RecordError:
-        return RecordError(
-            f"the record {why}", location=key, advice="Run the volume again to write it anew"
-        )
-
     if size > _LARGEST:
-        raise broken(f"has {size} bytes, more than any record")
+        raise _broken(key, f"has {size} bytes, more than any record")
+    return parse_json(store.get(key), key)
+
+
+def parse_json(data: bytes, key: str) -> Record:
+    """Read one JSON object from the bytes of a record; raises `RecordError`."""
     try:
-        record = json.loads(store.get(key).decode("utf-8"), parse_constant=_no_constant)
+        record = json.loads(data.decode("utf-8"), parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise broken(f"is not JSON: {str(error) or type(error).__name__}") from error
+        raise _broken(key, f"is not JSON: {str(error) or type(error).__name__}") from error
     if not isinstance(record, dict):
-        raise broken("is not a JSON object")
+        raise _broken(key, "is not a JSON object")
     return record
+
+
+def _broken(key: str, why: str) -> RecordError:
+    return RecordError(
+        f"the record {why}", location=key, advice="Run the volume again to write it anew"
+    )
 
 
 def _no_constant(name: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, Self
 
 Buffer = bytes | bytearray | memoryview
@@ -12,10 +12,22 @@ Buffer = bytes | bytearray | memoryview
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """One object of a listing. ``key`` is relative to the store, with ``/`` between its parts."""
+    """One object of a listing. ``key`` is relative to the store, with ``/`` between its parts.
+
+    ``version`` is its entity tag where the store has such.
+    """
 
     key: str
     size: int
+    version: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Versioned:
+    """An object's bytes and which version they are, for a `Store.put` that ``replaces`` it."""
+
+    data: bytes
+    version: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +88,30 @@ class Store(Protocol):
 
     uri: str  # "/data", "s3://bucket/prefix"; never with credentials
 
-    def put(self, key: str, data: Buffer | Sequence[Buffer], *, create: bool = False) -> None:
+    def put(
+        self,
+        key: str,
+        data: Buffer | Sequence[Buffer],
+        *,
+        create: bool = False,
+        replaces: str | None = None,
+    ) -> None:
         """Write one object, several buffers being joined.
 
-        With ``create`` an object that is there already raises `AlreadyExistsError`.
+        Parameters
+        ----------
+        create
+            Only where there is none.
+        replaces
+            Only where the object still is this version, as `get_versioned` gave it; ``""``: only
+            where there is none.
 
         Raises
         ------
+        AlreadyExistsError
+            Something else is there.
+        DestinationBusyError
+            The lease on the volume is over, or another run writes the same object.
         DestinationFullError, DestinationError, AccessDeniedError
         """
         ...
@@ -93,6 +122,10 @@ class Store(Protocol):
 
     def get(self, key: str) -> bytes:
         """Raises `NotFoundError` where there is no such object."""
+        ...
+
+    def get_versioned(self, key: str) -> Versioned:
+        """The same, with the version that a `put` may say it replaces."""
         ...
 
     def get_range(self, key: str, start: int, length: int) -> bytes: ...
@@ -143,6 +176,13 @@ class Store(Protocol):
 
     def lock(self, key: str, holder: str) -> AbstractContextManager[None]:
         """Hold a volume for this run. Raises `DestinationBusyError` that says who holds it."""
+        ...
+
+    def follow(self, key: str, holder: str) -> None:
+        """Write under the lock that another process, ``holder``, has on a volume.
+
+        Where a lock is a lease, every later write needs it to last still.
+        """
         ...
 
     def free_bytes(self) -> int | None:

@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import Literal
 
-from lib.errors import DestinationError
-from lib.storage.base import Buffer, Folder, StoredObject
+from lib.errors import AlreadyExistsError, DestinationError
+from lib.storage.base import Buffer, Folder, StoredObject, Versioned
 from lib.storage.keys import (
     LOCKS,
     PARTIAL,
@@ -61,13 +61,40 @@ class LocalStore:
 
     # --- objects ----------------------------------------------------------------------------
 
-    def put(self, key: str, data: Buffer | Sequence[Buffer], *, create: bool = False) -> None:
-        """Write one file atomically; see `lib.storage.base.Store.put`."""
+    def put(
+        self,
+        key: str,
+        data: Buffer | Sequence[Buffer],
+        *,
+        create: bool = False,
+        replaces: str | None = None,
+    ) -> None:
+        """Write one file atomically; see `lib.storage.base.Store.put`.
+
+        That the file still is what it ``replaces`` is looked at before it is written, no more: on
+        a folder the lock is what keeps two runs apart.
+        """
         views = byte_views(data)
+        if replaces is not None and self._version(key) != replaces:
+            raise AlreadyExistsError("something else is there", location=self._path(key))
         with self.draft(key) as draft:
             for view in views:
                 draft.write(view)
             draft.commit(create=create)
+
+    def get_versioned(self, key: str) -> Versioned:
+        """The same, with what tells one version of a file from another."""
+        version = self._version(key)
+        return Versioned(self.get(key), version)
+
+    def _version(self, key: str) -> str:
+        path = self._path(check_key(key), follow=True)
+        with naming_os_errors(path, "look at"):
+            try:
+                state = os.stat(path)
+            except (FileNotFoundError, NotADirectoryError):
+                return ""
+        return f"{state.st_ino}-{state.st_mtime_ns}-{state.st_size}"
 
     def draft(self, key: str) -> LocalDraft:
         """Write one file bit by bit; see `lib.storage.base.Store.draft`."""
@@ -217,6 +244,9 @@ class LocalStore:
         return hold(
             self._path(lock_key(key, ".lock")), self._path(lock_key(key, ".json")), key, holder
         )
+
+    def follow(self, key: str, holder: str) -> None:
+        """Nothing: a folder's lock does not end while its holder lives."""
 
     def free_bytes(self) -> int | None:
         """Bytes that this process may still write here."""

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
-from lib.errors import DestinationBusyError, DestinationError, NotFoundError, RequestRefusedError
-from lib.storage.base import Buffer, Folder, GatheredDraft, StoredObject
-from lib.storage.keys import byte_views, check_key, check_prefix, is_reserved
-from lib.storage.s3_lease import Lease
+from lib.errors import (
+    AlreadyExistsError,
+    DestinationBusyError,
+    DestinationError,
+    NotFoundError,
+    RequestRefusedError,
+)
+from lib.storage.base import Buffer, Folder, GatheredDraft, StoredObject, Versioned
+from lib.storage.fence import Fence
+from lib.storage.keys import PARTIAL, byte_views, check_key, check_prefix, is_reserved
+from lib.storage.s3_lease import FollowedLease, Lease
 from lib.storage.s3_objects import S3Objects
+from lib.storage.s3_signed import SignedRequests
+from lib.storage.s3_uploads import abort_uploads
+from lib.storage.s3_writes import S3Writes
 from lib.storage.settings import StoreSettings
+
+_TRIES = 3  # where another writer comes between our look and our write
 
 
 class S3Store:
@@ -38,8 +49,9 @@ class S3Store:
         self.settings = settings or StoreSettings()
         self._objects = S3Objects(uri, self.settings)
         self.uri = self._objects.uri
-        self._lost: set[str] = set()
-        self._guard = threading.Lock()
+        self._fence = Fence()
+        self._requests = SignedRequests(self._objects.bucket, self.settings)
+        self._writes = S3Writes(self._objects, self._requests, self._fence)
 
     def __repr__(self) -> str:
         return f"S3Store({self.uri!r})"
@@ -49,22 +61,49 @@ class S3Store:
 
     # --- objects ----------------------------------------------------------------------------
 
-    def put(self, key: str, data: Buffer | Sequence[Buffer], *, create: bool = False) -> None:
+    def put(
+        self,
+        key: str,
+        data: Buffer | Sequence[Buffer],
+        *,
+        create: bool = False,
+        replaces: str | None = None,
+    ) -> None:
         """Write one object; see `lib.storage.base.Store.put`.
 
-        The server verifies a SHA-256 of the bytes before it stores them.
-
-        Raises
-        ------
-        DestinationBusyError
-            The lock on this volume was lost to another run.
+        The server verifies a SHA-256 of the bytes before it stores them. Under a lease every write
+        is conditional, on there being nothing, or on what was just seen there.
         """
-        self._require_lease(check_key(key))
+        check_key(key)
         views = byte_views(data)
-        if create:
-            self._objects.put_if(key, views, None)
+        if create or replaces is not None:
+            self._writes.put(key, views, replaces or "")
+        elif self._fence:
+            self._put_leased(key, views)
         else:
-            self._objects.put(key, views)
+            self._writes.put(key, views, None)
+
+    def _put_leased(self, key: str, views: list[memoryview]) -> None:
+        """Write over what is there only as it was seen under our lease.
+
+        A request of an earlier holder's that is still on its way may land at any moment, but then
+        before ours, and is replaced, or after it, and is refused.
+        """
+        large = sum(view.nbytes for view in views) > self.settings.multipart_above
+        seen = self._version(key) if large else ""  # what is refused was sent for nothing
+        for _ in range(_TRIES):
+            try:
+                self._writes.put(key, views, seen)
+                return
+            except AlreadyExistsError:
+                seen = self._version(key)
+        raise DestinationBusyError(
+            "another run writes the same object", location=self._objects.where(key)
+        )
+
+    def _version(self, key: str) -> str:
+        meta = self._objects.head(key)
+        return "" if meta is None else meta["e_tag"] or ""
 
     def draft(self, key: str) -> GatheredDraft:
         """Write one object bit by bit; it is held in memory and sent by `commit`."""
@@ -74,6 +113,11 @@ class S3Store:
     def get(self, key: str) -> bytes:
         """Return the bytes of an object; raises `NotFoundError` where there is none."""
         return self._objects.get(check_key(key)).data
+
+    def get_versioned(self, key: str) -> Versioned:
+        """The same, with its entity tag."""
+        found = self._objects.get(check_key(key))
+        return Versioned(found.data, found.etag)
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """Return exactly `length` bytes from `start`.
@@ -125,20 +169,40 @@ class S3Store:
 
     def delete(self, key: str) -> None:
         """Delete one object; absent is fine."""
-        self._objects.delete([check_key(key)])
+        check_key(key)
+        if not self._fence:
+            self._writes.delete([StoredObject(key, 0)])
+            return
+        for _ in range(_TRIES):
+            version = self._version(key)
+            if not version or not self._writes.delete_each([StoredObject(key, 0, version)]):
+                return
+        raise self._changing(key)
 
     # --- trees ------------------------------------------------------------------------------
 
     def delete_tree(self, prefix: str) -> None:
         """Delete everything below a prefix, its own documents first.
 
-        Without its root document a half-deleted tree is no volume to any reader.
+        Without its root document a half-deleted tree is no volume to any reader. What lies under
+        its final name is deleted only as it was listed under our lease, one by one, because more
+        servers compare versions there; what belongs to nobody's volume yet, in bulk.
         """
+        final = self._fence and PARTIAL not in prefix.split("/")
+        delete = self._writes.delete_each if final else self._writes.delete
         depth = check_key(prefix).count("/") + 1
-        keys = [found.key for found in self._objects.listing(prefix)]
-        root = [key for key in keys if key.count("/") == depth]
-        self._objects.delete(root)
-        self._objects.delete([key for key in keys if key.count("/") > depth])
+        for _ in range(_TRIES):
+            found = self._objects.listing(prefix)
+            changed = delete([item for item in found if item.key.count("/") == depth])
+            changed += delete([item for item in found if item.key.count("/") > depth])
+            if not changed:
+                return
+        raise self._changing(prefix)
+
+    def _changing(self, key: str) -> DestinationBusyError:
+        return DestinationBusyError(
+            "another run writes what is to be deleted", location=self._objects.where(key)
+        )
 
     def publish_tree(self, staging: str, final: str) -> None:
         """Nothing: trees are written under their final name (see `staging_key`)."""
@@ -159,15 +223,29 @@ class S3Store:
         Call it while holding the lock of the volumes concerned. With `names` nothing is to be
         done: an upload that is not finished bears no name in a bucket.
         """
-        return self._objects.abort_uploads(check_prefix(prefix)) if names is None else 0
+        if names is not None:
+            return 0
+        where = self._objects.where(check_prefix(prefix))
+        return abort_uploads(
+            self._objects.bucket,
+            self._objects.full(prefix).rstrip("/"),
+            self.settings,
+            where,
+            self._objects.count,
+            partial(self._fence.left, where),
+        )
 
     # --- the rest ---------------------------------------------------------------------------
 
     def lock(self, key: str, holder: str) -> AbstractContextManager[None]:
         """Hold a volume by a lease, which outlives a killed run by at most ``lease_seconds``."""
-        with self._guard:
-            self._lost.discard(check_key(key))
-        return Lease(self._objects, key, holder, partial(self._lose, key))
+        unfenced = S3Writes(self._objects, self._requests, Fence())
+        return Lease(self._objects, unfenced, self._fence, check_key(key), holder)
+
+    def follow(self, key: str, holder: str) -> None:
+        """Let every later write depend on that run's lease, unless it is this very store's own."""
+        if check_key(key) not in self._fence:
+            self._fence.add(key, FollowedLease(self._objects, self._requests, key, holder))
 
     def free_bytes(self) -> int | None:
         """None: an object store does not say."""
@@ -181,14 +259,3 @@ class S3Store:
     def counts(self) -> dict[str, int]:
         """Requests sent so far by this object: PUT (and POST of parts), GET, HEAD, LIST, DELETE."""
         return self._objects.counts()
-
-    def _lose(self, key: str) -> None:
-        with self._guard:
-            self._lost.add(key)
-
-    def _require_lease(self, key: str) -> None:
-        if self._lost and any(key.startswith(lost) for lost in self._lost):
-            raise DestinationBusyError(
-                "another run took this volume over, because its lease could not be renewed in time",
-                location=self._objects.where(key),
-            )

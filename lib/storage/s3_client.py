@@ -14,6 +14,7 @@ import obstore.store
 from lib.errors import AccessDeniedError, ConfigError
 from lib.storage.keys import check_prefix
 from lib.storage.settings import StoreSettings
+from lib.transport.s3.address import S3Access
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, S3Config, S3Credential
@@ -52,6 +53,24 @@ def server_url(endpoint_url: str) -> str:
     host = urlsplit(f"//{endpoint_url}").hostname or ""
     loopback = host in ("localhost", "::1") or host.startswith("127.")
     return f"{'http' if loopback else 'https'}://{endpoint_url}".rstrip("/")
+
+
+def access_of(settings: StoreSettings) -> S3Access:
+    """How requests of our own reach the server, and as whom."""
+    secrets = {
+        name: value.get_secret_value()
+        for name in ("key", "secret", "token")
+        if (value := getattr(settings, name)) is not None
+    }
+    return S3Access(
+        endpoint_url=endpoint_of(settings),
+        region=region_of(settings),
+        anonymous=settings.anonymous,
+        profile=settings.profile,
+        addressing_style=settings.addressing_style,
+        ca_bundle=certificates_of(settings),
+        **secrets,
+    )
 
 
 @dataclass(frozen=True)
@@ -128,11 +147,7 @@ def region_of(settings: StoreSettings) -> str:
 
 
 def make_client(bucket: str, prefix: str, settings: StoreSettings) -> obstore.store.S3Store:
-    """Build the obstore client. It never tries twice by itself: `lib.storage.s3` does that.
-
-    Every upload carries a SHA-256 that the server verifies. The hash inside the signature would
-    do on AWS; SeaweedFS 4.48 was seen to store a body that contradicts it, and to refuse one that
-    contradicts ``x-amz-checksum-sha256``.
+    """Build the obstore client, which reads. It never tries twice by itself: `S3Objects` does.
 
     Raises
     ------
@@ -158,7 +173,6 @@ def make_client(bucket: str, prefix: str, settings: StoreSettings) -> obstore.st
         "region": region_of(settings),
         "virtual_hosted_style_request": virtual,
         "skip_signature": settings.anonymous,
-        "checksum_algorithm": "SHA256",
     }
     if endpoint is not None:
         scheme, _, host = endpoint.partition("://")

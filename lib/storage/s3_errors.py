@@ -66,21 +66,27 @@ _PASSING = {
     "ConditionalRequestConflict",
 }
 _WAY = (  # found in the text of connection errors, most telling first
-    *(  # as rustls (obstore) and OpenSSL (boto3) put it
+    *(  # as rustls (obstore) and OpenSSL (urllib3) put it
         (sign, "the server's TLS certificate is not trusted", "Set the CA bundle", False)
         for sign in ("InvalidCertificate", "CERTIFICATE_VERIFY_FAILED", "certificate verify failed")
     ),
-    (
-        "dns error",
-        "the server's name cannot be resolved",
-        "Check the endpoint URL and the network",
-        True,
+    *(
+        (
+            sign,
+            "the server's name cannot be resolved",
+            "Check the endpoint URL and the network",
+            True,
+        )
+        for sign in ("dns error", "Failed to resolve")
     ),
-    (
-        "ConnectionRefused",
-        "the server refuses connections",
-        "Check the endpoint URL, and that the server is up",
-        True,
+    *(
+        (
+            sign,
+            "the server refuses connections",
+            "Check the endpoint URL, and that the server is up",
+            True,
+        )
+        for sign in ("ConnectionRefused", "Connection refused")
     ),
     ("timed out", "the server did not answer in time", "Check the network, then run again", True),
     ("TimedOut", "the server did not answer in time", "Check the network, then run again", True),

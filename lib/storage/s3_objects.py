@@ -1,12 +1,11 @@
-"""Single requests to an S3 server: counted, tried again where that helps, named when they fail."""
+"""Requests that read a bucket, and how any request is counted, tried again and named."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
@@ -15,18 +14,15 @@ import obstore.store
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from lib.concurrency import cancel as stopping
-from lib.errors import AlreadyExistsError, MacroscopeError, NotFoundError
+from lib.errors import MacroscopeError, NotFoundError
 from lib.storage.base import Folder, StoredObject
 from lib.storage.s3_client import make_client, parse_uri
 from lib.storage.s3_errors import named_s3_error, no_bucket
-from lib.storage.s3_uploads import abort_uploads
 from lib.storage.settings import StoreSettings
 
 T = TypeVar("T")
 
-_PART = 64 * 2**20  # at most 10,000 parts: objects of up to 640 GB
-_PARTS_AT_ONCE = 4
-_PAGE = 1000  # keys of one LIST, and of one bulk DELETE: the protocol's limit
+PAGE = 1000  # keys of one LIST, and of one bulk DELETE: the protocol's limit
 _ATTEMPTS_WHEN_STOPPING = 2  # the last record should be written, but the run has seconds to go
 
 
@@ -66,37 +62,41 @@ class S3Objects:
         """The full address of a key, for messages."""
         return f"{self.uri}/{key}" if key else self.uri
 
+    def full(self, key: str) -> str:
+        """A key as the bucket has it, with the store's prefix."""
+        return f"{self.prefix}/{key}" if self.prefix else key
+
     # --- reading
 
     def get(self, key: str) -> Found:
         """Raises `NotFoundError` where there is no such object."""
 
         def ask() -> Found:
-            self._count("GET")
+            self.count("GET")
             result = obstore.get(self.client, key)
             meta = result.meta
             return Found(result.bytes().to_bytes(), meta["e_tag"] or "", meta["last_modified"])
 
-        return self._try(ask, key, "read")
+        return self.trying(ask, key, "read")
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """Up to `length` bytes from `start`."""
 
         def ask() -> bytes:
-            self._count("GET")
+            self.count("GET")
             return obstore.get_range(self.client, key, start=start, length=length).to_bytes()
 
-        return self._try(ask, key, "read")
+        return self.trying(ask, key, "read")
 
     def head(self, key: str) -> obstore.ObjectMeta | None:
         """Size, entity tag and time; None where there is no such object."""
 
         def ask() -> obstore.ObjectMeta:
-            self._count("HEAD")
+            self.count("HEAD")
             return obstore.head(self.client, key)
 
         try:
-            return self._try(ask, key, "look at")
+            return self.trying(ask, key, "look at")
         except NotFoundError:
             if not self._bucket_seen:  # a HEAD has no body to say that the bucket is missing
                 self.require_bucket()
@@ -107,138 +107,56 @@ class S3Objects:
 
         def ask() -> list[StoredObject]:
             found: list[StoredObject] = []
-            self._count("LIST")
-            for page in obstore.list(self.client, prefix or None, chunk_size=_PAGE):
+            self.count("LIST")
+            for page in obstore.list(self.client, prefix or None, chunk_size=PAGE):
                 if found:
-                    self._count("LIST")
-                found.extend(StoredObject(meta["path"], meta["size"]) for meta in page)
+                    self.count("LIST")
+                found.extend(
+                    StoredObject(meta["path"], meta["size"], meta["e_tag"] or "") for meta in page
+                )
             return found
 
-        return sorted(self._try(ask, prefix, "list"), key=lambda item: item.key)
+        return sorted(self.trying(ask, prefix, "list"), key=lambda item: item.key)
 
     def folder(self, prefix: str) -> Folder:
         """What lies directly below a prefix, sorted by key."""
 
         def ask() -> Folder:
-            self._count("LIST")
+            self.count("LIST")
             found = obstore.list_with_delimiter(self.client, prefix or None)
             objects = [StoredObject(meta["path"], meta["size"]) for meta in found["objects"]]
-            self._count("LIST", (len(objects) + len(found["common_prefixes"]) - 1) // _PAGE)
+            self.count("LIST", (len(objects) + len(found["common_prefixes"]) - 1) // PAGE)
             return Folder(
                 tuple(sorted(objects, key=lambda item: item.key)),
                 tuple(sorted(found["common_prefixes"])),
             )
 
-        return self._try(ask, prefix, "list")
+        return self.trying(ask, prefix, "list")
 
     def require_bucket(self) -> None:
         """Raise `DestinationError` if the bucket does not exist."""
 
         def ask() -> None:
-            self._count("LIST")
+            self.count("LIST")
             next(iter(obstore.list(self.client, None, chunk_size=1)), None)
 
         try:
-            self._try(ask, "", "list")
+            self.trying(ask, "", "list")
         except NotFoundError as error:
             raise no_bucket(self.uri, "list") from error
 
-    # --- writing
+    # --- what reading and writing share
 
-    def put(self, key: str, views: list[memoryview]) -> str:
-        """Write, whatever is there; returns the entity tag."""
-        size = sum(view.nbytes for view in views)
-        if size > self.settings.multipart_above:
-            return self._put_in_parts(key, views, size)
-
-        def ask() -> str:
-            self._count("PUT")
-            answer = obstore.put(self.client, key, _body(views), use_multipart=False)
-            return answer["e_tag"] or ""
-
-        return self._try(ask, key, "write")
-
-    def put_if(
-        self, key: str, views: list[memoryview], etag: str | None, *, attempts: int | None = None
-    ) -> str:
-        """Write only if the object still has `etag`, or, with None, only if there is none.
-
-        A success whose answer was lost shows up as a refusal of the next try; then what is stored
-        decides whether it was ours.
-
-        Raises
-        ------
-        AlreadyExistsError
-            Something else is there.
-        """
-        doubtful = False
-
-        def ask() -> str:
-            nonlocal doubtful
-            self._count("PUT")
-            mode: obstore.PutMode = "create" if etag is None else {"e_tag": etag}
-            try:
-                answer = obstore.put(self.client, key, _body(views), mode=mode, use_multipart=False)
-                return answer["e_tag"] or ""
-            except Exception as error:
-                named = named_s3_error(error, self.where(key), "write")
-                if isinstance(named, AlreadyExistsError) and doubtful:
-                    ours = self._if_ours(key, views)
-                    if ours is not None:
-                        return ours
-                doubtful = doubtful or named.retryable
-                raise named from _plain(error)
-
-        return self._try(ask, key, "write", attempts=attempts)
-
-    def delete(self, keys: list[str]) -> None:
-        """Delete in bulk; absent is fine."""
-        for start in range(0, len(keys), _PAGE):
-            batch = keys[start : start + _PAGE]
-
-            def ask(batch: list[str] = batch) -> None:
-                self._count("DELETE")
-                obstore.delete(self.client, batch)
-
-            with suppress(NotFoundError):
-                self._try(ask, batch[0], "delete")
-
-    def abort_uploads(self, prefix: str) -> int:
-        """Drop unfinished uploads below a prefix; returns how many."""
-        full = "/".join(part for part in (self.prefix, prefix) if part)
-        return abort_uploads(self.bucket, full, self.settings, self.where(prefix), self._count)
-
-    # --- inside
-
-    def _put_in_parts(self, key: str, views: list[memoryview], size: int) -> str:
-        def ask() -> str:
-            self._count("PUT", 2 + -(-size // _PART))
-            answer = obstore.put(
-                self.client,
-                key,
-                iter(views),
-                use_multipart=True,
-                chunk_size=_PART,
-                max_concurrency=_PARTS_AT_ONCE,
-            )
-            return answer["e_tag"] or ""
-
-        # obstore aborts the upload when a part fails; what a killed run leaves is swept later.
-        return self._try(ask, key, "write")
-
-    def _if_ours(self, key: str, views: list[memoryview]) -> str | None:
-        """The entity tag of the stored object if it holds exactly these bytes."""
-        try:
-            found = self.get(key)
-        except NotFoundError:
-            return None
-        return found.etag if found.data == b"".join(views) else None
-
-    def _count(self, kind: str, number: int = 1) -> None:
+    def count(self, kind: str, number: int = 1) -> None:
+        """Note requests of a kind."""
         with self._guard:
             self._counts[kind] += number
 
-    def _try(self, ask: Callable[[], T], key: str, doing: str, *, attempts: int | None = None) -> T:
+    def trying(
+        self, ask: Callable[[], T], key: str, doing: str, *, attempts: int | None = None
+    ) -> T:
+        """Ask until it succeeds, as often as the settings say; every failure gets its name."""
+
         def named() -> T:
             try:
                 answer = ask()
@@ -266,9 +184,8 @@ class S3Objects:
 
 def _plain(error: Exception) -> Exception:
     """The cause without obstore's debug text, which may quote a whole answer."""
-    return type(error)(str(error).partition("\n\nDebug source")[0])
-
-
-def _body(views: list[memoryview]) -> bytes | Iterator[memoryview]:
-    # obstore takes the buffers as they are; joining them would double the memory of a shard.
-    return iter(views) if views else b""
+    text = str(error).partition("\n\nDebug source")[0]
+    try:
+        return type(error)(text)
+    except TypeError:  # it wants other arguments
+        return Exception(text)

@@ -16,6 +16,7 @@ def abort_uploads(
     settings: StoreSettings,
     location: str,
     count: Callable[[str], None] = lambda kind: None,
+    may: Callable[[], object] = lambda: None,
 ) -> int:
     """Abort every unfinished upload whose key starts with `prefix`; returns how many.
 
@@ -26,6 +27,8 @@ def abort_uploads(
     ----------
     count
         Called with the kind of each request: LIST, DELETE.
+    may
+        Called before each upload is aborted; raises where that is not allowed any more.
     """
     import botocore.config  # type: ignore[import-untyped]  # slow to import; rarely needed
     import botocore.exceptions  # type: ignore[import-untyped]
@@ -48,6 +51,7 @@ def abort_uploads(
         ):
             count("LIST")
             for upload in page.get("Uploads", ()):
+                may()
                 count("DELETE")
                 client.abort_multipart_upload(
                     Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from dataclasses import dataclass
 
 from lib.errors import EmptyVolumeError, IntegrityError, MissingChunksError
@@ -22,6 +23,7 @@ from lib.volumes.statistics import Statistics
 from lib.volumes.thumbnails import THUMBNAIL_KEY, Draw
 
 SUMS_SUFFIX = ".SHA256SUMS"
+_SHARD_OR_LEVEL = re.compile(r"(\d{1,6})/(?:c/(\d{1,9})/(\d{1,9})/(\d{1,9})|zarr\.json)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +201,7 @@ def _finish_zarr(
     expected = {file.key: file for file in files}
     if len(expected) != len(files):
         raise IntegrityError("the ledger names a file twice", location=job.final_key)
-    _prove_listing(store, staging, expected, allowed={*documents, "zarr.json", THUMBNAIL_KEY})
+    _prove_listing(job, store, staging, expected, {*documents, "zarr.json", THUMBNAIL_KEY})
     written = {key: ome.encode(document) for key, document in documents.items()}
     if draw is not None and (drawn := draw(staging, group, statistics)) is not None:
         written[THUMBNAIL_KEY], width, height = drawn
@@ -216,21 +218,47 @@ def _finish_zarr(
 
 
 def _prove_listing(
-    store: Store, staging: str, expected: dict[str, StoredFile], *, allowed: set[str]
+    job: VolumeJob,
+    store: Store,
+    staging: str,
+    expected: dict[str, StoredFile],
+    documents: set[str],
 ) -> None:
+    """Compare the files that are there with the ledger's; nothing may be absent or foreign.
+
+    What another grid than this job's would have there is of a writer whose lease was over: its
+    last shard may land after its half was discarded. That goes, being nobody's any more.
+    """
     listed = {item.key.removeprefix(f"{staging}/"): item.size for item in store.list(staging)}
     for key, file in expected.items():
         if listed.pop(key, None) != file.size:
             raise IntegrityError(
                 "a file of the volume is missing or of the wrong size", location=f"{staging}/{key}"
             )
-    foreign = sorted(set(listed) - allowed)
+    foreign = sorted(set(listed) - documents)
+    for key in [key for key in foreign if _is_of_another_grid(job, key)]:
+        store.delete(f"{staging}/{key}")
+        foreign.remove(key)
     if foreign:
         raise IntegrityError(
             f"{len(foreign)} files in the volume do not belong to it, such as {foreign[0]}",
             location=staging,
             advice="Delete the unfinished volume and run again",
         )
+
+
+def _is_of_another_grid(job: VolumeJob, key: str) -> bool:
+    """Whether a key is that of a shard or level document, and not one that this job may have."""
+    found = _SHARD_OR_LEVEL.fullmatch(key)
+    if found is None:
+        return False
+    level = int(found[1])
+    if level >= len(job.levels):
+        return True
+    if found[2] is None:
+        return False
+    index, counts = map(int, found.groups()[1:]), job.levels[level].grid.counts_zyx
+    return any(i >= n for i, n in zip(index, counts, strict=True))
 
 
 def _sums_line(sha256: str, name: str) -> bytes:

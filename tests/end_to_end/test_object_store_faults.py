@@ -53,7 +53,7 @@ def is_exact(bench: Bench, ended: Ended) -> None:
 @pytest.mark.parametrize(
     ("status", "code", "kind", "says"),
     [
-        (403, "AccessDenied", AccessDeniedError, "the object store denies it"),
+        (403, "AccessDenied", AccessDeniedError, "the object store refuses access"),
         (400, "ExpiredToken", AccessDeniedError, "credentials have expired"),
         (507, "InsufficientStorage", DestinationFullError, "the object store is full"),
         (403, "QuotaExceeded", DestinationFullError, "the object store is full"),
@@ -93,7 +93,7 @@ def test_a_run_that_cannot_even_write_its_record_still_says_why(
     ended = bench.run()
     (result,) = ended.results
     assert result.status == "failed"
-    assert "denies it" in str(result.error)
+    assert "refuses access" in str(result.error)
     bucket.gate.refusals.clear()
     is_exact(bench, bench.run())
 
@@ -195,7 +195,7 @@ def test_a_run_killed_on_another_host_is_resumed_once_its_lease_has_run_out(
     (lease,) = _leases(store)
     document = json.loads(lease[1])
     document["process"] = None  # as from a host that this one knows nothing about
-    store._objects.put(lease[0], [memoryview(json.dumps(document).encode())])
+    store._writes.put(lease[0], [memoryview(json.dumps(document).encode())], None)
 
     ended = bench.run()
     is_exact(bench, ended)

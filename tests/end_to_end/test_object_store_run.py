@@ -128,7 +128,7 @@ def test_a_denied_write_fails_the_run_and_says_so(macroscope: Command, bucket: B
     run = macroscope("run", "--json", "-s", "epfl", **bucket.environment())
     assert run.returncode == 1
     (result,) = json.loads(run.stdout)
-    assert "the object store denies it" in result["errors"][0]
+    assert "the object store refuses access" in result["errors"][0]
     assert "permission to write" in result["errors"][0]
 
 

@@ -51,11 +51,11 @@ class FullNowAndThen(LocalStore):
 
     full = False
 
-    def put(self, key: str, data: Any, *, create: bool = False) -> None:
+    def put(self, key: str, data: Any, **how: Any) -> None:
         if self.full:
             self.full = False
             raise DestinationFullError("no space")
-        super().put(key, data, create=create)
+        super().put(key, data, **how)
 
 
 class RecordMoves(RuleBasedStateMachine):

@@ -102,9 +102,9 @@ class Puts(LocalStore):
 
     puts = 0
 
-    def put(self, key: str, data: Any, *, create: bool = False) -> None:
+    def put(self, key: str, data: Any, **how: Any) -> None:
         self.puts += 1
-        super().put(key, data, create=create)
+        super().put(key, data, **how)
 
 
 @pytest.fixture
