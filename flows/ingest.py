@@ -54,7 +54,13 @@ def ingest(source: str, config: LoaderConfig | Mapping[str, Any] | None) -> Proc
     """
     with open_run(source, config) as run:
         try:
-            sources = or_stopped(patiently(lambda: plan(source, run.config, run.scratch_dir)))
+            sources = or_stopped(
+                patiently(
+                    lambda: plan(
+                        source, run.config, run.scratch_dir, run.data_uri, run.store_settings
+                    )
+                )
+            )
         except MacroscopeError as error:  # named, with its advice: no traceback says more
             said = {"success": False, "errors": [str(error)]}
             return run.result([], []).model_copy(update=said)

@@ -51,12 +51,17 @@ class Run:
     scratch_dir: Path
     began: float = field(default_factory=time.monotonic)
 
+    @property
+    def data_uri(self) -> str:
+        """Where the volumes of this source go."""
+        return str(self.config.output_dir or self.settings.data_dir)
+
     def order(self, plan: VolumePlan) -> WorkOrder:
         holder = f"{self.name} on {socket.gethostname()}, process {os.getpid()}"
         return WorkOrder(
             plan,
             self.config,
-            str(self.config.output_dir or self.settings.data_dir),
+            self.data_uri,
             self.store_settings,
             self.scratch_dir,
             holder,

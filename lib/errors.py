@@ -225,6 +225,12 @@ class DestinationBusyError(DestinationError):
     advice = "Wait for the other run, or stop it"
 
 
+class NameTakenError(DestinationError):
+    """The name of a volume belongs to another source's volume."""
+
+    advice = "Run again: the volume then gets a name of its own"
+
+
 class AlreadyExistsError(DestinationError):
     """A write that may only create found something there."""
 

@@ -137,7 +137,10 @@ class VolumePlan(Plain):
 
     source: str  # the registry name
     source_id: str  # the accession as the archive writes it
-    name: str  # file stem, stable from run to run
+    # Where the archive keeps it: with ``source`` it tells the volume from all others, save parts
+    # and coarser forms of it. None: accession, ``internal_path`` and name do so.
+    source_path: str | None = None
+    name: str  # file stem, stable from run to run; for people, and made the volume's own at ingest
     shape_zyx: ShapeZYX
     dtype: str  # numpy name, native byte order: "uint8", "int16", ...
     voxel_nm_zyx: LengthsZYX
@@ -175,6 +178,12 @@ class VolumePlan(Plain):
             return data
         return {**data, "reader": reader, "downsample_steps": reader.pop(_OLD_STEPS)}
 
+    @property
+    def path_in_source(self) -> str:
+        """Where the archive keeps the volume: ``source_path``, or what stands for it."""
+        parts = (self.source_id, self.internal_path, self.name)
+        return self.source_path or "/".join(part for part in parts if part)
+
     def identity(self) -> dict[str, Any]:
         """What decides the voxels: not the words about them, nor the server that gave them.
 
@@ -182,6 +191,7 @@ class VolumePlan(Plain):
         that was made then is recognised.
         """
         words = {"about", "notes", "stated", "download_bytes", "download_requests", "stored_as"}
+        words |= {"source_path"}  # tells volumes apart, and decides no voxel
         typed = {"source_grid", "sections", "downsample_steps"}
         decided = self.model_dump(mode="json", exclude=words | typed)
         for file in decided["files"]:

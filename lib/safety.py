@@ -1,4 +1,4 @@
-"""Guards against hostile input: names, addresses, XML and compressed streams from outside.
+"""Guards against hostile input: paths, addresses, XML and compressed streams from outside.
 
 Everything an archive sends is untrusted. Names never leave the destination folder, XML never
 reaches outside itself, compressed data never grows without bound, and what goes into a log or a
@@ -8,13 +8,11 @@ record never carries a query string or a password.
 from __future__ import annotations
 
 import bz2
-import hashlib
 import ipaddress
 import re
 import socket
-import unicodedata
 import zlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
@@ -25,36 +23,13 @@ from defusedxml.ElementTree import fromstring  # type: ignore[import-untyped]
 
 from lib.concurrency import cancel as stopping
 from lib.errors import FormatError, RequestRefusedError, TransportError
+from lib.names import safe_name
 
 MIB = 1024 * 1024
-MAX_NAME_BYTES = 200  # room for suffixes below the 255 bytes of common file systems
-# Reserved on Windows and on SMB shares, with any suffix; a store may lie on one.
-_RESERVED = re.compile(r"^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$", re.IGNORECASE)
-_UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')
 _URL = re.compile(r"[a-z][a-z0-9+.\-]*://[^\s'\"<>\])}]+", re.IGNORECASE)
 
 
-# --- names ----------------------------------------------------------------------------------
-
-
-def safe_name(name: str) -> str:
-    """One path component made from an archive's name.
-
-    Separators, control characters and characters that a common file system forbids become ``_``;
-    a name that would still mean something else (``..``, ``NUL``, nothing) gets a leading ``_``;
-    one that is too long is cut and ends in part of its digest. A safe name comes back unchanged.
-    """
-    text = unicodedata.normalize("NFC", name)
-    text = "".join("_" if unicodedata.category(c) in {"Cc", "Cf", "Cs"} else c for c in text)
-    text = _UNSAFE.sub("_", text).strip(" ").rstrip(". ")
-    if not text or text.startswith(".") or _RESERVED.match(text):
-        text = "_" + text
-    raw = text.encode()
-    if len(raw) <= MAX_NAME_BYTES:
-        return text
-    suffix = Path(text).suffix
-    tail = "~" + hashlib.sha256(raw).hexdigest()[:12] + (suffix if len(suffix) <= 16 else "")
-    return raw[: MAX_NAME_BYTES - len(tail.encode())].decode(errors="ignore") + tail
+# --- paths ----------------------------------------------------------------------------------
 
 
 def safe_join(folder: Path, *parts: str) -> Path:
@@ -73,26 +48,6 @@ def safe_join(folder: Path, *parts: str) -> Path:
             advice="Remove the link, then run again",
         )
     return path
-
-
-def unique_names(names: Iterable[str]) -> list[str]:
-    """Safe names for a list, in its order, no two alike on a file system that ignores case."""
-    taken: set[str] = set()
-    result: list[str] = []
-    for name in names:
-        safe = safe_name(name)
-        stem, dot, suffix = safe.partition(".") if not safe.startswith("_.") else (safe, "", "")
-        number = 1
-        while _folded(safe) in taken:
-            number += 1
-            safe = safe_name(f"{stem}~{number}{dot}{suffix}")
-        taken.add(_folded(safe))
-        result.append(safe)
-    return result
-
-
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFKC", name.casefold())
 
 
 # --- addresses ------------------------------------------------------------------------------

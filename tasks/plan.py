@@ -8,6 +8,8 @@ from prefect import task
 
 from lib.config.loaders import LoaderConfig
 from lib.ingest.stages import Sources, plan_source
+from lib.storage.open import open_store
+from lib.storage.settings import StoreSettings
 from tasks.retrying import RETRIES, stoppable
 from tasks.slots import polite
 
@@ -15,6 +17,15 @@ from tasks.slots import polite
 @task(name="plan", task_run_name="plan {source}", tags=["plan"], **RETRIES)
 @stoppable
 @polite
-def plan(source: str, config: LoaderConfig, scratch_dir: Path) -> Sources:
-    """Ask one archive for everything that `config` names; metadata only."""
-    return plan_source(source, config, scratch_dir)
+def plan(
+    source: str,
+    config: LoaderConfig,
+    scratch_dir: Path,
+    data_uri: str,
+    store_settings: StoreSettings,
+) -> Sources:
+    """Ask one archive for everything that `config` names; metadata only.
+
+    The store is asked for the names that its records hold.
+    """
+    return plan_source(source, config, scratch_dir, open_store(data_uri, store_settings))

@@ -17,6 +17,7 @@ from lib.ingest.illustrate import stored_picture
 from lib.ingest.order import WorkOrder
 from lib.ingest.result import ProcessingResult
 from lib.ingest.workplace import workplace
+from lib.names import digest
 from lib.present.words import shape_text, size_text, voxel_text
 from lib.records.model import Record
 
@@ -28,6 +29,11 @@ _SECONDS_BETWEEN_UPDATES = 2.0
 def artifact_key(*words: str) -> str:
     """Lower case, digits and dashes, as Prefect wants its artifact keys."""
     return re.sub(r"[^a-z0-9]+", "-", "-".join(words).lower()).strip("-")
+
+
+def volume_artifact_key(kind: str, source: str, name: str) -> str:
+    """One key for each volume: two names may differ in nothing that such a key can hold."""
+    return artifact_key(kind, source, name, digest(source, name))
 
 
 def show_plan(source: str, costs: list[Cost]) -> None:
@@ -62,7 +68,7 @@ def show_record(order: WorkOrder, record: Record) -> None:
     lines += ["| | |", "|---|---|", *(f"| **{k}** | {_cell(v)} |" for k, v in rows.items())]
     create_markdown_artifact(
         "\n".join(lines),
-        key=artifact_key("record", record["source"], record["name"]),
+        key=volume_artifact_key("record", record["source"], record["name"]),
         description=f"{record['source']} {record['source_id']}: {rows['shape z, y, x']}, "
         f"{rows['voxel z, y, x']}, {rows['stored']}",
     )
@@ -78,7 +84,7 @@ class ProgressBar:
 
     def __init__(self, order: WorkOrder) -> None:
         plan = order.plan
-        key = artifact_key("progress", plan.source, plan.name)
+        key = volume_artifact_key("progress", plan.source, plan.name)
         words = f"{plan.source} {plan.source_id}: how much of level 0 is made"
         self._artifact = create_progress_artifact(0.0, key=key, description=words)
         self._told = time.monotonic()

@@ -43,13 +43,15 @@ def plan_command(
     costs: list[Cost] = []
     with stand_ins(ConfigManager().load()), tempfile.TemporaryDirectory() as scratch:
         loaded = ConfigManager().load()
+        access = store_settings(loaded)
         given = by_round(sources, addresses, parameters, loaded.settings)
         for source, own in (pair for one in given for pair in one.items()):
-            config = loaded.loader(source, own)
-            planned = plan_source(source, config, Path(scratch))
+            config = loaded.loader(source, own).model_copy(update={"dry_run": True})
+            place = open_store(str(config.output_dir or loaded.settings.data_dir), access)
+            planned = plan_source(source, config, Path(scratch), place)
             ratio = loaded.settings.assumed_compression
             costs += [cost_of(plan, config, ratio) for plan in planned.plans]
-        store = open_store(loaded.settings.data_dir, store_settings(loaded))
+        store = open_store(loaded.settings.data_dir, access)
         warnings = warnings_for(costs, store, available_memory())
         free = store.free_bytes()
     total = {

@@ -54,7 +54,8 @@ class Archive(Protocol):
     ) -> list[Fetched]:
         """After the last shard: what is known of the source files (size, sha256, ETag).
 
-        Also the last look at the source: is it still the one that the plan was made from?
+        One for each file of the plan, in its order, or none where none came whole. Also the last
+        look at the source: is it still the one that the plan was made from?
 
         Raises
         ------

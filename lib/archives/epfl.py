@@ -26,6 +26,7 @@ from lib.archives.remote_tiff import (
 from lib.config.loaders import EPFL_FILE_PATH, EPFLConfig
 from lib.formats.base import VolumeReader
 from lib.formats.tiff.reader import TiffVolume
+from lib.names import place_of
 from lib.plan import About, VolumePlan
 from lib.provenance import Provenance
 from lib.rawfiles.files import RawFiles
@@ -73,6 +74,7 @@ class EPFL(ArchiveBase):
             VolumePlan(
                 source=self.name,
                 source_id=config.source_id,
+                source_path=place_of(config.download_url),
                 name=f"{config.source_id}_{stem}{part.suffix}",
                 shape_zyx=part.box.shape_zyx,
                 dtype=volume.dtype.name,

@@ -20,7 +20,7 @@ def kept_or_error(file: SourceFile, raw: RawFiles) -> Fetched:
         raise NotFoundError(
             "the file is not among the kept raw files, and enable_downloads is false",
             archive=raw.source,
-            location=str(raw.path(file.name)),
+            location=str(raw.path(file)),
             advice="Set enable_downloads to true, and keep_raw for later runs",
         )
     return known
@@ -39,6 +39,6 @@ def fetched_or_error(file: SourceFile, raw: RawFiles) -> Fetched:
         raise IntegrityError(
             "the raw file went away or was changed while its volume was made",
             archive=raw.source,
-            location=str(raw.path(file.name)),
+            location=str(raw.path(file)),
         )
     return known

@@ -23,17 +23,22 @@ _MOST_MISSING = 10_000  # further apart than this, two numbers are no neighbours
 
 @dataclass(frozen=True, slots=True)
 class SectionGroup:
-    """File names of one stack in slice order.
+    """Files of one stack in slice order.
 
     Attributes
     ----------
     stem
-        What the names have in common; a stable name for the volume.
+        What the names have in common, for people.
+    pattern
+        The same as a path, ``#`` in place of the section's number: ``data/a_slice_#.dm3``.
+    names
+        Names, or paths where the files lie in folders.
     missing
         Numbers between the first and the last for which there is no file.
     """
 
     stem: str
+    pattern: str
     names: tuple[str, ...]
     numbers: tuple[int, ...]
     missing: tuple[int, ...]
@@ -58,7 +63,8 @@ def number_of(name: str) -> int | None:
 def group_sections(names: Iterable[str]) -> tuple[list[SectionGroup], list[str]]:
     """Sort file names into stacks of two files or more, and single files.
 
-    Names belong together if they differ in one number only: the section's. Where several numbers
+    Names belong together if they differ in one number only: the section's. Files of different
+    folders, or with different suffixes, never do. Where several numbers
     vary (``tile1_0001``), the last one counts sections and the others tell stacks apart.
 
     Raises
@@ -69,7 +75,8 @@ def group_sections(names: Iterable[str]) -> tuple[list[SectionGroup], list[str]]
     alike: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for name in sorted(names):
         stem, suffix = _split(name)
-        alike[(*_NUMBER.split(stem)[::2], suffix.lower())].append(name)
+        folder = name.rpartition("/")[0]
+        alike[(folder, *_NUMBER.split(stem)[::2], suffix.lower())].append(name)
     groups, singles = [], []
     for members in alike.values():
         for stem, numbered in _by_varying_number(members).items():
@@ -77,7 +84,7 @@ def group_sections(names: Iterable[str]) -> tuple[list[SectionGroup], list[str]]
                 singles.append(numbered[0][1])
             else:
                 groups.append(_group(stem, numbered))
-    return sorted(groups, key=lambda group: group.stem), sorted(singles)
+    return sorted(groups, key=lambda group: group.pattern), sorted(singles)
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -122,7 +129,9 @@ def _group(stem: str, numbered: list[tuple[int, str]]) -> SectionGroup:
             )
         missing = tuple(sorted(set(range(numbers[0], numbers[-1])) - set(numbers)))
     clean = stem.replace("#", "").strip(" _-.") or "sections"
-    return SectionGroup(clean, tuple(name for _, name in numbered), numbers, missing)
+    first = PurePosixPath(numbered[0][1])
+    pattern = str(first.with_name(stem + first.suffix.lower()))
+    return SectionGroup(clean, pattern, tuple(name for _, name in numbered), numbers, missing)
 
 
 class SectionStack(VolumeReader):

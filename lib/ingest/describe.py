@@ -10,6 +10,7 @@ from lib.geometry import LengthsZYX
 from lib.ingest.stages import Made
 from lib.plan import SourceFile, VolumePlan
 from lib.provenance import Provenance
+from lib.records.model import Key
 from lib.safety import redact
 from lib.transport.partial import Fetched
 from lib.volumes.finish import Finished
@@ -128,8 +129,10 @@ def technical(job: VolumeJob, finished: Finished) -> dict[str, Any]:
 
 def made_provenance(plan: VolumePlan, made: Made, seconds: float, run: str) -> dict[str, Any]:
     """``metadata.provenance`` of a finished volume: the plan's, with digests and costs."""
-    fetched = {file.path.name: file for file in made.source_files}
-    files = [_fetched_file(file, fetched.get(file.name.rpartition("/")[2])) for file in plan.files]
+    files = [_planned_file(file) for file in plan.files]
+    if len(made.source_files) == len(plan.files):
+        came = zip(plan.files, made.source_files, made.source_keys, strict=True)
+        files = [_fetched_file(*one) for one in came]
     return {
         **provenance(plan),
         "source_files": files,
@@ -174,11 +177,10 @@ def _planned_file(file: SourceFile) -> dict[str, Any]:
     }
 
 
-def _fetched_file(file: SourceFile, fetched: Fetched | None) -> dict[str, Any]:
-    if fetched is None:
-        return _planned_file(file)
+def _fetched_file(file: SourceFile, fetched: Fetched, key: str | None) -> dict[str, Any]:
     return {
         **_planned_file(file),
+        **({} if key is None else {"key": Key(key)}),
         "size": fetched.size,
         "sha256": fetched.sha256,
         "etag": fetched.etag or file.etag,

@@ -7,14 +7,14 @@ from typing import Any
 
 from lib.concurrency import cancel as stopping
 from lib.errors import IntegrityError, MacroscopeError, NotFoundError, RecordError, StoppedError
-from lib.ingest import describe
+from lib.ingest import describe, naming
 from lib.ingest.order import WorkOrder
 from lib.ingest.result import VolumeResult
 from lib.ingest.stages import Made
 from lib.ingest.workplace import workplace
 from lib.plan import VolumePlan
 from lib.records.manager import MetadataManager
-from lib.records.model import FINAL, Record, record_key
+from lib.records.model import FINAL, Key, Record, record_key
 from lib.verify.sums import is_intact
 from lib.volumes.job import VolumeJob
 
@@ -27,6 +27,15 @@ class Keeper:
     def __init__(self, order: WorkOrder, run_name: str) -> None:
         self._order, self._run = order, run_name
         self._record: Record | None = None
+
+    def require_own_name(self) -> None:
+        """Refuse a name that a record of the store holds for another source's volume.
+
+        Raises
+        ------
+        NameTakenError
+        """
+        naming.require_own_name(workplace(self._order).store, self._order.plan)
 
     def complete_already(self) -> VolumeResult | None:
         """The result of an earlier run, if it made this very volume and it is still whole."""
@@ -54,7 +63,11 @@ class Keeper:
             core=describe.core(plan),
             provenance={**describe.provenance(plan), "run": self._run},
             quality={"notes": describe.notes(plan)},
-            additional_metadata={"identity": self._identity(), **plan.about.extra},
+            additional_metadata={
+                **plan.about.extra,
+                "identity": self._identity(),
+                **naming.stated_source(plan),
+            },
         )
 
     def processing(self, job: VolumeJob) -> None:
@@ -84,10 +97,10 @@ class Keeper:
             provenance=describe.made_provenance(plan, made, seconds, self._run),
             quality=describe.quality(plan, made),
             files={
-                "volume": finished.volume_key,
-                "sums": finished.sums_key,
-                "preview": made.preview_key,
-                "raw": list(made.raw_keys),
+                "volume": Key(finished.volume_key),
+                "sums": Key(finished.sums_key),
+                "preview": None if made.preview_key is None else Key(made.preview_key),
+                "raw": [Key(key) for key in made.raw_keys],
             },
             progress={"current_step": None},
         )

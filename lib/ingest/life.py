@@ -79,6 +79,7 @@ def make_volume(order: WorkOrder, run_name: str, steps: Steps | None = None) -> 
 def _make(order: WorkOrder, keeper: Keeper, steps: Steps, began: float) -> VolumeResult:
     """The part that needs the volume's lock; the record of a failure is written under it too."""
     try:
+        keeper.require_own_name()
         known = keeper.complete_already()
         stages.tidy(order, complete=known is not None)
         if known is not None:

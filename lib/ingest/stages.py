@@ -6,6 +6,7 @@ the engine and the store, but neither records nor Prefect.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -16,15 +17,17 @@ from lib.archives.base import service_of
 from lib.archives.registry import archive
 from lib.archives.sessions import open_session
 from lib.config.loaders import LoaderConfig
-from lib.errors import MacroscopeError, SourceChangedError
+from lib.errors import MacroscopeError, NameTakenError, SourceChangedError, StoppedError
 from lib.geometry import ShapeZYX
 from lib.ingest.coarse import fit_plan
 from lib.ingest.illustrate import Artist
+from lib.ingest.naming import name_plans
 from lib.ingest.order import WorkOrder
 from lib.ingest.progress import Standing, tell
 from lib.ingest.workplace import close_workplace, workplace
 from lib.plan import VolumePlan
 from lib.present.preview import preview_key
+from lib.storage.base import Store
 from lib.storage.keys import VOLUME_SUFFIXES, state_key
 from lib.transport.partial import Fetched
 from lib.volumes import kernels
@@ -35,6 +38,8 @@ from lib.volumes.finish import SUMS_SUFFIX, Finished, finish
 from lib.volumes.job import VolumeJob, make_job
 from lib.volumes.ledger import Entry, Ledger
 from lib.volumes.takeover import take_over
+
+_log = logging.getLogger(__name__)
 
 MAX_BATCHES = 128
 BATCH_BYTES = 256 * 2**20
@@ -69,18 +74,48 @@ class Sources:
     skipped: tuple[VolumePlan, ...]
 
 
-def plan_source(source: str, config: LoaderConfig, scratch_dir: Path) -> Sources:
-    """Ask the archive what there is; nothing but metadata is fetched."""
+def plan_source(
+    source: str, config: LoaderConfig, scratch_dir: Path, store: Store | None = None
+) -> Sources:
+    """Ask the archive what there is; nothing but metadata is fetched.
+
+    Parameters
+    ----------
+    store
+        Where the volumes will lie; their names are then no other source's there. A dry run goes on
+        without it where it cannot be read.
+
+    Raises
+    ------
+    NameTakenError
+        The archive gives one volume twice.
+    MacroscopeError
+        The archive's or the store's own.
+    """
     with open_session(config, source, scratch_dir=scratch_dir) as session:
         try:
             plans = archive(source).plan(config, session)
         except MacroscopeError as error:
             raise error.located(archive=source) from error.__cause__
-    fitted = [(plan, fit_plan(plan, config)) for plan in plans]
+    fitted = [fit_plan(plan, config) for plan in plans]
+    # Those that are left out take part, so that the names of the others do not depend on it.
+    named = _named([fit or plan for plan, fit in zip(plans, fitted, strict=True)], config, store)
+    made = [fit is not None for fit in fitted]
     return Sources(
-        tuple(fit for _, fit in fitted if fit is not None),
-        tuple(plan for plan, fit in fitted if fit is None),
+        tuple(plan for plan, kept in zip(named, made, strict=True) if kept),
+        tuple(plan for plan, kept in zip(named, made, strict=True) if not kept),
     )
+
+
+def _named(plans: list[VolumePlan], config: LoaderConfig, store: Store | None) -> list[VolumePlan]:
+    try:
+        return name_plans(plans, store)
+    except MacroscopeError as error:
+        final = isinstance(error, NameTakenError | StoppedError)
+        if final or not config.dry_run or store is None:
+            raise
+        _log.warning("names are planned without the store, which cannot be read: %s", error)
+        return name_plans(plans, None)
 
 
 def hold(order: WorkOrder) -> AbstractContextManager[None]:
@@ -164,10 +199,19 @@ def rest_of(order: WorkOrder, job: VolumeJob, units: Sequence[ShapeZYX]) -> list
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A published volume: what was stored, what it was made from, what it cost."""
+    """A published volume: what was stored, what it was made from, what it cost.
+
+    Attributes
+    ----------
+    source_files
+        One for each file of the plan, in its order; none where none came whole.
+    source_keys
+        Where each of them is kept in the store.
+    """
 
     finished: Finished
     source_files: tuple[Fetched, ...]
+    source_keys: tuple[str | None, ...]
     raw_keys: tuple[str, ...]
     preview_key: str | None
     notes: tuple[str, ...]
@@ -207,6 +251,7 @@ def finish_volume(order: WorkOrder, job: VolumeJob) -> Made:
     return Made(
         finished,
         tuple(sources),
+        tuple(place.raw.key_of(file) for file in sources),
         tuple(raw_keys),
         preview_key,
         (*place.notes, *place.raw.notes, *artist.notes),

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from lib.concurrency import cancel as stopping
 from lib.errors import NotFoundError
+from lib.names import marked_file_name, place_of, safe_name, same_place
 from lib.plan import SourceFile
 from lib.rawfiles.sidecar import (
     as_fetched,
@@ -29,7 +30,7 @@ from lib.rawfiles.sidecar import (
     write_note,
 )
 from lib.rawfiles.tee import FetchGap, RawTee, hash_file
-from lib.safety import safe_join, safe_name
+from lib.safety import safe_join
 from lib.storage.base import Store
 from lib.storage.keys import LOCKS, temporary_name, temporary_of
 from lib.storage.ordered_hash import OrderedHasher
@@ -48,6 +49,9 @@ class RawFiles:
     the scratch folder and go when the volume is complete. On an object store, kept files are made
     in the scratch folder and uploaded at the end.
 
+    A file lies under its own name. Where another file of the archive lies there already, told by
+    the address in its note, a digest of its own address is part of the name.
+
     Attributes
     ----------
     notes
@@ -62,8 +66,10 @@ class RawFiles:
         self.notes: list[str] = []
         self._lock = threading.Lock()
         self._seen: dict[str, Path] = {}  # key in the store -> file
-        self._tees: dict[str, RawTee] = {}
-        self._hashers: dict[str, OrderedHasher] = {}
+        self._names: dict[tuple[str, str], str] = {}  # folder, URL -> name of the file
+        self._plain: dict[Path, str] = {}  # file -> the name whose turn its writers take
+        self._tees: dict[tuple[str, str], RawTee] = {}
+        self._hashers: dict[tuple[str, str], OrderedHasher] = {}
 
     def within(self, folder: str) -> RawFiles:
         """The same, in another folder: for files that several volumes share."""
@@ -72,11 +78,12 @@ class RawFiles:
         )
         other.notes, other._lock, other._seen = self.notes, self._lock, self._seen
         other._tees, other._hashers = self._tees, self._hashers
+        other._names, other._plain = self._names, self._plain
         return other
 
     # --- where ------------------------------------------------------------------------------
 
-    def path(self, name: str) -> Path:
+    def path(self, file: SourceFile) -> Path:
         """Where a file lies on this machine, whether or not it is there.
 
         Raises
@@ -84,31 +91,30 @@ class RawFiles:
         FormatError, DestinationError
             A symbolic link leads out of the folder.
         """
-        return safe_join(self._directory(), name)
+        path = safe_join(self._directory(), self._name(file))
+        self._plain[path] = safe_name(file.name)
+        return path
 
-    def key(self, name: str) -> str:
+    def key(self, file: SourceFile) -> str:
         """The key of a kept file in the store."""
-        return f"{self.source}/downloads/{safe_name(self.folder)}/{safe_name(name)}"
+        return self._key(self._name(file))
+
+    def key_of(self, fetched: Fetched) -> str | None:
+        """The key of a file that came, as `finish` tells it; None where it is not kept."""
+        keys = (key for key, path in self._seen.items() if path == fetched.path)
+        return next(keys, None) if self.keep else None
 
     @contextmanager
-    def turn(self, name: str) -> Iterator[None]:
+    def turn(self, file: SourceFile) -> Iterator[None]:
         """Be the only one, of all threads and processes, that brings a file.
 
         Raises
         ------
         StoppedError, DestinationError
         """
-        path = self._directory() / LOCKS / f"{safe_name(name)}.lock"
-        with naming_os_errors(str(path), "lock"):
-            lock = _acquire(path)
-        try:
+        with self._turn(safe_name(file.name)):
+            self._names.pop((self.folder, file.url), None)  # who had the turn may be another file
             yield
-        finally:
-            with suppress(OSError):
-                path.unlink()  # while held: filelock notices when it locked a removed file
-            lock.release()
-            with suppress(OSError):
-                path.parent.rmdir()
 
     # --- what is there ----------------------------------------------------------------------
 
@@ -118,7 +124,7 @@ class RawFiles:
         A file that was touched since is hashed again. One that is damaged, or that the archive
         has replaced, is deleted.
         """
-        path = self.path(file.name)
+        path = self.path(file)
         note = read_note(note_path(path))
         if note is None or not path.is_file():
             note = self._restore(file, path)
@@ -126,10 +132,10 @@ class RawFiles:
                 return None
         fetched = as_fetched(path, note)
         if differs(file, fetched) or not self._unharmed(fetched, note):
-            self.forget(file.name)
+            self.forget(file)
             return None
         with self._lock:
-            self._seen[self.key(file.name)] = path
+            self._seen[self.key(file)] = path
             self.notes += [text for text in note.get("notes", []) if text not in self.notes]
         return fetched
 
@@ -140,18 +146,18 @@ class RawFiles:
         ------
         DestinationError
         """
-        path = self.path(file.name)
+        path = self.path(file)
         write_note(path, fetched, path, [*notes], file.url)
         with self._lock:
-            self._seen[self.key(file.name)] = path
+            self._seen[self.key(file)] = path
             self.notes += [text for text in notes if text not in self.notes]
         return replace(fetched, path=path)
 
-    def forget(self, name: str) -> None:
+    def forget(self, file: SourceFile) -> None:
         """Delete a file and what is known about it."""
-        path = self.path(name)
+        path = self.path(file)
         with self._lock:
-            self._seen.pop(self.key(name), None)
+            self._seen.pop(self.key(file), None)
         with naming_os_errors(str(path), "delete"):
             note_path(path).unlink(missing_ok=True)
             path.unlink(missing_ok=True)
@@ -166,7 +172,7 @@ class RawFiles:
         """
         if not self.keep or file.size is None or not (file.etag or file.last_modified):
             return None
-        path, key = self.path(file.name), self.key(file.name)
+        path, key = self.path(file), (self.folder, file.url)
         identity = file.model_dump(include={"url", "size", "etag", "last_modified"})
         with self._lock:
             if key not in self._tees:
@@ -176,12 +182,12 @@ class RawFiles:
     def hasher(self, file: SourceFile) -> OrderedHasher:
         """The running digest of a remote file that is read by ranges; one for each process."""
         with self._lock:
-            return self._hashers.setdefault(self.key(file.name), OrderedHasher())
+            return self._hashers.setdefault((self.folder, file.url), OrderedHasher())
 
     def new_hasher(self, file: SourceFile) -> OrderedHasher:
         """A running digest that begins again, for a file that is streamed once more."""
         with self._lock:
-            self._hashers[self.key(file.name)] = fresh = OrderedHasher()
+            self._hashers[self.folder, file.url] = fresh = OrderedHasher()
             return fresh
 
     def complete(self, file: SourceFile, tee: RawTee, fetch_gap: FetchGap) -> Fetched:
@@ -189,20 +195,20 @@ class RawFiles:
 
         Its bytes are read again for their digest, unless all of them came by in this process.
         """
-        with self.turn(file.name):
+        with self.turn(file):
             known = self.known(file)
             if known is not None:
                 tee.discard()
                 return known
             size = file.size or 0
             part, sha256 = tee.fill(fetch_gap, self.hasher(file).hexdigest(size))
-            fetched = Fetched(self.path(file.name), size, sha256, file.etag, file.last_modified)
+            fetched = Fetched(self.path(file), size, sha256, file.etag, file.last_modified)
             # The note first: a file without one would have to be fetched again.
             write_note(fetched.path, fetched, part, [], file.url)
             with naming_os_errors(str(fetched.path), "rename"):
                 os.replace(part, fetched.path)
             with self._lock:
-                self._seen[self.key(file.name)] = fetched.path
+                self._seen[self.key(file)] = fetched.path
             return fetched
 
     # --- the end ----------------------------------------------------------------------------
@@ -239,6 +245,41 @@ class RawFiles:
 
     # --- inside -----------------------------------------------------------------------------
 
+    def _name(self, file: SourceFile) -> str:
+        """The file's own name, or one with its digest where another file has that one."""
+        place = self.folder, file.url
+        if place not in self._names:
+            plain = safe_name(file.name)
+            note = self._note(plain)
+            ours = note is None or same_place(str(note["url"]), file.url)
+            self._names[place] = plain if ours else marked_file_name(file.name, place_of(file.url))
+        return self._names[place]
+
+    def _note(self, name: str) -> dict[str, Any] | None:
+        """The note of a file of that name, in the folder or else in the store."""
+        note = read_note(note_path(safe_join(self._directory(), name)))
+        if note is None and self.keep and self.store.local_path(self._key(name)) is None:
+            with suppress(NotFoundError):
+                return parse_note(self.store.get(note_key(self._key(name))))
+        return note
+
+    def _key(self, name: str) -> str:
+        return f"{self.source}/downloads/{safe_name(self.folder)}/{name}"
+
+    @contextmanager
+    def _turn(self, name: str) -> Iterator[None]:
+        path = self._directory() / LOCKS / f"{name}.lock"
+        with naming_os_errors(str(path), "lock"):
+            lock = _acquire(path)
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                path.unlink()  # while held: filelock notices when it locked a removed file
+            lock.release()
+            with suppress(OSError):
+                path.parent.rmdir()
+
     def _directory(self) -> Path:
         folder = f"{self.source}/downloads/{safe_name(self.folder)}"
         local = self.store.local_path(folder) if self.keep else None
@@ -258,7 +299,7 @@ class RawFiles:
 
     def _restore(self, file: SourceFile, path: Path) -> dict[str, Any] | None:
         """Bring a kept file back from an object store."""
-        key = self.key(file.name)
+        key = self.key(file)
         if not self.keep or self.store.local_path(key) is not None:
             return None
         try:
@@ -292,10 +333,10 @@ class RawFiles:
         Who writes beside a file holds its turn, so whoever has the turn may remove them.
         """
         for folder in {path.parent for path in self._seen.values()}:
-            names = {path.name for path in self._seen.values() if path.parent == folder}
+            turns = {p.name: self._plain[p] for p in self._seen.values() if p.parent == folder}
             for name, rubbish in _left_behind(folder).items():
-                if name in names:
-                    with self.within(folder.name).turn(name):
+                if name in turns:
+                    with self.within(folder.name)._turn(turns[name]):
                         for path in rubbish:
                             path.unlink(missing_ok=True)
 

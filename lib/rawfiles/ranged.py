@@ -34,7 +34,7 @@ def settle_ranged(source: RemoteBytes, raw: RawFiles, file: SourceFile) -> Fetch
     sha256 = raw.hasher(file).hexdigest(source.size)
     if sha256 is None:
         raise FormatError("the file's bytes did not come in order", location=file.url)
-    path = raw.path(file.name)  # nothing lies there; it names the file
+    path = raw.path(file)  # nothing lies there; it names the file
     return Fetched(path, source.size, sha256, file.etag, file.last_modified)
 
 

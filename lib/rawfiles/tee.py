@@ -18,7 +18,6 @@ from typing import Any
 
 from lib.concurrency import cancel as stopping
 from lib.errors import DestinationError
-from lib.safety import safe_name
 from lib.storage.os_errors import naming_os_errors
 from lib.storage.uncached import UncachedFile
 
@@ -46,10 +45,8 @@ class RawTee:
     def __init__(self, path: Path, identity: dict[str, Any], size: int) -> None:
         self.size = size
         text = json.dumps(identity, sort_keys=True).encode()
-        # Names are safe, but a long one must leave room for the suffix.
-        stem = safe_name(path.name)[:120]
-        self._part = path.with_name(f"{stem}.{hashlib.sha256(text).hexdigest()[:16]}.part")
-        self._others = f"{_escaped(stem)}.{'[0-9a-f]' * 16}.part"
+        self._part = path.with_name(f"{path.name}.{hashlib.sha256(text).hexdigest()[:16]}.part")
+        self._others = f"{_escaped(path.name)}.{'[0-9a-f]' * 16}.part"
         self._lock = threading.Lock()
         self._pieces: dict[int, list[tuple[int, int]]] = {}  # of cells that are not yet whole
         self._file: UncachedFile | None = None

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lib.errors import AlreadyExistsError, MacroscopeError, NothingThereError
+from lib.names import folded
 from lib.records.manager import read_json, timestamp
 from lib.records.model import Record, plain, schema_errors
 from lib.storage.base import Store
@@ -144,12 +145,19 @@ def _volume_errors(store: Store, record: Record) -> list[str]:
 
 
 def _mark_duplicates(checked: list[CheckedRecord]) -> list[dict[str, Any]]:
-    same: dict[tuple[str, str], list[CheckedRecord]] = defaultdict(list)
+    """Tell of volumes that several records describe, and of records that are one file elsewhere."""
+    same: dict[tuple[str, str, str], list[CheckedRecord]] = defaultdict(list)
+    alike: dict[str, list[CheckedRecord]] = defaultdict(list)
     for item in checked:
+        alike[folded(item.path)].append(item)
         if item.valid and item.record is not None:
-            same[item.record["source"], item.record["source_id"]].append(item)
+            which = (item.record["source"], item.record["source_id"], _which_volume(item.record))
+            same[which].append(item)
+    for items in alike.values():
+        for item in items[1:]:
+            item.warnings.append(f"where case is ignored, this is {items[0].path}")
     duplicates = []
-    for (source, source_id), items in sorted(same.items()):
+    for (source, source_id, _), items in sorted(same.items()):
         if len(items) < 2:
             continue
         paths = [item.path for item in items]
@@ -158,6 +166,17 @@ def _mark_duplicates(checked: list[CheckedRecord]) -> list[dict[str, Any]]:
             others = ", ".join(path for path in paths if path != item.path)
             item.warnings.append(f"{source} {source_id} is also described by {others}")
     return duplicates
+
+
+def _which_volume(record: Record) -> str:
+    """What tells the volumes of one accession apart: files or inner path, part and coarseness."""
+    metadata, more = _part(record, "metadata"), _part(record, "additional_metadata")
+    provenance, core = _part(metadata, "provenance"), _part(metadata, "core")
+    given = provenance.get("source_files")
+    files = [file.get("url") if isinstance(file, dict) else file for file in given or ()]
+    parts = [provenance.get(key) for key in ("internal_zarr_path", "scale_level", "box")]
+    source = more.get("source_digest") or sorted(map(str, files))
+    return json.dumps([source, *parts, core.get("volume_shape")])
 
 
 def _catalog(
@@ -251,8 +270,12 @@ def _document(content: Mapping[str, Any]) -> bytes:
 
 
 def _files(record: Record) -> Mapping[str, Any]:
-    files = record.get("files")
-    return files if isinstance(files, dict) else {}
+    return _part(record, "files")
+
+
+def _part(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    part = document.get(name)
+    return part if isinstance(part, dict) else {}
 
 
 def _status(record: Record) -> str:

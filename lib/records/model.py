@@ -99,6 +99,12 @@ def _sentence(error: ValidationError) -> str:
 # --- plain form -----------------------------------------------------------------------------
 
 
+class Key(str):
+    """The key of an object in the store: an identity, which `plain` leaves as it is."""
+
+    __slots__ = ()
+
+
 def plain(value: Any, secrets: Iterable[str] = ()) -> Any:
     """Return `value` as plain JSON: no numpy, no NaN, no tuples, and no secrets.
 
@@ -118,6 +124,8 @@ def _plain(value: Any, secrets: tuple[str, ...]) -> Any:
         return value
     if isinstance(value, int):
         return int(value)
+    if isinstance(value, Key):
+        return str(value)
     if isinstance(value, str):
         return clean_text(str(value), secrets)
     if hasattr(value, "tolist"):  # numpy scalars and arrays

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
 from collections.abc import Collection, Sequence
@@ -15,7 +16,8 @@ PARTIAL = ".partial"  # folder of trees that are not published yet, beside their
 VOLUME_SUFFIXES = (".ome.zarr", ".npy")
 _STRIPPED = (".ome.zarr", ".zarr", ".npy")
 _TEMPORARY = re.compile(r"^\.(?P<name>.*)\.[0-9a-f]{12}\.(?P<kind>tmp|old|gone)$")
-_LONGEST_STEM = 120  # leaves room for the marks of a temporary name in a file system's 255 bytes
+_LONGEST_STEM = 120  # bytes; leaves room for the marks of a temporary name in a file's 255
+_DIGITS = 12
 
 
 def check_key(key: str) -> str:
@@ -65,7 +67,12 @@ def is_shortened(found: str, names: Collection[str]) -> bool:
 
 
 def _shortened(name: str) -> str:
-    return name.encode()[:_LONGEST_STEM].decode(errors="ignore")
+    """A long name cut, its digest at the end: two volumes may begin alike for 120 bytes."""
+    raw = name.encode()
+    if len(raw) <= _LONGEST_STEM:
+        return name
+    room = _LONGEST_STEM - _DIGITS - 1
+    return f"{raw[:room].decode(errors='ignore')}~{hashlib.sha256(raw).hexdigest()[:_DIGITS]}"
 
 
 def partial_key(final: str) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 
 from lib.concurrency import cancel as stopping
 from lib.errors import IntegrityError, MacroscopeError, NotFoundError
+from lib.names import safe_name
 from lib.storage.base import Store
 from lib.storage.digests import digest_of
 from lib.verify.sums import prove_listing, read_sums
@@ -55,7 +56,7 @@ def _digests(store: Store, record: dict[str, Any], sums: dict[str, str]) -> Iter
     wanted = dict(sums)
     raw = {key.rpartition("/")[2]: key for key in record["files"].get("raw", [])}
     for file in record["metadata"]["provenance"].get("source_files", []):
-        key = raw.get(file["name"].rpartition("/")[2])
+        key = file.get("key") or raw.get(safe_name(file["name"].rpartition("/")[2]))
         if key is not None and file["sha256"] is not None:
             wanted[key] = file["sha256"]
     for key, sha256 in wanted.items():

@@ -21,6 +21,7 @@ from lib.ingest.life import make_volume
 from lib.ingest.order import WorkOrder
 from lib.ingest.stages import plan_source
 from lib.rawfiles.files import RawFiles
+from lib.storage.open import open_store
 from lib.storage.settings import StoreSettings
 from lib.volumes import cascade
 from lib.volumes.job import VolumeJob
@@ -76,8 +77,9 @@ def _one_source(source: str, task: Task, note: Notes) -> None:
         config = archive(source).config_model(**settings_of(source, task))
         scratch = Path(task.scratch) / source
         scratch.mkdir(parents=True)
-        for plan in plan_source(source, config, scratch).plans:
-            settings = task.store_settings()
+        settings = task.store_settings()
+        store = open_store(task.data_uri, settings)
+        for plan in plan_source(source, config, scratch, store).plans:
             order = WorkOrder(plan, config, task.data_uri, settings, scratch, task.name)
             result = make_volume(order, task.name)
             if result.error:
@@ -139,7 +141,7 @@ def watch_units(note: Notes) -> None:
 
     def new_remember(self: RawFiles, file: Any, *args: Any, **more: Any) -> Any:
         fetched = remember(self, file, *args, **more)
-        note("file", self.key(file.name))
+        note("file", self.key(file))
         return fetched
 
     def new_add(self: Ledger, entry: Entry) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from tasks.record import volume_artifact_key
 from tests.end_to_end.finished_run import (
     FinishedRun,
     click,
@@ -170,7 +171,7 @@ def test_pictures_of_the_volumes_are_loaded_and_show_something(
     key: str, pictures: int, width: int, finished: FinishedRun, browser: Browser
 ) -> None:
     if key == "record-ebi":
-        key = "record-ebi-empiar-11759-f57-8-test1-3vbsed"
+        key = volume_artifact_key("record", "ebi", "EMPIAR-11759_F57-8_test1_3VBSED")
     browser.open(f"{finished.ui}/artifacts/artifact/{finished.newest(key)['id']}")
     shown(browser, "EMPIAR-11759", "16 × 48 × 64")
     ready = f"document.images.length === {pictures} && [...document.images].every(i => i.complete)"

@@ -128,7 +128,8 @@ class Bench:
                 config = build(
                     LOADER_CONFIGS[self.source], {**self.settings, **settings}, archive=self.source
                 )
-                ended.plans = list(stages.plan_source(self.source, config, Path(scratch)).plans)
+                planned = stages.plan_source(self.source, config, Path(scratch), self.store())
+                ended.plans = list(planned.plans)
                 for plan in ended.plans:
                     order = WorkOrder(
                         plan, config, self.uri, self.store_settings, Path(scratch), "fault matrix"

@@ -188,6 +188,35 @@ def test_two_records_of_one_accession_are_reported_as_duplicates(
     assert warned == paths
 
 
+def test_volumes_of_one_accession_are_no_duplicates(
+    data: LocalStore, reports: LocalStore, manager: MetadataManager
+) -> None:
+    for name in ("a", "b"):
+        file = {"name": name, "url": f"ftp://h/1/{name}", "size": 1, "sha256": None}
+        file |= {"publisher_checksum": "publisher gives none"}
+        manager.begin("ebi", "EMPIAR-1", name, provenance={"source_files": [file]})
+    for part in ("z=0:1", "z=1:2"):
+        manager.begin("flyem", "x/grayscale", f"crop_{part[2]}", provenance={"box": part})
+    for channel in ("c0", "c1"):
+        more = {"source_digest": channel}
+        manager.begin("idr", "7", channel, additional_metadata=more)
+    result = consolidate(data, reports, NOW)
+    assert result.catalog["duplicates"] == []
+    assert not any(item["warnings"] for item in result.report["results"])
+
+
+def test_records_that_differ_in_case_alone_are_told(
+    data: LocalStore, reports: LocalStore, manager: MetadataManager
+) -> None:
+    for name in ("A", "a"):
+        manager.begin("ebi", f"EMPIAR-{name}", name)
+    (warned,) = (
+        item for item in consolidate(data, reports, NOW).report["results"] if item["warnings"]
+    )
+    assert warned["path"] == "ebi/metadata_a.json"
+    assert "ebi/metadata_A.json" in warned["warnings"][0]
+
+
 def test_older_records_are_catalogued_with_the_new_ones(
     data: LocalStore, reports: LocalStore
 ) -> None:

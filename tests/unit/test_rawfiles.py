@@ -19,6 +19,7 @@ from lib.errors import DestinationError, NotFoundError, StoppedError
 from lib.plan import SourceFile
 from lib.rawfiles.files import RawFiles
 from lib.rawfiles.tee import CELL_BYTES, RawTee
+from lib.records.model import clean_text
 from lib.storage.base import StoredObject
 from lib.storage.local import LocalStore
 from lib.storage.ordered_hash import OrderedHasher
@@ -74,7 +75,7 @@ def raw_files(folder: Path, *, keep: bool = True, store: Any = None) -> RawFiles
 
 def bring(raw: RawFiles, file: SourceFile, notes: tuple[str, ...] = ()) -> Fetched:
     """What a loader does: write the file, then note it."""
-    path = raw.path(file.name)
+    path = raw.path(file)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(CONTENT)
     fetched = Fetched(path, len(CONTENT), SHA256, file.etag, file.last_modified)
@@ -110,13 +111,65 @@ def test_a_file_that_the_archive_replaced_is_deleted(
     bring(raw_files(tmp_path), source(last_modified="Sun, 14 Jan 2024 00:00:00 GMT"))
     raw = raw_files(tmp_path)
     assert raw.known(source(**change)) is None
-    assert not raw.path("a.tif").exists()
+    assert not raw.path(source()).exists()
 
 
 def test_times_of_ftp_and_http_are_not_held_against_each_other(tmp_path: Path) -> None:
     bring(raw_files(tmp_path), source(etag=None, last_modified="2024-01-15T00:00:00Z"))
     http = source(etag='"1"', last_modified="Mon, 15 Jan 2024 01:00:00 GMT")
     assert raw_files(tmp_path).known(http) is not None
+
+
+# --- files of one name ------------------------------------------------------------------------
+
+TWO = [
+    source(url="ftp://h/idr/a/b_c/x.tif", name="x.tif"),
+    source(url="ftp://h/idr/a_b/c/x.tif", name="x.tif"),
+]
+
+
+@pytest.mark.parametrize("bucket", [False, True])
+def test_another_file_of_the_same_name_gets_a_name_of_its_own(tmp_path: Path, bucket: bool) -> None:
+    store = Bucket() if bucket else LocalStore(tmp_path / "data")
+    for number, file in enumerate(TWO):
+        raw = raw_files(tmp_path / str(number), store=store)
+        assert raw.known(file) is None
+        with raw.turn(file):
+            fetched = bring(raw, file)
+        assert raw.key(file) == raw.key_of(fetched)
+        assert raw.finish(True) == [raw.key(file)]
+    keys = [raw_files(tmp_path, store=store).key(file) for file in TWO]
+    assert len(set(keys)) == 2
+    assert keys[0] == "epfl/downloads/entry/x.tif"
+    for key in keys:
+        assert store.get(key) == CONTENT
+    for file in TWO:
+        assert raw_files(tmp_path / "later", store=store).known(file) is not None
+
+
+def test_the_same_file_from_another_server_is_known(tmp_path: Path) -> None:
+    bring(raw_files(tmp_path), source(url="ftp://h/idr/a/x.tif", etag=None))
+    file = source(url="https://mirror/idr/a/x.tif")
+    assert raw_files(tmp_path).known(file) is not None
+
+
+def test_who_waited_for_a_turn_does_not_take_the_name_of_who_had_it(tmp_path: Path) -> None:
+    """Both asked for the name while it was free."""
+    one, other = raw_files(tmp_path), raw_files(tmp_path)
+    assert one.path(TWO[0]) == other.path(TWO[1])
+    with one.turn(TWO[0]):
+        bring(one, TWO[0])
+    with other.turn(TWO[1]):
+        assert other.path(TWO[1]) != one.path(TWO[0])
+
+
+@pytest.mark.parametrize("name", ["a\u00a0b.tif", "a\u3000b.tif", "a\u2028b.tif", "数据.tif"])
+def test_the_key_of_a_raw_file_is_what_the_record_says(tmp_path: Path, name: str) -> None:
+    raw = raw_files(tmp_path)
+    bring(raw, source(name=name))
+    (key,) = raw.finish(True)
+    assert clean_text(key) == key
+    assert raw.store.get(key) == CONTENT
 
 
 def test_a_touched_file_is_hashed_again(tmp_path: Path) -> None:
@@ -138,7 +191,7 @@ def test_a_damaged_note_is_no_note(tmp_path: Path, note: bytes) -> None:
 @pytest.mark.parametrize("name", ["../../evil", "/etc/passwd", "a\0b", "..", "sub/dir"])
 def test_names_from_archives_stay_in_the_folder(tmp_path: Path, name: str) -> None:
     raw = raw_files(tmp_path)
-    assert raw.path(name).parent == tmp_path / "data/epfl/downloads/entry"
+    assert raw.path(source(name=name)).parent == tmp_path / "data/epfl/downloads/entry"
 
 
 def test_files_that_are_not_kept_go_with_the_finished_volume(tmp_path: Path) -> None:
@@ -180,7 +233,7 @@ def test_one_brings_a_file_while_the_others_wait(tmp_path: Path) -> None:
 
     def work() -> None:
         nonlocal inside, most
-        with raw_files(tmp_path).turn("a.tif"):
+        with raw_files(tmp_path).turn(source()):
             with guard:
                 inside += 1
                 most = max(most, inside)
@@ -199,9 +252,9 @@ def test_one_brings_a_file_while_the_others_wait(tmp_path: Path) -> None:
 
 def test_waiting_for_a_turn_ends_when_the_run_stops(tmp_path: Path) -> None:
     try:
-        with raw_files(tmp_path).turn("a.tif"):
+        with raw_files(tmp_path).turn(source()):
             stopping.request_stop()
-            with pytest.raises(StoppedError), raw_files(tmp_path).turn("a.tif"):
+            with pytest.raises(StoppedError), raw_files(tmp_path).turn(source()):
                 pass
     finally:
         stopping.reset()

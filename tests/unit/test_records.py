@@ -17,6 +17,7 @@ from lib.records.manager import MetadataManager
 from lib.records.model import (
     MOVES,
     STATUSES,
+    Key,
     error_record,
     plain,
     record_id,
@@ -509,3 +510,11 @@ def test_a_record_nested_beyond_reason_is_an_error_not_a_crash(
     store.put("ebi/metadata_x.json", b'{"a":' + b"[" * 200_000 + b"]" * 200_000 + b"}")
     with pytest.raises(RecordError, match="not JSON"):
         manager.load("ebi/metadata_x.json")
+
+
+def test_a_key_is_an_identity_that_no_cleaning_changes() -> None:
+    key = "ebi/downloads/x/my secret \U0001fae8.tif"
+    cleaned = plain({"raw": [Key(key)], "note": f"about {key}"}, ["secret"])
+    assert cleaned["raw"] == [key]
+    assert type(cleaned["raw"][0]) is str
+    assert "secret" not in cleaned["note"]

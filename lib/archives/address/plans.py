@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 from lib.archives.address.finding import Candidate
 from lib.archives.address.places import Place
-from lib.archives.names import slug
 from lib.archives.parts import Part, choose_part
 from lib.archives.voxels import Voxel, decide_voxel
 from lib.config.loaders import AddressConfig
 from lib.formats import registry
 from lib.formats.calibration import Origin
 from lib.formats.format import Survey, VolumeDescription
+from lib.names import slug
 from lib.plan import About, SourceFile, VolumePlan
 from lib.provenance import Provenance
 from lib.rawfiles.ranged import digest_reads
@@ -44,6 +44,7 @@ def plan_of(
     return VolumePlan(
         source="address",
         source_id=one.address,
+        source_path=_source_path(config, one),
         name=_name(config, one, part),
         shape_zyx=part.box.shape_zyx,
         dtype=volume.dtype,
@@ -151,6 +152,13 @@ def _name(config: AddressConfig, one: Candidate, part: Part) -> str:
     digest = hashlib.sha256(one.address.encode()).hexdigest()[:8]
     name = slug("_".join(word for word in words if word))[:120]
     return f"{name}_{digest}{part.suffix}"
+
+
+def _source_path(config: AddressConfig, one: Candidate) -> str:
+    """The address, and what the settings choose inside of what it names."""
+    chosen = {"channel": config.channel, "time": config.time}
+    marks = [f"{axis} {number}" for axis, number in chosen.items() if number is not None]
+    return " ".join([one.address, *marks])
 
 
 def _files(place: Place, one: Candidate, survey: Survey) -> tuple[SourceFile, ...]:

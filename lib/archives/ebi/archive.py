@@ -28,7 +28,6 @@ from lib.archives.ebi.volumes import (
     stated_dtype,
 )
 from lib.archives.kept import fetched_or_error, kept_or_error
-from lib.archives.names import slug
 from lib.archives.parts import Part, choose_part
 from lib.archives.voxels import decide_voxel
 from lib.config.loaders import EBIConfig
@@ -39,6 +38,7 @@ from lib.formats.files import Facts, check_whole, open_file, read_facts
 from lib.formats.mrc.header import MrcChoices
 from lib.formats.part import PartReader
 from lib.formats.sections import Section, SectionStack
+from lib.names import slug
 from lib.plan import About, SourceFile, VolumePlan
 from lib.provenance import Provenance
 from lib.rawfiles.files import RawFiles
@@ -90,17 +90,17 @@ class EBI:
         folder = f"/empiar/world_availability/{config.entry_id}"
         found = find_files(tree, folder, entry.imagesets)
 
-        def describe(name: str) -> Facts:
-            file = found.files[name]
-            choices = _choices(config, stated_dtype(name, entry.imagesets))
+        def describe(path: str) -> Facts:
+            file = found.files[path]
+            choices = _choices(config, stated_dtype(path, entry.imagesets))
             try:
-                return tree.metadata(file, lambda source: read_facts(source, name, choices))
+                return tree.metadata(file, lambda source: read_facts(source, file.name, choices))
             except FormatError as error:
                 error.located(archive=self.name, location=file.url)
                 raise
 
         try:
-            sizes = {name: file.size for name, file in found.files.items()}
+            sizes = {path: file.size for path, file in found.files.items()}
             sorting = sort_files(sizes, describe, config.assemble)
         except FormatError as error:
             raise error.located(archive=self.name, location=folder) from None
@@ -128,7 +128,7 @@ class EBI:
             if not config.enable_downloads:
                 kept_or_error(file, raw)
                 continue
-            with raw.turn(file.name):
+            with raw.turn(file):
                 if raw.known(file) is None:
                     self._bring(plan, file, tree, raw, _choices(config, plan.dtype))
 
@@ -139,8 +139,8 @@ class EBI:
             self.fetch(plan, config, session, raw)  # another host, or another day
         where = plan.files[0].url
         if plan.reader["places"] is None:
-            name, choices = plan.files[0].name, _choices(config, plan.dtype)
-            reader: VolumeReader = open_file(raw.path(name), name, raw.scratch_dir, choices)
+            file, choices = plan.files[0], _choices(config, plan.dtype)
+            reader: VolumeReader = open_file(raw.path(file), file.name, raw.scratch_dir, choices)
         else:
             reader = SectionStack([*_sections(plan, config, raw)])
         box = plan.box_zyx
@@ -180,10 +180,11 @@ class EBI:
         notes = [*volume.notes, *category_notes, *voxel.notes, *made.found.notes]
         if claims is not None:
             notes += disagreements(claims, volume)
-        notes += [f"{name} was left out: {why}" for name, why in made.sorting.refused.items()]
+        notes += [f"{name} was left out: {why}" for name, why in _refused(made).items()]
         return VolumePlan(
             source=self.name,
             source_id=entry.accession,
+            source_path=f"{entry.accession}/{_printable(volume.path)}",
             name=f"{entry.accession}_{slug(volume.stem)}{part.suffix}",
             shape_zyx=part.box.shape_zyx,
             dtype=volume.facts.dtype,
@@ -210,7 +211,7 @@ class EBI:
         raw: RawFiles,
         choices: MrcChoices,
     ) -> None:
-        path = raw.path(file.name)
+        path = raw.path(file)
         fetched = tree.download(file, path)
         try:
             facts, opinion = check_whole(path, file.name, raw.scratch_dir, choices)
@@ -222,7 +223,7 @@ class EBI:
                     advice="Set assemble to files, to convert each file as a volume of its own",
                 )
         except MacroscopeError as error:
-            raw.forget(file.name)
+            raw.forget(file)
             raise error.located(archive=self.name, location=file.url, unit=file.name) from None
         doubts = [*opinion, *other_geometry(facts, plan)]
         raw.remember(file, fetched, [f"{file.name}: {note}" for note in doubts])
@@ -273,13 +274,24 @@ def _sections(plan: VolumePlan, config: EBIConfig, raw: RawFiles) -> Iterator[Se
             yield Section(name, (height, width), dtype, opener)
         else:
             choices = _choices(config, plan.dtype)
-            read = partial(open_file, raw.path(file.name), file.name, raw.scratch_dir, choices)
+            read = partial(open_file, raw.path(file), file.name, raw.scratch_dir, choices)
             yield Section(file.name, (height, width), dtype, read)
+
+
+def _refused(made: _Made) -> dict[str, str]:
+    """Files of a convertible kind that are in no volume, with the reason."""
+    refused = {**made.found.refused, **made.sorting.refused}
+    return {_printable(path): why for path, why in refused.items()}
+
+
+def _printable(path: str) -> str:
+    """A path of bytes that are no UTF-8, without losing what tells it from another."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _about(made: _Made, volume: Volume, claims: ImageSet | None) -> About:
     about = made.entry.about
-    left_out = [*made.found.others, *made.sorting.refused]
+    left_out = [*made.found.others, *_refused(made)]
     extra: dict[str, Any] = {**about.extra, "unsupported_files": left_out[:_SHOWN]}
     if volume.facts.extra:
         extra["microscope"] = volume.facts.extra

@@ -10,8 +10,8 @@ from lib.archives.ebi.entry import ImageSet
 from lib.archives.ebi.tree import EbiTree, Way, short_listing
 from lib.errors import MacroscopeError, StoppedError
 from lib.formats.files import kind_of
+from lib.names import distinct_file_names, safe_name
 from lib.plan import SourceFile
-from lib.safety import unique_names
 from lib.transport.ftp import FtpEntry
 
 _log = logging.getLogger(__name__)
@@ -19,10 +19,21 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Files that are converted, by a safe name; names of those that are not; doubts."""
+    """What an entry's folders hold.
+
+    Attributes
+    ----------
+    files
+        Files that are converted, by their path below the entry; each has a file name of its own.
+    others
+        Names of files and folders that are not.
+    refused
+        Files of a convertible kind that cannot be asked for or hold nothing, with the reason.
+    """
 
     files: dict[str, SourceFile]
     others: tuple[str, ...]
+    refused: dict[str, str]
     notes: tuple[str, ...]
 
 
@@ -37,23 +48,27 @@ def find_files(tree: EbiTree, root: str, imagesets: Sequence[ImageSet]) -> Found
         The listing lacks files that the other protocol shows.
     """
     notes: list[str] = []
-    wanted: list[tuple[str, FtpEntry]] = []
+    wanted: dict[str, FtpEntry] = {}
     others: list[str] = []
+    refused: dict[str, str] = {}
     for folder in _folders(imagesets):
         stated = sum(s.images or 0 for s in imagesets if _folder(s) == folder)
         for entry in _listing(tree, f"{root}/{folder}", stated, notes):
             if entry.is_dir:
                 others.append(f"{entry.name}/")
-            elif kind_of(entry.name) is None or entry.size == 0:
+            elif kind_of(entry.name) is None:
                 others.append(entry.name)
+            elif any(ord(letter) < 32 or ord(letter) == 127 for letter in entry.name):
+                refused[safe_name(entry.name)] = "its name holds a control character"
+            elif entry.size == 0:
+                refused[f"{folder}/{entry.name}"] = "it is empty"
             else:
-                wanted.append((f"{root}/{folder}/{entry.name}", entry))
-    names = unique_names(entry.name for _, entry in wanted)
+                wanted[f"{folder}/{entry.name}"] = entry
+    names = distinct_file_names({path: entry.name for path, entry in wanted.items()})
     files = {
-        name: tree.file(path, name, entry)
-        for name, (path, entry) in zip(names, wanted, strict=True)
+        path: tree.file(f"{root}/{path}", names[path], entry) for path, entry in wanted.items()
     }
-    return Found(files, tuple(sorted(others)), tuple(notes))
+    return Found(files, tuple(sorted(others)), refused, tuple(notes))
 
 
 def _folder(imageset: ImageSet) -> str:

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lib.archives.ebi.entry import ImageSet
-from lib.archives.names import slug, stack_name
 from lib.errors import FormatError
 from lib.formats.calibration import VoxelSize
 from lib.formats.files import Facts, is_packed
 from lib.formats.sections import SectionGroup, group_sections
 from lib.geometry import ShapeZYX
+from lib.names import slug, stack_name
 from lib.plan import VolumePlan
 
 Describe = Callable[[str], Facts]
@@ -29,13 +29,19 @@ class Volume:
 
     Attributes
     ----------
+    stem
+        What it is called.
+    path
+        Where it lies below the entry: one file's path, or that of its sections with ``#`` in place
+        of their number.
     names
-        One file, or sections in slice order.
+        One file, or sections in slice order, by their paths below the entry.
     places
         z of each section; numbers that are absent from an otherwise gapless series leave holes.
     """
 
     stem: str
+    path: str
     names: tuple[str, ...]
     shape_zyx: ShapeZYX
     facts: Facts
@@ -63,7 +69,7 @@ def sort_files(sizes: dict[str, int | None], describe: Describe, assemble: str) 
     Parameters
     ----------
     sizes
-        Bytes of each file, by name.
+        Bytes of each file, by its path below the entry.
     describe
         Reads the metadata of a file; called for the ends of a stack and for each single file.
     assemble
@@ -98,8 +104,10 @@ def sort_files(sizes: dict[str, int | None], describe: Describe, assemble: str) 
             sorting.refused[name] = error.message
             sorting.first_error = sorting.first_error or error
             continue
-        stem = slug(name.replace(".", "_"))
-        sorting.volumes.append(Volume(stem, (name,), facts.shape_zyx, facts, notes=facts.notes))
+        stem = slug(name.rpartition("/")[2].replace(".", "_"))
+        sorting.volumes.append(
+            Volume(stem, name, (name,), facts.shape_zyx, facts, notes=facts.notes)
+        )
     return sorting
 
 
@@ -127,7 +135,13 @@ def _stack(
         notes = (*notes, f"the last section says {last.voxel}, the first {first.voxel}")
     shape = (depth, *first.shape_zyx[1:])
     return Volume(
-        stack_name(group.stem), group.names, shape, first, places, (*first.notes, *notes)
+        stack_name(group.stem),
+        group.pattern,
+        group.names,
+        shape,
+        first,
+        places,
+        (*first.notes, *notes),
     ), ""
 
 

@@ -16,7 +16,6 @@ from lib.archives.idr import omero
 from lib.archives.idr.files import choose_file, describe_image, locate, planes_of
 from lib.archives.idr.omero import Image
 from lib.archives.kept import fetched_or_error, kept_or_error
-from lib.archives.names import slug, without_tiff_suffix
 from lib.archives.parts import Part, choose_part
 from lib.archives.remote_tiff import (
     Cost,
@@ -35,6 +34,7 @@ from lib.errors import (
 )
 from lib.formats.base import VolumeReader
 from lib.formats.tiff.reader import TiffVolume
+from lib.names import slug, without_tiff_suffix
 from lib.plan import SourceFile, VolumePlan
 from lib.provenance import Provenance
 from lib.rawfiles.files import RawFiles
@@ -120,15 +120,15 @@ class IDR:
             return
         if plan.reader["direct"]:
             return
-        with shelf.turn(file.name):
+        with shelf.turn(file):
             if shelf.known(file) is not None:
                 return
-            fetched = _tree(config, session).download(file, shelf.path(file.name))
+            fetched = _tree(config, session).download(file, shelf.path(file))
             try:
                 with open_local(fetched.path, _uncut(plan)):
                     pass
             except MacroscopeError as error:
-                shelf.forget(file.name)
+                shelf.forget(file)
                 raise error.located(archive=self.name, location=file.url) from None
             shelf.remember(file, fetched)
 
@@ -141,7 +141,7 @@ class IDR:
             return open_ranges(HTTPS, plan, session, shelf)
         if known is None:
             self.fetch(plan, config, session, raw)  # another host, or another day
-        return open_local(shelf.path(file.name), plan)
+        return open_local(shelf.path(file), plan)
 
     def settle(
         self, plan: VolumePlan, config: IDRConfig, session: Session, raw: RawFiles
@@ -200,6 +200,7 @@ class IDR:
         return VolumePlan(
             source=self.name,
             source_id=f"{image.image_id} ({study[1]})" if study else str(image.image_id),
+            source_path=f"image {image.image_id}{marks}",
             name=f"{slug(without_tiff_suffix(image.name))}_{image.image_id}{marks}{part.suffix}",
             shape_zyx=part.box.shape_zyx,
             dtype=volume.dtype.name,

@@ -149,6 +149,7 @@ class OpenOrganelle(ArchiveBase):
         return VolumePlan(
             source=self.name,
             source_id=f"{dataset}/{array.path}",
+            source_path=f"s3://{url}",
             name=f"{dataset}_{array.path.replace('/', '_')}{part.suffix}",
             shape_zyx=part.box.shape_zyx,
             dtype=document.dtype.name,

@@ -1,0 +1,181 @@
+"""One name for each volume of a run and of a store, whatever the archive calls it.
+
+A volume keeps the plain name that its archive made for it, as long as nobody else has it. Where
+several volumes of a run would share one, on any file system, or a record of the store holds it for
+another source, each gets a digest of where the archive keeps it. A volume that the store knows
+already keeps the name of its record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any
+
+from lib.concurrency.ordered import run_ordered
+from lib.errors import NameTakenError, NotFoundError, RecordError
+from lib.names import folded, marked_volume_name, same_place, volume_name
+from lib.plan import VolumePlan
+from lib.records.manager import read_json
+from lib.records.model import Record, record_key
+from lib.storage.base import Store
+
+_DIGEST = "source_digest"
+_READS_AT_ONCE = 8
+_log = logging.getLogger(__name__)
+
+
+def name_plans(plans: Sequence[VolumePlan], store: Store | None) -> list[VolumePlan]:
+    """The same plans, each under a name that is its own.
+
+    Parameters
+    ----------
+    plans
+        Of one source's run; ``name`` is what the archive would call the volume.
+    store
+        Where the volumes will lie; None to look at this run alone.
+
+    Raises
+    ------
+    NameTakenError
+        Two plans are of the same volume, so that no name tells them apart.
+    DestinationError, AccessDeniedError
+        The store's records cannot be listed or read.
+    """
+    candidates = [_candidates(plan) for plan in plans]
+    holders = _holders(store, plans, candidates)
+    held = {folded(name) for name in holders}
+    shared = Counter(folded(volume_name(plan.name)) for plan in plans)
+    named = []
+    for plan, names in zip(plans, candidates, strict=True):
+        own = (name for name in names if name in holders and is_of(holders[name], plan))
+        plain, marked = names[-2:]
+        free = shared[folded(plain)] == 1 and folded(plain) not in held
+        name = next(own, plain if free else marked)
+        update = {"name": name, "source_path": plan.path_in_source}
+        named.append(plan.model_copy(update=update))
+    _require_distinct(named)
+    return named
+
+
+def require_own_name(store: Store, plan: VolumePlan) -> None:
+    """The last look before a volume is begun; the caller holds its lock.
+
+    Raises
+    ------
+    NameTakenError
+        The record under the plan's name is another volume's.
+    """
+    record = _read(store, record_key(plan.source, plan.name))
+    if record is not None and not is_of(record, plan):
+        raise NameTakenError(
+            f"the name {plan.name} is that of {_words(record)}, not of {plan.path_in_source}",
+            archive=plan.source,
+            location=record_key(plan.source, plan.name),
+        )
+
+
+def stated_source(plan: VolumePlan) -> dict[str, str]:
+    """What a record's ``additional_metadata`` says of where the archive keeps the volume.
+
+    The path is for people, and cleaned as all text of a record is; the digest is compared.
+    """
+    return {"source_path": plan.path_in_source, _DIGEST: _digest(plan)}
+
+
+def is_of(record: Record, plan: VolumePlan) -> bool:
+    """Whether a record describes the volume of a plan, or an earlier state of it.
+
+    Records of before `stated_source` are told by accession, path inside the container and files.
+    """
+    more, provenance = _section(record, "additional_metadata"), _provenance(record)
+    if record.get("source") != plan.source:
+        return False
+    if isinstance(more.get(_DIGEST), str):
+        return bool(more[_DIGEST] == _digest(plan))
+    if record.get("source_id") != plan.source_id:
+        return False
+    if provenance.get("internal_zarr_path") not in (None, plan.internal_path):
+        return False
+    files = provenance.get("source_files")
+    urls = [file.get("url") for file in files if isinstance(file, dict)] if files else []
+    known = [url for url in urls if isinstance(url, str)]
+    return not known or any(same_place(url, file.url) for url in known for file in plan.files)
+
+
+# --- inside ---------------------------------------------------------------------------------
+
+
+def _candidates(plan: VolumePlan) -> tuple[str, ...]:
+    """Names under which the volume may be known: as it was called once, plain, marked."""
+    plain = volume_name(plan.name)
+    marked = marked_volume_name(plan.name, plan.source, plan.path_in_source, plan.name)
+    return (plan.name, plain, marked) if plan.name != plain else (plain, marked)
+
+
+def _holders(
+    store: Store | None, plans: Sequence[VolumePlan], candidates: Iterable[tuple[str, ...]]
+) -> dict[str, Record]:
+    """The records that hold one of the names, in any case, by the names that they hold."""
+    if store is None or not plans:
+        return {}
+    source = plans[0].source
+    wanted = {folded(name) for names in candidates for name in names}
+    before, after = record_key(source, "\0").split("\0")
+    found = [
+        item.key.removeprefix(before).removesuffix(after)
+        for item in store.list_folder(source).objects
+        if item.key.startswith(before) and item.key.endswith(after)
+    ]
+    names = [name for name in found if folded(name) in wanted]
+    jobs = (partial(_read, store, record_key(source, name)) for name in names)
+    records = run_ordered(jobs, _READS_AT_ONCE)
+    return {name: record for name, record in zip(names, records, strict=True) if record is not None}
+
+
+def _read(store: Store, key: str) -> Record | None:
+    """A record, however old; None where there is none, or nothing that says whose it is."""
+    try:
+        record = read_json(store, key)
+    except NotFoundError:
+        return None
+    except RecordError as error:
+        _log.warning("the record is made anew: %s", error)
+        return None
+    return record if isinstance(record.get("source_id"), str) else None
+
+
+def _require_distinct(plans: Iterable[VolumePlan]) -> None:
+    seen: dict[str, VolumePlan] = {}
+    for plan in plans:
+        first = seen.setdefault(folded(plan.name), plan)
+        if first is not plan:
+            raise NameTakenError(
+                f"two volumes of this run are {plan.path_in_source}, called {plan.name}",
+                archive=plan.source,
+                location=plan.source_id,
+                advice="Report this: the archive gives the same volume twice",
+            )
+
+
+def _digest(plan: VolumePlan) -> str:
+    identity = json.dumps([plan.source, plan.path_in_source])
+    return hashlib.sha256(identity.encode()).hexdigest()
+
+
+def _words(record: Record) -> str:
+    path = _section(record, "additional_metadata").get("source_path")
+    return str(path or record.get("source_id"))
+
+
+def _provenance(record: Record) -> dict[str, Any]:
+    return _section(_section(record, "metadata"), "provenance")
+
+
+def _section(document: dict[str, Any], name: str) -> dict[str, Any]:
+    section = document.get(name)
+    return section if isinstance(section, dict) else {}
