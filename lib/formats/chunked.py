@@ -24,7 +24,7 @@ from lib.geometry import Box, ShapeZYX
 T = TypeVar("T")
 Ordered = Callable[[Iterable[Callable[[], T]]], Iterator[T]]
 
-_SAMPLE = 12  # objects whose size is asked for where nothing lists it
+_SAMPLE = 32  # objects whose size is asked for where nothing lists it
 MAX_CHUNKS = 4 * 10**6
 """Of one volume: their indices are held in memory, some 120 bytes each."""
 

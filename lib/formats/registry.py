@@ -22,6 +22,7 @@ TREE_FORMATS: dict[str, str] = {
     "zarr2": "lib.formats.zarr.format:Zarr2Format",
     "zarr3": "lib.formats.zarr.v3_format:Zarr3Format",
     "n5": "lib.formats.n5.format:N5Format",
+    "neuroglancer-precomputed": "lib.formats.precomputed.format:PrecomputedFormat",
 }
 """The same for trees."""
 

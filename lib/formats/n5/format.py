@@ -12,6 +12,7 @@ from lib.errors import NotFoundError, NotListableError, UnsupportedFormatError
 from lib.formats.calibration import VoxelSize
 from lib.formats.chunked import cells_in, estimated_bytes, listed_objects, listing_identity
 from lib.formats.format import Options, Survey, VolumeDescription
+from lib.formats.levels import choose_level_name
 from lib.formats.n5.blocks import Dataset, parse_attributes, parse_dataset
 from lib.formats.n5.geometry import placing
 from lib.formats.n5.reader import N5Reader
@@ -24,7 +25,6 @@ DOCUMENT = "attributes.json"
 MOST_DOCUMENT_BYTES = 64 * 2**20
 _DEEPEST = 6
 _LEVEL = re.compile(r"s(\d{1,2})")
-_WANTED = re.compile(r"s?(\d{1,2})")
 
 
 class N5Format:
@@ -152,25 +152,12 @@ def _volumes(tree: Tree, path: str, options: Options, depth: int) -> list[_Found
         return [(path, name if name in levels else "", group, tuple(levels))]
     levels = _levels(tree, path, attributes or {})
     if levels:
-        level = _chosen(levels, options.level, f"{tree.uri}/{path}")
+        level = choose_level_name(levels, options.level, f"{tree.uri}/{path}")
         return [(join(path, level), level, attributes or {}, tuple(levels))]
     if depth >= _DEEPEST:
         return []
     children = (join(path, child) for child in _children(tree, path))
     return [one for child in children for one in _volumes(tree, child, options, depth + 1)]
-
-
-def _chosen(levels: Sequence[str], wanted: str | None, where: str) -> str:
-    if wanted is None:
-        return levels[0]
-    if wanted in levels:
-        return wanted
-    number = _WANTED.fullmatch(wanted)
-    if number is not None and int(number[1]) < len(levels):
-        return levels[int(number[1])]
-    raise NotFoundError(
-        f"there is no level {wanted}", location=where, advice=f"There are: {', '.join(levels)}"
-    )
 
 
 def _described(

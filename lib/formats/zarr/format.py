@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
@@ -10,6 +9,7 @@ from lib.bytesource.tree import Tree, join
 from lib.errors import NotFoundError
 from lib.formats.calibration import VoxelSize
 from lib.formats.format import Options, Survey, VolumeDescription
+from lib.formats.levels import choose_level_name
 from lib.formats.zarr.array import ArrayDocument, parse_array
 from lib.formats.zarr.hierarchy import Hierarchy, ZarrArray
 from lib.formats.zarr.ngff import Multiscale
@@ -17,8 +17,6 @@ from lib.formats.zarr.reader import ZarrReader
 from lib.formats.zarr.survey import survey_array
 from lib.geometry import Box
 from lib.plan import SourceGrid
-
-_NUMBER = re.compile(r"s?(\d{1,2})")
 
 
 class Zarr2Format:
@@ -83,14 +81,7 @@ def choose_level(multiscale: Multiscale, wanted: str | None) -> str:
     NotFoundError
     """
     names = [level.path for level in multiscale.levels]
-    if wanted is None:
-        return names[0]
-    if wanted in names:
-        return wanted
-    number = _NUMBER.fullmatch(wanted)
-    if number is not None and int(number[1]) < len(names):
-        return names[int(number[1])]
-    raise NotFoundError(f"there is no level {wanted}", advice=f"There are: {', '.join(names)}")
+    return choose_level_name(names, wanted, multiscale.name or "the multiscale")
 
 
 def _described(root: str, array: ZarrArray) -> VolumeDescription:

@@ -1,0 +1,236 @@
+"""Neuroglancer precomputed volumes, as a format of trees."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from lib.bytesource.tree import Tree, join, listing_or_none, normal_key
+from lib.errors import NotFoundError, NotListableError
+from lib.formats.calibration import VoxelSize
+from lib.formats.chunked import cells_in, estimated_bytes, listing_identity
+from lib.formats.format import Options, Survey, VolumeDescription
+from lib.formats.levels import choose_level_name
+from lib.formats.precomputed.info import ENCODINGS, Info, Scale, parse_info
+from lib.formats.precomputed.reader import PrecomputedReader, ShardedChunks
+from lib.geometry import Box, ShapeZYX
+from lib.plan import SourceGrid
+
+_MOST_DOCUMENT_BYTES = 16 * 2**20
+_LISTABLE = 100_000  # objects of a scale; more are not listed for a box of it
+_MINISHARDS = 4_000  # whose indexes are read to know what a box weighs
+_UNLISTED = (
+    "what the store does not hold is found by asking for each chunk, and a change of single chunks "
+    "cannot be told afterwards"
+)
+
+
+class PrecomputedFormat:
+    """One volume of several scales, at the address of its ``info``."""
+
+    name: ClassVar[str] = "neuroglancer-precomputed"
+    title: ClassVar[str] = "Neuroglancer precomputed"
+    container: ClassVar[Literal["tree"]] = "tree"
+    markers: ClassVar[tuple[str, ...]] = ("info",)
+
+    def fits(self, tree: Tree, path: str) -> bool:
+        data = tree.get(join(path, "info"), _MOST_DOCUMENT_BYTES)
+        if data is None:
+            return False
+        try:
+            document = json.loads(bytes(data))
+        except (ValueError, RecursionError):
+            return False
+        return isinstance(document, dict) and bool({"scales", "@type"} & document.keys())
+
+    def describe(
+        self, tree: Tree, root: str, path: str, options: Options
+    ) -> Sequence[VolumeDescription]:
+        folder = join(root, path)
+        where = f"{tree.uri}/{join(folder, 'info')}"
+        data = tree.get(join(folder, "info"), _MOST_DOCUMENT_BYTES)
+        if data is None:
+            raise NotFoundError("there is no info, so no volume", location=where)
+        info = parse_info(data, where)
+        names = [scale.key for scale in info.scales]
+        level = choose_level_name(names, options.level, where)
+        scale = info.scales[names.index(level)]
+        key = normal_key(folder, scale.key)
+        notes, refused = [], None
+        if scale.encoding not in ENCODINGS:
+            refused = f"chunks are encoded as {scale.encoding}, which is not read"
+        if info.channels > 1 and options.channel is None:
+            refused = (
+                f"it has {info.channels} channels: choose one by number, "
+                f"channel=0 to {info.channels - 1}"
+            )
+        elif not 0 <= (options.channel or 0) < info.channels:
+            raise NotFoundError(f"there is no channel {options.channel}", location=where)
+        if scale.copies > 1:
+            notes.append(f"stored in {scale.copies} chunk shapes; the first was taken")
+        finest = info.scales[0].resolution_zyx
+        notes.append(
+            "precomputed positions are voxel corners; the origin given here is the centre of the "
+            "first voxel less half a voxel of the finest scale, so that levels lie on one grid"
+        )
+        z, y, x = scale.resolution_zyx
+        return [
+            VolumeDescription(
+                path=path,
+                handle={
+                    "path": path,
+                    "key": key,
+                    "info": _one_scale(data, scale.key),
+                    "channel": options.channel or 0,
+                    "suffix": _suffix(tree, key, scale),
+                },
+                shape_zyx=scale.size_zyx,
+                dtype=info.dtype,
+                voxel=VoxelSize(z, y, x, "info"),
+                origin_nm_zyx=_origin(scale, finest),
+                kind="labels" if info.segmentation else "image",
+                kind_evidence=f"info type {'segmentation' if info.segmentation else 'image'}",
+                level=level,
+                levels=tuple(names),
+                chunk_zyx=scale.chunk_zyx,
+                lossy="jpeg" if scale.encoding == "jpeg" else None,
+                notes=tuple(notes),
+                extra={"voxel_offset_zyx": [*scale.offset_zyx], "encoding": scale.encoding},
+                refused=refused,
+            )
+        ]
+
+    def survey(self, tree: Tree, root: str, volume: VolumeDescription, box: Box) -> Survey:
+        _, scale = _of_handle(volume.handle)
+        key = volume.handle["key"]
+        wanted = cells_in(box, scale.chunk_zyx)
+        document = json.dumps(volume.handle["info"]).encode()
+        if scale.sharding is not None:
+            return _in_shards(tree, key, scale, box, wanted, document)
+        suffix = volume.handle["suffix"]
+        names = {index: scale.chunk_name(index) + suffix for index in wanted}
+        cells = math.prod(-(-n // c) for n, c in zip(scale.size_zyx, scale.chunk_zyx, strict=True))
+        grid = SourceGrid.of_box(box, scale.chunk_zyx)
+        try:
+            if cells > _LISTABLE:
+                raise NotListableError("too many to list")
+            there = {item.key.rpartition("/")[2]: item for item in tree.list_all(key)}
+        except NotListableError:
+            return Survey(
+                grid=grid.model_copy(update={"listed": False}),
+                nbytes=estimated_bytes(tree, key, list(names.values())),
+                requests=len(wanted),
+                etag=listing_identity(document, {}),
+                notes=(_UNLISTED,),
+            )
+        listed = {name: there[name] for name in names.values() if name in there}
+        holes = [index for index, name in names.items() if name not in there]
+        sizes = [item.size for item in listed.values()]
+        exact = None not in sizes
+        return Survey(
+            grid=SourceGrid.of_box(box, scale.chunk_zyx, None, holes),
+            nbytes=sum(size or 0 for size in sizes)
+            if exact
+            else estimated_bytes(tree, key, sorted(listed)),
+            requests=len(listed),
+            etag=listing_identity(document, listed),
+            notes=_absent(holes, wanted),
+        )
+
+    def open(
+        self,
+        tree: Tree,
+        root: str,
+        handle: dict[str, Any],
+        *,
+        box: Box,
+        grid: SourceGrid | None = None,
+    ) -> PrecomputedReader:
+        info, scale = _of_handle(handle)
+        return PrecomputedReader(
+            tree,
+            handle["key"],
+            scale,
+            np.dtype(info.dtype),
+            box,
+            channels=info.channels,
+            channel=handle["channel"],
+            suffix=handle["suffix"],
+            holes=grid.missing() if grid is not None and grid.listed else None,
+        )
+
+
+def _origin(scale: Scale, finest: tuple[float, float, float]) -> tuple[float, float, float]:
+    triples = zip(scale.offset_zyx, scale.resolution_zyx, finest, strict=True)
+    z, y, x = (offset * length + (length - base) / 2 for offset, length, base in triples)
+    return (z, y, x)
+
+
+def _one_scale(data: bytes | memoryview, key: str) -> dict[str, Any]:
+    """The info of one scale alone, without what says nothing about voxels."""
+    document = json.loads(bytes(data))
+    kept = ("type", "data_type", "num_channels")
+    dropped = ("jpeg_quality", "png_level", "hidden")
+    (scale,) = [one for one in document["scales"] if str(one["key"]) == key][:1]
+    scale = {name: value for name, value in scale.items() if name not in dropped}
+    return {**{name: document[name] for name in kept if name in document}, "scales": [scale]}
+
+
+def _suffix(tree: Tree, key: str, scale: Scale) -> str:
+    """What the names of chunks end with in a copy on this machine that keeps them packed."""
+    if tree.remote or scale.sharding is not None:
+        return ""
+    listing = listing_or_none(tree, key)
+    first = listing.objects[0].key if listing is not None and listing.objects else ""
+    return ".gz" if first.endswith(".gz") else ""
+
+
+def _of_handle(handle: dict[str, Any]) -> tuple[Info, Scale]:
+    info = parse_info(json.dumps(handle["info"]).encode(), handle["path"])
+    return info, info.scales[0]
+
+
+def _absent(holes: Sequence[ShapeZYX], wanted: Sequence[ShapeZYX]) -> tuple[str, ...]:
+    return (f"{len(holes)} of {len(wanted)} chunks are absent, read as 0",) if holes else ()
+
+
+def _in_shards(
+    tree: Tree, key: str, scale: Scale, box: Box, wanted: list[ShapeZYX], document: bytes
+) -> Survey:
+    """Sizes and holes from the indexes of the minishards that a box crosses, where they are few."""
+    chunks = ShardedChunks(tree, key, scale)
+    minishards = {chunks.place(index) for index in wanted}
+    shards = {shard for shard, _ in minishards}
+    grid = SourceGrid.of_box(box, scale.chunk_zyx)
+    looks = 2 * len(shards) + len(minishards)
+    etag = listing_identity(document, {})
+    if len(minishards) > _MINISHARDS:
+        some = wanted[:: max(1, len(wanted) // 64)]
+        found = [chunks.find(index) for index in some]
+        mean = sum(one[2] for one in found if one is not None) / len(some)
+        return Survey(
+            grid=grid.model_copy(update={"listed": False}),
+            nbytes=math.ceil(mean * len(wanted)),
+            requests=len(wanted) + looks,
+            etag=etag,
+            notes=(_UNLISTED,),
+        )
+    found = [chunks.find(index) for index in wanted]
+    holes = [index for index, one in zip(wanted, found, strict=True) if one is None]
+    return Survey(
+        grid=SourceGrid.of_box(box, scale.chunk_zyx, None, holes),
+        nbytes=sum(one[2] for one in found if one is not None),
+        requests=len(wanted) - len(holes) + looks,
+        etag=_places_identity(document, found),
+        notes=_absent(holes, wanted),
+    )
+
+
+def _places_identity(document: bytes, found: Sequence[tuple[str, int, int] | None]) -> str:
+    """Identity of chunks in shards: where each lies, and how long it is."""
+    text = json.dumps([json.loads(document), found])
+    return listing_identity(json.dumps(text).encode(), {})

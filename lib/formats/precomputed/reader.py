@@ -1,0 +1,245 @@
+"""Chunks of one scale of a precomputed volume, unsharded or out of shards."""
+
+from __future__ import annotations
+
+import io
+import math
+import threading
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from lib.bytesource.tree import Tree, join
+from lib.compression import Encoded
+from lib.errors import FormatError, MacroscopeError, TransportError
+from lib.formats.chunked import ChunkedReader
+from lib.formats.precomputed.info import Scale
+from lib.formats.precomputed.segmentation import decode_segmentation
+from lib.formats.precomputed.shards import gunzip, morton
+from lib.geometry import Box, ShapeZYX
+
+_GZIP = b"\x1f\x8b"
+_INDEXES = 512  # of minishards, kept at once
+
+
+class ShardedChunks:
+    """Finds chunks in the shards of one scale. Thread-safe.
+
+    Parameters
+    ----------
+    path
+        Key of the scale in the tree.
+    """
+
+    def __init__(self, tree: Tree, path: str, scale: Scale) -> None:
+        assert scale.sharding is not None
+        self._tree, self._path, self._sharding = tree, path, scale.sharding
+        z, y, x = (-(-n // c) for n, c in zip(scale.size_zyx, scale.chunk_zyx, strict=True))
+        self._grid = (z, y, x)
+        self._heads: OrderedDict[int, tuple[bytes, int] | None] = OrderedDict()
+        self._minishards: OrderedDict[tuple[int, int], dict[int, tuple[int, int]]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def place(self, index_zyx: ShapeZYX) -> tuple[int, int]:
+        """Shard and minishard of a chunk."""
+        return self._sharding.place(morton(index_zyx, self._grid))
+
+    def find(self, index_zyx: ShapeZYX) -> tuple[str, int, int] | None:
+        """Key of the shard, offset and length of a chunk; None where there is none.
+
+        Raises
+        ------
+        FormatError
+            An index is damaged, or leads out of its shard.
+        """
+        number = morton(index_zyx, self._grid)
+        shard, minishard = self._sharding.place(number)
+        found = self._minishard(shard, minishard).get(number)
+        return None if found is None else (self._key(shard), *found)
+
+    def _key(self, shard: int) -> str:
+        return join(self._path, self._sharding.file(shard))
+
+    def _head(self, shard: int) -> tuple[bytes, int] | None:
+        """The index of a shard and the shard's size; None where the shard is absent."""
+        with self._lock:
+            if shard in self._heads:
+                self._heads.move_to_end(shard)
+                return self._heads[shard]
+        key, head = self._key(shard), None
+        known = self._tree.head(key)
+        if known is not None:
+            length = self._sharding.index_bytes
+            if known.size is None or known.size < length:
+                raise FormatError(
+                    f"a shard of {known.size} bytes cannot hold its index of {length}",
+                    location=f"{self._tree.uri}/{key}",
+                )
+            data = self._tree.get_range(key, 0, length)
+            if data is None:
+                raise TransportError(
+                    "a shard went away while it was read", location=f"{self._tree.uri}/{key}"
+                )
+            head = (bytes(data), known.size)
+        with self._lock:
+            self._heads[shard] = head
+            while len(self._heads) > _INDEXES:
+                self._heads.popitem(last=False)
+        return head
+
+    def _minishard(self, shard: int, minishard: int) -> dict[int, tuple[int, int]]:
+        with self._lock:
+            if (shard, minishard) in self._minishards:
+                self._minishards.move_to_end((shard, minishard))
+                return self._minishards[shard, minishard]
+        head, chunks = self._head(shard), {}
+        key = self._key(shard)
+        if head is not None:
+            index, size = head
+            try:
+                start, length = self._sharding.minishard_range(index, minishard, size)
+                if length:
+                    data = self._tree.get_range(key, start, length)
+                    if data is None:
+                        raise TransportError("a shard went away while it was read")
+                    chunks = self._sharding.chunks(data, size)
+            except MacroscopeError as error:
+                raise error.located(location=f"{self._tree.uri}/{key}") from None
+        with self._lock:
+            self._minishards[shard, minishard] = chunks
+            while len(self._minishards) > _INDEXES:
+                self._minishards.popitem(last=False)
+        return chunks
+
+
+class PrecomputedReader(ChunkedReader):
+    """Reads a box of one scale. Thread-safe.
+
+    Parameters
+    ----------
+    path
+        Key of the scale in the tree.
+    suffix
+        What the names of local copies end with (``.gz``).
+    holes
+        Chunks (z, y, x) that the store does not hold; None where it does not list.
+    """
+
+    def __init__(
+        self,
+        tree: Tree,
+        path: str,
+        scale: Scale,
+        dtype: np.dtype[Any],
+        box: Box,
+        *,
+        channels: int = 1,
+        channel: int = 0,
+        suffix: str = "",
+        holes: frozenset[ShapeZYX] | None = frozenset(),
+    ) -> None:
+        super().__init__(tree.ordered, box, scale.chunk_zyx, dtype)
+        self._tree, self._path, self._scale = tree, path, scale
+        self._channels, self._channel, self._suffix = channels, channel, suffix
+        self._holes = holes
+        self._raw = channels * math.prod(scale.chunk_zyx) * dtype.itemsize
+        # of no encoding a chunk is much longer than its voxels
+        self._most = 2 * self._raw + 2**20
+        self._shards = ShardedChunks(tree, path, scale) if scale.sharding else None
+
+    def encoded_chunk(self, index_zyx: ShapeZYX) -> Encoded | None:
+        """A chunk as it is stored; None where there is none.
+
+        Raises
+        ------
+        TransportError
+            The chunk was listed, but is not there now.
+        FormatError
+            The index of its shard is damaged.
+        """
+        if self._holes is not None and index_zyx in self._holes:
+            return None
+        if self._shards is None:
+            key = join(self._path, self._scale.chunk_name(index_zyx) + self._suffix)
+            data = self._tree.get(key, self._most)
+        else:
+            found = self._shards.find(index_zyx)
+            key, data = self._path, None
+            if found is not None:
+                key, start, length = found
+                if length > self._most:
+                    raise FormatError(
+                        f"a shard says {length} bytes for one chunk",
+                        location=f"{self._tree.uri}/{key}",
+                    )
+                data = self._tree.get_range(key, start, length)
+        if data is None and self._holes is not None:
+            raise TransportError(
+                "a chunk that the store lists is not there",
+                location=f"{self._tree.uri}/{key}",
+                unit=f"chunk {'/'.join(map(str, index_zyx))}",
+            )
+        return data
+
+    def decoded_chunk(self, encoded: Encoded, index_zyx: ShapeZYX) -> NDArray[Any]:
+        """Voxels of a chunk, shape ``chunk_zyx``; 0 past the volume's end.
+
+        Raises
+        ------
+        FormatError
+            The bytes are damaged, or hold another number of voxels.
+        """
+        try:
+            voxels = self._decoded(encoded, self._scale.extent_zyx(index_zyx))
+        except MacroscopeError as error:
+            name = "/".join(map(str, index_zyx))
+            where = f"{self._tree.uri}/{self._path}"
+            raise error.located(location=where, unit=f"chunk {name}") from None
+        if voxels.shape == self.chunk_zyx:
+            return np.ascontiguousarray(voxels, self.dtype)
+        whole = np.zeros(self.chunk_zyx, self.dtype)
+        whole[tuple(slice(0, n) for n in voxels.shape)] = voxels
+        return whole
+
+    def _decoded(self, encoded: Encoded, extent: ShapeZYX) -> NDArray[Any]:
+        scale, channels = self._scale, self._channels
+        nbytes = channels * math.prod(extent) * self.dtype.itemsize
+        whole = scale.encoding == "raw" and len(encoded) == nbytes
+        sharded = scale.sharding is not None and scale.sharding.data_gzip
+        # copies made by tools that drop headers hold gzip bytes under plain names
+        if sharded or (bytes(encoded[:2]) == _GZIP and not whole):
+            encoded = gunzip(encoded, self._most)
+        if scale.encoding == "raw":
+            if len(encoded) != nbytes:
+                raise FormatError(f"a chunk holds {len(encoded)} bytes instead of {nbytes}")
+            stored = self.dtype.newbyteorder("<")
+            return np.asarray(
+                np.frombuffer(encoded, stored).reshape(channels, *extent)[self._channel]
+            )
+        if scale.encoding == "compressed_segmentation":
+            assert scale.block_zyx is not None
+            return decode_segmentation(
+                encoded, extent, scale.block_zyx, self.dtype, channels, self._channel
+            )
+        return self._picture(encoded, extent)
+
+    def _picture(self, encoded: Encoded, extent: ShapeZYX) -> NDArray[Any]:
+        """JPEG or PNG: any width and height whose product is the number of voxels."""
+        kind = self._scale.encoding.upper()
+        count = math.prod(extent)
+        try:
+            with Image.open(io.BytesIO(encoded), formats=(kind,)) as picture:
+                bands = len(picture.getbands())
+                if picture.width * picture.height != count:
+                    raise FormatError(
+                        f"a {kind} of {picture.width} x {picture.height} pixels for {count} voxels"
+                    )
+                pixels = np.asarray(picture)
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
+            raise FormatError(f"a {kind} chunk is damaged: {error}") from None
+        if bands != self._channels or pixels.dtype.itemsize > self.dtype.itemsize:
+            raise FormatError(f"a {kind} of {bands} bands of {pixels.dtype}")
+        return np.asarray(pixels.reshape(*extent, bands)[..., self._channel])
