@@ -7,7 +7,6 @@ Prefect's settings have to be in the environment before its first import.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +14,7 @@ from typing import Annotated
 import typer
 
 from lib.errors import ConfigError, MacroscopeError
+from lib.present.output import say, say_json
 
 app = typer.Typer(
     name="macroscope",
@@ -206,11 +206,11 @@ def config(as_json: Json = False) -> None:
 
     rows = ConfigManager().load().explain()
     if as_json:
-        print(json.dumps([{"key": k, "value": v, "origin": o} for k, v, o in rows], indent=2))
+        say_json([{"key": k, "value": v, "origin": o} for k, v, o in rows])
         return
     width = max(len(key) for key, _, _ in rows)
     for key, value, origin in rows:
-        print(f"{key:<{width}}  {value or '-'}  ({origin})")
+        say(f"{key:<{width}}  {value or '-'}  ({origin})")
 
 
 @app.command()
@@ -270,13 +270,13 @@ def main() -> None:
     try:
         app()
     except ConfigError as error:
-        print(f"macroscope: {error}", file=sys.stderr)
+        say(f"macroscope: {error}", error=True)
         sys.exit(2)
     except MacroscopeError as error:
-        print(f"macroscope: {error}", file=sys.stderr)
+        say(f"macroscope: {error}", error=True)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("macroscope: stopped; run again to go on", file=sys.stderr)
+        say("macroscope: stopped; run again to go on", error=True)
         sys.exit(1)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 
+from flows.logs import make_records_visible
 from lib.transport.environment import exempt_loopback
 
 _QUIET = {
@@ -21,6 +22,7 @@ _QUIET = {
 
 def prepare() -> None:
     """Set what is not set. Values that the user has set always stay."""
+    make_records_visible()
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     homeless = not os.access(os.path.expanduser("~"), os.W_OK)

@@ -11,6 +11,7 @@ import bz2
 import ipaddress
 import re
 import socket
+import unicodedata
 import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -63,6 +64,31 @@ def redact(url: str) -> str:
     if not parts.scheme:
         return re.split(r"[?#]", url, maxsplit=1)[0]
     return f"{parts.scheme}://{host}{parts.path}"
+
+
+def visible(text: str) -> str:
+    """Text as a terminal may have it: its lines, and what would be obeyed or hidden as an escape.
+
+    Control characters, also those that turn the direction of writing, and halves of characters
+    become ``\\x1b`` or ``\\u202e``; wide and unusual blanks become one blank.
+
+    Examples
+    --------
+    >>> visible("a\\x1b[31mb")
+    'a\\\\x1b[31mb'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c == "\n" or c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    if character == "\t" or unicodedata.category(character) == "Zs":
+        return " "
+    code = ord(character)
+    if code < 256:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
 
 
 def redact_text(text: str) -> str:

@@ -21,6 +21,7 @@ from pathlib import Path
 from flows.commands import guard
 from flows.commands.server import answers, comes_true
 from lib.errors import MacroscopeError
+from lib.present.output import say
 
 STATE = Path(".macroscope")
 CLIENT = "client.env"
@@ -63,10 +64,10 @@ def up(*, port: int, archives: str) -> int:
     subprocess.run(pool, env=env, check=True, stdout=subprocess.DEVNULL)
     worker = [_tool("prefect"), "worker", "start", "--pool", POOL, "--type", "process"]
     _start("worker", worker, env)
-    print(f"Prefect UI     http://127.0.0.1:{port}")
-    print(f"Password       {password}")
-    print(f"Next           source {STATE / CLIENT}")
-    print("               macroscope deploy && prefect deployment run macroscope/full --watch")
+    say(f"Prefect UI     http://127.0.0.1:{port}")
+    say(f"Password       {password}")
+    say(f"Next           source {STATE / CLIENT}")
+    say("               macroscope deploy && prefect deployment run macroscope/full --watch")
     return 0
 
 
@@ -101,7 +102,7 @@ def down() -> int:
         if note.exists():
             _end(int(note.read_text()))
             note.unlink()
-            print(f"stopped {name}")
+            say(f"stopped {name}")
     return 0
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.commands.stand_ins import stand_in_module
+from lib.present.output import say
 
 if TYPE_CHECKING:
     from emulators.s3 import S3Server
@@ -23,7 +24,7 @@ FOLDER = Path("data-s3")
 def run_on_local_s3(run: Callable[[], int], *, verify: bool) -> int:
     """Start the server, run, read every byte back, stop; returns the exit code."""
     with local_s3() as server:
-        print(f"S3 server at {server.endpoint_url}, bucket {BUCKET}", file=sys.stderr)
+        say(f"S3 server at {server.endpoint_url}, bucket {BUCKET}", error=True)
         code = run()
         if verify:
             # Prefect must not be imported before the run has set up its environment.
@@ -31,7 +32,7 @@ def run_on_local_s3(run: Callable[[], int], *, verify: bool) -> int:
 
             with redirect_stdout(sys.stderr):  # standard output belongs to the run's own summary
                 code = max(code, verify_command(None, deep=True, as_json=False))
-    print(f"S3 server stopped; its objects lie in {FOLDER}/", file=sys.stderr)
+    say(f"S3 server stopped; its objects lie in {FOLDER}/", error=True)
     return code
 
 

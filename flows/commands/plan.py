@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from flows.commands.run import source_parameters, stand_ins
@@ -18,6 +16,7 @@ from lib.config.manager import ConfigManager
 from lib.ingest.costs import Cost, available_memory, cost_of, row_of, warnings_for
 from lib.ingest.selection import by_round
 from lib.ingest.stages import plan_source
+from lib.present.output import console, say_json
 from lib.storage.open import open_store
 
 
@@ -66,27 +65,27 @@ def plan_command(
     }
     if as_json:
         rows = [cost.model_dump(mode="json") for cost in costs]
-        print(json.dumps({"volumes": rows, "total": total, "warnings": warnings}, indent=2))
+        say_json({"volumes": rows, "total": total, "warnings": warnings})
         return 0
     _print(costs, total, warnings)
     return 0
 
 
 def _print(costs: list[Cost], total: dict[str, Any], warnings: list[str]) -> None:
-    console = Console(width=None if os.isatty(1) else 200)
+    out = console()
     for cost in costs:
         table = Table(title=f"{cost.source}: {cost.name}", show_header=False, title_justify="left")
         for name, value in row_of(cost).items():
             table.add_row(name, str(value))
         for note in cost.notes:
             table.add_row("note", note)
-        console.print(table)
+        out.print(table)
     free = "" if total["free_bytes"] is None else f" of {total['free_bytes'] / 1e9:.1f} GB free"
-    console.print(
+    out.print(
         f"volumes: {total['volumes']}, requests: {total['download_requests']}, "
         f"{total['download_bytes'] / 1e6:.1f} MB to download, "
         f"{total['disk_bytes'] / 1e6:.1f} MB of disk{free}, "
         f"about {total['expected_seconds']:g} s"
     )
     for warning in warnings:
-        console.print(f"warning: {warning}", style="bold")
+        out.print(f"warning: {warning}", style="bold")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from lib.errors import ConfigError
 from lib.execution import mode as find_mode
 from lib.ingest.result import ProcessingResult
 from lib.ingest.selection import by_round
+from lib.present.output import console, say, say_json
 from lib.records.catalogue import require_contents
 from lib.storage.open import is_remote, open_store
 
@@ -76,7 +76,7 @@ def run_command(
             if stopping.stop_requested():
                 raise KeyboardInterrupt  # the first one was swallowed, see `ended_by_signals`
     except KeyboardInterrupt:
-        print("macroscope: stopped; run again to go on", file=sys.stderr)
+        say("macroscope: stopped; run again to go on", error=True)
         return 1
     return _report(state, as_json=as_json)
 
@@ -146,19 +146,16 @@ def consolidate_command(*, as_json: bool) -> int:
     wait_for_server()
     result = consolidate()
     if as_json:
-        print(
-            json.dumps(
-                {
-                    "catalog": result.catalog_key,
-                    "report": result.report_key,
-                    "valid": result.valid,
-                    "invalid": result.invalid,
-                },
-                indent=2,
-            )
+        say_json(
+            {
+                "catalog": result.catalog_key,
+                "report": result.report_key,
+                "valid": result.valid,
+                "invalid": result.invalid,
+            }
         )
     else:
-        print(f"{result.valid} valid records, {result.invalid} invalid; {result.report_key}")
+        say(f"{result.valid} valid records, {result.invalid} invalid; {result.report_key}")
     return 0 if not result.invalid else 1
 
 
@@ -218,22 +215,21 @@ def _report(state: Any, *, as_json: bool) -> int:
     if not isinstance(results, list):
         if isinstance(results, BaseException):
             raise results
-        print(f"macroscope: {state.message}")
+        say(f"macroscope: {state.message}")
         return 1
     if as_json:
-        print(json.dumps([result.model_dump(mode="json") for result in results], indent=2))
+        say_json([result.model_dump(mode="json") for result in results])
     else:
         print_summary(results)
     if state.is_completed() and all(result.success for result in results):
         return 0
     if all(result.success for result in results):  # what failed is no source: the catalogue
-        print(f"macroscope: {state.message}", file=sys.stderr)
+        say(f"macroscope: {state.message}", error=True)
     return 1
 
 
 def print_summary(results: list[ProcessingResult]) -> None:
     """One row for each volume, and each error below."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("source", "volume", "shape z,y,x", "voxel nm z,y,x", "bytes", "seconds", "status")
@@ -248,15 +244,15 @@ def print_summary(results: list[ProcessingResult]) -> None:
                 f"{volume.seconds:.1f}" if volume.made else "-",
                 volume.status if volume.made or volume.status != "complete" else "complete (kept)",
             )
-    console = Console(width=None if os.isatty(1) else 160)
-    console.print(table)
+    out = console()
+    out.print(table)
     asked: Counter[str] = Counter()
     for result in results:
         for volume in result.volumes:
             asked.update(volume.store_requests)
     if asked:
         counted = ", ".join(f"{kind} {count}" for kind, count in sorted(asked.items()))
-        console.print(f"requests to the store: {counted}", markup=False, highlight=False)
+        out.print(f"requests to the store: {counted}")
     for result in results:
         for error in result.errors:
-            console.print(f"{result.source}: {error}", style="bold", markup=False)
+            out.print(f"{result.source}: {error}", style="bold")

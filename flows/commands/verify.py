@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 from flows.credentials import store_settings
 from lib.config.manager import ConfigManager
+from lib.present.output import say, say_json
 from lib.storage.open import is_remote, open_store
 from lib.verify.store import NO_RECORD, require_proof, verify_store
 
@@ -32,13 +31,13 @@ def verify_command(
             {"record": v.record_key, "status": v.status, "problems": list(v.problems)}
             for v in verdicts
         ]
-        print(json.dumps({"store": store.uri, "digests": digests, "records": rows}, indent=2))
+        say_json({"store": store.uri, "digests": digests, "records": rows})
         return 1 if wrong else 0
     for verdict in verdicts:
-        print(f"{'wrong' if verdict.problems else 'ok':<6} {verdict.record_key} ({verdict.status})")
+        say(f"{'wrong' if verdict.problems else 'ok':<6} {verdict.record_key} ({verdict.status})")
         for problem in verdict.problems:
-            print(f"       {problem}")
+            say(f"       {problem}")
     records = [verdict for verdict in verdicts if verdict.status != NO_RECORD]
     bare = f", {len(verdicts) - len(records)} volumes without one" * (len(records) < len(verdicts))
-    print(f"{len(records)} records{bare}, {len(wrong)} with problems, in {store.uri}")
+    say(f"{len(records)} records{bare}, {len(wrong)} with problems, in {store.uri}")
     return 1 if wrong else 0

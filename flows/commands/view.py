@@ -9,6 +9,7 @@ import webbrowser
 from flows.credentials import store_settings
 from lib.config.manager import ConfigManager
 from lib.errors import NotFoundError, NothingThereError
+from lib.present.output import say
 from lib.present.viewer import serve
 from lib.records.manager import MetadataManager
 from lib.storage.base import Store
@@ -24,7 +25,7 @@ def view_command(names: list[str], *, port: int, open_browser: bool) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     with serve(store, _volumes(store, names), port=port) as viewer:
-        print(viewer.url, flush=True)
+        say(viewer.url)
         if open_browser:
             webbrowser.open(viewer.url)
         stop.wait()

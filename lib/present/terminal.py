@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import IO, Any
 
-from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from lib.present.output import console
 from lib.present.words import duration_text, rate_text, size_text
+from lib.safety import visible
 
 REFRESH_SECONDS = 0.25
 LINE_SECONDS = 10.0
@@ -87,7 +88,7 @@ class ProgressView:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stream = stream or sys.stderr
-        self._console = Console(file=self._stream, force_terminal=terminal)
+        self._console = console(self._stream, force_terminal=terminal)
         self._clock = clock
         self._guard = threading.Lock()
         self._volumes: dict[str, _Volume] = {}
@@ -152,7 +153,7 @@ class ProgressView:
             last = self._written.get(volume)
             if last is None or just_ended or (not state.finished and now - last >= LINE_SECONDS):
                 self._written[volume] = now
-                self._stream.write(self._line(state, now) + "\n")
+                self._stream.write(visible(self._line(state, now)) + "\n")
                 self._stream.flush()
 
     def _line(self, state: _Volume, now: float) -> str:
