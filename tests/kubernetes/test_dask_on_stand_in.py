@@ -15,7 +15,7 @@ from pods import Manifest, job
 
 WAIT_S = 180
 AWAY_S = 3
-KINDS = ("Role", "RoleBinding", "ConfigMap")
+KINDS = ("Role", "RoleBinding", "ConfigMap", "Secret")
 WORK = """
 import os, time
 from distributed import Client
