@@ -30,6 +30,7 @@ REASONS = {
     "distributed": ("scheduler and workers, local and on Kubernetes", "distributing work"),
     "dask-kubernetes": ("the operator that makes and removes clusters", "pods by hand"),
     "numpy": ("arrays, casts, npy headers", "-"),
+    "prometheus-client": ("metrics of runs and volumes", "the exposition format and a server"),
     "zarr": ("reference reader of what we write", "a reader for checks and users"),
     "numcodecs": ("zstd, blosc, gzip, zlib, lz4", "codecs; one table serves Zarr v2 and v3"),
     "numba": ("loops over voxels without the GIL", "C extensions for statistics and pyramids"),

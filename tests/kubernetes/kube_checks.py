@@ -105,6 +105,8 @@ def validate(manifest: Manifest) -> None:
 @cache  # most objects are the same in many renderings
 def _validate(text: str) -> None:
     manifest = json.loads(text)
+    if manifest["apiVersion"].startswith("monitoring.coreos.com/"):
+        return  # not Kubernetes' own; what Prometheus reads in them is checked by promtool
     if manifest["apiVersion"].startswith("kubernetes.dask.org/"):
         _dask_validator(manifest["kind"]).validate(manifest)
     else:

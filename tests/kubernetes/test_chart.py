@@ -75,6 +75,11 @@ MATRIX = {
     "adaptive": ('dask={"adaptiveMaximum":8}',),
     "everything set": EVERYWHERE,
     "ids by the platform": ('podSecurity={"runAsUser":null,"runAsGroup":null,"fsGroup":null}',),
+    "metrics": (
+        'metrics={"enabled":true,"serviceMonitor":{"enabled":true},"rules":{"enabled":true},'
+        '"dashboard":{"enabled":true}}',
+        *BUCKET,
+    ),
     "scheduled": ('sources={"ebi":{"enabled":true,"schedule":"0 3 * * *"}}',),
 }
 

@@ -38,6 +38,7 @@ ROLES = (
     ("Prefect worker", ["prefect", "worker", "start", "--help"]),
     ("Dask operator", ["python", "-c", "import kopf, lib.kubernetes.operator"]),
     ("registration", ["python", "-m", "flows.register", "--help"]),
+    ("metrics", ["python", "-m", "flows.exporter", "--help"]),
     ("trial", ["python", "-m", "flows.trial", "--help"]),
     ("clean-up", ["python", "-m", "lib.kubernetes.cleanup", "--help"]),
     ("object store of the stand-ins", ["weed", "version"]),

@@ -115,6 +115,12 @@ auth-string
 {{- end }}
 {{- end -}}
 
+{{/* Port of the bucket's server. */}}
+{{- define "macroscope.bucketPort" -}}
+{{- $url := urlParse (default "https://s3.amazonaws.com" .Values.storage.bucket.endpointUrl) -}}
+{{- regexFind "[0-9]+$" (regexFind ":[0-9]+$" $url.host) | default (ternary "443" "80" (eq $url.scheme "https")) -}}
+{{- end -}}
+
 {{- define "macroscope.dataVolume" -}}
 {{- if eq .Values.storage.type "bucket" -}}
 {name: data, emptyDir: {}}
