@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flows.credentials import store_settings
 from lib.config.manager import ConfigManager
 from lib.present.output import say, say_json
 from lib.storage.open import is_remote, open_store
-from lib.verify.store import NO_RECORD, require_proof, verify_store
+from lib.verify.findings import Facts
+from lib.verify.store import NO_RECORD, Verdict, require_proof, verify_store
 
 
 def verify_command(
@@ -27,17 +30,36 @@ def verify_command(
     require_proof(store, verdicts, sources or ())
     wrong = [verdict for verdict in verdicts if verdict.problems]
     if as_json:
-        rows = [
-            {"record": v.record_key, "status": v.status, "problems": list(v.problems)}
-            for v in verdicts
-        ]
+        rows = [_row(verdict) for verdict in verdicts]
         say_json({"store": store.uri, "digests": digests, "records": rows})
         return 1 if wrong else 0
     for verdict in verdicts:
-        say(f"{'wrong' if verdict.problems else 'ok':<6} {verdict.record_key} ({verdict.status})")
+        mark = "wrong" if verdict.problems else "ok"
+        say(f"{mark:<6} {verdict.record_key} ({verdict.status}){_counted(verdict.facts)}")
         for problem in verdict.problems:
             say(f"       {problem}")
     records = [verdict for verdict in verdicts if verdict.status != NO_RECORD]
     bare = f", {len(verdicts) - len(records)} volumes without one" * (len(records) < len(verdicts))
     say(f"{len(records)} records{bare}, {len(wrong)} with problems, in {store.uri}")
     return 1 if wrong else 0
+
+
+def _row(verdict: Verdict) -> dict[str, Any]:
+    facts = verdict.facts
+    return {
+        "record": verdict.record_key,
+        "status": verdict.status,
+        "problems": list(verdict.problems),
+        "damaged": dict(verdict.damaged),
+        "proven": list(facts.proven),
+        "not_read": list(facts.unread),
+        "not_provable": dict(facts.not_provable),
+    }
+
+
+def _counted(facts: Facts) -> str:
+    """``: 41 facts proven, 20 not provable``; nothing for records that promise no volume."""
+    if not (facts.proven or facts.unread or facts.not_provable):
+        return ""
+    unread = f", {len(facts.unread)} with --deep only" if facts.unread else ""
+    return f": {len(facts.proven)} facts proven{unread}, {len(facts.not_provable)} not provable"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from lib.errors import MacroscopeError, StoppedError
@@ -45,8 +46,8 @@ class Artist:
             return None
         return small.jpeg, small.width, small.height
 
-    def preview(self, finished: Finished) -> str | None:
-        """Store the picture beside a published volume; its key, or None where there is none."""
+    def preview(self, finished: Finished) -> tuple[str, str] | None:
+        """Store the picture beside a published volume; its key and sha256, or None without one."""
         key = preview_key(finished.volume_key)
         try:
             picture = self._preview or render_preview(
@@ -62,7 +63,7 @@ class Artist:
         except Exception as error:
             self._note("preview", error)
             return None
-        return key
+        return key, hashlib.sha256(picture).hexdigest()
 
     @property
     def _title(self) -> str:

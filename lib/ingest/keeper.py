@@ -99,7 +99,8 @@ class Keeper:
             files={
                 "volume": Key(finished.volume_key),
                 "sums": Key(finished.sums_key),
-                "preview": None if made.preview_key is None else Key(made.preview_key),
+                "preview": None if made.preview is None else Key(made.preview[0]),
+                "preview_sha256": None if made.preview is None else made.preview[1],
                 "raw": [Key(key) for key in made.raw_keys],
             },
             progress={"current_step": None},

@@ -213,7 +213,7 @@ class Made:
     source_files: tuple[Fetched, ...]
     source_keys: tuple[str | None, ...]
     raw_keys: tuple[str, ...]
-    preview_key: str | None
+    preview: tuple[str, str] | None  # key and sha256
     notes: tuple[str, ...]
     requests: int
     received_bytes: int
@@ -246,14 +246,14 @@ def finish_volume(order: WorkOrder, job: VolumeJob) -> Made:
         draw=artist.thumbnail,
     )
     raw_keys = place.raw.finish(complete=True)
-    preview_key = artist.preview(finished)
+    preview = artist.preview(finished)
     traffic = place.traffic()
     return Made(
         finished,
         tuple(sources),
         tuple(place.raw.key_of(file) for file in sources),
         tuple(raw_keys),
-        preview_key,
+        preview,
         (*place.notes, *place.raw.notes, *artist.notes),
         traffic["requests"],
         traffic["bytes_received"],

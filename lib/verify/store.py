@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from lib.errors import MacroscopeError, NothingThereError
 from lib.records.manager import read_json
 from lib.records.model import Record, schema_errors
 from lib.storage.base import Store
 from lib.storage.walk import contents, record_of, why_nothing
-from lib.verify.volume import problems_of
+from lib.verify.findings import Facts
+from lib.verify.volume import examine
 
 NO_RECORD = "no record"
 
@@ -25,11 +26,17 @@ class Verdict:
         Key of the record; of the volume, where it has none.
     status
         The record's, ``unreadable``, or ``no record``.
+    facts
+        What the record states, sorted by whether it was proven; of complete records only.
+    damaged
+        Key of each file that can be made anew -> what is wrong with it.
     """
 
     record_key: str
     status: str
     problems: tuple[str, ...]
+    facts: Facts = field(default_factory=Facts)
+    damaged: Mapping[str, str] = field(default_factory=dict)
 
 
 def verify_store(
@@ -67,9 +74,11 @@ def verify_store(
 def _verdict(store: Store, key: str, record: Record, *, digests: bool) -> Verdict:
     status = str(record.get("status", "unknown"))
     problems = list(schema_errors(record))
-    if not problems and status == "complete" and record.get("schema_version"):
-        problems += problems_of(store, record, digests=digests)
-    return Verdict(key, status, tuple(problems))
+    if problems or status != "complete" or not record.get("schema_version"):
+        return Verdict(key, status, tuple(problems))
+    found = examine(store, record, deep=digests, key=key)
+    facts = found.summary(record, deep=digests)
+    return Verdict(key, status, tuple(found.problems), facts, found.damaged)
 
 
 def _source_of(key: str) -> str:

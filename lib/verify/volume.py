@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import io
-import json
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
-import numpy as np
-
-from lib.concurrency import cancel as stopping
-from lib.errors import IntegrityError, MacroscopeError, NotFoundError
-from lib.names import safe_name
+from lib.errors import MacroscopeError, NotFoundError
+from lib.records.model import record_id, record_key
 from lib.storage.base import Store
 from lib.storage.digests import digest_of
+from lib.verify.beside import prove_crate, prove_preview, prove_raw_files
+from lib.verify.documents import prove_npy_header, prove_ome_zarr
+from lib.verify.findings import Findings
 from lib.verify.sums import prove_listing, read_sums
-from lib.volumes.grid import ShardGrid, shard_key
+from lib.verify.voxels import prove_voxels
+
+_READS_AT_ONCE = 4
 
 
 def problems_of(store: Store, record: dict[str, Any], *, digests: bool) -> list[str]:
@@ -25,134 +26,159 @@ def problems_of(store: Store, record: dict[str, Any], *, digests: bool) -> list[
     Parameters
     ----------
     digests
-        Read every byte again and compare its sha256; without it, listings and documents only.
+        Read every byte again: digests, statistics, holes. Without it, listings and documents only.
     """
-    found: list[str] = []
+    return examine(store, record, deep=digests).problems
+
+
+def examine(
+    store: Store, record: dict[str, Any], *, deep: bool, key: str | None = None
+) -> Findings:
+    """Hold everything that a complete record states against what is in the store.
+
+    Parameters
+    ----------
+    record
+        Valid by its schema.
+    deep
+        Read every byte again: digests, statistics, holes. Without it, listings and documents only.
+    key
+        Where the record lies, where that is known.
+    """
+    found = Findings()
+    found.proven |= {"schema_version", "status", "progress", "error"}  # the schema holds these
+    _prove_identity(record, key, found)
+    sums: Mapping[str, str] = {}
     try:
         sums = read_sums(store, record)
+        found.proven.add("technical.sha256" if _is_zarr(record) else "files.sums")
     except MacroscopeError as error:
-        return [str(error)]
-    checks: list[Callable[[], Iterator[str]]] = [
-        lambda: _listing(store, record, sums),
-        lambda: _documents(store, record, sums),
+        found.refuted.add("technical.sha256")
+        found.damage(sums_key(record), str(error))
+    checks: list[Callable[[], None]] = []
+    if sums:
+        checks.append(partial(_prove_listing, store, record, sums, found))
+        if deep:
+            checks.append(partial(_prove_digests, store, sums, record, found))
+    checks += [
+        partial(_prove_documents, store, record, sums, found),
+        partial(prove_raw_files, store, record, found, deep=deep),
+        partial(prove_preview, store, record, found, deep=deep),
+        partial(prove_crate, store, record, found),
+        partial(_prove_quality, record, found),
     ]
-    if digests:
-        checks.append(lambda: _digests(store, record, sums))
     for check in checks:
-        try:
-            found.extend(check())
-        except MacroscopeError as error:
-            found.append(str(error))
+        _run(check, found)
+    if deep and _finest_is_whole(record, found):
+        _run(partial(prove_voxels, store, record, found), found)
     return found
 
 
-def _listing(store: Store, record: dict[str, Any], sums: dict[str, str]) -> Iterator[str]:
-    prove_listing(store, record, sums)
-    yield from ()
+def sums_key(record: Mapping[str, Any]) -> str:
+    """Where the list of digests of a volume lies."""
+    files = record["files"]
+    return str(files.get("sums") or f"{files['volume']}.SHA256SUMS")
 
 
-def _digests(store: Store, record: dict[str, Any], sums: dict[str, str]) -> Iterator[str]:
-    """sha256 of every file of the volume, and of the raw files that were kept."""
-    wanted = dict(sums)
-    raw = {key.rpartition("/")[2]: key for key in record["files"].get("raw", [])}
-    for file in record["metadata"]["provenance"].get("source_files", []):
-        key = file.get("key") or raw.get(safe_name(file["name"].rpartition("/")[2]))
-        if key is not None and file["sha256"] is not None:
-            wanted[key] = file["sha256"]
-    for key, sha256 in wanted.items():
-        stopping.check()
-        try:
-            if digest_of(store, key)[1] != sha256:
-                yield f"the bytes of {key} are not those that were written"
-        except NotFoundError:
-            yield f"{key} is absent"
-
-
-def _documents(store: Store, record: dict[str, Any], sums: dict[str, str]) -> Iterator[str]:
-    if record["metadata"]["technical"]["format"] == "npy":
-        yield from _npy_header(store, record)
-    else:
-        yield from _ome_zarr(store, record, sums)
-
-
-def _npy_header(store: Store, record: dict[str, Any]) -> Iterator[str]:
-    key, core = record["files"]["volume"], record["metadata"]["core"]
-    size = store.size(key) or 0
-    head = io.BytesIO(store.get_range(key, 0, min(size, 1024)))
+def _run(check: Callable[[], None], found: Findings) -> None:
     try:
-        version = np.lib.format.read_magic(head)
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(head)
-    except ValueError as error:
-        raise IntegrityError(f"the npy header cannot be read: {error}", location=key) from None
-    if version != (1, 0) or fortran or list(shape) != core["volume_shape"]:
-        yield f"{key} has shape {shape}, where the record says {core['volume_shape']}"
-    if dtype.name != core["data_type"]:
-        yield f"{key} holds {dtype.name}, where the record says {core['data_type']}"
-    if size != head.tell() + math.prod(shape) * dtype.itemsize:
-        yield f"{key} has {size} bytes, which does not fit its shape"
+        check()
+    except MacroscopeError as error:
+        found.wrong(str(error))
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        # a document or record of no form that we know
+        found.wrong(f"cannot be held against the record: {type(error).__name__}: {error}")
 
 
-def _ome_zarr(store: Store, record: dict[str, Any], sums: dict[str, str]) -> Iterator[str]:
-    """The group's OME metadata, and each level's shape, dtype and complete grid of shards."""
-    volume, core = record["files"]["volume"], record["metadata"]["core"]
-    group = _json(store, f"{volume}/zarr.json")
-    yield from _ome_metadata(group, volume)
-    levels = record["metadata"]["technical"]["levels"]
-    for stated in levels:
-        key = f"{volume}/{stated['path']}/zarr.json"
-        array = _json(store, key)
-        try:
-            grid = _grid(array)
-            dtype = array["data_type"]
-        except (KeyError, TypeError, IndexError, ValueError, MacroscopeError) as error:
-            yield f"{key} cannot be read: {error!r}"
-            continue
-        if list(grid.shape_zyx) != stated["shape"] or dtype != core["data_type"]:
-            here, there = (
-                f"{list(grid.shape_zyx)} {dtype}",
-                f"{stated['shape']} {core['data_type']}",
-            )
-            yield f"{key} says {here}, the record {there}"
-        absent = [
-            shard
-            for index in grid.shards()
-            if (shard := f"{volume}/{shard_key(int(stated['path']), index)}") not in sums
-        ]
-        if absent:
-            share = f"{len(absent)} of {len(grid)} shards of level {stated['path']}"
-            yield f"{share} are not listed, such as {absent[0]}"
-    if not levels or levels[0]["shape"] != core["volume_shape"]:
-        yield f"{volume}: level 0 of the record is not the volume's shape"
+def _is_zarr(record: Mapping[str, Any]) -> bool:
+    return not str(record["files"]["volume"]).endswith(".npy")
 
 
-def _ome_metadata(group: dict[str, Any], where: str) -> Iterator[str]:
-    from ome_zarr_models.v05.image import ImageAttrs  # half a second of imports
-    from pydantic import ValidationError
+def _prove_identity(record: dict[str, Any], key: str | None, found: Findings) -> None:
+    source, name = record["source"], record["name"]
+    computed = record_id(source, record["source_id"], name)
+    says = f"the id is not that of {source}, {record['source_id']}, {name}"
+    for fact in ("id", "source", "source_id", "name"):
+        found.hold(fact, record["id"] == computed, says)
+    lies, said = key or record_key(source, name), record["files"].get("record")
+    if said is not None:
+        found.hold("files.record", said == lies, f"the record lies at {lies}, and says {said}")
 
+
+def _prove_listing(
+    store: Store, record: dict[str, Any], sums: Mapping[str, str], found: Findings
+) -> None:
+    volume = record["files"]["volume"]
+    form = record["metadata"]["technical"].get("format")
+    if form is not None:
+        there = "zarr" if _is_zarr(record) else "npy"
+        found.hold("technical.format", form == there, f"{volume} is no {form}")
     try:
-        ImageAttrs.model_validate(group["attributes"]["ome"])
-    except (ValidationError, KeyError, TypeError) as error:
-        yield f"{where}: the OME metadata is not valid: {error}"
+        prove_listing(store, record, dict(sums))
+    except MacroscopeError:
+        found.refuted |= {"files.volume", "technical.file_size_bytes"}
+        present = {item.key for item in store.list(volume)} if _is_zarr(record) else set()
+        for key in sums:
+            if key not in present and store.size(key) is None:
+                found.damage(key, f"{key} is absent")
+        raise
+    found.proven |= {"files.volume", "technical.file_size_bytes"}
 
 
-def _grid(array: dict[str, Any]) -> ShardGrid:
-    sharding = array["codecs"][0]
-    if sharding["name"] != "sharding_indexed":
-        raise ValueError("not sharded")
-    return ShardGrid(
-        tuple(array["shape"]),
-        tuple(sharding["configuration"]["chunk_shape"]),
-        tuple(array["chunk_grid"]["configuration"]["chunk_shape"]),
-    )
+def _prove_digests(
+    store: Store, sums: Mapping[str, str], record: dict[str, Any], found: Findings
+) -> None:
+    """sha256 of every file of the volume."""
+    with ThreadPoolExecutor(_READS_AT_ONCE, thread_name_prefix="digest") as pool:
+        read = pool.map(partial(_digest, store), sums)
+        for (key, sha256), here in zip(sums.items(), read, strict=True):
+            if here is None:
+                found.damage(key, f"{key} is absent")
+            elif here != sha256:
+                found.damage(key, f"the bytes of {key} are not those that were written")
+    fact = "files.sums" if _is_zarr(record) else "technical.sha256"
+    (found.refuted if set(sums) & set(found.damaged) else found.proven).add(fact)
 
 
-def _json(store: Store, key: str) -> dict[str, Any]:
+def _digest(store: Store, key: str) -> str | None:
     try:
-        document = json.loads(store.get(key))
+        return digest_of(store, key)[1]
     except NotFoundError:
-        raise IntegrityError("a document is absent", location=key) from None
-    except ValueError as error:
-        raise IntegrityError(f"a document is not JSON: {error}", location=key) from None
-    if not isinstance(document, dict):
-        raise IntegrityError("a document is no JSON object", location=key)
-    return document
+        return None
+
+
+def _prove_documents(
+    store: Store, record: dict[str, Any], sums: Mapping[str, str], found: Findings
+) -> None:
+    if _is_zarr(record):
+        listed = sums or [item.key for item in store.list(record["files"]["volume"])]
+        prove_ome_zarr(store, record, listed, found)
+    else:
+        prove_npy_header(store, record, found)
+
+
+def _prove_quality(record: dict[str, Any], found: Findings) -> None:
+    """How the numbers of missing chunks and the completeness go together."""
+    quality = record["metadata"]["quality"]
+    named, score = len(quality["missing_chunks"]), quality["completeness_score"]
+    total = quality.get("missing_chunks_total", named)
+    found.hold(
+        "quality.missing_chunks",
+        named == total or (named < total and named >= 1000),
+        f"the record names {named} missing chunks, and says that {total} are missing",
+    )
+    if score is not None:
+        expected = total / (1 - score) if score < 1 else 0.0
+        found.hold(
+            "quality.completeness_score",
+            abs(expected - round(expected)) < 1e-3 * max(1.0, expected)
+            and (score == 1) == (total == 0)
+            and expected >= total,
+            f"the record says that {total} chunks are missing, and a completeness of {score}",
+        )
+
+
+def _finest_is_whole(record: Mapping[str, Any], found: Findings) -> bool:
+    volume = record["files"]["volume"]
+    needed = (f"{volume}/0/", f"{volume}/zarr.json") if _is_zarr(record) else (volume,)
+    return not any(key.startswith(needed) for key in found.damaged)

@@ -68,6 +68,17 @@ class StoredLevel(VolumeReader):
             voxels[block.box.slices(box.start_zyx)] = block.data
         return voxels
 
+    def absent_chunks(self, index_zyx: ShapeZYX) -> int:
+        """How many chunks of a shard its index says are not there: they read as the fill value.
+
+        Raises
+        ------
+        IntegrityError
+            The shard is absent or damaged.
+        """
+        table = self._index(f"{self._root}/{shard_key(self._level, index_zyx)}")
+        return sum(int(table[slot, 0] == ABSENT) for slot, _ in self._grid.chunks_of(index_zyx))
+
     def _shard_blocks(self, shard: ShapeZYX, box: Box) -> Iterator[Block]:
         key = f"{self._root}/{shard_key(self._level, shard)}"
         table = self._index(key)

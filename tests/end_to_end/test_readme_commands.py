@@ -234,6 +234,7 @@ def pattern(line: str) -> str:
     """A line without what differs from run to run: seconds, bytes, times, folders, columns."""
     line = re.sub(r"\S*/data$", "DATA", line)
     line = re.sub(r"\d{8}T\d{6}Z", "TIME", line)
+    line = re.sub(r"\b\d+ (?=facts proven|not provable)", "SOME ", line)
     line = re.sub(r"\b\d+\.\d\b(?= +│ complete)", "SECONDS", line)
     line = re.sub(r"\b\d{1,3}(,\d{3})+\b", "BYTES", line)
     return " ".join(line.split())

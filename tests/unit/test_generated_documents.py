@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from docs import proof_table
 from docs.config_reference import PATH, reference
 from lib.config.loaders import LOADER_CONFIGS
 from lib.config.manager import Settings
@@ -31,6 +32,12 @@ def rows() -> dict[str, list[str]]:
 
 def test_the_configuration_reference_is_current() -> None:
     assert PATH.read_text(encoding="utf-8") == reference(), "run: make docs"
+
+
+def test_the_table_of_proofs_is_current() -> None:
+    text = proof_table.PATH.read_text("utf-8")
+    assert text == proof_table.page(text), "run: make docs"
+    assert text.count("`core.voxel_size_nm`") == 1
 
 
 def test_every_setting_is_in_the_reference() -> None:

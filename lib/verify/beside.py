@@ -1,0 +1,145 @@
+"""What belongs to a volume and lies beside it: raw files, preview, RO-Crate."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from lib.concurrency import cancel as stopping
+from lib.errors import NotFoundError
+from lib.names import safe_name
+from lib.present.crate import crate_key
+from lib.storage.base import Store
+from lib.storage.digests import digest_of
+from lib.verify.findings import Findings
+
+_BLOCK = 8 * 2**20
+_FILE = "provenance.source_files[]"
+
+
+def raw_files(record: dict[str, Any]) -> dict[str, dict[str, Any] | None]:
+    """Key of each kept raw file -> what the record says of it; None where that is nothing."""
+    by_key: dict[str, dict[str, Any]] = {}
+    by_name: dict[str, dict[str, Any]] = {}  # earlier versions recorded no keys
+    for file in record["metadata"]["provenance"].get("source_files", []):
+        if "key" in file:
+            by_key[file["key"]] = file
+        else:
+            by_name.setdefault(safe_name(file["name"].rpartition("/")[2]), file)
+    kept = record["files"].get("raw", [])
+    return {key: by_key.get(key) or by_name.get(key.rpartition("/")[2]) for key in kept}
+
+
+def prove_raw_files(store: Store, record: dict[str, Any], found: Findings, *, deep: bool) -> None:
+    """Every kept file is there, and of the size, sha256 and checksum that the record states."""
+    kept = raw_files(record)
+    sources = record["metadata"]["provenance"].get("source_files", [])
+    whole = len([file for file in kept.values() if file is not None]) == len(sources)
+    for file in sources:
+        if "key" in file:
+            says = f"the raw file {file['key']} is not among those that the record lists"
+            found.hold(f"{_FILE}.key", file["key"] in kept, says)
+    found.proven.add("files.raw")  # until one is absent
+    for key, file in kept.items():
+        stopping.check()
+        size = store.size(key)
+        if size is None:
+            found.refuted |= {"files.raw", f"{_FILE}.key"}
+            found.damage(key, f"{key} is absent")
+            continue
+        if file is None:
+            continue
+        if file["size"] not in (None, size):
+            found.refuted.add(f"{_FILE}.size")
+            found.damage(key, f"{key} has {size} bytes, where the record says {file['size']}")
+            continue
+        if whole:
+            found.proven.add(f"{_FILE}.size")
+        if deep:
+            _prove_bytes(store, key, file, found, whole=whole)
+
+
+def _prove_bytes(
+    store: Store, key: str, file: dict[str, Any], found: Findings, *, whole: bool
+) -> None:
+    """Read a raw file once for its sha256 and the publisher's checksum.
+
+    Parameters
+    ----------
+    whole
+        All source files are kept, so that their digests are proven as a fact of the record.
+    """
+    algorithm, _, published = str(file.get("publisher_checksum") or "").partition(":")
+    digests = {"sha256": hashlib.sha256()}
+    if published and algorithm in hashlib.algorithms_available:
+        digests[algorithm] = hashlib.new(algorithm, usedforsecurity=False)
+    for block in _blocks(store, key):
+        for digest in digests.values():
+            digest.update(block)
+    stated = {"sha256": file.get("sha256"), algorithm: published.lower()}
+    facts = {"sha256": f"{_FILE}.sha256", algorithm: f"{_FILE}.publisher_checksum"}
+    for name, digest in digests.items():
+        if not stated.get(name):
+            continue
+        if digest.hexdigest() != stated[name]:
+            found.refuted.add(facts[name])
+            found.damage(key, f"the bytes of {key} are not those that were written")
+        elif whole:
+            found.proven.add(facts[name])
+
+
+def _blocks(store: Store, key: str) -> Iterator[bytes]:
+    size = store.size(key) or 0
+    for start in range(0, size, _BLOCK):
+        stopping.check()
+        yield store.get_range(key, start, min(_BLOCK, size - start))
+
+
+def prove_preview(store: Store, record: dict[str, Any], found: Findings, *, deep: bool) -> None:
+    """The picture beside the volume."""
+    key, sha256 = record["files"].get("preview"), record["files"].get("preview_sha256")
+    if key is None:
+        return
+    if store.size(key) is None:
+        found.refuted.add("files.preview")
+        found.damage(key, f"{key} is absent")
+        return
+    found.proven.add("files.preview")
+    if deep and sha256 is not None:
+        if digest_of(store, key)[1] == sha256:
+            found.proven.add("files.preview_sha256")
+        else:
+            found.refuted.add("files.preview_sha256")
+            found.damage(key, f"the bytes of {key} are not those that were written")
+
+
+def prove_crate(store: Store, record: dict[str, Any], found: Findings) -> None:
+    """An RO-Crate beside the volume is this record's, and vouches for these digests.
+
+    The catalogue writes it after the record, and a record may be newer; what must not be is a
+    crate of another volume or of other bytes.
+    """
+    key, technical = crate_key(record["files"]["volume"]), record["metadata"]["technical"]
+    try:
+        data = store.get(key)
+    except NotFoundError:
+        return
+    advice = "`macroscope consolidate` writes it anew"
+    try:
+        entities = {entity["@id"]: entity for entity in json.loads(data)["@graph"]}
+    except (ValueError, KeyError, TypeError) as error:
+        found.wrong(f"{key} is no RO-Crate: {error!r}; {advice}")
+        return
+    if f"urn:uuid:{record['id']}" not in entities:
+        found.wrong(f"{key} describes another volume; {advice}")
+    digests = {one["sha256"] for one in entities.values() if _is_of_the_volume(one, record)}
+    if digests and digests != {technical["sha256"]}:
+        found.wrong(f"{key} vouches for another version of the volume; {advice}")
+
+
+def _is_of_the_volume(entity: dict[str, Any], record: dict[str, Any]) -> bool:
+    names = {record["files"]["volume"].rpartition("/")[2]}
+    names |= {str(record["files"].get("sums")).rpartition("/")[2]}
+    return "sha256" in entity and str(entity["@id"]).rpartition("/")[2] in names

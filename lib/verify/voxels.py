@@ -1,0 +1,126 @@
+"""The voxels of a finished volume, counted again from its finest level."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from lib.concurrency import cancel as stopping
+from lib.geometry import Box
+from lib.present.described import DescribedVolume, describe
+from lib.storage.base import Store
+from lib.verify.findings import Findings
+from lib.volumes.statistics import Histogram, Statistics
+from lib.volumes.tally import Tally
+
+_NPY_BYTES = 32 * 2**20
+
+
+def count_again(store: Store, volume: DescribedVolume) -> tuple[Statistics, int]:
+    """Statistics of the finest level as they were counted when it was made, and its holes.
+
+    Raises
+    ------
+    IntegrityError
+        A shard is absent or damaged.
+    """
+    if not volume.levels:
+        return _count_npy(store, volume), 0
+    level = volume.levels[0]
+    reader = volume.open_level(store, level)
+    statistics, holes = Statistics(), 0
+    for index in level.grid.shards():  # float sums depend on their order, which this repeats
+        tally = Tally(volume.dtype)
+        slots = {level.grid.chunk_box(chunk): slot for slot, chunk in level.grid.chunks_of(index)}
+        for block in reader.blocks(level.grid.shard_box(index)):
+            stopping.check()
+            tally.add(slots[block.box], block.data)
+        statistics = statistics.merged(tally.result())
+        holes += reader.absent_chunks(index)
+    return statistics, holes
+
+
+def _count_npy(store: Store, volume: DescribedVolume) -> Statistics:
+    """Plane by plane, or several at once."""
+    _, ny, nx = volume.shape_zyx
+    plane = ny * nx * volume.dtype.itemsize
+    rows = max(1, min(ny, _NPY_BYTES // (nx * volume.dtype.itemsize)))
+    statistics = Statistics()
+    for box in Box.whole(volume.shape_zyx).tiles((max(1, _NPY_BYTES // plane), rows, nx)):
+        stopping.check()
+        z, y, _ = box.start_zyx
+        start = volume.npy_offset + z * plane + y * nx * volume.dtype.itemsize
+        data = store.get_range(volume.key, start, box.voxels * volume.dtype.itemsize)
+        tally = Tally(volume.dtype)
+        tally.add(0, np.frombuffer(data, volume.dtype).reshape(box.shape_zyx))
+        statistics = statistics.merged(tally.result())
+    return statistics
+
+
+def prove_voxels(store: Store, record: dict[str, Any], found: Findings) -> None:
+    """Minimum, maximum, mean and histogram, and the chunks that the finest level leaves out.
+
+    Raises
+    ------
+    MacroscopeError
+        The finest level cannot be read.
+    """
+    volume = describe(store, record["files"]["volume"])
+    statistics, holes = count_again(store, volume)
+    technical, quality = record["metadata"]["technical"], record["metadata"]["quality"]
+    for name, counted in (
+        ("global_min", statistics.minimum),
+        ("global_max", statistics.maximum),
+        ("global_mean", statistics.mean),
+    ):
+        said = technical.get(name)
+        if said is not None or counted is not None:
+            found.hold(
+                f"technical.{name}",
+                said is not None and counted is not None and _same(counted, said, statistics),
+                f"{volume.key}: {name} is {counted}, where the record says {said}",
+            )
+    if technical.get("histogram") is not None:
+        found.hold(
+            "technical.histogram",
+            _same_bins(statistics.histogram, technical["histogram"]),
+            f"{volume.key}: the histogram is not that of the voxels",
+        )
+    _hold_holes(quality, holes, volume.key, found)
+
+
+def _same(counted: float, said: float, statistics: Statistics) -> bool:
+    """Equal, up to the order in which floats were added."""
+    if isinstance(counted, int) and isinstance(said, int):
+        return counted == said
+    largest = max(abs(statistics.minimum or 0), abs(statistics.maximum or 0))
+    return math.isclose(counted, said, rel_tol=1e-9, abs_tol=1e-9 * largest)
+
+
+def _same_bins(counted: Histogram, said: dict[str, Any]) -> bool:
+    """Equal, once both have the wider one's bins: parts of an npy are cut otherwise here."""
+    if not counted.counts or not said["counts"]:
+        return not any(said["counts"]) and not any(counted.counts)
+    width, first = said.get("bin_width"), said.get("first")
+    if not width or first is None:
+        return False
+    stated = Histogram(math.frexp(width)[1] - 1, round(first / width), tuple(said["counts"]))
+    wider = max(counted.exponent, stated.exponent)
+    return counted.coarsened(wider) == stated.coarsened(wider)
+
+
+def _hold_holes(quality: dict[str, Any], holes: int, key: str, found: Findings) -> None:
+    """Chunks that are not there read as background: each must be one that the archive lacks.
+
+    Sources that are not copied chunk by chunk have their holes filled and encoded.
+    """
+    total = quality.get("missing_chunks_total", len(quality["missing_chunks"]))
+    if holes == total or holes > 0:
+        found.hold(
+            "quality.missing_chunks_total",
+            holes == total,
+            f"{key}: {holes} chunks of level 0 are not there, where the record says that the "
+            f"archive lacks {total}",
+        )
