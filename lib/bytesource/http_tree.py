@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -15,6 +16,7 @@ from lib.errors import (
     NotListableError,
 )
 from lib.transport.http import RemoteFile
+from lib.transport.partial import Fetched
 from lib.transport.session import Session
 
 T = TypeVar("T")
@@ -34,6 +36,7 @@ class HttpTree:
     """
 
     remote = True
+    ranged = True
 
     def __init__(self, session: Session, service: str, root: str, query: str = "") -> None:
         self.uri = root.rstrip("/")
@@ -107,6 +110,13 @@ class HttpTree:
                 self.url(key), known.size, known.etag, known.last_modified, True, known.checksum
             )
         return HttpBytes(self._session, self._service, remote)
+
+    def download(self, key: str, known: ObjectInfo, path: Path) -> Fetched:
+        """Fetch a whole file to `path`, going on from what an earlier try left."""
+        remote = RemoteFile(
+            self.url(key), known.size, known.etag, known.last_modified, True, known.checksum
+        )
+        return self._http.download(remote, path)
 
     def ordered(self, jobs: Iterable[Callable[[], T]]) -> Iterator[T]:
         return self._session.ordered(self._service, jobs)

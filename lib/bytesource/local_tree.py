@@ -30,6 +30,7 @@ class LocalTree:
     """
 
     remote = False
+    ranged = True
     range_bytes = RANGE_BYTES
 
     def __init__(self, root: Path) -> None:

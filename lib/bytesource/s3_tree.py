@@ -18,6 +18,7 @@ class S3Tree:
     """Objects below ``s3://bucket[/prefix]``, through the one reader of object stores."""
 
     remote = True
+    ranged = True
 
     def __init__(self, session: Session, service: str, objects: ObjectReader) -> None:
         self.uri = objects.uri

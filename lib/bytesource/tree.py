@@ -44,6 +44,8 @@ class Tree(Protocol):
         Address of the root, without credentials, without a slash at the end.
     remote
         True where each read is a request.
+    ranged
+        Whether a range of an object costs about its own bytes; else files are brought whole.
     range_bytes
         The largest range that a reader should ask for where it may choose.
     """
@@ -52,6 +54,8 @@ class Tree(Protocol):
     def uri(self) -> str: ...
     @property
     def remote(self) -> bool: ...
+    @property
+    def ranged(self) -> bool: ...
     @property
     def range_bytes(self) -> int: ...
 

@@ -363,6 +363,16 @@ class AddressConfig(LoaderConfig):
     authors: Annotated[list[str], BeforeValidator(split_list)] = Field(
         default=[], description="Authors of the data."
     )
+    mrc_mode0: Literal["auto", "int8", "uint8"] = Field(
+        default="auto",
+        description="Bytes of MRC files of mode 0. auto: what IMOD's flags or the header's minimum "
+        "and maximum say; int8 (MRC2014) where nothing does.",
+    )
+    mrc_sections: Literal["header", "file"] | None = Field(
+        default=None,
+        description="Who is believed where an MRC file holds more sections than its header says; "
+        "empty: such a file is refused.",
+    )
     s3_endpoint_url: HttpEndpoint | None = Field(
         default=None,
         description="S3 server of s3:// addresses; empty: AWS. Asked in path style.",

@@ -6,20 +6,26 @@ format: it asks `lib.formats.registry`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 from lib.bytesource.base import ByteSource
 from lib.bytesource.tree import Tree
+from lib.errors import NotFoundError
 from lib.formats.base import VolumeReader
-from lib.formats.calibration import VoxelSize
+from lib.formats.calibration import Origin, VoxelSize
 from lib.geometry import Box, LengthsZYX, ShapeZYX
 from lib.plan import SourceGrid
+from lib.provenance import Stated
 
 HEAD_BYTES = 4096
 """How much of a file's beginning a format may look at to recognise it."""
+
+
+CHOICES = ("mrc_mode0", "mrc_sections")
+"""Keys of `Options.choices`: a format that uses one keeps it in its handle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +38,14 @@ class Options:
         Scale level: its number (``0`` or ``s0`` is the finest) or its own name; None: the finest.
     channel, time
         Numbers from 0; None where there is only one.
+    choices
+        What single formats ask the user, by the name of the setting (``mrc_mode0``).
     """
 
     level: str | None = None
     channel: int | None = None
     time: int | None = None
+    choices: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +66,8 @@ class VolumeDescription:
         What the container says; None on an axis of which it says nothing.
     origin_nm_zyx
         Centre of the first voxel, None where the container does not say.
+    origin
+        The same where a container says more than nanometres of it, or which field says it.
     kind, kind_evidence
         Image or labels where that can be told, and by what; None where it cannot.
     level, levels
@@ -64,10 +75,15 @@ class VolumeDescription:
         container has no levels.
     chunk_zyx
         Voxels of a stored chunk; None where the voxels are rows of planes.
+    needs_file
+        Whether the file must lie on this machine before it can be read: it is compressed as a
+        whole.
     lossy
         How voxels were compressed with loss (``"jpeg"``), or None.
     acquired
         ISO 8601, or None.
+    signedness
+        Who decided between signed and unsigned bytes, where a file leaves that open.
     about
         What the container says of title, licence, citation, doi, organism, modality, description.
     notes
@@ -84,13 +100,16 @@ class VolumeDescription:
     dtype: str
     voxel: VoxelSize = field(default_factory=VoxelSize)
     origin_nm_zyx: LengthsZYX | None = None
+    origin: Origin | None = None
     kind: Literal["image", "labels"] | None = None
     kind_evidence: str | None = None
     level: str | None = None
     levels: tuple[str, ...] = ()
     chunk_zyx: ShapeZYX | None = None
+    needs_file: bool = False
     lossy: str | None = None
     acquired: str | None = None
+    signedness: Stated[str] | None = None
     about: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
@@ -220,6 +239,16 @@ class TreeFormat(Protocol):
     ) -> VolumeReader:
         """A reader of `box` (in the array's voxels); its blocks count from the box's corner."""
         ...
+
+
+def only_path(path: str, source: ByteSource) -> None:
+    """Raise `NotFoundError` for a path inside a file that is its one volume."""
+    if path:
+        raise NotFoundError(
+            f"there is no {path!r} inside: the file is its one volume",
+            location=source.name,
+            advice="Leave out what follows the colon",
+        )
 
 
 class FileFormatBase:

@@ -15,6 +15,8 @@ from lib.formats.format import HEAD_BYTES, FileFormat, TreeFormat
 
 FILE_FORMATS: dict[str, str] = {
     "tiff": "lib.formats.tiff.format:TiffFormat",
+    "dm": "lib.formats.dm.format:DmFormat",
+    "mrc": "lib.formats.mrc.format:MrcFormat",
 }
 """Pipeline word -> class, imported when first used. Asked in this order what a file is."""
 
@@ -30,6 +32,8 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "zarr": ("zarr3", "zarr2"),
     "precomputed": ("neuroglancer-precomputed",),
     "tif": ("tiff",),
+    "dm3": ("dm",),
+    "dm4": ("dm",),
     "jpg": ("jpeg",),
     "nii": ("nifti",),
     "h5": ("hdf5",),

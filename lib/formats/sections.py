@@ -43,6 +43,22 @@ class SectionGroup:
     numbers: tuple[int, ...]
     missing: tuple[int, ...]
 
+    def places(self) -> tuple[tuple[int, ...], int, tuple[str, ...]]:
+        """z of each section, the depth of the stack, and what is to be noted.
+
+        By number, where numbers are absent; equal steps leave no hole.
+        """
+        start, count = self.numbers[0], len(self.numbers)
+        steps = {b - a for a, b in itertools.pairwise(self.numbers)}
+        if len(steps) <= 1:
+            step = steps.pop() if steps else 1
+            notes = (f"sections are numbered in steps of {step}",) if step != 1 else ()
+            return tuple(range(count)), count, notes
+        places = tuple(number - start for number in self.numbers)
+        absent = ", ".join(str(number) for number in self.missing[:20])
+        note = f"{len(self.missing)} sections are absent from the archive: {absent}"
+        return places, places[-1] + 1, (note,)
+
 
 @dataclass(frozen=True, slots=True)
 class Section:

@@ -33,7 +33,44 @@ def bigtiff_tiles(folder: Path) -> NDArray[Any]:
     return voxels
 
 
+def sections(folder: Path) -> NDArray[Any]:
+    """Sections whose names sort otherwise as text than as numbers, beside other files."""
+    voxels = random_voxels((12, 37, 53), "uint8", 3)
+    (folder / "sections").mkdir(exist_ok=True)
+    for z, plane in enumerate(voxels):
+        tifffile.imwrite(folder / f"sections/my slice {z + 1}.tif", plane)
+    (folder / "sections/readme.txt").write_text("not a section")
+    return voxels
+
+
+def absent_section(folder: Path) -> NDArray[Any]:
+    voxels = sections(folder)
+    (folder / "sections/my slice 5.tif").unlink()
+    voxels[4] = 0
+    return voxels
+
+
+def two_series(folder: Path) -> NDArray[Any]:
+    small, voxels = random_voxels((4, 20, 22), "uint8", 5), random_voxels(SHAPE, "uint16", 6)
+    with tifffile.TiffWriter(folder / "two.tif") as file:
+        for plane in small:
+            file.write(plane, contiguous=False)
+        for plane in voxels:
+            file.write(plane, contiguous=False)
+    return voxels
+
+
 CASES = [
+    Case("tiff-sections", sections, "sections/|tiff:"),
+    Case("tiff-sections-by-pattern", sections, "sections/my*.tif"),
+    Case(
+        "tiff-section-that-is-absent",
+        absent_section,
+        "sections/",
+        settings={"max_missing_fraction": 0.1},
+        missing=1,
+    ),
+    Case("tiff-second-series", two_series, "two.tif|tiff:1"),
     Case("tiff-imagej", imagej, "stack.tif", expect={"voxel_nm_zyx": (40.0, 4.0, 4.0)}),
     Case("tiff-bigtiff-tiles", bigtiff_tiles, "tiles.btf|tiff:"),
 ]

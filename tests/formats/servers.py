@@ -8,11 +8,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from emulators.control import Control
+from emulators.ftp import FtpSide
 from emulators.http_side import HttpSide
 from emulators.mirror import mirror_app
 from emulators.s3 import S3Server
 
-TRANSPORTS = ("file", "http", "s3")
+TRANSPORTS = ("file", "http", "s3", "ftp", "zip")
 """Those that the address archive reads by now."""
 
 BUCKET = "conformance"
@@ -27,8 +28,10 @@ class Servers:
         Rules that make the HTTP server fail; see `emulators.control`.
     """
 
-    def __init__(self, folder: Path, http_port: int, s3: S3Server, control: Control) -> None:
-        self.folder, self.control = folder, control
+    def __init__(
+        self, folder: Path, http_port: int, ftp_port: int, s3: S3Server, control: Control
+    ) -> None:
+        self.folder, self.control, self._ftp_port = folder, control, ftp_port
         self._http, self._s3 = f"http://127.0.0.1:{http_port}", s3
 
     def publish(self, name: str, transport: str) -> tuple[str, dict[str, str]]:
@@ -40,6 +43,8 @@ class Servers:
         if transport == "s3":
             self._upload(name)
             return f"s3://{BUCKET}/{name}/", {"s3_endpoint_url": self._s3.endpoint_url}
+        if transport == "ftp":
+            return f"ftp://127.0.0.1:{self._ftp_port}/{name}/", {}
         if transport == "zip":
             path = self.folder / f"{name}.zip"
             with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -66,4 +71,7 @@ def serving(folder: Path) -> Iterator[Servers]:
         side.start()
         stack.callback(side.stop)
         port = side.add("http", mirror_app(folder))
-        yield Servers(folder, port, s3, control)
+        ftp = FtpSide(folder, control)
+        ftp.start()
+        stack.callback(ftp.stop)
+        yield Servers(folder, port, ftp.port, s3, control)

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import ClassVar
-
-import numpy as np
 
 from lib.archives.address.finding import find_volumes, the_one
 from lib.archives.address.grammar import Address, parse_address
-from lib.archives.address.places import SERVICES, Place, open_place, open_tree
+from lib.archives.address.places import SERVICES, open_place, open_tree
 from lib.archives.address.plans import plan_of
+from lib.archives.address.reading import bring_file, open_volume, settle_volume
 from lib.archives.base import ArchiveBase
 from lib.archives.kept import kept_or_error
-from lib.bytesource.base import ByteSource, LocalBytes
-from lib.bytesource.remote import RemoteBytes
-from lib.bytesource.tree import ObjectInfo, Tree
 from lib.config.loaders import AddressConfig
-from lib.errors import ConfigError, FormatError, MacroscopeError, SourceChangedError
-from lib.formats import registry
+from lib.errors import ConfigError, MacroscopeError
 from lib.formats.base import VolumeReader
-from lib.formats.format import Options, VolumeDescription
-from lib.formats.part import PartReader
-from lib.geometry import Box
-from lib.plan import SourceFile, VolumePlan
+from lib.formats.format import Options
+from lib.plan import VolumePlan
 from lib.rawfiles.files import RawFiles
-from lib.rawfiles.ranged import kept_while_read, settle_ranged
-from lib.rawfiles.tee import hash_file
 from lib.transport.partial import Fetched
 from lib.transport.session import Session
 
@@ -53,12 +43,11 @@ class AddressArchive(ArchiveBase):
             raise ConfigError(
                 "no address is given", archive=self.name, location="sources.address.addresses"
             )
-        plans: dict[str, VolumePlan] = {}
+        plans: dict[str, VolumePlan] = {}  # one volume may be named by two addresses
         for text in config.addresses:
             try:
                 for plan in self._plan_address(parse_address(text), config, session):
-                    _check_unique(plan, plans)
-                    plans[plan.name] = plan
+                    plans[plan.source_id] = plan
             except MacroscopeError as error:
                 raise error.located(archive=self.name) from error.__cause__
         return [*plans.values()]
@@ -67,51 +56,42 @@ class AddressArchive(ArchiveBase):
         """The service whose connections reading a volume uses."""
         return SERVICES[plan.reader["place"].partition(":")[0]]
 
+    def fetch(
+        self, plan: VolumePlan, config: AddressConfig, session: Session, raw: RawFiles
+    ) -> None:
+        """Bring the files that cannot be read where they are; each must fit the plan.
+
+        Raises
+        ------
+        FormatError
+            A file is damaged, or not of the size and type of the plan.
+        TransportError, SourceChangedError, DestinationError
+        """
+        if plan.reader["way"] != "fetch":
+            return
+        tree, _root = open_tree(_address_of(plan, config), config, session)
+        for file in plan.files:
+            if not config.enable_downloads:
+                kept_or_error(file, raw)
+                continue
+            with raw.turn(file):
+                if raw.known(file) is None:
+                    bring_file(plan, file, tree, raw)
+
     def open(
         self, plan: VolumePlan, config: AddressConfig, session: Session, raw: RawFiles
     ) -> VolumeReader:
-        address = _address_of(plan, config)
-        tree, root = open_tree(address, config, session), plan.reader["root"]
-        handle, box = plan.reader["handle"], plan.box_zyx
-        whole = Box.whole(tuple(plan.reader["shape_zyx"]))
-        if plan.reader["container"] == "tree":
-            fmt = registry.tree_format(plan.reader["format"])
-            return _checked(
-                fmt.open(tree, root, handle, box=box or whole, grid=plan.source_grid), plan
-            )
-        reader = _checked(
-            registry.file_format(plan.reader["format"]).open(
-                _bytes(plan, tree, config, raw),
-                handle,
-                grid=plan.source_grid,
-                scratch=raw.scratch_dir,
-            ),
-            plan,
-            whole,
-        )
-        return PartReader(reader, box, plan.files[0].url) if box is not None else reader
+        if plan.reader["way"] == "fetch" and any(raw.known(file) is None for file in plan.files):
+            self.fetch(plan, config, session, raw)  # another host, or another day
+        tree, _ = open_tree(_address_of(plan, config), config, session)
+        return open_volume(plan, tree, raw, downloads=config.enable_downloads)
 
     def settle(
         self, plan: VolumePlan, config: AddressConfig, session: Session, raw: RawFiles
     ) -> list[Fetched]:
         """Look at the source once more, then complete what was kept, or its digest."""
-        place = open_place(_address_of(plan, config), config, session)
-        if plan.reader["container"] == "tree":
-            self._check_tree(plan, place)
-            return []
-        file = plan.files[0]
-        _check_same(file, place)
-        if plan.box_zyx is not None:
-            return []
-        if plan.reader["way"] == "local":
-            path = Path("/", plan.reader["root"])
-            return [Fetched(path, file.size or 0, hash_file(path), None, file.last_modified)]
-        known = raw.known(file)
-        if known is not None:
-            return [known]
-        source = place.tree.source(place.root, _info(file, place.root))
-        assert isinstance(source, RemoteBytes)
-        return [settle_ranged(source, raw, file)]
+        tree, _ = open_tree(_address_of(plan, config), config, session)
+        return settle_volume(plan, tree, raw)
 
     # --- inside -----------------------------------------------------------------------------
 
@@ -131,21 +111,6 @@ class AddressArchive(ArchiveBase):
             chosen.append(the_one(find_volumes(place, _options(config, level)), str(address)))
         return [plan_of(config, place, one, header) for one in chosen]
 
-    def _check_tree(self, plan: VolumePlan, place: Place) -> None:
-        fmt = registry.tree_format(plan.reader["format"])
-        volume = VolumeDescription(
-            plan.internal_path or "",
-            plan.reader["handle"],
-            tuple(plan.reader["shape_zyx"]),
-            plan.dtype,
-        )
-        box = plan.box_zyx or Box.whole(volume.shape_zyx)
-        now = fmt.survey(place.tree, place.root, volume, box)
-        if now.etag != plan.files[0].etag:
-            raise SourceChangedError(
-                "the array changed while it was read", archive=self.name, location=plan.source_id
-            )
-
 
 def _levels(config: AddressConfig) -> list[str | None]:
     """The levels that are asked for; None stands for the finest."""
@@ -156,17 +121,9 @@ def _levels(config: AddressConfig) -> list[str | None]:
 
 
 def _options(config: AddressConfig, level: str | None) -> Options:
-    return Options(level, config.channel, config.time)
-
-
-def _check_unique(plan: VolumePlan, others: dict[str, VolumePlan]) -> None:
-    other = others.get(plan.name)
-    if other is not None and other.source_id != plan.source_id:
-        raise ConfigError(
-            f"{other.source_id} and {plan.source_id} would both be named {plan.name}",
-            location="sources.address.name",
-            advice="Leave the name out, or run them one by one under different names",
-        )
+    asked = {"mrc_mode0": config.mrc_mode0, "mrc_sections": config.mrc_sections}
+    choices = {key: value for key, value in asked.items() if value not in (None, "auto")}
+    return Options(level, config.channel, config.time, choices)
 
 
 def _address_of(plan: VolumePlan, config: AddressConfig) -> Address:
@@ -174,43 +131,6 @@ def _address_of(plan: VolumePlan, config: AddressConfig) -> Address:
     place: str = plan.reader["place"]
     for text in config.addresses:
         address = parse_address(text)
-        if address.place == place:
+        if address.bare == place:
             return address
     return parse_address(place)
-
-
-def _info(file: SourceFile, key: str) -> ObjectInfo:
-    return ObjectInfo(key, file.size, file.etag, file.last_modified, file.publisher_checksum)
-
-
-def _bytes(plan: VolumePlan, tree: Tree, config: AddressConfig, raw: RawFiles) -> ByteSource:
-    """The bytes of a plan's one file: where it lies, as it was kept, or by ranges."""
-    file, root = plan.files[0], plan.reader["root"]
-    source = tree.source(root, _info(file, root))
-    if plan.reader["way"] != "ranges":
-        return source
-    known = raw.known(file) if config.enable_downloads else kept_or_error(file, raw)
-    if known is not None:
-        return LocalBytes(known.path)
-    assert isinstance(source, RemoteBytes)
-    return source if plan.box_zyx is not None else kept_while_read(source, raw, file)
-
-
-def _checked(reader: VolumeReader, plan: VolumePlan, whole: Box | None = None) -> VolumeReader:
-    """The reader, if it delivers what was planned."""
-    shape = plan.shape_zyx if whole is None else whole.shape_zyx
-    if reader.shape_zyx != shape or reader.dtype != np.dtype(plan.dtype):
-        raise FormatError(
-            f"there are {reader.shape_zyx} {reader.dtype} voxels, the plan says {shape} "
-            f"{plan.dtype}",
-            archive=plan.source,
-            location=plan.source_id,
-        )
-    return reader
-
-
-def _check_same(file: SourceFile, place: Place) -> None:
-    now = place.info
-    before = (file.size, file.etag, file.last_modified)
-    if now is None or (now.size, now.etag, now.last_modified) != before:
-        raise SourceChangedError("the file changed while it was read", location=file.url)

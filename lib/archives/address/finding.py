@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+from lib.archives.address.folders import Stack, volumes_in_folder
 from lib.archives.address.grammar import Step
 from lib.archives.address.places import Place
-from lib.bytesource.tree import ObjectInfo
-from lib.errors import ConfigError, FormatError, NotFoundError, UnsupportedFormatError
+from lib.bytesource.tree import ObjectInfo, join, listing_or_none
+from lib.errors import (
+    ConfigError,
+    FormatError,
+    NotFoundError,
+    NotListableError,
+    UnsupportedFormatError,
+)
 from lib.formats import registry
-from lib.formats.format import FileFormat, Options, TreeFormat, VolumeDescription
+from lib.formats.format import Options, VolumeDescription
 
 _MOST_SHOWN = 20
+_MOST_BELOW = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +34,21 @@ class Candidate:
         Names this volume and no other.
     format
         Name of its format in the registry.
+    root
+        Key of the file or of the container in the place's tree; of a stack, of its folder.
     files
-        The file it lies in, or the files of its sections by z; empty for a tree of objects.
+        The file it lies in, or the files of its sections in order; empty for a tree of objects.
+    places
+        z of each section of a stack; empty for others.
     """
 
     address: str
     format: str
-    container: str  # "file" or "tree"
+    container: Literal["file", "tree", "stack"]
+    root: str
     volume: VolumeDescription
     files: tuple[ObjectInfo, ...] = ()
+    places: tuple[int, ...] = ()
 
 
 def find_volumes(place: Place, options: Options) -> list[Candidate]:
@@ -54,7 +69,26 @@ def find_volumes(place: Place, options: Options) -> list[Candidate]:
     wanted = None if step is None else registry.named(step.word)
     if place.info is not None:
         return _in_file(place, place.info, wanted, step, options)
-    return _in_tree(place, wanted, step, options)
+    found = [] if place.pattern else _in_tree(place, place.root, wanted, step, options)
+    if not found:
+        try:
+            found = _in_folder(place, wanted, step, options)
+        except NotListableError as error:
+            raise NotFoundError(
+                f"neither a file nor a container is here, and {error.message}",
+                location=place.address,
+                advice="Check the address; name what lies inside a folder that is not listed",
+            ) from error
+    if not found and step is None and place.pattern is None:
+        found = _one_below(place, options)
+    if not found:
+        what = "nothing" if step is None else f"nothing of the format {step.word}"
+        raise NotFoundError(
+            f"{what} that is converted is here",
+            location=place.address,
+            advice=f"Formats are: {', '.join(registry.words())}",
+        )
+    return found
 
 
 def the_one(candidates: Sequence[Candidate], address: str) -> Candidate:
@@ -73,86 +107,105 @@ def the_one(candidates: Sequence[Candidate], address: str) -> Candidate:
     if not loadable:
         why = candidates[0].volume.refused if candidates else "there is none"
         raise UnsupportedFormatError(f"no volume can be read here: {why}", location=address)
-    shown = "\\n".join(f"  {one.address}" for one in loadable[:_MOST_SHOWN])
-    more = f"\\n  and {len(loadable) - _MOST_SHOWN} more" if len(loadable) > _MOST_SHOWN else ""
+    shown = "\n".join(f"  {one.address}" for one in loadable[:_MOST_SHOWN])
+    more = f"\n  and {len(loadable) - _MOST_SHOWN} more" if len(loadable) > _MOST_SHOWN else ""
     raise ConfigError(
         f"{len(loadable)} volumes are here, and an address names one",
         location=address,
-        advice=f"Choose from these addresses:\\n{shown}{more}",
+        advice=f"Choose from these addresses:\n{shown}{more}",
     )
 
 
 def _in_file(
     place: Place,
     info: ObjectInfo,
-    wanted: Iterable[str] | None,
+    wanted: Collection[str] | None,
     step: Step | None,
     options: Options,
 ) -> list[Candidate]:
     source = place.source()
     try:
-        name = place.root.rpartition("/")[2]
-        fitting = registry.formats_of_file(source, name)
+        fitting = registry.formats_of_file(source, place.root.rpartition("/")[2])
         if wanted is not None:
             chosen = [one for one in fitting if one.name in wanted]
             if not chosen:
-                said = fitting[0].name if fitting else "a format that is not known here"
+                said = fitting[0].title if fitting else "of no format that is converted"
                 raise FormatError(
-                    f"this is no {step.word if step else ''} file but {said}",
+                    f"this is no {step.word if step else ''} file: it is {said}",
                     location=place.address,
                     advice="Leave the format out, or name the one that the file has",
                 )
             fitting = chosen
         if not fitting:
+            hint = ""
+            if source.read(0, min(4, source.size)) == b"PK\x03\x04":
+                hint = "It is a ZIP file: name what is inside with |zip:PATH. "
             raise UnsupportedFormatError(
                 "this file is of no format that is converted",
                 location=place.address,
-                advice=f"Converted are: {', '.join(registry.words())}",
+                advice=f"{hint}Formats are: {', '.join(registry.words())}",
             )
-        return _of_file(place, info, source, fitting[0], step, options)
+        volumes = fitting[0].describe(source, step.path if step else "", options)
     finally:
         source.close()
-
-
-def _of_file(
-    place: Place,
-    info: ObjectInfo,
-    source: object,
-    fmt: FileFormat,
-    step: Step | None,
-    options: Options,
-) -> list[Candidate]:
-    volumes = fmt.describe(source, step.path if step else "", options)  # type: ignore[arg-type]
+    name = fitting[0].name
     return [
-        Candidate(_address(place, fmt.name, one.path), fmt.name, "file", one, (info,))
+        Candidate(_address(place.address, name, one.path), name, "file", place.root, one, (info,))
         for one in volumes
     ]
 
 
 def _in_tree(
-    place: Place, wanted: Sequence[str] | None, step: Step | None, options: Options
+    place: Place,
+    root: str,
+    wanted: Collection[str] | None,
+    step: Step | None,
+    options: Options,
 ) -> list[Candidate]:
-    if wanted is None:
-        fitting: list[TreeFormat] = registry.formats_of_tree(place.tree, place.root)
-    else:
-        fitting = [registry.tree_format(n) for n in wanted if n in registry.TREE_FORMATS]
-        if len(fitting) > 1:
-            fitting = [one for one in fitting if one.fits(place.tree, place.root)] or fitting[:1]
+    """Volumes of formats of trees, where the documents of one are there."""
+    known = [name for name in registry.TREE_FORMATS if wanted is None or name in wanted]
+    inner = join(root, step.path if step else "")
+    fitting = [fmt for fmt in map(registry.tree_format, known) if fmt.fits(place.tree, root)]
+    if not fitting and inner != root:  # a folder that is no group may hold one
+        fitting = [fmt for fmt in map(registry.tree_format, known) if fmt.fits(place.tree, inner)]
+    if not fitting and wanted is not None and known:
+        fitting = [registry.tree_format(known[0])]  # it says best what is not there
+    where = place.address if root == place.root else place.below(root.rpartition("/")[2])
+    return [
+        Candidate(_address(where, fmt.name, one.path), fmt.name, "tree", root, one)
+        for fmt in fitting
+        for one in fmt.describe(place.tree, root, step.path if step else "", options)
+    ]
+
+
+def _in_folder(
+    place: Place, wanted: Collection[str] | None, step: Step | None, options: Options
+) -> list[Candidate]:
+    """Stacks of sections and single files; a step's path is a pattern of names here."""
+    pattern = place.pattern or (step.path if step and step.path else None)
+    if wanted is not None and not set(wanted) & set(registry.FILE_FORMATS):
+        return []
     found = []
-    for fmt in fitting:
-        volumes = fmt.describe(place.tree, place.root, step.path if step else "", options)
-        found += [
-            Candidate(_address(place, fmt.name, one.path), fmt.name, "tree", one) for one in volumes
-        ]
-    if not found:
-        raise NotFoundError(
-            "nothing of a format that is converted is here",
-            location=place.address,
-            advice=f"Name what lies inside, as |FORMAT:path; formats: "
-            f"{', '.join(registry.words())}",
-        )
+    for one in volumes_in_folder(place, wanted, pattern, options):
+        name = one.format.name
+        if isinstance(one, Stack):
+            address = _address(place.folder, name, one.pattern)
+            found.append(
+                Candidate(address, name, "stack", place.root, one.volume, one.files, one.places)
+            )
+        else:
+            key = one.file.key
+            address = _address(place.below(key.rpartition("/")[2]), name, one.volume.path)
+            found.append(Candidate(address, name, "file", key, one.volume, (one.file,)))
     return found
 
 
-def _address(place: Place, word: str, path: str) -> str:
-    return f"{place.address}|{Step(word, path)}"
+def _one_below(place: Place, options: Options) -> list[Candidate]:
+    """Containers directly below a folder that is none itself."""
+    listing = listing_or_none(place.tree, place.root)
+    prefixes = listing.prefixes[:_MOST_BELOW] if listing is not None else ()
+    return [one for key in prefixes for one in _in_tree(place, key, None, None, options)]
+
+
+def _address(place: str, word: str, path: str) -> str:
+    return f"{place}|{Step(word, path)}"

@@ -8,6 +8,7 @@ A ``|`` that belongs to a name is written ``%7C``.
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ CONTAINERS = ("zip",)
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):(.*)$", re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LONGEST = 4096
+_SAFE = "/:@!$&'()*+,;=~"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +82,25 @@ class Address:
     def place(self) -> str:
         """The address of the place, fit to be shown and to be read again."""
         slash = "/" if self.folder else ""
-        if self.encoded:
-            path = quote(self.path, safe="/:@!$&'()*+,;=~")
-        else:
-            path = self.path.replace("|", "%7C")
+        path = quote(self.path, safe=_SAFE) if self.encoded else self.path.replace("|", "%7C")
         head = "file:///" if self.scheme == "file" else f"{self.scheme}://{self.host}/"
         return f"{head}{path}{slash if self.path else ''}"
+
+    @property
+    def zips(self) -> tuple[Step, ...]:
+        """The containers at the beginning of the pipeline."""
+        return tuple(itertools.takewhile(lambda step: step.word in CONTAINERS, self.steps))
+
+    @property
+    def container(self) -> str:
+        """The address without the format's step, as `place` is shown."""
+        return "|".join([self.place, *map(str, self.zips)])
+
+    @property
+    def bare(self) -> str:
+        """`container` without the slash of a folder."""
+        root = self.zips[-1].path if self.zips else self.path
+        return self.container.removesuffix("/") if root else self.container
 
     @property
     def whole(self) -> str:
@@ -100,6 +115,12 @@ class Address:
 
     def __str__(self) -> str:
         return "|".join([self.place, *map(str, self.steps)])
+
+
+def quoted(name: str, address: str) -> str:
+    """A name as it is written at the end of an address."""
+    encoded = "|" not in address and not address.startswith(("s3://", "gs://"))
+    return quote(name, safe=_SAFE) if encoded else name.replace("|", "%7C")
 
 
 def is_named(text: str) -> bool:

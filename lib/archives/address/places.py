@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.archives.address.grammar import Address, Step
+from lib.archives.address.grammar import Address, Step, quoted
 from lib.bytesource.base import ByteSource
+from lib.bytesource.ftp_tree import FtpTree
 from lib.bytesource.http_tree import HttpTree
 from lib.bytesource.local_tree import LocalTree
 from lib.bytesource.s3_tree import S3Tree
 from lib.bytesource.tree import ObjectInfo, Tree
+from lib.bytesource.zip_tree import ZipTree
 from lib.config.loaders import AddressConfig
-from lib.errors import ConfigError, NotFoundError
+from lib.errors import ConfigError, NotFoundError, UnsupportedFormatError
 from lib.transport.counters import ServiceCounters
 from lib.transport.session import Session
 
@@ -33,13 +35,15 @@ class Place:
     Attributes
     ----------
     tree
-        All objects of the server, the bucket or the ZIP file.
+        All objects of the server, the bucket, the disk or the ZIP file.
     root
         Key of the file, or of the folder, in the tree.
     info
         Of the file; None where the place is a folder.
+    pattern
+        Of the names that count in the folder; None for all.
     address
-        What is shown of it: the place, and the containers on the way.
+        The place and the containers on the way, in one spelling, fit to be shown: no slash ends it.
     steps
         What is left of the pipeline: the format's step, or nothing.
     """
@@ -47,6 +51,7 @@ class Place:
     tree: Tree
     root: str
     info: ObjectInfo | None
+    pattern: str | None
     address: str
     counters: ServiceCounters
     steps: tuple[Step, ...]
@@ -60,16 +65,62 @@ class Place:
         """The bytes of the file."""
         return self.tree.source(self.root, self.info)
 
+    @property
+    def folder(self) -> str:
+        """The address as that of a folder."""
+        return self.address if self.address.endswith(("/", ":")) else f"{self.address}/"
 
-def open_tree(address: Address, config: AddressConfig, session: Session) -> Tree:
-    """The tree that an address's scheme and host name.
+    def below(self, name: str) -> str:
+        """The address of something inside the folder."""
+        return self.folder + quoted(name, self.address)
+
+
+def open_tree(address: Address, config: AddressConfig, session: Session) -> tuple[Tree, str]:
+    """The tree that an address leads to, and the key in it; ZIP files on the way are opened.
 
     Raises
     ------
     AccessDeniedError
         This installation does not ask such addresses.
+    NotFoundError, TransportError, FormatError
     """
     session.check_reach(address.place)
+    tree, key = _outer(address, config, session), address.path
+    for number, step in enumerate(address.zips):
+        if number:
+            raise UnsupportedFormatError(
+                "a ZIP file inside a ZIP file is not read", location=str(address)
+            )
+        tree, key = ZipTree(tree.source(key), tree), step.path
+    return tree, key
+
+
+def open_place(address: Address, config: AddressConfig, session: Session) -> Place:
+    """Look at what is there.
+
+    Raises
+    ------
+    NotFoundError
+        Nothing is there.
+    AccessDeniedError, TransportError, ConfigError, FormatError
+    """
+    tree, root = open_tree(address, config, session)
+    zips = address.zips
+    folder = zips[-1].folder or not root if zips else address.folder
+    info, pattern = None, None
+    if not folder:
+        info = tree.look(root)
+        name = root.rpartition("/")[2]
+        if info is None and ("*" in name or "?" in name):
+            root, pattern = root.rpartition("/")[0], name
+        elif info is None and not tree.remote and not _is_folder(tree, root):
+            raise NotFoundError("there is no such file or folder", location=address.container)
+    counters = session.counters.service(SERVICES[address.scheme])
+    shown = address.bare if pattern is None else address.bare.rpartition("/")[0]
+    return Place(tree, root, info, pattern, shown, counters, address.steps[len(zips) :])
+
+
+def _outer(address: Address, config: AddressConfig, session: Session) -> Tree:
     service = SERVICES[address.scheme]
     if address.scheme == "file":
         return LocalTree(Path("/"))
@@ -84,26 +135,16 @@ def open_tree(address: Address, config: AddressConfig, session: Session) -> Tree
             region=config.s3_region,
         )
         return S3Tree(session, service, objects)
+    if address.scheme == "ftp":
+        return FtpTree(session, service, address.host)
     if address.scheme in ("https", "http"):
         root = f"{address.scheme}://{address.host}"
         return HttpTree(session, service, root, address.query)
     raise ConfigError(f"{address.scheme}:// addresses are not read yet", location="addresses")
 
 
-def open_place(address: Address, config: AddressConfig, session: Session) -> Place:
-    """Look at what is there.
-
-    Raises
-    ------
-    NotFoundError
-        Nothing is there.
-    AccessDeniedError, TransportError, ConfigError
-    """
-    tree = open_tree(address, config, session)
-    info = None
-    if not address.folder:
-        info = tree.look(address.path)
-        if info is None and not tree.remote and not Path("/", address.path).is_dir():
-            raise NotFoundError("there is no such file or folder", location=address.place)
-    counters = session.counters.service(SERVICES[address.scheme])
-    return Place(tree, address.path, info, address.place, counters, address.steps)
+def _is_folder(tree: Tree, key: str) -> bool:
+    listing = tree.list(key)
+    return bool(listing.objects or listing.prefixes) or (
+        isinstance(tree, LocalTree) and tree.path(key).is_dir()
+    )

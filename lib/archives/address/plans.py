@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
+from collections.abc import Sequence
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
@@ -11,7 +12,9 @@ from lib.archives.address.finding import Candidate
 from lib.archives.address.places import Place
 from lib.archives.parts import Part, choose_part
 from lib.archives.voxels import Voxel, decide_voxel
+from lib.bytesource.tree import ObjectInfo
 from lib.config.loaders import AddressConfig
+from lib.errors import NotFoundError
 from lib.formats import registry
 from lib.formats.calibration import Origin
 from lib.formats.format import Survey, VolumeDescription
@@ -20,9 +23,9 @@ from lib.plan import About, SourceFile, VolumePlan
 from lib.provenance import Provenance
 from lib.rawfiles.ranged import digest_reads
 
-Way = Literal["local", "ranges", "chunks"]
-"""How voxels come: from a file of this machine; from ranges of a remote file that is kept on the
-way; chunk by chunk."""
+Way = Literal["local", "ranges", "chunks", "fetch"]
+"""How voxels come: from files of this machine; from ranges of a remote file that is kept on the
+way; chunk by chunk; from files that are brought first."""
 
 
 def plan_of(
@@ -38,9 +41,36 @@ def plan_of(
     volume = one.volume
     voxel = _voxel(config, volume)
     part = choose_part(config.box, volume.shape_zyx, voxel.nm_zyx, voxel.origin_nm_zyx)
-    way, survey, cost, reading_notes = _survey(config, place, one, part, header)
     kind, kind_notes = _kind(config, volume)
-    notes = [*volume.notes, *voxel.notes, *kind_notes, *survey.notes, *reading_notes]
+    files, places = _chosen_files(place, one, part)
+    before = place.traffic()
+    survey = _survey(place, one, part)
+    after = place.traffic()
+    way = _way(place, one, survey)
+    if one.container == "tree":
+        header = (after[0] - before[0], after[1] - before[1])
+        name = (volume.path or one.root).rpartition("/")[2] or "array"
+        source_files = [
+            SourceFile(url=one.address, name=name, size=survey.nbytes, etag=survey.etag)
+        ]
+    else:
+        source_files = [_source_file(place, info) for info in files]
+    cost, cost_notes = _cost(config, way, survey, part, header, files)
+    if not place.tree.remote:
+        cost = (0, 0)
+    notes = [*volume.notes, *voxel.notes, *kind_notes, *survey.notes, *cost_notes]
+    reader: dict[str, Any] = {
+        "place": place.address,
+        "way": way,
+        "format": one.format,
+        "container": one.container,
+        "root": one.root,
+        "handle": volume.handle,
+        "shape_zyx": [*volume.shape_zyx],
+    }
+    if one.container == "stack":
+        first, stop = part.box.start_zyx[0], part.box.stop_zyx[0]
+        reader |= {"places": [*places], "first_z": first, "depth": stop - first}
     return VolumePlan(
         source="address",
         source_id=one.address,
@@ -57,17 +87,10 @@ def plan_of(
         scale_level=volume.level,
         internal_path=volume.path or None,
         stored_as="files" if survey.grid is None else "boxes",
-        reader={
-            "place": place.address,
-            "way": way,
-            "format": one.format,
-            "container": one.container,
-            "root": place.root,
-            "handle": volume.handle,
-            "shape_zyx": [*volume.shape_zyx],
-        },
+        reader=reader,
         source_grid=survey.grid,
-        files=_files(place, one, survey),
+        sections=reader.get("depth"),
+        files=tuple(source_files),
         about=_about(config, volume),
         download_bytes=cost[0],
         download_requests=cost[1],
@@ -76,43 +99,99 @@ def plan_of(
     )
 
 
-def _survey(
-    config: AddressConfig, place: Place, one: Candidate, part: Part, header: tuple[int, int]
-) -> tuple[Way, Survey, tuple[int, int], list[str]]:
-    """How the part will be read, what it holds, the bytes and requests of all that, and notes.
+def _survey(place: Place, one: Candidate, part: Part) -> Survey:
+    """What the container says of reading a part."""
+    if one.container == "tree":
+        fmt = registry.tree_format(one.format)
+        return fmt.survey(place.tree, one.root, one.volume, part.box)
+    if one.container == "stack":
+        return Survey(None, 0, 0)
+    source = place.tree.source(one.root, one.files[0])
+    try:
+        return registry.file_format(one.format).survey(source, one.volume, part.box)
+    finally:
+        source.close()
 
-    Headers are read again by whoever opens the volume, and listings for the last look at it.
-    """
-    before = place.traffic()
+
+def _way(place: Place, one: Candidate, survey: Survey) -> Way:
     if one.container == "tree":
-        survey = registry.tree_format(one.format).survey(
-            place.tree, place.root, one.volume, part.box
-        )
-    else:
-        source = place.source()
-        try:
-            survey = registry.file_format(one.format).survey(source, one.volume, part.box)
-        finally:
-            source.close()
-    after = place.traffic()
-    way: Way = "ranges" if survey.grid is None else "chunks"
+        return "chunks"
     if not place.tree.remote:
-        return "local", survey, (0, 0), []
+        return "local"
+    if one.container == "stack" or one.volume.needs_file or not place.tree.ranged:
+        return "fetch"
+    return "ranges" if survey.grid is None else "chunks"
+
+
+def _cost(
+    config: AddressConfig,
+    way: Way,
+    survey: Survey,
+    part: Part,
+    header: tuple[int, int],
+    files: Sequence[ObjectInfo],
+) -> tuple[tuple[int, int], list[str]]:
+    """Bytes and requests of a run, headers and listings that are read again included; notes."""
+    if way == "fetch":
+        return (sum(info.size or 0 for info in files), len(files)), []
     notes, times = [], 1
-    if one.container == "tree":
-        header = (after[0] - before[0], after[1] - before[1])
-    elif way == "ranges" and not part.whole:
+    if way == "ranges" and not part.whole:
         notes.append("only the pages of the box are fetched; the raw file is not kept")
     elif way == "ranges" and not config.keep_raw:
         times = digest_reads(survey.nbytes, config.max_workers)
     nbytes, requests = survey.nbytes + header[0], survey.requests + header[1]
-    return way, survey, (nbytes * times, requests * times), notes
+    return (nbytes * times, requests * times), notes
+
+
+def _chosen_files(
+    place: Place, one: Candidate, part: Part
+) -> tuple[tuple[ObjectInfo, ...], tuple[int, ...]]:
+    """The files that the part needs, and the z of each from the part's first.
+
+    Raises
+    ------
+    NotFoundError
+        None of its sections is there.
+    """
+    if one.container != "stack":
+        return one.files, ()
+    first, stop = part.box.start_zyx[0], part.box.stop_zyx[0]
+    inside = [
+        (info, z - first)
+        for info, z in zip(one.files, one.places, strict=True)
+        if first <= z < stop
+    ]
+    if not inside:
+        raise NotFoundError(f"there is no section from {first} to {stop - 1}", location="box")
+    infos = [info for info, _ in inside]
+    if any(info.size is None for info in infos):  # an index page gives names only
+        infos = [*place.tree.ordered([partial(_looked_at, place, info.key) for info in infos])]
+    return tuple(infos), tuple(z for _, z in inside)
+
+
+def _looked_at(place: Place, key: str) -> ObjectInfo:
+    found = place.tree.head(key)
+    if found is None:
+        raise NotFoundError("a file that is listed is not there", location=place.below(key))
+    return found
+
+
+def _source_file(place: Place, info: ObjectInfo) -> SourceFile:
+    name = info.key.rpartition("/")[2]
+    return SourceFile(
+        url=place.address if info.key == place.root else place.below(name),
+        name=name,
+        size=info.size,
+        etag=info.etag,
+        last_modified=info.last_modified,
+        publisher_checksum=info.checksum,
+    )
 
 
 def _voxel(config: AddressConfig, volume: VolumeDescription) -> Voxel:
     own = (volume.voxel.z_nm, volume.voxel.y_nm, volume.voxel.x_nm)
     given = config.voxel_size_nm
-    place = Origin(nm_zyx=volume.origin_nm_zyx, provenance=volume.voxel.provenance)
+    place = volume.origin or Origin(nm_zyx=volume.origin_nm_zyx, provenance=volume.voxel.provenance)
     if given is None:
         return decide_voxel(volume.voxel, (None, None, None), "the user", place)
     notes = tuple(
@@ -148,10 +227,7 @@ def _name(config: AddressConfig, one: Candidate, part: Part) -> str:
     place, *inside = one.address.split("|")
     stem = PurePosixPath(place.rstrip("/")).name.partition(".")[0] or "volume"
     words = [stem, *(step.partition(":")[2].strip("/").replace("/", "_") for step in inside)]
-    # Two addresses may end alike: names are for people, the digest keeps them apart.
-    digest = hashlib.sha256(one.address.encode()).hexdigest()[:8]
-    name = slug("_".join(word for word in words if word))[:120]
-    return f"{name}_{digest}{part.suffix}"
+    return slug("_".join(word for word in words if word))[:120] + part.suffix
 
 
 def _source_path(config: AddressConfig, one: Candidate) -> str:
@@ -161,35 +237,19 @@ def _source_path(config: AddressConfig, one: Candidate) -> str:
     return " ".join([one.address, *marks])
 
 
-def _files(place: Place, one: Candidate, survey: Survey) -> tuple[SourceFile, ...]:
-    if one.container == "tree":
-        name = (one.volume.path or place.root).rpartition("/")[2] or "array"
-        return (SourceFile(url=one.address, name=name, size=survey.nbytes, etag=survey.etag),)
-    return tuple(
-        SourceFile(
-            url=place.address if len(one.files) == 1 else f"{place.address}/{info.key}",
-            name=info.key.rpartition("/")[2],
-            size=info.size,
-            etag=info.etag,
-            last_modified=info.last_modified,
-            publisher_checksum=info.checksum,
-        )
-        for info in one.files
-    )
-
-
 def _about(config: AddressConfig, volume: VolumeDescription) -> About:
     """What the data state, and over it what the user states."""
-    fields = ("title", "description", "modality", "organism", "specimen", "licence", "citation")
-    said: dict[str, Any] = {key: volume.about.get(key) for key in (*fields, "doi")}
-    given = {key: getattr(config, key) for key in (*fields, "doi")}
-    by_user = sorted(key for key, value in given.items() if value is not None)
-    extra: dict[str, Any] = dict(volume.extra)
-    if by_user or config.authors:
-        extra["stated_by_user"] = [*by_user, *(["authors"] if config.authors else [])]
+    fields = (
+        "title", "description", "modality", "organism", "specimen", "licence", "citation", "doi",
+    )  # fmt: skip
+    said: dict[str, Any] = {key: volume.about.get(key) for key in fields}
+    given = {key: getattr(config, key) for key in fields if getattr(config, key) is not None}
+    if config.authors:
+        given["authors"] = tuple(config.authors)
     return About(
-        **{**said, **{key: given[key] for key in by_user}},
-        authors=tuple(config.authors),
+        **{**said, **given},
         imaging_date=volume.acquired,
-        extra=extra,
+        extra=dict(volume.extra),
+        origin=Provenance(source="file"),
+        stated={key: Provenance(source="configuration", where=key) for key in given},
     )

@@ -130,7 +130,7 @@ def _stack(
                 f"the file has {sizes[name]} bytes, a section of this stack needs {raw_bytes}",
                 location=name,
             )
-    places, depth, notes = _places(group)
+    places, depth, notes = group.places()
     if first.voxel != last.voxel:
         notes = (*notes, f"the last section says {last.voxel}, the first {first.voxel}")
     shape = (depth, *first.shape_zyx[1:])
@@ -143,19 +143,6 @@ def _stack(
         places,
         (*first.notes, *notes),
     ), ""
-
-
-def _places(group: SectionGroup) -> tuple[tuple[int, ...], int, tuple[str, ...]]:
-    """z of each section: by number, where numbers are absent; equal steps leave no hole."""
-    start, count = group.numbers[0], len(group.numbers)
-    steps = {b - a for a, b in zip(group.numbers, group.numbers[1:], strict=False)}
-    if len(steps) == 1:
-        notes = (f"sections are numbered in steps of {steps.pop()}",) if steps != {1} else ()
-        return tuple(range(count)), count, notes
-    places = tuple(number - start for number in group.numbers)
-    absent = ", ".join(str(number) for number in group.missing[:20])
-    note = f"{len(group.missing)} sections are absent from the archive: {absent}"
-    return places, places[-1] + 1, (note,)
 
 
 def claims_about(

@@ -1,0 +1,253 @@
+"""Opening, bringing and settling a planned volume, whatever tree and format it is of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lib.archives.kept import fetched_or_error, kept_or_error
+from lib.bytesource.base import ByteSource, LocalBytes
+from lib.bytesource.bring import bring
+from lib.bytesource.ftp_tree import FtpTree
+from lib.bytesource.http_tree import HttpTree
+from lib.bytesource.local_tree import LocalTree
+from lib.bytesource.remote import RemoteBytes
+from lib.bytesource.tree import ObjectInfo, Tree, join, listing_or_none
+from lib.errors import FormatError, MacroscopeError, NotFoundError, SourceChangedError
+from lib.formats import registry
+from lib.formats.base import VolumeReader
+from lib.formats.blank import BlankSection
+from lib.formats.format import CHOICES, Options, VolumeDescription
+from lib.formats.part import PartReader
+from lib.formats.sections import Section, SectionStack
+from lib.geometry import Box, ShapeZYX
+from lib.plan import SourceFile, VolumePlan
+from lib.rawfiles.files import RawFiles
+from lib.rawfiles.ranged import kept_while_read, settle_ranged
+from lib.rawfiles.sidecar import same_moment
+from lib.rawfiles.tee import hash_file
+from lib.transport.partial import Fetched
+
+_MOST_HASHED = 4 * 2**30
+"""Bytes of local files that are read once more for their digests."""
+
+
+def open_volume(plan: VolumePlan, tree: Tree, raw: RawFiles, *, downloads: bool) -> VolumeReader:
+    """A reader of the planned voxels.
+
+    Raises
+    ------
+    FormatError
+        What is there is not what was planned.
+    """
+    reader, box = plan.reader, plan.box_zyx
+    whole: ShapeZYX = tuple(reader["shape_zyx"])
+    if reader["container"] == "tree":
+        chosen = box or Box.whole(whole)
+        opened = registry.tree_format(reader["format"]).open(
+            tree, reader["root"], reader["handle"], box=chosen, grid=plan.source_grid
+        )
+        return _checked(opened, plan, chosen.shape_zyx)
+    if reader["container"] == "stack":
+        stack = SectionStack([*_sections(plan, tree, raw)])
+        depth = (reader["depth"], *whole[1:])
+        return _boxed(_checked(stack, plan, depth), plan, reader["first_z"])
+    file = plan.files[0]
+    if reader["way"] != "ranges":
+        source = _bytes_of(plan, file, reader["root"], tree, raw)
+    else:
+        known = raw.known(file) if downloads else kept_or_error(file, raw)
+        source = tree.source(reader["root"], _info(file, reader["root"]))
+        if known is not None:
+            source = LocalBytes(known.path)
+        elif box is None and isinstance(source, RemoteBytes):
+            source = kept_while_read(source, raw, file)
+    opened = registry.file_format(reader["format"]).open(
+        source, reader["handle"], grid=plan.source_grid, scratch=raw.scratch_dir
+    )
+    return _boxed(_checked(opened, plan, whole), plan, 0)
+
+
+def bring_file(plan: VolumePlan, file: SourceFile, tree: Tree, raw: RawFiles) -> None:
+    """Fetch one file of a plan, and see that it is what was planned."""
+    path, key = raw.path(file), _key_of(plan, file)
+    info = _info(file, key)
+    if isinstance(tree, FtpTree | HttpTree):
+        fetched = tree.download(key, info, path)
+    else:
+        fetched = bring(tree.source(key, info), info, path)
+    fmt = registry.file_format(plan.reader["format"])
+    try:
+        source = LocalBytes(path, name=file.url)
+        try:
+            found = fmt.describe(source, plan.internal_path or "", _options(plan))
+        finally:
+            source.close()
+        _check_described(found, plan, file)
+        notes = fmt.check_whole(path, plan.reader["handle"], file.name)
+    except MacroscopeError as error:
+        raw.forget(file)
+        raise error.located(location=file.url, unit=file.name) from None
+    raw.remember(file, fetched, [f"{file.name}: {note}" for note in notes])
+
+
+def settle_volume(plan: VolumePlan, tree: Tree, raw: RawFiles) -> list[Fetched]:
+    """The last look at the source, and what is known of its files.
+
+    Raises
+    ------
+    SourceChangedError
+    """
+    reader = plan.reader
+    if reader["container"] == "tree":
+        _check_array(plan, tree)
+        return []
+    _check_files(plan, tree)
+    file = plan.files[0]
+    if reader["way"] == "fetch":
+        return [fetched_or_error(one, raw) for one in plan.files]
+    if reader["way"] == "local":
+        return _hashed(plan, tree, raw)
+    known = raw.known(file)
+    if known is not None:
+        return [known]
+    source = tree.source(reader["root"], _info(file, reader["root"]))
+    if reader["way"] != "ranges" or plan.box_zyx is not None or not isinstance(source, RemoteBytes):
+        return []
+    return [settle_ranged(source, raw, file)]
+
+
+# --- files ----------------------------------------------------------------------------------
+
+
+def _key_of(plan: VolumePlan, file: SourceFile) -> str:
+    root: str = plan.reader["root"]
+    return join(root, file.name) if plan.reader["container"] == "stack" else root
+
+
+def _info(file: SourceFile, key: str) -> ObjectInfo:
+    return ObjectInfo(key, file.size, file.etag, file.last_modified, file.publisher_checksum)
+
+
+def _bytes_of(
+    plan: VolumePlan, file: SourceFile, key: str, tree: Tree, raw: RawFiles
+) -> ByteSource:
+    """The bytes of a file: where it was brought to, or where it is."""
+    if plan.reader["way"] == "fetch":
+        return LocalBytes(raw.path(file), name=file.url)
+    return tree.source(key, _info(file, key))
+
+
+def _sections(plan: VolumePlan, tree: Tree, raw: RawFiles) -> Iterator[Section]:
+    reader, dtype = plan.reader, np.dtype(plan.dtype)
+    size: tuple[int, int] = tuple(reader["shape_zyx"][1:])
+    present = dict(zip(reader["places"], plan.files, strict=True))
+    fmt = registry.file_format(reader["format"])
+
+    def read(file: SourceFile) -> VolumeReader:
+        source = _bytes_of(plan, file, _key_of(plan, file), tree, raw)
+        return fmt.open(source, reader["handle"], scratch=raw.scratch_dir)
+
+    for z in range(reader["depth"]):
+        file = present.get(z)
+        if file is None:
+            name = f"section {z + reader['first_z']}"
+            yield Section(name, size, dtype, partial(BlankSection, name, size, dtype))
+        else:
+            yield Section(file.name, size, dtype, partial(read, file))
+
+
+def _checked(reader: VolumeReader, plan: VolumePlan, shape: Any) -> VolumeReader:
+    if reader.shape_zyx != tuple(shape) or reader.dtype != np.dtype(plan.dtype):
+        raise FormatError(
+            f"there are {reader.shape_zyx} {reader.dtype} voxels, the plan says {tuple(shape)} "
+            f"{plan.dtype}",
+            location=plan.source_id,
+        )
+    return reader
+
+
+def _boxed(reader: VolumeReader, plan: VolumePlan, first_z: int) -> VolumeReader:
+    """The chosen part, of a reader whose first section is number `first_z` of the volume."""
+    box = plan.box_zyx
+    return (
+        reader if box is None else PartReader(reader, box.shifted((-first_z, 0, 0)), plan.source_id)
+    )
+
+
+def _options(plan: VolumePlan) -> Options:
+    """The choices that the plan was made with."""
+    handle = plan.reader["handle"]
+    return Options(choices={key: handle[key] for key in CHOICES if key in handle})
+
+
+def _check_described(found: Any, plan: VolumePlan, file: SourceFile) -> None:
+    shape = tuple(plan.reader["shape_zyx"])
+    expected = (1, *shape[1:]) if plan.reader["container"] == "stack" else shape
+    fitting = [
+        one
+        for one in found
+        if (one.shape_zyx, one.dtype, one.handle) == (expected, plan.dtype, plan.reader["handle"])
+    ]
+    if not fitting:
+        said = ", ".join(f"{one.shape_zyx} {one.dtype}" for one in found) or "nothing"
+        raise FormatError(
+            f"the file holds {said} (z, y, x), the plan says {expected} {plan.dtype}",
+            location=file.url,
+        )
+
+
+# --- the last look --------------------------------------------------------------------------
+
+
+def _check_array(plan: VolumePlan, tree: Tree) -> None:
+    reader = plan.reader
+    shape: ShapeZYX = tuple(reader["shape_zyx"])
+    volume = VolumeDescription(plan.internal_path or "", reader["handle"], shape, plan.dtype)
+    box = plan.box_zyx or Box.whole(shape)
+    now = registry.tree_format(reader["format"]).survey(tree, reader["root"], volume, box)
+    if now.etag != plan.files[0].etag:
+        raise SourceChangedError("the array changed while it was read", location=plan.source_id)
+
+
+def _check_files(plan: VolumePlan, tree: Tree) -> None:
+    """Compare every file with what the store says of it now."""
+    keys = {_key_of(plan, file): file for file in plan.files}
+    now: dict[str, ObjectInfo | None] = {}
+    if plan.reader["container"] == "stack":
+        listing = listing_or_none(tree, plan.reader["root"])
+        now = {one.key: one for one in listing.objects if one.size is not None} if listing else {}
+    unknown = [key for key in keys if key not in now]
+    looked = tree.ordered([partial(tree.head, key) for key in unknown])
+    now |= dict(zip(unknown, looked, strict=True))
+    for key, file in keys.items():
+        found = now[key]
+        if found is None:
+            raise NotFoundError("the file is not there any more", location=file.url)
+        same = found.size == file.size and found.etag == file.etag
+        if not same or not same_moment(file.last_modified, found.last_modified):
+            raise SourceChangedError("the file changed while it was read", location=file.url)
+
+
+def _hashed(plan: VolumePlan, tree: Tree, raw: RawFiles) -> list[Fetched]:
+    """Digests of files of this machine, where reading them once more is little beside the rest."""
+    total = sum(file.size or 0 for file in plan.files)
+    if plan.box_zyx is not None or not isinstance(tree, LocalTree):
+        return []
+    if total > _MOST_HASHED:
+        raw.notes.append(
+            "the source files are large and were not hashed; their sizes and times were the same "
+            "before and after"
+        )
+        return []
+    paths: list[tuple[SourceFile, Path]] = [
+        (file, tree.path(_key_of(plan, file))) for file in plan.files
+    ]
+    return [
+        Fetched(path, file.size or 0, hash_file(path), None, file.last_modified)
+        for file, path in paths
+    ]

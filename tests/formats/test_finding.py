@@ -1,0 +1,222 @@
+"""What an address finds: one volume, or an error that names the addresses to choose from."""
+
+from __future__ import annotations
+
+import os
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import cases_tiff
+import cases_zarr2
+import numpy as np
+import pytest
+import tifffile
+from servers import Servers
+from volume_kit import random_voxels
+
+from lib.config.loaders import AddressConfig
+from lib.errors import (
+    ConfigError,
+    FormatError,
+    MacroscopeError,
+    NotFoundError,
+    UnsupportedFormatError,
+)
+from lib.ingest import life, stages
+from lib.ingest.life import Steps, make_volume
+from lib.ingest.order import WorkOrder
+from lib.ingest.stages import plan_source
+from lib.plan import VolumePlan
+from lib.storage.settings import StoreSettings
+
+
+def plan_of(address: str | Path, tmp_path: Path, **more: Any) -> VolumePlan:
+    (plan,) = plan_source(
+        "address", AddressConfig(addresses=[str(address)], **more), tmp_path / "scratch"
+    ).plans
+    return plan
+
+
+def offered(error: MacroscopeError) -> list[str]:
+    return re.findall(r"^  (\S.*)$", error.advice, re.MULTILINE)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    place = tmp_path / "place"
+    place.mkdir()
+    return place
+
+
+def planes(folder: Path, pattern: str, count: int, seed: int, **more: Any) -> None:
+    for z, plane in enumerate(random_voxels((count, 20, 30), "uint8", seed)):
+        tifffile.imwrite(folder / pattern.format(z), plane, **more)
+
+
+def test_two_stacks_in_a_folder_are_offered_by_their_patterns(folder: Path, tmp_path: Path) -> None:
+    planes(folder, "raw_{:03d}.tif", 5, 1)
+    planes(folder, "labels_{:03d}.tif", 6, 2)
+    with pytest.raises(ConfigError, match="2 volumes are here") as caught:
+        plan_of(folder, tmp_path)
+    addresses = offered(caught.value)
+    assert [address.rpartition("|")[2] for address in addresses] == [
+        "tiff:labels_*.tif",
+        "tiff:raw_*.tif",
+    ]
+    depths = [plan_of(address, tmp_path).shape_zyx[0] for address in addresses]
+    assert depths == [6, 5]
+    assert plan_of(f"{folder}/raw_*", tmp_path).shape_zyx[0] == 5
+
+
+def test_volumes_beside_each_other_are_offered_by_their_names(folder: Path, tmp_path: Path) -> None:
+    for name in ("one 1.tif", "two.tif"):
+        tifffile.imwrite(folder / name, random_voxels((9, 20, 30), "uint8"))
+    cases_zarr2.multiscale(folder)
+    with pytest.raises(ConfigError) as caught:
+        plan_of(folder, tmp_path)
+    assert {address.rpartition("/")[2] for address in offered(caught.value)} == {
+        "one%201.tif|tiff:",
+        "two.tif|tiff:",
+    }
+    for address in offered(caught.value):
+        assert plan_of(address, tmp_path).shape_zyx == (9, 20, 30)
+
+
+def test_a_container_in_a_folder_is_found(folder: Path, tmp_path: Path) -> None:
+    cases_zarr2.multiscale(folder)
+    assert plan_of(folder, tmp_path).source_id.endswith("/x.zarr|zarr2:em/s0")
+
+
+def test_the_volumes_of_one_file_are_offered_by_their_paths(folder: Path, tmp_path: Path) -> None:
+    cases_tiff.two_series(folder)
+    with pytest.raises(ConfigError) as caught:
+        plan_of(folder / "two.tif", tmp_path)
+    assert [address.rpartition("|")[2] for address in offered(caught.value)] == ["tiff:0", "tiff:1"]
+    with pytest.raises(NotFoundError, match="There are: 0, 1"):
+        plan_of(f"{folder}/two.tif|tiff:7", tmp_path)
+
+
+def test_sections_that_differ_are_no_stack(folder: Path, tmp_path: Path) -> None:
+    planes(folder, "a_{:03d}.tif", 5, 1)
+    tifffile.imwrite(folder / "a_005.tif", random_voxels((1, 22, 30), "uint8")[0])
+    with pytest.raises(FormatError, match="no sections of one stack"):
+        plan_of(folder, tmp_path)
+
+
+def test_a_section_inside_that_differs_fails_with_its_name(folder: Path, tmp_path: Path) -> None:
+    planes(folder, "a_{:03d}.tif", 5, 1)
+    tifffile.imwrite(folder / "a_002.tif", random_voxels((1, 22, 30), "uint8")[0])
+    made = run(plan_of(folder, tmp_path), tmp_path)
+    assert made.status == "failed"
+    assert "a_002.tif" in str(made.error)
+
+
+def test_a_name_does_not_make_a_format(folder: Path, tmp_path: Path) -> None:
+    (folder / "a.tif").write_bytes(b"no TIFF at all, but long enough to be looked at")
+    with pytest.raises(UnsupportedFormatError, match="of no format"):
+        plan_of(folder / "a.tif", tmp_path)
+    tifffile.imwrite(folder / "b.xyz", random_voxels((9, 20, 30), "uint8"))
+    assert plan_of(folder / "b.xyz", tmp_path).reader["format"] == "tiff"
+    with pytest.raises(FormatError, match="it is TIFF"):
+        plan_of(f"{folder}/b.xyz|mrc:", tmp_path)
+
+
+def test_a_zip_says_how_to_name_what_is_inside(folder: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(folder / "a.zip", "w") as archive:
+        archive.writestr("x.txt", "nothing")
+    with pytest.raises(UnsupportedFormatError, match=r"\|zip:PATH"):
+        plan_of(folder / "a.zip", tmp_path)
+    with pytest.raises(NotFoundError, match="nothing that is converted"):
+        plan_of(f"{folder}/a.zip|zip:", tmp_path)
+
+
+def test_what_is_not_there_is_said(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="no such file or folder"):
+        plan_of(folder / "absent", tmp_path)
+    with pytest.raises(NotFoundError, match="nothing that is converted"):
+        plan_of(folder, tmp_path)
+
+
+def test_a_web_server_without_the_file_says_so(servers: Servers, tmp_path: Path) -> None:
+    base, _ = servers.publish("nothing-here", "http")
+    with pytest.raises(NotFoundError):
+        plan_of(f"{base}a.tif", tmp_path, requests_per_second=1000.0)
+
+
+def run(plan: VolumePlan, tmp_path: Path, steps: Steps | None = None) -> Any:
+    config = AddressConfig(addresses=[plan.source_id])
+    data = str(tmp_path / "data")
+    order = WorkOrder(plan, config, data, StoreSettings(), tmp_path / "scratch", "a test")
+    return make_volume(order, "a test", steps)
+
+
+def test_the_same_address_again_is_not_made_again(folder: Path, tmp_path: Path) -> None:
+    planes(folder, "a_{:03d}.tif", 5, 1)
+    assert run(plan_of(folder, tmp_path), tmp_path).made
+    assert not run(plan_of(f"{folder}/|tiff:a_*.tif", tmp_path), tmp_path).made
+    os.utime(folder / "a_002.tif", ns=(1, 1))
+    assert run(plan_of(folder, tmp_path), tmp_path).made
+
+
+@pytest.mark.parametrize("what", ["a_003.tif", "x.zarr/em/s0/0/0/1"])
+def test_a_source_that_changes_under_the_run_fails_it(
+    folder: Path, tmp_path: Path, what: str
+) -> None:
+    if what.startswith("a_"):
+        planes(folder, "a_{:03d}.tif", 5, 1)
+    else:
+        cases_zarr2.multiscale(folder)
+    plan = plan_of(folder, tmp_path)
+
+    def changed(order: WorkOrder, job: Any) -> stages.Made:
+        path = folder / what
+        path.write_bytes(path.read_bytes())
+        os.utime(path, ns=(1, 1))
+        return stages.finish_volume(order, job)
+
+    made = run(plan, tmp_path, Steps(finish=changed))
+    assert made.status == "failed"
+    assert "changed while it was read" in str(made.error)
+    assert not list((tmp_path / "data/address").glob("*.ome.zarr"))
+    again = run(plan_of(folder, tmp_path), tmp_path)
+    assert again.status == "complete"
+    assert life  # the same path as every archive's volumes
+
+
+def test_names_that_end_alike_do_not_meet(tmp_path: Path) -> None:
+    voxels = random_voxels((9, 20, 30), "uint8")
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        tifffile.imwrite(tmp_path / name / "raw.tif", voxels)
+    addresses = [str(tmp_path / name / "raw.tif") for name in ("a", "b")]
+    plans = plan_source("address", AddressConfig(addresses=addresses), tmp_path / "s").plans
+    assert [plan.source_id for plan in plans] == [f"file://{one}|tiff:" for one in addresses]
+
+
+def test_what_the_user_says_is_taken_and_told(folder: Path, tmp_path: Path) -> None:
+    cases_tiff.imagej(folder)
+    plan = plan_of(
+        folder / "stack.tif",
+        tmp_path,
+        kind="labels",
+        voxel_size_nm=(30.0, 4.0, 4.0),
+        licence="CC0-1.0",
+        citation="Somebody 2026",
+        authors=["A. Author"],
+    )
+    assert plan.kind == "labels"
+    assert plan.voxel_nm_zyx == (30.0, 4.0, 4.0)
+    assert any("the data say 40 nm, the user 30 nm" in note for note in plan.notes)
+    about = plan.about
+    assert (about.licence, about.citation, about.authors) == (
+        "CC0-1.0",
+        "Somebody 2026",
+        ("A. Author",),
+    )
+    assert {about.stated[key].source for key in ("licence", "citation", "authors")} == {
+        "configuration"
+    }
+    assert plan_of(folder / "stack.tif", tmp_path).about.licence is None
+    assert np.dtype(plan.dtype) == np.uint16
