@@ -32,6 +32,10 @@ HttpKind = Literal[
     "html_200",  # an HTML page with status 200
     "missing_json_keys",  # JSON without `keys`, at any depth
     "changed_etag",  # another ETag from the second request of a path on
+    "changed_file",  # another ETag and a later time from the second request of a path on
+    "other_node",  # a mirror's other node: another ETag, a time that is off by a second
+    "weak_etag",  # what a compressing proxy makes of an ETag
+    "kms",  # an object that S3 encrypts by KMS: its ETag is no digest, and a header says so
     "hide",  # 404, and absent from object listings
     "redirect",  # 302 to `location`
     "lost_reply",  # the server does what it was asked, the client gets a reset
@@ -55,6 +59,7 @@ FtpKind = Literal[
 Kind = HttpKind | FtpKind
 
 _GET = frozenset({"GET", "RETR"})
+_CHANGES = ("changed_etag", "changed_file")
 _LISTS = frozenset({"LIST", "NLST", "MLSD"})
 # Where a rule does not name methods, a kind waits for a request that can show it.
 _NATURAL_METHODS: dict[str, frozenset[str]] = {
@@ -161,7 +166,7 @@ class Rule(BaseModel):
     def hits(self, number: int) -> bool:
         """Whether the `number`-th (from 0) request that it concerns goes wrong."""
         # "Changed from the second request on" is what a changed file looks like to a client.
-        skip = self.skip if self.skip is not None else int(self.kind == "changed_etag")
+        skip = self.skip if self.skip is not None else int(self.kind in _CHANGES)
         after = number - skip
         if after < 0 or (self.first_n is not None and after // self.every >= self.first_n):
             return False
@@ -169,7 +174,7 @@ class Rule(BaseModel):
 
     def counted_by(self, target: str) -> str:
         """The key under which requests of this rule are numbered."""
-        return target if self.per_path or self.kind == "changed_etag" else ""
+        return target if self.per_path or self.kind in _CHANGES else ""
 
     def cut_at(self, length: int) -> int:
         """Bytes that pass before the fault in a body of `length` bytes."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import html
 import json
 import re
+from email.utils import formatdate, parsedate_to_datetime
 from typing import Any
 from urllib.parse import unquote
 
@@ -114,7 +116,7 @@ class FaultyService:
         elif kind == "ignore_range":
             without = [(k, v) for k, v in scope["headers"] if k not in (b"range", b"if-range")]
             await self._app({**scope, "headers": without}, receive, send)
-        elif kind == "changed_etag":
+        elif kind in ("changed_etag", "changed_file", "other_node", "weak_etag", "kms"):
             await self._changed(rule, scope, receive, send)
         elif rule.before and kind in ("reset", "stall"):
             if kind == "reset":
@@ -163,7 +165,7 @@ class FaultyService:
         await _resend(start, body, scope, send)
 
     async def _changed(self, rule: Rule, scope: Scope, receive: Receive, send: Send) -> None:
-        """The file was replaced: its ETag is another, and conditions on the old one fail."""
+        """The file is described in another way, and conditions on its old ETag fail."""
         headers = Headers(scope=scope)
         if "if-match" in headers:
             await self._refuse(412, rule, scope, send)
@@ -174,7 +176,7 @@ class FaultyService:
 
         async def sender(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] < 300:
-                MutableHeaders(raw=message["headers"])["etag"] = '"changed-since"'
+                described_anew(rule.kind, MutableHeaders(raw=message["headers"]))
             await send(message)
 
         await self._app(scope, receive, sender)
@@ -234,6 +236,22 @@ class _Counted:
         # Before the bytes leave: a client that has them may already make its next request.
         if last:
             self._flight.end()
+
+
+def described_anew(kind: str, headers: MutableHeaders) -> None:
+    """Change what an answer says of its file's version."""
+    if kind == "weak_etag":
+        headers["etag"] = f'W/"{headers["etag"].strip(chr(34))}-gzip"'
+        return
+    if kind == "kms":
+        headers["x-amz-server-side-encryption"] = "aws:kms"
+        headers["etag"] = f'"{hashlib.md5(b"kms", usedforsecurity=False).hexdigest()}"'
+        return
+    headers["etag"] = '"of-another-node"' if kind == "other_node" else '"changed-since"'
+    later = {"other_node": 1, "changed_file": 86400}.get(kind, 0)
+    if later and "last-modified" in headers:
+        moment = parsedate_to_datetime(headers["last-modified"]).timestamp() + later
+        headers["last-modified"] = formatdate(moment, usegmt=True)
 
 
 async def _swallow(message: Message) -> None:

@@ -15,7 +15,7 @@ from lib.archives.base import ArchiveBase
 from lib.archives.kept import kept_or_error
 from lib.archives.parts import choose_part
 from lib.archives.remote_tiff import (
-    check_same,
+    as_remote,
     describe,
     open_local,
     open_ranges,
@@ -107,7 +107,7 @@ class EPFL(ArchiveBase):
     ) -> list[Fetched]:
         """Look at the file once more, then complete what was kept, or its digest."""
         file = plan.files[0]
-        check_same(file, session.http(SERVICE).head(file.url), self.name)
+        session.http(SERVICE).check_same(as_remote(file), raw.path(file))
         known = raw.known(file)
         return [known] if known is not None else settle_ranges(SERVICE, plan, session, raw)
 

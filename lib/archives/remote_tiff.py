@@ -9,14 +9,13 @@ from pathlib import Path
 from lib.archives.parts import Part
 from lib.bytesource.base import ByteSource, LocalBytes
 from lib.bytesource.http_bytes import HttpBytes
-from lib.errors import FormatError, SourceChangedError
+from lib.errors import FormatError
 from lib.formats.base import VolumeReader
 from lib.formats.part import PartReader
 from lib.formats.tiff.reader import TiffReader, TiffVolume, open_tiff
 from lib.plan import SourceFile, VolumePlan
 from lib.rawfiles.files import RawFiles
 from lib.rawfiles.ranged import kept_while_read, settle_ranged
-from lib.transport.answers import check_unchanged
 from lib.transport.http import RemoteFile
 from lib.transport.partial import Fetched
 from lib.transport.session import Session
@@ -95,16 +94,6 @@ def settle_ranges(service: str, plan: VolumePlan, session: Session, raw: RawFile
     if plan.box_zyx is not None or file.size is None:
         return []
     return [settle_ranged(HttpBytes(session, service, as_remote(file)), raw, file)]
-
-
-def check_same(file: SourceFile, now: RemoteFile, archive: str) -> None:
-    """Raise `SourceChangedError` unless the server still has the file of the plan."""
-    try:
-        headers = {"ETag": now.etag, "Last-Modified": now.last_modified}
-        given = {name: value for name, value in headers.items() if value is not None}
-        check_unchanged(as_remote(file), given, now.size)
-    except SourceChangedError as error:
-        raise error.located(archive=archive) from None
 
 
 def _reader(source: ByteSource, plan: VolumePlan) -> VolumeReader:

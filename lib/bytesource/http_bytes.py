@@ -50,6 +50,10 @@ class HttpBytes(RemoteBytes):
     def receive(self, offset: int, view: memoryview) -> None:
         self._session.http(self._service).read_range_into(self._file, offset, view)
 
+    def check_same(self) -> None:
+        """Raise `SourceChangedError` unless the server still has this file."""
+        self._session.http(self._service).check_same(self._file)
+
     def ordered(self, jobs: Iterable[Callable[[], T]]) -> Iterator[T]:
         return self._session.ordered(self._service, jobs)
 

@@ -16,6 +16,7 @@ from typing import Any
 from lib.plan import SourceFile
 from lib.storage.keys import temporary_name
 from lib.storage.os_errors import naming_os_errors
+from lib.transport.identity import Facts, Likeness, compare
 from lib.transport.partial import Fetched
 
 _NOTES = ".fetched"
@@ -45,24 +46,19 @@ def write_note(
         os.replace(temporary, note)
 
 
-def same_moment(one: str | None, other: str | None) -> bool:
-    """Whether two modification times may be the same one.
-
-    FTP's are ISO 8601, HTTP's RFC 9110: times of different protocols are not compared, because
-    FTP servers differ in the time zone that they mean.
-    """
-    if one is None or other is None or one[:1].isdigit() != other[:1].isdigit():
-        return True
-    return one == other
+def facts_of(file: SourceFile) -> Facts:
+    """What is said of a source file."""
+    return Facts(file.size, file.etag, file.last_modified, file.publisher_checksum)
 
 
 def differs(file: SourceFile, fetched: Fetched) -> bool:
-    """Whether the archive's file is no longer the one that was fetched."""
-    return (
-        file.size not in (None, fetched.size)
-        or (bool(file.etag and fetched.etag) and file.etag != fetched.etag)
-        or not same_moment(file.last_modified, fetched.last_modified)
-    )
+    """Whether the archive's file may be another one than the one that was fetched.
+
+    Where only an entity tag speaks against it, the file is fetched again: a kept file must be
+    right, and here nobody can be asked.
+    """
+    kept = Facts(fetched.size, fetched.etag, fetched.last_modified, fetched.publisher_checksum)
+    return compare(facts_of(file), kept) is not Likeness.SAME
 
 
 def as_fetched(path: Path, note: dict[str, Any]) -> Fetched:

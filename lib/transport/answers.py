@@ -30,6 +30,7 @@ from lib.errors import (
 )
 from lib.safety import redact, redact_text
 from lib.transport.environment import proxy_for, proxy_in_words
+from lib.transport.identity import Facts, plain_tag
 from lib.transport.retry import ask_to_wait, parse_retry_after
 
 EXCERPT_CHARS = 200
@@ -52,6 +53,10 @@ class RemoteFile:
     last_modified: str | None = None
     accepts_ranges: bool = False
     publisher_checksum: str | None = None
+
+    def facts(self) -> Facts:
+        """What tells this file from another one at the same address."""
+        return Facts(self.size, self.etag, self.last_modified, self.publisher_checksum)
 
     def identity(self) -> dict[str, str | int | None]:
         """What must not change between two halves of a transfer."""
@@ -106,32 +111,11 @@ def remote_file(url: str, headers: Mapping[str, str], size: int | None) -> Remot
     return RemoteFile(
         url=url,
         size=size,
-        etag=headers.get("ETag"),
+        etag=plain_tag(headers.get("ETag")),
         last_modified=headers.get("Last-Modified"),
         accepts_ranges="bytes" in headers.get("Accept-Ranges", "").lower(),
         publisher_checksum=checksum,
     )
-
-
-def check_unchanged(remote: RemoteFile, headers: Mapping[str, str], total: int | None) -> None:
-    """Compare size, entity tag and modification time with those that the transfer began with.
-
-    Raises
-    ------
-    SourceChangedError
-        If any that both sides give differs.
-    """
-    pairs = (
-        ("size", remote.size, total),
-        ("ETag", remote.etag, headers.get("ETag")),
-        ("Last-Modified", remote.last_modified, headers.get("Last-Modified")),
-    )
-    for label, before, now in pairs:
-        if before is not None and now is not None and before != now:
-            raise SourceChangedError(
-                f"the file changed on the server: {label} was {before} and is {now}",
-                location=redact(remote.url),
-            )
 
 
 # --- failures -------------------------------------------------------------------------------

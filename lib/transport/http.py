@@ -25,6 +25,7 @@ from lib.transport.asking import Params, Requester
 from lib.transport.bounds import DOCUMENT_BYTES, MIB
 from lib.transport.partial import Fetched, PartialFile
 from lib.transport.retry import resume
+from lib.transport.second_look import SecondLook, agreed, fits
 
 __all__ = ["HttpClient", "IndexEntry", "RangesIgnoredError", "RemoteFile"]
 
@@ -46,6 +47,10 @@ class HttpClient(Requester):
     `TransportError` and its kinds, and `StoppedError`. What can succeed on another try has been
     tried as often as the limits say.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._look = SecondLook(self)
 
     # --- small answers ----------------------------------------------------------------------
 
@@ -160,7 +165,7 @@ class HttpClient(Requester):
                 location=redact(remote.url),
             )
 
-        def once() -> None:
+        def ask() -> None:
             # the whole file up to there, where the server ignores ranges
             with self._ask_range(remote, f"bytes={start}-{stop - 1}", stop) as answer:
                 if answer.status_code == 206:
@@ -168,8 +173,29 @@ class HttpClient(Requester):
                 else:
                     self._skip(answer, remote, start, stop)
                 self._fill(answer, view, remote.url)
+            self._look.hold(remote, start, view)
 
-        self.retry("GET", remote.url, once)
+        self.retry("GET", remote.url, lambda: agreed(self._look, remote, ask))
+
+    def check_same(self, remote: RemoteFile, held: Path | None = None) -> None:
+        """Ask for the file's description once more, and hold it against `remote`.
+
+        Parameters
+        ----------
+        held
+            The file as far as it is on this machine, for a second look.
+
+        Raises
+        ------
+        SourceChangedError
+            It is another file now.
+        """
+        now = self.head(remote.url)
+
+        def check() -> None:
+            self._look.check(remote, now)
+
+        self.retry("HEAD", remote.url, lambda: agreed(self._look, remote, check, held))
 
     def read_exact_into(self, url: str, view: memoryview, params: Params | None = None) -> None:
         """Fill `view` with a whole answer, which must have exactly its length.
@@ -220,13 +246,22 @@ class HttpClient(Requester):
         """
         target = self.head(remote) if isinstance(remote, str) else remote
         checksum = target.publisher_checksum
-        with PartialFile(path, target.identity(), md5=checksum is not None) as part:
+
+        def may_continue(noted: dict[str, Any], begun: Path) -> bool:
+            return fits(self._look, noted, target, begun)
+
+        with PartialFile(
+            path, target.identity(), md5=checksum is not None, may_continue=may_continue
+        ) as part:
+
+            def stream() -> None:
+                self._stream(target, part, on_bytes or _ignore)
 
             def once() -> Fetched:
                 resume(
                     part,
                     target.size,
-                    lambda: self._stream(target, part, on_bytes or _ignore),
+                    lambda: agreed(self._look, target, stream, part.held()),
                     self._limits,
                     self._counters,
                 )
@@ -259,9 +294,7 @@ class HttpClient(Requester):
             if answer.status_code == 206:
                 self._check_span(answer, remote, part.offset, remote.size)
             else:
-                answers.check_unchanged(
-                    remote, answer.headers, answers.content_length(answer.headers)
-                )
+                self._check_unchanged(remote, answer, answers.content_length(answer.headers))
                 if part.offset:
                     part.restart()
             buffer = memoryview(bytearray(_BLOCK))
@@ -349,7 +382,7 @@ class HttpClient(Requester):
     ) -> None:
         span = answers.content_range(answer.headers)
         total = span[2] if span else None
-        answers.check_unchanged(remote, answer.headers, total)
+        self._check_unchanged(remote, answer, total)
         length = answers.content_length(answer.headers)
         right = span is not None and span[0] == start and stop in {None, span[1] + 1}
         if not right or (stop is not None and length not in {None, stop - start}):
@@ -358,10 +391,15 @@ class HttpClient(Requester):
                 location=redact(remote.url),
             )
 
+    def _check_unchanged(
+        self, remote: RemoteFile, answer: requests.Response, total: int | None
+    ) -> None:
+        self._look.check(remote, answers.remote_file(remote.url, answer.headers, total))
+
     def _skip(self, answer: requests.Response, remote: RemoteFile, start: int, stop: int) -> None:
         """Read up to `start` in a whole file that came where a range was asked for."""
         length = answers.content_length(answer.headers)
-        answers.check_unchanged(remote, answer.headers, length)
+        self._check_unchanged(remote, answer, length)
         # A file read in many ranges would be fetched whole for each of them.
         if start > _MAX_SKIP or (length or 0) > 4 * _MAX_SKIP:
             raise RangesIgnoredError("the server ignores byte ranges", location=redact(remote.url))

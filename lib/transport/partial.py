@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Self
 
 from lib.concurrency import interrupt
 from lib.errors import DestinationError, DestinationFullError, IncompleteTransferError
@@ -45,13 +46,30 @@ class Fetched:
 
 
 class PartialFile:
-    """Writes ``path.partial`` and renames it to ``path`` when it is whole."""
+    """Writes ``path.partial`` and renames it to ``path`` when it is whole.
+
+    Parameters
+    ----------
+    identity
+        What is said of the source: URL, size, entity tag, modification time.
+    md5
+        Compute that digest, too.
+    may_continue
+        Asked where a part was begun under another identity, with that identity and the part:
+        whether it is one of this file after all.
+    """
 
     def __init__(
-        self, path: Path, identity: dict[str, str | int | None], *, md5: bool = False
+        self,
+        path: Path,
+        identity: dict[str, str | int | None],
+        *,
+        md5: bool = False,
+        may_continue: Callable[[dict[str, Any], Path], bool] | None = None,
     ) -> None:
         self.path = path
         self.identity = identity
+        self._may_continue = may_continue
         self.offset = 0
         self.sha256 = hashlib.sha256()
         self.md5 = hashlib.md5(usedforsecurity=False) if md5 else None
@@ -92,6 +110,13 @@ class PartialFile:
         if self.md5 is not None:
             self.md5.update(data)
         self.offset += len(data)
+
+    def held(self) -> Path | None:
+        """The part as it is on the disk, or None while there is nothing of it."""
+        if self._file is None or self.offset == 0:
+            return None
+        self._file.flush()
+        return self._part
 
     def restart(self) -> None:
         """Throw the part away and begin at byte 0."""
@@ -144,7 +169,14 @@ class PartialFile:
         known = any(self.identity.get(key) is not None for key in ("etag", "last_modified"))
         size = self.identity.get("size")
         fits = not isinstance(size, int) or self._part.stat().st_size <= size
-        return bool(known and fits and noted == self.identity)
+        if not (known and fits and isinstance(noted, dict)):
+            return False
+        if noted == self.identity:
+            return True
+        if self._may_continue is None or not self._may_continue(noted, self._part):
+            return False
+        self._note.write_text(json.dumps(self.identity))
+        return True
 
     def _begin(self) -> None:
         self._part.unlink(missing_ok=True)

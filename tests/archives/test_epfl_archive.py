@@ -83,7 +83,7 @@ def test_a_box_fetches_its_pages_and_keeps_no_file(bench: Any, truth: Any) -> No
 def test_a_file_that_changes_between_two_ranges_is_not_mixed(bench: Any, faults: Any) -> None:
     one = bench("epfl")
     plan = one.one_plan()
-    faults.add("changed_etag", "epfl")
+    faults.add("changed_file", "epfl")
     with pytest.raises(SourceChangedError):
         one.read(plan)
 
@@ -92,7 +92,7 @@ def test_a_file_that_changed_by_the_end_is_not_settled(bench: Any, faults: Any) 
     one = bench("epfl")
     plan = one.one_plan()
     one.read(plan)
-    faults.add("changed_etag", "epfl", methods=["HEAD"])
+    faults.add("changed_file", "epfl", methods=["HEAD"])
     one.archive.plan(one.config, one.session)  # the fault spares the first request of a path
     with pytest.raises(SourceChangedError):
         one.settle(plan)

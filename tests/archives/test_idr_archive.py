@@ -175,7 +175,7 @@ def test_a_box_is_read_by_ranges_though_files_are_kept(bench: Any, truth: Any) -
 def test_a_file_that_changes_while_it_is_streamed_is_not_mixed(bench: Any, faults: Any) -> None:
     one = bench("idr", keep_raw=False)
     plan = one.one_plan()
-    faults.add("changed_etag", "mirror")
+    faults.add("changed_file", "mirror")
     with pytest.raises(SourceChangedError):
         one.read(plan)
 

@@ -176,12 +176,15 @@ def _files() -> Iterator[Cell]:
     for lane in FILES:
         yield Cell("Range ignored", lane, (rule("ignore_range"),))
         yield Cell(
-            "another ETag between two requests",
+            "another ETag and time between two requests",
             lane,
-            (rule("changed_etag", skip=2),),
+            (rule("changed_file", skip=2),),
             (SourceChangedError,),
             new_source=True,
         )
+        yield Cell("another ETag between two requests", lane, (rule("changed_etag", skip=2),))
+        yield Cell("a mirror's nodes alternate", lane, (rule("other_node", every=2),))
+        yield Cell("a proxy marks ETags as weak", lane, (rule("weak_etag", every=2),))
         yield Cell(
             "wrong bytes in the header",
             lane,
@@ -246,6 +249,7 @@ def _zarr() -> Iterator[Cell]:
     yield Cell(
         "chunk gone from listing too", S3, gone, (MissingChunksError,), "lacks 1", new_source=True
     )
+    yield Cell("bucket partly encrypted by KMS", S3, (rule("kms"),))
     yield Cell("wrong bytes in a chunk, once", S3, (rule("wrong_bytes", first_n=1),))
     yield Cell(
         "wrong bytes in a chunk, for ever",

@@ -97,7 +97,7 @@ FAULTS: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("epfl", {"kind": "short_body", "service": "epfl", "skip": 3}, ("ended", "volumedata.tif")),
     (
         "epfl",
-        {"kind": "changed_etag", "service": "epfl"},
+        {"kind": "changed_file", "service": "epfl"},
         ("changed on the server", "ETag", "Run again"),
     ),
     (

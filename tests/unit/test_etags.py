@@ -43,3 +43,21 @@ def test_bytes_that_differ_the_second_time_prove_nothing_about_the_tags() -> Non
 @pytest.mark.parametrize("etag", [None, "", '"0123-4"', '"not a digest"'])
 def test_a_tag_that_cannot_be_a_digest_is_left_alone(etag: str | None) -> None:
     EtagProof().check(b"one", etag)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x-amz-server-side-encryption": "aws:kms"},
+        {"x-amz-server-side-encryption": "aws:kms:dsse"},
+        {"x-amz-server-side-encryption-customer-algorithm": "AES256"},
+    ],
+)
+def test_an_object_that_is_said_to_be_encrypted_proves_nothing(headers: dict[str, str]) -> None:
+    """A bucket may hold objects of both kinds."""
+    proof = EtagProof()
+    for _ in range(2):
+        proof.check(b"one", tag(b"its encrypted form"), headers)
+        proof.check(b"two", tag(b"two"), {"x-amz-server-side-encryption": "AES256"})
+    with pytest.raises(IncompleteTransferError):
+        proof.check(b"cut", tag(b"whole"), {"x-amz-server-side-encryption": "AES256"})

@@ -13,6 +13,7 @@ from lib.archives.kept import fetched_or_error, kept_or_error
 from lib.bytesource.base import ByteSource, LocalBytes
 from lib.bytesource.bring import bring
 from lib.bytesource.ftp_tree import FtpTree
+from lib.bytesource.http_bytes import HttpBytes
 from lib.bytesource.http_tree import HttpTree
 from lib.bytesource.local_tree import LocalTree
 from lib.bytesource.remote import RemoteBytes
@@ -28,8 +29,9 @@ from lib.geometry import Box, ShapeZYX
 from lib.plan import SourceFile, VolumePlan
 from lib.rawfiles.files import RawFiles
 from lib.rawfiles.ranged import kept_while_read, settle_ranged
-from lib.rawfiles.sidecar import same_moment
+from lib.rawfiles.sidecar import facts_of
 from lib.rawfiles.tee import hash_file
+from lib.transport.identity import Facts, Likeness, compare
 from lib.transport.partial import Fetched
 
 _MOST_HASHED = 4 * 2**30
@@ -228,9 +230,13 @@ def _check_files(plan: VolumePlan, tree: Tree) -> None:
         found = now[key]
         if found is None:
             raise NotFoundError("the file is not there any more", location=file.url)
-        same = found.size == file.size and found.etag == file.etag
-        if not same or not same_moment(file.last_modified, found.last_modified):
+        seen = Facts(found.size, found.etag, found.last_modified, found.checksum)
+        if compare(facts_of(file), seen) is Likeness.SAME:
+            continue
+        source = tree.source(key, _info(file, key))
+        if not isinstance(source, HttpBytes):
             raise SourceChangedError("the file changed while it was read", location=file.url)
+        source.check_same()  # a mirror's nodes may disagree
 
 
 def _hashed(plan: VolumePlan, tree: Tree, raw: RawFiles) -> list[Fetched]:

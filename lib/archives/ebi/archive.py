@@ -161,7 +161,7 @@ class EBI:
             for entry in tree.listing(folder)[1]
         }
         for file in plan.files:
-            tree.check_same(file, listed.get(path_of(file)))
+            tree.check_same(file, listed.get(path_of(file)), raw.path(file))
         return [fetched_or_error(file, raw) for file in plan.files]
 
     # --- inside -----------------------------------------------------------------------------

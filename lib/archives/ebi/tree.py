@@ -27,8 +27,9 @@ from lib.errors import (
     StoppedError,
 )
 from lib.plan import SourceFile
-from lib.rawfiles.sidecar import same_moment
+from lib.rawfiles.sidecar import facts_of
 from lib.transport.ftp import FtpEntry
+from lib.transport.identity import Likeness, compare
 from lib.transport.partial import Fetched
 from lib.transport.session import Session
 
@@ -76,19 +77,19 @@ class EbiTree:
     def file(self, path: str, name: str, entry: FtpEntry | None = None) -> SourceFile:
         """Size and identity of a file; of an FTP entry, what the listing told is believed."""
 
-        def ask(way: Way) -> SourceFile:
-            if way == "https":
-                return source_file(self._session.http(HTTPS).head(self._url(way, path)), name)
-            client = self._session.ftp(FTP, self._ftp)
-            size = entry.size if entry is not None else None
-            return SourceFile(
-                url=self._url(way, path),
-                name=name,
-                size=client.size(path) if size is None else size,
-                last_modified=(entry and entry.modified) or client.modified(path),
-            )
+        return self._first(lambda way: self._file(way, path, name, entry))
 
-        return self._first(ask)
+    def _file(self, way: Way, path: str, name: str, entry: FtpEntry | None) -> SourceFile:
+        if way == "https":
+            return source_file(self._session.http(HTTPS).head(self._url(way, path)), name)
+        client = self._session.ftp(FTP, self._ftp)
+        size = entry.size if entry is not None else None
+        return SourceFile(
+            url=self._url(way, path),
+            name=name,
+            size=client.size(path) if size is None else size,
+            last_modified=(entry and entry.modified) or client.modified(path),
+        )
 
     def mirrored(self, path: str, name: str) -> SourceFile:
         """The file as the HTTPS mirror describes it."""
@@ -142,22 +143,35 @@ class EbiTree:
             )
         return fetched
 
-    def check_same(self, file: SourceFile, entry: FtpEntry | None = None) -> None:
+    def check_same(
+        self, file: SourceFile, entry: FtpEntry | None = None, held: Path | None = None
+    ) -> None:
         """Raise `SourceChangedError` unless the archive's file is the one of the plan.
 
-        `entry` is what a new FTP listing says of it.
+        Parameters
+        ----------
+        entry
+            What a new FTP listing says of it.
+        held
+            The file as it was fetched, for a second look where a mirror's nodes disagree.
         """
-        now = self.file(path_of(file), file.name, entry)
-        pairs = [("size", file.size, now.size), ("ETag", file.etag, now.etag)]
-        changed = [label for label, before, after in pairs if before and after and before != after]
-        if not same_moment(file.last_modified, now.last_modified):
-            changed.append("modification time")
-        if changed:
-            raise SourceChangedError(
-                f"the file changed in the archive while it was read: {', '.join(changed)}",
-                archive=self._session.archive,
-                location=file.url,
-            )
+
+        def ask(way: Way) -> None:
+            path = path_of(file)
+            if way == "https" and not file.url.startswith("ftp:"):
+                self._session.http(HTTPS).check_same(as_remote(file), held)
+                return
+            now = self._file(way, path, file.name, entry)
+            if compare(facts_of(file), facts_of(now)) is not Likeness.SAME:
+                raise SourceChangedError(
+                    "the file changed in the archive while it was read: it has "
+                    f"{now.size} bytes of {now.last_modified}, planned were {file.size} of "
+                    f"{file.last_modified}",
+                    archive=self._session.archive,
+                    location=file.url,
+                )
+
+        self._first(ask)
 
     # --- inside -----------------------------------------------------------------------------
 

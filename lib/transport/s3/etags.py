@@ -1,8 +1,8 @@
 """Entity tags as digests: what S3 publishes of an object's bytes.
 
 Amazon S3, "Checking object integrity": the ETag of an object that was uploaded in one part is the
-MD5 of its bytes, unless it is encrypted with a customer's key or by KMS; one of several parts has
-a tag that ends in a dash and a number. Nothing in an answer tells the kinds apart.
+MD5 of its bytes, unless it is encrypted with a customer's key or by KMS, which AWS says in a header
+of the answer; one of several parts has a tag that ends in a dash and a number.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from lib.errors import IncompleteTransferError
 
+_NONE: Mapping[str, str] = MappingProxyType({})
 _MD5 = re.compile(r'(?:W/)?"?([0-9a-fA-F]{32})"?')
 
 
@@ -28,8 +31,18 @@ class EtagProof:
         self._tags_are_digests: bool | None = None
         self._arrived: dict[str, str] = {}  # tag -> digest of bytes that did not fit it
 
-    def check(self, data: memoryview | bytes, etag: str | None) -> None:
-        """Raise `IncompleteTransferError` where bytes and tag contradict each other."""
+    def check(
+        self, data: memoryview | bytes, etag: str | None, headers: Mapping[str, str] = _NONE
+    ) -> None:
+        """Raise `IncompleteTransferError` where bytes and tag contradict each other.
+
+        Parameters
+        ----------
+        headers
+            Of the answer: whether they say that this object's tag is no digest.
+        """
+        if _is_encrypted(headers):
+            return
         stated = _MD5.fullmatch(etag or "")
         if stated is None or self._tags_are_digests is False:
             return
@@ -43,3 +56,9 @@ class EtagProof:
                 return
             self._arrived[stated[1]] = digest
         raise IncompleteTransferError("the bytes that came are not those of the object's ETag")
+
+
+def _is_encrypted(headers: Mapping[str, str]) -> bool:
+    by = headers.get("x-amz-server-side-encryption", "")
+    customer = headers.get("x-amz-server-side-encryption-customer-algorithm")
+    return by.startswith("aws:kms") or customer is not None

@@ -80,8 +80,8 @@ class ObjectReader:
                 if answers.is_html(answer.headers):
                     raise BadAnswerError("a web page came instead of the object")
                 data = memoryview(self._requests.body(answer, most))
-                etag = answer.headers.get("ETag")
-            self._etags.check(data, etag)
+                headers = answer.headers
+            self._etags.check(data, headers.get("ETag"), headers)
             return data
 
         return self._unless_absent("GET", key, once)
