@@ -17,6 +17,7 @@ FILE_FORMATS: dict[str, str] = {
     "tiff": "lib.formats.tiff.format:TiffFormat",
     "dm": "lib.formats.dm.format:DmFormat",
     "mrc": "lib.formats.mrc.format:MrcFormat",
+    "hdf5": "lib.formats.hdf5.format:Hdf5Format",
 }
 """Pipeline word -> class, imported when first used. Asked in this order what a file is."""
 

@@ -1,0 +1,296 @@
+"""HDF5 as a file format: datasets by path, with the conventions of CREMI, BigDataViewer, Imaris."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from lib.bytesource.base import ByteSource
+from lib.errors import FormatError, MacroscopeError, NotFoundError
+from lib.formats.calibration import VoxelSize
+from lib.formats.chunked import cells_in
+from lib.formats.format import FileFormatBase, Options, Survey, VolumeDescription
+from lib.formats.hdf5.asking import chunks_of, datasets_of
+from lib.formats.hdf5.reader import FILTERS, Hdf5Reader, Place, rows_of
+from lib.formats.levels import choose_level_name
+from lib.formats.zarr.axes import AxisMap, axis_map
+from lib.formats.zarr.v3_reader import array_index
+from lib.geometry import Box, LengthsZYX, ShapeZYX
+from lib.plan import SourceGrid
+from lib.units import to_nm
+
+_MAGIC = b"\x89HDF\r\n\x1a\n"
+_BDV = re.compile(r"(?P<front>.*?/?t\d{5}/s\d{2})/(?P<level>\d+)/cells")
+_IMARIS = re.compile(r"DataSet/ResolutionLevel (\d+)/TimePoint (\d+)/Channel (\d+)/Data")
+_LABELS = re.compile(r"(?:^|[/_])(?:labels?|neuron_ids|seg(?:mentation)?|mask|gt)(?:$|[/_])", re.I)
+_MOST_BYTES = 2**50
+
+
+class Hdf5Format(FileFormatBase):
+    """Each dataset of two to five axes; ``|hdf5:volumes/raw`` names one."""
+
+    name: ClassVar[str] = "hdf5"
+    title: ClassVar[str] = "HDF5 (CREMI, BigDataViewer, Imaris, ...)"
+    suffixes: ClassVar[tuple[str, ...]] = (".h5", ".hdf5", ".hdf", ".ims")
+
+    def fits(self, head: bytes, name: str) -> bool:
+        return head.startswith(_MAGIC)
+
+    def describe(
+        self, source: ByteSource, path: str, options: Options
+    ) -> Sequence[VolumeDescription]:
+        answer = datasets_of(source, path)
+        if not answer["found"]:
+            raise NotFoundError(
+                f"there is no {path!r} in the file",
+                location=source.name,
+                advice=f"There are: {', '.join(answer['children'])}",
+            )
+        groups = answer["groups"]
+        if _IMARIS.fullmatch(path):  # what the groups above it say
+            groups = {**datasets_of(source, "")["groups"], **groups}
+        found = [one for one in answer["datasets"] if 2 <= len(one["shape"]) <= 5]
+        found = [one for one in found if min(one["shape"]) > 0]
+        chosen = _one_level_each(found, options, path, source.name)
+        volumes = [_described(one, levels, groups, options, source) for one, levels in chosen]
+        if not volumes:
+            names = ", ".join(one["path"] for one in answer["datasets"][:20]) or "nothing"
+            raise NotFoundError(
+                "the file holds no dataset of two to five axes here",
+                location=source.name,
+                advice=f"There are: {names}",
+            )
+        return volumes
+
+    def survey(self, source: ByteSource, volume: VolumeDescription, box: Box) -> Survey:
+        dataset, axes, chunk, places = _opened(source, volume.handle)
+        wanted = cells_in(box, axes.pick_zyx(chunk))
+        index = {cell: array_index(axes, cell, chunk) for cell in wanted}
+        there = [places[index[cell]] for cell in wanted if index[cell] in places]
+        holes = [cell for cell in wanted if index[cell] not in places]
+        reader = _reader(source, volume.handle, dataset, axes, chunk, places)
+        return Survey(
+            grid=SourceGrid.of_box(box, axes.pick_zyx(chunk), reader.codec.config, holes),
+            nbytes=sum(length for _, length, _ in there),
+            requests=len(there),
+            notes=((f"{len(holes)} of {len(wanted)} chunks were never written",) if holes else ()),
+        )
+
+    def open(
+        self,
+        source: ByteSource,
+        handle: dict[str, Any],
+        *,
+        grid: SourceGrid | None = None,
+        scratch: Path | None = None,
+    ) -> Hdf5Reader:
+        return _reader(source, handle, *_opened(source, handle))
+
+
+def _one_level_each(
+    found: list[dict[str, Any]], options: Options, path: str, where: str
+) -> list[tuple[dict[str, Any], tuple[str, ...]]]:
+    """Datasets that are levels of one volume give one; others stand alone."""
+    series: dict[str, list[dict[str, Any]]] = {}
+    for one in found:
+        bdv, imaris = _BDV.fullmatch(one["path"]), _IMARIS.fullmatch(one["path"])
+        key = one["path"]
+        if bdv is not None:
+            key = bdv["front"]
+        elif imaris is not None:
+            if options.time not in (None, int(imaris[2])):
+                continue
+            if options.channel not in (None, int(imaris[3])):
+                continue
+            key = f"imaris {imaris[2]} {imaris[3]}"
+        series.setdefault(key, []).append(one)
+    chosen: list[tuple[dict[str, Any], tuple[str, ...]]] = []
+    for levels in series.values():
+        if len(levels) == 1:
+            chosen.append((levels[0], ()))
+            continue
+        levels.sort(key=lambda one: -math.prod(one["shape"]))
+        names = tuple(one["path"] for one in levels)
+        level = choose_level_name(names, options.level, where)
+        chosen.append((levels[names.index(level)], names))
+    return chosen
+
+
+def _described(
+    one: dict[str, Any],
+    levels: tuple[str, ...],
+    groups: dict[str, dict[str, Any]],
+    options: Options,
+    source: ByteSource,
+) -> VolumeDescription:
+    path, shape = one["path"], tuple(one["shape"])
+    handle: dict[str, Any] = {"path": path}
+    nothing = VolumeDescription(path, handle, (0, 0, 0), "uint8", refused=one["refused"])
+    if one["refused"] is not None:
+        return nothing
+    try:
+        axes = axis_map(None, shape, source.name, channel=options.channel, time=options.time)
+        stored = np.dtype(one["dtype"])
+        handle |= _handle(one, axes, stored)
+    except MacroscopeError as error:
+        advice = f" {error.advice}" if error.advice else ""
+        return VolumeDescription(path, handle, (0, 0, 0), "uint8", refused=error.message + advice)
+    size = axes.pick_zyx(shape)
+    notes: list[str] = []
+    voxel, origin = _geometry(one["attributes"], path, notes)
+    dtype = stored.newbyteorder("=")
+    if _BDV.fullmatch(path) and dtype == np.int16:
+        dtype = np.dtype(np.uint16)
+        handle["view"] = "uint16"
+        notes.append("BigDataViewer stores uint16 voxels as int16: they are read as uint16")
+    if _IMARIS.fullmatch(path):
+        size, voxel = _imaris(one, groups, size, notes)
+        handle["size_zyx"] = [*size]
+    kind: Literal["image", "labels"] | None = None
+    evidence = None
+    if dtype.kind in "ui" and _LABELS.search(path):
+        kind, evidence = "labels", f"integers in {path}"
+    elif dtype.kind in "ui" and dtype.itemsize == 8:
+        kind, evidence = "labels", "integers of 64 bits"
+    return VolumeDescription(
+        path=path,
+        handle=handle,
+        shape_zyx=size,
+        dtype=dtype.name,
+        voxel=voxel,
+        origin_nm_zyx=origin,
+        kind=kind,
+        kind_evidence=evidence,
+        level=path if levels else None,
+        levels=levels,
+        chunk_zyx=axes.pick_zyx(tuple(one["chunks"])) if one["chunks"] else None,
+        notes=tuple(notes),
+    )
+
+
+def _handle(one: dict[str, Any], axes: AxisMap, stored: np.dtype[Any]) -> dict[str, Any]:
+    """What opening a dataset needs.
+
+    Raises
+    ------
+    FormatError
+        It has a filter that is not read, or an impossible size.
+    """
+    unknown = [code for code, _ in one["filters"] if code not in FILTERS]
+    if unknown:
+        raise FormatError(f"its chunks went through filter {unknown[0]}, which is not read")
+    if math.prod(one["shape"]) * stored.itemsize > _MOST_BYTES:
+        raise FormatError(f"it says that it has {one['shape']} voxels")
+    if stored.kind == "f" and stored.itemsize == 2:
+        raise FormatError("its voxels are float16")
+    return {
+        "shape": one["shape"],
+        "dtype": stored.str if stored.kind != "b" else "|u1",
+        "chunks": one["chunks"],
+        "offset": one["offset"],
+        "filters": one["filters"],
+        "fill": one["fill"],
+        "dims_zyx": [*axes.dims_zyx],
+        "fixed": {str(dim): index for dim, index in axes.fixed.items()},
+    }
+
+
+def _geometry(
+    attributes: dict[str, Any], path: str, notes: list[str]
+) -> tuple[VoxelSize, LengthsZYX | None]:
+    """CREMI: ``resolution`` and ``offset`` are z, y, x in nm. Fiji and ilastik: in µm."""
+    micrometres = _three(attributes.get("element_size_um"))
+    if micrometres is not None:
+        z, y, x = (float(to_nm(n, "um") or 0) for n in micrometres)
+        return VoxelSize(z, y, x, "element_size_um"), None
+    resolution = _three(attributes.get("resolution"))
+    if resolution is None or min(resolution) <= 0:
+        return VoxelSize(), None
+    if not path.startswith("volumes/"):
+        notes.append(f"the attribute resolution says {resolution} without a unit: not taken")
+        return VoxelSize(), None
+    offset = _three(attributes.get("offset")) or (0.0, 0.0, 0.0)
+    return VoxelSize(*resolution, "resolution (CREMI: z, y, x in nm)"), offset
+
+
+def _three(value: Any) -> LengthsZYX | None:
+    if not isinstance(value, list) or len(value) != 3:
+        return None
+    if not all(isinstance(n, int | float) and math.isfinite(n) for n in value):
+        return None
+    return (float(value[0]), float(value[1]), float(value[2]))
+
+
+def _imaris(
+    one: dict[str, Any], groups: dict[str, dict[str, Any]], size: ShapeZYX, notes: list[str]
+) -> tuple[ShapeZYX, VoxelSize]:
+    """The true size of a level, of which the dataset is padded to whole chunks; its voxels."""
+    channel = groups.get(one["path"].rpartition("/")[0], {})
+    image = groups.get("DataSetInfo/Image", {})
+    try:
+        real = [int(str(channel[f"ImageSize{axis}"])) for axis in "ZYX"]
+        if any(not 0 < n <= stored for n, stored in zip(real, size, strict=True)):
+            raise ValueError(f"{real}")
+    except (KeyError, ValueError) as error:
+        raise FormatError(f"Imaris does not say the true size of {one['path']}: {error}") from None
+    true: ShapeZYX = (real[0], real[1], real[2])
+    if true != size:
+        notes.append(f"stored as {size}, padded to whole chunks; {true} voxels (z, y, x) are real")
+    try:
+        lengths = [
+            (float(image[f"ExtMax{axis}"]) - float(image[f"ExtMin{axis}"])) / n
+            for axis, n in zip((2, 1, 0), true, strict=True)
+        ]
+        per = [to_nm(length, str(image.get("Unit", "um"))) for length in lengths]
+    except (KeyError, ValueError, TypeError):
+        return true, VoxelSize()
+    if any(n is None or not n > 0 for n in per):
+        return true, VoxelSize()
+    return true, VoxelSize(per[0], per[1], per[2], "Imaris ExtMin, ExtMax")
+
+
+_Opened = tuple[np.dtype[Any], AxisMap, tuple[int, ...], dict[tuple[int, ...], Place]]
+
+
+def _opened(source: ByteSource, handle: dict[str, Any]) -> _Opened:
+    shape, stored = tuple(handle["shape"]), np.dtype(handle["dtype"])
+    z, y, x = handle["dims_zyx"]
+    axes = AxisMap((z, y, x), {int(dim): at for dim, at in handle["fixed"].items()})
+    if handle["chunks"] is None:
+        if handle["offset"] is None:
+            chunk: tuple[int, ...] = (*(1 for _ in shape[:-2]), *shape[-2:])
+            return stored, axes, chunk, {}  # declared, and never written
+        return stored, axes, *rows_of(handle["offset"], shape, stored)
+    table = chunks_of(source, handle["path"], len(shape)).tolist()
+    places = {tuple(row[:-3]): (row[-3], row[-2], row[-1]) for row in table}
+    return stored, axes, tuple(handle["chunks"]), places
+
+
+def _reader(
+    source: ByteSource,
+    handle: dict[str, Any],
+    stored: np.dtype[Any],
+    axes: AxisMap,
+    chunk: tuple[int, ...],
+    places: dict[tuple[int, ...], Place],
+) -> Hdf5Reader:
+    if "view" in handle:
+        stored = np.dtype(handle["view"]).newbyteorder(stored.byteorder)
+    size = handle.get("size_zyx")
+    fill = handle["fill"]
+    return Hdf5Reader(
+        source,
+        tuple(handle["shape"]),
+        chunk,
+        stored,
+        axes,
+        filters=[(code, values) for code, values in handle["filters"]],
+        places=places,
+        fill_value=float("nan") if fill == "NaN" else fill,
+        size_zyx=None if size is None else (size[0], size[1], size[2]),
+    )

@@ -1,0 +1,150 @@
+"""HDF5, written by h5py: each filter, CREMI, BigDataViewer, Imaris, sparse datasets."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import h5py
+import hdf5plugin
+import numpy as np
+from case import Case
+from numpy.typing import NDArray
+from volume_kit import random_voxels
+
+SHAPE = (21, 45, 38)
+RANGES = ("file", "http", "s3")
+
+
+def filtered(dtype: str, options: dict[str, Any], folder: Path) -> NDArray[Any]:
+    voxels = random_voxels(SHAPE, dtype.lstrip(">"), 3)
+    stored = voxels.astype(voxels.dtype.newbyteorder(">")) if dtype[0] == ">" else voxels
+    with h5py.File(folder / "x.h5", "w") as file:
+        file.create_dataset("em/raw", data=stored, **options)
+    return voxels
+
+
+def cremi(folder: Path) -> NDArray[Any]:
+    voxels, ids = random_voxels(SHAPE, "uint8", 4), random_voxels((8, 20, 20), "uint64", 5)
+    with h5py.File(folder / "sample.hdf", "w") as file:
+        raw = file.create_dataset("volumes/raw", data=voxels, chunks=(8, 16, 16))
+        raw.attrs["resolution"] = np.array([40.0, 4.0, 4.0])
+        labels = file.create_dataset("volumes/labels/neuron_ids", data=ids, compression="gzip")
+        labels.attrs["resolution"] = np.array([40.0, 4.0, 4.0])
+        labels.attrs["offset"] = np.array([80.0, 40.0, 40.0])
+        file.create_dataset("annotations/ids", data=np.arange(5))
+    return voxels
+
+
+def cremi_ids(folder: Path) -> NDArray[Any]:
+    cremi(folder)
+    return random_voxels((8, 20, 20), "uint64", 5)
+
+
+def sparse(folder: Path) -> NDArray[Any]:
+    voxels = np.full(SHAPE, 7, np.uint16)
+    with h5py.File(folder / "x.h5", "w", libver="latest") as file:
+        data = file.create_dataset(
+            "main", SHAPE, "uint16", chunks=(8, 16, 16), fillvalue=7, compression="gzip"
+        )
+        part = random_voxels((21, 32, 38), "uint16", 6)
+        data[:, :32] = part
+    voxels[:, :32] = part
+    return voxels
+
+
+def bdv(folder: Path) -> NDArray[Any]:
+    """Two levels of one setup; uint16 voxels stored as int16."""
+    fine, coarse = random_voxels(SHAPE, "uint16", 7), random_voxels((21, 23, 19), "uint16", 8)
+    with h5py.File(folder / "x.h5", "w") as file:
+        for level, voxels in ((0, fine), (1, coarse)):
+            file.create_dataset(
+                f"t00000/s00/{level}/cells", data=voxels.view(np.int16), chunks=(8, 16, 16)
+            )
+        file.create_dataset("s00/resolutions", data=np.array([[1, 1, 1], [2, 2, 1]], float))
+    return fine
+
+
+def _text(value: str) -> NDArray[Any]:
+    return np.frombuffer(value.encode(), "S1")
+
+
+def imaris(folder: Path) -> NDArray[Any]:
+    voxels = random_voxels(SHAPE, "uint8", 9)
+    padded = np.zeros((24, 48, 48), np.uint8)
+    padded[:21, :45, :38] = voxels
+    with h5py.File(folder / "x.ims", "w") as file:
+        channel = file.create_group("DataSet/ResolutionLevel 0/TimePoint 0/Channel 0")
+        channel.create_dataset("Data", data=padded, chunks=(8, 16, 16), compression="gzip")
+        for axis, n in zip("ZYX", SHAPE, strict=True):
+            channel.attrs[f"ImageSize{axis}"] = _text(str(n))
+        image = file.create_group("DataSetInfo/Image")
+        for axis, (n, step) in enumerate(zip(SHAPE[::-1], (0.01, 0.01, 0.05), strict=True)):
+            image.attrs[f"ExtMin{axis}"] = _text("0")
+            image.attrs[f"ExtMax{axis}"] = _text(f"{n * step:.6f}")
+        image.attrs["Unit"] = _text("um")
+    return voxels
+
+
+def channels(folder: Path) -> NDArray[Any]:
+    both = np.stack([random_voxels(SHAPE, "uint8", seed) for seed in (10, 11)])
+    with h5py.File(folder / "x.h5", "w") as file:
+        file.create_dataset("pair", data=both, chunks=(1, 8, 16, 16))
+    return np.asarray(both[1])
+
+
+CHUNKS = {"chunks": (8, 16, 16)}
+CASES = [
+    Case("hdf5-contiguous", partial(filtered, "uint16", {}), "x.h5", RANGES, within=1.1),
+    Case("hdf5-big-endian", partial(filtered, ">int16", CHUNKS), "x.h5", ("file",)),
+    *(
+        Case(f"hdf5-{name}", partial(filtered, dtype, {**CHUNKS, **options}), "x.h5", transports)
+        for name, dtype, options, transports in (
+            ("plain", "float32", {}, ("file",)),
+            ("gzip", "uint8", {"compression": "gzip"}, RANGES),
+            ("shuffle", "int32", {"compression": "gzip", "shuffle": True}, ("file",)),
+            (
+                "fletcher32",
+                "uint16",
+                {"compression": "gzip", "shuffle": True, "fletcher32": True},
+                ("file",),
+            ),
+            ("zstd", "uint8", dict(hdf5plugin.Zstd(clevel=3)), RANGES),
+            ("blosc", "uint16", dict(hdf5plugin.Blosc(cname="lz4", clevel=5)), ("file", "s3")),
+            ("lz4", "uint8", dict(hdf5plugin.LZ4()), ("file",)),
+            ("float64", "float64", {}, ("file",)),
+        )
+    ),
+    Case(
+        "hdf5-cremi",
+        cremi,
+        "sample.hdf|hdf5:volumes/raw",
+        RANGES,
+        expect={"voxel_nm_zyx": (40.0, 4.0, 4.0), "origin_nm_zyx": (0.0, 0.0, 0.0)},
+    ),
+    Case(
+        "hdf5-cremi-ids",
+        cremi_ids,
+        "sample.hdf|hdf5:volumes/labels/neuron_ids",
+        ("file",),
+        expect={"kind": "labels", "origin_nm_zyx": (80.0, 40.0, 40.0)},
+    ),
+    Case(
+        "hdf5-sparse",
+        sparse,
+        "x.h5|h5:main",
+        ("file", "http"),
+        settings={"max_missing_fraction": 0.5},
+        missing=9,
+    ),
+    Case("hdf5-bdv", bdv, "x.h5|hdf5:t00000", ("file",), expect={"dtype": "uint16"}),
+    Case(
+        "hdf5-imaris",
+        imaris,
+        "x.ims",
+        ("file",),
+        expect={"voxel_nm_zyx": (50.0, 10.0, 10.0)},
+    ),
+    Case("hdf5-channels", channels, "x.h5", ("file",), settings={"channel": 1}),
+]

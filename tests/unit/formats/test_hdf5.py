@@ -1,0 +1,140 @@
+"""HDF5: nothing that a file says makes us read another file, load a plug-in or crash."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from lib.bytesource.base import LocalBytes
+from lib.errors import FormatError, MacroscopeError, NotFoundError
+from lib.formats.format import Options, VolumeDescription
+from lib.formats.hdf5.format import Hdf5Format
+from lib.geometry import Box
+
+
+def volumes(path: Path, inside: str = "") -> list[VolumeDescription]:
+    return [*Hdf5Format().describe(LocalBytes(path), inside, Options())]
+
+
+def read(path: Path, volume: VolumeDescription) -> np.ndarray[Any, Any]:
+    out = np.zeros(volume.shape_zyx, volume.dtype)
+    with Hdf5Format().open(LocalBytes(path), volume.handle) as reader:
+        for block in reader.blocks(Box.whole(volume.shape_zyx)):
+            out[block.box.slices()] = block.data
+    return out
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "x.h5"
+
+
+def test_voxels_outside_the_file_are_never_read(file: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(bytes(range(64)))
+    with h5py.File(file, "w") as out:
+        out.create_dataset("d", (4, 4, 4), "u1", external=[(str(secret), 0, 64)])
+    (volume,) = volumes(file)
+    assert volume.refused is not None
+    assert "external storage" in volume.refused
+
+
+def test_virtual_datasets_are_refused(file: Path) -> None:
+    with h5py.File(file, "w") as out:
+        layout = h5py.VirtualLayout((4, 4, 4), "u1")
+        layout[:] = h5py.VirtualSource("other.h5", "d", (4, 4, 4))
+        out.create_virtual_dataset("d", layout)
+    (volume,) = volumes(file)
+    assert "virtual" in str(volume.refused)
+
+
+@pytest.mark.parametrize("link", [h5py.ExternalLink("other.h5", "/d"), h5py.SoftLink("/loop")])
+def test_links_are_not_followed(file: Path, link: Any) -> None:
+    with h5py.File(file, "w") as out:
+        out.create_dataset("real", data=np.ones((4, 4, 4), "u1"))
+        out["loop"] = link
+    assert [volume.path for volume in volumes(file)] == ["real"]
+    with pytest.raises(FormatError, match="leads elsewhere"):
+        volumes(file, "loop")
+
+
+def test_a_cycle_of_groups_ends(file: Path) -> None:
+    with h5py.File(file, "w") as out:
+        group = out.create_group("a")
+        group["again"] = out["/"]
+        group.create_dataset("d", data=np.ones((4, 4, 4), "u1"))
+    assert [volume.path for volume in volumes(file)] == ["a/d"]
+
+
+def test_a_path_that_is_not_there_lists_what_is(file: Path) -> None:
+    with h5py.File(file, "w") as out:
+        out.create_dataset("em/raw", data=np.ones((4, 4, 4), "u1"))
+    with pytest.raises(NotFoundError) as caught:
+        volumes(file, "em/nothing")
+    assert "em" in str(caught.value.advice)
+
+
+def test_a_file_without_volumes_names_what_it_has(file: Path) -> None:
+    with h5py.File(file, "w") as out:
+        out.create_dataset("times", data=np.arange(9))
+    with pytest.raises(NotFoundError, match="no dataset") as caught:
+        volumes(file)
+    assert "times" in str(caught.value.advice)
+
+
+def test_vast_sizes_and_foreign_filters_are_refused(file: Path) -> None:
+    with h5py.File(file, "w") as out:
+        out.create_dataset("vast", (2**20, 2**20, 2**20), "u1", chunks=(64, 64, 64))
+        out.create_dataset("lzf", data=np.ones((8, 8, 8), "u1"), compression="lzf")
+        out.create_dataset("words", data=np.array([[b"a", b"b"]] * 2))
+    why = {volume.path: volume.refused for volume in volumes(file)}
+    assert "voxels" in str(why["vast"])
+    assert "filter 32000" in str(why["lzf"])
+    assert "no plain numbers" in str(why["words"])
+
+
+def test_a_filter_that_was_left_out_for_a_chunk_is_not_undone(file: Path) -> None:
+    voxels = np.arange(64, dtype=np.uint8).reshape(4, 4, 4)
+    with h5py.File(file, "w") as out:
+        data = out.create_dataset("d", (4, 4, 4), "u1", chunks=(4, 4, 4), compression="gzip")
+        data.id.write_direct_chunk((0, 0, 0), voxels.tobytes(), filter_mask=1)
+    (volume,) = volumes(file)
+    np.testing.assert_array_equal(read(file, volume), voxels)
+
+
+@pytest.mark.parametrize("options", [{"compression": "gzip"}, {"fletcher32": True}])
+def test_a_flipped_bit_is_found_where_the_format_can(file: Path, options: dict[str, Any]) -> None:
+    voxels = np.random.default_rng(1).integers(0, 255, (8, 8, 8)).astype("u1")
+    with h5py.File(file, "w") as out:
+        data = out.create_dataset("d", data=voxels, chunks=(8, 8, 8), **options)
+        place = data.id.get_chunk_info(0)
+    raw = bytearray(file.read_bytes())
+    raw[place.byte_offset + place.size // 2] ^= 16
+    file.write_bytes(raw)
+    (volume,) = volumes(file)
+    with pytest.raises(FormatError) as caught:
+        read(file, volume)
+    assert caught.value.unit == "chunk 0/0/0"
+
+
+def test_damage_anywhere_is_an_error_or_a_file_that_is_read(file: Path, tmp_path: Path) -> None:
+    voxels = np.random.default_rng(2).integers(0, 255, (8, 8, 8)).astype("u2")
+    with h5py.File(file, "w") as out:
+        out.create_dataset("d", data=voxels, chunks=(4, 4, 4), compression="gzip")
+    good, draw = file.read_bytes(), np.random.default_rng(3)
+    damaged = tmp_path / "damaged.h5"
+    for number in range(25):
+        data = bytearray(good if number % 2 else good[: draw.integers(1, len(good))])
+        for at in draw.integers(0, len(data), 5):
+            data[at] = draw.integers(0, 256)
+        damaged.write_bytes(data)
+        try:
+            for volume in volumes(damaged):
+                if volume.refused is None:
+                    read(damaged, volume)
+        except MacroscopeError:
+            continue
