@@ -61,7 +61,7 @@ class EPFL(ArchiveBase):
         remote = session.http(SERVICE).head(config.download_url)
         volume, header = describe(session, SERVICE, remote)
         voxel = config.voxel_size_nm
-        part = choose_part(config.box, volume.shape_zyx, voxel)
+        part = choose_part(config.box, volume.shape_zyx, voxel, volume.origin.at(voxel))
         file_name = unquote(PurePosixPath(urlsplit(config.download_url).path).name)
         cost = read_cost(volume, header, part)
         notes = [*volume.notes, *_voxel_notes(volume, config)]
@@ -84,12 +84,13 @@ class EPFL(ArchiveBase):
                 origin_nm_zyx=part.origin_nm_zyx,
                 box_zyx=part.chosen,
                 internal_path=None,
-                reader={"shape_zyx": list(volume.shape_zyx)},
+                reader={"shape_zyx": list(volume.shape_zyx), **volume.turned},
                 files=(source_file(remote, file_name),),
                 about=_about(config),
                 download_bytes=cost.nbytes,
                 download_requests=cost.requests,
                 notes=tuple(notes),
+                stated=_stated(volume, config),
             )
         ]
 
@@ -121,6 +122,18 @@ def _voxel_notes(volume: TiffVolume, config: EPFLConfig) -> list[str]:
             f"{config.voxel_size_nm}, was taken"
         ]
     return notes
+
+
+def _stated(volume: TiffVolume, config: EPFLConfig) -> dict[str, Provenance]:
+    """Who gives the voxel size: the settings, or, where they are silent, the archive's page."""
+    by = Provenance(source="configuration", where="voxel_size_nm")
+    if "voxel_size_nm" not in config.model_fields_set:
+        by = Provenance(source="assumed", where=f"about 5 nm by {_PAGE}")
+    stated = {f"voxel_size_nm.{axis}": by for axis in "zyx"}
+    if volume.origin.stated:
+        place = Provenance(source="file", where=volume.origin.provenance)
+        stated |= {f"translation.{axis}": place for axis in "zyx"}
+    return stated
 
 
 def _about(config: EPFLConfig) -> About:

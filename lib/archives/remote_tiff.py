@@ -58,7 +58,7 @@ def describe(
     """One volume of a remote TIFF, and what it took to read its directories."""
     counters = session.counters.service(service)
     before = counters.snapshot()
-    volume = open_tiff(HttpBytes(session, service, remote), **chosen)  # type: ignore[arg-type]
+    volume = open_tiff(HttpBytes(session, service, remote), **chosen)
     after = counters.snapshot()
     took = (after[key] - before[key] for key in ("bytes_received", "requests"))
     return volume, Cost(*took)
@@ -100,7 +100,7 @@ def _reader(source: ByteSource, plan: VolumePlan) -> VolumeReader:
     chosen = plan.reader
     volume = open_tiff(
         source,
-        series=chosen.get("series", 0),
+        series=chosen.get("series"),
         channel=chosen.get("channel"),
         time=chosen.get("time"),
     )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from lib.errors import OutOfBoundsError, UnsupportedFormatError
-from lib.formats.calibration import VoxelSize
+from lib.formats.calibration import Origin, VoxelSize
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,12 @@ class Series:
         One page stands for all planes, which follow it without directories of their own.
     stated_planes
         Planes by the file's own claim; None where it makes none.
+    origin
+        Where the file puts the first voxel.
+    facts
+        Chosen facts about the recording; never a whole tag.
+    refused
+        Why the series is not converted; None where it is.
     """
 
     kind: Literal["ome", "imagej", "pages"]
@@ -35,6 +41,9 @@ class Series:
     name: str | None = None
     acquired: str | None = None
     notes: tuple[str, ...] = ()
+    origin: Origin = field(default_factory=Origin)
+    facts: dict[str, str | int | float] = field(default_factory=dict)
+    refused: str | None = None
 
     def planes_z(self, channel: int | None, time: int | None, location: str) -> Sequence[int]:
         """Pages of one channel and time point, by z.
@@ -42,10 +51,13 @@ class Series:
         Raises
         ------
         UnsupportedFormatError
-            There are several channels or time points and none was chosen.
+            There are several channels or time points and none was chosen, or the series is of
+            a kind that is not converted.
         OutOfBoundsError
             The chosen one is not there.
         """
+        if self.refused is not None:
+            raise UnsupportedFormatError(self.refused, location=location)
         times, slices, channels = self.size_tzc
         t = _choose("time point", time, times, location)
         c = _choose("channel", channel, channels, location)

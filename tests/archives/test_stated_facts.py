@@ -289,3 +289,103 @@ def test_sections_that_begin_elsewhere_are_named(
         "sec_2.dm3: begins at y 46 nm, the first file of the stack at 40 nm; the sections are not "
         "shifted"
     ]
+
+
+# --- TIFF ---------------------------------------------------------------------------------------
+
+
+def plain_pages(path: Path, pages: Any, **options: Any) -> Path:
+    with tifffile.TiffWriter(path) as file:
+        for page in pages:
+            colours = "rgb" if page.ndim == 3 else "minisblack"
+            given = {"photometric": colours} | options
+            file.write(page, metadata=None, contiguous=False, **given)
+    return path
+
+
+PLANES = np.arange(3 * 20 * 30, dtype=np.uint16).reshape(3, 20, 30)
+
+
+@pytest.mark.parametrize("sizes", [{"SizeT": 3}, {"SizeC": 3, "Channels": []}, {"SizeZ": 3}])
+@pytest.mark.parametrize("keep", [True, False])
+def test_plain_pages_are_z_whatever_omero_calls_them(
+    bench: Any, idr_image: Any, tmp_path: Path, sizes: dict[str, Any], keep: bool
+) -> None:
+    path = plain_pages(tmp_path / "a.tif", PLANES)
+    image = idr_image(path, (1, 20, 30), dtype="uint16", **sizes)
+    one = bench("idr", image_ids=[image], keep_raw=keep)
+    plan = one.one_plan()
+    assert plan.shape_zyx == (3, 20, 30)
+    assert any("they are z" in note for note in plan.notes) == ("SizeZ" not in sizes)
+    np.testing.assert_array_equal(one.read(plan), PLANES)
+    assert one.complete_record(plan)["metadata"]["core"]["volume_shape"] == [3, 20, 30]
+
+
+def test_plain_pages_of_several_axes_are_refused(
+    bench: Any, idr_image: Any, tmp_path: Path
+) -> None:
+    path = plain_pages(tmp_path / "a.tif", np.concatenate([PLANES, PLANES]))
+    image = idr_image(path, (1, 20, 30), dtype="uint16", SizeT=3, SizeC=2)
+    with pytest.raises(UnsupportedFormatError, match="SizeC 2, SizeT 3: nothing says"):
+        bench("idr", image_ids=[image]).plan()
+
+
+@pytest.mark.parametrize("series", [0, 1])
+def test_a_volume_behind_a_picture_is_converted(
+    bench: Any, idr_image: Any, tmp_path: Path, series: int
+) -> None:
+    picture = np.zeros((10, 12, 3), np.uint8)
+    path = plain_pages(tmp_path / "a.tif", [picture, *PLANES])
+    image = idr_image(path, (3, 20, 30), dtype="uint16", series=series)
+    one = bench("idr", image_ids=[image], keep_raw=False)
+    plan = one.one_plan()
+    assert plan.reader["series"] == 1
+    np.testing.assert_array_equal(one.read(plan), PLANES)
+
+
+def test_rows_that_run_upwards_make_another_volume(
+    bench: Any, idr_image: Any, tmp_path: Path
+) -> None:
+    plans = []
+    for number, orientation in enumerate((1, 4)):
+        tag = (274, 3, 1, orientation, True)
+        path = plain_pages(tmp_path / f"{number}.tif", PLANES, extratags=[tag])
+        image = idr_image(path, (3, 20, 30), dtype="uint16")
+        one = bench("idr", image_ids=[image], box="y=2:9")
+        plans.append(one.one_plan())
+        expected = PLANES[:, ::-1] if orientation == 4 else PLANES
+        np.testing.assert_array_equal(one.read(plans[-1]), expected[:, 2:9])
+    assert "orientation" not in plans[0].reader
+    assert plans[1].reader["orientation"] == 4
+
+
+def test_a_unit_of_the_catalogue_that_is_no_length_is_quoted(
+    bench: Any, idr_image: Any, tmp_path: Path
+) -> None:
+    path = plain_pages(tmp_path / "a.tif", PLANES)
+    size = {"Value": 1.0, "Unit": "PIXEL", "Symbol": "pixel"}
+    image = idr_image(path, (3, 20, 30), dtype="uint16", PhysicalSizeX=size)
+    plan = bench("idr", image_ids=[image]).one_plan()
+    assert any("PhysicalSizeX as '1.0 PIXEL'" in note for note in plan.notes)
+    assert plan.voxel_size_provenance == "unknown"
+
+
+def test_a_microscopes_tag_gives_the_pixel_size_and_its_data_bar(
+    bench: Any, idr_image: Any, tmp_path: Path
+) -> None:
+    text = b"[Scan]\nPixelWidth=6.5e-009\nPixelHeight=6.5e-009\n[Image]\nResolutionY=17\n"
+    path = plain_pages(tmp_path / "a.tif", PLANES, extratags=[(34682, 7, len(text), text, True)])
+    one = bench("idr", image_ids=[idr_image(path, (3, 20, 30), dtype="uint16")])
+    record = one.complete_record(one.one_plan())
+    assert record["metadata"]["core"]["voxel_size_nm"] == {"z": 1.0, "y": 6.5, "x": 6.5}
+    stated = record["metadata"]["provenance"]["stated"]
+    assert stated["voxel_size_nm.y"] == {"source": "file", "where": "FEI Helios (tag 34682)"}
+    assert stated["voxel_size_nm.z"] == {"source": "assumed"}
+    assert record["additional_metadata"]["microscope"]["data_bar_rows"] == 3
+
+
+def test_the_settings_voxel_size_is_told_from_the_default(bench: Any) -> None:
+    default, given = bench("epfl"), bench("epfl", voxel_size_nm=(5.0, 5.0, 5.0))
+    assert default.one_plan().stated["voxel_size_nm.z"].source == "assumed"
+    assert given.one_plan().stated["voxel_size_nm.z"].source == "configuration"
+    assert default.one_plan().identity() == given.one_plan().identity()

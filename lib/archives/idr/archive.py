@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from lib.archives.ebi.tree import FTP, HTTPS, EbiTree
 from lib.archives.idr import omero
-from lib.archives.idr.files import choose_file, describe_image, locate, planes_of
+from lib.archives.idr.files import choose_file, locate, volumes_of
 from lib.archives.idr.omero import Image
 from lib.archives.kept import fetched_or_error, kept_or_error
 from lib.archives.parts import Part, choose_part
@@ -166,19 +166,19 @@ class IDR:
         file, direct = choose_file(tree, path, config)
         located = _Located(image, file, study, folder, _annotations(client, root, image_id))
         counters = session.counters.service(HTTPS)
-        for channel, time in planes_of(image):
-            before = counters.snapshot()
-            volume, notes = describe_image(tree, file, image, channel, time)
+        before = counters.snapshot()
+        for plane, volume, notes in volumes_of(tree, file, image):
             after = counters.snapshot()
             header = Cost(
                 after["bytes_received"] - before["bytes_received"],
                 after["requests"] - before["requests"],
             )
-            voxel = decide_voxel(volume.voxel, image.voxel_nm_zyx, "the API")
-            part = choose_part(config.box, volume.shape_zyx, voxel.nm_zyx)
+            voxel = decide_voxel(volume.voxel, image.voxel_nm_zyx, "the API", volume.origin)
+            part = choose_part(config.box, volume.shape_zyx, voxel.nm_zyx, voxel.origin_nm_zyx)
             way = _way(config, volume, header, part, file, direct)
-            notes = (*notes, *voxel.notes, *way.notes)
-            yield self._plan_volume(located, volume, voxel, part, way, (channel, time), notes)
+            notes = (*notes, *image.notes, *voxel.notes, *way.notes)
+            yield self._plan_volume(located, volume, voxel, part, way, plane, notes)
+            before = counters.snapshot()
 
     def _plan_volume(
         self,
@@ -196,6 +196,8 @@ class IDR:
         if about.imaging_date is None and volume.acquired:
             said_by = Provenance(source="file", where="OME-XML AcquisitionDate")
             about = about.revised(imaging_date=volume.acquired, stated={"imaging_date": said_by})
+        if volume.facts:
+            about = about.revised(extra={**about.extra, "microscope": volume.facts})
         study = _STUDY.search(located.study or "")
         return VolumePlan(
             source=self.name,
@@ -216,6 +218,7 @@ class IDR:
                 "time": time,
                 "direct": way.direct,
                 "folder": located.folder,
+                **volume.turned,
             },
             files=(located.file,),
             about=about,

@@ -73,7 +73,43 @@ def choose_file(tree: EbiTree, path: str, config: IDRConfig) -> tuple[SourceFile
     return tree.file(path, name), False
 
 
-def planes_of(image: Image) -> Iterator[tuple[int | None, int | None]]:
+Plane = tuple[int | None, int | None]
+"""Channel and time point; None where there is only one."""
+
+
+def volumes_of(
+    tree: EbiTree, file: SourceFile, image: Image
+) -> Iterator[tuple[Plane, TiffVolume, tuple[str, ...]]]:
+    """Each volume of an image, described when it is asked for, with notes.
+
+    Pages without a description have one axis, and nobody has named it: OMERO counts it as time
+    (or as channels), and it is taken for z.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        There are too many volumes, or pages without a description for several axes.
+    """
+    planes = [*planes_of(image)]
+    first, notes = describe_image(tree, file, image, *planes[0])
+    if len(planes) == 1 or first.kind != "pages":
+        yield planes[0], first, notes
+        for plane in planes[1:]:
+            yield (plane, *describe_image(tree, file, image, *plane))
+        return
+    counts = {"SizeZ": image.size_zyx[0] or 1, "SizeC": image.channels, "SizeT": image.times}
+    longer = [f"{name} {count}" for name, count in counts.items() if count > 1]
+    if len(longer) > 1:
+        raise UnsupportedFormatError(
+            f"the file's {first.shape_zyx[0]} pages have no description, and the API counts "
+            f"{', '.join(longer)}: nothing says which page is which plane",
+            location=file.url,
+        )
+    note = f"the API counts the pages as {longer[0]}; nothing in the file says so: they are z"
+    yield (None, None), first, (*notes, note)
+
+
+def planes_of(image: Image) -> Iterator[Plane]:
     """Channels and time points that are volumes of their own."""
     if image.channels * image.times > _MOST_CHANNELS:
         raise UnsupportedFormatError(
@@ -94,7 +130,8 @@ def describe_image(
     """The volume by the file's own account, and where the API contradicts it."""
 
     def read(source: ByteSource) -> TiffVolume:
-        return open_tiff(source, series=image.series, channel=channel, time=time)
+        # the first series is no more than the default: a picture may lie before the volume
+        return open_tiff(source, series=image.series or None, channel=channel, time=time)
 
     try:
         volume = tree.metadata(file, read)

@@ -47,6 +47,7 @@ class Image:
     dtype: str | None
     voxel_nm_zyx: CatalogueZYX
     acquired: str | None
+    notes: tuple[str, ...] = ()
 
 
 def get_image(client: HttpClient, root: str, image_id: int) -> Image:
@@ -191,6 +192,7 @@ def _image(data: Any, image_id: int, url: str) -> Image:
         else None,
         voxel_nm_zyx=(z_nm, y_nm, x_nm),
         acquired=_moment(data.get("AcquisitionDate")),
+        notes=tuple(_unread_lengths(pixels)),
     )
 
 
@@ -202,6 +204,15 @@ def _length(value: Any) -> float | None:
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
     return length if length is not None and length > 0 else None
+
+
+def _unread_lengths(pixels: dict[str, Any]) -> Iterator[str]:
+    """Physical sizes in units that are no length (``PIXEL``, ``REFERENCEFRAME``)."""
+    for axis in "XYZ":
+        value = pixels.get(f"PhysicalSize{axis}")
+        if isinstance(value, dict) and _length(value) is None:
+            said = vocabulary.plain_text(f"{value.get('Value')} {value.get('Unit')}", 60)
+            yield f"the API gives PhysicalSize{axis} as {said!r}, which is no length"
 
 
 def _moment(value: Any) -> str | None:

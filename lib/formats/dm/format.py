@@ -41,6 +41,7 @@ class DmFormat(FileFormatBase):
                 shape_zyx=image.shape_zyx,
                 dtype=image.dtype.name,
                 voxel=image.voxel,
+                origin=image.origin,
                 acquired=image.acquired,
                 notes=image.notes,
                 extra={"microscope": image.facts} if image.facts else {},

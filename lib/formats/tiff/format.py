@@ -118,6 +118,8 @@ def _of_volume(volume: TiffVolume, path: str, handle: dict[str, Any]) -> VolumeD
         shape_zyx=volume.shape_zyx,
         dtype=volume.dtype.name,
         voxel=volume.voxel,
+        origin=volume.origin if volume.origin.stated else None,
+        extra={"microscope": volume.facts} if volume.facts else {},
         acquired=volume.acquired,
         about={"title": volume.series[volume.index]} if len(volume.series) > 1 else {},
         notes=volume.notes,

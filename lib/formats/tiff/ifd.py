@@ -92,6 +92,13 @@ class Ifd:
             return float(values[0])
         return float(values[0]) / float(values[1]) if values[1] else None
 
+    def raw(self, tag: int, *, limit: int) -> bytes | None:
+        """The bytes of a field as they lie in the file; None if it is absent or above `limit`."""
+        entry = self.entries.get(tag)
+        if entry is None or entry.nbytes > limit:
+            return None
+        return bytes(self.source.read(entry.offset, entry.nbytes))
+
     def text(self, tag: int) -> str | None:
         """A text field without its closing NULs; UTF-8, else Latin-1."""
         entry = self.entries.get(tag)

@@ -10,9 +10,9 @@ import math
 from dataclasses import dataclass
 
 from lib.errors import FormatError
-from lib.formats.calibration import VoxelSize, pixel_nm, positive
+from lib.formats.calibration import Origin, VoxelSize, pixel_nm, positive
 from lib.formats.tiff.ifd import Ifd
-from lib.units import to_nm
+from lib.units import nm_per, to_nm
 
 X_RESOLUTION, Y_RESOLUTION = 282, 283
 
@@ -89,9 +89,32 @@ def imagej_voxel(header: ImageJ, ifd: Ifd) -> VoxelSize:
     return VoxelSize(*sizes, provenance="ImageJ description and TIFF resolution")
 
 
+def imagej_origin(header: ImageJ) -> Origin:
+    """Where the first voxel lies: ImageJ names the pixel that is zero, axis by axis."""
+
+    def zero(axis: str) -> float:
+        try:
+            value = float(header.values.get(f"{axis}origin", "0"))
+        except ValueError:
+            return 0.0
+        return value if math.isfinite(value) else 0.0
+
+    z, y, x = (-zero(axis) for axis in "zyx")
+    if not (z or y or x):
+        return Origin()
+    return Origin(voxels_zyx=(z, y, x), provenance="ImageJ description (xorigin, yorigin, zorigin)")
+
+
 def imagej_notes(header: ImageJ) -> tuple[str, ...]:
-    """What ImageJ would do to the values that a plain reader does not."""
+    """What ImageJ would do to values and axes that a plain reader does not."""
+    notes: list[str] = []
     if header.values.get("cf") == "0" and "c0" in header.values:
         c0, c1 = header.values["c0"][:20], header.values.get("c1", "1")[:20]
-        return (f"ImageJ calibration not applied: value = {c0} + {c1} * stored",)
-    return ()
+        notes.append(f"ImageJ calibration not applied: value = {c0} + {c1} * stored")
+    if header.values.get("inverty") == "true":
+        notes.append("ImageJ's y axis runs upwards (inverty); rows are kept in their order")
+    for key in ("unit", "yunit", "zunit"):
+        unit = header.values.get(key, "")
+        if unit and nm_per(unit) is None:
+            notes.append(f"ImageJ's {key} {unit[:40]!r} is no length")
+    return tuple(notes)

@@ -86,7 +86,8 @@ def _one(image: OmeImage, own: str | None, pages: PageList, *, alone: bool) -> S
         stated_planes=stated,
         name=image.name,
         acquired=image.acquired,
-        notes=(note if left_out and alone else ())
+        notes=image.notes
+        + (note if left_out and alone else ())
         + (("lower resolutions (SubIFDs) are left out",) if pages[planes[0]].sub_ifds else ()),
     )
 

@@ -16,7 +16,7 @@ from defusedxml.ElementTree import DefusedXMLParser  # type: ignore[import-untyp
 
 from lib.errors import FormatError
 from lib.formats.calibration import VoxelSize, positive
-from lib.units import to_nm
+from lib.units import nm_per, to_nm
 
 ORDERS = ("XYZCT", "XYZTC", "XYCTZ", "XYCZT", "XYTCZ", "XYTZC")
 _ROOT = re.compile(r"<(?:\w+:)?OME[\s>/]")
@@ -44,6 +44,20 @@ class OmeImage:
     physical: dict[str, tuple[str, str]] = field(default_factory=dict)  # axis: value, unit
     acquired: str | None = None
     tiff_data: list[TiffData] = field(default_factory=list)
+    position: dict[str, str] = field(default_factory=dict)  # of the first plane that states one
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is said of lengths and places, and not applied."""
+        notes = [
+            f"OME-XML gives PhysicalSize{axis} in {unit[:40]!r}, which is no length"
+            for axis, (_, unit) in self.physical.items()
+            if nm_per(unit) is None
+        ]
+        if any(_is_set(value) for value in self.position.values()):
+            said = ", ".join(f"{key[-1]} {value[:40]}" for key, value in self.position.items())
+            notes.append(f"OME-XML states the stage's position ({said}), which is not applied")
+        return tuple(notes)
 
     @property
     def voxel(self) -> VoxelSize:
@@ -89,6 +103,7 @@ class _Target:
             ("OME", "Image"): self._image,
             ("Image", "Pixels"): self._pixels,
             ("Pixels", "TiffData"): self._tiff_data,
+            ("Pixels", "Plane"): self._plane,
             ("TiffData", "UUID"): self._uuid,
         }.get((parent, local))
         if handler is not None:
@@ -142,8 +157,24 @@ class _Target:
         ifd = _count(attributes, "IFD", default=0)
         self.document.images[-1].tiff_data.append(TiffData(ifd, first, count))
 
+    def _plane(self, attributes: dict[str, str]) -> None:
+        image = self.document.images[-1]
+        if not image.position:
+            image.position = {
+                key: f"{attributes[key]} {attributes.get(key + 'Unit', '')}".strip()
+                for key in ("PositionX", "PositionY", "PositionZ")
+                if key in attributes
+            }
+
     def _uuid(self, attributes: dict[str, str]) -> None:
         self.document.images[-1].tiff_data[-1].file_name = attributes.get("FileName")
+
+
+def _is_set(position: str) -> bool:
+    try:
+        return float(position.partition(" ")[0]) != 0
+    except ValueError:
+        return False
 
 
 def _count(

@@ -14,9 +14,13 @@ from lib.formats.tiff.codecs import UNCOMPRESSED, check_compression, check_segme
 from lib.formats.tiff.ifd import Ifd
 
 _KINDS = {0: "u", 1: "u", 2: "i", 3: "f", 4: "u"}  # SampleFormat 4 = undefined, read as unsigned
-_DTYPES = frozenset({"u1", "u2", "u4", "i1", "i2", "i4", "f4", "f8"})
+_DTYPES = frozenset({"u1", "u2", "u4", "i1", "i2", "i4", "f2", "f4", "f8"})
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _NO_LIMIT = 2**32 - 1  # RowsPerStrip when the page is one strip
+PALETTE, _COLOR_MAP = 3, 320
+
+Resolution = tuple[float | None, float | None, int]
+"""XResolution, YResolution and ResolutionUnit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,8 @@ class PageKind:
     predictor: int
     segment_yx: tuple[int, int]  # rows per strip and the width, or a tile
     tiled: bool
-    photometric: int  # 0: white is zero, 1: black is zero
+    photometric: int  # 0: white is zero, 1: black is zero, 3: a palette that is the grey ramp
+    orientation: int = 1  # as the file has it; 1: the first row is the top, the first column left
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +52,10 @@ class Page:
         The directory; the bytes (start, stop) that it and its strip tables cover.
     number
         PageNumber as the file has it: this page and the total, which 0 leaves open.
+    refused
+        Why the page is none of a volume that is converted (colours, a codec); None for most.
+    resolution
+        Where it was read; pages that were extrapolated are believed to have that of the first.
     """
 
     kind: PageKind
@@ -61,6 +70,8 @@ class Page:
     number: tuple[int, int] | None
     subfile: int
     sub_ifds: int
+    refused: str | None = None
+    resolution: Resolution | None = None
 
     @property
     def auxiliary(self) -> bool:
@@ -99,6 +110,7 @@ class Page:
             and np.array_equal(_or_empty(self.counts), _or_empty(other.counts))
             and self.number == other.number
             and self.auxiliary == other.auxiliary
+            and self.refused == other.refused
             and self.ifd_span == other.ifd_span
             and (last or self.next_ifd == other.next_ifd)
         )
@@ -153,6 +165,42 @@ def read_page(ifd: Ifd) -> Page:
     )
 
 
+def read_any_page(ifd: Ifd) -> Page:
+    """As `read_page`, but of a page that is not converted its place in the file, and the reason.
+
+    A colour picture or a label may lie among the pages of a volume, and hides none of them.
+    """
+    try:
+        page = read_page(ifd)
+    except UnsupportedFormatError as error:
+        page = _refused(ifd, error.message)
+    try:
+        resolution = (ifd.ratio(282), ifd.ratio(283), ifd.integer(296, 2))
+    except FormatError:  # a broken field of which no voxel depends
+        return page
+    return replace(page, resolution=resolution)
+
+
+def _refused(ifd: Ifd, why: str) -> Page:
+    height, width = ifd.integer(257, 0), ifd.integer(256, 0)
+    kind = PageKind(height, width, np.dtype("V1"), 0, 1, (height, width), False, 0)
+    return Page(
+        kind=kind,
+        data_offset=None,
+        offsets=None,
+        counts=None,
+        data_bytes=0,
+        table_bytes=ifd.nbytes,
+        ifd_offset=ifd.offset,
+        ifd_span=(ifd.offset, ifd.offset + ifd.nbytes),
+        next_ifd=ifd.next_offset,
+        number=None,
+        subfile=ifd.integer(254, 0),
+        sub_ifds=0,
+        refused=why,
+    )
+
+
 def _read_kind(ifd: Ifd) -> PageKind:
     name = ifd.source.name
     width, height = ifd.integer(256, 0), ifd.integer(257, 0)
@@ -161,7 +209,10 @@ def _read_kind(ifd: Ifd) -> PageKind:
     photometric = ifd.integer(262, 1)
     refusals = (
         (ifd.integer(277, 1) != 1, "several samples per pixel (colours)"),
-        (photometric not in (0, 1), "a colour or palette photometric interpretation"),
+        (
+            photometric not in (0, 1) and not _is_grey_palette(ifd, photometric),
+            "a colour or palette photometric interpretation",
+        ),
         (ifd.integer(266, 1) != 1, "bits in reversed order (FillOrder 2)"),
         (ifd.integer(32997, 1) != 1, "several planes in one page (ImageDepth)"),
     )
@@ -184,7 +235,29 @@ def _read_kind(ifd: Ifd) -> PageKind:
         segment = (min(ifd.integer(278, _NO_LIMIT), height), width)
     if min(segment) <= 0:
         raise FormatError("the TIFF page has strips or tiles without size", location=name)
-    return PageKind(height, width, stored, compression, predictor, segment, tiled, photometric)
+    orientation = ifd.integer(274, 1)
+    return PageKind(
+        height, width, stored, compression, predictor, segment, tiled, photometric, orientation
+    )
+
+
+def _is_grey_palette(ifd: Ifd, photometric: int) -> bool:
+    """Whether a palette shows each value as the grey of that value, so that values are grey levels.
+
+    The ramp is written in three ways: v * 257, v * 256, and v as it is.
+    """
+    if photometric != PALETTE or ifd.integer(277, 1) != 1:
+        return False
+    bits = ifd.integer(258, 1)
+    if bits not in (8, 16) or ifd.integer(339, 1) != 1:
+        return False
+    colours = ifd.integers(_COLOR_MAP, limit=3 * 2**bits)
+    if colours is None or len(colours) != 3 * 2**bits:
+        return False
+    ramp = np.arange(2**bits, dtype=np.uint64)
+    steps = (257, 256, 1) if bits == 8 else (1,)
+    table = colours.reshape(3, -1)
+    return any(bool((table == ramp * np.uint64(step)).all()) for step in steps)
 
 
 def _read_segments(
@@ -207,10 +280,14 @@ def _read_segments(
         )
     tables = [
         (entry.offset, entry.offset + entry.nbytes)
-        for entry in (ifd.entries.get(tag) for tag in tags)
+        for entry in (ifd.entries.get(tag) for tag in (*tags, *_palette_of(kind)))
         if entry is not None and not ifd.offset <= entry.offset < ifd.offset + ifd.nbytes
     ]
     return offsets, counts, tables
+
+
+def _palette_of(kind: PageKind) -> tuple[int, ...]:
+    return (_COLOR_MAP,) if kind.photometric == PALETTE else ()
 
 
 def _check_segments(

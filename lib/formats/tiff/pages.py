@@ -15,7 +15,7 @@ from lib.bytesource.base import ByteSource, MemoryBytes
 from lib.concurrency import cancel as stopping
 from lib.errors import FormatError, MacroscopeError
 from lib.formats.tiff.ifd import TiffHeader, check_following, read_ifd
-from lib.formats.tiff.page import Page, read_page
+from lib.formats.tiff.page import Page, read_any_page, read_page
 
 MAX_PAGES = 1_000_000
 _SCATTERED_BYTES = 32 * 2**10  # directories further apart than this are not worth walking remotely
@@ -88,12 +88,10 @@ def list_pages(source: ByteSource, header: TiffHeader) -> PageList:
     ------
     FormatError
         The chain of directories leaves the file or loops, or a page is damaged.
-    UnsupportedFormatError
-        A page is of a kind that is not converted.
     StoppedError
         A stop was requested.
     """
-    first = read_page(read_ifd(source, header, header.first_ifd))
+    first = read_any_page(read_ifd(source, header, header.first_ifd))
     if source.remote and first.next_ifd - first.ifd_offset > _SCATTERED_BYTES:
         check_following(source, header, first.next_ifd)
         found = _extrapolate(source, header, first)
@@ -116,7 +114,7 @@ def _walk(source: ByteSource, header: TiffHeader, first: Page) -> Iterator[Page]
             )
         seen.add(page.next_ifd)
         try:
-            page = read_page(read_ifd(source, header, page.next_ifd))
+            page = read_any_page(read_ifd(source, header, page.next_ifd))
         except MacroscopeError as error:
             raise error.located(unit=f"page {len(seen) - 1}") from None
         if page.kind == first.kind:
@@ -162,8 +160,8 @@ def _extrapolate(source: ByteSource, header: TiffHeader, first: Page) -> PageLis
 def _beginnings(source: ByteSource, header: TiffHeader, first: Page) -> Iterator[list[Page]]:
     """The first page alone, then, since a description may set it apart, the first two."""
     yield [first]
-    second = read_page(read_ifd(source, header, first.next_ifd))
-    if second.next_ifd:
+    second = read_any_page(read_ifd(source, header, first.next_ifd))
+    if second.next_ifd and second.kind == first.kind:  # else each page has to say what it is
         yield [first, second]
 
 

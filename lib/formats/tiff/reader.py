@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from lib.bytesource.base import ByteSource
 from lib.bytesource.spans import Span, read_spans
-from lib.errors import FormatError, OutOfBoundsError
+from lib.errors import FormatError, OutOfBoundsError, UnsupportedFormatError
 from lib.formats.base import Block, Layout, VolumeReader
-from lib.formats.calibration import VoxelSize
+from lib.formats.calibration import Origin, VoxelSize
 from lib.formats.planes import check_box, row_spans, rows_block
 from lib.formats.series import Series
+from lib.formats.tiff.geometry import Turn
 from lib.formats.tiff.ifd import read_header, read_ifd
-from lib.formats.tiff.page import Page, PageKind
+from lib.formats.tiff.page import PALETTE, Page, PageKind
 from lib.formats.tiff.pages import PageList, list_pages
 from lib.formats.tiff.segments import segment_blocks
 from lib.formats.tiff.series import list_series
@@ -52,6 +53,8 @@ class TiffVolume:
     index: int
     acquired: str | None
     notes: tuple[str, ...]
+    origin: Origin
+    facts: dict[str, str | int | float]
     source: ByteSource = field(repr=False)
     pages: PageList = field(repr=False)
     planes: Sequence[int] = field(repr=False)  # page of each z
@@ -60,6 +63,16 @@ class TiffVolume:
     @property
     def page_kind(self) -> PageKind:
         return self.page(0).kind
+
+    @property
+    def turn(self) -> Turn:
+        """How stored rows and columns become y and x."""
+        return Turn.of(self.page_kind.orientation)
+
+    @property
+    def turned(self) -> dict[str, int]:
+        """For the identity of a volume whose rows do not run from the top to the bottom."""
+        return {} if self.turn.none else {"orientation": self.page_kind.orientation}
 
     def page(self, z: int) -> Page:
         """The page that describes plane `z`."""
@@ -74,7 +87,11 @@ class TiffVolume:
 
 
 def open_tiff(
-    source: ByteSource, *, series: int = 0, channel: int | None = None, time: int | None = None
+    source: ByteSource,
+    *,
+    series: int | None = None,
+    channel: int | None = None,
+    time: int | None = None,
 ) -> TiffVolume:
     """Describe one volume of a TIFF; reads metadata only.
 
@@ -84,7 +101,7 @@ def open_tiff(
         The file. If it is remote, a file whose directories lie between its pages costs three or
         four requests.
     series
-        Which volume, where the file has several.
+        Which volume, where the file has several; None: the first that is converted.
     channel, time
         Which one, where the volume has several.
 
@@ -110,9 +127,12 @@ class TiffFile:
         self._pages = list_pages(source, header)
         self.series = list_series(self._pages, read_ifd(source, header, header.first_ifd))
 
-    def volume(self, series: int, channel: int | None, time: int | None) -> TiffVolume:
-        """One volume; reads nothing more."""
+    def volume(self, series: int | None, channel: int | None, time: int | None) -> TiffVolume:
+        """One volume, the first that is converted where none is named; reads nothing more."""
         source, pages, found = self.source, self._pages, self.series
+        if series is None:
+            converted = (n for n, one in enumerate(found) if one.refused is None)
+            series = next(converted, 0)
         return _volume(source, self._order, pages, found, series, channel, time)
 
 
@@ -135,6 +155,11 @@ def _volume(
     kind = sample.kind
     if not pages.extrapolated and not chosen.stacked:
         for z, plane in enumerate(planes):
+            refused = pages[plane].refused
+            if refused is not None:
+                raise UnsupportedFormatError(
+                    refused, location=source.name, unit=f"page {plane} (z {z})"
+                )
             if pages[plane].kind != kind:
                 raise FormatError(
                     "the page differs from the first in size, voxel type or compression",
@@ -144,11 +169,17 @@ def _volume(
     notes = chosen.notes
     if len(found) > 1:
         notes += (f"series {series} of {len(found)}; the others are volumes of their own",)
-    if kind.photometric == 0:
-        notes += ("stored as WhiteIsZero; values are kept as they are",)
+        notes += tuple(
+            f"series {n} is not converted: {one.refused}"
+            for n, one in enumerate(found)
+            if one.refused is not None
+        )
+    notes += _notes_of(kind)
+    turn = Turn.of(kind.orientation)
+    height, width = (kind.width, kind.height) if turn.swapped else (kind.height, kind.width)
     return TiffVolume(
-        shape_zyx=(len(planes), kind.height, kind.width),
-        dtype=kind.stored.newbyteorder("="),
+        shape_zyx=(len(planes), height, width),
+        dtype=_delivered(kind.stored),
         byte_order="little" if order == "<" else "big",
         voxel=chosen.voxel,
         kind=chosen.kind,
@@ -157,11 +188,34 @@ def _volume(
         index=series,
         acquired=chosen.acquired,
         notes=notes,
+        origin=chosen.origin,
+        facts=chosen.facts,
         source=source,
         pages=pages,
         planes=planes,
         stacked=chosen.stacked,
     )
+
+
+def _notes_of(kind: PageKind) -> tuple[str, ...]:
+    """What is done to the values and the rows of pages of a kind, or left as it is."""
+    notes: tuple[str, ...] = ()
+    if kind.photometric == 0:
+        notes += ("stored as WhiteIsZero; values are kept as they are",)
+    if kind.photometric == PALETTE:
+        notes += ("stored with a palette that is the grey ramp itself; values are kept",)
+    if kind.stored.name == "float16":
+        notes += ("float16 voxels are widened to float32",)
+    if not Turn.of(kind.orientation).none:
+        notes += (f"Orientation {kind.orientation} is applied: y runs down, x to the right",)
+    elif kind.orientation != 1:
+        notes += (f"Orientation {kind.orientation} means nothing, and rows are taken from the top",)
+    return notes
+
+
+def _delivered(stored: np.dtype[Any]) -> np.dtype[Any]:
+    """Native, and float32 where the file has float16, which Zarr's readers need not know."""
+    return np.dtype(np.float32) if stored.name == "float16" else stored.newbyteorder("=")
 
 
 class TiffReader(VolumeReader):
@@ -177,9 +231,13 @@ class TiffReader(VolumeReader):
         self.shape_zyx = volume.shape_zyx
         self.dtype = volume.dtype
         remote = volume.source.remote
-        segment = volume.page_kind.segment_yx
-        _, height, width = volume.shape_zyx
-        chunk = (height, width) if remote else (min(segment[0], height), min(segment[1], width))
+        self._turn = volume.turn
+        kind = volume.page_kind
+        self._stored_yx = (kind.height, kind.width)
+        high, wide = self._stored_yx
+        if not remote:
+            high, wide = min(kind.segment_yx[0], high), min(kind.segment_yx[1], wide)
+        chunk = (wide, high) if self._turn.swapped else (high, wide)
         self.layout = Layout((1, *chunk), random_access=not remote, by_planes=True)
 
     def __exit__(self, *_: object) -> None:
@@ -191,7 +249,35 @@ class TiffReader(VolumeReader):
         check_box(box, self.shape_zyx, volume.source.name)
         if box.empty:
             return
-        kind = volume.page_kind
+        if self._turn.none:
+            for block in self._stored_blocks(box):
+                yield replace(block, data=block.data.astype(self.dtype, copy=False))
+            return
+        for block in self._stored_blocks(self._turned(box, to_stored=True)):
+            data = block.data.swapaxes(1, 2) if self._turn.swapped else block.data
+            data = data[:, :: -1 if self._turn.flip_y else 1, :: -1 if self._turn.flip_x else 1]
+            place = self._turned(block.box, to_stored=False)
+            yield replace(block, box=place, data=data.astype(self.dtype, copy=False))
+
+    def _turned(self, box: Box, *, to_stored: bool) -> Box:
+        """A box of the volume in stored rows and columns, or the other way round."""
+        (z0, *start), (z1, *stop) = box.start_zyx, box.stop_zyx
+        spans = [*zip(start, stop, strict=True)]
+        if self._turn.swapped and not to_stored:
+            spans.reverse()
+        flips = (self._turn.flip_y, self._turn.flip_x)
+        lengths = self.shape_zyx[1:]
+        spans = [
+            (length - b, length - a) if flip else (a, b)
+            for (a, b), flip, length in zip(spans, flips, lengths, strict=True)
+        ]
+        if self._turn.swapped and to_stored:
+            spans.reverse()
+        (y0, y1), (x0, x1) = spans
+        return Box((z0, y0, x0), (z1, y1, x1))
+
+    def _stored_blocks(self, box: Box) -> Iterator[Block]:
+        volume, kind = self.volume, self.volume.page_kind
         if all(volume.page(z).data_offset is not None for z in self._range(box)):
             yield from self._whole_pages(box, kind)
         else:

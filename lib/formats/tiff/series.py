@@ -13,14 +13,19 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lib.errors import FormatError, UnsupportedFormatError
-from lib.formats.calibration import VoxelSize
 from lib.formats.series import Series
-from lib.formats.tiff.ifd import Ifd
-from lib.formats.tiff.imagej import ImageJ, imagej_notes, imagej_voxel, parse_imagej
+from lib.formats.tiff.geometry import TiffGeometry, Turn, described_geometry, page_geometry
+from lib.formats.tiff.ifd import Ifd, read_ifd
+from lib.formats.tiff.imagej import (
+    ImageJ,
+    imagej_notes,
+    imagej_origin,
+    imagej_voxel,
+    parse_imagej,
+)
 from lib.formats.tiff.ome_series import ome_series
 from lib.formats.tiff.ome_xml import is_ome, parse_ome
 from lib.formats.tiff.pages import PageList
-from lib.formats.tiff.resolution import resolution_voxel
 
 DESCRIPTION = 270
 
@@ -43,15 +48,33 @@ def list_series(pages: PageList, first: Ifd) -> list[Series]:
         )
     description = first.text(DESCRIPTION) or ""
     if is_ome(description):
-        return ome_series(parse_ome(description, name), pages)
+        found = ome_series(parse_ome(description, name), pages)
+        return [_described(series, pages, first) for series in found]
     imagej = parse_imagej(description, name)
     if imagej is not None:
-        return [_imagej_series(imagej, pages, first)]
-    shape = _stated_shape(description)
+        return [_described(_imagej_series(imagej, pages, first), pages, first)]
+    stated = _stated_shape(description)
     plain = _plain_series(pages, first)
-    if shape is not None and len(plain) == 1:
-        return [_shaped_series(shape, plain[0], pages)]
+    if stated is not None and len(plain) == 1 and plain[0].refused is None:
+        return [_shaped_series(stated, plain[0], pages)]
     return plain
+
+
+def _described(series: Series, pages: PageList, first: Ifd) -> Series:
+    """A series of a description, with what tags say beside it; rows and columns are its own."""
+    page = pages[series.planes_tzc[0] if not series.stacked else 0]
+    if page.refused is not None:
+        return replace(series, refused=page.refused)
+    if Turn.of(page.kind.orientation).swapped:
+        why = (
+            f"Orientation {page.kind.orientation} turns rows into columns, which contradicts the "
+            "axes of the file's description"
+        )
+        return replace(series, refused=why)
+    found = described_geometry(first, page, series.voxel)
+    return replace(
+        series, voxel=found.voxel, notes=(*series.notes, *found.notes), facts=found.facts
+    )
 
 
 def _imagej_series(header: ImageJ, pages: PageList, first: Ifd) -> Series:
@@ -63,6 +86,7 @@ def _imagej_series(header: ImageJ, pages: PageList, first: Ifd) -> Series:
         stacked=stacked,
         voxel=imagej_voxel(header, first),
         stated_planes=header.images,
+        origin=imagej_origin(header),
         notes=imagej_notes(header),
     )
 
@@ -93,20 +117,27 @@ def _all_planes(pages: PageList, stated: int, who: str) -> tuple[Sequence[int], 
     return range(stated), True
 
 
-def _stated_shape(description: str) -> tuple[int, ...] | None:
-    """The shape that tifffile writes as JSON."""
+Shape = tuple[tuple[int, ...], str]
+"""Lengths of axes, and a letter for each where they are named."""
+
+
+def _stated_shape(description: str) -> Shape | None:
+    """The shape and the axes that tifffile writes as JSON."""
     if not description.startswith('{"shape"') or len(description) > 2**20:
         return None
     try:
-        shape: Any = json.loads(description).get("shape")
-    except (ValueError, RecursionError):
+        document: Any = json.loads(description)
+        shape, axes = document.get("shape"), document.get("axes")
+    except (ValueError, RecursionError, AttributeError):
         return None
     if not isinstance(shape, list) or not all(type(n) is int and n > 0 for n in shape) or not shape:
         return None
-    return tuple(shape)
+    named = isinstance(axes, str) and len(axes) == len(shape)
+    return tuple(shape), axes.upper() if named else "Q" * len(shape)
 
 
-def _shaped_series(shape: tuple[int, ...], plain: Series, pages: PageList) -> Series:
+def _shaped_series(stated_shape: Shape, plain: Series, pages: PageList) -> Series:
+    shape, axes = stated_shape
     kind = pages[plain.planes_tzc[0]].kind
     if shape[-1] == 1 and shape[-3:-1] == (kind.height, kind.width):
         shape = shape[:-1]  # one sample per pixel, as an axis
@@ -116,6 +147,7 @@ def _shaped_series(shape: tuple[int, ...], plain: Series, pages: PageList) -> Se
             location=pages.source.name,
         )
     leading = [n for n in shape[:-2] if n != 1]
+    letter = next((a for n, a in zip(shape[:-2], axes, strict=False) if n != 1), "Z")
     if len(leading) > 1:
         raise UnsupportedFormatError(
             f"the volume has shape {shape}: more than three axes, and no names for them",
@@ -123,12 +155,16 @@ def _shaped_series(shape: tuple[int, ...], plain: Series, pages: PageList) -> Se
         )
     stated = math.prod(leading)
     planes, stacked = _all_planes(pages, stated, f"the description's shape {shape}")
+    notes = plain.notes
+    if letter in "TCS":
+        notes += (f"the description calls the axis of the planes {letter}; it is taken for z",)
     return replace(
         plain,
         size_tzc=(1, stated, 1),
         planes_tzc=planes,
         stacked=stacked,
         stated_planes=stated,
+        notes=notes,
     )
 
 
@@ -140,28 +176,49 @@ class _Group:
 
 def _plain_series(pages: PageList, first: Ifd) -> list[Series]:
     """Pages of one kind, in file order, make one volume."""
-    voxel = resolution_voxel(first)
     if pages.extrapolated:
-        return [_plain(range(len(pages)), pages, voxel, 0)]
+        return [_plain(range(len(pages)), pages, first, 0)]
     groups: dict[Any, _Group] = {}
     for index, page in enumerate(pages.walked):
         if page.auxiliary and len(pages) > 1:
             continue
-        group = groups.setdefault(page.kind, _Group())
+        group = groups.setdefault((page.kind, page.refused), _Group())
         group.planes.append(index)
         group.sub_ifds = max(group.sub_ifds, page.sub_ifds)
     if not groups:
         raise FormatError("all pages are thumbnails or masks", location=pages.source.name)
-    return [_plain(group.planes, pages, voxel, group.sub_ifds) for group in groups.values()]
+    return [_plain(group.planes, pages, first, group.sub_ifds) for group in groups.values()]
 
 
-def _plain(planes: Sequence[int], pages: PageList, voxel: VoxelSize, sub_ifds: int) -> Series:
-    number = pages[0].number
+def _plain(planes: Sequence[int], pages: PageList, first: Ifd, sub_ifds: int) -> Series:
+    page, number = pages[planes[0]], pages[0].number
+    ifd = first if planes[0] == 0 else read_ifd(pages.source, pages.header, page.ifd_offset)
+    found = TiffGeometry() if page.refused is not None else page_geometry(ifd, page)
+    notes = found.notes + _other_resolutions(planes, pages)
     return Series(
         kind="pages",
         size_tzc=(1, len(planes), 1),
         planes_tzc=planes,
-        voxel=voxel,
+        voxel=found.voxel,
         stated_planes=number[1] if number and number[1] else None,
-        notes=("lower resolutions (SubIFDs) are left out",) if sub_ifds else (),
+        notes=notes + (("lower resolutions (SubIFDs) are left out",) if sub_ifds else ()),
+        origin=found.origin,
+        facts=found.facts,
+        refused=page.refused,
     )
+
+
+def _other_resolutions(planes: Sequence[int], pages: PageList) -> tuple[str, ...]:
+    """Pages that state another pixel size than the first of their volume."""
+    if pages.extrapolated:
+        return ()
+    first = pages[planes[0]].resolution
+    others = [
+        plane
+        for plane in planes
+        if (own := pages[plane].resolution) != first and own is not None and own[0] is not None
+    ]
+    if not others:
+        return ()
+    has = f"and {len(others) - 1} more have" if len(others) > 1 else "has"
+    return (f"page {others[0]} {has} another resolution than page {planes[0]}",)
