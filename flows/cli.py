@@ -1,6 +1,7 @@
 """The console command ``macroscope``.
 
-Exit codes: 0 all went well, 1 something failed and was named, 2 the command or a setting is wrong.
+Exit codes: 0 all went well, 1 something failed and was named, 2 the command or a setting is wrong,
+130 Ctrl-C, 143 SIGTERM.
 Modules that pull in Prefect are imported inside the commands: ``--help`` must be quick, and
 Prefect's settings have to be in the environment before its first import.
 """
@@ -13,6 +14,8 @@ from typing import Annotated
 
 import typer
 
+from flows.commands.examples import epilog
+from flows.commands.interrupts import exit_code
 from lib.errors import ConfigError, MacroscopeError
 from lib.present.output import say, say_json
 
@@ -20,14 +23,32 @@ app = typer.Typer(
     name="macroscope",
     help="Electron-microscopy volumes from public archives into one analysis-ready store.",
     no_args_is_help=True,
-    add_completion=False,
+    epilog="`macroscope COMMAND --help` ends with examples; docs/tutorial.md is a first volume.",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
+
+def _sources(incomplete: str) -> list[str]:
+    from lib.archives.registry import REGISTRY
+
+    return [name for name in REGISTRY if name.startswith(incomplete)]
+
+
+def _modes(incomplete: str) -> list[str]:
+    from lib.execution import MODES
+
+    return [name for name in MODES if name.startswith(incomplete)]
+
+
 Sources = Annotated[
     list[str] | None,
-    typer.Option("--source", "-s", help="Only this source; may be given several times."),
+    typer.Option(
+        "--source",
+        "-s",
+        help="Only this source; may be given several times.",
+        autocompletion=_sources,
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Level = Annotated[
@@ -61,12 +82,31 @@ Licence = Annotated[str | None, typer.Option(help="Licence (SPDX id) of a volume
 Citation = Annotated[str | None, typer.Option(help="What to cite for a volume by address.")]
 
 
-@app.command()
+def _version(wanted: bool) -> None:
+    if wanted:
+        from lib import __version__
+
+        say(f"macroscope {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def macroscope(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show it and exit."),
+    ] = False,
+) -> None:
+    """Electron-microscopy volumes from public archives into one analysis-ready store."""
+
+
+@app.command(epilog=epilog("run"))
 def run(
     address: Addresses = None,
     source: Sources = None,
     mode: Annotated[
-        str | None, typer.Option(help="staged, background, parallel or sequential.")
+        str | None,
+        typer.Option(help="staged, background, parallel or sequential.", autocompletion=_modes),
     ] = None,
     archives: Archives = None,
     level: Level = None,
@@ -89,7 +129,10 @@ def run(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Bring in volumes: plan, fetch, convert, verify, record, then catalogue the store."""
+    """Bring in volumes, prove them, and catalogue the store.
+
+    What is complete already is recognised; what was begun is gone on with.
+    """
     from flows.commands.run import run_command
 
     raise typer.Exit(
@@ -109,7 +152,7 @@ def run(
     )
 
 
-@app.command()
+@app.command(epilog=epilog("plan"))
 def plan(
     address: Addresses = None,
     source: Sources = None,
@@ -123,7 +166,10 @@ def plan(
     voxel_size: VoxelSize = None,
     as_json: Json = False,
 ) -> None:
-    """Show what a run would cost: requests, bytes, memory, disk, time. Fetches only metadata."""
+    """Show what a run would cost; only metadata is fetched.
+
+    Requests, bytes, memory, disk and time of each volume, and what will not do.
+    """
     from flows.commands.plan import plan_command
 
     raise typer.Exit(
@@ -159,15 +205,15 @@ def _about(
     }
 
 
-@app.command()
-def consolidate(as_json: Json = False) -> None:
-    """Write the catalogue and the validation report over everything in the store."""
+@app.command(epilog=epilog("consolidate"))
+def consolidate(data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Write catalogue, validation and report of the whole store."""
     from flows.commands.run import consolidate_command
 
-    raise typer.Exit(consolidate_command(as_json=as_json))
+    raise typer.Exit(consolidate_command(data_dir=data_dir, as_json=as_json))
 
 
-@app.command()
+@app.command(epilog=epilog("verify"))
 def verify(
     place: Annotated[
         str | None, typer.Argument(help="Folder or s3://bucket/prefix; default: the data folder.")
@@ -179,41 +225,47 @@ def verify(
     source: Sources = None,
     as_json: Json = False,
 ) -> None:
-    """Re-prove finished volumes from their records: digests, grids, shapes, OME metadata."""
+    """Prove finished volumes again from their records.
+
+    Digests, grids, shapes and OME metadata, read anew from the store.
+    """
     from flows.commands.verify import verify_command
 
     raise typer.Exit(verify_command(place, deep=deep, as_json=as_json, sources=source))
 
 
-@app.command()
+@app.command(epilog=epilog("view"))
 def view(
     volume: Annotated[
         list[str] | None, typer.Argument(help="Volume or source; several are overlaid.")
     ] = None,
     port: Annotated[int, typer.Option(help="Port on the loopback; 0: a free one.")] = 0,
     browser: Annotated[bool, typer.Option(help="Open the link, or only print it.")] = True,
+    data_dir: DataDir = None,
 ) -> None:
-    """Show volumes in Neuroglancer, served from this machine until interrupted."""
+    """Show volumes in Neuroglancer, until Ctrl-C."""
     from flows.commands.view import view_command
 
-    raise typer.Exit(view_command(volume or [], port=port, open_browser=browser))
+    raise typer.Exit(view_command(volume or [], port=port, open_browser=browser, data_dir=data_dir))
 
 
-@app.command()
+@app.command(epilog=epilog("config"))
 def config(as_json: Json = False) -> None:
-    """Show every setting in force, and where its value came from."""
-    from lib.config.manager import ConfigManager
+    """Show every setting in force, and what set it."""
+    from lib.config.survey import survey
 
-    rows = ConfigManager().load().explain()
+    found = survey()
     if as_json:
-        say_json([{"key": k, "value": v, "origin": o} for k, v, o in rows])
-        return
-    width = max(len(key) for key, _, _ in rows)
-    for key, value, origin in rows:
-        say(f"{key:<{width}}  {value or '-'}  ({origin})")
+        say_json([{"key": k, "value": v, "origin": o} for k, v, o in found.rows])
+    else:
+        width = max((len(key) for key, _, _ in found.rows), default=0)
+        for key, value, origin in found.rows:
+            say(f"{key:<{width}}  {value or '-'}  ({origin})")
+    if found.problem is not None:
+        raise found.problem
 
 
-@app.command()
+@app.command(epilog=epilog("samples"))
 def samples(
     root: Annotated[
         Path | None, typer.Option(help="Folder for the sample data; default: a temporary one.")
@@ -226,29 +278,41 @@ def samples(
         int, typer.Option(help="First of a fixed range of ports; 0: free ones.")
     ] = 0,
 ) -> None:
-    """Serve stand-ins of the five archives until interrupted; prints their endpoints as JSON."""
+    """Serve stand-ins of the five archives until Ctrl-C.
+
+    Prints where they are as JSON, for EM_SERVICES.
+    """
     from flows.commands.stand_ins import stand_in_module
 
     serving = stand_in_module("serving")
+    root = root and root.expanduser()
     serving.serve_forever(
         serving.Samples(root, host=host, public_host=public_host, base_port=base_port)
     )
 
 
-@app.command()
+@app.command(epilog=epilog("up"))
 def up(
     port: Annotated[int, typer.Option(help="Port of the Prefect server and its UI.")] = 4200,
     archives: Annotated[str, typer.Option(help="samples: start stand-ins; public.")] = "samples",
 ) -> None:
-    """Start a local Prefect server with its UI, a process work pool and a worker."""
+    """Start a Prefect server with its UI, a work pool and a worker.
+
+    All on this machine, in the background, below .macroscope; stand-in archives too.
+    """
     from flows.commands.local import up as start
 
     raise typer.Exit(start(port=port, archives=archives))
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@app.command(
+    epilog=epilog("deploy"),
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
 def deploy(context: typer.Context) -> None:
-    """Register all deployments with the Prefect server that PREFECT_API_URL names.
+    """Register all deployments with a Prefect server.
+
+    It is the one that PREFECT_API_URL names.
 
     Takes the options of `python -m flows.register`, which --help after -- shows.
     """
@@ -257,7 +321,7 @@ def deploy(context: typer.Context) -> None:
     raise typer.Exit(register(context.args))
 
 
-@app.command()
+@app.command(epilog=epilog("down"))
 def down() -> None:
     """End what `macroscope up` started."""
     from flows.commands.local import down as end
@@ -275,9 +339,8 @@ def main() -> None:
     except MacroscopeError as error:
         say(f"macroscope: {error}", error=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        say("macroscope: stopped; run again to go on", error=True)
-        sys.exit(1)
+    except KeyboardInterrupt:  # typer has its own way out, which this one agrees with
+        sys.exit(exit_code())
 
 
 if __name__ == "__main__":

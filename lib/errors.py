@@ -102,9 +102,16 @@ def _rebuild(cls: type[MacroscopeError], message: str, state: dict[str, Any]) ->
 
 
 class ConfigError(MacroscopeError):
-    """A setting is unknown, of the wrong type, or impossible."""
+    """A setting is unknown, of the wrong type, or impossible.
 
-    advice = "Correct the named setting; `macroscope config` shows where each value came from"
+    Attributes
+    ----------
+    parts
+        Where several settings are refused at once: an error for each.
+    """
+
+    parts: tuple[ConfigError, ...] = ()
+    advice = "Correct what is named; `macroscope config` shows where each value came from"
 
 
 # --- what the archive says ------------------------------------------------------------------

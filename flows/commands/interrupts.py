@@ -8,6 +8,13 @@ from contextlib import contextmanager
 
 from lib.concurrency import cancel as stopping
 
+_received: signal.Signals | None = None
+
+
+def exit_code() -> int:
+    """Of a process that a signal has ended: 130 for Ctrl-C, 143 for SIGTERM, as shells have it."""
+    return 128 + (_received or signal.SIGINT)
+
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
@@ -20,6 +27,8 @@ def ended_by_signals() -> Iterator[None]:
     """
 
     def on_signal(number: int, frame: object) -> None:
+        global _received
+        _received = signal.Signals(number)
         stopping.request_stop()
         raise KeyboardInterrupt
 

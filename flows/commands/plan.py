@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
-from flows.commands.run import source_parameters, stand_ins
+from flows.commands.run import source_parameters, stand_ins, take_options
 from flows.credentials import store_settings
 from lib.config.manager import ConfigManager
 from lib.ingest.costs import Cost, available_memory, cost_of, row_of, warnings_for
@@ -32,9 +31,7 @@ def plan_command(
     about: Mapping[str, Any] | None = None,
 ) -> int:
     """Print the cost of every volume and their total; metadata is all that is downloaded."""
-    for name, value in (("EM_ARCHIVES", archives), ("EM_DATA_DIR", data_dir)):
-        if value is not None:
-            os.environ[name] = value
+    take_options(archives=archives, data_dir=data_dir)
     settings = ConfigManager().load().settings
     rounds = by_round(sources, addresses, {}, settings)
     selected = tuple(dict.fromkeys(source for given in rounds for source in given))

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from flows.commands.interrupts import ended_by_signals
+from flows.commands.interrupts import ended_by_signals, exit_code
 from flows.commands.server import start_own_server
 from flows.commands.watch import live_view
 from flows.environment import prepare
@@ -61,9 +61,7 @@ def run_command(
             about=about,
         )
         return run_on_local_s3(again, verify=not dry_run)
-    for name, value in (("EM_ARCHIVES", archives), ("EM_DATA_DIR", data_dir)):
-        if value is not None:
-            os.environ[name] = value
+    take_options(archives=archives, data_dir=data_dir)
     settings = ConfigManager().load()
     find_mode(mode or settings.settings.execution_mode)
     rounds = by_round(sources, addresses, {}, settings.settings)
@@ -77,8 +75,15 @@ def run_command(
                 raise KeyboardInterrupt  # the first one was swallowed, see `ended_by_signals`
     except KeyboardInterrupt:
         say("macroscope: stopped; run again to go on", error=True)
-        return 1
+        return exit_code()
     return _report(state, as_json=as_json)
+
+
+def take_options(*, archives: str | None = None, data_dir: str | None = None) -> None:
+    """Lay options that hold for every source over the environment, for this process's children."""
+    for name, value in (("EM_ARCHIVES", archives), ("EM_DATA_DIR", data_dir)):
+        if value is not None:
+            os.environ[name] = value
 
 
 def _run(
@@ -127,7 +132,7 @@ def require_destination(loaded: LoadedSettings) -> None:
         open_store(uri, store_settings(loaded)).list_folder()
 
 
-def consolidate_command(*, as_json: bool) -> int:
+def consolidate_command(*, data_dir: str | None = None, as_json: bool) -> int:
     """Catalogue the store; returns 1 where a record is invalid, or a volume has none.
 
     Raises
@@ -135,6 +140,7 @@ def consolidate_command(*, as_json: bool) -> int:
     NothingThereError
         The store holds neither a record nor a volume; told before a server is started.
     """
+    take_options(data_dir=data_dir)
     prepare()
     from flows.credentials import store_settings
 

@@ -6,6 +6,7 @@ import signal
 import threading
 import webbrowser
 
+from flows.commands.run import take_options
 from flows.credentials import store_settings
 from lib.config.manager import ConfigManager
 from lib.errors import NotFoundError, NothingThereError
@@ -17,8 +18,11 @@ from lib.storage.open import open_store
 from lib.storage.walk import contents, why_nothing
 
 
-def view_command(names: list[str], *, port: int, open_browser: bool) -> int:
+def view_command(
+    names: list[str], *, port: int, open_browser: bool, data_dir: str | None = None
+) -> int:
     """Serve until interrupted. Without names: every complete OME-Zarr of the store."""
+    take_options(data_dir=data_dir)
     loaded = ConfigManager().load()
     store = open_store(loaded.settings.data_dir, store_settings(loaded))
     stop = threading.Event()

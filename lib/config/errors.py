@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, SecretStr, ValidationError
@@ -15,6 +16,55 @@ Model = TypeVar("Model", bound=BaseModel)
 
 _USER_INFO = re.compile(r"[^/\s'\"]*@")
 _QUERY = re.compile(r"\?[^\s'\"]*")
+
+
+class Refusals:
+    """Refused settings, collected so that a user is told of all of them at once."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, ConfigError] = {}
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Note a refusal in place of raising it."""
+        try:
+            yield
+        except ConfigError as error:
+            for one in error.parts or (error,):
+                self._found.setdefault(one.message, one)
+
+    @property
+    def found(self) -> tuple[ConfigError, ...]:
+        """What was noted, each once."""
+        return tuple(self._found.values())
+
+    def raise_all(self) -> None:
+        """Raise what was noted: one as it is, several as one that names them all.
+
+        Raises
+        ------
+        ConfigError
+        """
+        if len(self.found) == 1:
+            raise self.found[0]
+        if self.found:
+            raise together(self.found)
+
+
+def together(errors: tuple[ConfigError, ...]) -> ConfigError:
+    """One error for several, a line for each."""
+    lines = "".join(f"\n  {one.message}{_where(one)}" for one in errors)
+    error = ConfigError(
+        f"{len(errors)} settings are refused:{lines}\n{ConfigError.advice}", advice=""
+    )
+    error.parts = errors
+    return error
+
+
+def _where(error: ConfigError) -> str:
+    """The place of an error whose sentence does not name it."""
+    place = error.location
+    return f" [at {place}]" if place and place.rpartition(".")[2] not in error.message else ""
 
 
 def is_secret(model: type[BaseModel], key: str) -> bool:
@@ -66,15 +116,22 @@ def config_error(
     origins
         Where each full key's value came from, added to its sentence.
     """
-    said: dict[str, str] = {}
+    said: dict[str, ConfigError] = {}
     for detail in error.errors(include_url=False):
         key = str(detail["loc"][0]) if detail["loc"] else ""
         origin = (origins or {}).get(prefix + key)
         sentence = _sentence(model, key, prefix + key, detail)
-        said.setdefault(key, f"{sentence} (from {origin})" if origin else sentence)
-    first = next(iter(said)) or _named_first(model, said[""])
-    location = prefix + first if first else None
-    return ConfigError("; ".join(said.values()), archive=archive, location=location)
+        told = f"{sentence} (from {origin})" if origin else sentence
+        named = key or _named_first(model, told)
+        place = prefix + named if named else None
+        said.setdefault(key, ConfigError(told, archive=archive, location=place))
+    parts = tuple(said.values())
+    if len(parts) == 1:
+        return parts[0]
+    message = "; ".join(one.message for one in parts)
+    error_of_all = ConfigError(message, archive=archive, location=parts[0].location)
+    error_of_all.parts = parts
+    return error_of_all
 
 
 def _named_first(model: type[BaseModel], sentence: str) -> str:

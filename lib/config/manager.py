@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +25,7 @@ from pydantic import (
 )
 
 from lib.archives.registry import REGISTRY, loader_configs
-from lib.config.errors import build, is_secret, suggestion
+from lib.config.errors import Refusals, build, is_secret, suggestion
 from lib.config.loaders import LoaderConfig
 from lib.config.sources import (
     DEFAULT_CONFIG_PATH,
@@ -37,7 +37,7 @@ from lib.config.sources import (
     services_layer,
     yaml_layer,
 )
-from lib.config.types import HttpEndpoint, StoreLocation
+from lib.config.types import HttpEndpoint, LocalPath, StoreLocation
 from lib.errors import ConfigError
 from lib.execution import (
     MODES,
@@ -73,7 +73,7 @@ class Settings(BaseModel):
         description="Folder or s3://bucket/prefix of the catalogue and the reports; with a bucket "
         "as data_dir, metadata/ inside it.",
     )
-    logs_dir: str = Field(default="logs", min_length=1, description="Folder of the logs.")
+    logs_dir: LocalPath = Field(default="logs", min_length=1, description="Folder of the logs.")
     archives: Literal["public", "samples"] = Field(
         default="public",
         description="public: the real archives; samples: the stand-ins that services names (the "
@@ -137,7 +137,7 @@ class Settings(BaseModel):
         default="auto",
         description="auto: path style for a server of one's own, virtual-host for AWS.",
     )
-    dest_ca_bundle: str | None = Field(
+    dest_ca_bundle: LocalPath | None = Field(
         default=None,
         description="PEM file of the certificate authorities that the destination needs.",
     )
@@ -305,23 +305,53 @@ class ConfigManager:
         Raises
         ------
         ConfigError
-            A layer cannot be read, a key is unknown, or a value is impossible.
+            A layer cannot be read, keys are unknown, or values are impossible; all of them are
+            named.
+        """
+        refused = Refusals()
+        given, variables = self.layers(refused, parameters, environ, dotenv, path)
+        loaded = self._type(given, variables, refused)
+        refused.raise_all()
+        assert loaded is not None  # otherwise its refusal was noted
+        return loaded
+
+    def layers(
+        self,
+        refused: Refusals,
+        parameters: Mapping[str, Any] | None = None,
+        environ: Mapping[str, str] | None = None,
+        dotenv: str | Path | None = ".env",
+        path: str | Path | None = None,
+    ) -> tuple[Layer, dict[str, str]]:
+        """Every layer, merged and not yet typed, and the variables of ``.env`` and environment.
+
+        Parameters
+        ----------
+        refused
+            Takes what cannot be read and what names no setting.
         """
         environ = os.environ if environ is None else environ
-        dotenv_values = read_dotenv(dotenv)
+        dotenv_values: dict[str, str] = {}
+        with refused.noting():
+            dotenv_values = read_dotenv(dotenv)
         variables = {**dotenv_values, **environ}
         strong = [
-            environment_layer(dotenv_values, self.keys, str(dotenv)),
-            environment_layer(environ, self.keys),
-            self.keys.flatten(parameters or {}, "parameter"),
+            environment_layer(dotenv_values, self.keys, refused, str(dotenv)),
+            environment_layer(environ, self.keys, refused),
+            self.keys.flatten(parameters or {}, "parameter", refused),
         ]
         config_path = path or variables.get("EM_CONFIG_PATH")
         if config_path is None and Path(DEFAULT_CONFIG_PATH).is_file():
             config_path = DEFAULT_CONFIG_PATH
-        weak = [yaml_layer(config_path, variables, self.keys)] if config_path else []
-        stand_ins = self._stand_ins(_merge([*weak, *strong], self.keys))
+        weak: list[Layer] = []
+        stand_ins: list[Layer] = []
+        with refused.noting():
+            if config_path:
+                weak = [yaml_layer(config_path, variables, self.keys, refused)]
+        with refused.noting():
+            stand_ins = self._stand_ins(_merge([*weak, *strong], self.keys))
         given = _merge([*stand_ins[:1], *weak, *stand_ins[1:], *strong], self.keys)
-        return self._type(given, variables)
+        return given, variables
 
     def _stand_ins(self, given: Layer) -> list[Layer]:
         """The sample sizes and the endpoints, where stand-ins are wanted and known."""
@@ -344,7 +374,9 @@ class ConfigManager:
             services_layer(services.value, self.keys),
         ]
 
-    def _type(self, given: Layer, variables: Mapping[str, str]) -> LoadedSettings:
+    def _type(
+        self, given: Layer, variables: Mapping[str, str], refused: Refusals
+    ) -> LoadedSettings | None:
         top = {key: one for key, one in given.items() if key in self.keys.top}
         data_dir = str(top["data_dir"].value) if "data_dir" in top else ""
         if "metadata_dir" not in top and data_dir.startswith("s3://"):
@@ -356,10 +388,16 @@ class ConfigManager:
             given = {**_REACH_OF_A_SERVER, **given}
         origins = {key: one.origin for key, one in {**given, **top}.items()}
         values = {key: one.value for key, one in top.items()}
-        settings = build(Settings, values, origins=origins)
-        sources = {
-            name: _loader(name, given, self.keys, settings.data_dir) for name in self.keys.loaders
-        }
+        settings: Settings | None = None
+        with refused.noting():
+            settings = build(Settings, values, origins=origins)
+        sources: dict[str, LoaderConfig] = {}
+        for name in self.keys.loaders:
+            with refused.noting():
+                folder = settings.data_dir if settings is not None else "data"
+                sources[name] = _loader(name, given, self.keys, folder)
+        if settings is None or refused.found:
+            return None
         for name in sources:
             origins.setdefault(f"sources.{name}.output_dir", origins.get("data_dir", "default"))
         settings = settings.model_copy(update={"sources": sources})
@@ -380,7 +418,8 @@ def _merge(layers: list[Layer], keys: Keys) -> Layer:
         for key, given in layer.items():
             if key.startswith("common."):
                 inner = key.removeprefix("common.")
-                merged |= {f"sources.{name}.{inner}": given for name in keys.loaders}
+                spread = replace(given, common=True)
+                merged |= {f"sources.{name}.{inner}": spread for name in keys.loaders}
         merged |= {key: given for key, given in layer.items() if not key.startswith("common.")}
     return merged
 
@@ -398,7 +437,21 @@ def _loader(name: str, given: Layer, keys: Keys, data_dir: str) -> LoaderConfig:
     values = {"output_dir": data_dir}
     values |= {key.removeprefix(prefix): one.value for key, one in mine.items()}
     origins = {key: one.origin for key, one in mine.items()}
-    return build(keys.loaders[name], values, archive=name, prefix=prefix, origins=origins)
+    try:
+        return build(keys.loaders[name], values, archive=name, prefix=prefix, origins=origins)
+    except ConfigError as error:
+        for one in error.parts or (error,):
+            if one.location in mine and mine[one.location].common:
+                _told_for_all(one, prefix)
+        raise
+
+
+def _told_for_all(error: ConfigError, prefix: str) -> None:
+    """Name a value that was given for all loaders by the key under which it was given."""
+    error.archive = None
+    error.location = f"common.{str(error.location).removeprefix(prefix)}"
+    error.message = f"common.{error.message.removeprefix(prefix)}"
+    error.args = (error.message,)
 
 
 def _shown(model: BaseModel, key: str) -> str:

@@ -7,6 +7,7 @@ one rule and every value can say where it came from. Dotted keys are ``data_dir`
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import re
@@ -18,7 +19,7 @@ from typing import Any
 import yaml
 from dotenv import dotenv_values
 
-from lib.config.errors import suggestion
+from lib.config.errors import Refusals, suggestion
 from lib.config.loaders import LoaderConfig
 from lib.errors import ConfigError
 
@@ -45,6 +46,7 @@ class Given:
 
     value: Any = field(repr=False)
     origin: str
+    common: bool = False  # given for all loaders at once
 
 
 Layer = dict[str, Given]
@@ -70,37 +72,54 @@ class Keys:
                 names[f"{name.upper()}_{key.upper()}"] = f"sources.{name}.{key}"
         return names
 
-    def flatten(self, document: Mapping[str, Any], origin: str) -> Layer:
+    def flatten(
+        self, document: Mapping[str, Any], origin: str, refused: Refusals | None = None
+    ) -> Layer:
         """Turn a nested document into a layer; nulls mean "not given".
+
+        Parameters
+        ----------
+        refused
+            Takes the refusals; otherwise they are raised.
 
         Raises
         ------
         ConfigError
             A key is unknown, or a section is not a mapping.
         """
+        noted = refused or Refusals()
         layer: Layer = {}
         for key, value in document.items():
-            if key == "common":
-                for inner, given in _section(value, "common", origin).items():
-                    self.require(inner, self.common, "common.", origin)
-                    layer[f"common.{inner}"] = Given(given, origin)
-            elif key == "sources":
-                for name, loader in _section(value, "sources", origin).items():
-                    self.require(name, self.loaders, "sources.", origin)
-                    layer |= self.loader(name, loader, origin)
-            else:
-                self.require(key, self.top | {"common", "sources"}, "", origin)
-                layer[key] = Given(value, origin)
+            with noted.noting():
+                if key == "common":
+                    for inner, given in _section(value, "common", origin).items():
+                        with noted.noting():
+                            self.require(inner, self.common, "common.", origin)
+                            layer[f"common.{inner}"] = Given(given, origin)
+                elif key == "sources":
+                    for name, loader in _section(value, "sources", origin).items():
+                        with noted.noting():
+                            self.require(name, self.loaders, "sources.", origin)
+                            layer |= self.loader(name, loader, origin, noted)
+                else:
+                    self.require(key, self.top | {"common", "sources"}, "", origin)
+                    layer[key] = Given(value, origin)
+        if refused is None:
+            noted.raise_all()
         return {key: given for key, given in layer.items() if given.value is not None}
 
-    def loader(self, name: str, values: Any, origin: str) -> Layer:
-        """The layer of one loader's values; None means "not given"."""
+    def loader(self, name: str, values: Any, origin: str, refused: Refusals | None = None) -> Layer:
+        """The layer of one loader's values; None means "not given". `refused` as in `flatten`."""
+        noted = refused or Refusals()
         prefix = f"sources.{name}."
         layer: Layer = {}
         for key, value in _section(values, prefix[:-1], origin).items():
-            self.require(key, self.loaders[name].model_fields, prefix, origin)
-            if value is not None:
-                layer[prefix + key] = Given(value, origin)
+            with noted.noting():
+                self.require(key, self.loaders[name].model_fields, prefix, origin)
+                if value is not None:
+                    layer[prefix + key] = Given(value, origin)
+        if refused is None:
+            noted.raise_all()
         return layer
 
     @staticmethod
@@ -122,13 +141,12 @@ def _section(value: Any, key: str, origin: str) -> Mapping[Any, Any]:
     return value
 
 
-def environment_layer(environ: Mapping[str, str], keys: Keys, origin: str = "environment") -> Layer:
+def environment_layer(
+    environ: Mapping[str, str], keys: Keys, refused: Refusals, origin: str = "environment"
+) -> Layer:
     """Settings among environment variables. An empty variable counts as not set.
 
-    Raises
-    ------
-    ConfigError
-        A variable begins like ours (``EM_``, ``EBI_``, ...) and names no setting.
+    One that begins like ours (``EM_``, ``EBI_``, ...) and names no setting is refused.
     """
     names = keys.environment()
     prefixes = ("EM_", *(f"{name.upper()}_" for name in keys.loaders))
@@ -140,10 +158,12 @@ def environment_layer(environ: Mapping[str, str], keys: Keys, origin: str = "env
         ours = name.startswith(prefixes) and not _SERVICE_LINK.search(name)
         if ours and name not in names and name not in OTHER_NAMES:
             siblings = [known for known in names if known.split("_")[0] == name.split("_")[0]]
-            raise ConfigError(
-                f"{name}: there is no such setting (from {origin}); {suggestion(name, siblings)}",
-                location=name,
-            )
+            with refused.noting():
+                raise ConfigError(
+                    f"{name}: there is no such setting (from {origin}); "
+                    f"{suggestion(name, siblings)}",
+                    location=name,
+                )
     label = f"{origin} {{}}" if origin == "environment" else origin
     return {
         key: Given(environ[name].strip(), label.format(name))
@@ -153,11 +173,43 @@ def environment_layer(environ: Mapping[str, str], keys: Keys, origin: str = "env
 
 
 def read_dotenv(path: str | Path | None) -> dict[str, str]:
-    """The variables of a .env file; none where there is no such file."""
+    """The variables of a .env file; none where there is no such file.
+
+    Raises
+    ------
+    ConfigError
+        It cannot be read, or is not UTF-8.
+    """
     if path is None or not Path(path).is_file():
         return {}
-    values = dotenv_values(path, interpolate=False, encoding="utf-8")
+    values = dotenv_values(stream=io.StringIO(_text_of(Path(path))), interpolate=False)
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _text_of(path: Path) -> str:
+    """The text of a file that a person writes.
+
+    Raises
+    ------
+    ConfigError
+        It cannot be read, or is not UTF-8.
+    """
+    try:
+        data = path.read_bytes()
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(
+            f"the file is not UTF-8: byte 0x{data[error.start]:02x} in line {line}",
+            location=str(path),
+            advice="Save it as UTF-8; that line may have been written as Latin-1",
+        ) from None
+    except OSError as error:
+        raise ConfigError(
+            f"the file cannot be read: {error.strerror}",
+            location=str(path),
+            advice="Check its path and its permissions",
+        ) from None
 
 
 def interpolate(text: str, environ: Mapping[str, str], key: str, origin: str) -> str:
@@ -193,17 +245,21 @@ def interpolate(text: str, environ: Mapping[str, str], key: str, origin: str) ->
     return _REFERENCE.sub(value, text)
 
 
-def _interpolate_tree(tree: Any, environ: Mapping[str, str], key: str, origin: str) -> Any:
+def _interpolate_tree(
+    tree: Any, environ: Mapping[str, str], key: str, origin: str, refused: Refusals
+) -> Any:
     if isinstance(tree, str):
-        # An empty result of a reference means "not given", as an empty variable does.
-        return interpolate(tree, environ, key, origin) or (None if "${" in tree else tree)
+        with refused.noting():
+            # An empty result of a reference means "not given", as an empty variable does.
+            return interpolate(tree, environ, key, origin) or (None if "${" in tree else tree)
+        return None
     if isinstance(tree, Mapping):
         return {
-            name: _interpolate_tree(value, environ, f"{key}.{name}".lstrip("."), origin)
+            name: _interpolate_tree(value, environ, f"{key}.{name}".lstrip("."), origin, refused)
             for name, value in tree.items()
         }
     if isinstance(tree, list):
-        return [_interpolate_tree(value, environ, key, origin) for value in tree]
+        return [_interpolate_tree(value, environ, key, origin, refused) for value in tree]
     return tree
 
 
@@ -234,27 +290,28 @@ _PlainTextLoader.yaml_implicit_resolvers = {
 }
 
 
-def yaml_layer(path: str | Path, environ: Mapping[str, str], keys: Keys) -> Layer:
+def yaml_layer(
+    path: str | Path, environ: Mapping[str, str], keys: Keys, refused: Refusals
+) -> Layer:
     """Settings of a YAML file.
+
+    A key that names no setting, or a reference to a variable that is not set, is refused.
 
     Raises
     ------
     ConfigError
-        The file cannot be read, is not valid YAML, refers to a variable that is not set, or has a
-        key that names no setting.
+        The file cannot be read, or is not valid YAML.
     """
     origin = str(path)
     try:
-        document = yaml.load(Path(path).read_text(encoding="utf-8"), _PlainTextLoader)  # nosec B506: our own loader, which makes text only
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the configuration cannot be read ({error})", location=origin) from None
+        document = yaml.load(_text_of(Path(path).expanduser()), _PlainTextLoader)  # nosec B506: our own loader, which makes text only
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(f"not valid YAML: {error.problem}{line}", location=origin) from None
     except yaml.YAMLError as error:
         raise ConfigError(f"not valid YAML: {error}", location=origin) from None
-    tree = _interpolate_tree(_section(document, "the file", origin), environ, "", origin)
-    return keys.flatten(tree, origin)
+    tree = _interpolate_tree(_section(document, "the file", origin), environ, "", origin, refused)
+    return keys.flatten(tree, origin, refused)
 
 
 def services_layer(services: str | Mapping[str, Any], keys: Keys) -> Layer:
@@ -284,7 +341,7 @@ def services_layer(services: str | Mapping[str, Any], keys: Keys) -> Layer:
 def _read_services(text: str) -> Any:
     try:
         if not text.lstrip().startswith("{"):
-            text = Path(text).read_text(encoding="utf-8")
+            text = Path(text).expanduser().read_text(encoding="utf-8")
         return json.loads(text)
     except OSError as error:
         raise ConfigError(f"services: cannot be read ({error})", location="EM_SERVICES") from None

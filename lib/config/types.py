@@ -8,6 +8,7 @@ allowed.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -131,6 +132,22 @@ def s3_location(text: str) -> str:
     return f"s3://{parts.netloc}/{prefix}".rstrip("/")
 
 
+def local_path(text: str) -> str:
+    """A path with ``~`` or ``~user`` replaced by that home folder, as a shell does it.
+
+    Raises
+    ------
+    ValueError
+        There is no such home folder.
+    """
+    if not text.startswith("~"):
+        return text
+    path = os.path.expanduser(text)
+    if path == text:
+        raise ValueError(f"there is no home folder {text.split('/')[0]}")
+    return path
+
+
 def store_location(value: Any) -> Any:
     """Normalise a destination: a folder, or ``s3://bucket[/prefix]``."""
     text = str(value).strip() if not isinstance(value, str) else value.strip()
@@ -138,7 +155,7 @@ def store_location(value: Any) -> Any:
         raise ValueError("a folder or s3://bucket/prefix is needed")
     if "://" in text:
         return s3_location(text)
-    return text
+    return local_path(text)
 
 
 def inner_path(text: str) -> str:
@@ -214,6 +231,7 @@ NanometresZYX = Annotated[tuple[Positive, Positive, Positive], BeforeValidator(_
 HttpEndpoint = Annotated[str, AfterValidator(http_endpoint)]
 FtpEndpoint = Annotated[str, AfterValidator(ftp_endpoint)]
 S3Location = Annotated[str, AfterValidator(s3_location)]
+LocalPath = Annotated[str, AfterValidator(local_path)]
 StoreLocation = Annotated[str, BeforeValidator(store_location)]
 AccessionNumber = Annotated[str, BeforeValidator(_empiar_number)]
 TreePaths = Annotated[dict[str, str], BeforeValidator(_json_mapping), AfterValidator(_tree_paths)]

@@ -243,7 +243,7 @@ def test_an_impossible_loader_value_names_key_and_origin(
 ) -> None:
     with pytest.raises(ConfigError, match=re.escape(f"(from {origin})")) as caught:
         load(**given)
-    assert re.fullmatch(rf"sources\.\w+\.{key}", caught.value.location or "")
+    assert re.fullmatch(rf"(sources\.\w+|common)\.{key}", caught.value.location or "")
 
 
 @pytest.mark.parametrize(
