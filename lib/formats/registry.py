@@ -18,6 +18,11 @@ FILE_FORMATS: dict[str, str] = {
     "dm": "lib.formats.dm.format:DmFormat",
     "mrc": "lib.formats.mrc.format:MrcFormat",
     "hdf5": "lib.formats.hdf5.format:Hdf5Format",
+    "nrrd": "lib.formats.nrrd:NrrdFormat",
+    "nifti": "lib.formats.nifti:NiftiFormat",
+    "amira": "lib.formats.amira:AmiraFormat",
+    "png": "lib.formats.pictures:PngFormat",
+    "jpeg": "lib.formats.pictures:JpegFormat",
 }
 """Pipeline word -> class, imported when first used. Asked in this order what a file is."""
 
@@ -37,6 +42,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "dm4": ("dm",),
     "jpg": ("jpeg",),
     "nii": ("nifti",),
+    "am": ("amira",),
     "h5": ("hdf5",),
 }
 """Other words -> the formats that they may mean."""

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import bz2
-import errno
-import zlib
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from lib.bytesource.base import ByteSource, LocalBytes, MemoryBytes
-from lib.concurrency import cancel as stopping
-from lib.errors import ConfigError, DestinationError, DestinationFullError, FormatError
+from lib.errors import ConfigError, FormatError
 from lib.formats.base import Block, Layout, VolumeReader
 from lib.formats.calibration import Origin, VoxelSize
 from lib.formats.mrc.header import HEADER_BYTES, MrcChoices, MrcHeader, parse_header
 from lib.formats.planes import check_box, plane_blocks
+from lib.formats.unpacking import unpacked, write_unpacked
 from lib.geometry import Box, ShapeZYX
 
 _CHUNK_BYTES = 2**20
@@ -181,7 +177,7 @@ def _unpack(source: ByteSource, scratch: Path, *, gzip: bool, more: bool) -> Loc
 
     With `more`, to as many sections again as the header has.
     """
-    pieces = _unpacked(source, gzip=gzip)
+    pieces = unpacked(source, gzip=gzip)
     head = b""
     for piece in pieces:
         head += piece
@@ -194,70 +190,5 @@ def _unpack(source: ByteSource, scratch: Path, *, gzip: bool, more: bool) -> Loc
             f"{source.size} compressed bytes cannot hold the {limit} bytes of the header's volume",
             location=source.name,
         )
-    try:
-        with scratch.open("xb") as file:
-            _write(file, head, pieces, limit + more * header.data_bytes, source.name)
-    except OSError as error:
-        with suppress(OSError):
-            scratch.unlink(missing_ok=True)
-        kind = (
-            DestinationFullError
-            if error.errno in (errno.ENOSPC, errno.EDQUOT)
-            else DestinationError
-        )
-        raise kind(
-            f"cannot unpack to the scratch file ({error.strerror})", location=str(scratch)
-        ) from error
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
-    return LocalBytes(scratch, name=source.name)
-
-
-def _write(file: BinaryIO, head: bytes, pieces: Iterator[bytes], limit: int, name: str) -> None:
-    file.write(head)
-    written = len(head)
-    for piece in pieces:
-        stopping.check()
-        written += len(piece)
-        if written > limit:
-            raise FormatError(
-                "the compressed file unpacks to far more bytes than its header asks for",
-                location=name,
-            )
-        file.write(piece)
-
-
-def _unpacked(source: ByteSource, *, gzip: bool) -> Iterator[bytes]:
-    """Decompressed pieces of at most 1 MiB; all members, checked to their end."""
-    decoder: Any = None
-    offset, data = 0, b""
-    while offset < source.size or data:
-        if not data:
-            length = min(_CHUNK_BYTES, source.size - offset)
-            data, offset = source.read(offset, length), offset + length
-        if decoder is None:
-            if not data.strip(b"\0"):  # padding after the last member is legal
-                data = b""
-                continue
-            decoder = zlib.decompressobj(31) if gzip else bz2.BZ2Decompressor()
-        try:
-            piece = decoder.decompress(data, _CHUNK_BYTES)
-        except (zlib.error, OSError, ValueError, EOFError) as error:
-            raise FormatError(
-                f"the compressed file does not unpack ({error})", location=source.name
-            ) from error
-        if piece:
-            yield piece
-        if decoder.eof:
-            data, decoder = decoder.unused_data, None
-        elif gzip:
-            data = decoder.unconsumed_tail
-        else:
-            data = b""
-            while not decoder.needs_input and not decoder.eof:
-                yield decoder.decompress(b"", _CHUNK_BYTES)
-            if decoder.eof:
-                data, decoder = decoder.unused_data, None
-    if decoder is not None:
-        raise FormatError("the compressed file is cut short", location=source.name)
+    limit += more * header.data_bytes
+    return write_unpacked(source, scratch, head, pieces, limit)

@@ -1,0 +1,203 @@
+"""AmiraMesh lattices: one binary field on a regular grid, plain, run-length or zip encoded.
+
+Amira's user guide, "AmiraMesh"; the lattice is x, y, z, and a bounding box names voxel centres.
+ASCII files, meshes and several fields are refused by name.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from lib.bytesource.base import ByteSource, LocalBytes
+from lib.errors import FormatError, UnsupportedFormatError
+from lib.formats.calibration import VoxelSize
+from lib.formats.format import FileFormatBase, Options, VolumeDescription, only_path
+from lib.formats.raw_planes import RawPlanes, check_whole_file, unpacked_file
+from lib.formats.unpacking import write_unpacked
+from lib.geometry import LengthsZYX, ShapeZYX
+from lib.plan import SourceGrid
+from lib.units import to_nm
+
+_MOST_HEADER = 4 * 2**20
+_CHUNK = 2**20
+_TYPES = {
+    "byte": "u1", "short": "i2", "ushort": "u2", "int32": "i4", "int": "i4", "float": "f4",
+    "double": "f8",
+}  # fmt: skip
+_LATTICE = re.compile(r"define\s+Lattice\s+(\d+)\s+(\d+)\s+(\d+)")
+_FIELD = re.compile(
+    r"Lattice\s*\{\s*(\w+)(?:\[(\d+)\])?\s+(\w+)\s*\}\s*=?\s*@(\d+)\s*(?:\(\s*(\w+)\s*,\s*(\d+)\s*\))?"
+)
+_BOX = re.compile(r"BoundingBox\s+((?:[-+.\deE]+\s+){5}[-+.\deE]+)")
+_UNIT = re.compile(r'Coordinates\s+"([^"]*)"')
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    shape_zyx: ShapeZYX
+    stored: np.dtype[Any]
+    offset: int
+    encoding: str | None
+    encoded_bytes: int
+    field: str
+    text: str
+
+
+class AmiraFormat(FileFormatBase):
+    """The one field of a lattice."""
+
+    name: ClassVar[str] = "amira"
+    title: ClassVar[str] = "AmiraMesh"
+    suffixes: ClassVar[tuple[str, ...]] = (".am", ".amiramesh")
+
+    def fits(self, head: bytes, name: str) -> bool:
+        return head.startswith((b"# AmiraMesh", b"# Avizo"))
+
+    def describe(
+        self, source: ByteSource, path: str, options: Options
+    ) -> Sequence[VolumeDescription]:
+        only_path(path, source)
+        header = _parse(source)
+        if header.encoding is None:
+            check_whole_file(source, header.offset, header.shape_zyx, header.stored)
+        notes: list[str] = []
+        voxel, origin = _geometry(header, notes)
+        labels = header.field.lower() == "labels" or "Materials" in header.text
+        return [
+            VolumeDescription(
+                path="",
+                handle={},
+                shape_zyx=header.shape_zyx,
+                dtype=header.stored.newbyteorder("=").name,
+                voxel=voxel,
+                origin_nm_zyx=origin,
+                kind="labels" if labels and header.stored.kind in "ui" else None,
+                kind_evidence="a field of materials" if labels else None,
+                needs_file=header.encoding is not None,
+                notes=tuple(notes),
+            )
+        ]
+
+    def open(
+        self,
+        source: ByteSource,
+        handle: dict[str, Any],
+        *,
+        grid: SourceGrid | None = None,
+        scratch: Path | None = None,
+    ) -> RawPlanes:
+        header = _parse(source)
+        if header.encoding is None:
+            return RawPlanes(source, header.offset, header.shape_zyx, header.stored)
+        nbytes = math.prod(header.shape_zyx) * header.stored.itemsize
+        expand = _run_lengths if header.encoding == "HxByteRLE" else _zipped
+
+        def unpack(target: Path) -> LocalBytes:
+            return write_unpacked(source, target, b"", expand(source, header), nbytes)
+
+        file = unpacked_file(source, scratch, unpack)
+        return RawPlanes(file, 0, header.shape_zyx, header.stored)
+
+
+def _parse(source: ByteSource) -> _Header:
+    head = source.read(0, min(source.size, _MOST_HEADER))
+    first, _, _ = head.partition(b"\n")
+    words = first.decode("latin-1").upper()
+    if "BINARY" not in words:
+        raise UnsupportedFormatError("an AmiraMesh that is no binary file", location=source.name)
+    mark = re.search(rb"\n@(\d+)\r?\n", head)
+    text = head[: mark.start() if mark else len(head)].decode("latin-1")
+    lattice, fields = _LATTICE.search(text), _FIELD.findall(text)
+    if lattice is None or mark is None or len(fields) != 1:
+        raise UnsupportedFormatError(
+            f"an AmiraMesh with {len(fields)} fields on a lattice, where one is read",
+            location=source.name,
+        )
+    kind, width, name, number, encoding, length = fields[0]
+    if kind not in _TYPES or width not in ("", "1") or int(number) != int(mark[1]):
+        raise UnsupportedFormatError(f"an AmiraMesh field {kind}[{width}]", location=source.name)
+    if encoding not in ("", "HxByteRLE", "HxZip"):
+        raise UnsupportedFormatError(f"AmiraMesh encoding {encoding}", location=source.name)
+    stored = np.dtype(("<" if "LITTLE-ENDIAN" in words else ">") + _TYPES[kind])
+    if encoding == "HxByteRLE" and stored.itemsize > 1:
+        raise UnsupportedFormatError(
+            "run lengths of voxels wider than a byte are ambiguous", location=source.name
+        )
+    x, y, z = (int(n) for n in lattice.groups())
+    if min(x, y, z) < 1:
+        raise FormatError(f"an AmiraMesh lattice of {x} {y} {z}", location=source.name)
+    return _Header((z, y, x), stored, mark.end(), encoding or None, int(length or 0), name, text)
+
+
+def _geometry(header: _Header, notes: list[str]) -> tuple[VoxelSize, LengthsZYX | None]:
+    box, unit = _BOX.search(header.text), _UNIT.search(header.text)
+    if box is None:
+        return VoxelSize(), None
+    try:
+        x0, x1, y0, y1, z0, z1 = (float(n) for n in box[1].split())
+    except ValueError:
+        return VoxelSize(), None
+    per = None if unit is None else to_nm(1.0, unit[1])
+    if per is None:
+        notes.append(f"the bounding box {box[1]} has no unit of length: not taken")
+        return VoxelSize(), None
+    spans = ((z0, z1), (y0, y1), (x0, x1))
+    lengths = [
+        (stop - start) / (n - 1) * per if n > 1 and stop > start else None
+        for (start, stop), n in zip(spans, header.shape_zyx, strict=True)
+    ]
+    voxel = VoxelSize(lengths[0], lengths[1], lengths[2], "BoundingBox")
+    return voxel, (z0 * per, y0 * per, x0 * per)
+
+
+def _run_lengths(source: ByteSource, header: _Header) -> Iterator[bytes]:
+    """A control byte above 127: so many bytes as they are; else the next byte so often."""
+    data, end = b"", header.offset + header.encoded_bytes
+    if end > source.size:
+        raise FormatError("the AmiraMesh field is cut short", location=source.name)
+    at, offset, left = 0, header.offset, math.prod(header.shape_zyx)
+    out = bytearray()
+    while left > 0:
+        if len(data) - at < 256 and offset < end:
+            length = min(_CHUNK, end - offset)
+            data, at, offset = data[at:] + source.read(offset, length), 0, offset + length
+        control = data[at] if at < len(data) else 0
+        count = control & 127
+        literal = control > 127
+        piece = data[at + 1 : at + 1 + count] if literal else data[at + 1 : at + 2] * count
+        if count == 0 or len(piece) != count:
+            raise FormatError("the AmiraMesh field's run lengths end early", location=source.name)
+        at += 1 + (count if literal else 1)
+        out += piece
+        left -= count
+        if len(out) >= _CHUNK or left <= 0:
+            yield bytes(out)
+            out.clear()
+    if left < 0:
+        raise FormatError("the AmiraMesh field holds more voxels", location=source.name)
+
+
+def _zipped(source: ByteSource, header: _Header) -> Iterator[bytes]:
+    unpack, offset = zlib.decompressobj(), header.offset
+    end = header.offset + header.encoded_bytes
+    if end > source.size:
+        raise FormatError("the AmiraMesh field is cut short", location=source.name)
+    while not unpack.eof:
+        data = unpack.unconsumed_tail
+        if not data:
+            length = min(_CHUNK, end - offset)
+            if length <= 0:
+                raise FormatError("the AmiraMesh field is cut short", location=source.name)
+            data, offset = source.read(offset, length), offset + length
+        try:
+            yield unpack.decompress(data, _CHUNK)
+        except zlib.error as error:
+            raise FormatError(f"the AmiraMesh field is damaged: {error}") from None

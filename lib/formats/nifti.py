@@ -1,0 +1,183 @@
+"""NIfTI-1 and NIfTI-2 in one file, plain or gzipped.
+
+nifti1.h, nifti2.h. ``dim`` is x, y, z, t. ``scl_slope`` and ``scl_inter`` are recorded and not
+applied: voxels come out as they are stored.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from lib.bytesource.base import ByteSource, LocalBytes
+from lib.errors import FormatError, UnsupportedFormatError
+from lib.formats.calibration import VoxelSize, positive
+from lib.formats.format import FileFormatBase, Options, VolumeDescription, only_path
+from lib.formats.raw_planes import RawPlanes, check_whole_file, unpacked_file
+from lib.formats.unpacking import unpacked, write_unpacked
+from lib.geometry import ShapeZYX
+from lib.plan import SourceGrid
+
+_HEAD = 552
+_TYPES = {
+    2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4",
+    1024: "i8", 1280: "u8",
+}  # fmt: skip
+_NM = {1: 1e9, 2: 1e6, 3: 1e3}  # metre, millimetre, micrometre
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    shape_zyx: ShapeZYX
+    stored: np.dtype[Any]
+    offset: int
+    voxel: VoxelSize
+    notes: tuple[str, ...]
+
+
+class NiftiFormat(FileFormatBase):
+    """The one volume of a ``.nii`` or ``.nii.gz``."""
+
+    name: ClassVar[str] = "nifti"
+    title: ClassVar[str] = "NIfTI (also .gz)"
+    suffixes: ClassVar[tuple[str, ...]] = (".nii", ".nii.gz")
+
+    def fits(self, head: bytes, name: str) -> bool:
+        if head[:2] == b"\x1f\x8b":
+            head = _beginning(head)
+        return head[344:348] in (b"n+1\0", b"ni1\0") or head[4:8] in (b"n+2\0", b"ni2\0")
+
+    def describe(
+        self, source: ByteSource, path: str, options: Options
+    ) -> Sequence[VolumeDescription]:
+        only_path(path, source)
+        packed = _packed(source)
+        header = _parse(source)
+        if not packed:
+            check_whole_file(source, header.offset, header.shape_zyx, header.stored)
+        return [
+            VolumeDescription(
+                path="",
+                handle={},
+                shape_zyx=header.shape_zyx,
+                dtype=header.stored.newbyteorder("=").name,
+                voxel=header.voxel,
+                needs_file=packed,
+                notes=header.notes,
+            )
+        ]
+
+    def open(
+        self,
+        source: ByteSource,
+        handle: dict[str, Any],
+        *,
+        grid: SourceGrid | None = None,
+        scratch: Path | None = None,
+    ) -> RawPlanes:
+        header = _parse(source)
+        if not _packed(source):
+            return RawPlanes(source, header.offset, header.shape_zyx, header.stored)
+        limit = header.offset + math.prod(header.shape_zyx) * header.stored.itemsize + 2**20
+
+        def unpack(target: Path) -> LocalBytes:
+            pieces = unpacked(source, gzip=True)
+            return write_unpacked(source, target, b"", pieces, limit)
+
+        file = unpacked_file(source, scratch, unpack)
+        return RawPlanes(file, header.offset, header.shape_zyx, header.stored)
+
+
+def _packed(source: ByteSource) -> bool:
+    return source.read(0, min(2, source.size)) == b"\x1f\x8b"
+
+
+def _beginning(data: bytes) -> bytes:
+    try:
+        return zlib.decompressobj(31).decompress(data, _HEAD)
+    except zlib.error:
+        return b""
+
+
+def _parse(source: ByteSource) -> _Header:
+    head = source.read(0, min(source.size, 4096))
+    if head[:2] == b"\x1f\x8b":
+        head = _beginning(head)
+    head = head.ljust(_HEAD, b"\0")
+    size = struct.unpack("<i", head[:4])[0]
+    order = "<" if size in (348, 540) else ">"
+    (size,) = struct.unpack(f"{order}i", head[:4])
+    if size not in (348, 540):
+        raise FormatError("there is no NIfTI header", location=source.name)
+    if size == 348:
+        dim = struct.unpack(f"{order}8h", head[40:56])
+        kind, bits = struct.unpack(f"{order}2h", head[70:74])
+        pixdim = struct.unpack(f"{order}8f", head[76:108])
+        offset, slope, inter = struct.unpack(f"{order}3f", head[108:120])
+        units, magic = head[123], head[344:348]
+        turned = struct.unpack(f"{order}12f", head[280:328])
+        codes = struct.unpack(f"{order}2h", head[252:256])
+    else:
+        dim = struct.unpack(f"{order}8q", head[16:80])
+        kind, bits = struct.unpack(f"{order}2h", head[12:16])
+        pixdim = struct.unpack(f"{order}8d", head[104:168])
+        (offset,) = struct.unpack(f"{order}q", head[168:176])
+        slope, inter = struct.unpack(f"{order}2d", head[176:192])
+        (units,) = struct.unpack(f"{order}i", head[500:504])
+        magic = head[4:8]
+        turned = struct.unpack(f"{order}12d", head[400:496])
+        codes = struct.unpack(f"{order}2i", head[344:352])
+    if magic[:2] == b"ni":
+        raise UnsupportedFormatError(
+            "the voxels of this NIfTI lie in another file (.img)",
+            location=source.name,
+            advice="Join header and voxels in one .nii file",
+        )
+    if kind not in _TYPES:
+        raise UnsupportedFormatError(f"NIfTI datatype {kind}", location=source.name)
+    count = dim[0]
+    if not 2 <= count <= 7 or any(n != 1 for n in dim[4 : count + 1]) or min(dim[1:3]) < 1:
+        raise UnsupportedFormatError(
+            f"NIfTI dimensions {dim[1 : max(count, 0) + 1]} (x first), where one volume is read",
+            location=source.name,
+        )
+    stored = np.dtype(order + _TYPES[kind])
+    if bits != 8 * stored.itemsize or not (math.isfinite(offset) and offset >= size):
+        raise FormatError("the NIfTI header contradicts itself", location=source.name)
+    z = dim[3] if count >= 3 else 1
+    if z < 1:
+        raise FormatError(f"NIfTI dimensions {dim}", location=source.name)
+    notes = []
+    if slope not in (0.0, 1.0) or (slope == 1.0 and inter != 0.0):
+        notes.append(f"values mean {slope:g} x stored + {inter:g}; they are kept as stored")
+    voxel = _voxel(pixdim, units & 7, notes)
+    if codes[1] > 0 and _mirrors(turned):
+        notes.append(
+            "the header's affine turns or mirrors axes (sform); voxels keep the order of the file"
+        )
+    return _Header((z, dim[2], dim[1]), stored, int(offset), voxel, tuple(notes))
+
+
+def _voxel(pixdim: Sequence[float], unit: int, notes: list[str]) -> VoxelSize:
+    per = _NM.get(unit)
+    x, y, z = (positive(abs(float(n))) for n in pixdim[1:4])
+    if per is None:
+        if any(n not in (None, 1.0) for n in (x, y, z)):
+            notes.append(f"pixdim says {x}, {y}, {z} (x, y, z) without a unit: not taken")
+        return VoxelSize()
+    # a float of 32 bits has seven digits
+    z_nm, y_nm, x_nm = (None if n is None else float(f"{n * per:.7g}") for n in (z, y, x))
+    return VoxelSize(z_nm, y_nm, x_nm, "pixdim, xyzt_units")
+
+
+def _mirrors(rows: Sequence[float]) -> bool:
+    matrix = np.array(rows, float).reshape(3, 4)[:, :3]
+    diagonal = np.diag(matrix)
+    return bool((diagonal < 0).any() or np.abs(matrix - np.diag(diagonal)).max() > 1e-6)

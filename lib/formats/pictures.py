@@ -1,0 +1,174 @@
+"""PNG and JPEG: one plane a file, for folders of numbered sections."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from lib.bytesource.base import ByteSource
+from lib.errors import FormatError, UnsupportedFormatError
+from lib.formats.base import Block, Layout, VolumeReader
+from lib.formats.calibration import VoxelSize
+from lib.formats.format import FileFormatBase, Options, VolumeDescription, only_path
+from lib.formats.planes import check_box
+from lib.geometry import Box
+from lib.plan import SourceGrid
+
+_MOST_PIXELS = 2**32
+_MOST_RATIO = 20_000  # a PNG of one value
+_GREY = {
+    **dict.fromkeys(("L", "1", "P"), "uint8"),
+    **dict.fromkeys(("I;16", "I;16B", "I"), "uint16"),
+}
+# sections are larger than Pillow's own bound; `_header` holds the pixels against the file's bytes
+Image.MAX_IMAGE_PIXELS = _MOST_PIXELS
+
+
+class _Picture(VolumeReader):
+    """The one plane of a picture, decoded when its voxels are asked for."""
+
+    def __init__(self, source: ByteSource, kind: str) -> None:
+        self._source, self._kind = source, kind
+        (height, width), mode, _ = _header(source, kind)
+        self.shape_zyx = (1, height, width)
+        self.dtype = np.dtype(_GREY[mode])
+        self.layout = Layout(self.shape_zyx, random_access=False, by_planes=True)
+
+    def __exit__(self, *_: object) -> None:
+        self._source.close()
+
+    def blocks(self, box: Box) -> Iterator[Block]:
+        """The part of the plane that `box` asks for; the whole file is decoded."""
+        check_box(box, self.shape_zyx, self._source.name)
+        if box.empty:
+            return
+        pixels = _decoded(self._source, self._kind, self.shape_zyx[1:], self.dtype)
+        yield Block(box, pixels[None][box.slices()])
+
+
+class _PictureFormat(FileFormatBase):
+    kind: ClassVar[str]
+    name: ClassVar[str]
+    sections: ClassVar[bool] = True
+
+    def describe(
+        self, source: ByteSource, path: str, options: Options
+    ) -> Sequence[VolumeDescription]:
+        only_path(path, source)
+        (height, width), mode, pixel = _header(source, self.kind)
+        notes = []
+        if mode == "P":
+            notes.append("a picture with a palette: its indices are the voxels")
+        if mode == "1":
+            notes.append("a picture of single bits: its voxels are 0 and 1")
+        if self.kind == "JPEG":
+            notes.append("decoded from JPEG: the values are not those that were recorded")
+        return [
+            VolumeDescription(
+                path="",
+                handle={},
+                shape_zyx=(1, height, width),
+                dtype=_GREY[mode],
+                voxel=pixel,
+                kind="labels" if mode == "P" else None,
+                kind_evidence="a palette" if mode == "P" else None,
+                lossy="jpeg" if self.kind == "JPEG" else None,
+                notes=tuple(notes),
+            )
+        ]
+
+    def open(
+        self,
+        source: ByteSource,
+        handle: dict[str, Any],
+        *,
+        grid: SourceGrid | None = None,
+        scratch: Path | None = None,
+    ) -> _Picture:
+        return _Picture(source, self.kind)
+
+
+class PngFormat(_PictureFormat):
+    """Grey PNG of 1, 8 or 16 bits, or with a palette whose indices are labels."""
+
+    kind: ClassVar[str] = "PNG"
+    name: ClassVar[str] = "png"
+    title: ClassVar[str] = "PNG"
+    suffixes: ClassVar[tuple[str, ...]] = (".png",)
+
+    def fits(self, head: bytes, name: str) -> bool:
+        return head.startswith(b"\x89PNG\r\n\x1a\n")
+
+
+class JpegFormat(_PictureFormat):
+    """Grey JPEG of 8 bits; lossy, and said so."""
+
+    kind: ClassVar[str] = "JPEG"
+    name: ClassVar[str] = "jpeg"
+    title: ClassVar[str] = "JPEG"
+    suffixes: ClassVar[tuple[str, ...]] = (".jpg", ".jpeg")
+
+    def fits(self, head: bytes, name: str) -> bool:
+        return head.startswith(b"\xff\xd8\xff")
+
+
+def _header(source: ByteSource, kind: str) -> tuple[tuple[int, int], str, VoxelSize]:
+    """Height and width, Pillow's mode, and the pixel size where the file has a length for it."""
+    data = source.read(0, min(source.size, 2**16))
+    try:
+        (width, height), mode, info = _opened(data, kind)
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError):
+        try:  # a JPEG may have a thumbnail before its size
+            (width, height), mode, info = _opened(source.read(0, source.size), kind)
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
+            raise FormatError(f"the {kind} cannot be read: {error}", location=source.name) from None
+    if mode not in _GREY:
+        raise UnsupportedFormatError(
+            f"a {kind} of mode {mode}, where grey ones are read",
+            location=source.name,
+            advice="Convert it to grey, or exclude it",
+        )
+    pixels = width * height
+    if pixels > _MOST_PIXELS or pixels > _MOST_RATIO * max(source.size, 1):
+        raise FormatError(
+            f"{source.size} bytes cannot hold {width} x {height} pixels", location=source.name
+        )
+    return (height, width), mode, _pixel(info, data)
+
+
+def _opened(data: bytes, kind: str) -> tuple[tuple[int, int], str, dict[Any, Any]]:
+    with Image.open(io.BytesIO(data), formats=(kind,)) as picture:
+        return picture.size, picture.mode, dict(picture.info)
+
+
+def _pixel(info: dict[Any, Any], data: bytes) -> VoxelSize:
+    """``pHYs`` of a PNG in pixels a metre; a screen's resolution is no measurement."""
+    at = data.find(b"pHYs")
+    if at < 0 or len(data) < at + 13:
+        return VoxelSize()
+    x, y, unit = struct.unpack(">IIB", data[at + 4 : at + 13])
+    if unit != 1 or min(x, y) < 10**6:
+        return VoxelSize()
+    return VoxelSize(None, float(f"{1e9 / y:.6g}"), float(f"{1e9 / x:.6g}"), "pHYs")
+
+
+def _decoded(
+    source: ByteSource, kind: str, size_yx: tuple[int, int], dtype: np.dtype[Any]
+) -> NDArray[Any]:
+    data = bytearray(source.size)
+    source.read_into(0, memoryview(data))
+    try:
+        with Image.open(io.BytesIO(data), formats=(kind,)) as picture:
+            pixels = np.asarray(picture)
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
+        raise FormatError(f"the {kind} is damaged: {error}", location=source.name) from None
+    if pixels.shape != size_yx:
+        raise FormatError(f"the {kind} holds {pixels.shape} pixels", location=source.name)
+    return pixels.astype(dtype)

@@ -1,0 +1,121 @@
+"""NRRD, NIfTI, AmiraMesh, PNG, JPEG: cut, damaged and foreign files end in named errors."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lib.bytesource.base import LocalBytes
+from lib.errors import FormatError, MacroscopeError, UnsupportedFormatError
+from lib.formats import registry
+from lib.formats.format import Options
+from lib.geometry import Box
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "formats"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "kit"))
+import cases_single_files as cases
+
+WRITERS: dict[str, tuple[str, Any]] = {
+    case.name: (case.name.partition("-")[0], case.write) for case in cases.CASES
+}
+
+
+def written(name: str, folder: Path) -> tuple[str, Path]:
+    form, write = WRITERS[name]
+    folder.mkdir(exist_ok=True)
+    write(folder)
+    return form, min(folder.iterdir())
+
+
+def read(form: str, path: Path, scratch: Path) -> np.ndarray[Any, Any]:
+    reads = registry.file_format(form)
+    (volume,) = reads.describe(LocalBytes(path), "", Options())
+    if volume.refused is not None:
+        raise FormatError(volume.refused)
+    out = np.zeros(volume.shape_zyx, volume.dtype)
+    with reads.open(LocalBytes(path), volume.handle, scratch=scratch) as reader:
+        for block in reader.blocks(Box.whole(volume.shape_zyx)):
+            out[block.box.slices()] = block.data
+    return out
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_the_beginning_of_a_file_is_recognised_by_one_format(name: str, tmp_path: Path) -> None:
+    form, path = written(name, tmp_path / "f")
+    found = registry.formats_of_file(LocalBytes(path), path.name)
+    assert [one.name for one in found] == [form]
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("left", [0.0, 0.3, 0.9])
+def test_a_cut_file_is_an_error(name: str, left: float, tmp_path: Path) -> None:
+    form, path = written(name, tmp_path / "f")
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * left)])
+    with pytest.raises(FormatError):
+        read(form, path, tmp_path / "s")
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_damage_ends_in_a_named_error_or_in_voxels(name: str, tmp_path: Path) -> None:
+    form, path = written(name, tmp_path / "f")
+    good, draw = path.read_bytes(), np.random.default_rng(1)
+    for _ in range(60):
+        data = bytearray(good)
+        for at in draw.integers(0, min(len(data), 600), 3):
+            data[at] = draw.integers(0, 256)
+        path.write_bytes(data)
+        try:
+            read(form, path, tmp_path / "s")
+        except MacroscopeError:
+            continue
+    assert not [*(tmp_path / "s").glob("*")], "a scratch file was left behind"
+
+
+@pytest.mark.parametrize(
+    "line", [b"data file: other.raw\n", b"type: block\n", b"encoding: ascii\n", b"sizes: 2 2 3 4\n"]
+)
+def test_what_an_nrrd_may_be_and_is_not_read(line: bytes, tmp_path: Path) -> None:
+    name = line.partition(b":")[0]
+    fields = {
+        b"type": b"type: uint8\n",
+        b"dimension": b"dimension: 4\n",
+        b"sizes": b"sizes: 2 2 2 1\n",
+        b"encoding": b"encoding: raw\n",
+        name: line,
+    }
+    path = tmp_path / "a.nrrd"
+    path.write_bytes(b"NRRD0004\n" + b"".join(fields.values()) + b"\n" + bytes(64))
+    with pytest.raises(UnsupportedFormatError):
+        read("nrrd", path, tmp_path)
+
+
+def test_values_of_a_scaled_nifti_stay_as_they_are_stored(tmp_path: Path) -> None:
+    _, path = written("nifti-scaled", tmp_path / "f")
+    (volume,) = registry.file_format("nifti").describe(LocalBytes(path), "", Options())
+    assert volume.dtype == "int16"
+    assert volume.notes == ("values mean 2 x stored + 5; they are kept as stored",)
+
+
+def test_coloured_pictures_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(path)
+    with pytest.raises(UnsupportedFormatError, match="mode RGB"):
+        read("png", path, tmp_path)
+
+
+def test_a_picture_that_says_more_pixels_than_its_bytes_can_hold_is_refused(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(path)
+    data = bytearray(path.read_bytes())
+    data[16:24] = (60_000).to_bytes(4, "big") * 2
+    path.write_bytes(data)
+    with pytest.raises(FormatError):
+        read("png", path, tmp_path)
