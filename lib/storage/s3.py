@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from typing import Any
 
@@ -75,13 +75,14 @@ class S3Store:
         is conditional, on there being nothing, or on what was just seen there.
         """
         check_key(key)
-        views = byte_views(data)
-        if create or replaces is not None:
-            self._writes.put(key, views, replaces or "")
-        elif self._fence:
-            self._put_leased(key, views)
-        else:
-            self._writes.put(key, views, None)
+        with ExitStack() as released:  # errors on the way keep frames, and frames keep views
+            views = [released.enter_context(view) for view in byte_views(data)]
+            if create or replaces is not None:
+                self._writes.put(key, views, replaces or "")
+            elif self._fence:
+                self._put_leased(key, views)
+            else:
+                self._writes.put(key, views, None)
 
     def _put_leased(self, key: str, views: list[memoryview]) -> None:
         """Write over what is there only as it was seen under our lease.

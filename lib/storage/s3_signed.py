@@ -12,7 +12,8 @@ import base64
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -134,16 +135,17 @@ class SignedRequests:
             sent["Content-Length"] = str(size)
         elif method in ("PUT", "POST"):
             sent["Content-Length"] = "0"
-        answer = self._pool.request(
-            method,
-            signed,
-            body=_pieces(body, left) if size else None,
-            headers=sent,
-            timeout=self._timeout,
-            retries=False,
-            redirect=False,
-            preload_content=False,
-        )
+        with closing(_pieces(body, left)) as pieces:  # whatever happens, no view is kept
+            answer = self._pool.request(
+                method,
+                signed,
+                body=pieces if size else None,
+                headers=sent,
+                timeout=self._timeout,
+                retries=False,
+                redirect=False,
+                preload_content=False,
+            )
         try:
             data = answer.read(_LARGEST_ANSWER)
         finally:
@@ -198,11 +200,12 @@ class _UntilThen(S3SigV4QueryAuth):  # type: ignore[misc]
         self._inject_signature_to_request(request, self.signature(to_sign, request))
 
 
-def _pieces(views: list[memoryview], left: Left) -> Iterator[Any]:
+def _pieces(views: list[memoryview], left: Left) -> Generator[Any, None, None]:
     for view in views:
         for start in range(0, view.nbytes, PIECE):
             left()
-            yield view[start : start + PIECE]
+            with view[start : start + PIECE] as piece:
+                yield piece
 
 
 def _new_pool(proxy: str | None, ca_bundle: str | None) -> urllib3.PoolManager:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -163,6 +164,9 @@ class S3Writes:
             with suppress(MacroscopeError):  # what a killed run leaves is swept later
                 self._send("DELETE", key, query=upload)
             raise
+        finally:
+            for view in itertools.chain(*parts):
+                view.release()
 
     def _delete(self, batch: Sequence[StoredObject]) -> list[str]:
         self._objects.count("DELETE")
@@ -245,10 +249,10 @@ def _split(views: list[memoryview], size: int) -> Iterator[list[memoryview]]:
     part: list[memoryview] = []
     room = size
     for view in views:
-        while view.nbytes:
-            part.append(view[:room])
-            room -= part[-1].nbytes
-            view = view[part[-1].nbytes :]
+        start = 0
+        while start < view.nbytes:
+            part.append(view[start : start + room])
+            start, room = start + part[-1].nbytes, room - part[-1].nbytes
             if not room:
                 yield part
                 part, room = [], size

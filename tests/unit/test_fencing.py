@@ -7,13 +7,16 @@ is held at a gate before the server, and let through when another run has long t
 from __future__ import annotations
 
 import asyncio
+import mmap
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 from urllib.parse import parse_qs
 
 import pytest
@@ -277,6 +280,31 @@ def test_a_shard_that_lands_before_ours_is_replaced(place: Place) -> None:
     with taker.lock(VOLUME, "next run"):
         taker.put(SHARD, b"right")
     assert taker.get(SHARD) == b"right"
+
+
+@pytest.mark.parametrize("parts_above", [2**29, 5 * 2**20])
+def test_a_buffer_is_free_when_its_write_has_ended_in_whichever_way(
+    place: Place, parts_above: int, tmp_path: Path
+) -> None:
+    """A mapped file can be closed; a shard's bytes do not wait for the garbage collector."""
+    path = tmp_path / "raw"
+    path.write_bytes(bytes(6 * 2**20))
+    place.store().put("ebi/raw/x", b"of an earlier run")
+    store = place.store(multipart_above=parts_above)
+    with store.lock(VOLUME, "this run"), path.open("rb") as file:
+        with mapped(file) as view:
+            store.put("ebi/raw/x", view)  # refused at first, being there already
+        with pytest.raises(AlreadyExistsError), mapped(file) as view:
+            store.put("ebi/raw/x", view, create=True)
+    assert place.store().size("ebi/raw/x") == 6 * 2**20
+
+
+@contextmanager
+def mapped(file: BinaryIO) -> Iterator[memoryview]:
+    """The bytes of a file; its end is an error where somebody still holds some of them."""
+    content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    with content, memoryview(content) as view:
+        yield view
 
 
 def test_a_half_sent_shard_is_never_completed(
