@@ -6,7 +6,14 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from lib.config.types import Count, CountsZYX, Fraction, Positive, StoreLocation
+from lib.config.types import (
+    Count,
+    CountsZYX,
+    Fraction,
+    PathPatterns,
+    Positive,
+    StoreLocation,
+)
 from lib.errors import ConfigError, OutOfBoundsError
 from lib.geometry import parse_box
 
@@ -120,3 +127,18 @@ class LoaderConfig(BaseModel):
         if factor < 2 or factor & (factor - 1):
             raise ValueError("must be a power of two, 2 or more")
         return factor
+
+
+class FilesConfig(LoaderConfig):
+    """Settings of the sources that list files or arrays; see `lib.archives.selection.Selection`."""
+
+    include: PathPatterns = Field(
+        default=[],
+        description="Only paths that fit one of these patterns (`*`, `?`, `[abc]`; `*` goes over / "
+        "too), relative to the entry or data set; one without / may fit the last part alone. "
+        "Empty: all.",
+    )
+    exclude: PathPatterns = Field(
+        default=[],
+        description="No path that fits one of these patterns, written as those of include.",
+    )

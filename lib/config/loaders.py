@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from lib.config.loader_base import LoaderConfig
+from lib.config.loader_base import FilesConfig, LoaderConfig
 from lib.config.types import (
     AccessionNumber,
     Count,
@@ -47,6 +47,7 @@ __all__ = [
     "AddressConfig",
     "EBIConfig",
     "EPFLConfig",
+    "FilesConfig",
     "FlyEMConfig",
     "IDRConfig",
     "LoaderConfig",
@@ -57,7 +58,7 @@ AddressScheme = Literal["file", "https", "http", "s3", "gs", "ftp"]
 TransferProtocol = Literal["auto", "ftp", "https"]
 
 
-class EBIConfig(LoaderConfig):
+class EBIConfig(FilesConfig):
     """EMPIAR entries at EMBL-EBI: DM3, DM4 and MRC files over FTP or its HTTPS mirror."""
 
     entry_id: AccessionNumber = Field(
@@ -74,8 +75,9 @@ class EBIConfig(LoaderConfig):
     )
     assemble: Literal["auto", "stack", "files"] = Field(
         default="auto",
-        description="auto: numbered sections of one shape and dtype become one volume; stack: they "
-        "must; files: one volume a file.",
+        description="auto: numbered sections of one shape and dtype become one volume, unless the "
+        "archive calls them micrographs, tilt series or the like; stack: they must; files: one "
+        "volume a file.",
     )
     protocol: TransferProtocol = Field(
         default="auto", description="auto: FTP, then HTTPS where FTP fails."
@@ -158,7 +160,7 @@ class FlyEMConfig(LoaderConfig):
     )
 
 
-class IDRConfig(LoaderConfig):
+class IDRConfig(FilesConfig):
     """Image Data Resource: files named by OMERO's JSON API, over FTP or its HTTPS mirror."""
 
     image_ids: Annotated[list[Count], BeforeValidator(split_list)] = Field(
@@ -222,7 +224,7 @@ OPENORGANELLE_EM_PATHS = {
 }
 
 
-class OpenOrganelleConfig(LoaderConfig):
+class OpenOrganelleConfig(FilesConfig):
     """OpenOrganelle: multiscale Zarr v2 in an S3 bucket."""
 
     s3_uri: S3Location = Field(

@@ -40,6 +40,22 @@ def split_list(value: Any) -> Any:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+def split_patterns(value: Any) -> Any:
+    """Read patterns of paths: parted by commas, or a JSON list where one holds a comma.
+
+    A pattern may begin with a bracket itself: ``[ab]*.mrc``.
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        listed = json.loads(value) if value.strip().startswith("[") else None
+    except json.JSONDecodeError:
+        listed = None
+    if isinstance(listed, list) and all(isinstance(part, str) for part in listed):
+        return listed
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
 def split_addresses(value: Any) -> Any:
     """Read addresses that an environment variable holds: one a line, or a JSON list.
 
@@ -235,6 +251,9 @@ LocalPath = Annotated[str, AfterValidator(local_path)]
 StoreLocation = Annotated[str, BeforeValidator(store_location)]
 AccessionNumber = Annotated[str, BeforeValidator(_empiar_number)]
 TreePaths = Annotated[dict[str, str], BeforeValidator(_json_mapping), AfterValidator(_tree_paths)]
+PathPatterns = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=1000)]], BeforeValidator(split_patterns)
+]
 ScaleLevels = Annotated[str | list[str], AfterValidator(_levels)]
 InnerPaths = Annotated[str | list[str], AfterValidator(_inner_paths)]
 IdText = Annotated[str, BeforeValidator(_as_text)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -17,7 +17,8 @@ from lib.formats.base import Block, VolumeReader
 from lib.formats.planes import check_box
 from lib.geometry import Box, ShapeZYX
 
-_NUMBER = re.compile(r"(\d+)")
+_NUMBER = re.compile(r"([0-9]+)")
+_SHOWN = 20
 _MOST_MISSING = 10_000  # further apart than this, two numbers are no neighbours in a stack
 
 
@@ -30,34 +31,90 @@ class SectionGroup:
     stem
         What the names have in common, for people.
     pattern
-        The same as a path, ``#`` in place of the section's number: ``data/a_slice_#.dm3``.
+        The same as a path, ``#`` in place of the section's number: ``data/a_slice_#.dm3``. No
+        other group of the same listing has it.
     names
         Names, or paths where the files lie in folders.
-    missing
-        Numbers between the first and the last for which there is no file.
+    numbers
+        Of each file, ascending, no two alike.
+    apart
+        Files that are named like these, and are in no stack with them: their number is that of
+        another file (``a_01`` beside ``a_1``) or far from all others.
+    excluded, excluded_numbers
+        Files that would be sections of this stack, and were to be left out.
     """
 
     stem: str
     pattern: str
     names: tuple[str, ...]
     numbers: tuple[int, ...]
-    missing: tuple[int, ...]
+    apart: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
+    excluded_numbers: tuple[int, ...] = ()
 
-    def places(self) -> tuple[tuple[int, ...], int, tuple[str, ...]]:
+    @property
+    def sparse(self) -> bool:
+        """Whether so many numbers lack a file that these are no sections of one stack."""
+        steps = {b - a for a, b in itertools.pairwise(self.numbers)}
+        span = self.numbers[-1] - self.numbers[0] + 1
+        return len(steps) > 1 and span > len(self.numbers) + _MOST_MISSING
+
+    @property
+    def missing(self) -> tuple[int, ...]:
+        """Numbers between the first and the last for which there is no file."""
+        there = set(range(self.numbers[0], self.numbers[-1])) - set(self.numbers)
+        return tuple(sorted(there))
+
+    def places(
+        self, names: Sequence[str] | None = None
+    ) -> tuple[tuple[int, ...], int, tuple[str, ...]]:
         """z of each section, the depth of the stack, and what is to be noted.
 
         By number, where numbers are absent; equal steps leave no hole.
+
+        Parameters
+        ----------
+        names
+            Of the files that make the stack, in slice order; all, by default. What is left out
+            between them leaves its place empty.
+
+        Raises
+        ------
+        FormatError
+            The numbers are too far apart for sections.
         """
-        start, count = self.numbers[0], len(self.numbers)
-        steps = {b - a for a, b in itertools.pairwise(self.numbers)}
-        if len(steps) <= 1:
-            step = steps.pop() if steps else 1
-            notes = (f"sections are numbered in steps of {step}",) if step != 1 else ()
-            return tuple(range(count)), count, notes
-        places = tuple(number - start for number in self.numbers)
-        absent = ", ".join(str(number) for number in self.missing[:20])
-        note = f"{len(self.missing)} sections are absent from the archive: {absent}"
-        return places, places[-1] + 1, (note,)
+        if self.sparse:
+            raise FormatError(
+                f"{len(self.numbers)} files are numbered from {self.numbers[0]} to "
+                f"{self.numbers[-1]}, too far apart for sections",
+                location=self.names[0],
+                advice="Leave out the files that are no sections, or take each by itself",
+            )
+        kept = {*(self.names if names is None else names)}
+        pairs = zip(self.names, self.numbers, strict=True)
+        numbers = [number for name, number in pairs if name in kept]
+        between = range(numbers[0], numbers[-1] + 1)
+        # The steps are those of all files between: one that is left out does leave a hole.
+        known = sorted({n for n in (*self.numbers, *self.excluded_numbers) if n in between})
+        steps = {b - a for a, b in itertools.pairwise(known)}
+        step = steps.pop() if len(steps) == 1 else 1
+        places = tuple((number - numbers[0]) // step for number in numbers)
+        notes = [f"sections are numbered in steps of {step}"] if step != 1 else []
+        holes = set(between[::step]) - set(numbers)
+        for those, text in (
+            (holes - set(known), "sections are absent from the archive"),
+            (holes & set(known), "sections are left out, their places are empty"),
+        ):
+            if those:
+                notes.append(f"{len(those)} {text}: {_few(sorted(those))}")
+        if self.apart:
+            shown = _few([name.rpartition("/")[2] for name in self.apart])
+            notes.append(f"in no stack with these, for their numbers: {shown}")
+        return places, places[-1] + 1, tuple(notes)
+
+
+def _few(items: Sequence[object]) -> str:
+    return ", ".join(map(str, items[:_SHOWN])) + (", ..." if len(items) > _SHOWN else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,31 +133,50 @@ def number_of(name: str) -> int | None:
     return int(numbers[-1]) if numbers else None
 
 
-def group_sections(names: Iterable[str]) -> tuple[list[SectionGroup], list[str]]:
+def group_sections(
+    names: Iterable[str], excluded: Collection[str] = ()
+) -> tuple[list[SectionGroup], list[str]]:
     """Sort file names into stacks of two files or more, and single files.
 
     Names belong together if they differ in one number only: the section's. Files of different
-    folders, or with different suffixes, never do. Where several numbers
-    vary (``tile1_0001``), the last one counts sections and the others tell stacks apart.
+    folders, or with different suffixes, never do. Where several numbers vary (``tile1_0001``), the
+    last one counts sections and the others tell stacks apart. No file keeps the others of its stack
+    from being one: of two with the same number, and of those whose number is far from all others,
+    each makes another stack, or is single.
 
-    Raises
-    ------
-    FormatError
-        Two files of one stack have the same number (``a_1`` and ``a_01``).
+    Parameters
+    ----------
+    excluded
+        Names that are there and to be left out. They have a part in which number counts sections.
     """
     alike: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    for name in sorted(names):
+    for name in sorted({*names, *excluded}):
         stem, suffix = _split(name)
         folder = name.rpartition("/")[0]
         alike[(folder, *_NUMBER.split(stem)[::2], suffix.lower())].append(name)
     groups, singles = [], []
     for members in alike.values():
         for stem, numbered in _by_varying_number(members).items():
-            if len(numbered) == 1:
-                singles.append(numbered[0][1])
-            else:
-                groups.append(_group(stem, numbered))
+            left_out = [file for file in numbered if file.name in excluded]
+            stacks, alone = _stacks([file for file in numbered if file.name not in excluded])
+            singles += [file.name for file in alone]
+            for style, files in stacks:
+                others = [file.name for file in numbered if file not in files + left_out]
+                groups.append(_group(stem, style, files, others, left_out))
     return sorted(groups, key=lambda group: group.pattern), sorted(singles)
+
+
+@dataclass(frozen=True, slots=True)
+class _Numbered:
+    """A file's name, and the number in it as it is written."""
+
+    number: int
+    text: str
+    name: str
+
+
+_Stack = tuple[str, list[_Numbered]]
+"""What stands for the number in the pattern, and the files in slice order."""
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -108,46 +184,93 @@ def _split(name: str) -> tuple[str, str]:
     return path.name[: len(path.name) - len(path.suffix)], path.suffix
 
 
-def _by_varying_number(names: Sequence[str]) -> dict[str, list[tuple[int, str]]]:
+def _by_varying_number(names: Sequence[str]) -> dict[str, list[_Numbered]]:
     parts = [_NUMBER.split(_split(name)[0]) for name in names]
     columns = range(1, len(parts[0]), 2)
     varying = [c for c in columns if len({int(part[c]) for part in parts}) > 1]
     if not varying:  # alone, or told apart by nothing but leading zeros
         varying = [c for c in columns if len({part[c] for part in parts}) > 1] or [*columns][-1:]
-    stacks: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    stacks: dict[str, list[_Numbered]] = defaultdict(list)
     for name, part in zip(names, parts, strict=True):
         column = varying[-1] if varying else None
-        number = int(part[column]) if column is not None else 0
+        text = part[column] if column is not None else "0"
         rest = part if column is None else [*part[:column], "#", *part[column + 1 :]]
-        stacks["".join(rest)].append((number, name))
+        stacks["".join(rest)].append(_Numbered(int(text), text, name))
     return stacks
 
 
-def _group(stem: str, numbered: list[tuple[int, str]]) -> SectionGroup:
-    numbered.sort()
-    numbers = tuple(number for number, _ in numbered)
-    for (number, name), (following, other) in itertools.pairwise(numbered):
-        if number == following:
-            raise FormatError(
-                f"{name!r} and {other!r} are both section {number}",
-                location=name,
-                advice="Exclude one of the two files",
-            )
-    span = numbers[-1] - numbers[0] + 1
-    missing: tuple[int, ...] = ()
-    if span > len(numbers):
-        if span > len(numbers) + _MOST_MISSING:
-            raise FormatError(
-                f"the files {stem!r} are numbered {numbers[0]} to {numbers[-1]}, but there are "
-                f"{len(numbers)} of them",
-                location=stem,
-                advice="Name the files that make the stack",
-            )
-        missing = tuple(sorted(set(range(numbers[0], numbers[-1])) - set(numbers)))
+def _stacks(files: list[_Numbered]) -> tuple[list[_Stack], list[_Numbered]]:
+    """Stacks of two files or more, no two of one number, none far from its neighbours; the rest."""
+    stacks: list[_Stack] = []
+    alone: list[_Numbered] = []
+    for mark, series in _by_style(files):
+        runs: list[list[_Numbered]] = []
+        for file in sorted(series, key=lambda file: file.number):
+            if runs and file.number - runs[-1][-1].number <= _MOST_MISSING:
+                runs[-1].append(file)
+            else:
+                runs.append([file])
+        long = [run for run in runs if len(run) > 1]
+        alone += [run[0] for run in runs if len(run) == 1]
+        stacks += [
+            (mark if place == 0 else f"{mark}from{run[0].number}", run)
+            for place, run in enumerate(long)
+        ]
+    return stacks, alone
+
+
+def _by_style(files: list[_Numbered]) -> list[_Stack]:
+    """Files of which no two have one number, told apart by how their numbers are written.
+
+    All of them, where no two have one; else the most that are written alike (with leading zeros to
+    one width, or without), then the most of the rest. Where that is undecided, those without.
+    """
+    if len({file.number for file in files}) == len(files):
+        return [("#", files)] if files else []
+    series: list[_Stack] = []
+    rest = sorted(files, key=lambda file: file.name)
+    while rest:
+        widths = {1} | {len(file.text) for file in rest}
+        best = max(sorted(widths), key=lambda width: len(_of_width(rest, width)))
+        found = _of_width(rest, best)
+        taken = {mark for mark, _ in series}
+        marks = ("#" * count for count in itertools.count(best if series else 1))
+        series.append((next(m for m in marks if m not in taken), list(found.values())))
+        rest = [file for file in rest if file not in found.values()]
+    return series
+
+
+def _of_width(files: Iterable[_Numbered], width: int) -> dict[int, _Numbered]:
+    found: dict[int, _Numbered] = {}
+    for file in files:
+        if file.text == f"{file.number:0{width}d}":
+            found.setdefault(file.number, file)
+    return found
+
+
+def _group(
+    stem: str,
+    mark: str,
+    files: list[_Numbered],
+    others: Sequence[str],
+    left_out: Iterable[_Numbered],
+) -> SectionGroup:
+    numbers = tuple(file.number for file in files)
+    near = range(numbers[0] - _MOST_MISSING, numbers[-1] + _MOST_MISSING + 1)
+    excluded = [file for file in left_out if file.number in near and file.number not in numbers]
     clean = stem.replace("#", "").strip(" _-.") or "sections"
-    first = PurePosixPath(numbered[0][1])
-    pattern = str(first.with_name(stem + first.suffix.lower()))
-    return SectionGroup(clean, pattern, tuple(name for _, name in numbered), numbers, missing)
+    first = PurePosixPath(files[0].name)
+    pattern = str(first.with_name(stem.replace("#", mark, 1) + first.suffix))
+    names = tuple(file.name for file in files)
+    return SectionGroup(
+        clean,
+        pattern,
+        names,
+        numbers,
+        tuple(others),
+        tuple(file.name for file in excluded),
+        tuple(file.number for file in excluded),
+    )
 
 
 class SectionStack(VolumeReader):
@@ -174,7 +297,7 @@ class SectionStack(VolumeReader):
                     f"the section is {section.shape_yx} (y, x) {section.dtype}, the first of its "
                     f"stack {first.shape_yx} {first.dtype}",
                     location=section.name,
-                    advice="Exclude this file, or convert it as a volume of its own",
+                    advice="Leave it out with exclude, or set assemble to files",
                 )
         self._sections = tuple(sections)
         self.shape_zyx: ShapeZYX = (len(sections), *first.shape_yx)

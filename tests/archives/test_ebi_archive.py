@@ -12,15 +12,17 @@ import pytest
 
 from emulators.dm import write_dm
 from emulators.documents import empiar_entry
+from emulators.mrc import write_mrc
 from emulators.serving import Samples
 from lib.archives.ebi.entry import parse_entry
-from lib.archives.ebi.volumes import sort_files
+from lib.archives.ebi.volumes import sort_files, why_single
 from lib.archives.organisms import organism_in
 from lib.errors import (
     BadAnswerError,
     FormatError,
     IncompleteTransferError,
     NotFoundError,
+    OutOfBoundsError,
     SourceChangedError,
 )
 from lib.formats.calibration import VoxelSize
@@ -201,22 +203,79 @@ def test_a_section_that_is_absent_from_the_archive_is_a_named_hole(
     assert missing == ["section 5"]
 
 
-def test_a_section_of_another_size_fails_by_name(bench: Any, data: Path) -> None:
-    write_dm(data / SLICE.format(7), np.zeros((50, 64), np.uint8), pixel_size_zyx=(0.008, 0.008))
+def test_a_section_of_another_size_is_a_volume_of_its_own(
+    bench: Any, data: Path, truth: Any
+) -> None:
+    expected = truth(bench("ebi").one_plan()).copy()
+    write_dm(data / SLICE.format(7), np.ones((50, 64), np.uint8), pixel_size_zyx=(0.008, 0.008))
+    one = bench("ebi")
+    stack, single = one.plan()
+    assert (stack.shape_zyx, len(stack.files)) == ((16, 48, 64), 15)
+    assert any("1 sections are left out, their places are empty: 7" in n for n in stack.notes)
+    assert any("slice_0007.dm3 is a volume of its own: it is (1, 50, 64)" in n for n in stack.notes)
+    expected[7] = 0
+    np.testing.assert_array_equal(one.read(stack), expected)
+    assert (one.read(single) == 1).all()
+
+
+def test_a_section_cut_short_in_the_archive_is_left_out_by_name(bench: Any, data: Path) -> None:
+    path = data / SLICE.format(7)
+    path.write_bytes(path.read_bytes()[:-3000])
+    plan = bench("ebi").one_plan()
+    assert len(plan.files) == 15
+    assert any(f"{SLICE.format(7)} was left out: " in note for note in plan.notes)
+    assert f"data/{SLICE.format(7)}" in plan.about.extra["unsupported_files"]
+
+
+def test_a_bad_section_that_no_header_shows_fails_by_name(bench: Any, data: Path) -> None:
     one = bench("ebi")
     plan = one.one_plan()
+    path = data / SLICE.format(7)
+    content = path.read_bytes()
+    path.write_bytes(b"\0" * len(content))
     with pytest.raises(FormatError) as caught:
         one.read(plan)
     assert caught.value.unit == SLICE.format(7)
+    assert "exclude" in caught.value.advice or "Fetch" in caught.value.advice
     assert SLICE.format(7) not in " ".join(one.downloads())
 
 
-def test_a_section_cut_short_in_the_archive_fails_by_name(bench: Any, data: Path) -> None:
-    path = data / SLICE.format(7)
-    path.write_bytes(path.read_bytes()[:-3000])
-    one = bench("ebi")
-    with pytest.raises(FormatError, match="slice_0007"):
-        one.read(one.one_plan())
+def test_a_stack_that_is_demanded_lacks_no_file(bench: Any, data: Path) -> None:
+    write_dm(data / SLICE.format(7), np.ones((50, 64), np.uint8), pixel_size_zyx=(0.008, 0.008))
+    with pytest.raises(FormatError, match="no whole stack") as caught:
+        bench("ebi", assemble="stack").plan()
+    assert str(caught.value.location).endswith(SLICE.format(7))
+    assert "exclude" in caught.value.advice
+
+
+def test_files_are_chosen_by_pattern(bench: Any, truth: Any) -> None:
+    whole = bench("ebi").one_plan()
+    for settings in (
+        {"include": [SLICE.format(n) for n in range(3)]},
+        {"exclude": ["data/*_00[01][3-9].dm3", "*_001[0-2].dm3"]},
+    ):
+        one = bench("ebi", **settings)
+        plan = one.one_plan()
+        assert [file.name for file in plan.files] == [SLICE.format(n) for n in range(3)]
+        assert plan.name.startswith(f"{whole.name}_without-")
+        assert "include and exclude leave out 13 of 16" in plan.notes
+        np.testing.assert_array_equal(one.read(plan), truth(whole)[:3])
+
+
+def test_a_section_that_is_excluded_leaves_its_place_empty(bench: Any, truth: Any) -> None:
+    one = bench("ebi", exclude=[SLICE.format(n) for n in range(1, 16, 2)])
+    plan = one.one_plan()
+    assert plan.shape_zyx == (15, 48, 64)
+    voxels = one.read(plan)
+    np.testing.assert_array_equal(voxels[::2], truth(bench("ebi").one_plan())[::2])
+    assert not voxels[1::2].any()
+
+
+def test_a_pattern_that_fits_nothing_is_told(bench: Any) -> None:
+    (plan,) = bench("ebi", exclude=["*.tif"]).plan()
+    assert any("no path fits the pattern '*.tif' of exclude" in note for note in plan.notes)
+    with pytest.raises(NotFoundError, match="leave none of 16 paths, such as data/F57"):
+        bench("ebi", include=["sec_*.dm3"]).plan()
 
 
 def test_a_file_that_is_replaced_meanwhile_is_not_settled(bench: Any, data: Path) -> None:
@@ -269,10 +328,157 @@ def test_numbered_volumes_are_no_sections() -> None:
         sort(["v_1.mrc", "v_2.mrc"], lambda _: facts((7, 4, 5)), "stack")
 
 
-def test_sections_too_small_for_their_voxels_are_refused() -> None:
-    with pytest.raises(FormatError) as caught:
-        sort_files({"a_1.dm3": 1000, "a_2.dm3": 10}, lambda _: facts(), "auto")
-    assert caught.value.location == "a_2.dm3"
+def test_sections_too_small_for_their_voxels_are_left_out() -> None:
+    sizes = {"a_1.dm3": 1000, "a_2.dm3": 1000, "a_3.dm3": 10}
+    sorting = sort_files(sizes, lambda _: facts(), "auto")
+    assert [volume.names for volume in sorting.volumes] == [("a_1.dm3", "a_2.dm3")]
+    assert sorting.refused == {"a_3.dm3": "the file has 10 bytes, a section of this stack needs 20"}
+
+
+# Of each section, what is wrong with it: "bad", another "shape", or nothing.
+@pytest.mark.parametrize(
+    ("wrong", "stack", "places"),
+    [
+        ({3: "bad"}, (1, 2), (0, 1)),
+        ({1: "bad"}, (2, 3), (0, 1)),
+        ({1: "bad", 2: "bad", 6: "bad"}, (3, 4, 5), (0, 1, 2)),
+        ({5: "shape"}, (1, 2, 3, 4), (0, 1, 2, 3)),
+        ({1: "shape", 9: "bad"}, tuple(range(2, 9)), tuple(range(7))),
+        ({2: "bad", 3: ""}, (1, 3), (0, 2)),
+        ({2: "shape", 4: ""}, (1, 3, 4), (0, 2, 3)),
+    ],
+)
+def test_what_is_wrong_with_one_section_keeps_no_other_from_the_stack(
+    wrong: dict[int, str], stack: tuple[int, ...], places: tuple[int, ...]
+) -> None:
+    count = max(max(wrong), max(stack))
+    sizes = {f"s_{n}.dm3": 900 + 50 * bool(wrong.get(n)) for n in range(1, count + 1)}
+
+    def describe(name: str) -> Facts:
+        fault = wrong.get(int(name[2:-4]), "")
+        if fault == "bad":
+            raise FormatError("it is complex")
+        return facts((1, 4, 6)) if fault == "shape" else facts()
+
+    sorting = sort_files(sizes, describe, "auto")
+    (made,) = (volume for volume in sorting.volumes if volume.stacked)
+    assert (made.names, made.places) == (tuple(f"s_{n}.dm3" for n in stack), places)
+    assert made.shape_zyx == (places[-1] + 1, 4, 5)
+    single = [volume.names[0] for volume in sorting.volumes if not volume.stacked]
+    assert single == [f"s_{n}.dm3" for n, fault in sorted(wrong.items()) if fault == "shape"]
+    bad = [f"s_{n}.dm3" for n, fault in sorted(wrong.items()) if fault == "bad"]
+    assert sorting.refused == dict.fromkeys(bad, "it is complex")
+    with pytest.raises(FormatError, match="no whole stack"):
+        sort_files(sizes, describe, "stack")
+
+
+def test_sections_of_which_no_two_agree_are_volumes_of_their_own() -> None:
+    shapes = {"s_1.dm3": (1, 4, 5), "s_2.dm3": (1, 4, 6)}
+    sorting = sort([*shapes], lambda name: facts(shapes[name]))
+    assert [volume.names for volume in sorting.volumes] == [("s_1.dm3",), ("s_2.dm3",)]
+    assert all("some are (1, 4, 5) uint8" in volume.notes[0] for volume in sorting.volumes)
+
+
+def test_a_folder_full_of_bad_files_is_not_read_one_by_one() -> None:
+    asked = []
+
+    def describe(name: str) -> Facts:
+        asked.append(name)
+        if name == "good.mrc":
+            return facts((7, 4, 5))
+        raise FormatError("no header")
+
+    names = [f"s_{n}.dm3" for n in range(5000)]
+    sorting = sort([*names, "good.mrc"], describe)
+    assert [volume.names for volume in sorting.volumes] == [("good.mrc",)]
+    assert len(sorting.refused) == 5000
+    assert len(asked) < 20
+
+
+def test_a_stack_of_ten_thousand_takes_two_headers() -> None:
+    asked = []
+
+    def describe(name: str) -> Facts:
+        asked.append(name)
+        return facts()
+
+    (volume,) = sort([f"s_{n}.dm3" for n in range(10_000)], describe).volumes
+    assert volume.shape_zyx == (10_000, 4, 5)
+    assert asked == ["s_0.dm3", "s_9999.dm3"]
+
+
+@pytest.mark.parametrize(
+    ("categories", "stacked"),
+    [
+        (["micrographs - single frame"], False),
+        (["micrographs - single frame", "tilt series"], False),
+        (["tilt series"], False),
+        (["picked particles - multiframe - processed"], False),
+        (["reconstructed volumes"], True),
+        (["micrographs - single frame", "reconstructed volumes"], True),
+        ([""], True),
+        ([], True),
+    ],
+)
+def test_what_the_archive_calls_micrographs_is_no_stack(
+    categories: list[str], stacked: bool
+) -> None:
+    sets = [{"category": category, "data_format": "MRC"} for category in categories]
+    entry = parse_entry({"EMPIAR-1": {"imagesets": sets}}, "EMPIAR-1", "where")
+    names = ["data/mic_0001.mrc", "data/mic_0002.mrc", "data/mic_0003.mrc"]
+    sizes = dict.fromkeys(names, 1000)
+
+    def sorted_by(assemble: str) -> Any:
+        return sort_files(
+            sizes,
+            lambda _: facts(),
+            assemble,
+            why_single=lambda path: why_single(path, entry.imagesets),
+        )
+
+    volumes = sorted_by("auto").volumes
+    assert [volume.stacked for volume in volumes] == ([True] if stacked else [False] * 3)
+    if not stacked:
+        assert all(categories[0] in volume.notes[0] for volume in volumes)
+    assert [volume.stacked for volume in sorted_by("stack").volumes] == [True]
+
+
+def test_a_folder_of_micrographs_leaves_the_sections_of_another_alone() -> None:
+    sets = [
+        {"category": "micrographs - single frame", "data_format": "MRC", "directory": "data/a"},
+        {"category": "reconstructed volumes", "data_format": "MRC", "directory": "data/b"},
+    ]
+    entry = parse_entry({"EMPIAR-1": {"imagesets": sets}}, "EMPIAR-1", "where")
+    assert why_single("data/a/m_1.mrc", entry.imagesets)
+    assert not why_single("data/b/m_1.mrc", entry.imagesets)
+
+
+def test_a_stack_of_which_the_last_section_is_complex(bench: Any, data: Path) -> None:
+    for path in data.iterdir():
+        if path.is_file():
+            path.unlink()
+    planes = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
+    for number, plane in enumerate(planes, start=1):
+        write_dm(data / f"sec_{number}.dm3", plane, pixel_size_zyx=(0.004, 0.004))
+    content = (data / "sec_3.dm3").read_bytes()
+    # DataType of the image: 2 is float32, 3 a pair of them
+    tag = b"\x15\x00\x08DataType%%%%\x00\x00\x00\x01\x00\x00\x00\x05"
+    place = content.rindex(tag) + len(tag)
+    (data / "sec_3.dm3").write_bytes(content[:place] + b"\3" + content[place + 1 :])
+    one = bench("ebi")
+    plan = one.one_plan()
+    assert [file.name for file in plan.files] == ["sec_1.dm3", "sec_2.dm3"]
+    assert any(note.startswith("data/sec_3.dm3 was left out: ") for note in plan.notes)
+    np.testing.assert_array_equal(one.read(plan), planes[:2])
+
+
+def test_a_box_that_does_not_fit_one_volume_leaves_the_others(bench: Any, data: Path) -> None:
+    write_mrc(data / "deep.mrc", np.ones((20, 4, 5), np.int8), voxel_nm_zyx=(1.0, 1.0, 1.0))
+    plan = bench("ebi", box="z=16:20").one_plan()
+    assert plan.files[0].name == "deep.mrc"
+    assert any("slice_#.dm3 was left out: the box z=16:20" in note for note in plan.notes)
+    with pytest.raises(OutOfBoundsError):
+        bench("ebi", box="z=20:30").plan()
 
 
 def test_a_damaged_file_is_left_out_by_name_where_others_remain() -> None:

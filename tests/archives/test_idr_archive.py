@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,32 @@ def test_an_image_of_a_dataset_that_cannot_be_converted_is_named(bench: Any) -> 
     plans = bench("idr", dataset_id=99100).plan()
     assert not [plan for plan in plans if str(COMPANION) in plan.source_id]
     assert all(f"image {COMPANION}" in " ".join(plan.notes) for plan in plans)
+
+
+def test_images_are_chosen_by_the_paths_of_their_files(bench: Any) -> None:
+    both = bench("idr", dataset_id=10740).plan()
+    paths = [plan.files[0].url.partition("/IDR/")[2] for plan in both]
+    assert len(set(paths)) == 2
+    (first,) = bench("idr", dataset_id=10740, include=[paths[0]]).plan()
+    assert first.source_id == both[0].source_id
+    assert "include and exclude leave out 1 of 2" in first.notes
+    (second,) = bench("idr", dataset_id=10740, exclude=[paths[0].rpartition("/")[2]]).plan()
+    assert second.source_id == both[1].source_id
+    with pytest.raises(NotFoundError, match=f"none of 2 paths, such as {re.escape(paths[0])}"):
+        bench("idr", dataset_id=10740, include=["*.nd2"]).plan()
+
+
+def test_an_image_of_a_dataset_whose_file_is_away_is_named(bench: Any, published: Any) -> None:
+    plans = bench("idr", dataset_id=10740).plan()
+    path = published(plans[0].files[0].name)
+    away = path.with_name("away")
+    path.rename(away)
+    try:
+        (plan,) = bench("idr", dataset_id=10740).plan()
+    finally:
+        away.rename(path)
+    assert plan.source_id == plans[1].source_id
+    assert any(note.startswith(f"image {XY} was left out: ") for note in plan.notes)
 
 
 def test_an_image_asked_for_by_id_must_be_convertible(bench: Any) -> None:

@@ -18,6 +18,7 @@ from emulators.s3 import S3Server
 from emulators.serving import Samples
 from lib.archives.ebi.entry import parse_entry
 from lib.archives.ebi.files import find_files
+from lib.archives.selection import Selection
 from lib.names import folded
 from lib.plan import SourceFile
 from lib.transport.ftp import FtpEntry
@@ -154,7 +155,7 @@ class Listing:
 def test_a_name_that_no_server_can_be_asked_for_is_left_out_by_name() -> None:
     entry = parse_entry({"EMPIAR-1": {}}, "EMPIAR-1", "where")
     tree: Any = Listing("a\0b.mrc", "good.mrc", "line\r\nbreak.dm3")
-    found = find_files(tree, "/empiar/1", entry.imagesets)
+    found = find_files(tree, "/empiar/1", entry.imagesets, Selection())
     assert list(found.files) == ["data/good.mrc"]
     assert found.refused == {
         "a_b.mrc": "its name holds a control character",
@@ -166,10 +167,12 @@ def test_files_of_two_folders_keep_names_that_do_not_depend_on_the_listing() -> 
     sets = [{"directory": f"/data/{folder}"} for folder in ("b", "a")]
     entry = parse_entry({"EMPIAR-1": {"imagesets": sets}}, "EMPIAR-1", "where")
     tree: Any = Listing("x_1.mrc", "x_2.mrc")
-    found = find_files(tree, "/empiar/1", entry.imagesets).files
+    found = find_files(tree, "/empiar/1", entry.imagesets, Selection()).files
     assert len({file.name for file in found.values()}) == 4
     other: Any = Listing("x_2.mrc", "x_1.mrc", "y.mrc")
-    assert find_files(other, "/empiar/1", entry.imagesets).files.items() >= found.items()
+    assert (
+        find_files(other, "/empiar/1", entry.imagesets, Selection()).files.items() >= found.items()
+    )
 
 
 # --- arrays of a Zarr

@@ -134,6 +134,49 @@ def get(place: Place, dataset: str, key: str) -> Any:
 # --- finding ---------------------------------------------------------------------------------
 
 
+def beside(place: Place, dataset: str, attributes: Any = None) -> None:
+    """A second multiscale, ``em/b``, of the level s0 alone."""
+    for name in (".zgroup", ".zattrs"):
+        given = attributes if name == ".zattrs" else None
+        put(place, dataset, f"em/b/{name}", given or get(place, dataset, f"em/a/{name}"))
+    put(place, dataset, "em/b/s0/.zarray", get(place, dataset, "em/a/s0/.zarray"))
+    put(place, dataset, "em/b/s0/0/0/0", bytes(obstore.get(
+        place.objects(dataset), "em/a/s0/0/0/0").bytes()))  # fmt: skip
+
+
+def test_arrays_are_chosen_by_their_paths(place: Place, own: str) -> None:
+    beside(place, own)
+    paths = [plan.internal_path for plan in place.plans(own, "em")]
+    assert paths == ["em/a/s0", "em/b/s0"]
+    for settings in ({"include": ["*/a/*"]}, {"exclude": ["em/b/s0"]}):
+        plan = place.plan(own, "em", **settings)
+        assert plan.internal_path == "em/a/s0"
+        assert "include and exclude leave out 1 of 2" in plan.notes
+    with pytest.raises(NotFoundError, match="none of 2 paths, such as em/a/s0"):
+        place.plans(own, "em", include=["labels/*"])
+
+
+def test_a_multiscale_without_the_level_leaves_the_others(place: Place, own: str) -> None:
+    beside(place, own)
+    plan = place.plan(own, "em", "s1")
+    assert plan.internal_path == "em/a/s1"
+    assert any("em/b/s1 was left out: em/b has no level s1" in note for note in plan.notes)
+    with pytest.raises(NotFoundError, match="no level s1"):
+        place.plans(own, ["em/a", "em/b"], "s1")
+
+
+@pytest.mark.parametrize("fault", ["array", "group"])
+def test_an_array_that_cannot_be_read_leaves_the_others(place: Place, own: str, fault: str) -> None:
+    beside(place, own, b"{" if fault == "group" else None)
+    if fault == "array":
+        put(place, own, "em/b/s0/.zarray", b"{")
+    plan = place.plan(own, "em")
+    assert plan.internal_path == "em/a/s0"
+    assert any(note.startswith("em/b") and "was left out" in note for note in plan.notes)
+    with pytest.raises(FormatError):
+        place.plans(own, "em/b")
+
+
 @pytest.mark.parametrize("path", ["recon-1", "recon-1/em", EM, f"/{EM}/", f"{EM}/s0"])
 @pytest.mark.parametrize("dataset", ["jrc_hela-2", "jrc_macrophage-2"])  # consolidated, and not
 def test_a_volume_is_found_by_group_multiscale_and_array(

@@ -220,11 +220,75 @@ def test_a_missing_section_is_seen() -> None:
     assert group.missing == (3, 4)
 
 
-def test_two_files_of_one_number_are_refused() -> None:
-    with pytest.raises(FormatError, match="both section 1"):
-        group_sections(["s_1.dm3", "s_01.dm3", "s_2.dm3"])
-    with pytest.raises(FormatError, match="both section 1"):
-        group_sections(["s_1.dm3", "s_01.dm3"])
+def numbered(*texts: str) -> list[str]:
+    return [f"s_{text}.dm3" for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("texts", "stacks", "single"),
+    [
+        (("1", "01", "2"), [("1", "2")], ["01"]),
+        (("1", "01", "10", "11"), [("1", "10", "11")], ["01"]),
+        (("01", "02", "2", "99", "100"), [("01", "02", "99", "100")], ["2"]),
+        (("1", "01"), [], ["01", "1"]),
+        (("1", "2", "01", "02"), [("1", "2"), ("01", "02")], []),
+        (("1", "2", "3", "99999999"), [("1", "2", "3")], ["99999999"]),
+        (("1", "2", "70001", "70002"), [("1", "2"), ("70001", "70002")], []),
+        (("20180611", "5", "6"), [("5", "6")], ["20180611"]),
+    ],
+)
+def test_one_file_keeps_no_other_from_its_stack(
+    texts: tuple[str, ...], stacks: list[tuple[str, ...]], single: list[str]
+) -> None:
+    groups, singles = group_sections(numbered(*texts))
+    assert sorted(group.names for group in groups) == sorted(tuple(numbered(*s)) for s in stacks)
+    assert singles == sorted(numbered(*single))
+    assert len({group.pattern for group in groups}) == len(groups)
+    for group in groups:
+        assert sorted([*group.names, *group.apart]) == sorted(numbered(*texts))
+
+
+def test_suffixes_in_capitals_make_no_second_section() -> None:
+    (group,), singles = group_sections(["s_1.dm3", "s_1.DM3", "s_2.dm3"])
+    assert (group.numbers, len(singles)) == ((1, 2), 1)
+
+
+def test_files_far_apart_all_over_are_no_sections() -> None:
+    (group,), _ = group_sections([f"t_{number}.dm3" for number in (1, 8000, 17000, 21000)])
+    assert group.sparse
+    (group,), _ = group_sections([f"t_{number}.dm3" for number in (0, 9000, 18000)])
+    assert not group.sparse
+
+
+def test_what_is_left_out_has_a_part_in_which_number_counts() -> None:
+    names = [f"t{t}_{z}.dm3" for t in (1, 2) for z in (1, 2, 3)]
+    kept = [name for name in names if not name.endswith("_2.dm3")]
+    groups, _ = group_sections(kept, set(names) - set(kept))
+    assert [group.numbers for group in groups] == [(1, 3), (1, 3)]
+    assert [(g.excluded, g.excluded_numbers) for g in groups] == [
+        (("t1_2.dm3",), (2,)),
+        (("t2_2.dm3",), (2,)),
+    ]
+    first, _ = group_sections(["t1_1.dm3", "t2_1.dm3"], [n for n in names if n[3] != "1"])
+    assert first == []
+
+
+def test_what_is_left_out_far_away_or_twice_is_nothing_of_the_stack() -> None:
+    (group,), _ = group_sections(numbered("1", "2"), numbered("01", "99999999"))
+    assert group.excluded == ()
+    assert group.pattern == "s_#.dm3"
+
+
+def test_folders_and_formats_are_stacks_of_their_own() -> None:
+    names = [f"{folder}/s_{z}.{kind}" for folder in "ab" for kind in ("dm3", "mrc") for z in (1, 2)]
+    groups, singles = group_sections(names)
+    assert singles == []
+    assert [group.pattern for group in groups] == [
+        "a/s_#.dm3",
+        "a/s_#.mrc",
+        "b/s_#.dm3",
+        "b/s_#.mrc",
+    ]
 
 
 def test_several_stacks_in_one_folder_are_told_apart() -> None:

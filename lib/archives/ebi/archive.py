@@ -26,9 +26,11 @@ from lib.archives.ebi.volumes import (
     sort_files,
     stated_category,
     stated_dtype,
+    why_single,
 )
 from lib.archives.kept import fetched_or_error, kept_or_error
 from lib.archives.parts import Part, choose_part
+from lib.archives.selection import Selection, left_out_notes, plan_each, with_notes
 from lib.archives.voxels import decide_voxel
 from lib.config.loaders import EBIConfig
 from lib.errors import FormatError, MacroscopeError, NotFoundError, UnsupportedFormatError
@@ -88,7 +90,7 @@ class EBI:
         entry = parse_entry(document, config.accession, where)
         tree = _tree(config, session)
         folder = f"/empiar/world_availability/{config.entry_id}"
-        found = find_files(tree, folder, entry.imagesets)
+        found = find_files(tree, folder, entry.imagesets, Selection.of(config))
 
         def describe(path: str) -> Facts:
             file = found.files[path]
@@ -101,7 +103,13 @@ class EBI:
 
         try:
             sizes = {path: file.size for path, file in found.files.items()}
-            sorting = sort_files(sizes, describe, config.assemble)
+            sorting = sort_files(
+                sizes,
+                describe,
+                config.assemble,
+                excluded=found.excluded,
+                why_single=lambda path: why_single(path, entry.imagesets),
+            )
         except FormatError as error:
             raise error.located(archive=self.name, location=folder) from None
         made = _Made(config, entry, found, sorting)
@@ -112,7 +120,11 @@ class EBI:
                 location=folder,
                 advice="DM3, DM4, MRC, REC, ST, ALI and MAP files are",
             )
-        return [self._plan_volume(made, volume) for volume in sorting.volumes]
+        plans = plan_each(
+            sorting.volumes, lambda volume: [self._plan_volume(made, volume)], lambda v: v.path
+        )
+        notes = left_out_notes(_refused(made))
+        return [with_notes(plan, notes) for plan in plans]
 
     def fetch(self, plan: VolumePlan, config: EBIConfig, session: Session, raw: RawFiles) -> None:
         """Bring the files one after another; each must parse to its end and fit the plan.
@@ -180,7 +192,6 @@ class EBI:
         notes = [*volume.notes, *category_notes, *voxel.notes, *made.found.notes]
         if claims is not None:
             notes += disagreements(claims, volume)
-        notes += [f"{name} was left out: {why}" for name, why in _refused(made).items()]
         return VolumePlan(
             source=self.name,
             source_id=entry.accession,
@@ -220,7 +231,8 @@ class EBI:
                 raise FormatError(
                     f"the file holds {facts.shape_zyx} {facts.dtype} (z, y, x), the plan says "
                     f"{expected} {plan.dtype}",
-                    advice="Set assemble to files, to convert each file as a volume of its own",
+                    advice="Leave this file out with exclude, or set assemble to files, to convert "
+                    "each file as a volume of its own",
                 )
         except MacroscopeError as error:
             raw.forget(file)

@@ -58,6 +58,13 @@ class ImageSet:
         """numpy name of the stated voxel type; None for one that is not known."""
         return _VOXEL_TYPES.get(self.voxel_type.upper())
 
+    @property
+    def folder(self) -> str:
+        """Its folder below the entry; ``data`` where the API names none that can be."""
+        parts = [part for part in self.directory.split("/") if part]
+        safe = parts and not any(part in (".", "..") or "\0" in part for part in parts)
+        return "/".join(parts) if safe and parts[0] == "data" else "data"
+
 
 _VOXEL_TYPES = {
     "UNSIGNED BYTE": "uint8",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from lib.archives.ebi.entry import ImageSet
 from lib.archives.ebi.tree import EbiTree, Way, short_listing
+from lib.archives.selection import Selection
 from lib.errors import MacroscopeError, StoppedError
 from lib.formats.files import kind_of
 from lib.names import distinct_file_names, safe_name
@@ -25,6 +26,8 @@ class Found:
     ----------
     files
         Files that are converted, by their path below the entry; each has a file name of its own.
+    excluded
+        Paths of those that would be, and are not wanted.
     others
         Names of files and folders that are not.
     refused
@@ -32,18 +35,21 @@ class Found:
     """
 
     files: dict[str, SourceFile]
+    excluded: tuple[str, ...]
     others: tuple[str, ...]
     refused: dict[str, str]
     notes: tuple[str, ...]
 
 
-def find_files(tree: EbiTree, root: str, imagesets: Sequence[ImageSet]) -> Found:
+def find_files(
+    tree: EbiTree, root: str, imagesets: Sequence[ImageSet], selection: Selection
+) -> Found:
     """List the folders that the entry names, or ``data``.
 
     Raises
     ------
     NotFoundError
-        There is no such folder.
+        There is no such folder, or nothing in it is wanted.
     IncompleteTransferError
         The listing lacks files that the other protocol shows.
     """
@@ -52,7 +58,7 @@ def find_files(tree: EbiTree, root: str, imagesets: Sequence[ImageSet]) -> Found
     others: list[str] = []
     refused: dict[str, str] = {}
     for folder in _folders(imagesets):
-        stated = sum(s.images or 0 for s in imagesets if _folder(s) == folder)
+        stated = sum(s.images or 0 for s in imagesets if s.folder == folder)
         for entry in _listing(tree, f"{root}/{folder}", stated, notes):
             if entry.is_dir:
                 others.append(f"{entry.name}/")
@@ -65,20 +71,15 @@ def find_files(tree: EbiTree, root: str, imagesets: Sequence[ImageSet]) -> Found
             else:
                 wanted[f"{folder}/{entry.name}"] = entry
     names = distinct_file_names({path: entry.name for path, entry in wanted.items()})
-    files = {
-        path: tree.file(f"{root}/{path}", names[path], entry) for path, entry in wanted.items()
-    }
-    return Found(files, tuple(sorted(others)), refused, tuple(notes))
-
-
-def _folder(imageset: ImageSet) -> str:
-    parts = [part for part in imageset.directory.split("/") if part]
-    safe = parts and not any(part in (".", "..") or "\0" in part for part in parts)
-    return "/".join(parts) if safe and parts[0] == "data" else "data"
+    taken = selection.require([*wanted], root)
+    files = {path: tree.file(f"{root}/{path}", names[path], wanted[path]) for path in taken}
+    excluded = tuple(path for path in wanted if path not in files)
+    notes += selection.notes(wanted)
+    return Found(files, excluded, tuple(sorted(others)), refused, tuple(notes))
 
 
 def _folders(imagesets: Sequence[ImageSet]) -> list[str]:
-    return sorted({_folder(imageset) for imageset in imagesets} or {"data"})
+    return sorted({imageset.folder for imageset in imagesets} or {"data"})
 
 
 def _listing(tree: EbiTree, folder: str, stated: int, notes: list[str]) -> list[FtpEntry]:

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from lib.archives.ebi.entry import ImageSet
+from lib.archives.ebi.stacks import Describe, Stack, put_together
 from lib.errors import FormatError
 from lib.formats.calibration import VoxelSize
 from lib.formats.files import Facts, is_packed
 from lib.formats.sections import SectionGroup, group_sections
 from lib.geometry import ShapeZYX
-from lib.names import slug, stack_name
+from lib.names import digest, slug, stack_name
 from lib.plan import VolumePlan
 
-Describe = Callable[[str], Facts]
-
 _VOLUMES = "reconstructed volumes"  # of EMPIAR's categories, those whose sections lie at a z
+# and those whose files are no sections, however they are numbered
+_NO_SECTIONS = ("micrograph", "tilt series", "particle", "class average", "diffraction", "subtomo")
+_SHOWN = 20
 _MRC = frozenset({"MRC", "REC", "ST", "ALI", "MAP"})  # one format by five names
 
 
@@ -56,93 +56,120 @@ class Volume:
 
 @dataclass(slots=True)
 class Sorting:
-    """Volumes, and the files that are none, each with the reason."""
+    """Volumes, and the files that are in none, each with the reason."""
 
     volumes: list[Volume]
     refused: dict[str, str]
     first_error: FormatError | None = None
 
+    def refuse(self, name: str, error: FormatError) -> None:
+        """Leave a file out."""
+        self.refused[name] = error.message
+        self.first_error = self.first_error or error
 
-def sort_files(sizes: dict[str, int | None], describe: Describe, assemble: str) -> Sorting:
-    """Sort files into volumes.
+
+def sort_files(
+    sizes: Mapping[str, int | None],
+    describe: Describe,
+    assemble: str,
+    *,
+    excluded: Collection[str] = (),
+    why_single: Callable[[str], str] = lambda name: "",
+) -> Sorting:
+    """Sort files into volumes; none of them keeps the others from being one.
 
     Parameters
     ----------
     sizes
         Bytes of each file, by its path below the entry.
     describe
-        Reads the metadata of a file; called for the ends of a stack and for each single file.
+        Reads the metadata of a file; called for some files of a stack and for each single one.
     assemble
         ``auto``, ``stack`` or ``files``.
+    excluded
+        Paths of files that are there and to be left out.
+    why_single
+        Why a file is no section of a volume, whatever it is called; heeded by ``auto``.
 
     Raises
     ------
     FormatError
-        ``stack`` was asked for and there is none, or a section is cut short.
+        ``stack`` was asked for, and there is none, or one that lacks files which are there.
     """
-    sorting = Sorting([], {})
-    groups, singles = ([], sorted(sizes)) if assemble == "files" else group_sections(sizes)
+    sorting, seen = Sorting([], {}), dict[str, Facts | FormatError]()
+
+    def look(name: str) -> Facts:
+        if name not in seen:
+            try:
+                seen[name] = describe(name)
+            except FormatError as error:
+                seen[name] = error
+        found = seen[name]
+        if isinstance(found, FormatError):
+            raise found
+        return found
+
+    groups, alone = ([], [*sizes]) if assemble == "files" else group_sections(sizes, excluded)
+    singles = dict.fromkeys(alone, "")
     if assemble == "stack" and not groups:
         raise FormatError(
             "no numbered sections are among the files",
             advice="Set assemble to auto or files",
         )
     for group in groups:
-        volume, why = _stack(group, describe, sizes)
-        if volume is not None:
-            sorting.volumes.append(volume)
-        elif assemble == "stack":
-            raise FormatError(
-                f"the files {group.stem} make no stack: {why}", advice="Set assemble to files"
-            )
+        reason = why_single(group.names[0]) if assemble == "auto" else ""
+        stack = Stack(why_not=reason) if reason else put_together(group, look, sizes)
+        if assemble == "stack":
+            _require_whole(group, stack)
+        for name, error in stack.refused.items():
+            sorting.refuse(name, error)
+        if stack.first is not None:
+            sorting.volumes.append(_stacked(group, stack, stack.first))
+        elif stack.why_not:
+            note = f"in no stack with files that are called alike: {stack.why_not}"
+            singles |= {name: note for name in group.names if name not in stack.refused}
         else:
-            singles += group.names
-    for name in sorted(singles):
+            singles |= dict.fromkeys(stack.names, "")
+        singles |= stack.different
+    for name, note in sorted(singles.items()):
         try:
-            facts = describe(name)
+            facts = look(name)
         except FormatError as error:
-            sorting.refused[name] = error.message
-            sorting.first_error = sorting.first_error or error
+            sorting.refuse(name, error)
             continue
         stem = slug(name.rpartition("/")[2].replace(".", "_"))
-        sorting.volumes.append(
-            Volume(stem, name, (name,), facts.shape_zyx, facts, notes=facts.notes)
-        )
+        notes = (*facts.notes, note) if note else facts.notes
+        sorting.volumes.append(Volume(stem, name, (name,), facts.shape_zyx, facts, notes=notes))
     return sorting
 
 
-def _stack(
-    group: SectionGroup, describe: Describe, sizes: dict[str, int | None]
-) -> tuple[Volume | None, str]:
-    if any(is_packed(name) for name in group.names):
-        return None, "they are compressed as a whole"
-    first, last = describe(group.names[0]), describe(group.names[-1])
-    if first.shape_zyx[0] != 1 or last.shape_zyx[0] != 1:
-        return None, "they hold more than one section each"
-    if (first.shape_zyx, first.dtype) != (last.shape_zyx, last.dtype):
-        return None, (
-            f"the first is {first.shape_zyx} {first.dtype}, the last {last.shape_zyx} {last.dtype}"
+def _stacked(group: SectionGroup, stack: Stack, first: Facts) -> Volume:
+    """The volume of a stack; one that was asked for without some of its files has another name."""
+    stem = stack_name(group.stem)
+    notes = [*first.notes, *stack.notes]
+    if group.excluded:
+        stem = f"{stem}_without-{digest(*group.excluded)}"
+        shown = ", ".join(name.rpartition("/")[2] for name in group.excluded[:_SHOWN])
+        notes.append(f"{len(group.excluded)} sections are left out by include or exclude: {shown}")
+    notes += [f"{name} is a volume of its own: {why}" for name, why in stack.different.items()]
+    shape = (stack.depth, *first.shape_zyx[1:])
+    return Volume(stem, group.pattern, stack.names, shape, first, stack.places, tuple(notes))
+
+
+def _require_whole(group: SectionGroup, stack: Stack) -> None:
+    """Where a stack is demanded, no file of it may be left out but by the user."""
+    if stack.why_not:
+        raise FormatError(
+            f"the files {group.stem} make no stack: {stack.why_not}",
+            advice="Set assemble to auto or files",
         )
-    raw_bytes = math.prod(first.shape_zyx) * np.dtype(first.dtype).itemsize
-    for name in group.names:
-        if (sizes[name] or raw_bytes) < raw_bytes:
-            raise FormatError(
-                f"the file has {sizes[name]} bytes, a section of this stack needs {raw_bytes}",
-                location=name,
-            )
-    places, depth, notes = group.places()
-    if first.voxel != last.voxel:
-        notes = (*notes, f"the last section says {last.voxel}, the first {first.voxel}")
-    shape = (depth, *first.shape_zyx[1:])
-    return Volume(
-        stack_name(group.stem),
-        group.pattern,
-        group.names,
-        shape,
-        first,
-        places,
-        (*first.notes, *notes),
-    ), ""
+    why = {name: error.message for name, error in stack.refused.items()} | stack.different
+    for name, reason in why.items():
+        raise FormatError(
+            f"the files {group.stem} make no whole stack: {reason}",
+            location=name,
+            advice="Leave this file out with exclude, or set assemble to auto",
+        )
 
 
 def claims_about(
@@ -181,8 +208,19 @@ def stated_category(name: str, imagesets: Sequence[ImageSet]) -> str:
     return categories.pop() if len(categories) == 1 else ""
 
 
+def why_single(name: str, imagesets: Sequence[ImageSet]) -> str:
+    """Why the archive's own words forbid to stack a file with others; empty where they do not."""
+    categories = {imageset.category for imageset in _speaking_of(name, imagesets)}
+    if categories and all(any(w in c.lower() for w in _NO_SECTIONS) for c in categories):
+        said = ", ".join(sorted(repr(category) for category in categories))
+        return f"the archive calls the images {said} (assemble=stack puts them together)"
+    return ""
+
+
 def _speaking_of(name: str, imagesets: Sequence[ImageSet]) -> list[ImageSet]:
-    return [s for s in imagesets if _is_of_format(name, s)] or [*imagesets]
+    """Image sets of the file's folder and format, as far as any is."""
+    here = [s for s in imagesets if s.folder == name.rpartition("/")[0]] or [*imagesets]
+    return [s for s in here if _is_of_format(name, s)] or here
 
 
 def of_category(voxel: VoxelSize, category: str) -> tuple[VoxelSize, tuple[str, ...]]:

@@ -24,13 +24,12 @@ from lib.archives.remote_tiff import (
     read_cost,
     settle_ranges,
 )
+from lib.archives.selection import Selection, plan_each, with_notes
 from lib.archives.voxels import Voxel, decide_voxel
 from lib.config.loaders import IDRConfig
 from lib.errors import (
-    FormatError,
     MacroscopeError,
     NotFoundError,
-    UnsupportedFormatError,
 )
 from lib.formats.base import VolumeReader
 from lib.formats.tiff.reader import TiffVolume
@@ -93,23 +92,21 @@ class IDR:
         ids = dict.fromkeys(config.image_ids)
         if config.dataset_id is not None:
             ids.update(dict.fromkeys(omero.list_images(client, root, config.dataset_id)))
-        plans: list[VolumePlan] = []
-        left_out: list[str] = []
-        for image_id in ids:
+        selection, paths = Selection.of(config), list[str]()
+
+        def plan_image(image_id: int) -> list[VolumePlan]:
             try:
-                plans += self._plan_image(config, session, image_id)
-            except FormatError as error:
-                error.located(archive=self.name, unit=f"image {image_id}")
-                if image_id in config.image_ids or len(ids) == 1:
-                    raise
-                left_out.append(f"image {image_id} of the dataset was left out: {error.message}")
-        if not plans:
-            raise UnsupportedFormatError(
-                f"none of {len(ids)} images can be converted; {left_out[0]}",
-                archive=self.name,
-                location=f"dataset {config.dataset_id}",
-            )
-        plans = [plan.model_copy(update={"notes": (*plan.notes, *left_out)}) for plan in plans]
+                return [*self._plan_image(config, session, image_id, selection, paths)]
+            except MacroscopeError as error:
+                raise error.located(
+                    archive=self.name, unit=f"image {image_id}"
+                ) from error.__cause__
+
+        plans = plan_each(
+            ids, plan_image, lambda i: f"image {i}", must=lambda i: i in config.image_ids
+        )
+        selection.require(paths, config.ftp_root_path)
+        plans = [with_notes(plan, selection.notes(paths)) for plan in plans]
         return [*_counted_once(plans, keep=config.keep_raw)]
 
     def fetch(self, plan: VolumePlan, config: IDRConfig, session: Session, raw: RawFiles) -> None:
@@ -157,12 +154,21 @@ class IDR:
     # --- inside -----------------------------------------------------------------------------
 
     def _plan_image(
-        self, config: IDRConfig, session: Session, image_id: int
+        self,
+        config: IDRConfig,
+        session: Session,
+        image_id: int,
+        selection: Selection,
+        paths: list[str],
     ) -> Iterator[VolumePlan]:
+        """Plans of one image, if its file is wanted; its path is added to `paths`."""
         client, root = session.http(API), config.api_base_url
         image = omero.get_image(client, root, image_id)
         tree = _tree(config, session)
         path, study, folder = locate(omero.get_paths(client, root, image_id), config, image_id)
+        paths.append(path.removeprefix(config.ftp_root_path.rstrip("/")).lstrip("/"))
+        if not selection.takes(paths[-1]):
+            return
         file, direct = choose_file(tree, path, config)
         located = _Located(image, file, study, folder, _annotations(client, root, image_id))
         counters = session.counters.service(HTTPS)

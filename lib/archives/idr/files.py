@@ -31,7 +31,7 @@ def locate(paths: list[str], config: IDRConfig, image_id: int) -> tuple[str, str
         raise UnsupportedFormatError(
             f"the image is made of {len(tiffs)} TIFF files of {len(paths)} files: {shown}",
             location=f"image {image_id}",
-            advice="Images of exactly one TIFF file are converted; exclude this one",
+            advice="Images of exactly one TIFF file are converted: leave it out of image_ids",
         )
     path = tiffs[0]
     if any(part in ("..", ".", "") for part in path.strip("/").split("/")):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -17,6 +17,7 @@ from urllib.parse import quote
 from lib.archives.base import ArchiveBase
 from lib.archives.openorganelle.tree import Tree, TreeArray, list_array, unbelievable
 from lib.archives.parts import choose_part
+from lib.archives.selection import Selection, left_out_notes, plan_each, with_notes
 from lib.bytesource.s3_tree import S3Tree
 from lib.config.loaders import OPENORGANELLE_EM_PATHS, OpenOrganelleConfig
 from lib.errors import NotFoundError, SourceChangedError
@@ -71,18 +72,26 @@ class OpenOrganelle(ArchiveBase):
         paths = config.zarr_path or ([default] if default else [])
         if isinstance(paths, str):
             paths = [paths]
-        arrays = [array for path in paths for array in tree.arrays(path, config.scale_level)]
-        if not arrays:
+        found: dict[str, Callable[[], TreeArray]] = {}
+        for path in paths:
+            found |= tree.find(path, config.scale_level)
+        if not found:
             raise NotFoundError(
                 f"no array at {', '.join(paths) or 'zarr_path (not set)'}",
                 archive=self.name,
                 location=root,
                 advice=f"There are: {', '.join(tree.children('')) or 'nothing'}",
             )
-        unique = {array.path: array for array in arrays}
-        return [
-            self._plan_array(config, session, objects, root, array) for array in unique.values()
-        ]
+        selection = Selection.of(config)
+        named = {path.strip("/") for path in paths}
+        plans = plan_each(
+            selection.require([*found], root),
+            lambda path: [self._plan_array(config, session, objects, root, found[path]())],
+            lambda path: path,
+            must=lambda path: bool(named & {path, path.rpartition("/")[0]}),
+        )
+        notes = [*left_out_notes(tree.unreadable), *selection.notes(found)]
+        return [with_notes(plan, notes) for plan in plans]
 
     def open(
         self, plan: VolumePlan, config: OpenOrganelleConfig, session: Session, raw: RawFiles

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from lib.errors import BadAnswerError, FormatError, NotFoundError
@@ -39,33 +40,50 @@ class Tree:
     """The hierarchy below one ``.zarr``.
 
     ``.zmetadata`` is used where it is there, and never required.
+
+    Attributes
+    ----------
+    unreadable
+        Groups below a path that was looked through whose attributes cannot be read, and why.
     """
 
     def __init__(self, objects: ObjectReader, root: str) -> None:
         self._objects = objects
         self._root = root
         self._consolidated = self._read_consolidated()
+        self.unreadable: dict[str, str] = {}
 
     def children(self, path: str) -> list[str]:
         """Names of the groups and arrays directly below a path."""
         where = f"{self._root}/{path}/" if path else f"{self._root}/"
         return _names(self._objects.list(where).prefixes)
 
-    def arrays(self, path: str, levels: str | list[str] | tuple[str, ...]) -> list[TreeArray]:
+    def find(
+        self, path: str, levels: str | list[str] | tuple[str, ...]
+    ) -> dict[str, Callable[[], TreeArray]]:
         """The arrays that a path names: itself, or the chosen levels of the multiscales below it.
+
+        Returns
+        -------
+        dict
+            Path of each -> what reads its document; raises `NotFoundError` where a multiscale lacks
+            the level (the error lists what there is), `FormatError` where it cannot be read.
 
         Raises
         ------
         NotFoundError
-            Nothing is there, or a multiscale lacks a level; the error lists what there is.
+            Nothing is there; the error lists what there is.
         """
         path = path.strip("/")
         zarray = self._document(path, ".zarray")
         if zarray is not None:
             parent, _, name = path.rpartition("/")
             multiscale = self._multiscale(parent)
-            return [self._array(path, name, zarray, multiscale)]
+            return {path: partial(self._array, path, name, zarray, multiscale)}
         found = self._multiscales_below(path, 0)
+        if not found and self.unreadable:
+            where, why = next(iter(self.unreadable.items()))
+            raise FormatError(why, archive="openorganelle", location=f"{self._root}/{where}")
         if not found:
             parent = path.rpartition("/")[0]
             here = self.children(path) or self.children(parent) or self.children("")
@@ -75,11 +93,11 @@ class Tree:
                 location=f"{self._root}/{path}",
                 advice=f"There are: {', '.join(here) or 'nothing'}",
             )
-        return [
-            self._level(where, multiscale, level)
+        return {
+            f"{where}/{level}": partial(self._level, where, multiscale, level)
             for where, multiscale in found
             for level in _chosen(levels, multiscale)
-        ]
+        }
 
     def _level(self, where: str, multiscale: Multiscale, level: str) -> TreeArray:
         zarray = self._document(f"{where}/{level}", ".zarray")
@@ -93,7 +111,13 @@ class Tree:
         return self._array(f"{where}/{level}", level, zarray, multiscale)
 
     def _multiscales_below(self, path: str, depth: int) -> list[tuple[str, Multiscale]]:
-        multiscale = self._multiscale(path)
+        try:
+            multiscale = self._multiscale(path)
+        except FormatError as error:
+            if depth == 0:
+                raise
+            self.unreadable[path] = error.message
+            return []
         if multiscale is not None:
             return [(path, multiscale)]
         if depth >= _DEEPEST:
