@@ -190,7 +190,7 @@ class FormatError(MacroscopeError):
 class UnsupportedFormatError(FormatError):
     """A valid file of a kind (dtype, mode, compression, axes) that macroscope does not convert."""
 
-    advice = "Exclude this file"
+    advice = "Leave it out: with exclude where the source lists files, or by a narrower address"
 
 
 class MissingChunksError(MacroscopeError):
@@ -202,7 +202,7 @@ class MissingChunksError(MacroscopeError):
 class EmptyVolumeError(MacroscopeError):
     """Nothing but background came back."""
 
-    advice = "Choose another crop, or allow empty volumes"
+    advice = "Choose another box or crop, or set allow_empty to true"
 
 
 class OutOfBoundsError(MacroscopeError):

@@ -117,7 +117,7 @@ def check_public_redirect(asked_url: str, target_url: str, allowed_hosts: Collec
         return RequestRefusedError(
             f"the server redirects to {redact(target_url)}, which is not followed: {why}",
             location=redact(asked_url),
-            advice="If that host is to be trusted, add it to the allowed hosts",
+            advice="If that host is to be trusted, give its own address to the source",
         )
 
     if target.scheme not in {"http", "https"} or not host:
@@ -198,7 +198,8 @@ def bounded_decompress(stream: BinaryIO, limit: int, block: int = MIB) -> Iterat
             total += len(piece)
             if total > limit:
                 raise FormatError(
-                    f"the data decompresses to more than {limit} bytes", advice="Exclude this file"
+                    f"the data decompresses to more than {limit} bytes",
+                    advice="Leave the file out with exclude",
                 )
             yield piece
     except (zlib.error, OSError, EOFError) as error:

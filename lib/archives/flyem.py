@@ -222,7 +222,7 @@ def parse_info(info: Any, where: str) -> Instance:
                 f"data instance of type {base['TypeName']}, where uint8blk is converted",
                 archive=FlyEM.name,
                 location=where,
-                advice="Choose a grayscale instance",
+                advice="Set instance to a grayscale one",
             )
         points = extents or extended
         low = [int(n) for n in points["MinPoint"]]

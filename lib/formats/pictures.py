@@ -133,7 +133,7 @@ def _header(source: ByteSource, kind: str) -> tuple[tuple[int, int], str, VoxelS
         raise UnsupportedFormatError(
             f"a {kind} of mode {mode}, where grey ones are read",
             location=source.name,
-            advice="Convert it to grey, or exclude it",
+            advice="Convert it to grey, or leave it out by a narrower address, as FOLDER/raw_*.png",
         )
     pixels = width * height
     if pixels > _MOST_PIXELS or pixels > _MOST_RATIO * max(source.size, 1):

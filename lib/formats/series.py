@@ -59,21 +59,21 @@ class Series:
         if self.refused is not None:
             raise UnsupportedFormatError(self.refused, location=location)
         times, slices, channels = self.size_tzc
-        t = _choose("time point", time, times, location)
-        c = _choose("channel", channel, channels, location)
+        t = _choose("time", "time point", time, times, location)
+        c = _choose("channel", "channel", channel, channels, location)
         if times == channels == 1:
             return self.planes_tzc
         start = t * slices * channels + c
         return self.planes_tzc[start : start + (slices - 1) * channels + 1 : channels]
 
 
-def _choose(what: str, chosen: int | None, count: int, location: str) -> int:
+def _choose(setting: str, what: str, chosen: int | None, count: int, location: str) -> int:
     if chosen is None:
         if count > 1:
             raise UnsupportedFormatError(
                 f"the file has {count} {what}s, and a volume has one",
                 location=location,
-                advice=f"Choose a {what} (0 to {count - 1})",
+                advice=f"Choose one by number: {setting}=0 to {count - 1}",
             )
         return 0
     if not 0 <= chosen < count:

@@ -105,7 +105,9 @@ def cluster_spec(
         The name is too long or not a DNS label.
     """
     if len(name) > MAX_NAME or not re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", name):
-        raise ConfigError(f"{name!r} is no name for a Dask cluster", advice="Use cluster_name()")
+        raise ConfigError(
+            f"{name!r} is no name for a Dask cluster", advice="Report this with the name"
+        )
     run = {FLOW_RUN_LABEL: owner.flow_run_id} if owner.flow_run_id else {}
     metadata = {
         "name": name,

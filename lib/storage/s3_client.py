@@ -36,7 +36,7 @@ def parse_uri(uri: str) -> tuple[str, str]:
         raise ConfigError(
             "the address of a store must not carry credentials",
             location=f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}",
-            advice="Give key and secret by setting, environment or AWS profile",
+            advice="Set dest_key and dest_secret, or an AWS profile (dest_profile)",
         )
     if parts.scheme != "s3" or not _BUCKET.match(parts.netloc) or parts.query or parts.fragment:
         raise ConfigError(
@@ -197,6 +197,7 @@ def _credentials(settings: StoreSettings) -> Any:
         raise AccessDeniedError(
             "no credentials for the object store were found",
             location=endpoint_of(settings) or "AWS",
-            advice="Set key and secret, an AWS profile, or a role for this machine or pod",
+            advice="Set dest_key and dest_secret, an AWS profile (dest_profile), or a role for "
+            "this machine or pod",
         )
     return Boto3CredentialProvider(session)

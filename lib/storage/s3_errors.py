@@ -67,7 +67,12 @@ _PASSING = {
 }
 _WAY = (  # found in the text of connection errors, most telling first
     *(  # as rustls (obstore) and OpenSSL (urllib3) put it
-        (sign, "the server's TLS certificate is not trusted", "Set the CA bundle", False)
+        (
+            sign,
+            "the server's TLS certificate is not trusted",
+            "Name the authority's PEM file in SSL_CERT_FILE or dest_ca_bundle",
+            False,
+        )
         for sign in ("InvalidCertificate", "CERTIFICATE_VERIFY_FAILED", "certificate verify failed")
     ),
     *(
@@ -111,7 +116,7 @@ def named_s3_error(error: Exception, location: str, doing: str) -> MacroscopeErr
         return DestinationError(
             f"cannot {doing}: the bucket lies in another region",
             location=location,
-            advice="Set the bucket's region",
+            advice="Set dest_region to where the bucket lies",
         )
     if code in _PASSING or status in (408, 425, 429) or (status >= 500 and status != 501):
         return _for_now(f"the server answered {_answer(status, code)}", location, doing)

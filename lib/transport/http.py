@@ -37,7 +37,7 @@ _COMPRESSED_SUFFIXES = (".gz", ".tgz", ".bz2", ".z", ".xz")
 class RangesIgnoredError(RequestRefusedError):
     """The server answers a range with the whole file; `HttpClient.download` still works."""
 
-    advice = "Download the whole file instead of reading ranges"
+    advice = "Fetch the whole file by other means, and give its path as an address"
 
 
 class HttpClient(Requester):

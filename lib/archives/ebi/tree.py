@@ -208,7 +208,7 @@ def short_listing(path: str, found: int, stated: int) -> IncompleteTransferError
     return IncompleteTransferError(
         f"the listing shows {found} files where the archive states {stated}",
         location=path,
-        advice="Run again; if it stays so, choose the other protocol",
+        advice="Run again; if it stays so, set protocol to ftp or https",
     )
 
 

@@ -68,7 +68,7 @@ def open_mrc(
             raise ConfigError(
                 "the MRC file is compressed and there is no scratch folder to unpack it to",
                 location=source.name,
-                advice="Name a scratch folder",
+                advice="Report this: who opens a packed file names a scratch folder",
             )
         more = choices is not None and choices.sections is not None
         source = _unpack(source, scratch, gzip=magic[:2] == b"\x1f\x8b", more=more)

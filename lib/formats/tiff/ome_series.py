@@ -29,7 +29,8 @@ def ome_series(document: OmeDocument, pages: PageList) -> list[Series]:
             f"the OME metadata are in the companion file {document.companion[:200]!r}, which is "
             "not here (BinaryOnly)",
             location=name,
-            advice="A page alone does not tell its place in the volume: fetch the companion's set",
+            advice="A page alone does not tell its place in the volume: fetch all files that its "
+            "companion names",
         )
     if not document.images:
         raise FormatError("the OME-XML describes no image", location=name)

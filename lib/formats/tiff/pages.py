@@ -76,7 +76,7 @@ class PageList:
                 "the page's own directory differs from what the first pages and the last promise",
                 location=self.source.name,
                 unit=f"page {index}",
-                advice="Download the file and convert the local copy, which is walked page by page",
+                advice="Fetch the file by other means, and give its path as an address",
             )
         self._verified.add(index)
 

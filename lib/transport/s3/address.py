@@ -59,7 +59,8 @@ def parse_uri(uri: str) -> tuple[str, str]:
         raise ConfigError(
             "the address of a bucket must not carry credentials",
             location=f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}",
-            advice="Give key and secret by setting, environment or AWS profile",
+            advice="Set dest_key and dest_secret (of a source: s3_key and s3_secret), or an AWS "
+            "profile",
         )
     prefix = parts.path.strip("/")
     climbs = prefix and any(part in {"", ".", ".."} for part in prefix.split("/"))

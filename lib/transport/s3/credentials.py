@@ -58,7 +58,8 @@ def credentials_of(access: S3Access) -> Credentials | None:
         raise AccessDeniedError(
             "no credentials for the object store were found",
             location=access.endpoint_url or "AWS",
-            advice="Set key and secret, an AWS profile, or a role for this machine or pod",
+            advice="Set dest_key and dest_secret (of a source: s3_key and s3_secret), an AWS "
+            "profile, or a role for this machine or pod",
         )
     return found
 

@@ -84,7 +84,11 @@ _EXPIRED = _Meaning(
     _K.DENIED, "the credentials have expired", "Renew the credentials, then run again"
 )
 _BLOCKED = _Meaning(_K.DENIED, "the account is blocked", "Ask the provider of the object store")
-_REGION = _Meaning(_K.REFUSED, "the bucket lies in another region", "Set the bucket's region")
+_REGION = _Meaning(
+    _K.REFUSED,
+    "the bucket lies in another region",
+    "Set dest_region (of a source: s3_region) to where the bucket lies",
+)
 _ARCHIVED = _Meaning(
     _K.REFUSED,
     "the object lies in an archive tier (Glacier, Deep Archive)",
