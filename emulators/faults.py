@@ -15,7 +15,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
-Service = Literal["*", "ftp", "mirror", "epfl", "empiar", "omero", "dvid", "s3", "destination"]
+Service = Literal[
+    "*", "ftp", "mirror", "gs", "epfl", "empiar", "omero", "dvid", "s3", "destination"
+]
 
 HttpKind = Literal[
     "status_403",

@@ -105,7 +105,7 @@ class LocalTree:
     def source(self, key: str, known: ObjectInfo | None = None) -> LocalBytes:
         path = self.path(key)
         if known is not None and known.etag != _info(key, path.stat()).etag:
-            raise SourceChangedError("the file was changed", location=str(path))
+            raise SourceChangedError("the file changed since it was planned", location=str(path))
         return LocalBytes(path)
 
     def ordered(self, jobs: Iterable[Callable[[], T]]) -> Iterator[T]:

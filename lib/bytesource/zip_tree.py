@@ -55,7 +55,9 @@ class ZipTree:
     def get_range(self, key: str, start: int, length: int) -> bytes | None:
         if key not in self._members:
             return None
-        return self.source(key).read(start, length)
+        data = bytearray(length)
+        self.source(key).read_into(start, memoryview(data))  # a source's `read` reads ahead
+        return bytes(data)
 
     def head(self, key: str) -> ObjectInfo | None:
         member = self._members.get(key)

@@ -379,6 +379,9 @@ class AddressConfig(LoaderConfig):
         default=None,
         description="S3 server of s3:// addresses; empty: AWS. Asked in path style.",
     )
+    gs_endpoint_url: HttpEndpoint | None = Field(
+        default=None, description="Server of gs:// addresses; empty: Google's own."
+    )
     s3_region: Name = Field(default="us-east-1", description="Region of the bucket.")
     s3_key: SecretStr | None = Field(
         default=None,

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from lib.bytesource.base import ByteSource
+import hashlib
+import zlib
+from dataclasses import dataclass, replace
+
+import google_crc32c
+
+from lib.bytesource.base import ByteSource, LocalBytes
 from lib.bytesource.remote import RemoteBytes
-from lib.errors import FormatError
+from lib.errors import FormatError, SourceChangedError
 from lib.formats.covering import CoveringBytes
 from lib.plan import SourceFile
 from lib.rawfiles.files import RawFiles
@@ -12,9 +18,13 @@ from lib.storage.ordered_hash import REORDER_BYTES
 from lib.transport.partial import Fetched
 
 
-def digest_reads(size: int, workers: int) -> int:
-    """How often a file that is not kept is read: twice if its ranges may come out of order."""
-    return 1 if workers == 1 or size <= REORDER_BYTES else 2
+def digest_reads(size: int, workers: int, checksum: str | None = None) -> int:
+    """How often a file that is not kept is read: twice if its ranges may come out of order.
+
+    So is one with a checksum that only a second reading can be held against.
+    """
+    once = (workers == 1 or size <= REORDER_BYTES) and _check(checksum) is None
+    return 1 if once else 2
 
 
 def kept_while_read(source: RemoteBytes, raw: RawFiles, file: SourceFile) -> ByteSource:
@@ -28,7 +38,18 @@ def settle_ranged(source: RemoteBytes, raw: RawFiles, file: SourceFile) -> Fetch
     """Finish what `kept_while_read` began: the kept file, or the digest of the streamed one."""
     tee = raw.tee(file)
     if tee is not None:
-        return raw.complete(file, tee, source.read_into)
+        fetched = raw.complete(file, tee, source.read_into)
+        return replace(fetched, publisher_checksum=_proven(fetched, file, raw))
+    if _check(file.publisher_checksum) is not None:
+        proven = digest_of(source, file.publisher_checksum)
+        return Fetched(
+            raw.path(file),
+            source.size,
+            proven,
+            file.etag,
+            file.last_modified,
+            file.publisher_checksum,
+        )
     if raw.hasher(file).hexdigest(source.size) is None:
         _stream(source, raw, file)
     sha256 = raw.hasher(file).hexdigest(source.size)
@@ -36,6 +57,64 @@ def settle_ranged(source: RemoteBytes, raw: RawFiles, file: SourceFile) -> Fetch
         raise FormatError("the file's bytes did not come in order", location=file.url)
     path = raw.path(file)  # nothing lies there; it names the file
     return Fetched(path, source.size, sha256, file.etag, file.last_modified)
+
+
+def _proven(fetched: Fetched, file: SourceFile, raw: RawFiles) -> str | None:
+    """The publisher's checksum, if the kept file fits it; a file that does not is deleted."""
+    if _check(file.publisher_checksum) is None:
+        return fetched.publisher_checksum
+    source = LocalBytes(fetched.path, name=file.url)
+    try:
+        digest_of(source, file.publisher_checksum)
+    except SourceChangedError:
+        raw.forget(file)
+        raise
+    finally:
+        source.close()
+    return file.publisher_checksum
+
+
+def digest_of(source: ByteSource, published: str | None) -> str:
+    """sha256 of all bytes of a source, held against the publisher's checksum on the way.
+
+    Raises
+    ------
+    SourceChangedError
+        They do not fit: what was made from them must not stay.
+    """
+    digest, check = hashlib.sha256(), _check(published)
+    step = source.range_bytes
+    ranges = [(at, min(step, source.size - at)) for at in range(0, source.size, step)]
+    for view in source.ranges_ordered(ranges):
+        digest.update(view)
+        check = None if check is None else check.updated(view)
+    if check is not None and published is not None and check.text != published.lower():
+        raise SourceChangedError(
+            f"the bytes fit {check.text}, the publisher says {published}", location=source.name
+        )
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Check:
+    """A running checksum of the kinds that stores publish beside md5."""
+
+    kind: str
+    value: int = 0
+
+    def updated(self, view: memoryview) -> _Check:
+        if self.kind == "crc32":
+            return _Check(self.kind, zlib.crc32(view, self.value))
+        return _Check(self.kind, google_crc32c.extend(self.value, bytes(view)))
+
+    @property
+    def text(self) -> str:
+        return f"{self.kind}:{self.value:08x}"
+
+
+def _check(published: str | None) -> _Check | None:
+    kind = (published or "").partition(":")[0].lower()
+    return _Check(kind) if kind in ("crc32", "crc32c") else None
 
 
 def _stream(source: RemoteBytes, raw: RawFiles, file: SourceFile) -> None:

@@ -13,9 +13,11 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from lib.concurrency.ordered import run_ordered
+from lib.transport import gcs
 from lib.transport.counters import Counters
 from lib.transport.environment import exempt_loopback
 from lib.transport.ftp import FtpClient
+from lib.transport.gcs import GcsReader
 from lib.transport.http import HttpClient
 from lib.transport.limits import Limiter, Limits, limits_for, shared_limiter
 from lib.transport.reach import ReachPolicy
@@ -67,6 +69,7 @@ class Session:
         self._limiters: dict[str, Limiter] = {}
         self._http: dict[str, HttpClient] = {}
         self._ftp: dict[tuple[str, str], FtpClient] = {}
+        self._gcs: dict[tuple[str, str], GcsReader] = {}
         self._objects: dict[tuple[str, S3Access], ObjectReader] = {}
 
     def __enter__(self) -> Self:
@@ -153,6 +156,19 @@ class Session:
                 self._objects[(uri, access)] = reader
             return reader
 
+    def gcs(self, service: str, bucket: str, endpoint_url: str | None = None) -> GcsReader:
+        """The reader of a public bucket of Google Cloud Storage; always the same one."""
+        endpoint = endpoint_url or gcs.PUBLIC
+        self.check_reach(endpoint)
+        limits, limiter = self.limits(service), self.limiter(service)
+        counters = self.counters.service(service)
+        with self._lock:
+            key = (bucket, endpoint)
+            if key not in self._gcs:
+                reader = GcsReader(self.archive, limits, limiter, counters, reach=self.reach)
+                self._gcs[key] = reader.bind(bucket, endpoint)
+            return self._gcs[key]
+
     def ordered(
         self, service: str, jobs: Iterable[Callable[[], T]], ahead: int | None = None
     ) -> Iterator[T]:
@@ -183,7 +199,8 @@ class Session:
         """
         with self._lock:
             clients: list[HttpClient | FtpClient | ObjectReader]
-            clients = [*self._http.values(), *self._ftp.values(), *self._objects.values()]
+            clients = [*self._http.values(), *self._gcs.values()]
+            clients += [*self._ftp.values(), *self._objects.values()]
             limiters, self._limiters = self._limiters, {}
         for client in clients:
             client.close()

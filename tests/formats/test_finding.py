@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import cases_zarr2
 import numpy as np
 import pytest
 import tifffile
-from servers import Servers
+from servers import BUCKET, Servers
 from volume_kit import random_voxels
 
 from lib.config.loaders import AddressConfig
@@ -145,8 +146,8 @@ def test_a_web_server_without_the_file_says_so(servers: Servers, tmp_path: Path)
         plan_of(f"{base}a.tif", tmp_path, requests_per_second=1000.0)
 
 
-def run(plan: VolumePlan, tmp_path: Path, steps: Steps | None = None) -> Any:
-    config = AddressConfig(addresses=[plan.source_id])
+def run(plan: VolumePlan, tmp_path: Path, steps: Steps | None = None, **more: Any) -> Any:
+    config = AddressConfig(addresses=[plan.source_id], **more)
     data = str(tmp_path / "data")
     order = WorkOrder(plan, config, data, StoreSettings(), tmp_path / "scratch", "a test")
     return make_volume(order, "a test", steps)
@@ -178,11 +179,44 @@ def test_a_source_that_changes_under_the_run_fails_it(
 
     made = run(plan, tmp_path, Steps(finish=changed))
     assert made.status == "failed"
-    assert "changed while it was read" in str(made.error)
+    assert "changed" in str(made.error)
     assert not list((tmp_path / "data/address").glob("*.ome.zarr"))
     again = run(plan_of(folder, tmp_path), tmp_path)
     assert again.status == "complete"
     assert life  # the same path as every archive's volumes
+
+
+def test_bytes_that_changed_on_their_way_fail_the_volume_by_the_stores_checksum(
+    servers: Servers, tmp_path: Path
+) -> None:
+    name = "wrong-bytes"
+    (servers.folder / name).mkdir()
+    tifffile.imwrite(servers.folder / name / "a.tif", random_voxels((20, 200, 300), "uint8"))
+    base, settings = servers.publish(name, "gs")
+    for keep_raw in (True, False):
+        more: dict[str, Any] = {**settings, "keep_raw": keep_raw}
+        plan = plan_of(f"{base}a.tif", tmp_path, **more)
+        servers.gcs.damage[f"{BUCKET}/{name}/a.tif"] = 700_000
+        made = run(plan, tmp_path, **more)
+        servers.gcs.damage.clear()
+        assert made.status == "failed"
+        assert "the publisher says crc32c" in str(made.error)
+        assert not list((tmp_path / "data").rglob("a.tif"))
+        assert run(plan, tmp_path, **more).status == "complete"
+        shutil.rmtree(tmp_path / "data")
+
+
+def test_a_stored_member_of_a_zip_is_held_against_its_crc(folder: Path, tmp_path: Path) -> None:
+    tifffile.imwrite(folder / "a.tif", random_voxels((9, 200, 300), "uint8"))
+    with zipfile.ZipFile(folder / "a.zip", "w", zipfile.ZIP_STORED) as archive:
+        archive.write(folder / "a.tif", "a.tif")
+    plan = plan_of(f"{folder}/a.zip|zip:a.tif", tmp_path)
+    data = bytearray((folder / "a.zip").read_bytes())
+    data[300_000] ^= 1
+    (folder / "a.zip").write_bytes(data)
+    made = run(plan, tmp_path)
+    assert made.status == "failed"
+    assert "the publisher says crc32" in str(made.error)
 
 
 def test_names_that_end_alike_do_not_meet(tmp_path: Path) -> None:

@@ -8,13 +8,14 @@ from pathlib import Path
 from lib.archives.address.grammar import Address, Step, quoted
 from lib.bytesource.base import ByteSource
 from lib.bytesource.ftp_tree import FtpTree
+from lib.bytesource.gcs_tree import GcsTree
 from lib.bytesource.http_tree import HttpTree
 from lib.bytesource.local_tree import LocalTree
 from lib.bytesource.s3_tree import S3Tree
 from lib.bytesource.tree import ObjectInfo, Tree
 from lib.bytesource.zip_tree import ZipTree
 from lib.config.loaders import AddressConfig
-from lib.errors import ConfigError, NotFoundError, UnsupportedFormatError
+from lib.errors import NotFoundError, UnsupportedFormatError
 from lib.transport.counters import ServiceCounters
 from lib.transport.session import Session
 
@@ -135,12 +136,13 @@ def _outer(address: Address, config: AddressConfig, session: Session) -> Tree:
             region=config.s3_region,
         )
         return S3Tree(session, service, objects)
+    if address.scheme == "gs":
+        reader = session.gcs(service, address.host, config.gs_endpoint_url)
+        return GcsTree(session, service, reader)
     if address.scheme == "ftp":
         return FtpTree(session, service, address.host)
-    if address.scheme in ("https", "http"):
-        root = f"{address.scheme}://{address.host}"
-        return HttpTree(session, service, root, address.query)
-    raise ConfigError(f"{address.scheme}:// addresses are not read yet", location="addresses")
+    root = f"{address.scheme}://{address.host}"
+    return HttpTree(session, service, root, address.query)
 
 
 def _is_folder(tree: Tree, key: str) -> bool:

@@ -138,7 +138,7 @@ def _cost(
     if way == "ranges" and not part.whole:
         notes.append("only the pages of the box are fetched; the raw file is not kept")
     elif way == "ranges" and not config.keep_raw:
-        times = digest_reads(survey.nbytes, config.max_workers)
+        times = digest_reads(survey.nbytes, config.max_workers, files[0].checksum)
     nbytes, requests = survey.nbytes + header[0], survey.requests + header[1]
     return (nbytes * times, requests * times), notes
 

@@ -15,7 +15,6 @@ from lib.bytesource.bring import bring
 from lib.bytesource.ftp_tree import FtpTree
 from lib.bytesource.http_bytes import HttpBytes
 from lib.bytesource.http_tree import HttpTree
-from lib.bytesource.local_tree import LocalTree
 from lib.bytesource.remote import RemoteBytes
 from lib.bytesource.tree import ObjectInfo, Tree, join, listing_or_none
 from lib.errors import FormatError, MacroscopeError, NotFoundError, SourceChangedError
@@ -28,9 +27,8 @@ from lib.formats.sections import Section, SectionStack
 from lib.geometry import Box, ShapeZYX
 from lib.plan import SourceFile, VolumePlan
 from lib.rawfiles.files import RawFiles
-from lib.rawfiles.ranged import kept_while_read, settle_ranged
+from lib.rawfiles.ranged import digest_of, kept_while_read, settle_ranged
 from lib.rawfiles.sidecar import facts_of
-from lib.rawfiles.tee import hash_file
 from lib.transport.identity import Facts, Likeness, compare
 from lib.transport.partial import Fetched
 
@@ -82,6 +80,7 @@ def bring_file(plan: VolumePlan, file: SourceFile, tree: Tree, raw: RawFiles) ->
         fetched = tree.download(key, info, path)
     else:
         fetched = bring(tree.source(key, info), info, path)
+        _check_published(path, file)
     fmt = registry.file_format(plan.reader["format"])
     try:
         source = LocalBytes(path, name=file.url)
@@ -95,6 +94,17 @@ def bring_file(plan: VolumePlan, file: SourceFile, tree: Tree, raw: RawFiles) ->
         raw.forget(file)
         raise error.located(location=file.url, unit=file.name) from None
     raw.remember(file, fetched, [f"{file.name}: {note}" for note in notes])
+
+
+def _check_published(path: Path, file: SourceFile) -> None:
+    source = LocalBytes(path, name=file.url)
+    try:
+        digest_of(source, file.publisher_checksum)
+    except SourceChangedError:
+        path.unlink(missing_ok=True)
+        raise
+    finally:
+        source.close()
 
 
 def settle_volume(plan: VolumePlan, tree: Tree, raw: RawFiles) -> list[Fetched]:
@@ -242,7 +252,7 @@ def _check_files(plan: VolumePlan, tree: Tree) -> None:
 def _hashed(plan: VolumePlan, tree: Tree, raw: RawFiles) -> list[Fetched]:
     """Digests of files of this machine, where reading them once more is little beside the rest."""
     total = sum(file.size or 0 for file in plan.files)
-    if plan.box_zyx is not None or not isinstance(tree, LocalTree):
+    if plan.box_zyx is not None:
         return []
     if total > _MOST_HASHED:
         raw.notes.append(
@@ -250,10 +260,13 @@ def _hashed(plan: VolumePlan, tree: Tree, raw: RawFiles) -> list[Fetched]:
             "before and after"
         )
         return []
-    paths: list[tuple[SourceFile, Path]] = [
-        (file, tree.path(_key_of(plan, file))) for file in plan.files
-    ]
-    return [
-        Fetched(path, file.size or 0, hash_file(path), None, file.last_modified)
-        for file, path in paths
-    ]
+    found = []
+    for file in plan.files:
+        source = tree.source(_key_of(plan, file))
+        try:
+            sha256 = digest_of(source, file.publisher_checksum)
+        finally:
+            source.close()
+        moment, proof = file.last_modified, file.publisher_checksum
+        found.append(Fetched(raw.path(file), source.size, sha256, file.etag, moment, proof))
+    return found
