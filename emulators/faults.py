@@ -61,6 +61,7 @@ FtpKind = Literal[
 Kind = HttpKind | FtpKind
 
 _GET = frozenset({"GET", "RETR"})
+_SIGNATURE = re.compile(r"[?&]X-Amz-[^&]*")
 _CHANGES = ("changed_etag", "changed_file")
 _LISTS = frozenset({"LIST", "NLST", "MLSD"})
 # Where a rule does not name methods, a kind waits for a request that can show it.
@@ -176,7 +177,9 @@ class Rule(BaseModel):
 
     def counted_by(self, target: str) -> str:
         """The key under which requests of this rule are numbered."""
-        return target if self.per_path or self.kind in _CHANGES else ""
+        # a signature in the address is another one with each try
+        plain = _SIGNATURE.sub("", target)
+        return plain if self.per_path or self.kind in _CHANGES else ""
 
     def cut_at(self, length: int) -> int:
         """Bytes that pass before the fault in a body of `length` bytes."""

@@ -19,7 +19,7 @@ from lib.volumes.job import VolumeJob
 NO_CHECKSUM = "publisher gives none"
 PIPELINE = "macroscope"
 _MOST_NAMED_HOLES = 1000
-_SOFTWARE = ("macroscope", "numpy", "numcodecs", "imagecodecs", "obstore", "prefect")
+_SOFTWARE = ("macroscope", "numpy", "numcodecs", "imagecodecs", "urllib3", "prefect")
 _WORDS = {  # fields of an About whose origin a record states -> the record's own name of them
     **{name: name for name in ("modality", "organism", "specimen", "authors", "licence")},
     **{name: name for name in ("citation", "doi", "release_date")},

@@ -19,7 +19,6 @@ from lib.storage.fence import Fence
 from lib.storage.keys import PARTIAL, byte_views, check_key, check_prefix, is_reserved
 from lib.storage.s3_lease import FollowedLease, Lease
 from lib.storage.s3_objects import S3Objects
-from lib.storage.s3_signed import SignedRequests
 from lib.storage.s3_uploads import abort_uploads
 from lib.storage.s3_writes import S3Writes
 from lib.storage.settings import StoreSettings
@@ -50,8 +49,7 @@ class S3Store:
         self._objects = S3Objects(uri, self.settings)
         self.uri = self._objects.uri
         self._fence = Fence()
-        self._requests = SignedRequests(self._objects.bucket, self.settings)
-        self._writes = S3Writes(self._objects, self._requests, self._fence)
+        self._writes = S3Writes(self._objects, self._fence)
 
     def __repr__(self) -> str:
         return f"S3Store({self.uri!r})"
@@ -104,7 +102,7 @@ class S3Store:
 
     def _version(self, key: str) -> str:
         meta = self._objects.head(key)
-        return "" if meta is None else meta["e_tag"] or ""
+        return "" if meta is None else meta.etag or ""
 
     def draft(self, key: str) -> GatheredDraft:
         """Write one object bit by bit; it is held in memory and sent by `commit`."""
@@ -152,7 +150,7 @@ class S3Store:
     def size(self, key: str) -> int | None:
         """Return the bytes of an object, or None where there is none."""
         meta = self._objects.head(check_key(key))
-        return None if meta is None else meta["size"]
+        return None if meta is None else meta.size
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
         """All objects below a prefix, sorted by key; leases are left out."""
@@ -226,27 +224,19 @@ class S3Store:
         """
         if names is not None:
             return 0
-        where = self._objects.where(check_prefix(prefix))
-        return abort_uploads(
-            self._objects.bucket,
-            self._objects.full(prefix).rstrip("/"),
-            self.settings,
-            where,
-            self._objects.count,
-            partial(self._fence.left, where),
-        )
+        return abort_uploads(self._objects, self._writes, check_prefix(prefix))
 
     # --- the rest ---------------------------------------------------------------------------
 
     def lock(self, key: str, holder: str) -> AbstractContextManager[None]:
         """Hold a volume by a lease, which outlives a killed run by at most ``lease_seconds``."""
-        unfenced = S3Writes(self._objects, self._requests, Fence())
+        unfenced = S3Writes(self._objects, Fence())
         return Lease(self._objects, unfenced, self._fence, check_key(key), holder)
 
     def follow(self, key: str, holder: str) -> None:
         """Let every later write depend on that run's lease, unless it is this very store's own."""
         if check_key(key) not in self._fence:
-            self._fence.add(key, FollowedLease(self._objects, self._requests, key, holder))
+            self._fence.add(key, FollowedLease(self._objects, key, holder))
 
     def free_bytes(self) -> int | None:
         """None: an object store does not say."""

@@ -14,10 +14,7 @@ import secrets
 import threading
 from contextlib import suppress
 from datetime import datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
-
-from urllib3.exceptions import HTTPError
 
 from lib.concurrency import cancel as stopping
 from lib.errors import AlreadyExistsError, DestinationError, MacroscopeError, NotFoundError
@@ -26,9 +23,7 @@ from lib.storage.fence import Fence, clock
 from lib.storage.keys import byte_views, lock_key
 from lib.storage.local_lock import busy, describe_holder
 from lib.storage.processes import is_dead, process_identity
-from lib.storage.s3_errors import named_s3_error
 from lib.storage.s3_objects import Found, S3Objects
-from lib.storage.s3_signed import Answer, SignedRequests
 from lib.storage.s3_writes import S3Writes
 
 BEATS = 6  # renewals within one term: five may fail before the lease is in danger
@@ -219,8 +214,8 @@ class FollowedLease:
     It is read again six times in a term. A lease that is gone or another holder's is over for good.
     """
 
-    def __init__(self, objects: S3Objects, requests: SignedRequests, key: str, holder: str) -> None:
-        self._objects, self._requests, self._holder = objects, requests, holder
+    def __init__(self, objects: S3Objects, key: str, holder: str) -> None:
+        self._objects, self._holder = objects, holder
         self._name = lock_key(key, ".lease")
         self._seconds = objects.settings.lease_seconds
         self._ends = self._looked = -float("inf")
@@ -237,7 +232,7 @@ class FollowedLease:
     def _look(self) -> None:
         asked = clock()
         try:
-            found = self._objects.trying(self._ask, self._name, "read")
+            found = self._objects.get(self._name)
         except NotFoundError:
             self._over = True
             return
@@ -245,28 +240,12 @@ class FollowedLease:
             if asked >= self._ends:
                 raise
             return  # what was seen before holds until its end
-        about = parse(found.body)
+        about = parse(found.data)
         if about is None or about.get("run") != self._holder:
             self._over = True
             return
-        self._looked, self._ends = asked, asked + self._seconds - _age(found, self._requests.now())
-
-    def _ask(self) -> Answer:
-        self._objects.count("GET")
-        where = self._objects.where(self._name)
-        try:
-            answer = self._requests.send("GET", self._objects.full(self._name), lambda: None)
-        except (HTTPError, OSError) as error:
-            raise named_s3_error(Exception(str(error)), where, "read") from None
-        if answer.status >= 300:
-            raise answer.error(where, "read")
-        return answer
-
-
-def _age(found: Answer, now: datetime) -> float:
-    """Seconds since an object was written, by the clock of the server that answered."""
-    written = parsedate_to_datetime(found.headers["Last-Modified"])
-    return max(0.0, (now - written).total_seconds())
+        age_s = max(0.0, (self._objects.requests.now() - found.written).total_seconds())
+        self._looked, self._ends = asked, asked + self._seconds - age_s
 
 
 def parse(data: bytes) -> dict[str, Any] | None:

@@ -1,29 +1,31 @@
-"""Requests that read a bucket, and how any request is counted, tried again and named."""
+"""Requests that read a bucket, and how any request of a store is tried again and named."""
 
 from __future__ import annotations
 
-import threading
-import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TypeVar
+from urllib.parse import quote
 
-import obstore.store
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
-
-from lib.concurrency import cancel as stopping
-from lib.errors import MacroscopeError, NotFoundError
+from lib.errors import BadAnswerError, MacroscopeError, NotFoundError, TransportError
 from lib.storage.base import Folder, StoredObject
-from lib.storage.s3_client import make_client, parse_uri
-from lib.storage.s3_errors import named_s3_error, no_bucket
+from lib.storage.keys import check_prefix
+from lib.storage.s3_access import requests_of
 from lib.storage.settings import StoreSettings
+from lib.transport import bounds
+from lib.transport.answers import content_length, content_range
+from lib.transport.listing import ObjectInfo
+from lib.transport.retry import call_with_retry
+from lib.transport.s3.address import parse_uri
+from lib.transport.s3.errors import Refusal, store_error, way_error
+from lib.transport.s3.listing import Walk, read_page
 
 T = TypeVar("T")
 
-PAGE = 1000  # keys of one LIST, and of one bulk DELETE: the protocol's limit
-_ATTEMPTS_WHEN_STOPPING = 2  # the last record should be written, but the run has seconds to go
+_LARGEST = 64 * bounds.GIB  # of an object that is read whole; as much as a store may announce
+_KINDS = ("PUT", "GET", "HEAD", "LIST", "DELETE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +47,16 @@ class S3Objects:
     """
 
     def __init__(self, uri: str, settings: StoreSettings) -> None:
-        self.bucket, self.prefix = parse_uri(uri)
+        self.bucket, prefix = parse_uri(uri)
+        self.prefix = check_prefix(prefix)
         self.uri = "/".join(part for part in ("s3:/", self.bucket, self.prefix) if part)
         self.settings = settings
-        self.client = make_client(self.bucket, self.prefix, settings)
-        self._counts: Counter[str] = Counter()
-        self._guard = threading.Lock()
+        self.requests = requests_of(self.bucket, settings)
         self._bucket_seen = False
 
     def counts(self) -> dict[str, int]:
         """Requests sent so far, by kind; attempts that failed included."""
-        with self._guard:
-            return {kind: self._counts[kind] for kind in ("PUT", "GET", "HEAD", "LIST", "DELETE")}
+        return self.requests.counters.by_kind(*_KINDS)
 
     def where(self, key: str) -> str:
         """The full address of a key, for messages."""
@@ -72,120 +72,110 @@ class S3Objects:
         """Raises `NotFoundError` where there is no such object."""
 
         def ask() -> Found:
-            self.count("GET")
-            result = obstore.get(self.client, key)
-            meta = result.meta
-            return Found(result.bytes().to_bytes(), meta["e_tag"] or "", meta["last_modified"])
+            with self.requests.ask("GET", quote(self.full(key)), transfer=_LARGEST) as answer:
+                data = self.requests.body(answer, _LARGEST)
+            written = answer.headers.get("Last-Modified")
+            return Found(data, answer.headers.get("ETag", ""), _moment(written))
 
         return self.trying(ask, key, "read")
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """Up to `length` bytes from `start`."""
+        headers = {"Range": f"bytes={start}-{start + length - 1}"}
 
         def ask() -> bytes:
-            self.count("GET")
-            return obstore.get_range(self.client, key, start=start, length=length).to_bytes()
+            name = quote(self.full(key))
+            with self.requests.ask("GET", name, headers=headers, transfer=length) as answer:
+                came = content_range(answer.headers)
+                if answer.status != 206 or came is None or came[0] != start:
+                    raise BadAnswerError("the object store ignores byte ranges", retryable=False)
+                return self.requests.body(answer, length)
 
         return self.trying(ask, key, "read")
 
-    def head(self, key: str) -> obstore.ObjectMeta | None:
-        """Size, entity tag and time; None where there is no such object."""
+    def head(self, key: str) -> ObjectInfo | None:
+        """Size and entity tag; None where there is no such object."""
 
-        def ask() -> obstore.ObjectMeta:
-            self.count("HEAD")
-            return obstore.head(self.client, key)
+        def ask() -> ObjectInfo:
+            with self.requests.ask("HEAD", quote(self.full(key))) as answer:
+                answer.read()  # nothing: the connection is free again
+                size = content_length(answer.headers)
+                if size is None:
+                    raise BadAnswerError("the answer is not that of an object store")
+                return ObjectInfo(key, size, answer.headers.get("ETag", ""))
 
         try:
             return self.trying(ask, key, "look at")
         except NotFoundError:
             if not self._bucket_seen:  # a HEAD has no body to say that the bucket is missing
-                self.require_bucket()
+                self.trying(lambda: read_page(self.requests, self.prefix, "", None), "", "list")
             return None
 
     def listing(self, prefix: str) -> list[StoredObject]:
         """Everything below a prefix, sorted by key (SeaweedFS does not sort as S3 does)."""
-
-        def ask() -> list[StoredObject]:
-            found: list[StoredObject] = []
-            self.count("LIST")
-            for page in obstore.list(self.client, prefix or None, chunk_size=PAGE):
-                if found:
-                    self.count("LIST")
-                found.extend(
-                    StoredObject(meta["path"], meta["size"], meta["e_tag"] or "") for meta in page
-                )
-            return found
-
-        return sorted(self.trying(ask, prefix, "list"), key=lambda item: item.key)
+        return self._listed(prefix, "")[0]
 
     def folder(self, prefix: str) -> Folder:
         """What lies directly below a prefix, sorted by key."""
+        objects, folders = self._listed(prefix, "/")
+        return Folder(tuple(objects), tuple(folders))
 
-        def ask() -> Folder:
-            self.count("LIST")
-            found = obstore.list_with_delimiter(self.client, prefix or None)
-            objects = [StoredObject(meta["path"], meta["size"]) for meta in found["objects"]]
-            self.count("LIST", (len(objects) + len(found["common_prefixes"]) - 1) // PAGE)
-            return Folder(
-                tuple(sorted(objects, key=lambda item: item.key)),
-                tuple(sorted(found["common_prefixes"])),
-            )
+    def _listed(self, prefix: str, delimiter: str) -> tuple[list[StoredObject], list[str]]:
+        folder = self.full(prefix).strip("/")
+        full = f"{folder}/" if folder else ""
+        cut = len(self.full(""))
+        objects: dict[str, StoredObject] = {}
+        folders: set[str] = set()
+        walk, token = Walk(), None
+        while True:
 
-        return self.trying(ask, prefix, "list")
+            def ask(token: str | None = token) -> str | None:
+                page = read_page(self.requests, full, delimiter, token)
+                walk.take(page)
+                for item in page.objects:
+                    if not item.key.endswith("/"):  # what some tools leave for an empty folder
+                        key = item.key[cut:]
+                        objects[key] = StoredObject(key, item.size or 0, item.etag or "")
+                folders.update(name[cut:].rstrip("/") for name in page.prefixes)
+                return page.token
 
-    def require_bucket(self) -> None:
-        """Raise `DestinationError` if the bucket does not exist."""
-
-        def ask() -> None:
-            self.count("LIST")
-            next(iter(obstore.list(self.client, None, chunk_size=1)), None)
-
-        try:
-            self.trying(ask, "", "list")
-        except NotFoundError as error:
-            raise no_bucket(self.uri, "list") from error
+            token = self.trying(ask, prefix, "list")
+            if token is None:
+                return sorted(objects.values(), key=lambda item: item.key), sorted(folders)
 
     # --- what reading and writing share
-
-    def count(self, kind: str, number: int = 1) -> None:
-        """Note requests of a kind."""
-        with self._guard:
-            self._counts[kind] += number
 
     def trying(
         self, ask: Callable[[], T], key: str, doing: str, *, attempts: int | None = None
     ) -> T:
         """Ask until it succeeds, as often as the settings say; every failure gets its name."""
+        where = self.where(key)
 
         def named() -> T:
             try:
                 answer = ask()
-            except MacroscopeError:
-                raise
-            except Exception as error:
-                raise named_s3_error(error, self.where(key), doing) from _plain(error)
+            except Refusal as refusal:
+                raise store_error(refusal, where, doing) from None
+            except TransportError as error:
+                raise way_error(error, where, doing) from None
+            except MacroscopeError as error:
+                raise error.located(location=where) from None
             self._bucket_seen = True
             return answer
 
-        stopping_already = stopping.stop_requested()
-        most = attempts or self.settings.attempts
-        retrying = Retrying(
-            stop=stop_after_attempt(
-                min(most, _ATTEMPTS_WHEN_STOPPING) if stopping_already else most
-            ),
-            wait=wait_random_exponential(multiplier=0.2, max=10),
-            # A run that is stopping still writes its last record: it must not be cut short here.
-            sleep=time.sleep if stopping_already else stopping.sleep,
-            retry=retry_if_exception(lambda e: isinstance(e, MacroscopeError) and e.retryable),
-            reraise=True,
+        return call_with_retry(
+            self.requests.limits,
+            named,
+            what=f"{doing} {where}",
+            counters=self.requests.counters,
+            tries=attempts,
+            outlives_stop=True,
         )
-        return retrying(named)
 
 
-def _plain(error: Exception) -> Exception:
-    """The cause without obstore's debug text, which may quote a whole answer."""
-    text = str(error).partition("\n\nDebug source")[0]
+def _moment(text: str | None) -> datetime:
+    """An HTTP date; the beginning of time where there is none."""
     try:
-        return type(error)(text)
-    except TypeError:  # it wants other arguments
-        return Exception(text)
+        return parsedate_to_datetime(text or "")
+    except (TypeError, ValueError):
+        return datetime.fromtimestamp(0, UTC)

@@ -2,74 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from urllib.parse import unquote_plus
 
-from lib.errors import MacroscopeError
-from lib.storage.s3_client import aws_session, certificates_of, endpoint_of, region_of
-from lib.storage.s3_errors import named_s3_error
-from lib.storage.settings import StoreSettings
+from lib.errors import BadAnswerError, FormatError
+from lib.safety import parse_xml
+from lib.storage.s3_objects import S3Objects
+from lib.storage.s3_writes import S3Writes
+from lib.transport.s3.listing import PAGE_BYTES, children, text_of
+
+_MOST_PAGES = 1000  # of 1000 uploads each
 
 
-def abort_uploads(
-    bucket: str,
-    prefix: str,
-    settings: StoreSettings,
-    location: str,
-    count: Callable[[str], None] = lambda kind: None,
-    may: Callable[[], object] = lambda: None,
-) -> int:
+def abort_uploads(objects: S3Objects, writes: S3Writes, prefix: str) -> int:
     """Abort every unfinished upload whose key starts with `prefix`; returns how many.
 
     Call it while holding the lock of the volumes concerned: another run's uploads look the same.
-    obstore cannot list uploads, boto3 can.
-
-    Parameters
-    ----------
-    count
-        Called with the kind of each request: LIST, DELETE.
-    may
-        Called before each upload is aborted; raises where that is not allowed any more.
     """
-    import botocore.config  # type: ignore[import-untyped]  # slow to import; rarely needed
-    import botocore.exceptions  # type: ignore[import-untyped]
+    full = objects.full(prefix).rstrip("/")
+    query = {"uploads": "", "encoding-type": "url"} | ({"prefix": full} if full else {})
+    aborted, after = 0, dict[str, str]()
+    for _ in range(_MOST_PAGES):
 
-    style = settings.addressing_style
-    endpoint = endpoint_of(settings)
-    client = aws_session(settings).client(
-        "s3",
-        endpoint_url=endpoint,
-        region_name=region_of(settings),
-        verify=certificates_of(settings),
-        config=botocore.config.Config(
-            s3={"addressing_style": "path" if style == "auto" and endpoint else style}
-        ),
-    )
+        def ask(after: dict[str, str] = after) -> tuple[list[tuple[str, str]], dict[str, str]]:
+            with objects.requests.ask("GET", query={**query, **after}) as answer:
+                return _parse(objects.requests.body(answer, PAGE_BYTES))
+
+        found, now = objects.trying(ask, prefix, "clear up")
+        for key, upload in found:
+            writes.abort_upload(key, upload)
+            aborted += 1
+        if not now or now == after:
+            return aborted
+        after = now
+    return aborted
+
+
+def _parse(document: bytes) -> tuple[list[tuple[str, str]], dict[str, str]]:
+    """Keys and ids of a page, and what the next one is asked with; nothing where it is the last.
+
+    Amazon S3 API Reference, "ListMultipartUploads".
+    """
     try:
-        aborted = 0
-        for page in client.get_paginator("list_multipart_uploads").paginate(
-            Bucket=bucket, Prefix=prefix
-        ):
-            count("LIST")
-            for upload in page.get("Uploads", ()):
-                may()
-                count("DELETE")
-                client.abort_multipart_upload(
-                    Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"]
-                )
-                aborted += 1
-        return aborted
-    except botocore.exceptions.ClientError as error:
-        raise _named(error, location) from error
-    except botocore.exceptions.BotoCoreError as error:
-        raise named_s3_error(error, location, "clear up") from error
-    finally:
-        client.close()
+        root = parse_xml(document, PAGE_BYTES)
+    except FormatError as error:
+        raise BadAnswerError(f"the answer is no list of uploads: {error.message}") from error
+    quoted = text_of(root, "EncodingType") == "url"
 
+    def plain(text: str) -> str:
+        return unquote_plus(text) if quoted else text
 
-def _named(error: Exception, location: str) -> MacroscopeError:
-    answer = getattr(error, "response", {})
-    code = answer.get("Error", {}).get("Code", "")
-    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    return named_s3_error(
-        Exception(f"status code: {status} <Code>{code}</Code>"), location, "clear up"
-    )
+    uploads = [
+        (plain(text_of(item, "Key")), text_of(item, "UploadId"))
+        for item in children(root, "Upload")
+    ]
+    if text_of(root, "IsTruncated") != "true":
+        return uploads, {}
+    return uploads, {
+        "key-marker": plain(text_of(root, "NextKeyMarker")),
+        "upload-id-marker": text_of(root, "NextUploadIdMarker"),
+    }

@@ -8,26 +8,26 @@ import itertools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from typing import TypeVar
+from urllib.parse import quote
 from xml.sax.saxutils import escape
 
 from defusedxml import ElementTree  # type: ignore[import-untyped]
-from urllib3.exceptions import HTTPError
 
 from lib.errors import (
     AlreadyExistsError,
     DestinationError,
     MacroscopeError,
     NotFoundError,
+    TransportError,
 )
 from lib.storage.base import StoredObject
 from lib.storage.fence import Fence
-from lib.storage.s3_errors import named_s3_error
-from lib.storage.s3_objects import PAGE, S3Objects
-from lib.storage.s3_signed import Answer, SignedRequests
-from lib.transport.s3.errors import Refusal, store_error
+from lib.storage.s3_objects import S3Objects
+from lib.transport.s3.errors import Refusal, read_refusal, store_error, way_error
+from lib.transport.s3.listing import PAGE_KEYS
+from lib.transport.s3.requests import Answer
 
 T = TypeVar("T")
 
@@ -46,8 +46,8 @@ class S3Writes:
         Passed before each request, each piece of a body and each part of an upload.
     """
 
-    def __init__(self, objects: S3Objects, requests: SignedRequests, fence: Fence) -> None:
-        self._objects, self._requests, self._fence = objects, requests, fence
+    def __init__(self, objects: S3Objects, fence: Fence) -> None:
+        self._objects, self._requests, self._fence = objects, objects.requests, fence
         self._parts_above = objects.settings.multipart_above
 
     def put(
@@ -102,8 +102,8 @@ class S3Writes:
             Keys that hold something else by now, as far as the server compares versions.
         """
         changed: list[str] = []
-        for start in range(0, len(found), PAGE):
-            batch = found[start : start + PAGE]
+        for start in range(0, len(found), PAGE_KEYS):
+            batch = found[start : start + PAGE_KEYS]
             ask = partial(self._delete, batch)
             changed += self._objects.trying(ask, batch[0].key, "delete")
         return changed
@@ -123,20 +123,27 @@ class S3Writes:
         with ThreadPoolExecutor(_DELETES_AT_ONCE) as pool:
             return [key for key in pool.map(one, found) if key is not None]
 
+    def abort_upload(self, full_key: str, upload: str) -> None:
+        """Drop an unfinished upload, by its key in the bucket."""
+        key = full_key[len(self._objects.full("")) :]
+
+        def ask() -> None:
+            with suppress(NotFoundError):  # finished or aborted meanwhile
+                self._send("DELETE", key, query={"uploadId": upload})
+
+        self._objects.trying(ask, key, "clear up")
+
     # --- inside
 
     def _delete_one(self, item: StoredObject) -> None:
-        self._objects.count("DELETE")
         headers = {"If-Match": item.version} if item.version else {}
         self._send("DELETE", item.key, headers=headers)
 
     def _put_whole(self, key: str, views: list[memoryview], headers: dict[str, str]) -> str:
-        self._objects.count("PUT")
         return self._send("PUT", key, views=views, headers=headers).etag
 
     def _put_in_parts(self, key: str, views: list[memoryview], headers: dict[str, str]) -> str:
         parts = list(_split(views, _PART))
-        self._objects.count("PUT", 2 + len(parts))
         begun = self._send("POST", key, query={"uploads": ""}, headers=_BY_SHA256)
         upload = {"uploadId": _text(begun, "UploadId")}
 
@@ -158,7 +165,8 @@ class S3Writes:
                 "POST", key, query=upload, document=document.encode(), headers=headers
             )
             if b"<Error>" in done.body:  # of status 200: the server began to answer too early
-                raise replace(done, status=500).error(self._objects.where(key), "write")
+                refusal = read_refusal(500, done.headers, done.body)
+                raise store_error(refusal, self._objects.where(key), "write")
             return _text(done, "ETag") or done.etag
         except BaseException:
             with suppress(MacroscopeError):  # what a killed run leaves is swept later
@@ -169,7 +177,6 @@ class S3Writes:
                 view.release()
 
     def _delete(self, batch: Sequence[StoredObject]) -> list[str]:
-        self._objects.count("DELETE")
         keys = {self._objects.full(item.key): item for item in batch}
         listed = "".join(
             f"<Object><Key>{escape(full)}</Key>"
@@ -204,26 +211,32 @@ class S3Writes:
         """One request; every answer but a success is a named error."""
         where, doing = self._objects.where(key), "delete" if method == "DELETE" else "write"
         try:
-            answer = self._requests.send(
+            return self._requests.write(
                 method,
-                self._objects.full(key) if key else "",
+                quote(self._objects.full(key)) if key else "",
                 partial(self._fence.left, where),
                 query=query,
                 headers=headers,
                 views=views,
                 document=document,
             )
-        except (HTTPError, OSError) as error:
-            raise named_s3_error(Exception(str(error)), where, doing) from None
-        if answer.status >= 300:
+        except Refusal as refusal:
             self._fence.left(where)  # a request that came too late is not the server's fault
-            raise answer.error(where, doing)
-        return answer
+            if refusal.came_late:
+                raise DestinationError(
+                    f"cannot {doing}: the request came after the lease that it was sent under",
+                    location=where,
+                    advice="Run again: finished work is kept",
+                    retryable=True,
+                ) from None
+            raise store_error(refusal, where, doing) from None
+        except TransportError as error:
+            raise way_error(error, where, doing) from None
 
     def _if_ours(self, key: str, views: list[memoryview], size: int) -> str | None:
         """The entity tag of the stored object if it holds exactly these bytes."""
         meta = self._objects.head(key)
-        if meta is None or meta["size"] != size:
+        if meta is None or meta.size != size:
             return None
         found = self._objects.get(key)
         return found.etag if found.data == b"".join(views) else None

@@ -39,9 +39,11 @@ class StoreSettings(BaseModel):
         description="auto: virtual-host style for AWS, path style for other servers.",
     )
     ca_bundle: str | None = Field(
-        default=None, description="PEM file of further certificate authorities (or AWS_CA_BUNDLE)."
+        default=None, description="PEM file of further certificate authorities."
     )
-    timeout_seconds: float = Field(default=300.0, gt=0, description="Longest time of one request.")
+    timeout_seconds: float = Field(
+        default=300.0, gt=0, description="Longest wait for the server's next bytes."
+    )
     attempts: int = Field(default=6, ge=1, description="Tries of one request before it fails.")
     lease_seconds: float = Field(
         default=60.0, gt=0, description="How long a killed run's lease on a volume outlives it."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TypeVar
 from urllib.parse import urljoin
 
@@ -39,12 +39,29 @@ class Exchanges:
     """What requests to one service have in common, whatever sends them."""
 
     def __init__(
-        self, archive: str, limits: Limits, limiter: Limiter, counters: ServiceCounters
+        self,
+        archive: str | None,
+        limits: Limits,
+        limiter: Limiter | None,
+        counters: ServiceCounters,
+        *,
+        outlives_stop: bool = False,
     ) -> None:
         self._archive = archive
         self._limits = limits
         self._limiter = limiter
         self._counters = counters
+        self._outlives_stop = outlives_stop
+
+    @property
+    def limits(self) -> Limits:
+        """How patient these requests are."""
+        return self._limits
+
+    @property
+    def counters(self) -> ServiceCounters:
+        """What was asked so far."""
+        return self._counters
 
     def retry(self, method: str, url: str, once: Callable[[], T]) -> T:
         """Call `once` as often as the limits allow; errors say where."""
@@ -60,26 +77,33 @@ class Exchanges:
     def exchange(self, url: str) -> Iterator[Meter]:
         """One request and its answer: a slot, a meter, counts, and names for what goes wrong."""
         meter = Meter(self._limits, bounds.HEADER_BYTES, document=True)
-        with self._limiter.slot(), bounds.metered(meter):
+        slot = nullcontext() if self._limiter is None else self._limiter.slot()
+        with slot, bounds.metered(meter):
             self._counters.begin(requests=0)
             try:
                 yield meter
             except TransportError:
-                interrupt.check()  # a stop cuts answers short
+                self.check()  # a stop cuts answers short
                 raise
             except MacroscopeError:
                 raise
             except _NETWORK_ERRORS as error:
-                interrupt.check()
+                self.check()
                 raise answers.network_error(error, url) from None
             finally:
                 self._counters.end()
 
-    def send_one(self) -> None:
+    def send_one(self, kind: str = "") -> None:
         """Wait for the request's turn and count it."""
-        self._limiter.pace()
-        interrupt.check()
-        self._counters.sent()
+        if self._limiter is not None:
+            self._limiter.pace()
+        self.check()
+        self._counters.sent(kind)
+
+    def check(self) -> None:
+        """Raise `StoppedError` where a stop, or the end of a result's use, ends requests."""
+        if not self._outlives_stop:
+            interrupt.check()
 
 
 class Requester(Exchanges):

@@ -43,18 +43,22 @@ class _Answer(HTTPResponse):
         self.fp = metered_file(self.fp)
 
 
-class _Connection(HTTPConnection):
+class _Bounded(HTTPConnection):
     response_class = _Answer
 
+
+class _BoundedSecure(HTTPSConnection):
+    response_class = _Answer
+
+
+class _Connection(_Bounded):
     def connect(self) -> None:
         super().connect()
         if self.sock is not None:
             wake_on_stop(self.sock)
 
 
-class _SecureConnection(HTTPSConnection):
-    response_class = _Answer
-
+class _SecureConnection(_BoundedSecure):
     def connect(self) -> None:
         super().connect()
         if self.sock is not None:
@@ -69,10 +73,21 @@ class _SecurePool(HTTPSConnectionPool):
     ConnectionCls = _SecureConnection
 
 
+class _LastingPool(HTTPConnectionPool):
+    ConnectionCls = _Bounded
+
+
+class _LastingSecurePool(HTTPSConnectionPool):
+    ConnectionCls = _BoundedSecure
+
+
 _POOLS = {"http": _Pool, "https": _SecurePool}
+_LASTING_POOLS = {"http": _LastingPool, "https": _LastingSecurePool}
 
 
-def new_pool(connections: int, proxy: str | None, ca_bundle: str | None) -> urllib3.PoolManager:
+def new_pool(
+    connections: int, proxy: str | None, ca_bundle: str | None, *, woken: bool = True
+) -> urllib3.PoolManager:
     """Connections without requests' comforts, for many small requests.
 
     Parameters
@@ -81,6 +96,8 @@ def new_pool(connections: int, proxy: str | None, ca_bundle: str | None) -> urll
         Its address, with credentials where it wants some; None goes straight.
     ca_bundle
         PEM file of further certificate authorities.
+    woken
+        Whether a stop cuts reads short.
     """
     given: dict[str, Any] = {
         "maxsize": max(1, connections),
@@ -95,7 +112,7 @@ def new_pool(connections: int, proxy: str | None, ca_bundle: str | None) -> urll
         headers = make_headers(proxy_basic_auth=f"{user}:{password}") if user else None
         address = proxy if "://" in proxy else f"http://{proxy}"
         manager = urllib3.ProxyManager(address, proxy_headers=headers, **given)
-    manager.pool_classes_by_scheme = _POOLS
+    manager.pool_classes_by_scheme = _POOLS if woken else _LASTING_POOLS
     return manager
 
 

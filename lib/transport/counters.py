@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 
 
 class ServiceCounters:
     """Counts of one service. Thread-safe."""
 
-    __slots__ = ("_lock", "bytes_received", "in_flight", "peak_in_flight", "requests", "retries")
+    __slots__ = (
+        "_kinds",
+        "_lock",
+        "bytes_received",
+        "in_flight",
+        "peak_in_flight",
+        "requests",
+        "retries",
+    )
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._kinds: Counter[str] = Counter()
         self.requests = 0
         self.bytes_received = 0
         self.retries = 0
@@ -32,10 +42,16 @@ class ServiceCounters:
             self.in_flight -= 1
             self.bytes_received += received
 
-    def sent(self) -> None:
-        """One more request within what `begin` opened."""
+    def sent(self, kind: str = "") -> None:
+        """One more request within what `begin` opened, of a kind that is counted by itself."""
         with self._lock:
             self.requests += 1
+            self._kinds[kind] += 1
+
+    def by_kind(self, *kinds: str) -> dict[str, int]:
+        """Requests of each of these kinds."""
+        with self._lock:
+            return {kind: self._kinds[kind] for kind in kinds}
 
     def received(self, count: int) -> None:
         """Body bytes came in."""

@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 
 import tenacity
 
+from lib.concurrency import cancel as stopping
 from lib.concurrency import interrupt
 from lib.errors import MacroscopeError, SourceChangedError
 from lib.transport.counters import ServiceCounters
@@ -19,6 +20,7 @@ T = TypeVar("T")
 
 LONGEST_WAIT_S = 300.0
 _LONGEST_BACKOFF_S = 60.0
+_TRIES_WHEN_STOPPING = 2
 _log = logging.getLogger(__name__)
 
 
@@ -66,6 +68,8 @@ def call_with_retry(
     *,
     what: str,
     counters: ServiceCounters | None = None,
+    tries: int | None = None,
+    outlives_stop: bool = False,
 ) -> T:
     """Call `function`, again where that can help, and return its result.
 
@@ -77,6 +81,11 @@ def call_with_retry(
         One try. It raises the errors of `lib.errors`.
     what
         Named in the log: ``GET https://...``.
+    tries
+        Other than the limits say.
+    outlives_stop
+        While the run is stopping, try again all the same, but once: its last record should be
+        written, and it has seconds to go.
 
     Raises
     ------
@@ -88,18 +97,24 @@ def call_with_retry(
     try:
         return function()
     except MacroscopeError as error:
-        if not can_try_again(error):
+        most = limits.tries if tries is None else tries
+        if not can_try_again(error) or most <= 1:
             raise
         first: list[MacroscopeError] = [error]
 
     def attempt() -> T:
         if first:
             raise first.pop()
-        interrupt.check()
+        if not stopping_already:
+            interrupt.check()
         return function()
 
+    stopping_already = outlives_stop and stopping.stop_requested()
+    if stopping_already:
+        most = min(most, _TRIES_WHEN_STOPPING)
+    sleep = time.sleep if stopping_already else interrupt.sleep
     try:
-        return _policy(limits, what, counters)(attempt)
+        return _policy(limits, what, counters, most, sleep)(attempt)
     except MacroscopeError as error:
         _say_tries(error)
         raise
@@ -135,7 +150,13 @@ def resume(
             interrupt.sleep(max(limits.first_backoff_s, retry_after_s(error) or 0.0))
 
 
-def _policy(limits: Limits, what: str, counters: ServiceCounters | None) -> tenacity.Retrying:
+def _policy(
+    limits: Limits,
+    what: str,
+    counters: ServiceCounters | None,
+    tries: int,
+    sleep: Callable[[float], None],
+) -> tenacity.Retrying:
     backoff = tenacity.wait_exponential(
         multiplier=limits.first_backoff_s, max=_LONGEST_BACKOFF_S
     ) + tenacity.wait_random(0, limits.first_backoff_s)
@@ -162,13 +183,13 @@ def _policy(limits: Limits, what: str, counters: ServiceCounters | None) -> tena
         error = state.outcome.exception() if state.outcome else None
         if isinstance(error, MacroscopeError):
             error.__dict__["tries"] = state.attempt_number
-        return state.attempt_number >= limits.tries
+        return state.attempt_number >= tries
 
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception(can_try_again),
         wait=wait,
         stop=tried,
-        sleep=interrupt.sleep,
+        sleep=sleep,
         before_sleep=note,
         reraise=True,
     )

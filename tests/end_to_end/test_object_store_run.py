@@ -100,7 +100,7 @@ def test_all_five_sources_come_into_a_bucket_and_prove_themselves_there(
         ([], {"EM_DEST_KEY": "nobody"}, 1, "the server does not know the access key"),
         ([], {"EM_DEST_SECRET": "wrong-secret"}, 1, "the secret key is wrong"),
         ([], {"EM_DATA_DIR": "s3://absent-bucket/x"}, 1, "the bucket does not exist"),
-        ([], {"EM_DEST_ENDPOINT_URL": "http://127.0.0.1:9"}, 1, "the server refuses connections"),
+        ([], {"EM_DEST_ENDPOINT_URL": "http://127.0.0.1:9"}, 1, "the host refuses the connection"),
         ([], {"EM_DEST_ANONYMOUS": "true"}, 2, "contradicts the credentials"),
     ],
     ids=["npy", "key", "secret", "bucket", "server", "anonymous"],

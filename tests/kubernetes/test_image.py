@@ -44,7 +44,7 @@ ROLES = (
     ("object store of the stand-ins", ["weed", "version"]),
     ("Dask cluster", ["python", "-c", "import lib.kubernetes.kube_cluster, prefect_dask"]),
     ("server and worker", ["python", "-c", "import prefect.server.api.server, prefect_kubernetes"]),
-    ("formats", ["python", "-c", "import zarr, tifffile, imagecodecs, mrcfile, obstore, s3fs"]),
+    ("formats", ["python", "-c", "import zarr, tifffile, imagecodecs, mrcfile, s3fs"]),
     ("kernels", ["python", "-c", "import numba, numpy, ome_zarr_models, asyncpg"]),
 )
 

@@ -31,8 +31,9 @@ from lib.records.manager import MetadataManager
 from lib.storage import fence, s3_lease
 from lib.storage.keys import byte_views, lock_key
 from lib.storage.s3 import S3Store
-from lib.storage.s3_client import aws_session, endpoint_of
+from lib.storage.s3_access import access_of, endpoint_of
 from lib.storage.settings import StoreSettings
+from lib.transport.s3.credentials import aws_session
 
 VOLUME, TREE = "ebi/x", "ebi/x.ome.zarr"
 SHARD, ROOT, SUMS = f"{TREE}/0/c/0/0/0", f"{TREE}/zarr.json", f"{TREE}.SHA256SUMS"
@@ -114,7 +115,7 @@ def moto() -> Iterator[str]:
     host, port = server.get_host_and_port()
     url = f"http://{host}:{port}"
     settings = StoreSettings(endpoint_url=url, region="us-east-1", key="k", secret="s")
-    client = aws_session(settings).client("s3", endpoint_url=url)
+    client = aws_session(access_of(settings)).client("s3", endpoint_url=url)
     client.create_bucket(Bucket="volumes")
     client.close()
     yield url
@@ -187,7 +188,7 @@ def test_nothing_is_changed_once_the_lease_is_over(
     stale = place.store()
     paused(stale, monkeypatch)
     stale.put("ebi/.partial/x/job.json", b"stale")
-    client = aws_session(stale.settings).client(
+    client = aws_session(access_of(stale.settings)).client(
         "s3", endpoint_url=endpoint_of(stale.settings), region_name="us-east-1"
     )
     prefix = place.uri.removeprefix("s3://volumes/")

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import obstore
 import pytest
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -27,8 +26,10 @@ from lib.errors import (
 )
 from lib.storage import s3_lease, s3_writes
 from lib.storage.s3 import S3Store
-from lib.storage.s3_client import aws_session, endpoint_of, parse_uri, server_url
+from lib.storage.s3_access import access_of, endpoint_of
 from lib.storage.settings import StoreSettings
+from lib.transport.s3.address import parse_uri, server_url
+from lib.transport.s3.credentials import aws_session
 
 if TYPE_CHECKING:
     Destination = Any
@@ -173,10 +174,10 @@ def test_a_server_that_is_not_there_or_speaks_no_tls_is_named(destination: Desti
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
         dead = StoreSettings(endpoint_url=f"127.0.0.1:{port}", anonymous=True, attempts=1)
-        with pytest.raises(DestinationError, match="refuses connections"):
+        with pytest.raises(DestinationError, match="refuses the connection"):
             S3Store("s3://bucket", dead).get("k")
     unknown = StoreSettings(endpoint_url="http://no.invalid", anonymous=True, attempts=1)
-    with pytest.raises(DestinationError, match="cannot be resolved"):
+    with pytest.raises(DestinationError, match="does not resolve"):
         S3Store("s3://bucket", unknown).get("k")
 
 
@@ -269,7 +270,9 @@ def test_a_large_object_goes_up_in_parts(
 def test_an_upload_that_a_killed_run_left_is_swept(
     destination: Destination, store: S3Store, uri: str
 ) -> None:
-    client = aws_session(store.settings).client("s3", endpoint_url=endpoint_of(store.settings))
+    client = aws_session(access_of(store.settings)).client(
+        "s3", endpoint_url=endpoint_of(store.settings)
+    )
     prefix = uri.removeprefix("s3://volumes/")
     for key in (f"{prefix}/ebi/x.npy", f"{prefix}/idr/y.npy"):
         begun = client.create_multipart_upload(Bucket="volumes", Key=key)
@@ -376,7 +379,7 @@ def test_a_holder_that_stopped_renewing_is_replaced_after_its_term_only(
     started = time.monotonic()
     with S3Store(uri, settings).lock("v", "next"):
         assert time.monotonic() - started > 1.4
-    assert list(obstore.list(dead._objects.client)) == []
+    assert dead._objects.listing("") == []
 
 
 def test_a_dead_process_of_this_machine_is_found_out_at_once() -> None:
@@ -408,10 +411,9 @@ def test_a_run_whose_lease_was_overwritten_finds_out_and_leaves_the_thief_alone(
     store = S3Store(uri, destination.settings(lease_seconds=0.6))
     lease = store.lock("ebi/x", "first")
     lease.__enter__()
-    obstore.put(
-        store._objects.client,
-        "ebi/.locks/x.lease",
-        b'{"run": "thief", "host": "h", "pid": 1, "since": "now"}',
+    thief = b'{"run": "thief", "host": "h", "pid": 1, "since": "now"}'
+    S3Store(uri, destination.settings())._writes.put(
+        "ebi/.locks/x.lease", [memoryview(thief)], None
     )
     lease._thread.join(10)  # type: ignore[attr-defined]
     with pytest.raises(DestinationBusyError, match="lease on ebi/x is over"):
@@ -421,7 +423,7 @@ def test_a_run_whose_lease_was_overwritten_finds_out_and_leaves_the_thief_alone(
     with pytest.raises(DestinationBusyError, match="lease on ebi/x is over"):
         store.put("ebi/x.ome.zarr/c/0", b"1")
     assert list(store.list()) == []
-    assert len(list(obstore.list(store._objects.client, "ebi/.locks"))) == 1  # the thief's stays
+    assert len(store._objects.listing("ebi/.locks")) == 1  # the thief's stays
 
 
 def test_a_lease_outlives_lost_replies_and_refusals(destination: Destination, uri: str) -> None:

@@ -63,6 +63,11 @@ class Refusal(Exception):
     region: str | None = None
     retry_after_s: float | None = None
 
+    @property
+    def came_late(self) -> bool:
+        """Whether the request's signature had ended; MinIO, Ceph and SeaweedFS word it as AWS."""
+        return "request has expired" in self.message.lower()
+
     def __str__(self) -> str:
         return " ".join(part for part in (f"status {self.status}", self.code) if part)
 
@@ -84,11 +89,7 @@ _EXPIRED = _Meaning(
     _K.DENIED, "the credentials have expired", "Renew the credentials, then run again"
 )
 _BLOCKED = _Meaning(_K.DENIED, "the account is blocked", "Ask the provider of the object store")
-_REGION = _Meaning(
-    _K.REFUSED,
-    "the bucket lies in another region",
-    "Set dest_region (of a source: s3_region) to where the bucket lies",
-)
+_REGION = _Meaning(_K.REFUSED, "the bucket lies in another region")
 _ARCHIVED = _Meaning(
     _K.REFUSED,
     "the object lies in an archive tier (Glacier, Deep Archive)",
@@ -200,7 +201,7 @@ def meaning(refusal: Refusal) -> _Meaning:
     status, code, said = refusal.status, refusal.code, refusal.message.lower()
     if "requester pays" in said:
         return _PAYS
-    if "request has expired" in said:
+    if refusal.came_late:
         return _CLOCK
     if "no space left" in said or status == 507:
         return _FULL
@@ -245,7 +246,7 @@ def source_error(refusal: Refusal, location: str) -> MacroscopeError:
         )
     if meant.kind in {Kind.NO_BUCKET, Kind.NO_OBJECT}:
         return NotFoundError(text, location=location, advice=meant.advice)
-    return RequestRefusedError(text, location=location, advice=_advice(meant, refusal))
+    return RequestRefusedError(text, location=location, advice=_advice(meant, refusal, "s3_region"))
 
 
 def store_error(refusal: Refusal, location: str, doing: str) -> MacroscopeError:
@@ -270,7 +271,17 @@ def store_error(refusal: Refusal, location: str, doing: str) -> MacroscopeError:
         return AlreadyExistsError(meant.why, location=location)
     if meant.kind is Kind.BEYOND_END:
         return RequestRefusedError(meant.why, location=location)
-    return DestinationError(text, location=location, advice=_advice(meant, refusal))
+    return DestinationError(text, location=location, advice=_advice(meant, refusal, "dest_region"))
+
+
+def way_error(error: TransportError, location: str, doing: str) -> MacroscopeError:
+    """The error for a store to which the way broke, or that sent what makes no sense."""
+    return DestinationError(
+        f"cannot {doing}: {error.message}",
+        location=location,
+        advice=error.advice.replace("SSL_CERT_FILE", "dest_ca_bundle or SSL_CERT_FILE"),
+        retryable=error.retryable,
+    )
 
 
 def no_bucket(location: str, doing: str) -> DestinationError:
@@ -288,9 +299,9 @@ def _why(meant: _Meaning, refusal: Refusal) -> str:
     return meant.why
 
 
-def _advice(meant: _Meaning, refusal: Refusal) -> str | None:
-    if meant is _REGION and refusal.region:
-        return f"Set the bucket's region: {refusal.region}"
+def _advice(meant: _Meaning, refusal: Refusal, setting: str) -> str | None:
+    if meant is _REGION:
+        return f"Set {setting} to {refusal.region or 'where the bucket lies'}"
     return meant.advice
 
 

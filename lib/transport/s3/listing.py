@@ -58,28 +58,30 @@ def parse_page(document: bytes) -> Page:
         root = parse_xml(document, PAGE_BYTES)
         if _name(root) != "ListBucketResult":
             raise FormatError(f"it is a {_name(root)[:40]}")
-        quoted = _text(root, "EncodingType") == "url"
+        quoted = text_of(root, "EncodingType") == "url"
 
         def plain(text: str) -> str:
             return unquote_plus(text) if quoted else text
 
         objects = tuple(
             ObjectInfo(
-                plain(_text(item, "Key")),
-                _size(_text(item, "Size")),
-                _text(item, "ETag") or None,
-                _time(_text(item, "LastModified")),
+                plain(text_of(item, "Key")),
+                _size(text_of(item, "Size")),
+                text_of(item, "ETag") or None,
+                _time(text_of(item, "LastModified")),
             )
-            for item in _children(root, "Contents")
+            for item in children(root, "Contents")
         )
-        prefixes = tuple(plain(_text(item, "Prefix")) for item in _children(root, "CommonPrefixes"))
+        prefixes = tuple(
+            plain(text_of(item, "Prefix")) for item in children(root, "CommonPrefixes")
+        )
     except FormatError as error:
         raise BadAnswerError(
             f"the answer is not the listing of an object store: {error.message}"
         ) from error
-    if _text(root, "IsTruncated") != "true":
+    if text_of(root, "IsTruncated") != "true":
         return Page(objects, prefixes, None)
-    token = _text(root, "NextContinuationToken")
+    token = text_of(root, "NextContinuationToken")
     if not token:
         raise BadAnswerError("a listing goes on, but does not say where")
     return Page(objects, prefixes, token)
@@ -132,12 +134,14 @@ def _name(element: Element) -> str:
     return str(element.tag).rpartition("}")[2]
 
 
-def _children(root: Element, name: str) -> Iterator[Element]:
+def children(root: Element, name: str) -> Iterator[Element]:
+    """Its child elements of a name, in whatever name space."""
     return (child for child in root if _name(child) == name)
 
 
-def _text(root: Element, name: str) -> str:
-    found = next(_children(root, name), None)
+def text_of(root: Element, name: str) -> str:
+    """The text of its first child element of a name; empty where there is none."""
+    found = next(children(root, name), None)
     return (found.text or "") if found is not None else ""
 
 

@@ -1,15 +1,22 @@
-"""One request to an S3 server: signed, bounded, counted, and refused by the server's own code."""
+"""One request to an S3 server: signed, bounded, counted, and refused by the server's own code.
+
+Archives read and stores are read and written through this one client. A body goes piece by piece,
+and the writer's lease is looked at before each: a half-sent one is never completed after its end.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import base64
+import hashlib
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 import urllib3
 
-from lib.concurrency import interrupt
-from lib.errors import AccessDeniedError
 from lib.transport import answers, bounds
 from lib.transport.asking import Exchanges
 from lib.transport.connections import USER_AGENT, new_pool
@@ -19,10 +26,28 @@ from lib.transport.limits import Limiter, Limits
 from lib.transport.s3.address import S3Access, bucket_url
 from lib.transport.s3.credentials import credentials_of, region_of
 from lib.transport.s3.errors import read_refusal
+from lib.transport.s3.signing import UNLEASED_SECONDS, Signer
 
+PIECE = 256 * bounds.KIB
 _REFUSAL_BYTES = 64 * bounds.KIB
+_ANSWER_BYTES = 4 * bounds.MIB
 _NO_RETRIES = urllib3.Retry(False, redirect=False)
-_BLOCK = 256 * bounds.KIB
+
+Left = Callable[[], float | None]
+"""Seconds for which may be written, None without limit; raises where the time is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Status, headers (any case) and body of an answer that was read whole."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def etag(self) -> str:
+        return self.headers.get("ETag", "")
 
 
 class S3Requests(Exchanges):
@@ -30,6 +55,13 @@ class S3Requests(Exchanges):
 
     Redirects are not followed: one from S3 says that the bucket lies in another region, and what
     is signed for one host is not valid at another.
+
+    Parameters
+    ----------
+    limiter
+        None where nothing but the connections bounds the requests in flight.
+    outlives_stop
+        A stop neither wakes nor refuses requests: a run that is stopping still writes its record.
 
     Raises
     ------
@@ -39,19 +71,21 @@ class S3Requests(Exchanges):
 
     def __init__(
         self,
-        archive: str,
+        archive: str | None,
         bucket: str,
         access: S3Access,
         limits: Limits,
-        limiter: Limiter,
+        limiter: Limiter | None,
         counters: ServiceCounters,
+        *,
+        outlives_stop: bool = False,
     ) -> None:
-        super().__init__(archive, limits, limiter, counters)
-        self._credentials = credentials_of(access)
-        self._region = region_of(access)
-        self._url = bucket_url(bucket, access, self._region)
+        super().__init__(archive, limits, limiter, counters, outlives_stop=outlives_stop)
+        region = region_of(access)
+        self._signer = Signer(credentials_of(access), region)
+        self._url = bucket_url(bucket, access, region)
         proxy = proxy_for(self._url)
-        self._pool = new_pool(limits.connections, proxy, access.ca_bundle)
+        self._pool = new_pool(limits.connections, proxy, access.ca_bundle, woken=not outlives_stop)
         # A pool of one host saves a tenth of a small request's time; proxies want to see the host.
         self._origin = self.server if proxy is None else ""
         self._host = self._pool.connection_from_url(self._origin) if self._origin else None
@@ -63,6 +97,10 @@ class S3Requests(Exchanges):
     def server(self) -> str:
         """Scheme, host and port that requests go to."""
         return urlsplit(self._url)._replace(path="").geturl()
+
+    def now(self) -> datetime:
+        """The time by the server's clock, to about a second, once it has answered."""
+        return self._signer.now()
 
     def close(self) -> None:
         """Close all connections; later requests open new ones."""
@@ -80,7 +118,7 @@ class S3Requests(Exchanges):
         headers: Mapping[str, str] | None = None,
         transfer: int | None = None,
     ) -> Iterator[urllib3.BaseHTTPResponse]:
-        """One answer of status 200 or 206, read inside the block.
+        """One answer of a success to a request that reads; its body is read inside the block.
 
         Parameters
         ----------
@@ -96,31 +134,72 @@ class S3Requests(Exchanges):
         """
         url = f"{self._url}/{key}"
         asked = f"{url}?{urlencode(query, quote_via=quote)}" if query else url
+        sent = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **(headers or {})}
         with self.exchange(url) as meter:
-            self.send_one()
-            answer = (self._host or self._pool).urlopen(
-                method,
-                asked.removeprefix(self._origin),
-                headers=self._signed(method, asked, headers or {}),
-                timeout=self._timeout,
-                retries=_NO_RETRIES,
-                redirect=False,
-                preload_content=False,
-                decode_content=False,
-            )
+            self.send_one(_kind(method, key, query))
+            signed = self._signer.in_header(method, asked, sent)
+            answer = self._send(method, asked, signed, None)
             try:
                 meter.expect(
                     bounds.framed(bounds.DOCUMENT_BYTES if transfer is None else transfer),
                     document=transfer is None,
                 )
-                if answer.status not in {200, 206}:
-                    # its end matters to nobody, and may never come
-                    meter.expect(2 * _REFUSAL_BYTES, document=True)
-                    body = b"" if method == "HEAD" else answer.read(_REFUSAL_BYTES)
-                    if answer.status == 407:  # not the store, but a proxy on the way
-                        raise answers.status_error(407, answer.headers, url, "")
-                    raise read_refusal(answer.status, answer.headers, body)
+                self._require_success(answer, url, meter, method)
                 yield answer
+            finally:
+                answer.close()
+                answer.release_conn()
+
+    def write(
+        self,
+        method: str,
+        key: str,
+        left: Left,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        views: Sequence[memoryview] | None = None,
+        document: bytes | None = None,
+    ) -> Answer:
+        """Send a request that changes the bucket, and read the answer to its end.
+
+        Parameters
+        ----------
+        left
+            Asked before anything is sent, and before each piece of the body.
+        views
+            Bytes to store, or some of them. Their SHA-256 goes with them, and the server compares.
+        document
+            What a POST asks for, in place of `views`.
+
+        Raises
+        ------
+        Refusal
+            The server answers with another status than that of a success.
+        """
+        sent = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **(headers or {})}
+        if views is not None:
+            sent["x-amz-checksum-sha256"] = _sha256(views)
+        body = views or ([memoryview(document)] if document else [])
+        size = sum(view.nbytes for view in body)
+        url = f"{self._url}/{key}"
+        asked = f"{url}?{urlencode(query, quote_via=quote)}" if query else url
+        with self.exchange(url) as meter:
+            self.send_one(_kind(method, key, query))
+            # first: a pause before the next line ends the signature earlier, not later
+            moment = self.now()
+            seconds = left()
+            signed = self._signer.in_address(
+                method, asked, sent, moment, UNLEASED_SECONDS if seconds is None else seconds
+            )
+            if size or method in ("PUT", "POST"):
+                sent["Content-Length"] = str(size)
+            with closing(_pieces(body, left)) as pieces:  # whatever happens, no view is kept
+                answer = self._send(method, signed, sent, pieces if size else None)
+            try:
+                meter.expect(bounds.framed(_ANSWER_BYTES), document=True)
+                self._require_success(answer, url, meter, method)
+                return Answer(answer.status, answer.headers, self.body(answer, _ANSWER_BYTES))
             finally:
                 answer.close()
                 answer.release_conn()
@@ -141,29 +220,65 @@ class S3Requests(Exchanges):
             self._counters.received(len(data))
             return data
         pieces = bytearray()
-        while piece := answer.read(min(_BLOCK, most + 1 - len(pieces))):
-            interrupt.check()
+        while piece := answer.read(min(PIECE, most + 1 - len(pieces))):
+            self.check()
             self._counters.received(len(piece))
             pieces += piece
             if len(pieces) > most:
                 raise bounds.too_long(most)
         return bytes(pieces)
 
-    def _signed(self, method: str, url: str, headers: Mapping[str, str]) -> dict[str, str]:
-        sent = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
-        if self._credentials is None:
-            return sent
-        from botocore.auth import S3SigV4Auth  # type: ignore[import-untyped]
-        from botocore.awsrequest import AWSRequest  # type: ignore[import-untyped]
-        from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
+    # --- inside
 
-        try:
-            frozen = self._credentials.get_frozen_credentials()
-        except BotoCoreError as error:
-            raise AccessDeniedError(
-                "the credentials could not be renewed",
-                advice="Log in again, or check the role of this machine or pod",
-            ) from error
-        request = AWSRequest(method, url, headers=sent)
-        S3SigV4Auth(frozen, "s3", self._region).add_auth(request)
-        return dict(request.headers.items())
+    def _send(
+        self, method: str, url: str, headers: dict[str, str], body: Any
+    ) -> urllib3.BaseHTTPResponse:
+        answer = (self._host or self._pool).urlopen(
+            method,
+            url.removeprefix(self._origin),
+            body=body,
+            headers=headers,
+            timeout=self._timeout,
+            retries=_NO_RETRIES,
+            redirect=False,
+            preload_content=False,
+            decode_content=False,
+        )
+        self._signer.note_time(answer.headers.get("Date"))
+        return answer
+
+    def _require_success(
+        self, answer: urllib3.BaseHTTPResponse, url: str, meter: bounds.Meter, method: str
+    ) -> None:
+        if 200 <= answer.status < 300:
+            return
+        # its end matters to nobody, and may never come
+        meter.expect(2 * _REFUSAL_BYTES, document=True)
+        body = b"" if method == "HEAD" else answer.read(_REFUSAL_BYTES)
+        if answer.status == 407:  # not the store, but a proxy on the way
+            raise answers.status_error(407, answer.headers, url, "")
+        raise read_refusal(answer.status, answer.headers, body)
+
+
+def _kind(method: str, key: str, query: Mapping[str, str] | None) -> str:
+    """What a request is counted, and paid for, as: PUT (and POST), GET, HEAD, LIST, DELETE."""
+    if method == "GET" and not key:
+        return "LIST"
+    if method == "POST":
+        return "DELETE" if "delete" in (query or {}) else "PUT"
+    return method
+
+
+def _sha256(views: Sequence[memoryview]) -> str:
+    digest = hashlib.sha256()
+    for view in views:
+        digest.update(view)
+    return base64.b64encode(digest.digest()).decode()
+
+
+def _pieces(views: Sequence[memoryview], left: Left) -> Generator[Any, None, None]:
+    for view in views:
+        for start in range(0, view.nbytes, PIECE):
+            left()
+            with view[start : start + PIECE] as piece:
+                yield piece
