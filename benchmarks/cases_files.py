@@ -220,26 +220,46 @@ def _lay_sections(setting: Setting) -> None:
 # --- orchestration
 
 
-def _orchestrated(*arguments: str, server: bool) -> Any:
+def _orchestrated(*, server: bool) -> Any:
     """The same crop through the flow, from the start of the command to its end.
 
     With a Prefect server that is there already, as a deployment has one, or with the run's own.
     """
 
     def run(setting: Setting, output: Path) -> Run:
-        settings = {
-            "FLYEM_DVID_SERVER": f"http://127.0.0.1:{_ports(setting, 'far')['dvid']}",
-            "FLYEM_CROP_SIZE": ",".join([str(_edge(setting))] * 3),
-            "FLYEM_CROP_ORIGIN": ",".join(map(str, _DVID_START)),
-            "EM_METADATA_DIR": str(output / "metadata"),
-            "EM_LOGS_DIR": str(output / "logs"),
-            "EM_DASK": "off",
-        }
-        command = [sys.executable, "-m", "flows.cli", "run", "--source", "flyem"]
-        command += ["--data-dir", str(output / "data"), *arguments]
+        command, settings = _flow(setting, output, _edge(setting))
         return _beside_a_server(command, settings) if server else run_program(command, settings)
 
     return run
+
+
+def _kept(*, server: bool) -> Any:
+    """The second run of a small crop: nothing is left to do."""
+
+    def run(setting: Setting, output: Path) -> Run:
+        command, settings = _flow(setting, output, 64)
+        run_program(command, settings)
+        return _beside_a_server(command, settings) if server else run_program(command, settings)
+
+    return run
+
+
+def _program(*arguments: str) -> Any:
+    """A command of this environment, beside which others are measured."""
+    return lambda setting, output: run_program([sys.executable, "-m", *arguments], {})
+
+
+def _flow(setting: Setting, output: Path, edge: int) -> tuple[list[str], dict[str, str]]:
+    settings = {
+        "FLYEM_DVID_SERVER": f"http://127.0.0.1:{_ports(setting, 'far')['dvid']}",
+        "FLYEM_CROP_SIZE": ",".join([str(edge)] * 3),
+        "FLYEM_CROP_ORIGIN": ",".join(map(str, _DVID_START)),
+        "EM_METADATA_DIR": str(output / "metadata"),
+        "EM_LOGS_DIR": str(output / "logs"),
+        "EM_DASK": "off",
+    }
+    command = [sys.executable, "-m", "flows.cli", "run", "--source", "flyem"]
+    return [*command, "--data-dir", str(output / "data")], settings
 
 
 def _beside_a_server(command: list[str], settings: dict[str, str]) -> Run:
@@ -334,15 +354,16 @@ CASES = (
             Variant("flow", _orchestrated(server=True)),
             Variant("flow, own server", _orchestrated(server=False)),
             Variant("bare flows", _bare_flows),
-            Variant("plan only", _orchestrated("--dry-run", server=True)),
-            Variant("plan only, own server", _orchestrated("--dry-run", server=False)),
+            Variant("nothing to do", _kept(server=True)),
+            Variant("nothing to do, own server", _kept(server=False)),
+            Variant("prefect version", _program("prefect", "version")),
             Variant("15 s", _seconds(15.0)),
         ),
         (
             Goal("flow", "lib alone", 1.1),
             Goal("flow, own server", "lib alone", 1.1),
-            Goal("plan only", "15 s", 1.0),
-            Goal("plan only, own server", "15 s", 1.0),
+            Goal("nothing to do", "15 s", 1.0),
+            Goal("nothing to do, own server", "15 s", 1.0),
         ),
         full=True,
         origin_zyx=_DVID_START,

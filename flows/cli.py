@@ -119,7 +119,9 @@ def run(
     title: Title = None,
     licence: Licence = None,
     citation: Citation = None,
-    dry_run: Annotated[bool, typer.Option(help="Plan only; fetch no voxels.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the plan and its costs, as `macroscope plan`.")
+    ] = False,
     local_s3: Annotated[
         bool,
         typer.Option(

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from flows.commands.run import source_parameters, stand_ins, take_options
+from flows.commands.interrupts import ended_by_signals, exit_code
+from flows.commands.options import source_parameters, stand_ins, take_options
 from flows.credentials import store_settings
 from lib.config.manager import ConfigManager
-from lib.ingest.costs import Cost, available_memory, cost_of, row_of, warnings_for
+from lib.ingest.costs import Cost, available_memory, row_of, warnings_for
+from lib.ingest.planning import Planned, plan_all
 from lib.ingest.selection import by_round
-from lib.ingest.stages import plan_source
-from lib.present.output import console, say_json
+from lib.present.output import console, say, say_json
 from lib.storage.open import open_store
 
 
@@ -30,42 +29,65 @@ def plan_command(
     as_json: bool,
     about: Mapping[str, Any] | None = None,
 ) -> int:
-    """Print the cost of every volume and their total; metadata is all that is downloaded."""
+    """Print the cost of every volume and their total; metadata is all that is downloaded.
+
+    Returns
+    -------
+    int
+        1 where a source cannot be planned; the others are shown all the same.
+    """
     take_options(archives=archives, data_dir=data_dir)
-    settings = ConfigManager().load().settings
-    rounds = by_round(sources, addresses, {}, settings)
+    settings = ConfigManager().load()
+    rounds = by_round(sources, addresses, {}, settings.settings)
     selected = tuple(dict.fromkeys(source for given in rounds for source in given))
     parameters = source_parameters(selected, common, level, about)
-    costs: list[Cost] = []
-    with stand_ins(ConfigManager().load()), tempfile.TemporaryDirectory() as scratch:
-        loaded = ConfigManager().load()
-        access = store_settings(loaded)
-        given = by_round(sources, addresses, parameters, loaded.settings)
-        for source, own in (pair for one in given for pair in one.items()):
-            config = loaded.loader(source, own).model_copy(update={"dry_run": True})
-            place = open_store(str(config.output_dir or loaded.settings.data_dir), access)
-            planned = plan_source(source, config, Path(scratch), place)
-            ratio = loaded.settings.assumed_compression
-            costs += [cost_of(plan, config, ratio) for plan in planned.plans]
-        store = open_store(loaded.settings.data_dir, access)
-        warnings = warnings_for(costs, store, available_memory())
-        free = store.free_bytes()
-    total = {
+    try:
+        with ended_by_signals(), stand_ins(settings):
+            found = _planned(sources, addresses, parameters)
+    except KeyboardInterrupt:
+        return exit_code()
+    planned, warnings, total = found
+    costs = [cost for one in planned for cost in one.costs]
+    errors = [(one.source, str(one.error)) for one in planned if one.error is not None]
+    if as_json:
+        rows = [cost.model_dump(mode="json") for cost in costs]
+        told = [{"source": source, "error": error} for source, error in errors]
+        say_json({"volumes": rows, "total": total, "warnings": warnings, "errors": told})
+    else:
+        _print(costs, total, warnings)
+        for source, error in errors:
+            say(f"{source}: {error}", error=True)
+    return 1 if errors else 0
+
+
+def _planned(
+    sources: list[str] | None,
+    addresses: list[str] | None,
+    parameters: Mapping[str, Mapping[str, Any]],
+) -> tuple[list[Planned], list[str], dict[str, Any]]:
+    """Every source's plans, what will not do at the destination, and the sums."""
+    loaded = ConfigManager().load()  # once more: stand-ins may have been started since
+    access = store_settings(loaded)
+    rounds = by_round(sources, addresses, parameters, loaded.settings)
+    planned = plan_all(loaded, rounds, access)
+    costs = [cost for one in planned for cost in one.costs]
+    store = open_store(loaded.settings.data_dir, access)
+    warnings = warnings_for(costs, store, available_memory())
+    return planned, warnings, totals(costs, store.free_bytes())
+
+
+def totals(costs: list[Cost], free_bytes: int | None) -> dict[str, Any]:
+    """The costs of all volumes together, under the names that `Cost` has for them."""
+    return {
         "volumes": len(costs),
         "download_requests": sum(cost.download_requests for cost in costs),
         "download_bytes": sum(cost.download_bytes for cost in costs),
         "write_bytes": sum(cost.write_bytes for cost in costs),
         "disk_bytes": sum(cost.disk_bytes for cost in costs),
-        "free_bytes": free,
+        "free_bytes": free_bytes,
         "peak_memory_bytes": max((cost.peak_memory_bytes for cost in costs), default=0),
         "expected_seconds": round(sum(cost.expected_seconds for cost in costs), 1),
     }
-    if as_json:
-        rows = [cost.model_dump(mode="json") for cost in costs]
-        say_json({"volumes": rows, "total": total, "warnings": warnings})
-        return 0
-    _print(costs, total, warnings)
-    return 0
 
 
 def _print(costs: list[Cost], total: dict[str, Any], warnings: list[str]) -> None:

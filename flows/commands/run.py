@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from flows.commands.interrupts import ended_by_signals, exit_code
+from flows.commands.options import source_parameters, stand_ins, take_options
 from flows.commands.server import start_own_server
 from flows.commands.watch import live_view
 from flows.environment import prepare
 from lib.archives.address.named import absolute
-from lib.archives.registry import archive
 from lib.concurrency import cancel as stopping
 from lib.config.manager import ConfigManager, LoadedSettings
 from lib.errors import ConfigError
 from lib.execution import mode as find_mode
+from lib.ingest.planning import configs
 from lib.ingest.result import ProcessingResult
 from lib.ingest.selection import by_round
 from lib.present.output import console, say, say_json
@@ -42,6 +40,19 @@ def run_command(
     about: Mapping[str, Any] | None = None,
 ) -> int:
     """Run the parent flow in this process; returns the exit code."""
+    if dry_run and not local_s3:
+        from flows.commands.plan import plan_command
+
+        return plan_command(
+            addresses=addresses,
+            sources=sources,
+            archives=archives,
+            data_dir=data_dir,
+            common=common,
+            level=level,
+            as_json=as_json,
+            about=about,
+        )
     if local_s3:
         if data_dir is not None:
             raise ConfigError("--local-s3 contradicts --data-dir", location="data_dir")
@@ -70,20 +81,13 @@ def run_command(
     prepare()
     try:
         with ended_by_signals(), stand_ins(settings), live_view(shown=not as_json):
-            state = _run(settings, addresses, sources, parameters, mode=mode, dry_run=dry_run)
+            state = _run(settings, addresses, sources, parameters, mode=mode)
             if stopping.stop_requested():
                 raise KeyboardInterrupt  # the first one was swallowed, see `ended_by_signals`
     except KeyboardInterrupt:
         say("macroscope: stopped; run again to go on", error=True)
         return exit_code()
     return _report(state, as_json=as_json)
-
-
-def take_options(*, archives: str | None = None, data_dir: str | None = None) -> None:
-    """Lay options that hold for every source over the environment, for this process's children."""
-    for name, value in (("EM_ARCHIVES", archives), ("EM_DATA_DIR", data_dir)):
-        if value is not None:
-            os.environ[name] = value
 
 
 def _run(
@@ -93,15 +97,12 @@ def _run(
     parameters: dict[str, dict[str, Any]],
     *,
     mode: str | None,
-    dry_run: bool,
 ) -> Any:
     """The parent flow's final state, once every source has been looked at for wrong settings."""
     loaded = ConfigManager().load()
-    for given in by_round(sources, addresses, parameters, loaded.settings):
-        for source, own in given.items():  # a wrong setting is refused before anything starts
-            loaded.loader(source, own)
-    if not dry_run:
-        require_destination(settings)
+    # a wrong setting is refused before anything starts
+    configs(loaded, by_round(sources, addresses, parameters, loaded.settings))
+    require_destination(settings)
     wait_for_server = start_own_server()
     from flows.macroscope import macroscope
     from tasks.absence import named_where_away
@@ -113,7 +114,6 @@ def _run(
             sources=sources,
             addresses=[absolute(one) for one in addresses or ()] or None,
             parameters=parameters,
-            dry_run=dry_run,
             return_state=True,
         )
 
@@ -163,57 +163,6 @@ def consolidate_command(*, data_dir: str | None = None, as_json: bool) -> int:
     else:
         say(f"{result.valid} valid records, {result.invalid} invalid; {result.report_key}")
     return 0 if not result.invalid else 1
-
-
-@contextmanager
-def stand_ins(loaded: LoadedSettings) -> Iterator[None]:
-    """Stand-in archives for this run, where they are wanted and nobody serves them yet."""
-    if not loaded.needs_samples:
-        yield
-        return
-    from flows.commands.stand_ins import stand_in_module
-
-    with stand_in_module("serving").Samples() as running:
-        os.environ["EM_SERVICES"] = json.dumps(running.endpoints)
-        try:
-            yield
-        finally:
-            del os.environ["EM_SERVICES"]
-
-
-def source_parameters(
-    selected: tuple[str, ...],
-    common: Mapping[str, Any],
-    level: list[str] | None,
-    about: Mapping[str, Any] | None = None,
-) -> dict[str, dict[str, Any]]:
-    """Options of the command line as settings of each selected loader.
-
-    Parameters
-    ----------
-    about
-        What the user says of a volume that is known by its address only.
-    """
-    given = {name: value for name, value in common.items() if value is not None}
-    parameters: dict[str, dict[str, Any]] = {source: dict(given) for source in selected}
-    if level:
-        leveled = [s for s in selected if "scale_level" in archive(s).config_model.model_fields]
-        if not leveled:
-            raise ConfigError(
-                f"--level: {', '.join(selected)} has no scale levels", location="scale_level"
-            )
-        for source in leveled:
-            parameters[source]["scale_level"] = level[0] if len(level) == 1 else level
-    said = {name: value for name, value in (about or {}).items() if value is not None}
-    if said and "address" not in parameters:
-        raise ConfigError(
-            f"{', '.join(sorted(said))}: an archive says this of its own volumes",
-            location=min(said),
-            advice="Give these options with the address of a file, a folder or a bucket",
-        )
-    if said:
-        parameters["address"] |= said
-    return {source: values for source, values in parameters.items() if values}
 
 
 def _report(state: Any, *, as_json: bool) -> int:

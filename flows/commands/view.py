@@ -6,7 +6,7 @@ import signal
 import threading
 import webbrowser
 
-from flows.commands.run import take_options
+from flows.commands.options import take_options
 from flows.credentials import store_settings
 from lib.config.manager import ConfigManager
 from lib.errors import NotFoundError, NothingThereError

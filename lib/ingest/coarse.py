@@ -19,7 +19,8 @@ from lib.volumes import kernels
 from lib.volumes.blockpass import gather
 from lib.volumes.levels import factor
 
-_GATHER_BYTES = 64 * 2**20
+GATHER_BYTES = 64 * 2**20
+"""Source voxels that one worker holds, at most, beside the shard that it makes of them."""
 
 
 def fit_plan(plan: VolumePlan, config: LoaderConfig) -> VolumePlan | None:
@@ -92,7 +93,7 @@ class CoarseReader(VolumeReader):
 
     def _tile(self, shape: ShapeZYX) -> ShapeZYX:
         tile = list(shape)
-        while math.prod(tile) * math.prod(self._by) * self.dtype.itemsize > _GATHER_BYTES:
+        while math.prod(tile) * math.prod(self._by) * self.dtype.itemsize > GATHER_BYTES:
             axis = tile.index(max(tile))
             tile[axis] = -(-tile[axis] // 2)
         return (tile[0], tile[1], tile[2])

@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from lib.config.loaders import LoaderConfig
+from lib.ingest.coarse import GATHER_BYTES
 from lib.ingest.store_costs import planned_job, store_requests
 from lib.plan import VolumePlan
 from lib.present.preview import THUMBNAIL
@@ -75,7 +76,7 @@ def cost_of(plan: VolumePlan, config: LoaderConfig, assumed_compression: float) 
     coarser = sum(coarse) / assumed_compression
     if config.output_format == "npy":
         written, assumed_compression = float(raw), 1.0
-    elif plan.source_grid is not None and plan.source_grid.codec.get("id") in _ALIKE:
+    elif _keeps_chunks(plan):
         written = sum(file.size or 0 for file in plan.files) + coarser
     else:
         written = raw / assumed_compression + coarser
@@ -84,7 +85,9 @@ def cost_of(plan: VolumePlan, config: LoaderConfig, assumed_compression: float) 
     files = plan.files if config.keep_raw and plan.stored_as == "files" else ()
     kept = sum(file.size or 0 for file in files)
     puts, gets = store_requests(job, config, len(files))
-    shard = min(raw, math.prod(job.shard_zyx) * itemsize)
+    shard = SHARD_FACTOR * min(raw, math.prod(job.shard_zyx) * itemsize)
+    if plan.downsample_steps:
+        shard += GATHER_BYTES
     rate = OBSERVED_MB_S.get(plan.source, CAREFUL_MB_S)
     return Cost(
         source=plan.source,
@@ -101,12 +104,19 @@ def cost_of(plan: VolumePlan, config: LoaderConfig, assumed_compression: float) 
         store_puts=puts,
         store_gets=gets,
         assumed_compression=assumed_compression,
-        peak_memory_bytes=round(PROCESS_BYTES + SHARD_FACTOR * shard * config.max_workers),
+        peak_memory_bytes=round(PROCESS_BYTES + shard * config.max_workers),
         disk_bytes=round(written + kept),
         expected_seconds=round(plan.download_bytes / (rate * 1e6), 1),
         assumed_mb_per_second=rate,
         notes=plan.notes,
     )
+
+
+def _keeps_chunks(plan: VolumePlan) -> bool:
+    """Whether a volume's chunks take about as much room as the source's own."""
+    if plan.downsample_steps or plan.source_grid is None:
+        return False
+    return plan.source_grid.codec.get("id") in _ALIKE
 
 
 def warnings_for(costs: Iterable[Cost], store: Store, memory_bytes: int | None) -> list[str]:

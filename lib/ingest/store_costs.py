@@ -21,9 +21,13 @@ _CHUNK = (64, 64, 64)
 def planned_job(plan: VolumePlan, config: LoaderConfig) -> VolumeJob:
     """The grid and the levels that a volume will get, as far as they are known by now."""
     grid = plan.source_grid
-    if config.output_format == "zarr" and config.chunk_zyx is None and grid is not None:
-        config = config.model_copy(update={"chunk_zyx": grid.chunk_zyx})
     chunk = _CHUNK if grid is None else grid.chunk_zyx
+    if plan.downsample_steps:
+        by = [math.prod(axis) for axis in zip(*plan.downsample_steps, strict=True)]
+        z, y, x = (math.ceil(n / f) for n, f in zip(chunk, by, strict=True))
+        chunk = (z, y, x)
+    elif config.output_format == "zarr" and config.chunk_zyx is None and grid is not None:
+        config = config.model_copy(update={"chunk_zyx": grid.chunk_zyx})
     return fit_job(plan, Layout(chunk, by_planes=plan.stored_as == "files"), config)
 
 

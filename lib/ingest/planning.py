@@ -1,0 +1,117 @@
+"""What a run would bring in: every source is asked for its plans, all at once."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib.concurrency import cancel as stopping
+from lib.config.errors import Refusals
+from lib.config.loaders import LoaderConfig
+from lib.config.manager import LoadedSettings
+from lib.errors import MacroscopeError, StoppedError
+from lib.ingest.costs import Cost, cost_of
+from lib.ingest.selection import Given
+from lib.ingest.stages import plan_source
+from lib.plan import VolumePlan
+from lib.storage.open import open_store
+from lib.storage.settings import StoreSettings
+
+MOST_AT_ONCE = 8
+_LOOK_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One source's plans with their costs, or why there are none.
+
+    Attributes
+    ----------
+    data_uri
+        Folder or bucket of its volumes.
+    skipped
+        Volumes that exceed ``max_array_size_mb`` where these are left out.
+    """
+
+    source: str
+    config: LoaderConfig
+    data_uri: str
+    plans: tuple[VolumePlan, ...] = ()
+    skipped: tuple[VolumePlan, ...] = ()
+    costs: tuple[Cost, ...] = ()
+    error: MacroscopeError | None = None
+
+
+def configs(loaded: LoadedSettings, rounds: Sequence[Given]) -> list[tuple[str, LoaderConfig]]:
+    """Each selected source with its settings.
+
+    Raises
+    ------
+    ConfigError
+        Settings are wrong; those of all sources are named.
+    """
+    refused, found = Refusals(), []
+    for source, own in (pair for given in rounds for pair in given.items()):
+        with refused.noting():
+            found.append((source, loaded.loader(source, own)))
+    refused.raise_all()
+    return found
+
+
+def plan_all(
+    loaded: LoadedSettings,
+    rounds: Sequence[Given],
+    access: StoreSettings,
+    *,
+    dry_run: bool = True,
+) -> list[Planned]:
+    """Plans of all selected sources, in their order; a source that fails stops no other.
+
+    Nothing but metadata is fetched. Archives are asked at the same time, each within its limits.
+
+    Parameters
+    ----------
+    rounds
+        Settings by source, see `lib.ingest.selection.by_round`.
+    access
+        How to reach the destination: names of volumes depend on what lies there.
+    dry_run
+        Go on without a destination that cannot be read.
+
+    Raises
+    ------
+    ConfigError
+        Settings are wrong.
+    StoppedError
+        A stop was requested.
+    """
+    chosen = configs(loaded, rounds)
+    ratio = loaded.settings.assumed_compression
+    with tempfile.TemporaryDirectory(prefix="macroscope-plan-") as scratch:
+
+        def one(source: str, config: LoaderConfig) -> Planned:
+            data_uri = str(config.output_dir or loaded.settings.data_dir)
+            try:
+                own = config.model_copy(update={"dry_run": dry_run})
+                found = plan_source(source, own, Path(scratch), open_store(data_uri, access))
+                costs = tuple(cost_of(plan, config, ratio) for plan in found.plans)
+            except StoppedError:
+                raise
+            except MacroscopeError as error:
+                return Planned(source, config, data_uri, error=error.located(archive=source))
+            return Planned(source, config, data_uri, found.plans, found.skipped, costs)
+
+        workers = max(1, min(MOST_AT_ONCE, len(chosen)))
+        with ThreadPoolExecutor(workers, thread_name_prefix="plan") as pool:
+            asked = [pool.submit(one, *pair) for pair in chosen]
+            try:
+                # a wait without end may miss a signal that comes just before it
+                while wait(asked, timeout=_LOOK_S).not_done:
+                    pass
+                return [future.result() for future in asked]
+            except BaseException:
+                stopping.request_stop()
+                raise
