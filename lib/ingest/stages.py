@@ -99,7 +99,8 @@ def plan_source(
             raise error.located(archive=source) from error.__cause__
     fitted = [fit_plan(plan, config) for plan in plans]
     # Those that are left out take part, so that the names of the others do not depend on it.
-    named = _named([fit or plan for plan, fit in zip(plans, fitted, strict=True)], config, store)
+    every = [fit or plan for plan, fit in zip(plans, fitted, strict=True)]
+    named = _named(source, every, config, store)
     made = [fit is not None for fit in fitted]
     return Sources(
         tuple(plan for plan, kept in zip(named, made, strict=True) if kept),
@@ -107,13 +108,15 @@ def plan_source(
     )
 
 
-def _named(plans: list[VolumePlan], config: LoaderConfig, store: Store | None) -> list[VolumePlan]:
+def _named(
+    source: str, plans: list[VolumePlan], config: LoaderConfig, store: Store | None
+) -> list[VolumePlan]:
     try:
         return name_plans(plans, store)
     except MacroscopeError as error:
         final = isinstance(error, NameTakenError | StoppedError)
         if final or not config.dry_run or store is None:
-            raise
+            raise error.located(archive=source) from error.__cause__
         _log.warning("names are planned without the store, which cannot be read: %s", error)
         return name_plans(plans, None)
 

@@ -242,8 +242,9 @@ def test_a_plan_finds_a_store_that_cannot_be_read_and_a_dry_run_does_without(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = OpenOrganelleConfig(dataset_id="jrc_hela-2")
-    with pytest.raises(DestinationError, match="refuses"):
+    with pytest.raises(DestinationError, match="refuses") as caught:
         plan_alone(monkeypatch, config, Unreadable())
+    assert caught.value.archive == "openorganelle"
     dry = config.model_copy(update={"dry_run": True})
     assert plan_alone(monkeypatch, dry, Unreadable()) == ["EMPIAR-1_a_mrc"]
 
