@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lib.archives.registry import REGISTRY
 from tests.chaos import dying_worker, judge
 from tests.chaos.flow_run import as_environment
 from tests.chaos.harness import notes_of
@@ -29,7 +28,7 @@ from tests.chaos.places import Destination, bucket_where_wanted, stand_ins
 from tests.chaos.report import FlowReport
 from tests.chaos.seen import Seen
 from tests.chaos.server import QuickServer, ServerKiller
-from tests.chaos.worker import UNITS_AT_ONCE, Task
+from tests.chaos.worker import ARCHIVES, UNITS_AT_ONCE, Task
 
 ROOT = Path(__file__).parents[2]
 
@@ -107,7 +106,7 @@ class FlowCampaign:
         name = f"round-{report.rounds}"
         report.rounds += 1
         on_dask = (
-            tuple(self._random.sample(sorted(REGISTRY), self._pace.on_dask)) if workers > 0 else ()
+            tuple(self._random.sample(sorted(ARCHIVES), self._pace.on_dask)) if workers > 0 else ()
         )
         seen = Seen()
         for attempt in range(_MOST_ATTEMPTS):

@@ -42,7 +42,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "idr": {"chunk_zyx": (8, 32, 32), "shard_mb": 0.016},
     "openorganelle": {"shard_mb": 0.6},
 }
-UNITS_AT_ONCE = WORKERS * len(REGISTRY)
+ARCHIVES = tuple(name for name in REGISTRY if name != "address")  # those that have a stand-in
+UNITS_AT_ONCE = WORKERS * len(ARCHIVES)
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Task:
     scratch: str
     log: str
     store: dict[str, Any]
-    sources: tuple[str, ...] = tuple(REGISTRY)
+    sources: tuple[str, ...] = ARCHIVES
     name: str = "attempt"
     on_dask: tuple[str, ...] = ()
 
@@ -67,7 +68,7 @@ def work(task: Task) -> None:
     """Make all volumes of all sources; what went wrong is noted in the log."""
     note = Notes(Path(task.log))
     watch_units(note)
-    with ThreadPoolExecutor(len(REGISTRY)) as pool:
+    with ThreadPoolExecutor(len(ARCHIVES)) as pool:
         for _ in pool.map(lambda source: _one_source(source, task, note), task.sources):
             pass
 
