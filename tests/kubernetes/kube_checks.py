@@ -105,7 +105,7 @@ def validate(manifest: Manifest) -> None:
 @cache  # most objects are the same in many renderings
 def _validate(text: str) -> None:
     manifest = json.loads(text)
-    if manifest["apiVersion"].startswith("monitoring.coreos.com/"):
+    if manifest["apiVersion"].startswith(("monitoring.coreos.com/", "gateway.networking.k8s.io/")):
         return  # not Kubernetes' own; what Prometheus reads in them is checked by promtool
     if manifest["apiVersion"].startswith("kubernetes.dask.org/"):
         _dask_validator(manifest["kind"]).validate(manifest)

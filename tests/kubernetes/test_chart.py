@@ -47,6 +47,19 @@ EVERYWHERE = (
     'image={"digest":"sha256:' + "0" * 64 + '","pullSecrets":["registry"]}',
     'commonLabels={"owner":"me"}',
 )
+CONTROLLER = (
+    'networkPolicy={"uiFrom":[{"namespaceSelector":{"matchLabels":'
+    '{"kubernetes.io/metadata.name":"ingress-nginx"}}}]}'
+)
+INGRESS = (
+    'server={"ingress":{"enabled":true,"host":"em.lab","className":"nginx",'
+    '"tls":{"secretName":"cert"}}}',
+    CONTROLLER,
+)
+GATEWAY = (
+    'server={"gateway":{"enabled":true,"host":"em.lab","parentRefs":[{"name":"lab"}]}}',
+    CONTROLLER,
+)
 MATRIX = {
     "defaults": (),
     "samples": ("samples.enabled=true",),
@@ -75,6 +88,8 @@ MATRIX = {
     "adaptive": ('dask={"adaptiveMaximum":8}',),
     "everything set": EVERYWHERE,
     "ids by the platform": ('podSecurity={"runAsUser":null,"runAsGroup":null,"fsGroup":null}',),
+    "ingress": INGRESS,
+    "gateway": GATEWAY,
     "metrics": (
         'metrics={"enabled":true,"serviceMonitor":{"enabled":true},"rules":{"enabled":true},'
         '"dashboard":{"enabled":true}}',
@@ -207,6 +222,21 @@ def test_roles_allow_exactly_the_verbs_that_were_seen_to_be_needed(render: Rende
     }
 
 
+@pytest.mark.parametrize(
+    ("sets", "batches"),
+    [
+        ((), "2"),
+        (('dask={"workers":6,"threadsPerWorker":2}',), "12"),
+        (('dask={"adaptiveMaximum":8}',), "8"),
+    ],
+)
+def test_a_cluster_is_given_a_batch_for_each_of_its_threads(
+    render: Render, sets: tuple[str, ...], batches: str
+) -> None:
+    settings = by_name(render(*sets), "ConfigMap/macroscope-settings")["data"]
+    assert settings["EM_DASK_WORKERS"] == batches
+
+
 def test_scaling_rights_come_only_with_adaptive_clusters(render: Render) -> None:
     flow = by_name(render(*MATRIX["adaptive"]), "Role/macroscope-flow")
     added = [rule for rule in flow["rules"] if "daskautoscalers" in rule["resources"]]
@@ -259,6 +289,22 @@ def test_pages_of_other_hosts_may_not_call_the_prefect_api(render: Render) -> No
 
     assert origins() == "http://127.0.0.1:4200,http://localhost:4200"
     assert origins('server={"corsOrigins":["https://em.lab"]}').endswith(",https://em.lab")
+
+
+@pytest.mark.parametrize("sets", [INGRESS, GATEWAY], ids=["Ingress", "HTTPRoute"])
+def test_a_browser_is_led_to_the_server_over_https_and_through_the_policies(
+    render: Render, sets: tuple[str, ...]
+) -> None:
+    objects = render(*sets)
+    [route] = [o for o in objects if o["kind"] in ("Ingress", "HTTPRoute")]
+    assert "em.lab" in json.dumps(route["spec"])
+    assert "macroscope-server" in json.dumps(route["spec"])
+    if route["kind"] == "Ingress":
+        assert route["spec"]["tls"] == [{"hosts": ["em.lab"], "secretName": "cert"}]
+    server = env_of(by_name(objects, "Deployment/macroscope-server"))
+    assert "https://em.lab" in server["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"].split(",")
+    policy = by_name(objects, "NetworkPolicy/macroscope-server")["spec"]["ingress"][0]["from"]
+    assert any("namespaceSelector" in peer for peer in policy)
 
 
 def test_network_is_closed_but_for_named_peers(render: Render) -> None:
@@ -446,6 +492,24 @@ def test_claims_outlive_the_release_unless_told_otherwise(render: Render) -> Non
         (('dask={"mode":"kubernetes"}', "operator.enabled=false"), "needs a Dask operator"),
         (('dask={"adaptiveMaximum":1}',), "is below dask.workers"),
         (("worker.enabled=false",), "leaves nobody to start the runs"),
+        (('server={"ingress":{"enabled":true}}', CONTROLLER), "need a host"),
+        (INGRESS[:1], "keep the controller"),
+        (
+            (
+                'server={"ingress":{"enabled":true,"host":"a"},'
+                '"gateway":{"enabled":true,"host":"a","parentRefs":[{"name":"g"}]}}',
+                CONTROLLER,
+            ),
+            "enable one of them",
+        ),
+        (('server={"gateway":{"enabled":true,"host":"a"}}', CONTROLLER), "parentRefs is empty"),
+        (
+            (
+                'server={"auth":{"generate":false},"ingress":{"enabled":true,"host":"a"}}',
+                CONTROLLER,
+            ),
+            "open to everybody",
+        ),
     ],
 )
 def test_contradictions_are_refused_with_a_sentence(

@@ -58,6 +58,8 @@ http://{{ include "macroscope.fullname" . }}-server.{{ .Release.Namespace }}:{{ 
 {{- define "macroscope.origins" -}}
 {{- $port := .Values.server.service.port -}}
 {{- $own := list (printf "http://127.0.0.1:%v" $port) (printf "http://localhost:%v" $port) -}}
+{{- with .Values.server.ingress }}{{ if .enabled }}{{ $own = append $own (printf "%s://%s" (ternary "https" "http" .tls.enabled) .host) }}{{ end }}{{ end -}}
+{{- with .Values.server.gateway }}{{ if .enabled }}{{ $own = append $own (printf "%s://%s" (ternary "https" "http" .tls) .host) }}{{ end }}{{ end -}}
 {{- join "," (concat $own .Values.server.corsOrigins | uniq) -}}
 {{- end -}}
 
