@@ -70,6 +70,12 @@ def job_logs(folder: Path) -> str:
     return "".join(path.read_text() for path in (folder / "logs" / "dask").glob("*.err"))
 
 
+def at_work(process: subprocess.Popen[str], folder: Path, words: str) -> bool:
+    """Whether a job's log says something while the run is at work."""
+    running = lambda: process.poll() is None  # noqa: E731
+    return comes_true(lambda: words in job_logs(folder), WAIT_S, meanwhile=running)
+
+
 def ended(process: subprocess.Popen[str], folder: Path, queue: Slurm) -> None:
     printed, _ = process.communicate(timeout=WAIT_S)
     assert process.returncode == 0, printed
@@ -82,7 +88,7 @@ def test_a_job_that_is_killed_is_followed_by_another(
 ) -> None:
     faults.set_latency("s3", first_byte_s=2)
     with run(environment, queue, tmp_path, {}) as process:
-        assert comes_true(lambda: "Registered to" in job_logs(tmp_path), WAIT_S)
+        assert at_work(process, tmp_path, "Registered to")
         first = queue.jobs()
         assert first
         for job in first:
@@ -99,9 +105,9 @@ def test_a_job_whose_wall_time_is_over_is_followed_by_another(
     faults.set_latency("s3", first_byte_s=3)
     environment = environment | {"EM_DASK_WORKERS": "1"}
     with run(environment, queue, tmp_path, {"walltime": "00:01:00"}) as process:
-        assert comes_true(lambda: "Registered to" in job_logs(tmp_path), WAIT_S)
+        assert at_work(process, tmp_path, "Registered to")
         faults.set_latency("s3", first_byte_s=25)  # longer than the job has, shorter than a timeout
-        assert comes_true(lambda: "DUE TO TIME LIMIT" in job_logs(tmp_path), WAIT_S)
+        assert at_work(process, tmp_path, "DUE TO TIME LIMIT")
         faults.clear()
         ended(process, tmp_path, queue)
 
