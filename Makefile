@@ -137,6 +137,7 @@ docs: $(VENV)/.dev ## Renew the documents that are written from the code
 	$(BIN)/python -m docs.config_reference
 	$(BIN)/python -m docs.proof_table
 	$(BIN)/python docs/dependencies.py
+	$(BIN)/python -m docs.reach
 	$(BIN)/python helm/values_table.py
 
 docs-site: $(VENV)/.dev ## Build the documentation site; a link that leads nowhere fails it (no network)

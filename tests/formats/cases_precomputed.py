@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from volume_kit import random_voxels
 
 SHAPE = (21, 45, 38)
+CLOUDS = (*LISTED, "gs")
 OFFSET = [5, -3, 100]  # x, y, z
 
 
@@ -172,7 +173,7 @@ CASES = [
         "neuroglancer-precomputed-raw",
         partial(raw, "uint16"),
         "em",
-        transports=LISTED,
+        transports=CLOUDS,
         expect={"voxel_nm_zyx": (40.0, 4.0, 4.0), "origin_nm_zyx": (4000.0, -12.0, 20.0)},
     ),
     *(
@@ -187,7 +188,7 @@ CASES = [
         settings={"scale_level": "1"},
         expect={"voxel_nm_zyx": (40.0, 8.0, 8.0), "origin_nm_zyx": (4000.0, -14.0, 18.0)},
     ),
-    Case("neuroglancer-precomputed-jpeg", lossy, "em|neuroglancer-precomputed:", LISTED),
+    Case("neuroglancer-precomputed-jpeg", lossy, "em|neuroglancer-precomputed:", CLOUDS),
     *(
         Case(f"neuroglancer-precomputed-png-{dtype}", partial(png, dtype), "em", ("file",))
         for dtype in ("uint8", "uint16")
@@ -196,11 +197,11 @@ CASES = [
         "neuroglancer-precomputed-ids",
         partial(ids, "uint64", None),
         "seg",
-        transports=LISTED,
+        transports=CLOUDS,
         expect={"kind": "labels"},
     ),
     Case("neuroglancer-precomputed-ids-32", partial(ids, "uint32", None), "seg", ("file",)),
-    Case("neuroglancer-precomputed-ids-sharded", partial(ids, "uint64", _IDENTITY), "seg", LISTED),
+    Case("neuroglancer-precomputed-ids-sharded", partial(ids, "uint64", _IDENTITY), "seg", CLOUDS),
     Case(
         "neuroglancer-precomputed-channels",
         channels,
@@ -210,7 +211,7 @@ CASES = [
         within=1.1,
     ),
     *(
-        Case(f"neuroglancer-precomputed-sharded-{name}", partial(sharded, sharding), "em", LISTED)
+        Case(f"neuroglancer-precomputed-sharded-{name}", partial(sharded, sharding), "em", CLOUDS)
         for name, sharding in {
             "identity": _IDENTITY,
             "murmur": _MURMUR,
