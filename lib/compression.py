@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from lib.errors import FormatError
 
 Encoded = bytes | memoryview
-_BLOSC_CNAMES = {"lz4", "lz4hc", "blosclz", "snappy", "zlib", "zstd"}
+# snappy is in Zarr's list and in no numcodecs wheel: nobody could read it
+_BLOSC_CNAMES = {"lz4", "lz4hc", "blosclz", "zlib", "zstd"}
 
 
 def open_codec(config: dict[str, Any]) -> Codec | None:
@@ -25,7 +26,22 @@ def can_pass_through(config: dict[str, Any], filters: Any, order: str, dtype_tex
 
     gzip would be valid too, but decodes ten times slower than zstd ever after: it is encoded anew.
     """
-    return not filters and order == "C" and dtype_text[:1] in "<|" and _valid_in_v3(config)
+    stored = dtype_text[:1] in "<|" and dtype_text[1:] != "f2"  # which is widened
+    return not filters and order == "C" and stored and _valid_in_v3(config)
+
+
+def read_by_all(config: dict[str, Any], encoded: Encoded) -> bool:
+    """Whether every supported reader decodes these very bytes of a chunk that may pass through.
+
+    The oldest is zarr 3.0 with numcodecs 0.15, which takes the length of a zstd frame's content
+    from its header; writers that stream leave it out there.
+
+    Raises
+    ------
+    ValueError
+        They are no frame at all.
+    """
+    return config.get("id") != "zstd" or _zstd_content_size(memoryview(encoded)) is not None
 
 
 def _valid_in_v3(config: dict[str, Any]) -> bool:

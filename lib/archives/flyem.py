@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from lib.archives.base import ArchiveBase
@@ -60,6 +60,7 @@ class Instance:
     background: int
     data_uuid: str
     repository: str = ""
+    united: bool = field(default=True, compare=False)  # whether the voxel size has a unit
 
     @property
     def about(self) -> About:
@@ -106,7 +107,8 @@ class FlyEM(ArchiveBase):
                 shape_zyx=box.shape_zyx,
                 dtype="uint8",
                 voxel_nm_zyx=instance.voxel_nm_zyx,
-                voxel_size_provenance="api",
+                voxel_size_provenance="api" if instance.united else "assumed",
+                voxel_size_approximate=not instance.united,
                 origin_nm_zyx=part.origin_nm_zyx,
                 box_zyx=box,
                 internal_path=f"{config.uuid}/{config.instance}",
@@ -132,6 +134,8 @@ class FlyEM(ArchiveBase):
                 ),
                 download_bytes=box.voxels,
                 download_requests=tiles,
+                notes=() if instance.united else (_NO_UNIT,),
+                stated=_stated(instance),
             )
         ]
 
@@ -227,7 +231,8 @@ def parse_info(info: Any, where: str) -> Instance:
         points = extents or extended
         low = [int(n) for n in points["MinPoint"]]
         high = [int(n) + 1 for n in points["MaxPoint"]]  # inclusive
-        units = extended.get("VoxelUnits") or ["nanometers"] * 3
+        said = extended.get("VoxelUnits")
+        units = said or ["nanometers"] * 3
         voxel = [to_nm(float(v), u) for v, u in zip(extended["VoxelSize"], units, strict=True)]
         whole = len(low) == len(high) == len(voxel) == 3
         if not whole or not all(v and 0 < v < math.inf for v in voxel):
@@ -243,7 +248,19 @@ def parse_info(info: Any, where: str) -> Instance:
         background,
         str(base.get("DataUUID", "")),
         str(base.get("RepoUUID", "")),
+        bool(said),
     )
+
+
+_NO_UNIT = "the server states no unit of the voxel size: nanometres are assumed"
+
+
+def _stated(instance: Instance) -> dict[str, Provenance]:
+    size = Provenance(source="api" if instance.united else "assumed", where="VoxelSize of info")
+    place = Provenance(source=size.source, where="the crop's first voxel")
+    return {f"voxel_size_nm.{axis}": size for axis in "zyx"} | {
+        f"translation.{axis}": place for axis in "zyx"
+    }
 
 
 def _lengths(start: ShapeZYX, voxel: LengthsZYX) -> LengthsZYX:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from lib.formats.calibration import Origin, VoxelSize
 from lib.geometry import LengthsZYX
-from lib.provenance import Provenance
+from lib.provenance import Provenance, Source
 
 UNKNOWN_NM = 1.0
 """Stands for a length that neither the file nor the catalogue gives; marked wherever it is used."""
@@ -55,14 +55,15 @@ def decide_voxel(
         Where the file puts the first voxel.
     """
     own = (file.z_nm, file.y_nm, file.x_nm)
-    notes, unknown, sources = [], [], []
+    notes, unknown = [], []
+    sources: list[Source] = []
     lengths: list[float] = []
     stated: dict[str, Provenance] = {}
     for axis, in_file, said in zip("zyx", own, catalogue_nm_zyx, strict=True):
         if in_file is not None:
             lengths.append(in_file)
-            sources.append("file")
-            by = Provenance(source="file", where=file.provenance)
+            sources.append("assumed" if axis in file.assumed else "file")
+            by = Provenance(source=sources[-1], where=file.provenance)
             if said is not None and not math.isclose(in_file, said, rel_tol=1e-6):
                 notes.append(
                     f"voxel size along {axis}: {catalogue} says {said:g} nm, the file "
@@ -77,7 +78,7 @@ def decide_voxel(
             unknown.append(axis)
             by = Provenance(source="assumed")
         stated[f"voxel_size_nm.{axis}"] = by
-    provenance = " and ".join(sorted(set(sources), reverse=True))
+    provenance = " and ".join(s for s in ("file", "assumed", "api") if s in sources)
     if unknown:
         axes = ", ".join(unknown)
         notes.append(
@@ -90,4 +91,5 @@ def decide_voxel(
     for axis in "zyx" if place.stated else "":
         stated[f"translation.{axis}"] = Provenance(source="file", where=place.provenance)
     at = place.at((z, y, x))
-    return Voxel((z, y, x), provenance, bool(unknown), tuple(notes), at, stated)
+    doubtful = bool(unknown) or "assumed" in sources
+    return Voxel((z, y, x), provenance, doubtful, tuple(notes), at, stated)

@@ -14,6 +14,20 @@ from lib.compression import Encoded
 from lib.geometry import Box, ShapeZYX
 
 
+def delivered_dtype(stored: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype in which a reader hands on stored voxels: in native byte order, nothing rounded.
+
+    float16 becomes float32, which holds each of its values: neither the compiled loops nor every
+    reader of Zarr v3 has float16.
+    """
+    if stored.kind == "f" and stored.itemsize == 2:
+        return np.dtype(np.float32)
+    return stored.newbyteorder("=")
+
+
+WIDENED = "float16 voxels are widened to float32"
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """Some voxels and where they lie.

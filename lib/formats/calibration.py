@@ -17,12 +17,15 @@ class VoxelSize:
     ----------
     provenance
         Which fields of the file the lengths came from.
+    assumed
+        Those of the axes ``zyx`` whose length rests on a default: a number without a unit, say.
     """
 
     z_nm: float | None = None
     y_nm: float | None = None
     x_nm: float | None = None
     provenance: str | None = None
+    assumed: str = ""
 
     @property
     def known_nm_zyx(self) -> LengthsZYX | None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from lib.bytesource.base import ByteSource, LocalBytes, MemoryBytes
 from lib.errors import FormatError
+from lib.formats.base import delivered_dtype
 from lib.formats.calibration import Origin, VoxelSize
 from lib.formats.dm.cross_check import second_opinion
 from lib.formats.dm.reader import DmReader, open_dm
@@ -100,8 +101,7 @@ def read_facts(source: ByteSource, name: str, mrc: MrcChoices | None = None) -> 
     if is_packed(name):
         source = _unpacked_header(source)
         header = parse_header(source, mrc)
-        dtype = np.dtype(np.float32) if header.stored.name == "float16" else header.stored
-        return _mrc_facts(header, dtype, header.notes)
+        return _mrc_facts(header, delivered_dtype(header.stored), header.notes)
     volume = open_mrc(source, choices=mrc)
     return _mrc_facts(volume.header, volume.dtype, volume.notes)
 

@@ -18,7 +18,7 @@ import numpy as np
 from numcodecs.abc import Codec
 from numpy.typing import NDArray
 
-from lib.compression import Encoded, decode_into, encode_chunk, open_codec
+from lib.compression import Encoded, decode_into, encode_chunk, open_codec, read_by_all
 from lib.concurrency import cancel as stopping
 from lib.errors import MacroscopeError
 from lib.formats.base import ChunkReader
@@ -177,6 +177,8 @@ class _Run:
         elif self._job.pass_through:
             voxels = self._scratch.get(self._job.chunk_zyx, self._job.dtype)
             self._decode(encoded, voxels, f"chunk {z}/{y}/{x}")
+            if not read_by_all(self._job.codec, encoded):
+                encoded = encode_chunk(self._codec, voxels)
         else:
             voxels = self._reader.decoded_chunk(encoded, (z, y, x))
             if box.shape_zyx != self._job.chunk_zyx:  # what the archive has past the edge

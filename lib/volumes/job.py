@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from lib.config.loaders import LoaderConfig
 from lib.errors import ConfigError
@@ -36,6 +36,8 @@ ENGINE_VERSION = 1
 
 class VolumeJob(Plain):
     """Everything that decides the bytes of one volume."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
     plan: VolumePlan
     output_format: Literal["zarr", "npy"]

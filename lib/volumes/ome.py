@@ -7,6 +7,7 @@ volume from an object store costs one request for all its levels.
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ _AXES = [{"name": axis, "type": "space", "unit": "nanometer"} for axis in "zyx"]
 def array_document(job: VolumeJob, level: Level) -> dict[str, Any]:
     """``zarr.json`` of one level."""
     grid = level.grid
-    fill: Any = float(job.fill_value) if job.dtype.kind == "f" else int(job.fill_value)
+    fill: Any = _fill(job.fill_value) if job.dtype.kind == "f" else int(job.fill_value)
     return {
         "zarr_format": 3,
         "node_type": "array",
@@ -52,6 +53,13 @@ def array_document(job: VolumeJob, level: Level) -> dict[str, Any]:
         "dimension_names": ["z", "y", "x"],
         "storage_transformers": [],
     }
+
+
+def _fill(value: float) -> float | str:
+    """A float as Zarr v3 writes it: JSON has neither NaN nor infinity."""
+    if math.isfinite(value):
+        return float(value)
+    return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
 
 
 def group_document(job: VolumeJob, statistics: Statistics) -> dict[str, Any]:

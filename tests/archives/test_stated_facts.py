@@ -112,6 +112,18 @@ def test_what_is_known_of_the_hemibrain_is_not_said_of_another_repository() -> N
     assert parse_info(other, "x").about == About()
 
 
+def test_a_server_without_units_has_an_assumed_voxel_size(bench: Any, monkeypatch: Any) -> None:
+    plan = bench("flyem").one_plan()
+    assert (plan.voxel_size_provenance, plan.voxel_size_approximate) == ("api", False)
+    assert plan.stated["voxel_size_nm.z"].source == plan.stated["translation.x"].source == "api"
+    silent = dvid_info()
+    del silent["Extended"]["VoxelUnits"]
+    monkeypatch.setattr("lib.archives.flyem._ask_info", lambda session, node: silent)
+    plan = bench("flyem").one_plan()
+    assert (plan.voxel_size_provenance, plan.voxel_size_approximate) == ("assumed", True)
+    assert any("no unit" in note for note in plan.notes)
+
+
 def test_another_file_is_not_called_the_hippocampus(bench: Any, samples: Any) -> None:
     known = bench("epfl").one_plan().about
     assert known.modality == "FIB-SEM"

@@ -284,6 +284,7 @@ def test_micrometres_become_nanometres_and_a_missing_unit_is_noted(place: Place)
     unstated = place.plan("jrc_cos7-1")
     assert unstated.voxel_nm_zyx == pytest.approx((8.0, 8.0, 8.0))
     assert any("unit" in note for note in unstated.notes)
+    assert (unstated.voxel_size_provenance, unstated.voxel_size_approximate) == ("assumed", True)
     assert not any("unit" in note for note in place.plan("jrc_hela-2").notes)
 
 
@@ -314,6 +315,52 @@ def test_an_array_that_no_multiscale_names_has_no_known_voxel_size(place: Place,
     known = place.plan(own, "em/a/s0", voxel_size=(9.0, 8.0, 7.0))
     assert known.voxel_nm_zyx == (9.0, 8.0, 7.0)
     assert not known.voxel_size_approximate
+
+
+def test_a_level_without_a_scale_has_no_known_voxel_size(place: Place, own: str) -> None:
+    attributes = get(place, own, "em/a/.zattrs")
+    datasets = attributes["multiscales"][0]["datasets"]
+    datasets[1]["coordinateTransformations"] = datasets[1]["coordinateTransformations"][1:]
+    put(place, own, "em/a/.zattrs", attributes)
+    fine, coarse = place.plans(own, "em/a", "all")
+    assert (fine.voxel_size_provenance, fine.voxel_size_approximate) == ("file", False)
+    assert (coarse.voxel_size_provenance, coarse.voxel_size_approximate) == ("assumed", True)
+    assert coarse.voxel_nm_zyx == (1.0, 1.0, 1.0)
+    assert coarse.origin_nm_zyx == (4.0, 4.5, 5.0)
+    assert coarse.stated["voxel_size_nm.x"].source == "assumed"
+    assert coarse.stated["translation.x"].source == "file"
+    assert any("no scale" in note for note in coarse.notes)
+    given = place.plans(own, "em/a", "all", voxel_size=(60.0, 10.0, 4.0))
+    assert [plan.voxel_size_approximate for plan in given] == [False, True]
+
+
+def test_a_dataset_deep_below_its_multiscale_has_its_scale(place: Place, own: str) -> None:
+    attributes = get(place, own, "em/a/.zattrs")
+    (dataset, _) = attributes["multiscales"][0]["datasets"]
+    dataset["path"] = "a/s0"
+    put(place, own, "em/.zattrs", attributes)
+    obstore.delete(place.objects(own), "em/a/.zattrs")
+    plan = place.plan(own, "em/a/s0")
+    assert (plan.voxel_nm_zyx, plan.origin_nm_zyx) == ((6.0, 5.0, 4.0), (1.0, 2.0, 3.0))
+    assert (plan.voxel_size_provenance, plan.scale_level) == ("file", "a/s0")
+
+
+def test_a_plane_of_two_axes_is_one_plane_of_unknown_thickness(place: Place, own: str) -> None:
+    axes = [{"name": n, "type": "space", "unit": "nanometer"} for n in "yx"]
+    scale = [{"type": "scale", "scale": [5.0, 4.0]}]
+    datasets = [{"path": "s0", "coordinateTransformations": scale}]
+    put(place, own, "flat/.zattrs", {"multiscales": [{"axes": axes, "datasets": datasets}]})
+    zarray = get(place, own, "em/a/s0/.zarray") | {"shape": [33, 40], "chunks": [33, 40]}
+    put(place, own, "flat/s0/.zarray", zarray | {"compressor": None})
+    voxels = np.arange(33 * 40, dtype=np.uint8)
+    put(place, own, "flat/s0/0/0", voxels.tobytes())
+    plan = place.plan(own, "flat", "s0")
+    assert (plan.shape_zyx, plan.voxel_nm_zyx) == ((1, 33, 40), (1.0, 5.0, 4.0))
+    assert (plan.voxel_size_provenance, plan.voxel_size_approximate) == ("file, z unknown", True)
+    np.testing.assert_array_equal(place.voxels(plan), voxels.reshape(1, 33, 40))
+    put(place, own, "flat/s0/.zarray", get(place, own, "em/a/s0/.zarray"))
+    with pytest.raises(FormatError, match="3 axes, its multiscale 2"):
+        place.plan(own, "flat", "s0")
 
 
 def test_licence_and_doi_are_known_with_their_source_or_not_at_all(place: Place, own: str) -> None:

@@ -8,10 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lib.archives.voxels import decide_voxel
 from lib.compression import can_pass_through
 from lib.errors import FormatError, UnsupportedFormatError
 from lib.formats.zarr.array import ArrayDocument, chunks_in, parse_array
-from lib.formats.zarr.ngff import parse_attributes, parse_multiscale
+from lib.formats.zarr.ngff import (
+    NgffLevel,
+    multiscale_above,
+    parse_attributes,
+    parse_multiscale,
+)
 from lib.geometry import Box
 
 GOOD: dict[str, Any] = {
@@ -119,7 +125,6 @@ def test_nonsense_is_a_format_error_that_names_the_document(changes: dict[str, A
         {"filters": [{"id": "delta", "dtype": "<u2"}]},
         {"compressor": {"id": "lzma"}},
         {"compressor": {"id": "of the future"}},
-        {"fill_value": "NaN", "dtype": "<f4"},
     ],
     ids=str,
 )
@@ -143,8 +148,10 @@ def test_only_chunks_that_zarr_v3_can_describe_are_passed_through() -> None:
     assert can_pass_through(blosc, [], "C", "<u2")
     assert can_pass_through(zstd, [], "C", "|u1")
     assert can_pass_through({"id": "zstd"}, [], "C", "|u1")
+    assert not can_pass_through(zstd, [], "C", "<f2"), "it is widened"
     for config in (
         {"id": "gzip", "level": 1},
+        blosc | {"cname": "snappy"},
         {},
         zstd | {"level": 99},
         zstd | {"level": "high"},
@@ -239,6 +246,7 @@ def test_a_group_without_multiscales_has_none() -> None:
         },
         {"datasets": 5},
         {"axes": 5},
+        {"axes": [{"name": n} for n in "yx"]},
     ],
     ids=str,
 )
@@ -264,3 +272,126 @@ def test_a_broken_multiscale_is_a_format_error(changes: dict[str, Any]) -> None:
 def test_other_axes_units_and_transformations_are_unsupported(changes: dict[str, Any]) -> None:
     with pytest.raises(UnsupportedFormatError):
         parse_multiscale(multiscale(**changes), "x")
+
+
+@pytest.mark.parametrize("said", ["NaN", "Infinity", "-Infinity"])
+@pytest.mark.parametrize("dtype", ["<f4", ">f8", "<f2"])
+def test_a_float_may_be_filled_with_what_is_no_number(said: str, dtype: str) -> None:
+    found = parse(dtype=dtype, fill_value=said)
+    assert isinstance(found.fill_value, float)
+    np.testing.assert_equal(found.fill_value, float(said))
+    with pytest.raises(FormatError):
+        parse(dtype="<u2", fill_value=said)
+
+
+def test_half_floats_are_widened() -> None:
+    assert parse(dtype="<f2").dtype == np.float32
+    assert parse(dtype="<f2").notes == ("float16 voxels are widened to float32",)
+    assert parse().notes == ()
+
+
+# --- what is stated of a voxel's size ------------------------------------------------------------
+
+SCALE = {"type": "scale", "scale": [30.0, 4.0, 4.0]}
+SHIFT = {"type": "translation", "translation": [1.0, 2.0, 3.0]}
+
+
+def level_of(**changes: Any) -> NgffLevel:
+    """The level ``s0`` of axes in nanometres without any transformation, and some changes."""
+    block = {
+        "axes": [{"name": n, "type": "space", "unit": "nanometer"} for n in "zyx"],
+        "datasets": [{"path": "s0", "coordinateTransformations": changes.pop("inner", [])}],
+    }
+    found = parse_multiscale({"multiscales": [block | changes]}, "x")
+    assert found is not None
+    return found.levels[0]
+
+
+# what a multiscale says -> z, y, x; the axes that rest on a default; a word of the note
+STATED: list[tuple[str, dict[str, Any], tuple[Any, ...], str, str]] = [
+    ("a scale", {"inner": [SCALE]}, (30.0, 4.0, 4.0), "", ""),
+    ("none", {}, (None, None, None), "", "level s0 no scale"),
+    ("none, but a shift", {"inner": [SHIFT]}, (None, None, None), "", "level s0 no scale"),
+    (
+        "ones for all levels",
+        {"coordinateTransformations": [{"type": "scale", "scale": [1.0, 1.0, 1.0]}]},
+        (None, None, None),
+        "",
+        "level s0 no scale",
+    ),
+    ("one of all levels", {"coordinateTransformations": [SCALE]}, (30.0, 4.0, 4.0), "", ""),
+    (
+        "a scale without a unit",
+        {"inner": [SCALE], "axes": [{"name": n} for n in "zyx"]},
+        (30.0, 4.0, 4.0),
+        "zyx",
+        "state no unit",
+    ),
+    (
+        "a unit of two axes",
+        {
+            "inner": [SCALE],
+            "axes": [{"name": "z"}, *({"name": n, "unit": "micrometer"} for n in "yx")],
+        },
+        (30.0, 4000.0, 4000.0),
+        "z",
+        "state no unit",
+    ),
+    (
+        "a plane",
+        {
+            "inner": [{"type": "scale", "scale": [5.0, 4.0]}],
+            "axes": [{"name": n, "unit": "nanometer"} for n in "yx"],
+        },
+        (None, 5.0, 4.0),
+        "",
+        "",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("changes", "size", "assumed", "note"), [row[1:] for row in STATED], ids=[r[0] for r in STATED]
+)
+def test_a_default_is_never_called_a_measurement(
+    changes: dict[str, Any], size: tuple[Any, ...], assumed: str, note: str
+) -> None:
+    level = level_of(**dict(changes))
+    voxel = level.voxel
+    assert (voxel.z_nm, voxel.y_nm, voxel.x_nm) == size
+    assert voxel.assumed == assumed
+    assert bool(level.notes) == bool(note)
+    assert all(note in one for one in level.notes)
+    decided = decide_voxel(voxel, (None, None, None), "the settings")
+    assert decided.approximate == (None in size or bool(assumed))
+    for axis, length in zip("zyx", size, strict=True):
+        sure = length is not None and axis not in assumed
+        assert decided.stated[f"voxel_size_nm.{axis}"].source == ("file" if sure else "assumed")
+
+
+def test_a_shift_without_a_scale_is_kept() -> None:
+    assert level_of(inner=[SHIFT]).translation_nm_zyx == (1.0, 2.0, 3.0)
+
+
+def test_an_array_is_found_however_deep_its_multiscale_names_it() -> None:
+    outer = parse_multiscale(
+        {
+            "multiscales": [
+                {
+                    "axes": [{"name": n, "unit": "nanometer"} for n in "zyx"],
+                    "datasets": [
+                        {"path": "scale0/image", "coordinateTransformations": [SCALE]},
+                        {"path": "s1", "coordinateTransformations": [SCALE]},
+                    ],
+                }
+            ]
+        },
+        "x",
+    )
+    other = parse_multiscale(multiscale(), "x")
+    assert outer is not None and other is not None
+    groups = {"em": outer, "em/scale0": other}
+    assert multiscale_above("em/scale0/image", groups.get) == ("scale0/image", outer)
+    assert multiscale_above("em/s1", groups.get) == ("s1", outer)
+    assert multiscale_above("em/scale0/other", groups.get) == ("other", other), "the nearest"
+    assert multiscale_above("a/b", groups.get) == ("b", None)

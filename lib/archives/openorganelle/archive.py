@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -18,9 +19,11 @@ from lib.archives.base import ArchiveBase
 from lib.archives.openorganelle.tree import Tree, TreeArray, list_array, unbelievable
 from lib.archives.parts import choose_part
 from lib.archives.selection import Selection, left_out_notes, plan_each, with_notes
+from lib.archives.voxels import Voxel, decide_voxel
 from lib.bytesource.s3_tree import S3Tree
 from lib.config.loaders import OPENORGANELLE_EM_PATHS, OpenOrganelleConfig
 from lib.errors import NotFoundError, SourceChangedError
+from lib.formats.calibration import Origin
 from lib.formats.zarr.array import ArrayDocument, chunks_in, parse_array
 from lib.formats.zarr.reader import ZarrReader
 from lib.geometry import Box, LengthsZYX, ShapeZYX
@@ -143,11 +146,9 @@ class OpenOrganelle(ArchiveBase):
         root: str,
         array: TreeArray,
     ) -> VolumePlan:
-        voxel, provenance = array.voxel_nm_zyx, "file" if array.measured else "assumed"
-        if config.voxel_size is not None:
-            voxel, provenance = _scaled(config.voxel_size, array), "configuration"
         document = array.document
-        part = choose_part(config.box, document.shape_zyx, voxel, array.translation_nm_zyx)
+        voxel = _voxel(config, array)
+        part = choose_part(config.box, document.shape_zyx, voxel.nm_zyx, voxel.origin_nm_zyx)
         wanted = chunks_in(document, part.box)
         listing = dict(_list_chunks(session, objects, f"{root}/{array.path}", document, wanted))
         holes = [index for index in wanted if document.chunk_key(index) not in listing]
@@ -162,9 +163,9 @@ class OpenOrganelle(ArchiveBase):
             name=f"{dataset}_{array.path.replace('/', '_')}{part.suffix}",
             shape_zyx=part.box.shape_zyx,
             dtype=document.dtype.name,
-            voxel_nm_zyx=voxel,
-            voxel_size_provenance=provenance,
-            voxel_size_approximate=provenance == "assumed",
+            voxel_nm_zyx=voxel.nm_zyx,
+            voxel_size_provenance=voxel.provenance,
+            voxel_size_approximate=voxel.approximate,
             origin_nm_zyx=part.origin_nm_zyx,
             box_zyx=part.chosen,
             kind="labels" if array.labels else "image",
@@ -187,7 +188,8 @@ class OpenOrganelle(ArchiveBase):
             about=about,
             download_bytes=stored,
             download_requests=len(wanted) - len(holes),
-            notes=tuple(array.notes),
+            notes=(*array.notes, *document.notes, *voxel.notes),
+            stated=voxel.stated,
         )
 
 
@@ -197,6 +199,25 @@ def _stored_document(plan: VolumePlan) -> ArrayDocument:
         plan.internal_path or "",
         separator=plan.reader["separator"],
     )
+
+
+def _voxel(config: OpenOrganelleConfig, array: TreeArray) -> Voxel:
+    """What the settings say of s0, scaled to the level, else what the multiscale says."""
+    place = Origin(nm_zyx=array.translation_nm_zyx, provenance="multiscales")
+    if config.voxel_size is not None:
+        by = Provenance(source="configuration", where="voxel_size")
+        notes: tuple[str, ...] = ()
+        unscaled = array.voxel_nm_zyx != array.finest_nm_zyx and not array.voxel.provenance
+        if unscaled:
+            notes = ("the level has no scale: it is given the voxel size of s0",)
+        nm_zyx = config.voxel_size if unscaled else _scaled(config.voxel_size, array)
+        stated = {f"voxel_size_nm.{axis}": by for axis in "zyx"}
+        at = array.translation_nm_zyx
+        return Voxel(nm_zyx, "configuration", unscaled, notes, at, stated)
+    voxel = decide_voxel(array.voxel, (None, None, None), "the settings", place)
+    if voxel.provenance == "unknown":  # what records have always called an array of no multiscale
+        voxel = replace(voxel, provenance="assumed", notes=())
+    return voxel
 
 
 def _scaled(voxel_s0: LengthsZYX, array: TreeArray) -> LengthsZYX:

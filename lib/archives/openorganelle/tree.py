@@ -10,8 +10,16 @@ from functools import partial
 from typing import Any
 
 from lib.errors import BadAnswerError, FormatError, NotFoundError
+from lib.formats.calibration import VoxelSize
 from lib.formats.zarr.array import ArrayDocument, parse_array
-from lib.formats.zarr.ngff import Multiscale, NgffLevel, parse_attributes, parse_multiscale
+from lib.formats.zarr.hierarchy import check_axes
+from lib.formats.zarr.ngff import (
+    Multiscale,
+    NgffLevel,
+    multiscale_above,
+    parse_attributes,
+    parse_multiscale,
+)
 from lib.geometry import LengthsZYX
 from lib.transport.s3.reader import Listing, ObjectReader
 
@@ -21,17 +29,20 @@ _DOTTED = re.compile(r"\d+(\.\d+)+")  # the key of a chunk whose indices dots pa
 
 @dataclass(frozen=True, slots=True)
 class TreeArray:
-    """One array, with what its multiscale says of it."""
+    """One array, with what its multiscale says of it.
+
+    A length of 1 nm stands in ``voxel_nm_zyx`` for one that ``voxel`` does not know.
+    """
 
     path: str
     level: str
     document: ArrayDocument
     zarray: bytes
+    voxel: VoxelSize
     voxel_nm_zyx: LengthsZYX
     translation_nm_zyx: LengthsZYX
     finest_nm_zyx: LengthsZYX
     labels: bool
-    measured: bool = True  # whether a multiscale says how large the voxels are
     words: dict[str, str] = field(default_factory=dict)  # licence, DOI and the like, where stated
     notes: list[str] = field(default_factory=list)
 
@@ -77,8 +88,7 @@ class Tree:
         path = path.strip("/")
         zarray = self._document(path, ".zarray")
         if zarray is not None:
-            parent, _, name = path.rpartition("/")
-            multiscale = self._multiscale(parent)
+            name, multiscale = multiscale_above(path, self._multiscale)
             return {path: partial(self._array, path, name, zarray, multiscale)}
         found = self._multiscales_below(path, 0)
         if not found and self.unreadable:
@@ -143,29 +153,26 @@ class Tree:
     ) -> TreeArray:
         where = f"{self._root}/{path}"
         level = multiscale.level(name) if multiscale else None
-        measured, notes = level is not None, []
-        if level is None or multiscale is None:
-            level = NgffLevel(name, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
-            notes.append(
-                "no multiscale names this array: its voxel size is unknown, 1 nm is assumed"
-            )
-        elif not multiscale.units_stated:
-            notes.append("the axes state no unit: nanometres are assumed")
+        named = multiscale if level is not None else None
+        if named is None or level is None:
+            level = NgffLevel(name, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), "")
+            notes = ["no multiscale names this array: its voxel size is unknown, 1 nm is assumed"]
+        else:
+            notes = [*level.notes]
         if self._consolidated is not None:  # a copy, which may be older than the array
             zarray = self._own_document(f"{where}/.zarray")
         document = parse_array(zarray, f"{where}/.zarray", separator=self._separator(where))
+        check_axes(named, document, where)
         return TreeArray(
             path=path,
             level=name,
             document=document,
             zarray=zarray,
+            voxel=level.voxel,
             voxel_nm_zyx=level.voxel_nm_zyx,
             translation_nm_zyx=level.translation_nm_zyx,
-            finest_nm_zyx=(
-                multiscale.levels[0].voxel_nm_zyx if multiscale and measured else level.voxel_nm_zyx
-            ),
+            finest_nm_zyx=named.levels[0].voxel_nm_zyx if named else level.voxel_nm_zyx,
             labels=(multiscale is not None and multiscale.labels) or "labels" in path.split("/"),
-            measured=measured,
             words=multiscale.words if multiscale else {},
             notes=notes,
         )

@@ -13,6 +13,7 @@ import numpy as np
 
 from lib.bytesource.base import ByteSource, MemoryBytes
 from lib.errors import ConfigError, FormatError
+from lib.formats.base import delivered_dtype
 from lib.formats.format import FileFormatBase, Options, VolumeDescription, only_path
 from lib.formats.mrc.header import HEADER_BYTES, Mode0, MrcChoices, Sections, parse_header
 from lib.formats.mrc.reader import MrcReader, MrcVolume, open_mrc
@@ -51,8 +52,7 @@ class MrcFormat(FileFormatBase):
         packed = packing(source.read(0, min(3, source.size)))
         if packed:
             header = parse_header(unpacked_header(source), choices)
-            half = header.stored.name == "float16"
-            dtype = np.dtype(np.float32) if half else header.stored.newbyteorder("=")
+            dtype = delivered_dtype(header.stored)
             notes = header.notes
         else:
             volume = open_mrc(source, choices=choices)

@@ -11,6 +11,7 @@ import numpy as np
 
 from lib.bytesource.base import ByteSource
 from lib.errors import FormatError, UnsupportedFormatError
+from lib.formats.base import WIDENED
 from lib.formats.calibration import Origin, VoxelSize
 from lib.formats.mrc.geometry import IMOD_STAMP, Words, read_geometry
 from lib.geometry import ShapeZYX
@@ -175,7 +176,7 @@ def _dtype(
     raw: bytes, order: str, mode: int, name: str, choices: MrcChoices
 ) -> tuple[np.dtype[Any], Stated[str] | None, list[str]]:
     if mode in _MODES:
-        notes = ["float16 voxels are widened to float32"] if mode == 12 else []
+        notes = [WIDENED] if mode == 12 else []
         return np.dtype(order + _MODES[mode]), None, notes
     if mode != 0:
         what = _REFUSED.get(mode, "unknown")

@@ -11,7 +11,7 @@ import numpy as np
 
 from lib.bytesource.base import ByteSource, LocalBytes, MemoryBytes
 from lib.errors import ConfigError, FormatError
-from lib.formats.base import Block, Layout, VolumeReader
+from lib.formats.base import Block, Layout, VolumeReader, delivered_dtype
 from lib.formats.calibration import Origin, VoxelSize
 from lib.formats.mrc.header import HEADER_BYTES, MrcChoices, MrcHeader, parse_header
 from lib.formats.planes import check_box, plane_blocks
@@ -85,7 +85,7 @@ def open_mrc(
         notes += (f"{source.size - stop} bytes follow the voxels and are left out",)
     return MrcVolume(
         shape_zyx=header.shape_zyx,
-        dtype=_delivered(header),
+        dtype=delivered_dtype(header.stored),
         voxel=header.voxel,
         origin=header.origin,
         notes=notes,
@@ -118,12 +118,6 @@ def _with_all_sections(
     size = (columns, rows, sections + beyond)
     whole = replace(header, size_columns_rows_sections=size)
     return whole, (f"{said}; those of the file were taken (mrc_sections)",)
-
-
-def _delivered(header: MrcHeader) -> np.dtype[Any]:
-    if header.stored.kind == "f" and header.stored.itemsize == 2:
-        return np.dtype(np.float32)
-    return header.stored.newbyteorder("=")
 
 
 class MrcReader(VolumeReader):

@@ -11,7 +11,7 @@ import numpy as np
 from lib.bytesource.base import ByteSource
 from lib.bytesource.spans import Span, read_spans
 from lib.errors import FormatError, OutOfBoundsError, UnsupportedFormatError
-from lib.formats.base import Block, Layout, VolumeReader
+from lib.formats.base import WIDENED, Block, Layout, VolumeReader, delivered_dtype
 from lib.formats.calibration import Origin, VoxelSize
 from lib.formats.planes import check_box, row_spans, rows_block
 from lib.formats.series import Series
@@ -179,7 +179,7 @@ def _volume(
     height, width = (kind.width, kind.height) if turn.swapped else (kind.height, kind.width)
     return TiffVolume(
         shape_zyx=(len(planes), height, width),
-        dtype=_delivered(kind.stored),
+        dtype=delivered_dtype(kind.stored),
         byte_order="little" if order == "<" else "big",
         voxel=chosen.voxel,
         kind=chosen.kind,
@@ -205,17 +205,12 @@ def _notes_of(kind: PageKind) -> tuple[str, ...]:
     if kind.photometric == PALETTE:
         notes += ("stored with a palette that is the grey ramp itself; values are kept",)
     if kind.stored.name == "float16":
-        notes += ("float16 voxels are widened to float32",)
+        notes += (WIDENED,)
     if not Turn.of(kind.orientation).none:
         notes += (f"Orientation {kind.orientation} is applied: y runs down, x to the right",)
     elif kind.orientation != 1:
         notes += (f"Orientation {kind.orientation} means nothing, and rows are taken from the top",)
     return notes
-
-
-def _delivered(stored: np.dtype[Any]) -> np.dtype[Any]:
-    """Native, and float32 where the file has float16, which Zarr's readers need not know."""
-    return np.dtype(np.float32) if stored.name == "float16" else stored.newbyteorder("=")
 
 
 class TiffReader(VolumeReader):

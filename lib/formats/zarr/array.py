@@ -17,9 +17,10 @@ import numpy as np
 
 from lib.compression import open_codec
 from lib.errors import FormatError, UnsupportedFormatError
+from lib.formats.base import WIDENED, delivered_dtype
 from lib.geometry import Box, ShapeZYX
 
-_DTYPES = {"u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"}
+_DTYPES = {"u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f2", "f4", "f8"}
 # bz2 and lzma cannot be told how much they may unpack, and no archive of ours uses them
 _CODECS = {"zstd", "blosc", "gzip", "zlib", "lz4"}
 _MAX_CHUNK_BYTES = 2**30
@@ -47,8 +48,13 @@ class ArrayDocument:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The dtype in native byte order."""
-        return np.dtype(self.dtype_text).newbyteorder("=")
+        """Of the voxels that are delivered, in native byte order."""
+        return delivered_dtype(np.dtype(self.dtype_text))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is done to the voxels."""
+        return (WIDENED,) if self.dtype_text[1:] == "f2" else ()
 
     def chunk_key(self, index_zyx: ShapeZYX) -> str:
         return self.separator.join(str(i) for i in index_zyx[3 - self.axes :])
@@ -144,8 +150,6 @@ def _fill(value: Any, dtype_text: str, where: str) -> int | float:
         raise FormatError(
             f"fill_value {value!r} does not fit {dtype_text}", location=where
         ) from None
-    if not np.isfinite(number):
-        raise UnsupportedFormatError(f"fill_value {value!r} is not converted", location=where)
     return float(number) if np.dtype(dtype_text).kind == "f" else int(number)
 
 

@@ -7,7 +7,6 @@ from typing import Any, ClassVar, Literal
 
 from lib.bytesource.tree import Tree, join
 from lib.errors import NotFoundError
-from lib.formats.calibration import VoxelSize
 from lib.formats.format import Options, Survey, VolumeDescription
 from lib.formats.levels import choose_level_name
 from lib.formats.zarr.array import ArrayDocument, parse_array
@@ -87,8 +86,6 @@ def choose_level(multiscale: Multiscale, wanted: str | None) -> str:
 def _described(root: str, array: ZarrArray) -> VolumeDescription:
     document = array.document
     path = array.path.removeprefix(root).strip("/") if root else array.path
-    z, y, x = array.voxel_nm_zyx
-    voxel = VoxelSize(z, y, x, "multiscales") if array.measured else VoxelSize()
     evidence = None
     if array.labels:
         evidence = "image-label, or a group named labels"
@@ -101,14 +98,14 @@ def _described(root: str, array: ZarrArray) -> VolumeDescription:
         },
         shape_zyx=document.shape_zyx,
         dtype=document.dtype.name,
-        voxel=voxel,
-        origin_nm_zyx=array.translation_nm_zyx if array.measured else None,
+        voxel=array.voxel,
+        origin_nm_zyx=array.translation_nm_zyx if array.levels else None,
         kind="labels" if array.labels else None,
         kind_evidence=evidence,
         level=array.level if array.levels else None,
         levels=array.levels,
         chunk_zyx=document.chunk_zyx,
-        notes=tuple(note for note in array.notes if "1 nm is assumed" not in note),
+        notes=(*array.notes, *document.notes),
     )
 
 

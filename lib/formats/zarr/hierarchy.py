@@ -13,8 +13,15 @@ from typing import Any
 
 from lib.bytesource.tree import Listing, Tree, join, listing_or_none
 from lib.errors import BadAnswerError, FormatError, NotFoundError
+from lib.formats.calibration import VoxelSize
 from lib.formats.zarr.array import ArrayDocument, parse_array
-from lib.formats.zarr.ngff import Multiscale, NgffLevel, parse_attributes, parse_multiscale
+from lib.formats.zarr.ngff import (
+    Multiscale,
+    NgffLevel,
+    multiscale_above,
+    parse_attributes,
+    parse_multiscale,
+)
 from lib.geometry import LengthsZYX
 
 MOST_DOCUMENT_BYTES = 64 * 2**20
@@ -32,10 +39,8 @@ class ZarrArray:
         Key of the array in the tree.
     level, levels
         Name of the array in its multiscale, and the names of all its levels, finest first.
-    finest_nm_zyx
-        Voxel size of the finest level, by which a level's own is told from a given one.
-    measured
-        Whether a multiscale says how large the voxels are.
+    voxel
+        What a multiscale says of the voxels' size; nothing where none names the array.
     """
 
     path: str
@@ -43,11 +48,9 @@ class ZarrArray:
     levels: tuple[str, ...]
     document: ArrayDocument
     zarray: bytes
-    voxel_nm_zyx: LengthsZYX
+    voxel: VoxelSize
     translation_nm_zyx: LengthsZYX
-    finest_nm_zyx: LengthsZYX
     labels: bool
-    measured: bool = True
     notes: list[str] = field(default_factory=list)
 
 
@@ -81,16 +84,8 @@ class Hierarchy:
         zarray = self.document(path, ".zarray")
         if zarray is None:
             return None
-        above, inner = path, ""
-        for _ in range(_DEEPEST):
-            above, _, name = above.rpartition("/")
-            inner = f"{name}/{inner}".rstrip("/")
-            multiscale = self.multiscale(above)
-            if multiscale is not None:
-                return self._described(path, inner, zarray, multiscale)
-            if not above:
-                break
-        return self._described(path, path.rpartition("/")[2], zarray, None)
+        name, multiscale = multiscale_above(path, self.multiscale)
+        return self._described(path, name, zarray, multiscale)
 
     def level(self, path: str, multiscale: Multiscale, level: str) -> ZarrArray:
         """An array of the multiscale at a path.
@@ -154,32 +149,25 @@ class Hierarchy:
         self, path: str, name: str, zarray: bytes, multiscale: Multiscale | None
     ) -> ZarrArray:
         level = multiscale.level(name) if multiscale else None
-        measured, notes = level is not None, []
-        if level is None or multiscale is None:
-            level = NgffLevel(name, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
-            notes.append(
-                "no multiscale names this array: its voxel size is unknown, 1 nm is assumed"
-            )
-        elif not multiscale.units_stated:
-            notes.append("the axes state no unit: nanometres are assumed")
+        named = multiscale if level is not None else None
+        level = level or NgffLevel(name, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), "")
+        notes = ["no multiscale names this array: its voxel size is unknown"]
+        if named is not None:
+            notes = [*level.notes]
         where = f"{self._tree.uri}/{path}/.zarray"
         if self._consolidated is not None:
             zarray = self._own_document(path, where)
         document = parse_array(zarray, where, separator=self._separator(path))
-        named = multiscale is not None and measured
+        check_axes(named, document, where)
         return ZarrArray(
             path=path,
             level=name,
-            levels=tuple(n.path for n in multiscale.levels) if multiscale and measured else (),
+            levels=tuple(n.path for n in named.levels) if named else (),
             document=document,
             zarray=zarray,
-            voxel_nm_zyx=level.voxel_nm_zyx,
+            voxel=level.voxel,
             translation_nm_zyx=level.translation_nm_zyx,
-            finest_nm_zyx=(
-                multiscale.levels[0].voxel_nm_zyx if multiscale and named else level.voxel_nm_zyx
-            ),
             labels=(multiscale is not None and multiscale.labels) or "labels" in path.split("/"),
-            measured=measured,
             notes=notes,
         )
 
@@ -212,6 +200,14 @@ class Hierarchy:
                 f".zmetadata cannot be read: {error!r}", location=f"{self._tree.uri}/{key}"
             ) from None
         return documents if isinstance(documents, dict) else None
+
+
+def check_axes(multiscale: Multiscale | None, document: ArrayDocument, where: str) -> None:
+    """Raise `FormatError` where a multiscale has other axes than the array that it names."""
+    if multiscale is not None and multiscale.axes != document.axes:
+        raise FormatError(
+            f"the array has {document.axes} axes, its multiscale {multiscale.axes}", location=where
+        )
 
 
 def list_array(tree: Tree, path: str) -> Listing | None:

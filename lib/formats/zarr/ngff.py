@@ -8,23 +8,55 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from lib.errors import FormatError, UnsupportedFormatError
+from lib.formats.calibration import VoxelSize
 from lib.geometry import LengthsZYX
 from lib.units import to_nm
 
 
 @dataclass(frozen=True, slots=True)
 class NgffLevel:
-    """One dataset of a multiscale; lengths in nanometres."""
+    """One dataset of a multiscale; lengths in nanometres.
+
+    Attributes
+    ----------
+    scaled
+        Those of the axes ``zyx`` for which a scale is stated. A length of 1 stands for the others.
+    united
+        Those of the axes that have a unit; nanometres are assumed of the others.
+    """
 
     path: str
     voxel_nm_zyx: LengthsZYX
     translation_nm_zyx: LengthsZYX
+    scaled: str = "zyx"
+    united: str = "zyx"
+
+    @property
+    def voxel(self) -> VoxelSize:
+        """What is stated; None along an axis without a scale."""
+        if not self.scaled:
+            return VoxelSize()
+        pairs = zip("zyx", self.voxel_nm_zyx, strict=True)
+        z, y, x = (length if axis in self.scaled else None for axis, length in pairs)
+        assumed = "".join(axis for axis in self.scaled if axis not in self.united)
+        return VoxelSize(z, y, x, "multiscales", assumed)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is a default of its voxel size."""
+        if not self.scaled:
+            return (f"the multiscale gives level {self.path} no scale: its voxel size is unknown",)
+        if self.voxel.assumed:
+            return ("the axes state no unit: nanometres are assumed",)
+        return ()
 
 
+_DEEPEST = 6  # groups above an array that are asked for a multiscale
 _WORDS = {
     "license": "licence", "licence": "licence", "doi": "doi", "citation": "citation",
     "organism": "organism", "modality": "modality", "description": "description",
@@ -42,11 +74,39 @@ class Multiscale:
     name: str | None
     levels: tuple[NgffLevel, ...]
     labels: bool
-    units_stated: bool = True
+    axes: int = 3  # of its arrays
     words: dict[str, str] = field(default_factory=dict)
 
     def level(self, path: str) -> NgffLevel | None:
         return next((level for level in self.levels if level.path == path), None)
+
+
+def multiscale_above(
+    path: str, multiscale_at: Callable[[str], Multiscale | None]
+) -> tuple[str, Multiscale | None]:
+    """The multiscale among an array's groups that names it, and the name that it gives it.
+
+    Where none does, the nearest one, and the array's path below it; where there is none at all,
+    the last part of the array's path.
+
+    Parameters
+    ----------
+    path
+        Of the array. A dataset may lie several groups below its multiscale (``scale0/image``).
+    """
+    nearest: tuple[str, Multiscale | None] = (path.rpartition("/")[2], None)
+    above, inner = path, ""
+    for _ in range(_DEEPEST):
+        above, _, name = above.rpartition("/")
+        inner = f"{name}/{inner}".rstrip("/")
+        found = multiscale_at(above)
+        if found is not None and found.level(inner) is not None:
+            return inner, found
+        if found is not None and nearest[1] is None:
+            nearest = (inner, found)
+        if not above:
+            break
+    return nearest
 
 
 def parse_attributes(data: bytes | memoryview, where: str) -> dict[str, Any]:
@@ -68,7 +128,7 @@ def parse_multiscale(attributes: dict[str, Any], where: str) -> Multiscale | Non
     FormatError
         Keys are missing, or lengths and axes do not match.
     UnsupportedFormatError
-        The axes are not z, y, x, or their unit is no length.
+        The axes are not z, y, x, or y, x alone, or their unit is no length.
     """
     blocks = attributes.get("multiscales")
     if not blocks:
@@ -78,13 +138,21 @@ def parse_multiscale(attributes: dict[str, Any], where: str) -> Multiscale | Non
         axes = block.get("axes") or []
         names = [axis["name"] if isinstance(axis, dict) else axis for axis in axes]
         units = [axis.get("unit") if isinstance(axis, dict) else None for axis in axes]
-        if names != ["z", "y", "x"]:
-            raise UnsupportedFormatError(f"axes {names}, where z, y, x is read", location=where)
-        units_nm = [_nanometres(unit, where) for unit in units]
-        outer_scale, outer_shift = _transform(block.get("coordinateTransformations"), where)
+        if names not in (["z", "y", "x"], ["y", "x"]):
+            raise UnsupportedFormatError(
+                f"axes {names}, where z, y, x or y, x are read", location=where
+            )
+        known = "".join(names)
+        units_nm = [1.0] * (3 - len(names)) + [_nanometres(unit, where) for unit in units]
+        united = "".join(a for a, unit in zip(known, units, strict=True) if unit is not None)
+        outer = block.get("coordinateTransformations")
+        outer_scale, outer_shift = _transform(outer, len(names), where)
         levels = []
         for dataset in block["datasets"]:
-            scale, shift = _transform(dataset.get("coordinateTransformations"), where)
+            inner = dataset.get("coordinateTransformations")
+            scale, shift = _transform(inner, len(names), where)
+            # an outer scale of ones stands in many documents, and says nothing of a length
+            scaled = _has_scale(inner) or outer_scale != (1.0, 1.0, 1.0)
             levels.append(
                 NgffLevel(
                     str(dataset["path"]),
@@ -95,6 +163,8 @@ def parse_multiscale(attributes: dict[str, Any], where: str) -> Multiscale | Non
                             shift, outer_scale, outer_shift, units_nm, strict=True
                         )
                     ),
+                    known if scaled else "",
+                    united,
                 )
             )
     except (KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError) as error:
@@ -103,7 +173,7 @@ def parse_multiscale(attributes: dict[str, Any], where: str) -> Multiscale | Non
         raise FormatError("multiscales names no level of positive voxel size", location=where)
     name = block.get("name") or None
     return Multiscale(
-        name, tuple(levels), "image-label" in attributes, all(units), _words(attributes)
+        name, tuple(levels), "image-label" in attributes, len(names), _words(attributes)
     )
 
 
@@ -126,26 +196,32 @@ def _nanometres(unit: str | None, where: str) -> float:
     return length
 
 
-def _transform(steps: Any, where: str) -> tuple[LengthsZYX, LengthsZYX]:
+def _has_scale(steps: Any) -> bool:
+    return any(step["type"] == "scale" for step in steps or [])
+
+
+def _transform(steps: Any, axes: int, where: str) -> tuple[LengthsZYX, LengthsZYX]:
     """Scale and translation of a list of transformations, applied in order."""
     scale, shift = (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)
     for step in steps or []:
         if step["type"] == "scale":
-            by = _numbers(step["scale"])
+            by = _numbers(step["scale"], axes, 1.0)
             scale = _three(a * b for a, b in zip(scale, by, strict=True))
             shift = _three(a * b for a, b in zip(shift, by, strict=True))
         elif step["type"] == "translation":
-            shift = _three(a + b for a, b in zip(shift, _numbers(step["translation"]), strict=True))
+            by = _numbers(step["translation"], axes, 0.0)
+            shift = _three(a + b for a, b in zip(shift, by, strict=True))
         elif step["type"] != "identity":
             raise UnsupportedFormatError(f"transformation {step['type']!r}", location=where)
     return scale, shift
 
 
-def _numbers(values: Any) -> LengthsZYX:
+def _numbers(values: Any, axes: int, default: float) -> LengthsZYX:
+    """A number for each axis, with `default` for the z that two axes lack."""
     numbers = [float(value) for value in values]
-    if len(numbers) != 3 or not all(math.isfinite(n) for n in numbers):
-        raise ValueError(f"{values!r} are not three numbers")
-    return (numbers[0], numbers[1], numbers[2])
+    if len(numbers) != axes or not all(math.isfinite(n) for n in numbers):
+        raise ValueError(f"{values!r} are not {axes} numbers")
+    return _three([default] * (3 - axes) + numbers)
 
 
 def _three(values: Any) -> LengthsZYX:

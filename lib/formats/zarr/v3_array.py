@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from lib.compression import Encoded, can_pass_through, decode_into, open_codec
 from lib.errors import FormatError, UnsupportedFormatError
+from lib.formats.base import delivered_dtype
 
 MAX_CHUNK_BYTES = 2**30
 _DTYPES = {
@@ -88,8 +89,8 @@ class ArrayV3:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """In native byte order."""
-        return self.stored.newbyteorder("=")
+        """Of the voxels that are delivered, in native byte order."""
+        return delivered_dtype(self.stored)
 
     @property
     def codec(self) -> dict[str, Any]:
@@ -102,6 +103,8 @@ class ArrayV3:
         plain = self.codecs.order == tuple(range(len(self.shape)))
         little = not self.codecs.big_endian or self.stored.itemsize == 1
         if not plain or not little or len(self.codecs.compressors) != 1:
+            return False
+        if self.dtype.itemsize != self.stored.itemsize:
             return False
         return can_pass_through(self.codec, None, "C", self.dtype.str)
 

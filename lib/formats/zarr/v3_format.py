@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from lib.bytesource.tree import Listing, Tree, join, listing_or_none
 from lib.errors import NotFoundError, NotListableError
+from lib.formats.base import WIDENED
 from lib.formats.calibration import VoxelSize
 from lib.formats.chunked import cells_in, estimated_bytes, listed_objects, listing_identity
 from lib.formats.format import Options, Survey, VolumeDescription
@@ -141,16 +143,24 @@ def _multiscale(node: dict[str, Any] | None) -> Block | None:
 
 def _multiscale_above(tree: Tree, path: str) -> tuple[str | None, str, Block | None]:
     """The multiscale that names an array: its group, the array's name in it, and its block."""
+    nearest: tuple[str | None, str, Block | None] = (None, "", None)
     above, inner = path, ""
     for _ in range(_DEEPEST):
         above, _, name = above.rpartition("/")
         inner = f"{name}/{inner}".rstrip("/")
         block = _multiscale(_node(tree, above))
-        if block is not None:
+        if block is not None and inner in _paths(block):
             return above, inner, block
+        if block is not None and nearest[2] is None:
+            nearest = (above, inner, block)
         if not above:
             break
-    return None, "", None
+    return nearest
+
+
+def _paths(block: Block) -> list[str]:
+    datasets = block.get("datasets")
+    return [str(one.get("path")) for one in datasets or () if isinstance(one, dict)]
 
 
 def _children(tree: Tree, path: str) -> list[str]:
@@ -234,13 +244,11 @@ def _described(
     found = multiscale.level(level) if multiscale is not None else None
     voxel, notes = VoxelSize(), []
     if found is not None and multiscale is not None:
-        stated = _states_scale(block or {}, level)
-        if stated and multiscale.units_stated:
-            z, y, x = found.voxel_nm_zyx
-            known_z = z if axes.dims_zyx[0] is not None else None
-            voxel = VoxelSize(known_z, y, x, "multiscales")
-        elif stated:
-            notes.append("the axes state no unit: the voxel size is unknown")
+        voxel, notes = found.voxel, [*found.notes]
+        if axes.dims_zyx[0] is None:
+            voxel = replace(voxel, z_nm=None)
+    if array.dtype.itemsize != array.stored.itemsize:
+        notes.append(WIDENED)
     labels = (multiscale is not None and multiscale.labels) or "labels" in key.split("/")
     path = key.removeprefix(root).strip("/") if root else key
     document = {
@@ -266,20 +274,6 @@ def _described(
         chunk_zyx=axes.pick_zyx(array.chunk),
         notes=tuple(notes),
     )
-
-
-def _states_scale(block: Block, level: str) -> bool:
-    """Whether a level, or its whole multiscale, has a scale: without one it has no voxel size."""
-
-    def scales(steps: Any) -> bool:
-        return any(
-            step.get("type") == "scale" or scales(step.get("transformations"))
-            for step in steps or []
-            if isinstance(step, dict)
-        )
-
-    datasets = [one for one in block.get("datasets", []) if str(one.get("path")) == level]
-    return any(scales(one.get("coordinateTransformations")) for one in datasets)
 
 
 def _of_handle(handle: dict[str, Any]) -> tuple[ArrayV3, AxisMap, bytes]:
