@@ -67,6 +67,7 @@ class RawFiles:
         self._lock = threading.Lock()
         self._seen: dict[str, Path] = {}  # key in the store -> file
         self._names: dict[tuple[str, str], str] = {}  # folder, URL -> name of the file
+        self._stored: dict[str, dict[str, Any] | None] = {}  # notes of the store, read once
         self._plain: dict[Path, str] = {}  # file -> the name whose turn its writers take
         self._tees: dict[tuple[str, str], RawTee] = {}
         self._hashers: dict[tuple[str, str], OrderedHasher] = {}
@@ -78,7 +79,7 @@ class RawFiles:
         )
         other.notes, other._lock, other._seen = self.notes, self._lock, self._seen
         other._tees, other._hashers = self._tees, self._hashers
-        other._names, other._plain = self._names, self._plain
+        other._names, other._plain, other._stored = self._names, self._plain, self._stored
         return other
 
     # --- where ------------------------------------------------------------------------------
@@ -257,11 +258,16 @@ class RawFiles:
 
     def _note(self, name: str) -> dict[str, Any] | None:
         """The note of a file of that name, in the folder or else in the store."""
-        note = read_note(note_path(safe_join(self._directory(), name)))
-        if note is None and self.keep and self.store.local_path(self._key(name)) is None:
-            with suppress(NotFoundError):
-                return parse_note(self.store.get(note_key(self._key(name))))
+        note, key = read_note(note_path(safe_join(self._directory(), name))), self._key(name)
+        if note is None and self.keep and self.store.local_path(key) is None:
+            note = self._stored[key] = self._stored_note(key)
         return note
+
+    def _stored_note(self, key: str) -> dict[str, Any] | None:
+        try:
+            return parse_note(self.store.get(note_key(key)))
+        except NotFoundError:
+            return None
 
     def _key(self, name: str) -> str:
         return f"{self.source}/downloads/{safe_name(self.folder)}/{name}"
@@ -302,10 +308,8 @@ class RawFiles:
         key = self.key(file)
         if not self.keep or self.store.local_path(key) is not None:
             return None
-        try:
-            note = parse_note(self.store.get(note_key(key)))
-        except NotFoundError:
-            return None
+        # What was asked for a moment ago, to choose the name, is not asked for again.
+        note = self._stored.pop(key) if key in self._stored else self._stored_note(key)
         if note is None or self.store.size(key) != note["size"]:
             return None
         if differs(file, as_fetched(path, note)):

@@ -23,6 +23,7 @@ from lib.records.manager import MetadataManager
 from lib.storage.base import Folder
 from lib.storage.local import LocalStore
 from lib.storage.settings import StoreSettings
+from tasks.record import volume_artifact_key
 
 ALIKE = ("a b.mrc", "a_b.mrc", "a.b.mrc", "A_B.mrc", "a\u3000b.mrc")
 
@@ -271,3 +272,9 @@ def test_what_is_made_of_a_source_path_decides_no_voxel() -> None:
     plan = plan_of("a.mrc")
     assert plan.identity() == plan.model_copy(update={"source_path": None}).identity()
     assert "source_path" not in json.dumps(plan.identity())
+
+
+def test_volumes_whose_names_differ_have_artifacts_of_their_own() -> None:
+    keys = {volume_artifact_key("record", "ebi", name) for name in ("x.1", "x_1", "X-1")}
+    assert len(keys) == 3
+    assert all(re.fullmatch(r"record-ebi-x-1-[0-9a-f]{10}", key) for key in keys)

@@ -36,11 +36,13 @@ class Bucket:
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
+        self.asked: list[str] = []
 
     def put(self, key: str, data: Any, *, create: bool = False) -> None:
         self.objects[key] = bytes(data)
 
     def get(self, key: str) -> bytes:
+        self.asked.append(key)
         if key not in self.objects:
             raise NotFoundError("there is no such object", location=key)
         return self.objects[key]
@@ -145,6 +147,16 @@ def test_another_file_of_the_same_name_gets_a_name_of_its_own(tmp_path: Path, bu
         assert store.get(key) == CONTENT
     for file in TWO:
         assert raw_files(tmp_path / "later", store=store).known(file) is not None
+
+
+def test_a_store_is_asked_once_about_a_file_that_it_has_not(tmp_path: Path) -> None:
+    store = Bucket()
+    raw = raw_files(tmp_path, store=store)
+    with raw.turn(source()):
+        assert raw.known(source()) is None
+        bring(raw, source())
+    assert raw.known(source()) is not None
+    assert store.asked == ["epfl/downloads/entry/.fetched/a.tif.json"]
 
 
 def test_the_same_file_from_another_server_is_known(tmp_path: Path) -> None:
