@@ -132,7 +132,7 @@ def _stated(volume: TiffVolume, config: EPFLConfig) -> dict[str, Provenance]:
     stated = {f"voxel_size_nm.{axis}": by for axis in "zyx"}
     if volume.origin.stated:
         place = Provenance(source="file", where=volume.origin.provenance)
-        stated |= {f"translation.{axis}": place for axis in "zyx"}
+        stated |= {f"translation.{axis}": place for axis in volume.origin.axes}
     return stated
 
 

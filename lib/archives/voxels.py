@@ -88,7 +88,7 @@ def decide_voxel(
         provenance = f"{provenance}, {axes} unknown" if provenance else "unknown"
     z, y, x = lengths
     place = origin or Origin()
-    for axis in "zyx" if place.stated else "":
+    for axis in place.axes if place.stated else "":
         stated[f"translation.{axis}"] = Provenance(source="file", where=place.provenance)
     at = place.at((z, y, x))
     doubtful = bool(unknown) or "assumed" in sources

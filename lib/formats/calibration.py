@@ -47,11 +47,14 @@ class Origin:
         In nanometres.
     provenance
         Which fields of the file say so.
+    axes
+        Those of the axes ``zyx`` of which they speak; zero stands for the others.
     """
 
     voxels_zyx: LengthsZYX | None = None
     nm_zyx: LengthsZYX | None = None
     provenance: str | None = None
+    axes: str = "zyx"
 
     @property
     def stated(self) -> bool:

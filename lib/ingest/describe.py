@@ -87,12 +87,22 @@ def _is_loaded(distribution: str) -> bool:
     return distribution == PIPELINE or distribution in sys.modules
 
 
+def placed(plan: VolumePlan) -> dict[str, Any]:
+    """``metadata.technical`` as far as a plan knows it: how large the volume is, and where."""
+    extent = tuple(n * v for n, v in zip(plan.shape_zyx, plan.voxel_nm_zyx, strict=True))
+    return {
+        "dimensions_nm": named_axes(extent),  # type: ignore[arg-type]
+        "axes": ["z", "y", "x"],
+        "translation": named_axes(plan.origin_nm_zyx),
+    }
+
+
 def technical(job: VolumeJob, finished: Finished) -> dict[str, Any]:
     """``metadata.technical``: how it is stored, and what its voxels are like."""
     plan, statistics = job.plan, finished.statistics
     zarr = job.output_format == "zarr"
-    extent = tuple(n * v for n, v in zip(plan.shape_zyx, plan.voxel_nm_zyx, strict=True))
     return {
+        **placed(plan),
         "format": job.output_format,
         "file_size_bytes": finished.stored_bytes,
         "sha256": finished.sha256,
@@ -105,12 +115,9 @@ def technical(job: VolumeJob, finished: Finished) -> dict[str, Any]:
         "global_max": statistics.maximum,
         "histogram": {
             "counts": list(statistics.histogram.counts),
-            "first": statistics.histogram.first * statistics.histogram.width,
+            "first": statistics.histogram.start,
             "bin_width": statistics.histogram.width,
         },
-        "dimensions_nm": named_axes(extent),  # type: ignore[arg-type]
-        "axes": ["z", "y", "x"],
-        "translation": named_axes(plan.origin_nm_zyx),
         "levels": [
             {
                 "path": str(level.index),

@@ -61,6 +61,7 @@ class Keeper:
             plan.source_id,
             plan.name,
             core=describe.core(plan),
+            technical=describe.placed(plan),
             provenance={**describe.provenance(plan), "run": self._run},
             quality={"notes": describe.notes(plan)},
             additional_metadata={

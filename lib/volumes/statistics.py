@@ -7,6 +7,7 @@ histograms of different shards merge exactly by coarsening to the wider one.
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,12 @@ class Histogram:
     @property
     def width(self) -> float:
         return math.ldexp(1.0, self.exponent)
+
+    @property
+    def start(self) -> float:
+        """Where the first bin begins; of the largest floats that edge is none, and is the least."""
+        start = float(self.first) * self.width
+        return start if math.isfinite(start) else math.copysign(sys.float_info.max, start)
 
     def coarsened(self, exponent: int) -> Histogram:
         """The same histogram with bins of ``2**exponent``."""
@@ -104,7 +111,9 @@ class Statistics:
             return None
         counts = np.asarray(self.histogram.counts, dtype=np.float64)
         below = np.concatenate(([0.0], np.cumsum(counts)))
-        edges = (float(self.histogram.first) + np.arange(counts.size + 1.0)) * self.histogram.width
+        with np.errstate(over="ignore"):
+            edges = float(self.histogram.first) + np.arange(counts.size + 1.0)
+            edges = np.clip(edges * self.histogram.width, -sys.float_info.max, sys.float_info.max)
         value = float(np.interp(percent / 100 * below[-1], below, edges))
         return min(max(value, float(self.minimum)), float(self.maximum))
 

@@ -266,6 +266,8 @@ def test_a_pixel_that_a_file_calls_zero_places_the_volume(
     one = bench("ebi", entry_id=empiar_entry({"a.dm3": path}))
     record = one.complete_record(one.one_plan())
     assert record["metadata"]["technical"]["translation"] == {"z": 0.0, "y": 40.0, "x": 20.0}
+    stated = record["metadata"]["provenance"]["stated"]
+    assert [axis for axis in "zyx" if f"translation.{axis}" in stated] == ["y", "x"]
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,8 @@ def first_voxel(data: TagGroup, *, stack: bool) -> Origin:
     if not any(zero):
         return Origin()
     x, y, z = (*(-_shortest(pixel) for pixel in zero), 0.0)[:3]
-    return Origin(voxels_zyx=(z, y, x), provenance="DM tags Calibrations.Dimension.Origin")
+    tag = "DM tags Calibrations.Dimension.Origin"
+    return Origin(voxels_zyx=(z, y, x), provenance=tag, axes="zyx" if stack else "yx")
 
 
 def microscope_facts(

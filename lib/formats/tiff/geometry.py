@@ -115,4 +115,5 @@ def _position(ifd: Ifd) -> Origin:
     if None in lengths:
         return Origin()
     y_nm, x_nm = (float(f"{length:.9g}") for length in lengths if length is not None)
-    return Origin(nm_zyx=(0.0, y_nm, x_nm), provenance="TIFF XPosition and YPosition")
+    tag = "TIFF XPosition and YPosition"
+    return Origin(nm_zyx=(0.0, y_nm, x_nm), provenance=tag, axes="yx")
