@@ -15,15 +15,23 @@ T = TypeVar("T")
 
 
 class S3Tree:
-    """Objects below ``s3://bucket[/prefix]``, through the one reader of object stores."""
+    """Objects below ``s3://bucket[/prefix]``, through the one reader of object stores.
+
+    Parameters
+    ----------
+    listed
+        The bucket is known to be listed for everybody: a refusal is a failure like others.
+    """
 
     remote = True
     ranged = True
 
-    def __init__(self, session: Session, service: str, objects: ObjectReader) -> None:
+    def __init__(
+        self, session: Session, service: str, objects: ObjectReader, *, listed: bool = False
+    ) -> None:
         self.uri = objects.uri
         self.range_bytes = session.limits(service).range_bytes
-        self.objects = objects
+        self.objects, self._listed = objects, listed
         self._session, self._service = session, service
 
     def get(self, key: str, most: int = MOST_BYTES) -> memoryview | None:
@@ -42,6 +50,8 @@ class S3Tree:
         try:
             return self.objects.list(_folder(prefix))
         except AccessDeniedError as error:
+            if self._listed:
+                raise
             raise _not_listable(error) from error
 
     def list_all(self, prefix: str = "") -> Iterator[ObjectInfo]:
@@ -49,6 +59,8 @@ class S3Tree:
             for key, size, etag in self.objects.list_all(_folder(prefix)):
                 yield ObjectInfo(key, size, etag)
         except AccessDeniedError as error:
+            if self._listed:
+                raise
             raise _not_listable(error) from error
 
     def source(self, key: str, known: ObjectInfo | None = None) -> ObjectBytes:

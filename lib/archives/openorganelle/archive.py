@@ -6,35 +6,36 @@ follow NGFF 0.4; nothing but the Zarr itself is asked, because the archive has n
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any, ClassVar
 from urllib.parse import quote
 
 from lib.archives.base import ArchiveBase
-from lib.archives.openorganelle.tree import Tree, TreeArray, list_array, unbelievable
+from lib.archives.openorganelle.arrays import find_arrays
 from lib.archives.parts import choose_part
 from lib.archives.selection import Selection, left_out_notes, plan_each, with_notes
 from lib.archives.voxels import Voxel, decide_voxel
 from lib.bytesource.s3_tree import S3Tree
 from lib.config.loaders import OPENORGANELLE_EM_PATHS, OpenOrganelleConfig
-from lib.errors import NotFoundError, SourceChangedError
+from lib.errors import MacroscopeError, NotFoundError, SourceChangedError
+from lib.formats import registry
+from lib.formats.base import VolumeReader
 from lib.formats.calibration import Origin
-from lib.formats.zarr.array import ArrayDocument, chunks_in, parse_array
-from lib.formats.zarr.reader import ZarrReader
+from lib.formats.format import VolumeDescription
+from lib.formats.zarr.array import parse_array
+from lib.formats.zarr.hierarchy import Hierarchy, ZarrArray
+from lib.formats.zarr.survey import survey_array
 from lib.geometry import Box, LengthsZYX, ShapeZYX
-from lib.plan import About, SourceFile, SourceGrid, VolumePlan
+from lib.plan import About, SourceFile, VolumePlan
 from lib.provenance import Provenance
 from lib.rawfiles.files import RawFiles
 from lib.transport.partial import Fetched
-from lib.transport.s3.reader import ObjectReader
 from lib.transport.session import Session
 
 SERVICE = "s3"
+_FORMAT = registry.tree_format("zarr2")
 
 _ABOUT = {
     "jrc_mus-nacc-2": About(
@@ -69,61 +70,68 @@ class OpenOrganelle(ArchiveBase):
         NotFoundError
             The dataset, path or level is not there; the error lists what is.
         """
-        objects, root = self._bucket(config, session)
-        tree = Tree(objects, root)
+        tree, root = self._bucket(config, session)
+        try:
+            return self._plans(config, tree, root)
+        except MacroscopeError as error:
+            raise error.located(archive=self.name) from error.__cause__
+
+    def _plans(self, config: OpenOrganelleConfig, tree: S3Tree, root: str) -> list[VolumePlan]:
+        hierarchy = Hierarchy(tree, root)
         default = OPENORGANELLE_EM_PATHS.get(config.dataset_id)
         paths = config.zarr_path or ([default] if default else [])
         if isinstance(paths, str):
             paths = [paths]
-        found: dict[str, Callable[[], TreeArray]] = {}
+        found: dict[str, Callable[[], ZarrArray]] = {}
         for path in paths:
-            found |= tree.find(path, config.scale_level)
+            found |= find_arrays(hierarchy, path, config.scale_level)
         if not found:
             raise NotFoundError(
                 f"no array at {', '.join(paths) or 'zarr_path (not set)'}",
                 archive=self.name,
                 location=root,
-                advice=f"There are: {', '.join(tree.children('')) or 'nothing'}",
+                advice=f"There are: {', '.join(hierarchy.children(root)) or 'nothing'}",
             )
         selection = Selection.of(config)
         named = {path.strip("/") for path in paths}
         plans = plan_each(
             selection.require([*found], root),
-            lambda path: [self._plan_array(config, session, objects, root, found[path]())],
+            lambda path: [self._plan_array(config, tree, root, found[path]())],
             lambda path: path,
             must=lambda path: bool(named & {path, path.rpartition("/")[0]}),
         )
-        notes = [*left_out_notes(tree.unreadable), *selection.notes(found)]
+        unreadable = {
+            path.removeprefix(f"{root}/"): why for path, why in hierarchy.unreadable.items()
+        }
+        notes = [*left_out_notes(unreadable), *selection.notes(found)]
         return [with_notes(plan, notes) for plan in plans]
 
     def open(
         self, plan: VolumePlan, config: OpenOrganelleConfig, session: Session, raw: RawFiles
-    ) -> ZarrReader:
-        objects, root = self._bucket(config, session)
-        path = f"{root}/{plan.internal_path}"
-        document = _stored_document(plan)
-        box = plan.box_zyx or Box.whole(document.shape_zyx)
-        holes = plan.source_grid.missing() if plan.source_grid is not None else frozenset()
-        return ZarrReader(S3Tree(session, SERVICE, objects), path, document, box, holes)
+    ) -> VolumeReader:
+        tree, root = self._bucket(config, session)
+        handle = _handle(plan)
+        box = plan.box_zyx or Box.whole(_shape(handle))
+        return _FORMAT.open(tree, root, handle, box=box, grid=plan.source_grid)
 
     def settle(
         self, plan: VolumePlan, config: OpenOrganelleConfig, session: Session, raw: RawFiles
     ) -> list[Fetched]:
         """List the chunks again: every size and ETag must be what the plan saw."""
-        objects, root = self._bucket(config, session)
-        document = _stored_document(plan)
-        box = plan.box_zyx or Box.whole(document.shape_zyx)
-        path = f"{root}/{plan.internal_path}"
-        listing = dict(_list_chunks(session, objects, path, document, chunks_in(document, box)))
-        zarray = objects.get(f"{path}/.zarray")
-        source = plan.files[0]
-        if zarray is None or _listing_digest(bytes(zarray), listing) != source.etag:
+        tree, root = self._bucket(config, session)
+        handle, source = _handle(plan), plan.files[0]
+        volume = VolumeDescription(plan.internal_path or "", handle, _shape(handle), plan.dtype)
+        try:
+            now = _FORMAT.survey(tree, root, volume, plan.box_zyx or Box.whole(volume.shape_zyx))
+        except NotFoundError:
+            now = None
+        if now is None or now.etag != source.etag:
             raise SourceChangedError(
                 "the array changed while it was read", archive=self.name, location=source.url
             )
         return []
 
-    def _bucket(self, config: OpenOrganelleConfig, session: Session) -> tuple[ObjectReader, str]:
+    def _bucket(self, config: OpenOrganelleConfig, session: Session) -> tuple[S3Tree, str]:
         bucket, _, prefix = str(config.s3_uri).removeprefix("s3://").partition("/")
         dataset = config.dataset_id
         root = prefix if prefix.endswith(".zarr") else f"{prefix}/{dataset}/{dataset}.zarr"
@@ -136,31 +144,27 @@ class OpenOrganelle(ArchiveBase):
             secret=config.s3_secret.get_secret_value() if config.s3_secret else None,
             region=config.s3_region,
         )
-        return objects, root.strip("/")
+        return S3Tree(session, SERVICE, objects, listed=True), root.strip("/")
 
     def _plan_array(
         self,
         config: OpenOrganelleConfig,
-        session: Session,
-        objects: ObjectReader,
+        tree: S3Tree,
         root: str,
-        array: TreeArray,
+        array: ZarrArray,
     ) -> VolumePlan:
-        document = array.document
+        document, path = array.document, array.path.removeprefix(f"{root}/")
         voxel = _voxel(config, array)
         part = choose_part(config.box, document.shape_zyx, voxel.nm_zyx, voxel.origin_nm_zyx)
-        wanted = chunks_in(document, part.box)
-        listing = dict(_list_chunks(session, objects, f"{root}/{array.path}", document, wanted))
-        holes = [index for index in wanted if document.chunk_key(index) not in listing]
-        stored = sum(size for size, _ in listing.values())
+        survey = survey_array(tree, array.path, document, part.box)
         dataset = config.dataset_id
-        url = f"{str(config.s3_uri).split('/')[2]}/{root}/{array.path}"
-        about = _about(dataset, array)
+        url = f"{str(config.s3_uri).split('/')[2]}/{root}/{path}"
+        about = _about(dataset, array, path)
         return VolumePlan(
             source=self.name,
-            source_id=f"{dataset}/{array.path}",
+            source_id=f"{dataset}/{path}",
             source_path=f"s3://{url}",
-            name=f"{dataset}_{array.path.replace('/', '_')}{part.suffix}",
+            name=f"{dataset}_{path.replace('/', '_')}{part.suffix}",
             shape_zyx=part.box.shape_zyx,
             dtype=document.dtype.name,
             voxel_nm_zyx=voxel.nm_zyx,
@@ -170,44 +174,46 @@ class OpenOrganelle(ArchiveBase):
             box_zyx=part.chosen,
             kind="labels" if array.labels else "image",
             scale_level=array.level,
-            internal_path=array.path,
+            internal_path=path,
             stored_as="boxes",
             reader={
-                "zarray": bytes(array.zarray).decode(),
+                "zarray": array.zarray.decode(),
                 "separator": document.separator,
             },
-            source_grid=SourceGrid.of_box(part.box, document.chunk_zyx, document.compressor, holes),
+            source_grid=survey.grid,
             files=(
                 SourceFile(
                     url=f"s3://{quote(url)}",
-                    name=array.path,
-                    size=stored,
-                    etag=_listing_digest(bytes(array.zarray), listing),
+                    name=path,
+                    size=survey.nbytes,
+                    etag=survey.etag,
                 ),
             ),
             about=about,
-            download_bytes=stored,
-            download_requests=len(wanted) - len(holes),
-            notes=(*array.notes, *document.notes, *voxel.notes),
+            download_bytes=survey.nbytes,
+            download_requests=survey.requests,
+            notes=(*array.notes, *document.notes, *voxel.notes, *survey.notes),
             stated=voxel.stated,
         )
 
 
-def _stored_document(plan: VolumePlan) -> ArrayDocument:
-    return parse_array(
-        plan.reader["zarray"].encode(),
-        plan.internal_path or "",
-        separator=plan.reader["separator"],
-    )
+def _handle(plan: VolumePlan) -> dict[str, Any]:
+    """What the format needs to find the array again."""
+    return {"path": plan.internal_path, **plan.reader}
 
 
-def _voxel(config: OpenOrganelleConfig, array: TreeArray) -> Voxel:
+def _shape(handle: dict[str, Any]) -> ShapeZYX:
+    separator, zarray = handle["separator"], handle["zarray"].encode()
+    return parse_array(zarray, handle["path"], separator=separator).shape_zyx
+
+
+def _voxel(config: OpenOrganelleConfig, array: ZarrArray) -> Voxel:
     """What the settings say of s0, scaled to the level, else what the multiscale says."""
     place = Origin(nm_zyx=array.translation_nm_zyx, provenance="multiscales")
     if config.voxel_size is not None:
         by = Provenance(source="configuration", where="voxel_size")
         notes: tuple[str, ...] = ()
-        unscaled = array.voxel_nm_zyx != array.finest_nm_zyx and not array.voxel.provenance
+        unscaled = array.level_nm_zyx != array.finest_nm_zyx and not array.voxel.provenance
         if unscaled:
             notes = ("the level has no scale: it is given the voxel size of s0",)
         nm_zyx = config.voxel_size if unscaled else _scaled(config.voxel_size, array)
@@ -220,15 +226,15 @@ def _voxel(config: OpenOrganelleConfig, array: TreeArray) -> Voxel:
     return voxel
 
 
-def _scaled(voxel_s0: LengthsZYX, array: TreeArray) -> LengthsZYX:
+def _scaled(voxel_s0: LengthsZYX, array: ZarrArray) -> LengthsZYX:
     z, y, x = (
         v * here / finest
-        for v, here, finest in zip(voxel_s0, array.voxel_nm_zyx, array.finest_nm_zyx, strict=True)
+        for v, here, finest in zip(voxel_s0, array.level_nm_zyx, array.finest_nm_zyx, strict=True)
     )
     return (z, y, x)
 
 
-def _about(dataset: str, array: TreeArray) -> About:
+def _about(dataset: str, array: ZarrArray, path: str) -> About:
     """What the table knows; else what the array's own metadata and its group's name say.
 
     EM groups are named {modality}-{dtype}: fibsem-int16, fibsem-uint8, tem-uint8. Neither licence
@@ -239,7 +245,7 @@ def _about(dataset: str, array: TreeArray) -> About:
         return known.revised(doi=None) if array.labels else known
     words: dict[str, Any] = dict(array.words)
     stated = {}
-    found = re.search(r"(?:^|/)em/(fibsem|sbfsem|sbem|sstem|tem|stem)-", array.path)
+    found = re.search(r"(?:^|/)em/(fibsem|sbfsem|sbem|sstem|tem|stem)-", path)
     if found and "modality" not in words:
         words["modality"] = found[1]
         stated["modality"] = Provenance(source="name", where="name of the group")
@@ -248,44 +254,3 @@ def _about(dataset: str, array: TreeArray) -> About:
         origin=Provenance(source="file", where=".zattrs of the multiscale"),
         stated=stated,
     )
-
-
-def _list_chunks(
-    session: Session,
-    objects: ObjectReader,
-    path: str,
-    document: ArrayDocument,
-    wanted: list[ShapeZYX],
-) -> Iterator[tuple[str, tuple[int, str | None]]]:
-    """Wanted chunks that exist, with size and ETag: one LIST page for each 1000 of them.
-
-    Planes of chunks are listed side by side: each page is a round trip.
-    """
-    keys = {document.chunk_key(index) for index in wanted}
-    prefixes = [f"{path}/"]
-    if document.separator == "/" and document.axes == 3:
-        planes = {f"{path}/{z}" for z in {index[0] for index in wanted}}
-        there = {prefix.rstrip("/") for prefix in list_array(objects, path).prefixes}
-        prefixes = [f"{plane}/" for plane in sorted(planes & there)]
-
-    def listed(prefix: str) -> list[tuple[str, tuple[int, str | None]]]:
-        found = [
-            (key.removeprefix(f"{path}/"), (size, etag))
-            for key, size, etag in objects.list_all(prefix)
-        ]
-        if not found:
-            raise unbelievable(prefix)
-        return [chunk for chunk in found if chunk[0] in keys]
-
-    for chunks in session.ordered(SERVICE, [partial(listed, prefix) for prefix in prefixes]):
-        yield from chunks
-
-
-def _listing_digest(zarray: bytes, listing: dict[str, tuple[int, str | None]]) -> str:
-    """Identity of the array as it is now: its document, and every chunk's size and ETag."""
-    document = json.loads(zarray)
-    document.pop("dimension_separator", None)  # .zmetadata may have it where .zarray has not
-    digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode())
-    for key in sorted(listing):
-        digest.update(f"{key}\0{listing[key][0]}\0{listing[key][1]}\n".encode())
-    return f"sha256-of-listing:{digest.hexdigest()}"

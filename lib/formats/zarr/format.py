@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from lib.bytesource.tree import Tree, join
-from lib.errors import NotFoundError
+from lib.errors import FormatError, NotFoundError
 from lib.formats.format import Options, Survey, VolumeDescription
 from lib.formats.levels import choose_level_name
 from lib.formats.zarr.array import ArrayDocument, parse_array
@@ -38,6 +38,9 @@ class Zarr2Format:
         if array is not None:
             return [_described(root, array)]
         multiscales = hierarchy.multiscales_below(where)
+        if not multiscales and hierarchy.unreadable:
+            unreadable, why = next(iter(hierarchy.unreadable.items()))
+            raise FormatError(why, location=f"{tree.uri}/{unreadable}")
         if multiscales:
             return [
                 _described(root, hierarchy.level(at, one, choose_level(one, options.level)))
@@ -55,8 +58,8 @@ class Zarr2Format:
         return described
 
     def survey(self, tree: Tree, root: str, volume: VolumeDescription, box: Box) -> Survey:
-        document, zarray = _document(volume.handle)
-        return survey_array(tree, join(root, volume.handle["path"]), document, zarray, box)
+        document, _ = _document(volume.handle)
+        return survey_array(tree, join(root, volume.handle["path"]), document, box)
 
     def open(
         self,
@@ -105,6 +108,7 @@ def _described(root: str, array: ZarrArray) -> VolumeDescription:
         level=array.level if array.levels else None,
         levels=array.levels,
         chunk_zyx=document.chunk_zyx,
+        about=array.words,
         notes=(*array.notes, *document.notes),
     )
 

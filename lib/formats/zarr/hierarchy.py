@@ -41,6 +41,10 @@ class ZarrArray:
         Name of the array in its multiscale, and the names of all its levels, finest first.
     voxel
         What a multiscale says of the voxels' size; nothing where none names the array.
+    level_nm_zyx, finest_nm_zyx
+        The same and that of its finest level, with 1 nm for a length that nobody states.
+    words
+        Licence, DOI and the like, where the multiscale's document states them.
     """
 
     path: str
@@ -51,6 +55,9 @@ class ZarrArray:
     voxel: VoxelSize
     translation_nm_zyx: LengthsZYX
     labels: bool
+    level_nm_zyx: LengthsZYX = (1.0, 1.0, 1.0)
+    finest_nm_zyx: LengthsZYX = (1.0, 1.0, 1.0)
+    words: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -61,23 +68,27 @@ class Hierarchy:
     ----------
     root
         Key of the outermost group, which may hold ``.zmetadata``.
+
+    Attributes
+    ----------
+    unreadable
+        Groups below a path that was looked through whose attributes cannot be read, and why.
     """
 
     def __init__(self, tree: Tree, root: str) -> None:
         self._tree, self.root = tree, root.strip("/")
         self._consolidated = self._read_consolidated()
+        self.unreadable: dict[str, str] = {}
 
     def children(self, path: str) -> list[str]:
         """Names of the groups and arrays directly below a path, as far as that can be told."""
-        names = set()
-        for key in self._consolidated or ():
-            inner = join(self.root, key).removeprefix(f"{path}/" if path else "")
-            if inner.count("/") >= 1 and join(self.root, key).startswith(path):
-                names.add(inner.partition("/")[0])
-        listing = None if names else listing_or_none(self._tree, path)
-        for prefix in listing.prefixes if listing is not None else ():
-            names.add(prefix.rstrip("/").rpartition("/")[2])
-        return sorted(names)
+        listing = listing_or_none(self._tree, path)
+        if listing is not None:
+            return sorted(prefix.rstrip("/").rpartition("/")[2] for prefix in listing.prefixes)
+        folder = f"{path}/" if path else ""
+        keys = (join(self.root, key) for key in self._consolidated or ())
+        inner = (key.removeprefix(folder) for key in keys if key.startswith(folder))
+        return sorted({key.partition("/")[0] for key in inner if "/" in key})
 
     def array(self, path: str) -> ZarrArray | None:
         """The array at a path, with what a multiscale above it says; None where there is none."""
@@ -99,7 +110,7 @@ class Hierarchy:
         zarray = self.document(where, ".zarray") if multiscale.level(level) else None
         if zarray is None:
             raise NotFoundError(
-                f"{path or 'the multiscale'} has no level {level}",
+                f"{self._inner(path) or 'the multiscale'} has no level {level}",
                 location=f"{self._tree.uri}/{where}",
                 advice="There are: " + ", ".join(n.path for n in multiscale.levels),
             )
@@ -107,7 +118,13 @@ class Hierarchy:
 
     def multiscales_below(self, path: str, depth: int = 0) -> list[tuple[str, Multiscale]]:
         """The multiscales at a path, or at the outermost groups below it that have one."""
-        multiscale = self.multiscale(path)
+        try:
+            multiscale = self.multiscale(path)
+        except FormatError as error:
+            if depth == 0:
+                raise
+            self.unreadable[path] = error.message
+            return []
         if multiscale is not None:
             return [(path, multiscale)]
         if depth >= _DEEPEST or self.document(path, ".zarray") is not None:
@@ -143,6 +160,9 @@ class Hierarchy:
         data = self._tree.get(key, MOST_DOCUMENT_BYTES)
         return None if data is None else bytes(data)
 
+    def _inner(self, path: str) -> str:
+        return path.removeprefix(self.root).strip("/")
+
     # --- inside -----------------------------------------------------------------------------
 
     def _described(
@@ -168,6 +188,9 @@ class Hierarchy:
             voxel=level.voxel,
             translation_nm_zyx=level.translation_nm_zyx,
             labels=(multiscale is not None and multiscale.labels) or "labels" in path.split("/"),
+            level_nm_zyx=level.voxel_nm_zyx,
+            finest_nm_zyx=named.levels[0].voxel_nm_zyx if named else level.voxel_nm_zyx,
+            words=multiscale.words if multiscale else {},
             notes=notes,
         )
 

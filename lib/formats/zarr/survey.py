@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from functools import partial
 
 from lib.bytesource.tree import Tree
-from lib.errors import NotListableError
+from lib.errors import NotFoundError, NotListableError
 from lib.formats.format import Survey
 from lib.formats.zarr.array import ArrayDocument, chunks_in
-from lib.formats.zarr.hierarchy import list_array, unbelievable
+from lib.formats.zarr.hierarchy import MOST_DOCUMENT_BYTES, list_array, unbelievable
 from lib.geometry import Box, ShapeZYX
 from lib.plan import SourceGrid
 
@@ -23,22 +23,35 @@ Listed = dict[str, tuple[int | None, str | None]]
 """Size and entity tag of chunks, by key below the array."""
 
 
-def survey_array(tree: Tree, path: str, document: ArrayDocument, zarray: bytes, box: Box) -> Survey:
+def survey_array(tree: Tree, path: str, document: ArrayDocument, box: Box) -> Survey:
     """The chunks of a box, their bytes and their identity; no voxels are read.
 
     Parameters
     ----------
     path
         Key of the array in the tree.
-    zarray
-        Its document as it was read.
+    document
+        What the volume is read by; the identity is of the document that is there now.
+
+    Raises
+    ------
+    NotFoundError
+        The array is not there any more.
+    BadAnswerError
+        The listing leaves out what is there.
     """
+    zarray = tree.get(f"{path}/.zarray", MOST_DOCUMENT_BYTES)
+    if zarray is None:
+        raise NotFoundError("the array is not there any more", location=f"{tree.uri}/{path}")
     wanted = chunks_in(document, box)
     grid = SourceGrid.of_box(box, document.chunk_zyx, document.compressor)
     try:
         listed = dict(_list_chunks(tree, path, document, wanted))
     except NotListableError:
         return _sampled(tree, path, document, zarray, wanted, grid)
+    notes: tuple[str, ...] = ()
+    if listed and not any(mark for _, mark in listed.values()):
+        notes = ("the listing gives names only: a change of single chunks cannot be told by it",)
     holes = [index for index in wanted if document.chunk_key(index) not in listed]
     if any(size is None for size, _ in listed.values()):  # an index page: names without sizes
         known = [index for index in wanted if document.chunk_key(index) in listed]
@@ -50,12 +63,13 @@ def survey_array(tree: Tree, path: str, document: ArrayDocument, zarray: bytes, 
         nbytes=nbytes,
         requests=len(wanted) - len(holes),
         etag=listing_digest(zarray, listed),
+        notes=notes,
     )
 
 
-def listing_digest(zarray: bytes, listed: Listed) -> str:
+def listing_digest(zarray: bytes | memoryview, listed: Listed) -> str:
     """Identity of an array as it is now: its document, and every chunk's size and ETag."""
-    document = json.loads(zarray)
+    document = json.loads(bytes(zarray))
     document.pop("dimension_separator", None)  # .zmetadata may have it where .zarray has not
     digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode())
     for key in sorted(listed):
@@ -82,7 +96,7 @@ def _list_chunks(
 
     def listed(prefix: str) -> list[tuple[str, tuple[int | None, str | None]]]:
         found = [
-            (item.key.removeprefix(f"{path}/"), (item.size, item.etag))
+            (item.key.removeprefix(f"{path}/"), (item.size, item.etag or item.last_modified))
             for item in tree.list_all(prefix)
         ]
         if not found:
@@ -97,7 +111,7 @@ def _sampled(
     tree: Tree,
     path: str,
     document: ArrayDocument,
-    zarray: bytes,
+    zarray: bytes | memoryview,
     wanted: list[ShapeZYX],
     grid: SourceGrid,
 ) -> Survey:
