@@ -115,6 +115,11 @@ def test_images_are_chosen_by_the_paths_of_their_files(bench: Any) -> None:
         bench("idr", dataset_id=10740, include=["*.nd2"]).plan()
 
 
+def test_a_path_that_no_server_can_be_asked_for_is_a_named_error() -> None:
+    with pytest.raises(UnsupportedFormatError, match="control character"):
+        locate(["/uod/idr/filesets/idr0001/a\0b.tif"], IDRConfig(), 7)
+
+
 def test_an_image_of_a_dataset_whose_file_is_away_is_named(bench: Any, published: Any) -> None:
     plans = bench("idr", dataset_id=10740).plan()
     path = published(plans[0].files[0].name)

@@ -38,6 +38,12 @@ def locate(paths: list[str], config: IDRConfig, image_id: int) -> tuple[str, str
         raise UnsupportedFormatError(
             "the path of the original file leaves its folder", location=path[:200]
         )
+    if any(ord(letter) < 32 or ord(letter) == 127 for letter in path):
+        raise UnsupportedFormatError(
+            "the path of the original file holds a control character, by which no server can be "
+            "asked for it",
+            location=repr(path[:200]),
+        )
     for prefix, target in sorted(config.path_mappings.items(), key=lambda pair: -len(pair[0])):
         root = "/" + prefix.strip("/")
         if path.startswith(f"{root}/"):
