@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from lib.bytesource.base import RANGE_BYTES, LocalBytes, named_os_error
 from lib.bytesource.tree import MOST_BYTES, Listing, ObjectInfo, check_length
-from lib.concurrency.ordered import run_ordered
+from lib.concurrency.bounded_map import run_ordered
 from lib.errors import FormatError, MacroscopeError, SourceChangedError
 
 T = TypeVar("T")

@@ -1,16 +1,33 @@
-"""Cooperative stop: long work asks ``stop.check()`` between units of work.
+"""Cooperative cancellation: long work calls ``check()`` between units of work.
 
 Threads that block in Python cannot be interrupted from outside; polling is what lets SIGTERM,
-Ctrl-C and a cancel end a run within seconds. One process has one stop signal.
+Ctrl-C and a cancel end a run within seconds. One process has one stop signal. Besides, a job whose
+result nobody waits for any more is cancelled by itself (`abandoned`).
 """
 
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Protocol
 
 from lib.errors import StoppedError
 
+POLL_S = 0.2
+"""Between two looks of a thread that waits for something else than the stop itself."""
+
+# Set for jobs that run ahead of their consumer: the event says that it went away.
+abandoned: ContextVar[threading.Event | None] = ContextVar("abandoned", default=None)
+
 _event = threading.Event()
+
+
+class Acquirable(Protocol):
+    """A lock or semaphore."""
+
+    def acquire(self, *, timeout: float) -> bool: ...
 
 
 def request_stop() -> None:
@@ -28,12 +45,39 @@ def stop_requested() -> bool:
 
 
 def check() -> None:
-    """Raise `StoppedError` if a stop was requested."""
+    """Raise `StoppedError` if the run stops, or if this job's result is no longer wanted."""
     if _event.is_set():
         raise StoppedError("the run was asked to stop")
+    event = abandoned.get()
+    if event is not None and event.is_set():
+        raise StoppedError("the result of this work is no longer wanted")
 
 
 def sleep(seconds: float) -> None:
-    """Wait, but not past a request to stop, which raises `StoppedError`."""
-    if _event.wait(seconds):
+    """Wait, but not past what `check` raises for."""
+    if abandoned.get() is None:
+        if _event.wait(seconds):
+            check()
+        return
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        _event.wait(min(left, POLL_S))
+        check()
+
+
+def wait_for(condition: threading.Condition, ready: Callable[[], bool]) -> None:
+    """Wait until `ready` while holding `condition`, whose changes are notified.
+
+    Raises
+    ------
+    StoppedError
+    """
+    while not ready():
+        condition.wait(POLL_S)
+        check()
+
+
+def acquire(lock: Acquirable) -> None:
+    """Acquire a lock or semaphore; raises `StoppedError` if a stop comes first."""
+    while not lock.acquire(timeout=POLL_S):
         check()

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from lib.concurrency.ordered import run_ordered
+from lib.concurrency.bounded_map import run_ordered
 from lib.errors import NameTakenError, NotFoundError, RecordError
 from lib.names import folded, marked_volume_name, same_place, volume_name
 from lib.plan import VolumePlan

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import TypeVar
@@ -15,6 +14,7 @@ from xml.sax.saxutils import escape
 
 from defusedxml import ElementTree  # type: ignore[import-untyped]
 
+from lib.concurrency.bounded_map import run_ordered
 from lib.errors import (
     AlreadyExistsError,
     DestinationError,
@@ -120,8 +120,9 @@ class S3Writes:
                 pass
             return None
 
-        with ThreadPoolExecutor(_DELETES_AT_ONCE) as pool:
-            return [key for key in pool.map(one, found) if key is not None]
+        jobs = (partial(one, item) for item in found)
+        asked = run_ordered(jobs, _DELETES_AT_ONCE, outlives_stop=True)
+        return [key for key in asked if key is not None]
 
     def abort_upload(self, full_key: str, upload: str) -> None:
         """Drop an unfinished upload, by its key in the bucket."""
@@ -158,8 +159,8 @@ class S3Writes:
             )
 
         try:
-            with ThreadPoolExecutor(_PARTS_AT_ONCE) as pool:
-                listed = list(pool.map(one, range(1, len(parts) + 1), parts))
+            jobs = (partial(one, number, part) for number, part in enumerate(parts, 1))
+            listed = list(run_ordered(jobs, _PARTS_AT_ONCE, outlives_stop=True))
             document = f"<CompleteMultipartUpload>{''.join(listed)}</CompleteMultipartUpload>"
             done = self._send(
                 "POST", key, query=upload, document=document.encode(), headers=headers

@@ -11,7 +11,7 @@ from urllib.parse import urljoin
 import requests
 import urllib3.exceptions
 
-from lib.concurrency import interrupt
+from lib.concurrency import cancel as stopping
 from lib.errors import MacroscopeError, RequestRefusedError, TransportError
 from lib.safety import check_public_redirect, redact
 from lib.transport import answers, bounds
@@ -103,7 +103,7 @@ class Exchanges:
     def check(self) -> None:
         """Raise `StoppedError` where a stop, or the end of a result's use, ends requests."""
         if not self._outlives_stop:
-            interrupt.check()
+            stopping.check()
 
 
 class Requester(Exchanges):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from lib.concurrency import interrupt
+from lib.concurrency import cancel as stopping
 from lib.errors import (
     AccessDeniedError,
     IncompleteTransferError,
@@ -167,7 +167,7 @@ class FtpClient:
                 while done < len(view) and (
                     count := meter.receive_into(sock, view[done : done + _BLOCK])
                 ):
-                    interrupt.check()
+                    stopping.check()
                     self._counters.received(count)
                     done += count
             try:
@@ -204,7 +204,7 @@ class FtpClient:
             buffer = memoryview(bytearray(_BLOCK))
             meter = wire.transfer(size - part.offset + _BLOCK)
             while count := meter.receive_into(sock, buffer):
-                interrupt.check()
+                stopping.check()
                 self._counters.received(count)
                 if part.offset + count > size:
                     part.restart()
@@ -310,7 +310,7 @@ class FtpClient:
     def _attempt(self, path: str, function: Callable[[Wire], T]) -> T:
         """Run one exchange; whatever fails in it, the connection is not used again."""
         self._cancel_timer()
-        interrupt.check()
+        stopping.check()
         try:
             wire = self._connected(path)
             self._limiter.pace()
@@ -321,7 +321,7 @@ class FtpClient:
                 self._counters.end()
         except _FAILURES as error:
             self._drop(polite=False)
-            interrupt.check()
+            stopping.check()
             named = reply_error(error, self._where(path))
             if named is error:
                 raise

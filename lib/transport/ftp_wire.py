@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from lib.concurrency import interrupt
+from lib.concurrency import cancel as stopping
+from lib.concurrency.wake import wake_on_stop
 from lib.errors import (
     AccessDeniedError,
     BadAnswerError,
@@ -61,7 +62,7 @@ class Wire(ftplib.FTP):
             sock = self.sock = socket.create_connection((host, port), limits.connect_timeout_s)
             self.af = sock.family
             sock.settimeout(limits.read_timeout_s)
-            interrupt.wake_on_stop(sock)
+            wake_on_stop(sock)
             file = bounds.metered_file(sock.makefile("rb"))
             self.file = io.TextIOWrapper(file, encoding=self.encoding)
             self.welcome = self.getresp()
@@ -95,7 +96,7 @@ class Wire(ftplib.FTP):
         """Begin a transfer; the caller reads to the end, closes, and calls `voidresp`."""
         sock = self.transfercmd(command, rest)
         sock.settimeout(self.read_timeout_s)
-        interrupt.wake_on_stop(sock)
+        wake_on_stop(sock)
         return sock
 
     def transfer(self, size: int) -> Meter:
@@ -111,7 +112,7 @@ class Wire(ftplib.FTP):
         meter = self._document(bounds.LISTING_BYTES)
         with self.open_data(command) as sock:
             while size := meter.receive_into(sock, buffer):
-                interrupt.check()
+                stopping.check()
                 data += buffer[:size]
                 count += buffer[:size].tobytes().count(b"\n")
                 if count > bounds.LISTING_ENTRIES:

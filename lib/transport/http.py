@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from lib.concurrency import interrupt
+from lib.concurrency import cancel as stopping
 from lib.errors import (
     BadAnswerError,
     IncompleteTransferError,
@@ -299,7 +299,7 @@ class HttpClient(Requester):
                     part.restart()
             buffer = memoryview(bytearray(_BLOCK))
             while count := answer.raw.readinto(buffer):
-                interrupt.check()
+                stopping.check()
                 self._counters.received(count)
                 if part.offset + count > most:
                     part.restart()
@@ -344,7 +344,7 @@ class HttpClient(Requester):
     def _whole(self, answer: requests.Response, url: str, limit: int) -> bytes:
         pieces = bytearray()
         while block := answer.raw.read(_BLOCK):
-            interrupt.check()
+            stopping.check()
             self._counters.received(len(block))
             pieces += block
             if len(pieces) > limit:
@@ -354,7 +354,7 @@ class HttpClient(Requester):
     def _fill(self, answer: requests.Response, view: memoryview, url: str) -> None:
         done = 0
         while done < len(view):
-            interrupt.check()
+            stopping.check()
             count = answer.raw.readinto(view[done : done + _BLOCK])
             if not count:
                 raise IncompleteTransferError(

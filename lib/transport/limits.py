@@ -18,7 +18,6 @@ from lib.concurrency import cancel as stopping
 from lib.transport.shared_slots import SharedSlots, SlotSource
 
 MIB = 1024 * 1024
-_POLL_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +141,7 @@ class Limiter:
     def acquire(self) -> None:
         """Take a slot, waiting for one if need be. Raises `StoppedError`."""
         with self._freed:
-            while self._in_use >= self.connections:
-                self._freed.wait(_POLL_S)
-                stopping.check()
+            stopping.wait_for(self._freed, lambda: self._in_use < self.connections)
             self._in_use += 1
         if self._slots is not None:
             try:

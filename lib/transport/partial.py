@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-from lib.concurrency import interrupt
+from lib.concurrency import cancel as stopping
 from lib.errors import DestinationError, DestinationFullError, IncompleteTransferError
 
 _BLOCK = 1024 * 1024
@@ -191,7 +191,7 @@ class PartialFile:
         assert self._file is not None
         buffer = memoryview(bytearray(_BLOCK))
         while count := self._file.readinto(buffer):  # type: ignore[attr-defined]
-            interrupt.check()
+            stopping.check()
             self.sha256.update(buffer[:count])
             if self.md5 is not None:
                 self.md5.update(buffer[:count])

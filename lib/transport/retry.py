@@ -11,7 +11,6 @@ from typing import Protocol, TypeVar
 import tenacity
 
 from lib.concurrency import cancel as stopping
-from lib.concurrency import interrupt
 from lib.errors import MacroscopeError, SourceChangedError
 from lib.transport.counters import ServiceCounters
 from lib.transport.limits import Limits
@@ -106,13 +105,13 @@ def call_with_retry(
         if first:
             raise first.pop()
         if not stopping_already:
-            interrupt.check()
+            stopping.check()
         return function()
 
     stopping_already = outlives_stop and stopping.stop_requested()
     if stopping_already:
         most = min(most, _TRIES_WHEN_STOPPING)
-    sleep = time.sleep if stopping_already else interrupt.sleep
+    sleep = time.sleep if stopping_already else stopping.sleep
     try:
         return _policy(limits, what, counters, most, sleep)(attempt)
     except MacroscopeError as error:
@@ -147,7 +146,7 @@ def resume(
             if not can_try_again(error) or part.offset - before < limits.range_bytes:
                 raise
             counters.retried()
-            interrupt.sleep(max(limits.first_backoff_s, retry_after_s(error) or 0.0))
+            stopping.sleep(max(limits.first_backoff_s, retry_after_s(error) or 0.0))
 
 
 def _policy(

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from lib.concurrency.ordered import run_ordered
+from lib.concurrency.bounded_map import run_ordered
 from lib.transport import gcs
 from lib.transport.counters import Counters
 from lib.transport.environment import exempt_loopback

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+from lib.concurrency.bounded_map import run_ordered
 from lib.errors import MacroscopeError, NotFoundError
 from lib.records.model import record_id, record_key
 from lib.storage.base import Store
@@ -129,13 +129,12 @@ def _prove_digests(
     store: Store, sums: Mapping[str, str], record: dict[str, Any], found: Findings
 ) -> None:
     """sha256 of every file of the volume."""
-    with ThreadPoolExecutor(_READS_AT_ONCE, thread_name_prefix="digest") as pool:
-        read = pool.map(partial(_digest, store), sums)
-        for (key, sha256), here in zip(sums.items(), read, strict=True):
-            if here is None:
-                found.damage(key, f"{key} is absent")
-            elif here != sha256:
-                found.damage(key, f"the bytes of {key} are not those that were written")
+    read = run_ordered((partial(_digest, store, key) for key in sums), _READS_AT_ONCE)
+    for (key, sha256), here in zip(sums.items(), read, strict=True):
+        if here is None:
+            found.damage(key, f"{key} is absent")
+        elif here != sha256:
+            found.damage(key, f"the bytes of {key} are not those that were written")
     fact = "files.sums" if _is_zarr(record) else "technical.sha256"
     (found.refuted if set(sums) & set(found.damaged) else found.proven).add(fact)
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import math
-import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import wait
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +16,9 @@ from numpy.typing import NDArray
 from lib.bytesource.buffers import BufferPool
 from lib.compression import encode_chunk, open_codec
 from lib.concurrency import cancel as stopping
+from lib.concurrency.bounded_map import run_each
+from lib.concurrency.crew import Crew
+from lib.concurrency.in_order import CountGate, InOrderGate
 from lib.errors import FormatError
 from lib.formats.base import VolumeReader
 from lib.geometry import Box, ShapeZYX
@@ -41,14 +42,15 @@ def convert_blocks(
     buffers = Buffers(job.grid.shard_zyx, job.dtype)
     units = list(units)
     # what has been read is encoded while the next shard is read: connections need not wait for that
-    reading: Line | Room = Room(effort.shards)
+    reading: InOrderGate | CountGate = CountGate(effort.shards)
     at_once = effort.shards + 1
     if not reader.layout.random_access:
         # a single connection reads on where it is
-        reading = Line(units, overlapping=effort.connections > 1)
+        reading = InOrderGate(units, overlapping=effort.connections > 1)
         at_once = max(effort.shards, 2)
 
-    with ThreadPoolExecutor(effort.workers, thread_name_prefix="encode") as encoders:
+    encoders: Crew[None] = Crew(effort.workers, "encode", abandons=False)
+    try:
 
         def make(unit: ShapeZYX) -> None:
             box = job.box_of(unit)
@@ -58,70 +60,9 @@ def convert_blocks(
                     missing = gather(reader, box, voxels, arrived)
                 done(_encode(job, store, unit, voxels, missing, encoders, effort.workers))
 
-        run_all(units, make, at_once=at_once)
-
-
-class Line:
-    """Lets units go in order, one at a time; the others do something else meanwhile.
-
-    A source that is read from its front to its end is then asked for its bytes in that order, so
-    that its digest needs no second reading, and few shards' requests are read ahead.
-
-    Parameters
-    ----------
-    overlapping
-        Whether a unit may ask for its first bytes while the last of the one before it travel.
-    """
-
-    def __init__(self, units: Sequence[ShapeZYX], *, overlapping: bool = False) -> None:
-        self._places = {unit: place for place, unit in enumerate(units)}
-        self._overlapping = overlapping
-        self._begun = self._ended = 0  # of the units before these, all have
-        self._moved = threading.Condition()
-
-    @contextmanager
-    def turn(self, unit: ShapeZYX) -> Iterator[Callable[[float], None]]:
-        """Wait for the unit's turn, or `StoppedError`.
-
-        Yields what is to be told after each block which share of the unit has arrived; it waits
-        until every earlier unit has ended.
-        """
-        place = self._places[unit]
-        self._wait(lambda: self._begun >= place)
-
-        def arrived(share: float) -> None:
-            if self._overlapping and share >= 0.5:  # then all the rest has been asked for
-                self._move(place + 1, 0)
-            self._wait(lambda: self._ended >= place)
-
-        try:
-            yield arrived
-        finally:
-            self._move(place + 1, place + 1)
-
-    def _wait(self, ready: Callable[[], bool]) -> None:
-        with self._moved:
-            while not ready():
-                self._moved.wait(0.2)
-                stopping.check()
-
-    def _move(self, begun: int, ended: int) -> None:
-        with self._moved:
-            self._begun, self._ended = max(self._begun, begun), max(self._ended, ended)
-            self._moved.notify_all()
-
-
-class Room:
-    """Lets so many units go at a time, whichever they are."""
-
-    def __init__(self, units: int) -> None:
-        self._room = threading.BoundedSemaphore(units)
-
-    @contextmanager
-    def turn(self, unit: ShapeZYX) -> Iterator[Callable[[float], None]]:
-        """Wait for room; what this yields does nothing."""
-        with self._room:
-            yield _nothing
+        run_each(units, make, at_once=at_once)
+    finally:
+        encoders.dismiss()
 
 
 def _nothing(share: float) -> None:
@@ -134,7 +75,7 @@ def _encode(
     unit: ShapeZYX,
     voxels: NDArray[Any],
     missing: list[str],
-    encoders: ThreadPoolExecutor,
+    encoders: Crew[None],
     at_once: int,
 ) -> Entry:
     """Compress one gathered shard with all encoders, then write it."""
@@ -157,7 +98,7 @@ def _encode(
             valid = chunk[tuple(slice(0, n) for n in box.shape_zyx)]
             writer.add(slot, box, valid, encode_chunk(codec, chunk))
 
-    futures = [encoders.submit(some) for _ in range(at_once)]
+    futures = [encoders.begin(some) for _ in range(at_once)]
     try:
         try:
             for future in futures:
@@ -226,27 +167,3 @@ class Buffers:
             yield np.frombuffer(view, self._dtype).reshape(shape_zyx)
         finally:
             self._pool.give(view)
-
-
-def run_all(units: Iterable[ShapeZYX], make: Callable[[ShapeZYX], None], *, at_once: int) -> None:
-    """Call `make` for each unit, `at_once` at a time and in order; the first error ends it all."""
-    pool = ThreadPoolExecutor(at_once, thread_name_prefix="shards")
-    running: set[Future[None]] = set()
-    try:
-        for unit in units:
-            while len(running) >= at_once:
-                running = _settle(running)
-            stopping.check()
-            running.add(pool.submit(contextvars.copy_context().run, make, unit))
-        while running:
-            running = _settle(running)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _settle(running: set[Future[None]]) -> set[Future[None]]:
-    finished, left = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
-    stopping.check()
-    for future in finished:
-        future.result()
-    return left

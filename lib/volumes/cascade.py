@@ -10,10 +10,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from lib.concurrency.bounded_map import run_each
 from lib.geometry import Box, ShapeZYX
 from lib.storage.base import Store
 from lib.volumes import kernels
-from lib.volumes.blockpass import gather, run_all
+from lib.volumes.blockpass import gather
 from lib.volumes.effort import Effort
 from lib.volumes.job import VolumeJob
 from lib.volumes.ledger import Entry, Ledger
@@ -54,7 +55,7 @@ def make_coarse_levels(
             on_shard(entry)
 
         pending = ledger.pending(level.index, level.grid.shards())
-        run_all(pending, make, at_once=min(effort.workers, effort.shards))
+        run_each(pending, make, at_once=min(effort.workers, effort.shards))
 
 
 def _make_shard(job: VolumeJob, store: Store, level: Level, finer: Level, index: ShapeZYX) -> Entry:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
 
+from lib.concurrency.bounded_map import run_ordered
 from lib.errors import NotFoundError
 from lib.geometry import ShapeZYX
 from lib.plan import Plain
@@ -112,8 +113,9 @@ class Ledger:
         """All entries of this job, whether or not their files are there."""
         folder = self._folder if level is None else f"{self._folder}/{level}"
         keys = [item.key for item in self._store.list(folder)]
-        with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
-            return [entry for entry in pool.map(self._read, keys) if entry is not None]
+        jobs = (partial(self._read, key) for key in keys)
+        read = run_ordered(jobs, _READS_AT_ONCE, outlives_stop=True)  # a stopping run looks, too
+        return [entry for entry in read if entry is not None]
 
     def entries(self, level: int | None = None) -> dict[tuple[int, ShapeZYX], Entry]:
         """All entries whose files are in the store with their recorded sizes."""

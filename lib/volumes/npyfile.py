@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.concurrency import cancel as stopping
+from lib.concurrency.bounded_map import run_each
+from lib.concurrency.in_order import InOrderGate
 from lib.errors import DestinationError, IntegrityError
 from lib.formats.base import VolumeReader
 from lib.geometry import Box, ShapeZYX
@@ -25,7 +27,7 @@ from lib.storage.base import Store
 from lib.storage.ordered_hash import OrderedHasher
 from lib.storage.os_errors import naming_os_errors
 from lib.storage.uncached import pwrite_all
-from lib.volumes.blockpass import Buffers, Line, gather, run_all
+from lib.volumes.blockpass import Buffers, gather
 from lib.volumes.effort import Effort
 from lib.volumes.job import VolumeJob
 from lib.volumes.ledger import Entry, StoredFile
@@ -60,7 +62,7 @@ def convert_npy(
     path = local_file(store, store.staging_key(job.final_key))
     header = npy_header(job.plan.shape_zyx, job.dtype)
     size = len(header) + _array_bytes(job)
-    buffers, line = Buffers(job.grid.shard_zyx, job.dtype), Line(units)
+    buffers, line = Buffers(job.grid.shard_zyx, job.dtype), InOrderGate(units)
     first = len(header) + _bytes_before(job, job.box_of(units[0]))
     digest = _running_digest(job, path, header, first)
     with naming_os_errors(path, "write"):
@@ -99,7 +101,7 @@ def convert_npy(
                 )
             )
 
-        run_all(units, make, at_once=effort.shards)
+        run_each(units, make, at_once=effort.shards)
         _digests[path, job.fingerprint] = digest
     finally:
         os.close(handle)

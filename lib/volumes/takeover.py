@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import errno
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+from lib.concurrency.bounded_map import run_ordered
 from lib.errors import DestinationError, NotFoundError
 from lib.storage.base import Store
 from lib.storage.digests import digest_of
@@ -45,8 +45,7 @@ def take_over(job: VolumeJob, store: Store) -> list[Entry]:
         ledger.forget(known)
         return known
     whole = partial(_is_whole, job, store, root)
-    with ThreadPoolExecutor(_READS_AT_ONCE, thread_name_prefix="prove") as pool:
-        proven = list(pool.map(whole, known))
+    proven = list(run_ordered((partial(whole, entry) for entry in known), _READS_AT_ONCE))
     damaged = [entry for entry, good in zip(known, proven, strict=True) if not good]
     if not damaged:
         return []

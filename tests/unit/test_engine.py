@@ -30,6 +30,7 @@ from volume_kit import (
     volume_path,
 )
 
+from lib.concurrency.in_order import InOrderGate
 from lib.errors import (
     DestinationError,
     EmptyVolumeError,
@@ -380,7 +381,7 @@ def test_a_unit_asks_for_its_first_bytes_while_the_last_of_the_one_before_travel
     overlapping: bool,
 ) -> None:
     first, second = (0, 0, 0), (1, 0, 0)
-    line, steps = blockpass.Line([first, second], overlapping=overlapping), list[str]()
+    line, steps = InOrderGate([first, second], overlapping=overlapping), list[str]()
     begun = threading.Event()
 
     def read_second() -> None:

@@ -14,7 +14,7 @@ from functools import partial
 import pytest
 
 from lib.concurrency import cancel as stopping
-from lib.concurrency.ordered import run_ordered
+from lib.concurrency.bounded_map import run_ordered
 from lib.errors import NotFoundError, SourceChangedError, StoppedError, TransportError
 from lib.transport.counters import Counters
 from lib.transport.limits import DEFAULT_LIMITS, Limiter, Limits
@@ -283,7 +283,7 @@ def test_retry_after_is_a_number_or_a_date() -> None:
 
 def test_the_pause_is_at_least_what_the_server_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
-    monkeypatch.setattr("lib.concurrency.interrupt.sleep", waits.append)
+    monkeypatch.setattr("lib.concurrency.cancel.sleep", waits.append)
     function, _ = failing(2, lambda: ask_to_wait(TransportError("busy"), 17.0))
     call_with_retry(QUICK, function, what="x")
     assert waits == [17.0, 17.0]
@@ -291,7 +291,7 @@ def test_the_pause_is_at_least_what_the_server_asked(monkeypatch: pytest.MonkeyP
 
 def test_pauses_double_with_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
-    monkeypatch.setattr("lib.concurrency.interrupt.sleep", waits.append)
+    monkeypatch.setattr("lib.concurrency.cancel.sleep", waits.append)
     function, _ = failing(3, lambda: TransportError("busy"))
     call_with_retry(Limits(1, tries=4, first_backoff_s=1.0), function, what="x")
     for wait, least in zip(waits, (1, 2, 4), strict=True):

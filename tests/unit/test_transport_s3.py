@@ -269,7 +269,7 @@ def test_retry_after_is_honoured(
     reader: ObjectReader, control: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
-    monkeypatch.setattr("lib.concurrency.interrupt.sleep", waits.append)
+    monkeypatch.setattr("lib.concurrency.cancel.sleep", waits.append)
     control.add("status_503", "s3", first_n=1, retry_after=7)
     assert reader.get(".zgroup") is not None
     assert waits == [7.0]

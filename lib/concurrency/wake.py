@@ -1,8 +1,8 @@
-"""Ends waiting early: when the run stops, and when nobody needs the result any more.
+"""Sockets that a stop shuts down.
 
 A thread in ``recv`` does not see a stop until the read time-out, minutes later. So every socket
 in use is registered here, and one daemon thread shuts them all down when a stop comes; the reads
-end at once, and their callers find out why by `check`.
+end at once, and their callers find out why by `lib.concurrency.cancel.check`.
 """
 
 from __future__ import annotations
@@ -12,35 +12,13 @@ import socket
 import threading
 import time
 import weakref
-from contextvars import ContextVar
 
-from lib.concurrency import cancel as stopping
+from lib.concurrency import cancel
 from lib.errors import StoppedError
-
-_POLL_S = 0.2
-
-# Set for jobs that run ahead of their consumer: the event says that it went away.
-abandoned: ContextVar[threading.Event | None] = ContextVar("abandoned", default=None)
 
 _sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 _lock = threading.Lock()
 _watcher: threading.Thread | None = None
-
-
-def check() -> None:
-    """Raise `StoppedError` if the run stops, or if this job's result is no longer wanted."""
-    stopping.check()
-    event = abandoned.get()
-    if event is not None and event.is_set():
-        raise StoppedError("the result of this request is no longer wanted")
-
-
-def sleep(seconds: float) -> None:
-    """Wait, but not past what `check` raises for."""
-    end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0:
-        stopping.sleep(min(left, _POLL_S))
-        check()
 
 
 def wake_on_stop(sock: socket.socket) -> None:
@@ -59,16 +37,16 @@ def _watch() -> None:
     sock: socket.socket | None
     while True:
         with contextlib.suppress(StoppedError):
-            stopping.sleep(_POLL_S)
+            cancel.sleep(cancel.POLL_S)
         with _lock:
             waiting = list(_sockets)
             if not waiting:
                 _watcher = None
                 return
-        if stopping.stop_requested():
+        if cancel.stop_requested():
             for sock in waiting:
                 _shut_down(sock)
-            time.sleep(_POLL_S)
+            time.sleep(cancel.POLL_S)
         sock, waiting = None, []  # held any longer, closed sockets would never leave the set
 
 

@@ -1,0 +1,108 @@
+"""Jobs in threads, so many at a time: results in order, or only their end."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import TimeoutError as NotYetError
+from typing import TypeVar
+
+from lib.concurrency import cancel
+from lib.concurrency.crew import Crew
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+_GRACE_S = 2.0
+
+
+def run_ordered(
+    jobs: Iterable[Callable[[], T]],
+    workers: int,
+    ahead: int | None = None,
+    *,
+    outlives_stop: bool = False,
+) -> Iterator[T]:
+    """Run jobs in up to `workers` threads and yield their results in job order.
+
+    Parameters
+    ----------
+    jobs
+        Taken from lazily, by the thread that iterates. Each runs in a copy of its context.
+    workers
+        Jobs that run at once.
+    ahead
+        Jobs begun before the oldest result is taken, itself included; by default twice `workers`.
+    outlives_stop
+        Whether a stop lets them go on: what a stopping run has to write or to clear away.
+
+    Raises
+    ------
+    StoppedError
+        Within a second of a stop.
+    """
+    ahead = max(1, 2 * workers if ahead is None else ahead)
+    crew: Crew[T] = Crew(min(workers, ahead), "transport", abandons=not outlives_stop)
+    waiting: deque[Future[T]] = deque()
+    source = iter(jobs)
+    try:
+        more = True
+        while True:
+            while more and len(waiting) < ahead:
+                if not outlives_stop:
+                    cancel.check()
+                job = next(source, None)
+                if job is None:
+                    more = False
+                else:
+                    waiting.append(crew.begin(job))
+            if not waiting:
+                return
+            future = waiting.popleft()
+            yield future.result() if outlives_stop else _take(future)
+            del future
+    finally:
+        crew.dismiss(None if outlives_stop else _GRACE_S)
+
+
+def run_each(items: Iterable[U], work: Callable[[U], object], *, at_once: int) -> None:
+    """Call `work` for each item, `at_once` at a time; items are taken in order.
+
+    The first error ends it: nothing more begins, what has begun ends, and the error is raised.
+
+    Raises
+    ------
+    StoppedError
+        A stop was requested, and the work at hand has ended.
+    """
+    crew: Crew[object] = Crew(at_once, "work", abandons=False)
+    running: set[Future[object]] = set()
+    try:
+        for item in items:
+            while len(running) >= at_once:
+                running = _settle(running)
+            cancel.check()
+            running.add(crew.begin(lambda item=item: work(item)))  # type: ignore[misc]
+        while running:
+            running = _settle(running)
+    finally:
+        crew.dismiss()
+
+
+def _take(future: Future[T]) -> T:
+    while True:
+        try:
+            return future.result(timeout=cancel.POLL_S)
+        except NotYetError:
+            if future.done():  # the job itself raised a TimeoutError
+                return future.result()
+            cancel.check()
+
+
+def _settle(running: set[Future[object]]) -> set[Future[object]]:
+    finished, left = wait(running, timeout=cancel.POLL_S, return_when=FIRST_COMPLETED)
+    cancel.check()
+    for future in finished:
+        future.result()
+    return left

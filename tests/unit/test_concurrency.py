@@ -1,0 +1,109 @@
+"""Threads that work, wait and are cancelled: one kit for all of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+
+from lib.concurrency import cancel
+from lib.concurrency.bounded_map import run_each, run_ordered
+from lib.concurrency.crew import Crew
+from lib.concurrency.in_order import CountGate, InOrderGate
+from lib.errors import NotFoundError, StoppedError
+
+
+@pytest.fixture(autouse=True)
+def no_stop() -> Iterator[None]:
+    cancel.reset()
+    yield
+    cancel.reset()
+
+
+def test_each_item_is_worked_on_once_and_so_many_at_a_time() -> None:
+    together = threading.Barrier(3)
+    done: list[int] = []
+
+    def work(number: int) -> None:
+        together.wait(60)  # passes only if three run at once
+        done.append(number)
+
+    run_each(range(9), work, at_once=3)
+    assert sorted(done) == list(range(9))
+
+
+def test_the_first_error_lets_nothing_more_begin_and_what_has_begun_end() -> None:
+    begun, failed, ended = threading.Event(), threading.Event(), list[str]()
+
+    def work(name: str) -> None:
+        if name == "bad":
+            begun.wait(60)
+            failed.set()
+            raise NotFoundError("bad")
+        begun.set()
+        failed.wait(60)
+        cancel.check()  # it is not cancelled because of another one's error
+        ended.append(name)
+
+    with pytest.raises(NotFoundError, match="bad"):
+        run_each(["good", "bad", *"abcdefgh"], work, at_once=2)
+    assert ended[0] == "good"
+    assert len(ended) <= 2
+
+
+def test_work_on_each_ends_with_a_stop() -> None:
+    def work(number: int) -> None:
+        cancel.request_stop()
+
+    with pytest.raises(StoppedError):
+        run_each(range(100), work, at_once=2)
+
+
+def test_what_has_to_be_cleared_away_outlives_a_stop() -> None:
+    cancel.request_stop()
+    jobs = [partial(int, text) for text in "123"]
+    assert list(run_ordered(iter(jobs), 2, outlives_stop=True)) == [1, 2, 3]
+    with pytest.raises(StoppedError):
+        list(run_ordered(iter(jobs), 2))
+
+
+@pytest.mark.parametrize("gate", [CountGate(1), InOrderGate([1, 2])], ids=["count", "order"])
+def test_waiting_at_a_gate_ends_with_a_stop(gate: CountGate | InOrderGate) -> None:
+    with gate.turn(1):
+        cancel.request_stop()
+        with pytest.raises(StoppedError), gate.turn(2):
+            pass
+    cancel.reset()
+    with gate.turn(2):  # nothing was lost
+        pass
+
+
+def test_an_abandoned_job_sees_it_while_it_waits() -> None:
+    begun, outcome = threading.Event(), list[BaseException]()
+
+    def job() -> None:
+        begun.set()
+        try:
+            cancel.sleep(3600)
+        except StoppedError as error:
+            outcome.append(error)
+
+    crew: Crew[None] = Crew(1, "job", abandons=True)
+    crew.begin(job)
+    assert begun.wait(60)
+    crew.dismiss()
+    assert "no longer wanted" in str(outcome[0])
+    cancel.check()  # nobody else is concerned
+
+
+def test_a_crew_has_no_more_threads_than_it_may_whoever_hands_over() -> None:
+    crew: Crew[str] = Crew(2, "few", abandons=False)
+    futures = list(
+        run_ordered([lambda: crew.begin(lambda: threading.current_thread().name)] * 50, 8)
+    )
+    assert {future.result(60) for future in futures} == {"few"}
+    assert sum(thread.name == "few" for thread in threading.enumerate()) <= 2
+    crew.dismiss()
+    assert not any(thread.name == "few" for thread in threading.enumerate())
