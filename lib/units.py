@@ -45,6 +45,8 @@ _OTHER_QUANTITIES: tuple[tuple[str, str], ...] = (
     (r"[nuμm]?s(ec)?|seconds?|min(utes?)?", "time"),
     (r"deg(rees?)?|°|m?rad(ians?)?", "angle"),
     (r"[kmg]?hz", "frequency"),
+    (r"[nuμmk]?v(olts?)?", "voltage"),
+    (r"kelvin|°c|°f", "temperature"),
 )
 
 

@@ -112,6 +112,8 @@ def test_what_is_no_volume_is_refused_by_name(
         ("ms", "time"),
         ("degrees", "angle"),
         ("kHz", "frequency"),
+        ("mV", "voltage"),
+        ("°C", "temperature"),
         ("nm", None),
         ("m", None),
         ("A", None),

@@ -294,6 +294,12 @@ def test_the_pixel_size_of_a_microscope_is_read(
     assert "A. Person" not in said
 
 
+def test_pages_of_a_zeiss_microscope_are_doubted(tmp_path: Path) -> None:
+    found = read(write(tmp_path / "a.tif", make(), tags=[text_tag(34118, ZEISS_IMAGE)]))
+    assert found.shape_zyx == SHAPE
+    assert any("several detectors" in note for note in found.notes)
+
+
 def test_a_data_bar_is_recorded(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", make()[:1], tags=[text_tag(34682, HELIOS + FEI_IMAGE)])
     assert read(path).facts == {"data_bar_first_row": 30, "data_bar_rows": 7}

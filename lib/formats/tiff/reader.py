@@ -168,7 +168,8 @@ def _volume(
                 )
     notes = chosen.notes
     if len(found) > 1:
-        notes += (f"series {series} of {len(found)}; the others are volumes of their own",)
+        if sum(one.refused is None for one in found) > 1:
+            notes += (f"series {series} of {len(found)}; the others are volumes of their own",)
         notes += tuple(
             f"series {n} is not converted: {one.refused}"
             for n, one in enumerate(found)

@@ -26,6 +26,7 @@ from lib.formats.tiff.imagej import (
 from lib.formats.tiff.ome_series import ome_series
 from lib.formats.tiff.ome_xml import is_ome, parse_ome
 from lib.formats.tiff.pages import PageList
+from lib.formats.tiff.vendor import ZEISS
 
 DESCRIPTION = 270
 
@@ -195,6 +196,8 @@ def _plain(planes: Sequence[int], pages: PageList, first: Ifd, sub_ifds: int) ->
     ifd = first if planes[0] == 0 else read_ifd(pages.source, pages.header, page.ifd_offset)
     found = TiffGeometry() if page.refused is not None else page_geometry(ifd, page)
     notes = found.notes + _other_resolutions(planes, pages)
+    if ZEISS in ifd.entries and len(planes) > 1:
+        notes += ("pages of a Zeiss microscope may be of several detectors; they are taken for z",)
     return Series(
         kind="pages",
         size_tzc=(1, len(planes), 1),
