@@ -50,6 +50,11 @@ Sources = Annotated[
         autocompletion=_sources,
     ),
 ]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only what went wrong.")]
+Verbose = Annotated[
+    bool,
+    typer.Option("--verbose", "-v", help="Tell of every shard, here and in the log."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Level = Annotated[
     list[str] | None, typer.Option(help="Scale level (s0, s1, ...) of sources that have them.")
@@ -129,6 +134,8 @@ def run(
             help="Into a bucket of an S3 server started for this run; verified, then stopped.",
         ),
     ] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
     as_json: Json = False,
 ) -> None:
     """Bring in volumes, prove them, and catalogue the store.
@@ -150,6 +157,8 @@ def run(
             local_s3=local_s3,
             as_json=as_json,
             about=_about(kind, name, voxel_size, title, licence, citation),
+            quiet=quiet,
+            verbose=verbose,
         )
     )
 

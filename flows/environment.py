@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 
-from flows.logs import make_records_visible
+from lib.present.output import make_records_visible
 from lib.transport.environment import exempt_loopback
 
 _QUIET = {

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from prefect import get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectWrappedFuture
 from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import TaskRunner
 
-from flows.logs import LOGGER
+from flows.logs import LOGGER, progress_told
 from flows.run import Run, carried, open_run
 from flows.runners import (
     DeadWorkersError,
@@ -52,7 +53,7 @@ def ingest(source: str, config: LoaderConfig | Mapping[str, Any] | None) -> Proc
 
     A volume that fails does not keep the others of its source from being made.
     """
-    with open_run(source, config) as run:
+    with open_run(source, config) as run, progress_told(source, get_run_logger().info):
         try:
             sources = or_stopped(
                 patiently(

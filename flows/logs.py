@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import logging
 import os
-import traceback
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
 
+from lib.ingest.progress import Standing, watching
+from lib.ingest.workplace import standings
+from lib.present.output import make_records_visible
+from lib.present.terminal import Progress
 from lib.safety import visible
 
 LOGGER = logging.getLogger("macroscope")
@@ -21,47 +24,77 @@ LOGGER.propagate = False  # the terminal has its own view of a run
 _OURS = ("macroscope", "lib", "flows", "tasks")
 
 
-class VisibleRecord(logging.LogRecord):
-    """A log record whose text and traceback a terminal does not obey, see `lib.safety.visible`.
-
-    Logs quote archives, and are read in terminals: standard error, ``kubectl logs``, the file.
-    """
-
-    def __init__(self, *args: Any, **more: Any) -> None:
-        super().__init__(*args, **more)
-        if self.exc_info and self.exc_info[0] is not None:
-            self.exc_text = visible("".join(traceback.format_exception(*self.exc_info))).rstrip()
-
-    def getMessage(self) -> str:
-        return visible(super().getMessage())
-
-
-def make_records_visible() -> None:
-    """Let every logger of this process write such records, Prefect's too."""
-    logging.setLogRecordFactory(VisibleRecord)
+written: list[str] = []
+"""The log files of this process, in the order in which they were begun."""
 
 
 @contextmanager
 def log_file(folder: str, source: str, *, debug: bool) -> Iterator[None]:
     """Write ``<folder>/<source>_<timestamp>.log`` while the source runs."""
     make_records_visible()
-    name = f"{source}_{datetime.now(UTC):%Y%m%dT%H%M%SZ}.log"
+    path = os.path.join(folder, f"{source}_{datetime.now(UTC):%Y%m%dT%H%M%SZ}.log")
     try:
         os.makedirs(folder, exist_ok=True)
-        handler = logging.FileHandler(os.path.join(folder, name), encoding="utf-8")
+        handler = logging.FileHandler(path, encoding="utf-8")
     except OSError as error:
         LOGGER.warning("no log file can be written to %s: %s", folder, error.strerror)
         yield
         return
+    written.append(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    handler.setLevel(logging.DEBUG if debug else logging.INFO)
-    LOGGER.setLevel(logging.INFO)
     loggers = [logging.getLogger(name) for name in _OURS]
     for logger in loggers:
+        logger.setLevel(logging.DEBUG if debug else logging.INFO)
         logger.addHandler(handler)
+    elsewhere, quiet = logging.getLogger().handlers, _OursOnlyIfSerious()
+    for other in elsewhere:
+        other.addFilter(quiet)
     try:
         yield
     finally:
+        for other in elsewhere:
+            other.removeFilter(quiet)
         for logger in loggers:
             logger.removeHandler(handler)
         handler.close()
+
+
+class _OursOnlyIfSerious(logging.Filter):
+    """Keeps what is only for the file off the terminal, which has its own view of a run."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING or record.name.partition(".")[0] not in _OURS
+
+
+PROGRESS_SECONDS = 30.0
+
+
+@contextmanager
+def progress_told(source: str, tell: Callable[[str], object]) -> Iterator[None]:
+    """Say every half minute how far each volume of a source is: in the file, and with `tell`.
+
+    What is watched without a terminal, a run's page or a pod's log, moves while a shard does not.
+    """
+    known: dict[str, Progress] = {}
+    last = time.monotonic()
+
+    def watch(standing: Standing) -> None:
+        nonlocal last
+        if standing.volume.partition("/")[0] != source:
+            return
+        now = time.monotonic()
+        volume = known.setdefault(standing.volume, Progress(standing.volume, now))
+        volume.take(
+            now,
+            standing.done_shards,
+            standing.total_shards,
+            standing.received_bytes,
+            standing.expected_bytes,
+        )
+        if not volume.finished and now - last >= PROGRESS_SECONDS:
+            last = now
+            LOGGER.info("%s", volume.line(now))
+            tell(visible(volume.line(now)))
+
+    with watching(watch, standings):
+        yield

@@ -13,9 +13,12 @@ from lib.config.manager import LoadedSettings
 from lib.errors import ConfigError
 
 
-def take_options(*, archives: str | None = None, data_dir: str | None = None) -> None:
+def take_options(
+    *, archives: str | None = None, data_dir: str | None = None, verbose: bool | None = None
+) -> None:
     """Lay options that hold for every source over the environment, for this process's children."""
-    for name, value in (("EM_ARCHIVES", archives), ("EM_DATA_DIR", data_dir)):
+    told = None if verbose is None else str(verbose).lower()
+    for name, value in (("EM_ARCHIVES", archives), ("EM_DATA_DIR", data_dir), ("EM_VERBOSE", told)):
         if value is not None:
             os.environ[name] = value
 

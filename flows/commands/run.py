@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from flows.commands.interrupts import ended_by_signals, exit_code
 from flows.commands.options import source_parameters, stand_ins, take_options
+from flows.commands.outcome import print_errors, print_places, print_summary
 from flows.commands.server import start_own_server
 from flows.commands.watch import live_view
 from flows.environment import prepare
@@ -18,9 +18,8 @@ from lib.config.manager import ConfigManager, LoadedSettings
 from lib.errors import ConfigError
 from lib.execution import mode as find_mode
 from lib.ingest.planning import configs
-from lib.ingest.result import ProcessingResult
 from lib.ingest.selection import by_round
-from lib.present.output import console, say, say_json
+from lib.present.output import say, say_json
 from lib.records.catalogue import require_contents
 from lib.storage.open import is_remote, open_store
 
@@ -38,6 +37,8 @@ def run_command(
     as_json: bool,
     local_s3: bool = False,
     about: Mapping[str, Any] | None = None,
+    quiet: bool = False,
+    verbose: bool = False,
 ) -> int:
     """Run the parent flow in this process; returns the exit code."""
     if dry_run and not local_s3:
@@ -70,24 +71,27 @@ def run_command(
             dry_run=dry_run,
             as_json=as_json,
             about=about,
+            quiet=quiet,
+            verbose=verbose,
         )
         return run_on_local_s3(again, verify=not dry_run)
-    take_options(archives=archives, data_dir=data_dir)
+    take_options(archives=archives, data_dir=data_dir, verbose=verbose or None)
     settings = ConfigManager().load()
     find_mode(mode or settings.settings.execution_mode)
     rounds = by_round(sources, addresses, {}, settings.settings)
     selected = tuple(dict.fromkeys(source for given in rounds for source in given))
     parameters = source_parameters(selected, common, level, about)
     prepare()
+    view = live_view(shown=not (as_json or quiet), verbose=verbose)
     try:
-        with ended_by_signals(), stand_ins(settings), live_view(shown=not as_json):
+        with ended_by_signals(), stand_ins(settings), view:
             state = _run(settings, addresses, sources, parameters, mode=mode)
             if stopping.stop_requested():
                 raise KeyboardInterrupt  # the first one was swallowed, see `ended_by_signals`
     except KeyboardInterrupt:
         say("macroscope: stopped; run again to go on", error=True)
         return exit_code()
-    return _report(state, as_json=as_json)
+    return _report(state, ConfigManager().load(), as_json=as_json, quiet=quiet)
 
 
 def _run(
@@ -165,49 +169,23 @@ def consolidate_command(*, data_dir: str | None = None, as_json: bool) -> int:
     return 0 if not result.invalid else 1
 
 
-def _report(state: Any, *, as_json: bool) -> int:
+def _report(state: Any, loaded: LoadedSettings, *, as_json: bool, quiet: bool) -> int:
+    """Print what a run came to; returns the exit code."""
     results = state.result(raise_on_failure=False)
     if not isinstance(results, list):
         if isinstance(results, BaseException):
             raise results
-        say(f"macroscope: {state.message}")
+        say(f"macroscope: {state.message}", error=True)
         return 1
     if as_json:
         say_json([result.model_dump(mode="json") for result in results])
+    elif quiet:
+        print_errors(results)
     else:
         print_summary(results)
+        print_places(results, loaded)
     if state.is_completed() and all(result.success for result in results):
         return 0
     if all(result.success for result in results):  # what failed is no source: the catalogue
         say(f"macroscope: {state.message}", error=True)
     return 1
-
-
-def print_summary(results: list[ProcessingResult]) -> None:
-    """One row for each volume, and each error below."""
-    from rich.table import Table
-
-    table = Table("source", "volume", "shape z,y,x", "voxel nm z,y,x", "bytes", "seconds", "status")
-    for result in results:
-        for volume in result.volumes:
-            table.add_row(
-                result.source,
-                volume.name,
-                " ".join(map(str, volume.shape_zyx)),
-                " ".join(f"{v:.6g}" for v in volume.voxel_nm_zyx),
-                f"{volume.stored_bytes:,}",
-                f"{volume.seconds:.1f}" if volume.made else "-",
-                volume.status if volume.made or volume.status != "complete" else "complete (kept)",
-            )
-    out = console()
-    out.print(table)
-    asked: Counter[str] = Counter()
-    for result in results:
-        for volume in result.volumes:
-            asked.update(volume.store_requests)
-    if asked:
-        counted = ", ".join(f"{kind} {count}" for kind, count in sorted(asked.items()))
-        out.print(f"requests to the store: {counted}")
-    for result in results:
-        for error in result.errors:
-            out.print(f"{result.source}: {error}", style="bold")

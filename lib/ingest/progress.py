@@ -1,16 +1,19 @@
-"""How far each volume is, for whoever wants to watch: a terminal, a server, nobody."""
+"""How far each volume is, for whoever wants to watch: a terminal, a server, a log, nobody."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """One volume at one moment. Bytes are those received from the archive."""
+    """One volume at one moment. Bytes are those received from the archive.
+
+    ``total_shards`` is 0 while files are fetched, before the grid is known.
+    """
 
     volume: str
     done_shards: int
@@ -26,13 +29,36 @@ _guard = threading.Lock()
 
 
 @contextmanager
-def watching(watcher: Watcher) -> Iterator[None]:
-    """Tell `watcher` of every finished shard of this process; called from worker threads."""
+def watching(
+    watcher: Watcher,
+    look: Callable[[], Iterable[Standing]] | None = None,
+    *,
+    every_s: float = 1.0,
+) -> Iterator[None]:
+    """Tell `watcher` of every finished shard of this process; called from worker threads.
+
+    Parameters
+    ----------
+    look
+        Where the volumes of this process are now: asked every `every_s` seconds, because bytes come
+        long before the shard that they belong to is done.
+    """
+    over = threading.Event()
+
+    def ask() -> None:
+        while look is not None and not over.wait(every_s):
+            for standing in look():
+                watcher(standing)
+
+    ticker = threading.Thread(target=ask, name="progress", daemon=True)
     with _guard:
         _watchers.append(watcher)
+    ticker.start()
     try:
         yield
     finally:
+        over.set()
+        ticker.join()
         with _guard:
             _watchers.remove(watcher)
 

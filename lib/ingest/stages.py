@@ -23,7 +23,7 @@ from lib.ingest.coarse import fit_plan
 from lib.ingest.illustrate import Artist
 from lib.ingest.naming import name_plans
 from lib.ingest.order import WorkOrder
-from lib.ingest.progress import Standing, tell
+from lib.ingest.progress import tell
 from lib.ingest.workplace import close_workplace, workplace
 from lib.plan import VolumePlan
 from lib.present.preview import preview_key
@@ -40,6 +40,7 @@ from lib.volumes.ledger import Entry, Ledger
 from lib.volumes.takeover import take_over
 
 _log = logging.getLogger(__name__)
+_told = logging.getLogger("macroscope")  # what a run has to tell, see `flows.logs`
 
 MAX_BATCHES = 128
 BATCH_BYTES = 256 * 2**20
@@ -135,6 +136,7 @@ def fetch(order: WorkOrder) -> VolumeJob:
         The same for the same source and settings, whatever was done before.
     """
     place, plan = workplace(order), order.plan
+    place.begun = True
     kernels.load_meanwhile(plan.dtype, labels=plan.kind == "labels")
     place.archive.fetch(plan, order.config, place.session, place.raw)
     job = make_job(plan, place.reader(), order.config)
@@ -147,7 +149,7 @@ def batches(order: WorkOrder, job: VolumeJob) -> list[list[ShapeZYX]]:
     """The shards still to be made, in batches; see `in_batches`."""
     place = workplace(order)
     pending = Ledger(place.store, job).pending(0, job.grid.shards())
-    _tell(order, job, place.shards_done(known=len(job.grid) - len(pending)))
+    tell(place.shards_done(len(job.grid), known=len(job.grid) - len(pending)))
     return in_batches(job, pending, order.config.max_workers)
 
 
@@ -183,7 +185,9 @@ def convert_batch(
     )
 
     def finished(entry: Entry) -> None:
-        _tell(order, job, place.shards_done(more=1))
+        tell(place.shards_done(len(job.grid), more=1))
+        if order.config.verbose:
+            _told.info("%s: shard %s", order.volume_key, "/".join(map(str, entry.index_zyx)))
         on_shard(entry)
 
     entries = convert(job, place.reader(), place.store, units, effort=effort, on_shard=finished)
@@ -302,17 +306,3 @@ def note_batch(order: WorkOrder, batch: Batch) -> None:
 def leave(order: WorkOrder) -> None:
     """Close what this process has open for the volume."""
     close_workplace(order)
-
-
-def _tell(order: WorkOrder, job: VolumeJob, done: int) -> None:
-    """Pass on how far the volume is."""
-    place = workplace(order)
-    tell(
-        Standing(
-            order.volume_key,
-            done,
-            len(job.grid),
-            place.own_traffic()["bytes_received"],
-            order.plan.download_bytes,
-        )
-    )

@@ -19,6 +19,7 @@ from lib.archives.sessions import open_session
 from lib.formats.base import VolumeReader
 from lib.ingest.coarse import CoarseReader, is_coarse
 from lib.ingest.order import WorkOrder
+from lib.ingest.progress import Standing
 from lib.rawfiles.files import RawFiles
 from lib.storage.base import Store
 from lib.storage.open import open_store
@@ -42,6 +43,8 @@ class Workplace:
     _reader: VolumeReader | None = None
     _elsewhere: dict[str, tuple[dict[str, int], dict[str, int]]] = field(default_factory=dict)
     _done_shards: int = 0
+    _total_shards: int = 0
+    begun: bool = False  # something is fetched or made here, and not only looked at
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -49,11 +52,21 @@ class Workplace:
         """This process, among those of all hosts."""
         return f"{socket.gethostname()}/{os.getpid()}"
 
-    def shards_done(self, *, known: int | None = None, more: int = 0) -> int:
+    def shards_done(self, total: int, *, known: int | None = None, more: int = 0) -> Standing:
         """Count finished shards of level 0: those known from the ledger, and more since."""
         with self._lock:
             self._done_shards = (self._done_shards if known is None else known) + more
-            return self._done_shards
+            self._total_shards = total
+        return self.standing()
+
+    def standing(self) -> Standing:
+        """How far the volume is, as far as this process knows."""
+        with self._lock:
+            done, total = self._done_shards, self._total_shards
+        received = self.own_traffic()["bytes_received"]
+        return Standing(
+            self.order.volume_key, done, total, received, self.order.plan.download_bytes
+        )
 
     def own_traffic(self) -> dict[str, int]:
         """``requests`` to the archive and ``bytes_received`` from it, by this process."""
@@ -121,6 +134,13 @@ def workplace(order: WorkOrder) -> Workplace:
         if place is None:
             place = _open[key] = _make(order)
         return place
+
+
+def standings() -> list[Standing]:
+    """How far each volume is that this process is making."""
+    with _open_lock:
+        places = [place for place in _open.values() if place.begun]
+    return [place.standing() for place in places]
 
 
 def close_workplace(order: WorkOrder) -> None:

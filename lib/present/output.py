@@ -8,8 +8,10 @@ there. Here they become visible: ``\\x1b`` as four characters, in tables, lines 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
+import traceback
 from collections.abc import Iterable
 from typing import IO, TYPE_CHECKING, Any
 
@@ -59,7 +61,8 @@ def console(stream: IO[str] | None = None, **options: Any) -> Console:
                 yield segment if control else Segment(visible(text), style)
 
     out = stream or sys.stdout
-    if "width" not in options and "force_terminal" not in options and not _is_terminal(out):
+    forced = options.get("force_terminal")
+    if "width" not in options and not (_is_terminal(out) if forced is None else forced):
         options["width"] = int(os.environ.get("COLUMNS") or _NO_TERMINAL_WIDTH)
     return Visible(file=out, markup=False, emoji=False, highlight=False, **options)
 
@@ -69,3 +72,23 @@ def _is_terminal(stream: IO[str]) -> bool:
         return stream.isatty()
     except ValueError:  # closed
         return False
+
+
+class VisibleRecord(logging.LogRecord):
+    """A log record whose text and traceback a terminal does not obey, see `lib.safety.visible`.
+
+    Logs quote archives, and are read in terminals: standard error, ``kubectl logs``, the file.
+    """
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        if self.exc_info and self.exc_info[0] is not None:
+            self.exc_text = visible("".join(traceback.format_exception(*self.exc_info))).rstrip()
+
+    def getMessage(self) -> str:
+        return visible(super().getMessage())
+
+
+def make_records_visible() -> None:
+    """Let every logger of this process write such records, Prefect's too."""
+    logging.setLogRecordFactory(VisibleRecord)

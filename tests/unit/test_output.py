@@ -12,8 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from flows.logs import VisibleRecord
-from lib.present.output import console, say, say_json
+from lib.present.output import VisibleRecord, console, say, say_json
 from lib.present.terminal import ProgressView
 from lib.safety import visible
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import threading
 
-from rich.console import Console
+import pytest
 
-from lib.present.terminal import LINE_SECONDS, ProgressView, summary_table
+from lib.present.output import console
+from lib.present.terminal import LINE_SECONDS, Progress, ProgressView
 
 
 class Clock:
@@ -83,26 +84,65 @@ def test_many_threads_may_tell_at_once() -> None:
     assert all(line.startswith("v") for line in lines)
 
 
-def test_the_summary_holds_every_row_and_no_markup_of_others() -> None:
-    console = Console(width=100, file=io.StringIO(), record=True)
-    console.print(
-        summary_table(
-            [
-                {
-                    "source": "ebi",
-                    "volumes": 1,
-                    "shape": "24 × 400 × 400",
-                    "voxel_size": "50 × 10 × 10 nm",
-                    "bytes": 4_567_890,
-                    "seconds": 12.54,
-                    "status": "complete",
-                },
-                {"source": "[bold]flyem", "volumes": 0, "status": "failed"},
-            ]
-        )
-    )
-    text = console.export_text()
-    for column in ("source", "volumes", "shape", "voxel size", "bytes", "seconds", "status"):
-        assert column in text
-    for value in ("24 × 400 × 400", "4.57 MB", "12.5", "complete", "[bold]flyem", "failed"):
-        assert value in text
+def test_progress_moves_with_bytes_while_no_shard_is_done() -> None:
+    stream, clock = io.StringIO(), Clock()
+    view = ProgressView(stream, clock=clock)
+    for received in range(0, 90, 10):
+        view.update("a", 0, 2, received * 10**6, 100 * 10**6)
+        clock.now += LINE_SECONDS
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 9, "a shard that takes minutes is heard of all the same"
+    assert "0 of 2 shards, 80.0 MB of 100 MB, 1.00 MB/s, " in lines[-1]
+    assert [line.endswith(" left") for line in lines] == [False] + [True] * 8
+
+    bar = Progress("a", 0.0)
+    shares = []
+    for received in (0, 25, 50, 100):
+        bar.take(1.0, 0, 4, received, 100)
+        shares.append(bar.share)
+    assert shares == sorted(set(shares)) and shares[0] == 0 and shares[-1] < 1
+    bar.take(2.0, 4, 4, 100, 100)
+    assert bar.share == 1
+
+
+def test_bytes_of_a_volume_that_is_gone_on_with_count_from_where_it_was() -> None:
+    bar = Progress("a", 0.0)
+    bar.take(1.0, 3, 4, 0, 100)
+    assert bar.share >= 0.7
+    bar.take(2.0, 3, 4, 12, 100)
+    assert 0.75 < bar.share < 1
+    left = bar.left(2.0)
+    assert left is not None and left < 10
+
+
+def test_fetching_is_told_before_the_grid_is_known() -> None:
+    stream, clock = io.StringIO(), Clock()
+    view = ProgressView(stream, clock=clock)
+    view.update("ebi/a", 0, 0, 0, 10_000_000)
+    clock.now += LINE_SECONDS
+    view.update("ebi/a", 0, 0, 5_000_000, 10_000_000)
+    view.update("ebi/a", 5, 5, 10_000_000, 10_000_000)
+    first, second, last = stream.getvalue().splitlines()
+    assert first == "ebi/a: fetching, 0 B of 10.0 MB"
+    assert second.startswith("ebi/a: fetching, 5.00 MB of 10.0 MB, 500 kB/s, ")
+    assert "5 of 5 shards" in last
+
+
+@pytest.mark.parametrize("columns", [80, 100, 160, 400])
+def test_a_name_is_whole_however_narrow_the_terminal(
+    columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    name = "openorganelle/jrc_" + "_".join(f"part{n}" for n in range(24)) + "_z0-64_y100-300_x0-64"
+    stream = io.StringIO()
+    with ProgressView(stream, terminal=True) as view:
+        view.update(name, 12, 1280, 1_230_000_000, 3_450_000_000)
+        view.update("idr/short", 1, 2, 10)
+        drawn = io.StringIO()
+        console(drawn, width=columns, force_terminal=False).print(view._drawn())
+    lines = [line.rstrip() for line in drawn.getvalue().splitlines()]
+    assert max(map(len, lines)) <= columns
+    text = drawn.getvalue()
+    assert name in "".join(text.split())
+    assert "12/1280 shards" in text and "1.23 GB of 3.45 GB" in text
+    assert "\N{HORIZONTAL ELLIPSIS}" not in text
