@@ -220,6 +220,20 @@ CASES = (
         (Variant("to a folder", ours("u8")), Variant("to a bucket", ours_to_bucket("u8"))),
     ),
     Case(
+        "durable",
+        "S3 Zarr (uint8) to a folder, forced to the disk before it is called complete, and not",
+        _prepare("u8"),
+        tuple(
+            Variant(
+                f"{output_format}{'' if durable else ', not forced'}",
+                ours("u8", config={"output_format": output_format}, store={"durable": durable}),
+            )
+            for output_format in ("zarr", "npy")
+            for durable in (True, False)
+        ),
+        (Goal("zarr", "zarr, not forced", 1.15), Goal("npy", "npy, not forced", 1.5)),
+    ),
+    Case(
         "far-s3",
         "S3 Zarr (uint8) at 30 ms and 20 MiB/s a connection, 128 in flight",
         _prepare("u8"),

@@ -37,7 +37,7 @@ def ingest(
     batches_at_once
         Batches in flight, as a task runner with so many threads would run them.
     store
-        Settings of the destination, where it is a bucket.
+        Settings of the destination.
     """
     settings = archive(source).config_model(**config)
     totals = {"requests": 0, "received": 0, "stored": 0}

@@ -169,6 +169,11 @@ class Settings(BaseModel):
         le=3600.0,
         description="How long a killed run's hold on a volume in a bucket outlives it.",
     )
+    dest_durable: bool = Field(
+        default=True,
+        description="Folders: force a volume to the disk before its record says complete. Without "
+        "it a power cut may take files of volumes that were called complete.",
+    )
     sources: dict[str, SerializeAsAny[LoaderConfig]] = Field(
         default_factory=dict, description="Settings of each loader."
     )

@@ -254,6 +254,8 @@ def finish_volume(order: WorkOrder, job: VolumeJob) -> Made:
     )
     raw_keys = place.raw.finish(complete=True)
     preview = artist.preview(finished)
+    if preview:
+        place.store.persist(preview[0])
     traffic = place.traffic()
     return Made(
         finished,

@@ -242,6 +242,7 @@ class RawFiles:
                 keys.append(key)
             if not on_store:
                 self._remove(path)
+        self.store.persist(*keys, *(note_key(key) for key in keys))
         return keys
 
     # --- inside -----------------------------------------------------------------------------

@@ -158,6 +158,18 @@ class Store(Protocol):
         """
         ...
 
+    def persist(self, *keys: str) -> None:
+        """Make objects and trees survive a power cut, if the store is asked to.
+
+        An object store's are durable when it has answered; a folder's are forced to the disk.
+
+        Raises
+        ------
+        DestinationFullError, DestinationError
+            The disk is full, or failed.
+        """
+        ...
+
     def staging_key(self, final: str) -> str:
         """Where a tree that will be published as ``final`` is to be written."""
         ...

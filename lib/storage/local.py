@@ -7,10 +7,10 @@ import shutil
 import stat
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
-from typing import Literal
 
 from lib.errors import AlreadyExistsError, DestinationError
 from lib.storage.base import Buffer, Folder, StoredObject, Versioned
+from lib.storage.durable import persist, sync_folder
 from lib.storage.keys import (
     LOCKS,
     PARTIAL,
@@ -24,11 +24,9 @@ from lib.storage.keys import (
     temporary_name,
     temporary_of,
 )
-from lib.storage.local_draft import LocalDraft, sync_folder
+from lib.storage.local_draft import LocalDraft
 from lib.storage.local_lock import hold
 from lib.storage.os_errors import naming_os_errors
-
-Fsync = Literal["none", "records", "all"]
 
 _RECORDS = ("metadata_", "validation_report_")
 
@@ -44,20 +42,19 @@ class LocalStore:
     ----------
     root
         The folder; made when first written to.
-    fsync
-        What is forced to the disk before a write returns. ``"records"`` (the default): records and
-        reports only. A killed process or container loses nothing either way; only a power cut can
-        lose data files that the kernel had not written yet, and `macroscope verify` finds those.
-        ``"all"`` adds every file, at the price of waiting for the disk; ``"none"`` waits for none.
+    durable
+        Force records and reports to the disk before a write returns, and all else in `persist`.
+        Without it a killed process or container still loses nothing, but a power cut may take
+        files of volumes that were called complete.
     """
 
-    def __init__(self, root: str | os.PathLike[str], *, fsync: Fsync = "records") -> None:
+    def __init__(self, root: str | os.PathLike[str], *, durable: bool = True) -> None:
         self.root = os.path.realpath(os.fspath(root))
         self.uri = self.root
-        self.fsync = fsync
+        self.durable = durable
 
     def __repr__(self) -> str:
-        return f"LocalStore({self.root!r}, fsync={self.fsync!r})"
+        return f"LocalStore({self.root!r}, durable={self.durable!r})"
 
     # --- objects ----------------------------------------------------------------------------
 
@@ -201,12 +198,20 @@ class LocalStore:
                 aside = os.path.join(folder, temporary_name(name, "old"))
                 os.rename(target, aside)
             os.rename(source, target)
-            sync_folder(folder)
+            if self.durable:
+                sync_folder(folder)
             if aside is not None:
                 gone = os.path.join(folder, temporary_name(name, "gone"))
                 os.rename(aside, gone)
                 shutil.rmtree(gone)
         self._prune(os.path.dirname(source))
+
+    def persist(self, *keys: str) -> None:
+        """Force files and trees to the disk, with all folders on the way to them."""
+        if self.durable:
+            paths = [self._path(check_key(key)) for key in keys]
+            with naming_os_errors(self.root, "force to the disk"):
+                persist(self.root, paths)
 
     def staging_key(self, final: str) -> str:
         """``data/ebi/x.ome.zarr`` -> ``data/ebi/.partial/x/x.ome.zarr``."""
@@ -278,7 +283,7 @@ class LocalStore:
         return path
 
     def _syncs(self, name: str) -> bool:
-        return self.fsync == "all" or (self.fsync == "records" and name.startswith(_RECORDS))
+        return self.durable and name.startswith(_RECORDS)
 
     def _prune(self, folder: str) -> None:
         """Remove folders of unfinished work or locks that have become empty."""

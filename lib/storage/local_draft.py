@@ -8,6 +8,7 @@ from contextlib import ExitStack, suppress
 
 from lib.errors import AlreadyExistsError, DestinationError
 from lib.storage.base import Buffer, Draft
+from lib.storage.durable import sync_folder
 from lib.storage.keys import temporary_name
 from lib.storage.os_errors import naming_os_errors
 from lib.storage.uncached import UncachedFile
@@ -60,15 +61,6 @@ class LocalDraft(Draft):
         self._open.close()
         with suppress(OSError):
             os.unlink(self._temporary)
-
-
-def sync_folder(folder: str) -> None:
-    """Force the names in a folder to the disk."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _open_new(path: str) -> UncachedFile:

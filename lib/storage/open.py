@@ -38,4 +38,4 @@ def open_store(uri: str, settings: StoreSettings | None = None) -> Store:
     folder = uri.removeprefix("file://")
     if not folder or "\0" in folder:
         raise ConfigError("the address of a store is empty or holds a NUL character")
-    return LocalStore(folder, fsync=settings.fsync)
+    return LocalStore(folder, durable=settings.durable)

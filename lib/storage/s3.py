@@ -212,6 +212,9 @@ class S3Store:
                 advice="Write it under its staging key, which is its final name here",
             )
 
+    def persist(self, *keys: str) -> None:
+        """Nothing: what the server has answered for is durable."""
+
     def staging_key(self, final: str) -> str:
         """The final name itself."""
         return check_key(final)

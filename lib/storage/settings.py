@@ -16,8 +16,9 @@ class StoreSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    fsync: Literal["none", "records", "all"] = Field(
-        default="records", description="Folders: what is forced to the disk before a write returns."
+    durable: bool = Field(
+        default=True,
+        description="Folders: force a volume to the disk before its record says complete.",
     )
     endpoint_url: str | None = Field(
         default=None,

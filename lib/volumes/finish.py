@@ -114,6 +114,7 @@ def finish(
         sums, stored = _finish_zarr(job, store, root, files, statistics, draw)
     sums_key = job.final_key + SUMS_SUFFIX
     store.put(sums_key, sums)
+    store.persist(root, sums_key)  # before it takes the place of what was there
     if root != job.final_key:
         store.publish_tree(root, job.final_key)
     return Finished(

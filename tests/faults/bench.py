@@ -106,7 +106,7 @@ class Bench:
     ) -> None:
         self.samples, self.source = samples, source
         self.uri = uri or str(folder / "data")
-        self.store_settings = store_settings or StoreSettings(fsync="none", attempts=4)
+        self.store_settings = store_settings or StoreSettings(durable=False, attempts=4)
         self.at_end = ExitStack()
         endpoints = samples.endpoints[source.upper()]
         self.settings: dict[str, Any] = {

@@ -64,7 +64,7 @@ class RecordMoves(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         self.folder = tempfile.TemporaryDirectory()
-        self.store = FullNowAndThen(self.folder.name, fsync="none")
+        self.store = FullNowAndThen(self.folder.name, durable=False)
         self.seconds = 0.0
         self.status: str | None = None
         self.percentage = 0.0

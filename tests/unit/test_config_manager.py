@@ -138,6 +138,7 @@ NAMES: dict[str, tuple[str, str, Any]] = {
     "EM_DEST_ANONYMOUS": ("true", "dest_anonymous", True),
     "EM_DEST_PROFILE": ("lab", "dest_profile", "lab"),
     "EM_DEST_LEASE_SECONDS": ("30", "dest_lease_seconds", 30.0),
+    "EM_DEST_DURABLE": ("false", "dest_durable", False),
     "EM_DEST_ADDRESSING_STYLE": ("path", "dest_addressing_style", "path"),
     "EM_DEST_CA_BUNDLE": ("/ca.pem", "dest_ca_bundle", "/ca.pem"),
     "EM_DEST_CREDENTIALS_BLOCK": (

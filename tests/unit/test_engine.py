@@ -373,7 +373,7 @@ def test_the_next_shard_is_read_while_one_is_encoded(
     reader = ArrayReader(voxels, random_access=random_access, on_block=on_block)
     job = a_job(a_plan(voxels.shape), reader, chunk_zyx=(16, 16, 16), shard_mb=0.004)
     assert len(job.grid) == 4
-    make(job, reader, LocalStore(tmp_path, fsync="none"), effort=Effort(1, 1, 1))
+    make(job, reader, LocalStore(tmp_path, durable=False), effort=Effort(1, 1, 1))
 
 
 @pytest.mark.parametrize("overlapping", [True, False])

@@ -31,7 +31,7 @@ VOXELS = random_voxels(SHAPE, "uint8")
 
 @pytest.fixture
 def store(tmp_path: Path) -> LocalStore:
-    return LocalStore(tmp_path, fsync="none")
+    return LocalStore(tmp_path, durable=False)
 
 
 def staged(
@@ -205,7 +205,7 @@ class Racing(LocalStore):
 
 @pytest.mark.parametrize("cut", [True, False])
 def test_a_file_that_is_lost_while_a_volume_is_finished_is_named(tmp_path: Path, cut: bool) -> None:
-    store = Racing(tmp_path, fsync="none")
+    store = Racing(tmp_path, durable=False)
     job = staged(store)
     store.taken, store.cut = f"{store.staging_key(job.final_key)}/0/c/1/0/0", cut
     store.listings = 0

@@ -27,7 +27,7 @@ class InPlace(LocalStore):
 
 @pytest.fixture(params=[LocalStore, InPlace])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> LocalStore:
-    made: LocalStore = request.param(tmp_path, fsync="none")
+    made: LocalStore = request.param(tmp_path, durable=False)
     return made
 
 
@@ -197,7 +197,7 @@ def test_a_ledger_that_was_closed_leaves_nothing_but_the_volume(
 
 def test_a_published_volume_is_where_its_entries_lead(tmp_path: Path) -> None:
     """Killed after publication: only the record is still to be written."""
-    job, store = job_of(), LocalStore(tmp_path, fsync="none")
+    job, store = job_of(), LocalStore(tmp_path, durable=False)
     ledger = Ledger(store, job)
     ledger.open()
     assert ledger.root() == job.final_key

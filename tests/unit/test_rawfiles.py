@@ -41,6 +41,9 @@ class Bucket:
     def put(self, key: str, data: Any, *, create: bool = False) -> None:
         self.objects[key] = bytes(data)
 
+    def persist(self, *keys: str) -> None:
+        assert self.objects.keys() >= set(keys)
+
     def get(self, key: str) -> bytes:
         self.asked.append(key)
         if key not in self.objects:

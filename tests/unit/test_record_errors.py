@@ -64,7 +64,7 @@ def test_a_long_traceback_keeps_its_end() -> None:
 
 @pytest.fixture
 def record(tmp_path: Path) -> dict[str, Any]:
-    made: dict[str, Any] = MetadataManager(LocalStore(tmp_path, fsync="none")).begin(
+    made: dict[str, Any] = MetadataManager(LocalStore(tmp_path, durable=False)).begin(
         "ebi", "EMPIAR-1", "x"
     )
     return made
@@ -83,7 +83,7 @@ def test_what_is_wrong_with_a_record_is_told_without_repeating_all_of_it(
 
 def test_what_is_far_too_large_for_a_record_is_not_even_read(tmp_path: Path) -> None:
     """By the size that a listing gave: a volume under a record's name must not fill the memory."""
-    store = LocalStore(tmp_path, fsync="none")
+    store = LocalStore(tmp_path, durable=False)
     store.put("ebi/metadata_x.json", b"{}")
     largest = 64 * 2**20
     assert read_json(store, "ebi/metadata_x.json", largest) == {}

@@ -16,7 +16,7 @@ KEY = "ebi/metadata_x.json"
 
 @pytest.fixture
 def store(tmp_path: Path) -> LocalStore:
-    return LocalStore(tmp_path, fsync="none")
+    return LocalStore(tmp_path, durable=False)
 
 
 def test_a_new_process_reports_progress_at_once(store: LocalStore) -> None:

@@ -229,27 +229,66 @@ def test_leftovers_of_killed_runs_are_hidden_and_swept(store: LocalStore) -> Non
     assert files(store) == ["ebi/k", "idr/.k.0123456789ab.tmp", "idr/k"]
 
 
-@pytest.mark.parametrize(
-    ("fsync", "record", "shard"),
-    [("none", False, False), ("records", True, False), ("all", True, True)],
-)
+class Synced:
+    """Which files and folders were forced to the disk, by their numbers there."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.numbers: set[int] = set()
+        real = os.fsync
+
+        def noted(handle: int) -> None:
+            self.numbers.add(os.fstat(handle).st_ino)
+            real(handle)
+
+        monkeypatch.setattr(os, "fsync", noted)
+
+    def missing(self, *paths: Path) -> list[str]:
+        return [str(path) for path in paths if path.stat().st_ino not in self.numbers]
+
+
+@pytest.mark.parametrize("durable", [True, False])
 def test_records_reach_the_disk_before_a_write_returns(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fsync: Any, record: bool, shard: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durable: bool
 ) -> None:
-    synced: list[int] = []
-    real = os.fsync
-
-    def counted(handle: int) -> None:
-        synced.append(handle)
-        real(handle)
-
-    monkeypatch.setattr(os, "fsync", counted)
-    store = open_store(str(tmp_path), StoreSettings(fsync=fsync))
+    synced = Synced(monkeypatch)
+    store = open_store(str(tmp_path), StoreSettings(durable=durable))
     store.put("ebi/metadata_x.json", b"{}")
-    assert len(synced) == (2 if record else 0)  # the file and its folder
-    synced.clear()
+    reached = [tmp_path / "ebi" / "metadata_x.json", tmp_path / "ebi"]
+    assert synced.missing(*reached) == ([] if durable else [str(path) for path in reached])
+    synced.numbers.clear()
     store.put("ebi/x.zarr/c/0/0/0", b"1")
-    assert len(synced) == (2 if shard else 0)
+    assert synced.numbers == set()
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_files_trees_and_the_folders_on_the_way_reach_the_disk_when_asked_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durable: bool
+) -> None:
+    synced = Synced(monkeypatch)
+    root = tmp_path / "data"
+    store = open_store(str(root), StoreSettings(durable=durable))
+    for key in ("ebi/x.zarr/zarr.json", "ebi/x.zarr/0/c/0/0/0", "ebi/x.sums", "ebi/other"):
+        store.put(key, b"1")
+    store.persist("ebi/x.zarr", "ebi/x.sums", "ebi/not there")
+    tree = root / "ebi" / "x.zarr"
+    wanted = [*tree.rglob("*"), tree, root / "ebi" / "x.sums", root / "ebi", root, tmp_path]
+    assert len(wanted) == 11
+    assert synced.missing(*wanted) == ([] if durable else [str(path) for path in wanted])
+    assert synced.missing(root / "ebi" / "other")
+
+
+def test_a_disk_that_is_full_only_when_forced_is_named(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NFS and quotas may say so no earlier."""
+    store.put("ebi/x", b"1")
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DestinationFullError, match="cannot force to the disk"):
+        store.persist("ebi/x")
 
 
 def test_files_get_the_permissions_of_the_umask(store: LocalStore) -> None:

@@ -20,7 +20,7 @@ ZARR = "idr/v.ome.zarr"
 @pytest.fixture
 def store(tmp_path: Path) -> LocalStore:
     """One OME-Zarr of two files and one npy, each with its list."""
-    store = LocalStore(tmp_path, fsync="none")
+    store = LocalStore(tmp_path, durable=False)
     store.put(f"{ZARR}/0/c/0", b"aaa")
     store.put(f"{ZARR}/zarr.json", b"bb")
     store.put(f"{ZARR}.SHA256SUMS", LIST.encode())
@@ -53,7 +53,7 @@ def test_every_file_comes_with_its_key_in_the_store(store: LocalStore) -> None:
 
 def test_a_record_may_name_its_list_and_lie_at_the_top_of_a_store(store: LocalStore) -> None:
     """A store that is one source's folder has keys without a folder before them."""
-    other = LocalStore(Path(store.root) / "idr", fsync="none")
+    other = LocalStore(Path(store.root) / "idr", durable=False)
     assert read_sums(other, record("v.ome.zarr")) == {
         "v.ome.zarr/0/c/0": A,
         "v.ome.zarr/zarr.json": B,

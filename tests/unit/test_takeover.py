@@ -97,14 +97,14 @@ def flipped(data: bytearray) -> bytearray:
 @pytest.fixture(params=["folder", "bucket"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "folder":
-        return LocalStore(tmp_path / "data", fsync="none")
+        return LocalStore(tmp_path / "data", durable=False)
     destination = request.getfixturevalue("destination")
     return S3Store(f"s3://{destination.bucket}/{tmp_path.name}", destination.settings())
 
 
 @pytest.fixture
 def quiet(tmp_path: Path) -> LocalStore:
-    return LocalStore(tmp_path / "undisturbed", fsync="none")
+    return LocalStore(tmp_path / "undisturbed", durable=False)
 
 
 @pytest.mark.parametrize("way", ["zarr", "uncompressed"])
@@ -140,7 +140,7 @@ def test_a_shard_that_was_damaged_below_a_coarse_level_takes_that_level_with_it(
 def test_rows_of_an_npy_that_were_lost_are_written_again(
     tmp_path: Path, quiet: LocalStore, count: int
 ) -> None:
-    store = LocalStore(tmp_path / "data", fsync="none")
+    store = LocalStore(tmp_path / "data", durable=False)
     half = Half(store, quiet, "npy")
     assert half.job.grid.counts_zyx[1] > 1, "units share their planes"
     half.begin(11)
@@ -165,7 +165,7 @@ def test_rows_that_are_lost_while_a_run_goes_on_are_not_published(
     tmp_path: Path, quiet: LocalStore
 ) -> None:
     """The last look: the whole file is read for its digest, and every unit is held against it."""
-    store = LocalStore(tmp_path / "data", fsync="none")
+    store = LocalStore(tmp_path / "data", durable=False)
     half = Half(store, quiet, "npy")
     half.begin(4)
     take_over(half.job, store)
@@ -185,7 +185,7 @@ def test_entries_of_an_npy_without_a_checksum_are_not_believed(
     tmp_path: Path, quiet: LocalStore
 ) -> None:
     """An earlier version wrote none."""
-    store = LocalStore(tmp_path / "data", fsync="none")
+    store = LocalStore(tmp_path / "data", durable=False)
     half = Half(store, quiet, "npy")
     half.begin(4)
     ledger = Ledger(store, half.job)
@@ -200,7 +200,7 @@ def test_a_volume_that_was_damaged_after_publication_is_mended_where_it_was_made
     tmp_path: Path, quiet: LocalStore, way: str
 ) -> None:
     """Killed before its record was complete, so that its ledger is still there."""
-    store = LocalStore(tmp_path / "data", fsync="none")
+    store = LocalStore(tmp_path / "data", durable=False)
     half = Half(store, quiet, way)
     make(half.job, half.reader, store, effort=ONE, forget=False)
     key = half.job.final_key
@@ -214,7 +214,7 @@ def test_a_volume_of_before_is_not_taken_for_a_half_of_its_successor(
     tmp_path: Path, quiet: LocalStore
 ) -> None:
     """The half's folder was deleted; what is under the final name stays until it is replaced."""
-    store = LocalStore(tmp_path / "data", fsync="none")
+    store = LocalStore(tmp_path / "data", durable=False)
     before = Half(store, quiet, "zarr", etag="0")
     make(before.job, before.reader, store, effort=ONE)
     half = Half(store, quiet, "zarr")
@@ -235,7 +235,7 @@ def test_a_store_that_is_away_costs_no_finished_shard(tmp_path: Path, quiet: Loc
                 raise DestinationError("the server does not answer", location=key)
             return super().get_range(key, start, length)
 
-    store = Away(tmp_path / "data", fsync="none")
+    store = Away(tmp_path / "data", durable=False)
     half = Half(store, quiet, "zarr")
     half.begin(5)
     store.away = True
@@ -254,9 +254,9 @@ def test_a_block_of_the_disk_that_cannot_be_read_is_damage(
                 raise DestinationError("cannot read", location=key) from OSError(5, "EIO")
             return super().get_range(key, start, length)
 
-    half = Half(LocalStore(tmp_path / "data", fsync="none"), quiet, "zarr")
+    half = Half(LocalStore(tmp_path / "data", durable=False), quiet, "zarr")
     half.begin(5)
-    damaged = take_over(half.job, Rotten(tmp_path / "data", fsync="none"))
+    damaged = take_over(half.job, Rotten(tmp_path / "data", durable=False))
     assert [entry.index_zyx for entry in damaged] == [(1, 0, 0)]
     half.go_on()
     half.assert_as_undisturbed()
@@ -264,7 +264,7 @@ def test_a_block_of_the_disk_that_cannot_be_read_is_damage(
 
 def test_chunks_that_pass_through_are_proven_alike(tmp_path: Path) -> None:
     source = ZarrSource(voxels(), (16, 16, 32))
-    store, quiet = LocalStore(tmp_path / "a", fsync="none"), LocalStore(tmp_path / "b")
+    store, quiet = LocalStore(tmp_path / "a", durable=False), LocalStore(tmp_path / "b")
     job: VolumeJob = a_job(source.plan(), source.reader(), shard_mb=0.033)
     assert job.pass_through
     made = make(job, source.reader(), quiet)

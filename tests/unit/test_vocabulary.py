@@ -148,7 +148,7 @@ def test_no_text_makes_an_invalid_record(
     tmp_path_factory: pytest.TempPathFactory, words: dict[str, Any], authors: list[str]
 ) -> None:
     plan = a_plan((2, 3, 4)).model_copy(update={"about": About(**words, authors=authors)})
-    store = LocalStore(tmp_path_factory.mktemp("store"), fsync="none")
+    store = LocalStore(tmp_path_factory.mktemp("store"), durable=False)
     assert schema_errors(_begun(store, plan)) == []
 
 
@@ -176,7 +176,7 @@ def test_the_record_states_who_says_what(tmp_path: Any) -> None:
             "stated": {"voxel_size_nm.z": Provenance(source="assumed")},
         }
     )
-    record = _begun(LocalStore(tmp_path, fsync="none"), plan)
+    record = _begun(LocalStore(tmp_path, durable=False), plan)
     assert record["metadata"]["provenance"]["stated"] == {
         "voxel_size_nm.z": {"source": "assumed"},
         "modality": {"source": "api", "said": "SXT"},

