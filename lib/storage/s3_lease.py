@@ -137,9 +137,12 @@ class Lease:
     def _require_conditions(self) -> None:
         """A server that ignores conditions would let every run in."""
         try:
-            self._writes.put(self._name, byte_views(b"?"), "")
+            etag = self._writes.put(self._name, byte_views(b"?"), "")
         except AlreadyExistsError:
             return
+        if clock() - self._renewed >= self._seconds:  # another run had it, and has ended
+            self._writes.delete_each([StoredObject(self._name, 0, etag)])
+            raise busy(self.key, None, self._objects.where(self._name))
         raise DestinationError(
             "the object store ignores conditional writes, so two runs cannot be kept apart",
             location=self._objects.where(self._name),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,11 +52,12 @@ def digests(store: Store) -> dict[str, str]:
 def _digest(store: Store, key: str) -> str:
     data = store.get(key)
     name = key.rpartition("/")[2]
-    if name.startswith("metadata_") and name.endswith(".json"):
-        data = _plain(_record(json.loads(data)))
-    elif "/.fetched/" in key:
-        note = json.loads(data)
-        data = _plain({k: v for k, v in note.items() if k != "mtime_ns"})
+    with suppress(ValueError):  # what is no JSON is compared as it is
+        if name.startswith("metadata_") and name.endswith(".json"):
+            data = _plain(_record(json.loads(data)))
+        elif "/.fetched/" in key:
+            note = json.loads(data)
+            data = _plain({k: v for k, v in note.items() if k != "mtime_ns"})
     return hashlib.sha256(data).hexdigest()
 
 

@@ -76,6 +76,8 @@ class Destination:
         endpoints: dict[str, dict[str, str]],
         here: Path,
         on_dask: tuple[str, ...] = (),
+        settings: dict[str, dict[str, Any]] | None = None,
+        **store: Any,
     ) -> Task:
         """One attempt at a round, with its notes and its scratch folder in `here`."""
         return Task(
@@ -84,8 +86,9 @@ class Destination:
             output_format=output_format,
             scratch=str(here / "scratch"),
             log=str(here / "log"),
-            store=self.settings(),
+            store={**self.settings(), **store},
             on_dask=on_dask,
+            settings=settings or {},
         )
 
     def store(self, name: str) -> Store:

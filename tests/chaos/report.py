@@ -92,6 +92,58 @@ class RunReport(Report):
 
 
 @dataclass
+class PauseReport(Report):
+    """Pauses past the lease, each of all sources at once.
+
+    ``refused`` counts volumes of paused runs that ended in the error of a lease that is over; the
+    others were complete before the pause, or not begun.
+    """
+
+    refused: int = 0
+    not_reached: int = 0
+
+    def rows(self) -> dict[str, object]:
+        return {
+            "destination": self.destination,
+            "seed": self.seed,
+            "pauses (SIGSTOP past the lease, a take-over, SIGCONT)": self.kills,
+            **{f"- {point}": n for point, n in sorted(self.kills_by_format.items())},
+            "volumes whose paused run was refused": self.refused,
+            "`complete` over a broken volume, bytes of the paused run's, or left over": len(
+                self.violations
+            ),
+            "errors without a reason": len(self.errors),
+            "seconds": self.seconds,
+        }
+
+
+@dataclass
+class PowerReport(Report):
+    """Power cuts, and what the disk held after them.
+
+    ``complete`` counts volumes whose record said so, each looked at byte for byte.
+    """
+
+    complete: int = 0
+    gone_on_with: int = 0
+
+    def rows(self) -> dict[str, object]:
+        return {
+            "destination": self.destination,
+            "seed": self.seed,
+            "power cuts": self.kills,
+            "by format": ", ".join(f"{k} {n}" for k, n in self.kills_by_format.items()),
+            "runs of all five sources": self.rounds,
+            "`complete` volumes on the disk after a cut": self.complete,
+            "`complete` over a volume that does not verify": len(self.violations),
+            "cuts after which a next run was made": self.gone_on_with,
+            "differences from the undisturbed run": len(self.differences),
+            "errors": len(self.errors),
+            "seconds": self.seconds,
+        }
+
+
+@dataclass
 class FlowReport(Report):
     """Kills of what works around a run: its Dask workers, its Prefect server.
 

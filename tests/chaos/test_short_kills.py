@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from tests.chaos.disk import can_cut_power
 from tests.chaos.flow_kills import flow_campaign
 from tests.chaos.harness import campaign
 from tests.chaos.pace import SHORT
+from tests.chaos.pauses import pause_campaign
+from tests.chaos.power import power_campaign
 
 KILLS = 12
 
@@ -24,6 +27,36 @@ def test_in_a_bucket_too() -> None:
     with campaign("s3", seed=5) as running:
         report = running.run(6)
     assert report.clean, report.as_json()
+
+
+@pytest.mark.long  # every day test_fencing.py holds requests back and lets leases end
+@pytest.mark.timeout(900)
+def test_runs_paused_past_their_lease_change_nothing_of_what_another_made() -> None:
+    with pause_campaign(seed=3) as running:
+        report = running.run(4)
+    assert report.kills == 4
+    assert report.clean, report.as_json()
+    assert report.refused > 0
+
+
+@pytest.mark.long  # every day test_durability.py watches what is forced to the disk
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(not can_cut_power(), reason="loop devices and mounts want root")
+def test_power_cuts_leave_no_complete_record_over_a_volume_that_is_not() -> None:
+    with power_campaign(seed=3) as running:
+        report = running.run(10)
+    assert report.kills == 10
+    assert report.complete > 0
+    assert report.clean, report.as_json()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(not can_cut_power(), reason="loop devices and mounts want root")
+def test_power_cuts_are_seen_where_nothing_is_forced_to_the_disk() -> None:
+    with power_campaign(seed=3, durable=False) as running:
+        report = running.run(10)
+    assert report.violations
 
 
 @pytest.mark.long

@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,7 @@ class Task:
     sources: tuple[str, ...] = ARCHIVES
     name: str = "attempt"
     on_dask: tuple[str, ...] = ()
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)  # by source, beside SMALL's
 
     def store_settings(self) -> StoreSettings:
         return StoreSettings(**self.store)
@@ -94,6 +95,7 @@ def settings_of(source: str, task: Task) -> dict[str, Any]:
     return {
         **task.endpoints[source.upper()],
         **SMALL.get(source, {}),
+        **task.settings.get(source, {}),
         "output_format": task.output_format,
         "max_workers": WORKERS,
         "requests_per_second": 1000.0,

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from lib.archives.registry import archive
+from tests.chaos.pausing import ANY_MOMENT, Pause, stop_at
 from tests.chaos.worker import Task, work
 
 _PATIENCE_S = 300.0  # with a run that nobody kills
@@ -60,6 +61,15 @@ class Zygote:
         answer = self._ask({"task": task, "kill": kill_after})
         return bool(answer["killed"]), float(answer["seconds"])
 
+    def run_until(self, task: Task, pause: Pause) -> int | None:
+        """Run a task until it stops itself where `pause` says; its process, None where it ended."""
+        answer = self._ask({"task": task, "pause": asdict(pause)})
+        return None if answer["pid"] is None else int(answer["pid"])
+
+    def go_on(self, pid: int, task: Task) -> float:
+        """Let a stopped process go on until it ends; returns the seconds that it took."""
+        return float(self._ask({"task": task, "go_on": pid})["seconds"])
+
     def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
@@ -75,7 +85,14 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     for line in sys.stdin:
         given = json.loads(line)
-        answer = _warm_up(given["task"]) if given.get("warm") else _attempt(given)
+        if given.get("warm"):
+            answer = _warm_up(given["task"])
+        elif "pause" in given:
+            answer = _until_stopped(given)
+        elif "go_on" in given:
+            answer = _go_on(int(given["go_on"]))
+        else:
+            answer = _attempt(given)
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 
@@ -107,11 +124,33 @@ def _attempt(given: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _wait(pid: int, deadline: float) -> int | None:
+def _until_stopped(given: dict[str, Any]) -> dict[str, Any]:
+    pause = Pause(**given["pause"])
+    pid = os.fork()
+    if pid == 0:
+        _be_the_worker(given["task"], pause)
+    deadline = time.monotonic() + (pause.after if pause.point == ANY_MOMENT else _PATIENCE_S)
+    status = _wait(pid, deadline, os.WUNTRACED)
+    if status is None:
+        os.kill(pid, signal.SIGSTOP)
+        status = _wait(pid, time.monotonic() + _PATIENCE_S, os.WUNTRACED)
+    return {"pid": pid if status is not None and os.WIFSTOPPED(status) else None}
+
+
+def _go_on(pid: int) -> dict[str, Any]:
+    began = time.monotonic()
+    os.kill(pid, signal.SIGCONT)
+    if _wait(pid, began + _PATIENCE_S) is None:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    return {"seconds": time.monotonic() - began}
+
+
+def _wait(pid: int, deadline: float, options: int = 0) -> int | None:
     """The child's status, or None where it still runs at the deadline."""
     while True:
         # Looked at each time: the signal also comes when somebody pauses the child.
-        ended, status = os.waitpid(pid, os.WNOHANG)
+        ended, status = os.waitpid(pid, os.WNOHANG | options)
         if ended:
             return status
         left = deadline - time.monotonic()
@@ -124,11 +163,13 @@ def _is_leader(pid: int) -> bool:
     return os.getpgid(pid) == pid
 
 
-def _be_the_worker(task: dict[str, Any]) -> None:
+def _be_the_worker(task: dict[str, Any], pause: Pause | None = None) -> None:
     code = 1
     try:
         os.setsid()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+        if pause is not None:
+            stop_at(pause)
         work(Task(**task))
         code = 0
     finally:

@@ -224,6 +224,24 @@ def stale_replace(store: S3Store) -> None:
     store.put("ebi/metadata_x.json", b"stale", replaces=found.version)
 
 
+def test_a_run_paused_while_it_takes_its_lease_does_not_blame_the_server(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run has had the lease meanwhile and has ended: there is none any more."""
+    stale, taker = place.store(), place.store()
+    real, clock = s3_lease.Lease._require_conditions, fence.clock
+
+    def later(self: s3_lease.Lease) -> None:
+        taker._writes.delete_each(taker._objects.listing("ebi/.locks"))
+        monkeypatch.setattr(s3_lease, "clock", lambda: clock() + 60)
+        real(self)
+
+    monkeypatch.setattr(s3_lease.Lease, "_require_conditions", later)
+    with pytest.raises(DestinationBusyError, match="worked on by another run"):
+        stale.lock(VOLUME, "paused run").__enter__()
+    assert taker._objects.listing("") == []
+
+
 IN_FLIGHT: dict[str, Write] = {
     "PUT .*/0/c/0/0/0": lambda store: store.put(SHARD, b"stale"),
     "PUT .*/0/zarr.json": lambda store: store.put(f"{TREE}/0/zarr.json", b"stale"),
