@@ -44,6 +44,11 @@ def stop_requested() -> bool:
     return _event.is_set()
 
 
+def wait_for_stop(seconds: float) -> bool:
+    """Wait for a request to stop, at most so long; whether there is one."""
+    return _event.wait(seconds)
+
+
 def check() -> None:
     """Raise `StoppedError` if the run stops, or if this job's result is no longer wanted."""
     if _event.is_set():

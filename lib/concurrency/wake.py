@@ -14,7 +14,6 @@ import time
 import weakref
 
 from lib.concurrency import cancel
-from lib.errors import StoppedError
 
 _sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 _lock = threading.Lock()
@@ -36,8 +35,7 @@ def _watch() -> None:
     global _watcher
     sock: socket.socket | None
     while True:
-        with contextlib.suppress(StoppedError):
-            cancel.sleep(cancel.POLL_S)
+        cancel.wait_for_stop(cancel.POLL_S)
         with _lock:
             waiting = list(_sockets)
             if not waiting:

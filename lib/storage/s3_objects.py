@@ -16,11 +16,11 @@ from lib.storage.s3_access import requests_of
 from lib.storage.settings import StoreSettings
 from lib.transport import bounds
 from lib.transport.answers import content_length, content_range
-from lib.transport.listing import ObjectInfo
+from lib.transport.listing import ObjectInfo, Walk
 from lib.transport.retry import call_with_retry
 from lib.transport.s3.address import parse_uri
 from lib.transport.s3.errors import Refusal, store_error, way_error
-from lib.transport.s3.listing import Walk, read_page
+from lib.transport.s3.listing import read_page
 
 T = TypeVar("T")
 
@@ -131,7 +131,7 @@ class S3Objects:
 
             def ask(token: str | None = token) -> str | None:
                 page = read_page(self.requests, full, delimiter, token)
-                walk.take(page)
+                walk.take(page.names(), page.token)
                 for item in page.objects:
                     if not item.key.endswith("/"):  # what some tools leave for an empty folder
                         key = item.key[cut:]

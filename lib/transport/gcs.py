@@ -34,7 +34,7 @@ from lib.safety import redact
 from lib.transport import answers
 from lib.transport.bounds import MIB
 from lib.transport.http import HttpClient
-from lib.transport.listing import Listing, ObjectInfo
+from lib.transport.listing import Listing, ObjectInfo, Walk
 
 PUBLIC = "https://storage.googleapis.com"
 
@@ -189,7 +189,7 @@ class GcsReader(HttpClient):
     def _pages(self, prefix: str, delimiter: str | None) -> Iterator[dict[str, Any]]:
         """Pages of a listing. An empty page may have another behind it: only the token counts."""
         url = f"{self._endpoint}/storage/v1/b/{self._bucket}/o"
-        token, seen = "", set()
+        token, walk = "", Walk()
         while True:
             params = {"prefix": prefix, "maxResults": str(_PAGE), "fields": _FIELDS}
             params |= {"delimiter": delimiter} if delimiter else {}
@@ -197,18 +197,16 @@ class GcsReader(HttpClient):
             page = self.get_json(url, params)
             if not isinstance(page, dict):
                 raise BadAnswerError("the listing is no JSON object", location=redact(url))
+            token = str(page.get("nextPageToken") or "")
             try:
+                walk.take(_names(page), token or None)
                 yield page
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 raise BadAnswerError(
                     f"the listing cannot be read: {error!r}", location=redact(url)
                 ) from None
-            token = page.get("nextPageToken") or ""
             if not token:
                 return
-            if token in seen:
-                raise BadAnswerError("the listing goes round in a circle", location=redact(url))
-            seen.add(token)
 
     def refusal(self, answer: requests.Response, url: str) -> MacroscopeError | None:
         """What a status other than 200 and 206 means; None where there is no such key."""
@@ -237,6 +235,12 @@ class GcsReader(HttpClient):
                 location=where,
             )
         return answers.status_error(answer.status_code, answer.headers, url, body[:200])
+
+
+def _names(page: dict[str, Any]) -> list[str]:
+    return [str(item["name"]) for item in page.get("items", ())] + [
+        str(name) for name in page.get("prefixes", ())
+    ]
 
 
 class _Asked:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from lib.errors import (
 from lib.transport import bounds
 from lib.transport.http import HttpClient, RemoteFile
 from lib.transport.limits import DEFAULT_LIMITS, Limits, limits_for
+from lib.transport.listing import Walk
 from lib.transport.session import Session
 
 KIB, MIB = 1024, 1024**2
@@ -424,3 +426,39 @@ def test_a_longer_time_out_gives_documents_longer_too() -> None:
     assert limits_for("dvid", {}, None).document_s == 600
     assert limits_for("dvid", {}, 10).document_s == 600
     assert limits_for("dvid", {}, 1000).document_s == 2000
+
+
+# --- listings of every kind -----------------------------------------------------------------
+
+
+def test_a_listing_says_when_it_cannot_be_true() -> None:
+    for pages, said in (
+        ([(["a"], "t"), (["b"], "t")], "where it was before"),
+        ([(["a"], "t"), (["a"], "u")], "same keys again"),
+        ([([], str(n)) for n in range(200)], "pages in a row are empty"),
+        ([([str(n)], str(n)) for n in range(200)], "more than 150 keys"),
+    ):
+        walk = Walk(most=150)
+        with pytest.raises(BadAnswerError, match=said):  # noqa: PT012
+            for names, token in pages:
+                walk.take(names, token)
+    walk = Walk()
+    for number in range(50):  # deleted objects leave pages empty
+        walk.take([] if number % 2 else [str(number)], str(number))
+    walk.take([], None)
+
+
+def test_a_gcs_listing_without_end_is_left(session: Session, wire: Callable[[Serve], Wire]) -> None:
+    numbers = itertools.count()
+
+    def serve(connection: socket.socket) -> None:
+        while True:
+            request(connection)
+            token = next(numbers)
+            body = json.dumps({"items": [], "prefixes": ["a/"], "nextPageToken": str(token)})
+            header = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n"
+            connection.sendall(header.encode() + body.encode())
+
+    reader = session.gcs("bounds", "bucket", endpoint_url=f"http://{wire(serve).address}")
+    with pytest.raises(BadAnswerError, match="same keys again"):
+        list(reader.list_all("x"))

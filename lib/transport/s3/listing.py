@@ -18,8 +18,6 @@ from lib.transport.s3.requests import S3Requests
 
 PAGE_KEYS = 1000
 PAGE_BYTES = 16 * 1024 * 1024  # 1000 keys of 1024 bytes, each byte as %XX, and as much again
-MOST_KEYS = 5_000_000
-_MOST_EMPTY_PAGES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +27,10 @@ class Page:
     objects: tuple[ObjectInfo, ...]
     prefixes: tuple[str, ...]
     token: str | None
+
+    def names(self) -> list[str]:
+        """Keys and prefixes."""
+        return [item.key for item in self.objects] + list(self.prefixes)
 
 
 def read_page(requests: S3Requests, prefix: str, delimiter: str, token: str | None) -> Page:
@@ -85,49 +87,6 @@ def parse_page(document: bytes) -> Page:
     if not token:
         raise BadAnswerError("a listing goes on, but does not say where")
     return Page(objects, prefixes, token)
-
-
-class Walk:
-    """What a listing has brought so far; it says when the listing cannot be true.
-
-    Parameters
-    ----------
-    most
-        Keys and prefixes that are plausible.
-    """
-
-    def __init__(self, most: int = MOST_KEYS) -> None:
-        self._most = most
-        self._seen: set[str] = set()
-        self._tokens: set[str] = set()
-        self._empty = 0
-
-    def take(self, page: Page) -> None:
-        """Add a page.
-
-        Raises
-        ------
-        BadAnswerError
-            The listing goes in a circle, brings nothing page after page, or has too many keys.
-        """
-        before = len(self._seen)
-        names = [item.key for item in page.objects] + list(page.prefixes)
-        self._seen.update(names)
-        if len(self._seen) > self._most:
-            raise _endless(f"it names more than {self._most} keys")
-        if names and len(self._seen) == before:
-            raise _endless("it names the same keys again")
-        self._empty = 0 if names else self._empty + 1
-        if self._empty > _MOST_EMPTY_PAGES:
-            raise _endless(f"{self._empty} pages in a row are empty")
-        if page.token is not None:
-            if page.token in self._tokens:
-                raise _endless("it goes on where it was before")
-            self._tokens.add(page.token)
-
-
-def _endless(why: str) -> BadAnswerError:
-    return BadAnswerError(f"the object store's listing has no end: {why}", retryable=False)
 
 
 def _name(element: Element) -> str:

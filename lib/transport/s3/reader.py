@@ -11,11 +11,11 @@ from lib.errors import BadAnswerError, IncompleteTransferError, MacroscopeError
 from lib.transport import answers, bounds
 from lib.transport.counters import ServiceCounters
 from lib.transport.limits import Limiter, Limits
-from lib.transport.listing import Listing, ObjectInfo
+from lib.transport.listing import MOST_KEYS, Listing, ObjectInfo, Walk
 from lib.transport.s3.address import S3Access, check_object_key, parse_uri
 from lib.transport.s3.errors import Refusal, source_error
 from lib.transport.s3.etags import EtagProof
-from lib.transport.s3.listing import MOST_KEYS, Page, Walk, read_page
+from lib.transport.s3.listing import Page, read_page
 from lib.transport.s3.requests import S3Requests
 
 __all__ = ["Listing", "ObjectInfo", "ObjectReader"]
@@ -187,7 +187,7 @@ class ObjectReader:
 
             page = self._retry("LIST", prefix, once)
             try:
-                walk.take(page)
+                walk.take(page.names(), page.token)
             except MacroscopeError as error:
                 raise error.located(
                     archive=self._archive, location=f"{self.uri}/{prefix}"
