@@ -18,6 +18,7 @@ from typing import Any
 
 from lib.concurrency.bounded_map import run_ordered
 from lib.errors import NameTakenError, NotFoundError, RecordError
+from lib.ingest.noted import as_noted
 from lib.names import folded, marked_volume_name, same_place, volume_name
 from lib.plan import VolumePlan
 from lib.records.manager import read_json
@@ -30,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 
 def name_plans(plans: Sequence[VolumePlan], store: Store | None) -> list[VolumePlan]:
-    """The same plans, each under a name that is its own.
+    """The same plans, each under a name that is its own, with files as the store noted them.
 
     Parameters
     ----------
@@ -57,7 +58,9 @@ def name_plans(plans: Sequence[VolumePlan], store: Store | None) -> list[VolumeP
         free = shared[folded(plain)] == 1 and folded(plain) not in held
         name = next(own, plain if free else marked)
         update = {"name": name, "source_path": plan.path_in_source}
-        named.append(plan.model_copy(update=update))
+        mine = plan.model_copy(update=update)
+        known = name in holders and is_of(holders[name], plan)
+        named.append(as_noted(mine, holders[name]) if known else mine)
     _require_distinct(named)
     return named
 
