@@ -10,9 +10,10 @@ from lib.archives.parts import Part
 from lib.bytesource.base import ByteSource, LocalBytes
 from lib.bytesource.http_bytes import HttpBytes
 from lib.errors import FormatError
+from lib.formats import registry
 from lib.formats.base import VolumeReader
 from lib.formats.part import PartReader
-from lib.formats.tiff.reader import TiffReader, TiffVolume, open_tiff
+from lib.formats.tiff.reader import TiffVolume, open_tiff
 from lib.plan import SourceFile, VolumePlan
 from lib.rawfiles.files import RawFiles
 from lib.rawfiles.ranged import kept_while_read, settle_ranged
@@ -98,19 +99,14 @@ def settle_ranges(service: str, plan: VolumePlan, session: Session, raw: RawFile
 
 def _reader(source: ByteSource, plan: VolumePlan) -> VolumeReader:
     chosen = plan.reader
-    volume = open_tiff(
-        source,
-        series=chosen.get("series"),
-        channel=chosen.get("channel"),
-        time=chosen.get("time"),
-    )
+    handle = {key: chosen.get(key) for key in ("series", "channel", "time")}
+    reader = registry.file_format("tiff").open(source, handle)
     expected = tuple(chosen["shape_zyx"])
-    if volume.shape_zyx != expected or volume.dtype.name != plan.dtype:
+    if reader.shape_zyx != expected or reader.dtype.name != plan.dtype:
         raise FormatError(
-            f"the file holds {volume.shape_zyx} {volume.dtype}, the plan says {expected} "
+            f"the file holds {reader.shape_zyx} {reader.dtype}, the plan says {expected} "
             f"{plan.dtype}",
             archive=plan.source,
             location=source.name,
         )
-    reader = TiffReader(volume)
     return PartReader(reader, plan.box_zyx, source.name) if plan.box_zyx else reader

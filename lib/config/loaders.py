@@ -26,6 +26,7 @@ from lib.config.types import (
     FtpEndpoint,
     HttpEndpoint,
     IdText,
+    InnerPath,
     InnerPaths,
     Name,
     NanometresZYX,
@@ -59,7 +60,7 @@ TransferProtocol = Literal["auto", "ftp", "https"]
 
 
 class EBIConfig(FilesConfig):
-    """EMPIAR entries at EMBL-EBI: DM3, DM4 and MRC files over FTP or its HTTPS mirror."""
+    """EMPIAR entries at EMBL-EBI: files of any format, over FTP or its HTTPS mirror."""
 
     entry_id: AccessionNumber = Field(
         default="11759", description="Accession, with or without EMPIAR- before it."
@@ -72,6 +73,10 @@ class EBIConfig(FilesConfig):
     )
     api_base_url: HttpEndpoint = Field(
         default="https://www.ebi.ac.uk/empiar/api", description="Entry API, without entry/{id}/."
+    )
+    folder: InnerPath | None = Field(
+        default=None,
+        description="Folder of the entry, as data/aligned; empty: those that the entry names.",
     )
     assemble: Literal["auto", "stack", "files"] = Field(
         default="auto",

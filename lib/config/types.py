@@ -255,6 +255,7 @@ PathPatterns = Annotated[
     list[Annotated[str, Field(min_length=1, max_length=1000)]], BeforeValidator(split_patterns)
 ]
 ScaleLevels = Annotated[str | list[str], AfterValidator(_levels)]
+InnerPath = Annotated[str, AfterValidator(inner_path)]
 InnerPaths = Annotated[str | list[str], AfterValidator(_inner_paths)]
 IdText = Annotated[str, BeforeValidator(_as_text)]
 Name = Annotated[IdText, Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]

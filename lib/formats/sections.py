@@ -19,6 +19,7 @@ from lib.geometry import Box, ShapeZYX
 
 _NUMBER = re.compile(r"([0-9]+)")
 _SHOWN = 20
+_FEWEST_TO_FOLLOW = 3  # of two files, any number follows any other
 _MOST_MISSING = 10_000  # further apart than this, two numbers are no neighbours in a stack
 
 
@@ -139,8 +140,9 @@ def group_sections(
     """Sort file names into stacks of two files or more, and single files.
 
     Names belong together if they differ in one number only: the section's. Files of different
-    folders, or with different suffixes, never do. Where several numbers vary (``tile1_0001``), the
-    last one counts sections and the others tell stacks apart. No file keeps the others of its stack
+    folders, or with different suffixes, never do. Where several numbers vary, one that all others
+    follow counts sections (``slice_00288_z=1.4263um``); else the last one does, and the others tell
+    stacks apart (``tile1_0001``). No file keeps the others of its stack
     from being one: of two with the same number, and of those whose number is far from all others,
     each makes another stack, or is single.
 
@@ -190,13 +192,50 @@ def _by_varying_number(names: Sequence[str]) -> dict[str, list[_Numbered]]:
     varying = [c for c in columns if len({int(part[c]) for part in parts}) > 1]
     if not varying:  # alone, or told apart by nothing but leading zeros
         varying = [c for c in columns if len({part[c] for part in parts}) > 1] or [*columns][-1:]
+    counter = _counter(parts, varying)
     stacks: dict[str, list[_Numbered]] = defaultdict(list)
     for name, part in zip(names, parts, strict=True):
-        column = varying[-1] if varying else None
+        column = counter if counter is not None else varying[-1] if varying else None
         text = part[column] if column is not None else "0"
         rest = part if column is None else [*part[:column], "#", *part[column + 1 :]]
+        if counter is not None:
+            rest = ["*" if c in varying and c != counter else text for c, text in enumerate(rest)]
         stacks["".join(rest)].append(_Numbered(int(text), text, name))
     return stacks
+
+
+def _counter(parts: Sequence[list[str]], varying: Sequence[int]) -> int | None:
+    """The number that counts sections where all others follow it (``slice_00288_z=1.4263um``).
+
+    Each value of it is there once, and every other number, read as a decimal where a point parts
+    two, grows or falls with it. None where no number is of that kind.
+    """
+    if len(varying) < 2 or len(parts) < _FEWEST_TO_FOLLOW:
+        return None
+    found: list[tuple[int, int]] = []
+    for column in varying:
+        ordered = sorted(parts, key=lambda part: int(part[column]))
+        numbers = [int(part[column]) for part in ordered]
+        others = [c for c in varying if c != column]
+        if len(set(numbers)) == len(numbers) and all(
+            _follows([_decimal(part, c) for part in ordered]) for c in others
+        ):
+            found.append((numbers[-1] - numbers[0], column))
+    return min(found)[1] if found else None
+
+
+def _decimal(part: Sequence[str], column: int) -> float:
+    """A number of a name, together with what a point parts from it."""
+    if column + 2 < len(part) and part[column + 1] == ".":
+        return float(f"{part[column]}.{part[column + 2]}")
+    if column >= 3 and part[column - 1] == ".":
+        return float(f"{part[column - 2]}.{part[column]}")
+    return float(part[column])
+
+
+def _follows(values: Sequence[float]) -> bool:
+    pairs = [*itertools.pairwise(values)]
+    return all(a <= b for a, b in pairs) or all(a >= b for a, b in pairs)
 
 
 def _stacks(files: list[_Numbered]) -> tuple[list[_Stack], list[_Numbered]]:
@@ -258,7 +297,7 @@ def _group(
     numbers = tuple(file.number for file in files)
     near = range(numbers[0] - _MOST_MISSING, numbers[-1] + _MOST_MISSING + 1)
     excluded = [file for file in left_out if file.number in near and file.number not in numbers]
-    clean = stem.replace("#", "").strip(" _-.") or "sections"
+    clean = stem.replace("#", "").replace("*", "").strip(" _-.") or "sections"
     first = PurePosixPath(files[0].name)
     pattern = str(first.with_name(stem.replace("#", mark, 1) + first.suffix))
     names = tuple(file.name for file in files)

@@ -45,14 +45,14 @@ VIRTUAL: dict[str, Callable[[Box], NDArray[Any]]] = {
 class Bench:
     """One archive with one set of settings, in a store of its own."""
 
-    def __init__(self, samples: Samples, folder: Path, name: str, **settings: Any) -> None:
+    def __init__(self, samples: Samples, home: Path, name: str, /, **settings: Any) -> None:
         self.archive = archive(name)
         endpoints = samples.endpoints[name.upper()]
         quick = {"requests_per_second": 1000.0}
         given = {**quick, **SMALL.get(name, {}), **endpoints, **settings}
         self.config = self.archive.config_model(**given)
-        self.scratch = folder / "scratch"
-        self.store: Store = LocalStore(folder / "data")
+        self.scratch = home / "scratch"
+        self.store: Store = LocalStore(home / "data")
         self._stack = ExitStack()
         self.session = self._stack.enter_context(
             open_session(self.config, name, scratch_dir=self.scratch)

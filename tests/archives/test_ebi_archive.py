@@ -7,8 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
+import nrrd
 import numpy as np
 import pytest
+import tifffile
+from PIL import Image
 
 from emulators.dm import write_dm
 from emulators.documents import empiar_entry
@@ -24,9 +28,9 @@ from lib.errors import (
     NotFoundError,
     OutOfBoundsError,
     SourceChangedError,
+    UnsupportedFormatError,
 )
-from lib.formats.calibration import VoxelSize
-from lib.formats.files import Facts
+from lib.formats.format import VolumeDescription
 from lib.geometry import Box
 
 SLICE = "F57-8_test1_3VBSED_slice_{:04d}.dm3"
@@ -41,6 +45,43 @@ def data(samples: Samples) -> Iterator[Path]:
     yield folder
     shutil.rmtree(folder)
     kept.rename(folder)
+
+
+# --- files of every format ----------------------------------------------------------------------
+
+
+def test_an_entry_of_another_format_is_read_as_by_its_address(bench: Any, data: Path) -> None:
+    """Sections of TIFF in a folder of their own, labels of PNG, one file of NRRD."""
+    random = np.random.default_rng(3)
+    em = random.integers(0, 255, (7, 20, 30), dtype=np.uint8)
+    labels = random.integers(0, 9, (5, 20, 30), dtype=np.uint8)
+    folder = data / "aligned"
+    folder.mkdir()
+    for z, plane in enumerate(em):
+        tifffile.imwrite(folder / f"slice {z + 1}_z={z * 5}.tif", plane)
+    for z, plane in enumerate(labels):
+        Image.fromarray(plane).save(folder / f"label_{z:03d}.png")
+    Image.fromarray(em[0]).save(folder / "preview.png")
+    nrrd.write(str(folder / "volume.nrrd"), em, index_order="C")
+    one = bench("ebi", folder="data/aligned")
+    plans = {plan.reader["format"]: plan for plan in one.plan()}
+    assert set(plans) == {"tiff", "png", "nrrd"}
+    for name, truth in (("tiff", em), ("png", labels), ("nrrd", em)):
+        np.testing.assert_array_equal(one.read(plans[name]), truth)
+        assert one.settle(plans[name])
+    assert any("preview.png was left out: one picture" in note for note in plans["tiff"].notes)
+    box = bench("ebi", folder="data/aligned", box="z=2:5,y=3:9", include=["*.tif"])
+    np.testing.assert_array_equal(box.read(box.one_plan()), em[2:5, 3:9])
+
+
+def test_a_file_of_several_volumes_names_their_addresses(bench: Any, data: Path) -> None:
+    (data / "aligned").mkdir()
+    with h5py.File(data / "aligned/both.h5", "w") as file:
+        for name in ("raw", "labels"):
+            file.create_dataset(name, data=np.zeros((4, 5, 6), np.uint8), chunks=(2, 5, 6))
+    with pytest.raises(UnsupportedFormatError, match="holds 2 volumes") as caught:
+        bench("ebi", folder="data/aligned").plan()
+    assert "both.h5|hdf5:" in caught.value.advice
 
 
 # --- the plan ---------------------------------------------------------------------------------
@@ -307,11 +348,13 @@ def test_a_file_that_is_replaced_before_the_next_run_is_fetched_again(
 # --- parts ------------------------------------------------------------------------------------
 
 
-def facts(shape: tuple[int, int, int] = (1, 4, 5), dtype: str = "uint8") -> Facts:
-    return Facts(shape, dtype, VoxelSize())
+def facts(shape: tuple[int, int, int] = (1, 4, 5), dtype: str = "uint8") -> VolumeDescription:
+    return VolumeDescription("", {}, shape, dtype)
 
 
-def sort(names: list[str], describe: Callable[[str], Facts], assemble: str = "auto") -> Any:
+def sort(
+    names: list[str], describe: Callable[[str], VolumeDescription], assemble: str = "auto"
+) -> Any:
     return sort_files(dict.fromkeys(names, 1000), describe, assemble)
 
 
@@ -354,7 +397,7 @@ def test_what_is_wrong_with_one_section_keeps_no_other_from_the_stack(
     count = max(max(wrong), max(stack))
     sizes = {f"s_{n}.dm3": 900 + 50 * bool(wrong.get(n)) for n in range(1, count + 1)}
 
-    def describe(name: str) -> Facts:
+    def describe(name: str) -> VolumeDescription:
         fault = wrong.get(int(name[2:-4]), "")
         if fault == "bad":
             raise FormatError("it is complex")
@@ -382,7 +425,7 @@ def test_sections_of_which_no_two_agree_are_volumes_of_their_own() -> None:
 def test_a_folder_full_of_bad_files_is_not_read_one_by_one() -> None:
     asked = []
 
-    def describe(name: str) -> Facts:
+    def describe(name: str) -> VolumeDescription:
         asked.append(name)
         if name == "good.mrc":
             return facts((7, 4, 5))
@@ -398,7 +441,7 @@ def test_a_folder_full_of_bad_files_is_not_read_one_by_one() -> None:
 def test_a_stack_of_ten_thousand_takes_two_headers() -> None:
     asked = []
 
-    def describe(name: str) -> Facts:
+    def describe(name: str) -> VolumeDescription:
         asked.append(name)
         return facts()
 
@@ -482,7 +525,7 @@ def test_a_box_that_does_not_fit_one_volume_leaves_the_others(bench: Any, data: 
 
 
 def test_a_damaged_file_is_left_out_by_name_where_others_remain() -> None:
-    def describe(name: str) -> Facts:
+    def describe(name: str) -> VolumeDescription:
         if name == "bad.mrc":
             raise FormatError("the header is damaged")
         return facts((7, 4, 5))

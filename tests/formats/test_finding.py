@@ -102,16 +102,29 @@ def test_the_volumes_of_one_file_are_offered_by_their_paths(folder: Path, tmp_pa
 def test_sections_that_differ_are_no_stack(folder: Path, tmp_path: Path) -> None:
     planes(folder, "a_{:03d}.tif", 5, 1)
     tifffile.imwrite(folder / "a_005.tif", random_voxels((1, 22, 30), "uint8")[0])
-    with pytest.raises(FormatError, match="no sections of one stack"):
+    with pytest.raises(FormatError, match="no section of one stack"):
         plan_of(folder, tmp_path)
 
 
-def test_a_section_inside_that_differs_fails_with_its_name(folder: Path, tmp_path: Path) -> None:
-    planes(folder, "a_{:03d}.tif", 5, 1)
-    tifffile.imwrite(folder / "a_002.tif", random_voxels((1, 22, 30), "uint8")[0])
-    made = run(plan_of(folder, tmp_path), tmp_path)
+def test_numbers_that_follow_the_sections_do_not_part_them(folder: Path, tmp_path: Path) -> None:
+    voxels = random_voxels((12, 20, 30), "uint8", 4)
+    for z, plane in enumerate(voxels):
+        tifffile.imwrite(folder / f"slice_{z + 288:05d}_z={1.4263 + z * 0.00499:.4f}um.tif", plane)
+    plan = plan_of(folder, tmp_path)
+    assert plan.shape_zyx == (12, 20, 30)
+    assert any("the first section is number 288" in note for note in plan.notes)
+    assert run(plan, tmp_path).status == "complete"
+
+
+def test_a_section_inside_that_differs_is_named(folder: Path, tmp_path: Path) -> None:
+    planes(folder, "a_{:03d}.tif", 40, 1)
+    tifffile.imwrite(folder / "a_007.tif", random_voxels((1, 22, 30), "uint8")[0])
+    with pytest.raises(FormatError, match=r"a_007.tif"):
+        plan_of(folder, tmp_path)  # by its size
+    tifffile.imwrite(folder / "a_007.tif", random_voxels((1, 30, 20), "uint8")[0])
+    made = run(plan_of(folder, tmp_path), tmp_path)  # of the same size: when it is read
     assert made.status == "failed"
-    assert "a_002.tif" in str(made.error)
+    assert "a_007.tif" in str(made.error)
 
 
 def test_a_name_does_not_make_a_format(folder: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from lib.errors import FormatError, UnsupportedFormatError
 from lib.formats import registry
 from lib.formats.format import FileFormat, Options, VolumeDescription
 from lib.formats.sections import SectionGroup, group_sections
+from lib.formats.stacks import put_together
 
 _MOST_FILES = 200_000
 _MOST_DESCRIBED = 50
@@ -100,30 +101,43 @@ def _stack(
     Raises
     ------
     FormatError
-        The first and the last differ, or a file is too short for a section.
+        A file is damaged, or differs from the others: who gives an address says what belongs to it.
     """
-    fmt, first = _described(place, names[group.names[0]], options)
-    if not fmt.sections or len(first) != 1 or first[0].shape_zyx[0] != 1:
+    formats: dict[str, FileFormat] = {}
+
+    def look(name: str) -> VolumeDescription:
+        formats[name], found = _described(place, names[name], options)
+        if len(found) != 1 or found[0].refused is not None:
+            raise UnsupportedFormatError(
+                f"the file holds {len(found)} volumes", location=place.below(name)
+            )
+        return found[0]
+
+    try:
+        look(group.names[0])
+    except UnsupportedFormatError:
         return None
-    _, last = _described(place, names[group.names[-1]], options)
-    one, other = first[0], last[0]
-    if (one.shape_zyx, one.dtype) != (other.shape_zyx, other.dtype) or len(last) != 1:
+    if not formats[group.names[0]].sections:
+        return None
+    stack = put_together(group, look, {name: names[name].size for name in group.names})
+    if stack.first is None:
+        return None
+    for name, reason in (
+        *((name, error.message) for name, error in stack.refused.items()),
+        *stack.different.items(),
+    ):
         raise FormatError(
-            f"{group.names[0]!r} holds {one.shape_zyx} {one.dtype}, {group.names[-1]!r} "
-            f"{other.shape_zyx} {other.dtype}: they are no sections of one stack",
-            location=place.address,
+            f"{name!r} is no section of one stack with the others: {reason}",
+            location=place.below(name),
             advice="Name the files that belong together, as FOLDER/raw_*.tif",
         )
-    places, depth, notes = group.places()
-    if one.voxel != other.voxel:
-        notes = (*notes, f"the last section says {other.voxel}, the first {one.voxel}")
+    notes = [*stack.first.notes, *stack.notes]
     if group.numbers[0] not in (0, 1):
-        notes = (*notes, f"the first section is number {group.numbers[0]}")
-    volume = replace(
-        one, path="", shape_zyx=(depth, *one.shape_zyx[1:]), notes=(*one.notes, *notes)
-    )
-    files = tuple(names[name] for name in group.names)
-    return Stack(fmt, volume, files, places, _pattern(group.names))
+        notes.append(f"the first section is number {group.numbers[0]}")
+    shape = (stack.depth, *stack.first.shape_zyx[1:])
+    volume = replace(stack.first, path="", shape_zyx=shape, notes=tuple(notes))
+    files = tuple(names[name] for name in stack.names)
+    return Stack(formats[group.names[0]], volume, files, stack.places, _pattern(group.names))
 
 
 def _described(

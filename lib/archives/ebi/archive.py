@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lib.archives.ebi.entry import Entry, ImageSet, parse_entry
-from lib.archives.ebi.files import Found, find_files
+from lib.archives.ebi.files import FORMATS, Found, find_files
 from lib.archives.ebi.tree import FTP, HTTPS, EbiTree, path_of
 from lib.archives.ebi.volumes import (
     Sorting,
@@ -32,14 +32,17 @@ from lib.archives.kept import fetched_or_error, kept_or_error
 from lib.archives.parts import Part, choose_part
 from lib.archives.selection import Selection, left_out_notes, plan_each, with_notes
 from lib.archives.voxels import decide_voxel
+from lib.bytesource.base import LocalBytes
 from lib.config.loaders import EBIConfig
 from lib.errors import FormatError, MacroscopeError, NotFoundError, UnsupportedFormatError
+from lib.formats import registry
 from lib.formats.base import VolumeReader
 from lib.formats.blank import BlankSection
-from lib.formats.files import Facts, check_whole, open_file, read_facts
-from lib.formats.mrc.header import MrcChoices
+from lib.formats.calibration import Origin
+from lib.formats.format import FileFormat, Options, VolumeDescription
 from lib.formats.part import PartReader
 from lib.formats.sections import Section, SectionStack
+from lib.formats.whole import describe_file
 from lib.names import slug
 from lib.plan import About, SourceFile, VolumePlan
 from lib.provenance import Provenance
@@ -50,6 +53,7 @@ from lib.transport.session import Session
 API = "empiar-api"
 _FTP_COMMANDS = 3  # of one file: SIZE, MDTM, RETR
 _SHOWN = 50
+_BY_NAME = ("dm", "mrc")  # of whose files the plans of earlier versions say no format
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,7 @@ class _Made:
     entry: Entry
     found: Found
     sorting: Sorting
+    formats: dict[str, str]  # of the files that were described, by their paths
 
 
 class EBI:
@@ -88,15 +93,19 @@ class EBI:
             error.advice = "Check entry_id: the archive has no such entry"
             raise
         entry = parse_entry(document, config.accession, where)
-        tree = _tree(config, session)
+        tree, formats = _tree(config, session), dict[str, str]()
         folder = f"/empiar/world_availability/{config.entry_id}"
-        found = find_files(tree, folder, entry.imagesets, Selection.of(config))
+        found = find_files(tree, folder, entry.imagesets, Selection.of(config), config.folder)
 
-        def describe(path: str) -> Facts:
+        def describe(path: str) -> VolumeDescription:
             file = found.files[path]
-            choices = _choices(config, stated_dtype(path, entry.imagesets))
+            options = _options(config, stated_dtype(path, entry.imagesets))
             try:
-                return tree.metadata(file, lambda source: read_facts(source, file.name, choices))
+                fmt, facts = tree.metadata(
+                    file, lambda source: describe_file(source, file.name, options, FORMATS)
+                )
+                formats[path] = fmt.name
+                return facts
             except FormatError as error:
                 error.located(archive=self.name, location=file.url)
                 raise
@@ -112,13 +121,15 @@ class EBI:
             )
         except FormatError as error:
             raise error.located(archive=self.name, location=folder) from None
-        made = _Made(config, entry, found, sorting)
+        made = _Made(config, entry, found, sorting, formats)
         if not sorting.volumes:
+            titles = ", ".join(registry.file_format(name).title for name in FORMATS)
             raise sorting.first_error or UnsupportedFormatError(
                 f"none of the entry's files is converted: {', '.join(found.others[:10])}",
                 archive=self.name,
                 location=folder,
-                advice="DM3, DM4, MRC, REC, ST, ALI and MAP files are",
+                advice=f"Name another folder of the entry with the setting folder. Converted are "
+                f"{titles}",
             )
         plans = plan_each(
             sorting.volumes, lambda volume: [self._plan_volume(made, volume)], lambda v: v.path
@@ -142,7 +153,7 @@ class EBI:
                 continue
             with raw.turn(file):
                 if raw.known(file) is None:
-                    self._bring(plan, file, tree, raw, _choices(config, plan.dtype))
+                    self._bring(plan, config, file, tree, raw)
 
     def open(
         self, plan: VolumePlan, config: EBIConfig, session: Session, raw: RawFiles
@@ -151,8 +162,7 @@ class EBI:
             self.fetch(plan, config, session, raw)  # another host, or another day
         where = plan.files[0].url
         if plan.reader["places"] is None:
-            file, choices = plan.files[0], _choices(config, plan.dtype)
-            reader: VolumeReader = open_file(raw.path(file), file.name, raw.scratch_dir, choices)
+            reader: VolumeReader = _open_file(plan, config, plan.files[0], raw)
         else:
             reader = SectionStack([*_sections(plan, config, raw)])
         box = plan.box_zyx
@@ -184,9 +194,10 @@ class EBI:
         pixel_yx = claims.pixel_nm_yx if claims is not None else (None, None)
         category = stated_category(volume.names[0], entry.imagesets)
         own, category_notes = of_category(volume.facts.voxel, category)
-        voxel = decide_voxel(own, (None, *pixel_yx), "the API", volume.facts.origin)
+        voxel = decide_voxel(own, (None, *pixel_yx), "the API", volume.facts.origin or Origin())
         part = choose_part(config.box, volume.shape_zyx, voxel.nm_zyx, voxel.origin_nm_zyx)
         names, reader = _chosen(volume, part)
+        reader |= _format_of(made, volume)
         files = tuple(made.found.files[name] for name in names)
         by_ftp = sum(file.url.startswith("ftp:") for file in files)
         notes = [*volume.notes, *category_notes, *voxel.notes, *made.found.notes]
@@ -217,15 +228,15 @@ class EBI:
     def _bring(
         self,
         plan: VolumePlan,
+        config: EBIConfig,
         file: SourceFile,
         tree: EbiTree,
         raw: RawFiles,
-        choices: MrcChoices,
     ) -> None:
         path = raw.path(file)
         fetched = tree.download(file, path)
         try:
-            facts, opinion = check_whole(path, file.name, raw.scratch_dir, choices)
+            facts, opinion = _check_whole(plan, config, file, raw)
             expected = tuple(plan.reader["file_shape_zyx"])
             if facts.shape_zyx != expected or facts.dtype != plan.dtype:
                 raise FormatError(
@@ -241,9 +252,52 @@ class EBI:
         raw.remember(file, fetched, [f"{file.name}: {note}" for note in doubts])
 
 
-def _choices(config: EBIConfig, stated: str | None) -> MrcChoices:
-    """What an MRC header leaves open; a plan's dtype is what was decided when it was made."""
-    return MrcChoices(config.mrc_mode0, config.mrc_sections, stated)
+def _options(config: EBIConfig, stated: str | None) -> Options:
+    """What headers leave open; a plan's dtype is what was decided when it was made."""
+    given = {
+        "mrc_mode0": config.mrc_mode0,
+        "mrc_sections": config.mrc_sections,
+        "stated_dtype": stated,
+    }
+    return Options(choices={key: value for key, value in given.items() if value is not None})
+
+
+def _format_of(made: _Made, volume: Volume) -> dict[str, Any]:
+    """How the files are opened again, where their names do not tell."""
+    name = made.formats[volume.names[0]]
+    return {} if name in _BY_NAME else {"format": name, "handle": volume.facts.handle}
+
+
+def _how(plan: VolumePlan, config: EBIConfig, name: str) -> tuple[FileFormat, dict[str, Any]]:
+    """Format and handle of a file of a plan."""
+    if "format" in plan.reader:
+        return registry.file_format(plan.reader["format"]), plan.reader["handle"]
+    fmt = registry.file_formats_for(name, _BY_NAME)[0]
+    return fmt, dict(_options(config, plan.dtype).choices)
+
+
+def _open_file(
+    plan: VolumePlan, config: EBIConfig, file: SourceFile, raw: RawFiles
+) -> VolumeReader:
+    fmt, handle = _how(plan, config, file.name)
+    source = LocalBytes(raw.path(file), name=file.name)
+    return fmt.open(source, handle, scratch=raw.scratch_dir)
+
+
+def _check_whole(
+    plan: VolumePlan, config: EBIConfig, file: SourceFile, raw: RawFiles
+) -> tuple[VolumeDescription, tuple[str, ...]]:
+    """Parse a file that arrived, to its end, and ask a second reader where there is one."""
+    fmt, handle = _how(plan, config, file.name)
+    with _open_file(plan, config, file, raw):
+        pass  # a file that is compressed as a whole is unpacked to its end
+    source = LocalBytes(raw.path(file), name=file.name)
+    try:
+        options = _options(config, plan.dtype)
+        _, facts = describe_file(source, file.name, options, (fmt.name,))
+    finally:
+        source.close()
+    return facts, fmt.check_whole(raw.path(file), handle, file.name)
 
 
 def _signedness(volume: Volume) -> dict[str, Provenance]:
@@ -285,8 +339,7 @@ def _sections(plan: VolumePlan, config: EBIConfig, raw: RawFiles) -> Iterator[Se
             opener = partial(BlankSection, name, (height, width), dtype)
             yield Section(name, (height, width), dtype, opener)
         else:
-            choices = _choices(config, plan.dtype)
-            read = partial(open_file, raw.path(file), file.name, raw.scratch_dir, choices)
+            read = partial(_open_file, plan, config, file, raw)
             yield Section(file.name, (height, width), dtype, read)
 
 
@@ -305,8 +358,7 @@ def _about(made: _Made, volume: Volume, claims: ImageSet | None) -> About:
     about = made.entry.about
     left_out = [*made.found.others, *_refused(made)]
     extra: dict[str, Any] = {**about.extra, "unsupported_files": left_out[:_SHOWN]}
-    if volume.facts.extra:
-        extra["microscope"] = volume.facts.extra
+    extra |= volume.facts.extra
     if claims is not None and claims.name:
         extra["imageset"] = claims.name
     if category := stated_category(volume.names[0], made.entry.imagesets):

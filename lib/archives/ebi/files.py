@@ -10,10 +10,13 @@ from lib.archives.ebi.entry import ImageSet
 from lib.archives.ebi.tree import EbiTree, Way, short_listing
 from lib.archives.selection import Selection
 from lib.errors import MacroscopeError, StoppedError
-from lib.formats.files import kind_of
+from lib.formats import registry
 from lib.names import distinct_file_names, safe_name
 from lib.plan import SourceFile
 from lib.transport.ftp import FtpEntry
+
+FORMATS = tuple(name for name in registry.FILE_FORMATS if name != "jpeg")
+"""What is looked for in an entry; pictures with losses are previews there."""
 
 _log = logging.getLogger(__name__)
 
@@ -42,9 +45,13 @@ class Found:
 
 
 def find_files(
-    tree: EbiTree, root: str, imagesets: Sequence[ImageSet], selection: Selection
+    tree: EbiTree,
+    root: str,
+    imagesets: Sequence[ImageSet],
+    selection: Selection,
+    only: str | None = None,
 ) -> Found:
-    """List the folders that the entry names, or ``data``.
+    """List one folder of the entry, or those that it names, or ``data``.
 
     Raises
     ------
@@ -57,12 +64,12 @@ def find_files(
     wanted: dict[str, FtpEntry] = {}
     others: list[str] = []
     refused: dict[str, str] = {}
-    for folder in _folders(imagesets):
+    for folder in [only] if only else _folders(imagesets):
         stated = sum(s.images or 0 for s in imagesets if s.folder == folder)
         for entry in _listing(tree, f"{root}/{folder}", stated, notes):
             if entry.is_dir:
                 others.append(f"{entry.name}/")
-            elif kind_of(entry.name) is None:
+            elif not is_candidate(entry.name):
                 others.append(entry.name)
             elif any(ord(letter) < 32 or ord(letter) == 127 for letter in entry.name):
                 refused[safe_name(entry.name)] = "its name holds a control character"
@@ -78,6 +85,11 @@ def find_files(
     return Found(files, excluded, tuple(sorted(others)), refused, tuple(notes))
 
 
+def is_candidate(name: str) -> bool:
+    """Whether a file may be of a format that is converted; its content decides."""
+    return bool(registry.file_formats_for(name, FORMATS))
+
+
 def _folders(imagesets: Sequence[ImageSet]) -> list[str]:
     return sorted({imageset.folder for imageset in imagesets} or {"data"})
 
@@ -89,7 +101,7 @@ def _listing(tree: EbiTree, folder: str, stated: int, notes: list[str]) -> list[
     often wrong, so the decision is left to a second listing.
     """
     way, entries = tree.listing(folder)
-    count = sum(kind_of(entry.name) is not None for entry in entries)
+    count = sum(is_candidate(entry.name) for entry in entries)
     if count >= stated:
         return entries
     other: Way = "https" if way == "ftp" else "ftp"

@@ -7,11 +7,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lib.archives.ebi.entry import ImageSet
-from lib.archives.ebi.stacks import Describe, Stack, put_together
-from lib.errors import FormatError
-from lib.formats.calibration import VoxelSize
-from lib.formats.files import Facts, is_packed
+from lib.errors import FormatError, UnsupportedFormatError
+from lib.formats import registry
+from lib.formats.calibration import Origin, VoxelSize
+from lib.formats.format import VolumeDescription
 from lib.formats.sections import SectionGroup, group_sections
+from lib.formats.stacks import Describe, Stack, put_together
 from lib.geometry import ShapeZYX
 from lib.names import digest, slug, stack_name
 from lib.plan import VolumePlan
@@ -20,6 +21,7 @@ _VOLUMES = "reconstructed volumes"  # of EMPIAR's categories, those whose sectio
 # and those whose files are no sections, however they are numbered
 _NO_SECTIONS = ("micrograph", "tilt series", "particle", "class average", "diffraction", "subtomo")
 _SHOWN = 20
+_PICTURES = ("png",)
 _MRC = frozenset({"MRC", "REC", "ST", "ALI", "MAP"})  # one format by five names
 
 
@@ -44,7 +46,7 @@ class Volume:
     path: str
     names: tuple[str, ...]
     shape_zyx: ShapeZYX
-    facts: Facts
+    facts: VolumeDescription
     places: tuple[int, ...] = (0,)
     notes: tuple[str, ...] = ()
 
@@ -96,9 +98,9 @@ def sort_files(
     FormatError
         ``stack`` was asked for, and there is none, or one that lacks files which are there.
     """
-    sorting, seen = Sorting([], {}), dict[str, Facts | FormatError]()
+    sorting, seen = Sorting([], {}), dict[str, VolumeDescription | FormatError]()
 
-    def look(name: str) -> Facts:
+    def look(name: str) -> VolumeDescription:
         if name not in seen:
             try:
                 seen[name] = describe(name)
@@ -134,6 +136,7 @@ def sort_files(
     for name, note in sorted(singles.items()):
         try:
             facts = look(name)
+            _refuse_picture(name, facts)
         except FormatError as error:
             sorting.refuse(name, error)
             continue
@@ -143,7 +146,13 @@ def sort_files(
     return sorting
 
 
-def _stacked(group: SectionGroup, stack: Stack, first: Facts) -> Volume:
+def _refuse_picture(name: str, facts: VolumeDescription) -> None:
+    """Raise for a file that is no micrograph by its format, and no section of a stack."""
+    if facts.shape_zyx[0] == 1 and registry.file_formats_for(name, _PICTURES):
+        raise UnsupportedFormatError("one picture is no volume", location=name)
+
+
+def _stacked(group: SectionGroup, stack: Stack, first: VolumeDescription) -> Volume:
     """The volume of a stack; one that was asked for without some of its files has another name."""
     stem = stack_name(group.stem)
     notes = [*first.notes, *stack.notes]
@@ -187,7 +196,7 @@ def claims_about(
 
 def _is_of_format(name: str, imageset: ImageSet) -> bool:
     stem, _, suffix = name.upper().rpartition(".")
-    if is_packed(name):
+    if suffix in ("GZ", "BZ2"):
         suffix = stem.rpartition(".")[2]
     formats = set(imageset.data_format.upper().split())
     return suffix in formats or (suffix in _MRC and bool(formats & _MRC))
@@ -237,7 +246,7 @@ def of_category(voxel: VoxelSize, category: str) -> tuple[VoxelSize, tuple[str, 
     return voxel, (note,)
 
 
-def other_geometry(facts: Facts, plan: VolumePlan) -> list[str]:
+def other_geometry(facts: VolumeDescription, plan: VolumePlan) -> list[str]:
     """Where a file of a plan has voxels of another size, or a plane in another place.
 
     The plan was made from the first file's header; of a stack, each other section is read when it
@@ -253,7 +262,7 @@ def other_geometry(facts: Facts, plan: VolumePlan) -> list[str]:
             said = "no size" if length is None else f"{length:g} nm"
             notes.append(f"{said} along {axis}, the first file of the volume {planned:g} nm")
     if plan.reader["places"] is not None:
-        placed = facts.origin.at(plan.voxel_nm_zyx)
+        placed = (facts.origin or Origin()).at(plan.voxel_nm_zyx)
         start = plan.box_zyx.start_zyx if plan.box_zyx else (0, 0, 0)
         for n, name in ((1, "y"), (2, "x")):
             first = plan.origin_nm_zyx[n] - start[n] * plan.voxel_nm_zyx[n]

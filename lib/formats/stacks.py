@@ -16,12 +16,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lib.errors import FormatError
-from lib.formats.files import Facts, is_packed
+from lib.formats.format import VolumeDescription
 from lib.formats.sections import SectionGroup
 
-Describe = Callable[[str], Facts]
+Describe = Callable[[str], VolumeDescription]
 
 _MOST_LOOKS = 9  # for what most sections are like
+_MOST_CUT = 0.1  # where more files are too short, they hold compressed voxels
 _MOST_ODD = 64  # headers read because of a file's place or size
 
 
@@ -50,7 +51,7 @@ class Stack:
     names: tuple[str, ...] = ()
     places: tuple[int, ...] = ()
     depth: int = 0
-    first: Facts | None = None
+    first: VolumeDescription | None = None
     notes: tuple[str, ...] = ()
     refused: dict[str, FormatError] = field(default_factory=dict)
     different: dict[str, str] = field(default_factory=dict)
@@ -67,8 +68,6 @@ def put_together(group: SectionGroup, describe: Describe, sizes: Mapping[str, in
     sizes
         Bytes of each file, where known.
     """
-    if any(is_packed(name) for name in group.names):
-        return Stack(why_not="they are compressed as a whole")
     if group.sparse:
         return Stack(why_not="their numbers are too far apart for sections")
     return _Assembly(group, describe, sizes).stack()
@@ -79,17 +78,20 @@ class _Assembly:
         self, group: SectionGroup, describe: Describe, sizes: Mapping[str, int | None]
     ) -> None:
         self._group, self._describe, self._sizes = group, describe, sizes
-        self._seen: dict[str, Facts | FormatError] = {}
+        self._seen: dict[str, VolumeDescription | FormatError] = {}
         self._stack = Stack()
 
     def stack(self) -> Stack:
         like = self._most_are()
         if like is None:
             return self._stack
+        if like.needs_file:
+            self._stack.why_not = "they are compressed as a whole"
+            return self._stack
         if like.shape_zyx[0] != 1:
             self._stack.why_not = "they hold more than one section each"
             return self._stack
-        names = [name for name in self._group.names if self._is_long_enough(name, like)]
+        names = self._long_enough(like)
         for name in self._odd(names):
             self._fits(name, like)
         for end in (0, -1):
@@ -102,7 +104,7 @@ class _Assembly:
         self._put_in_place(names)
         return self._stack
 
-    def _look(self, name: str) -> Facts | FormatError:
+    def _look(self, name: str) -> VolumeDescription | FormatError:
         if name not in self._seen:
             try:
                 self._seen[name] = self._describe(name)
@@ -110,18 +112,18 @@ class _Assembly:
                 self._seen[name] = error
         return self._seen[name]
 
-    def _most_are(self) -> Facts | None:
+    def _most_are(self) -> VolumeDescription | None:
         """What most of the sections are like, by a few of them."""
         names = self._group.names
         counts: Counter[tuple[object, ...]] = Counter()
         for name in _spread(names):
             found = self._look(name)
-            if isinstance(found, Facts):
+            if isinstance(found, VolumeDescription):
                 counts[_kind(found)] += 1
             most = max(counts.values(), default=0)
             if most > 1 and 2 * most > len(self._seen):
                 break
-        whole = [found for found in self._seen.values() if isinstance(found, Facts)]
+        whole = [found for found in self._seen.values() if isinstance(found, VolumeDescription)]
         if not whole:
             first = next(iter(self._seen.values()))
             assert isinstance(first, FormatError)
@@ -136,15 +138,18 @@ class _Assembly:
             return None
         return next(found for found in whole if _kind(found) == ranked[0][0])
 
-    def _is_long_enough(self, name: str, like: Facts) -> bool:
+    def _long_enough(self, like: VolumeDescription) -> list[str]:
+        """Files that are not cut, as far as their sizes tell: where voxels are not compressed."""
         needed = math.prod(like.shape_zyx) * np.dtype(like.dtype).itemsize
-        size = self._sizes.get(name)
-        if size is None or size >= needed:
-            return True
-        self._stack.refused[name] = FormatError(
-            f"the file has {size} bytes, a section of this stack needs {needed}", location=name
-        )
-        return False
+        sizes = {name: self._sizes.get(name) for name in self._group.names}
+        short = {n: size for n, size in sizes.items() if size is not None and size < needed}
+        if len(short) > max(1, _MOST_CUT * len(sizes)):
+            return [*sizes]
+        for name, size in short.items():
+            self._stack.refused[name] = FormatError(
+                f"the file has {size} bytes, a section of this stack needs {needed}", location=name
+            )
+        return [name for name in sizes if name not in short]
 
     def _odd(self, names: Sequence[str]) -> list[str]:
         """Files of another size than most; none where sizes vary as those of packed voxels do."""
@@ -155,7 +160,7 @@ class _Assembly:
         odd = [name for name in names if self._sizes.get(name) not in (None, usual)]
         return odd if len(odd) <= _MOST_ODD else []
 
-    def _fits(self, name: str, like: Facts) -> bool:
+    def _fits(self, name: str, like: VolumeDescription) -> bool:
         found = self._look(name)
         if isinstance(found, FormatError):
             self._stack.refused[name] = found
@@ -175,18 +180,18 @@ class _Assembly:
         if len(names) < 2:
             return
         first, last = self._look(names[0]), self._look(names[-1])
-        assert isinstance(first, Facts)
-        assert isinstance(last, Facts)
+        assert isinstance(first, VolumeDescription)
+        assert isinstance(last, VolumeDescription)
         stack.first = first
         stack.places, stack.depth, notes = self._group.places(names)
         stack.notes = (*notes, *_same_voxels(first, last))
 
 
-def _kind(facts: Facts) -> tuple[object, ...]:
+def _kind(facts: VolumeDescription) -> tuple[object, ...]:
     return facts.shape_zyx, facts.dtype
 
 
-def _same_voxels(first: Facts, last: Facts) -> list[str]:
+def _same_voxels(first: VolumeDescription, last: VolumeDescription) -> list[str]:
     if first.voxel == last.voxel:
         return []
     return [f"the last section says {last.voxel}, the first {first.voxel}"]
