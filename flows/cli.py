@@ -234,15 +234,22 @@ def verify(
         typer.Option("--deep/--quick", help="Read every byte again; default on folders only."),
     ] = None,
     source: Sources = None,
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="Make anew what is damaged, and nothing else."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Prove finished volumes again from their records.
+    """Prove finished volumes again from their records, and repair them with --repair.
 
-    Digests, grids, shapes and OME metadata, read anew from the store.
+    Every field of every record is held against the store: digests, grids, shapes, OME metadata,
+    statistics, raw files.
     """
     from flows.commands.verify import verify_command
 
-    raise typer.Exit(verify_command(place, deep=deep, as_json=as_json, sources=source))
+    raise typer.Exit(
+        verify_command(place, deep=deep, as_json=as_json, sources=source, repair=repair)
+    )
 
 
 @app.command(epilog=epilog("view"))

@@ -116,6 +116,8 @@ def tell_of(volume: VolumeResult) -> None:
     """One line in the log for what came of a volume."""
     level = logging.ERROR if volume.error else logging.INFO
     kept = "" if volume.made else " (kept)"
+    if volume.repaired_files:
+        kept = f" (repaired: {volume.repaired_files} files)"
     LOGGER.log(
         level,
         "%s %s: %s%s, %d bytes in %.1f s %s",

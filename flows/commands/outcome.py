@@ -78,7 +78,6 @@ def newest_report(loaded: LoadedSettings) -> str | None:
 
 
 def _row(source: str, volume: VolumeResult) -> tuple[str, ...]:
-    kept = volume.status == "complete" and not volume.made
     return (
         source,
         volume.name,
@@ -86,8 +85,14 @@ def _row(source: str, volume: VolumeResult) -> tuple[str, ...]:
         " ".join(f"{v:.6g}" for v in volume.voxel_nm_zyx),
         f"{volume.stored_bytes:,}",
         f"{volume.seconds:.1f}" if volume.made else "-",
-        "complete (kept)" if kept else volume.status,
+        _status(volume),
     )
+
+
+def _status(volume: VolumeResult) -> str:
+    if volume.repaired_files:
+        return f"{volume.status} (repaired: {volume.repaired_files} files)"
+    return volume.status if volume.made or volume.status != "complete" else "complete (kept)"
 
 
 def _absolute(place: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -17,6 +17,12 @@ from lib.config.types import (
 from lib.errors import ConfigError, OutOfBoundsError
 from lib.geometry import parse_box
 
+_OF_A_RUN = frozenset(
+    {"output_dir", "max_workers", "heavy", "timeout_seconds", "verbose", "debug_mode", "dry_run"}
+    | {"enable_downloads", "keep_raw", "allow_empty", "max_missing_fraction", "max_connections"}
+    | {"requests_per_second"}
+)
+_OF_A_SERVER = ("_url", "_server", "_host")
 OutputFormat = Literal["zarr", "npy"]
 
 
@@ -107,6 +113,16 @@ class LoaderConfig(BaseModel):
         default=None,
         description="Requests to the archive per second; empty: what suits the archive.",
     )
+
+    def choices(self) -> dict[str, Any]:
+        """The settings that choose and shape volumes, in plain JSON: they make them once more.
+
+        Left out are how a run goes about it, where the archive's servers are (today's settings
+        know), what an operator alone may set, secrets, and what was not set.
+        """
+        left_out = _OF_A_RUN | self.OPERATOR_ONLY
+        left_out |= {name for name in type(self).model_fields if name.endswith(_OF_A_SERVER)}
+        return self.model_dump(mode="json", exclude=set(left_out), exclude_none=True)
 
     @field_validator("box")
     @classmethod

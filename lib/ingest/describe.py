@@ -158,6 +158,7 @@ def quality(plan: VolumePlan, made: Made) -> dict[str, Any]:
         "completeness_score": finished.completeness,
         "missing_chunks": list(finished.missing_chunks[:_MOST_NAMED_HOLES]),
         "missing_chunks_total": len(finished.missing_chunks),
+        "damaged": [],
         "notes": [*notes(plan), *made.notes],
     }
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any
 
 from lib.concurrency import cancel as stopping
 from lib.errors import IntegrityError, MacroscopeError, NotFoundError, RecordError, StoppedError
 from lib.ingest import describe, naming
 from lib.ingest.order import WorkOrder
+from lib.ingest.repair.volume import repair_volume
 from lib.ingest.result import VolumeResult
 from lib.ingest.stages import Made
 from lib.ingest.workplace import workplace
@@ -38,7 +40,15 @@ class Keeper:
         naming.require_own_name(workplace(self._order).store, self._order.plan)
 
     def complete_already(self) -> VolumeResult | None:
-        """The result of an earlier run, if it made this very volume and it is still whole."""
+        """The result of an earlier run, if it made this very volume.
+
+        One that is known to be damaged is repaired first; where that cannot be, it is made anew.
+
+        Raises
+        ------
+        SourceChangedError, TransportError, DestinationError, ...
+            It is damaged, and cannot be repaired now; nothing was touched.
+        """
         plan, store = self._order.plan, workplace(self._order).store
         try:
             record = self._manager().load(record_key(plan.source, plan.name))
@@ -48,10 +58,39 @@ class Keeper:
             return None
         try:
             is_intact(store, record)
-        except (IntegrityError, NotFoundError):
-            return None
+        except (IntegrityError, NotFoundError) as error:
+            return self._repaired(record, error)
         technical = record["metadata"]["technical"]
         return self._result("complete", made=False, stored_bytes=technical["file_size_bytes"])
+
+    def _repaired(self, record: Record, damage: MacroscopeError) -> VolumeResult | None:
+        """The result of making anew what is damaged; None where all has to be made anew."""
+        began, volume = time.monotonic(), self._order.volume_key
+        _log.warning(
+            "%s is complete, and damaged; what is damaged is made anew: %s", volume, damage
+        )
+        try:
+            repair = repair_volume(
+                workplace(self._order).store,
+                record_key(record["source"], record["name"]),
+                lambda: self._order,
+                by=self._run,
+                volume_key=volume,
+                secrets=self._order.secrets,
+            )
+        except IntegrityError as error:
+            _log.warning("%s cannot be repaired, and is made anew: %s", volume, error)
+            return None
+        if repair.problems:
+            _log.warning("%s is made anew: %s", volume, "; ".join(repair.problems[:3]))
+            return None
+        _log.warning("%s: %s", volume, repair.in_words())
+        return self._result(
+            "complete",
+            repaired_files=len(repair.made),
+            stored_bytes=record["metadata"]["technical"]["file_size_bytes"],
+            seconds=time.monotonic() - began,
+        )
 
     def begin(self) -> None:
         """pending: planned, nothing fetched."""
@@ -62,7 +101,7 @@ class Keeper:
             plan.name,
             core=describe.core(plan),
             technical=describe.placed(plan),
-            provenance={**describe.provenance(plan), "run": self._run},
+            provenance={**describe.provenance(plan), **self._made_by()},
             quality={"notes": describe.notes(plan)},
             additional_metadata={
                 **plan.about.extra,
@@ -95,7 +134,10 @@ class Keeper:
             "complete",
             core=describe.core(plan),
             technical=describe.technical(job, finished),
-            provenance=describe.made_provenance(plan, made, seconds, self._run),
+            provenance={
+                **describe.made_provenance(plan, made, seconds, self._run),
+                **self._made_by(),
+            },
             quality=describe.quality(plan, made),
             files={
                 "volume": Key(finished.volume_key),
@@ -143,6 +185,10 @@ class Keeper:
 
     def _manager(self) -> MetadataManager:
         return MetadataManager(workplace(self._order).store, secrets=self._order.secrets)
+
+    def _made_by(self) -> dict[str, Any]:
+        """What a repair needs to make the volume once more."""
+        return {"run": self._run, "settings": self._order.config.choices()}
 
     def _identity(self) -> str:
         return self._order.identity

@@ -23,6 +23,7 @@ class VolumeResult(BaseModel):
     stored_bytes: int = 0
     seconds: float = 0.0
     made: bool = True  # False: it was complete already
+    repaired_files: int = 0  # of a complete volume that was damaged: what was made anew of it
     metadata_path: str | None = None
     error: str | None = None
     store_requests: dict[str, int] = Field(default_factory=dict)  # to the destination, by kind

@@ -17,11 +17,11 @@ from lib.errors import IntegrityError, NotFoundError, UnsupportedFormatError
 from lib.geometry import LengthsZYX, ShapeZYX
 from lib.storage.base import Store
 from lib.units import to_nm
+from lib.volumes.codecs import numcodecs_config
 from lib.volumes.grid import ShardGrid
 from lib.volumes.stored import StoredLevel
 
 ZARR, NPY = ".ome.zarr", ".npy"
-_BLOSC_SHUFFLE = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
 _NPY_HEADER = 4096  # numpy writes 128 bytes for a plain dtype
 
 
@@ -159,23 +159,9 @@ def _level(
         ),
         scale_nm_zyx=_lengths(given["scale"], units),
         translation_nm_zyx=_lengths(given.get("translation", (0, 0, 0)), units),
-        codec=_numcodecs(sharding["codecs"]),
+        codec=numcodecs_config(sharding["codecs"]),
         fill_value=float(fill) if isinstance(fill, str) else fill,
     )
-
-
-def _numcodecs(codecs: list[dict[str, Any]]) -> dict[str, Any]:
-    """The compressor of a Zarr v3 codec list, as numcodecs names it; {} for none."""
-    for codec in codecs:
-        name, options = codec["name"], dict(codec.get("configuration", {}))
-        if name == "blosc":
-            options["shuffle"] = _BLOSC_SHUFFLE[options["shuffle"]]
-            return {"id": "blosc", **{k: v for k, v in options.items() if k != "typesize"}}
-        if name in ("zstd", "gzip"):
-            return {"id": name, "level": options["level"]}
-        if name not in ("bytes", "crc32c"):
-            raise UnsupportedFormatError(f"the codec {name} is not one of macroscope's", advice="")
-    return {}
 
 
 def _describe_npy(store: Store, key: str) -> DescribedVolume:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import mmap
 import os
 import shutil
 import threading
@@ -35,6 +34,7 @@ from lib.storage.base import Store
 from lib.storage.keys import LOCKS, temporary_name, temporary_of
 from lib.storage.ordered_hash import OrderedHasher
 from lib.storage.os_errors import naming_os_errors
+from lib.storage.upload import put_file
 from lib.transport.partial import Fetched
 
 _log = logging.getLogger(__name__)
@@ -346,17 +346,8 @@ class RawFiles:
                             path.unlink(missing_ok=True)
 
     def _upload(self, key: str, path: Path) -> None:
-        with naming_os_errors(str(path), "read"), path.open("rb") as file:
-            if path.stat().st_size:
-                with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                    view = memoryview(content)
-                    try:
-                        self.store.put(key, view)
-                    finally:
-                        view.release()
-            else:
-                self.store.put(key, b"")
-            self.store.put(note_key(key), note_path(path).read_bytes())
+        put_file(self.store, key, path)
+        self.store.put(note_key(key), note_path(path).read_bytes())
 
     def _remove(self, path: Path) -> None:
         with naming_os_errors(str(path), "delete"):

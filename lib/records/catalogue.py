@@ -132,6 +132,11 @@ def _without_record(found: Contents, checked: list[CheckedRecord]) -> list[Check
 
 def _volume_errors(store: Store, record: Record) -> list[str]:
     """Return what speaks against a complete record: its volume, or the volume's root, is absent."""
+    damaged = _part(_part(record, "metadata"), "quality").get("damaged")
+    if damaged:
+        return [
+            f"quality.damaged: {len(damaged)} files of the volume are damaged, and not repaired"
+        ]
     volume = _files(record).get("volume")
     if not isinstance(volume, str):
         return []  # older records may not say where their volume lies

@@ -12,6 +12,7 @@ from typing import Any
 
 from lib.errors import AlreadyExistsError, NotFoundError, RecordError
 from lib.records.model import (
+    FINAL,
     MOVES,
     SCHEMA_VERSION,
     Record,
@@ -161,6 +162,28 @@ class MetadataManager:
             if status == "complete":
                 moved["progress"]["percentage"] = 100
             return self._write(key, moved, version)
+
+    def amend(self, record: Mapping[str, Any], **changes: Any) -> Record:
+        """Write a finished record with other content and return it; its status stays.
+
+        Parameters
+        ----------
+        **changes
+            See `move`.
+
+        Raises
+        ------
+        RecordError
+            It is not finished, not the stored one any more, or the content is invalid.
+        DestinationError
+            It cannot be written.
+        """
+        key = self.key(record)
+        if record["status"] not in FINAL:
+            raise RecordError(f"a record that is {record['status']} moves on", location=key)
+        with self._guard:
+            version = self._require_current(key, record)
+            return self._write(key, self._changed(copy.deepcopy(dict(record)), changes), version)
 
     def progress(self, record: Mapping[str, Any], percentage: float, step: str | None) -> Record:
         """Return the record with its progress; written at most once a second.

@@ -30,6 +30,10 @@ class Verdict:
         What the record states, sorted by whether it was proven; of complete records only.
     damaged
         Key of each file that can be made anew -> what is wrong with it.
+    noted
+        The record says that files were found damaged before.
+    volume_key
+        Source and name, as a lock calls the volume; of complete records only.
     """
 
     record_key: str
@@ -37,6 +41,13 @@ class Verdict:
     problems: tuple[str, ...]
     facts: Facts = field(default_factory=Facts)
     damaged: Mapping[str, str] = field(default_factory=dict)
+    noted: bool = False
+    volume_key: str = ""
+
+    @property
+    def can_be_repaired(self) -> bool:
+        """Whether something is damaged, or said to be, that can be made anew."""
+        return bool(self.damaged) or self.noted
 
 
 def verify_store(
@@ -60,7 +71,7 @@ def verify_store(
         try:
             record = read_json(store, item.key, item.size)
         except MacroscopeError as error:
-            yield Verdict(item.key, "unreadable", (str(error),))
+            yield _unreadable(item.key, error)
             continue
         if isinstance(volume := (record.get("files") or {}).get("volume"), str):
             vouched.add(record_of(volume))
@@ -71,6 +82,18 @@ def verify_store(
             yield Verdict(key, NO_RECORD, (missing,))
 
 
+def verify_record(store: Store, key: str, *, digests: bool = True) -> Verdict:
+    """The same of one record."""
+    try:
+        return _verdict(store, key, read_json(store, key), digests=digests)
+    except MacroscopeError as error:
+        return _unreadable(key, error)
+
+
+def _unreadable(key: str, error: MacroscopeError) -> Verdict:
+    return Verdict(key, "unreadable", (str(error),))
+
+
 def _verdict(store: Store, key: str, record: Record, *, digests: bool) -> Verdict:
     status = str(record.get("status", "unknown"))
     problems = list(schema_errors(record))
@@ -78,7 +101,15 @@ def _verdict(store: Store, key: str, record: Record, *, digests: bool) -> Verdic
         return Verdict(key, status, tuple(problems))
     found = examine(store, record, deep=digests, key=key)
     facts = found.summary(record, deep=digests)
-    return Verdict(key, status, tuple(found.problems), facts, found.damaged)
+    return Verdict(
+        key,
+        status,
+        tuple(found.problems),
+        facts,
+        found.damaged,
+        noted=bool(record["metadata"]["quality"].get("damaged")),
+        volume_key=f"{record['source']}/{record['name']}",
+    )
 
 
 def _source_of(key: str) -> str:

@@ -75,5 +75,8 @@ def is_intact(store: Store, record: dict[str, Any]) -> None:
     Raises
     ------
     IntegrityError
+        Files are absent, or were found damaged and not made anew since.
     """
+    if damaged := record["metadata"].get("quality", {}).get("damaged"):
+        raise IntegrityError(f"{len(damaged)} files were found damaged", location=damaged[0])
     prove_listing(store, record, read_sums(store, record))

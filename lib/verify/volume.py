@@ -55,6 +55,7 @@ def examine(
     except MacroscopeError as error:
         found.refuted.add("technical.sha256")
         found.damage(sums_key(record), str(error))
+    _prove_note(record, found)
     checks: list[Callable[[], None]] = []
     if sums:
         checks.append(partial(_prove_listing, store, record, sums, found))
@@ -71,7 +72,20 @@ def examine(
         _run(check, found)
     if deep and _finest_is_whole(record, found):
         _run(partial(prove_voxels, store, record, found), found)
+    if found.damaged:
+        found.refuted.add("quality.damaged")
     return found
+
+
+def _prove_note(record: Mapping[str, Any], found: Findings) -> None:
+    """What was found damaged before, and not made anew since."""
+    noted = record["metadata"]["quality"].get("damaged") or []
+    found.hold(
+        "quality.damaged",
+        not noted,
+        f"{len(noted)} files were found damaged before, and not made anew since, such as "
+        f"{next(iter(noted), '')}: run again, or `macroscope verify --repair`",
+    )
 
 
 def sums_key(record: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from lib.geometry import Box
 from lib.present.described import DescribedVolume, describe
 from lib.storage.base import Store
 from lib.verify.findings import Findings
-from lib.volumes.statistics import Histogram, Statistics
+from lib.volumes.statistics import NO_HISTOGRAM, Histogram, Statistics
 from lib.volumes.tally import Tally
 
 _NPY_BYTES = 32 * 2**20
@@ -101,14 +101,19 @@ def _same(counted: float, said: float, statistics: Statistics) -> bool:
 
 def _same_bins(counted: Histogram, said: dict[str, Any]) -> bool:
     """Equal, once both have the wider one's bins: parts of an npy are cut otherwise here."""
-    if not counted.counts or not said["counts"]:
+    stated = histogram_of(said)
+    if not counted.counts or not stated.counts:
         return not any(said["counts"]) and not any(counted.counts)
-    width, first = said.get("bin_width"), said.get("first")
-    if not width or first is None:
-        return False
-    stated = Histogram(math.frexp(width)[1] - 1, round(first / width), tuple(said["counts"]))
     wider = max(counted.exponent, stated.exponent)
     return counted.coarsened(wider) == stated.coarsened(wider)
+
+
+def histogram_of(said: dict[str, Any] | None) -> Histogram:
+    """The histogram that a record states; one without bins where it states none."""
+    if not said or not said["counts"] or not said.get("bin_width"):
+        return NO_HISTOGRAM
+    width = said["bin_width"]
+    return Histogram(math.frexp(width)[1] - 1, round(said["first"] / width), tuple(said["counts"]))
 
 
 def _hold_holes(quality: dict[str, Any], holes: int, key: str, found: Findings) -> None:

@@ -7,8 +7,10 @@ volume, one row of chunks at a time.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lib.concurrency.bounded_map import run_each
 from lib.geometry import Box, ShapeZYX
@@ -60,10 +62,27 @@ def make_coarse_levels(
 
 def _make_shard(job: VolumeJob, store: Store, level: Level, finer: Level, index: ShapeZYX) -> Entry:
     staging = store.staging_key(job.final_key)
-    box = level.grid.shard_box(index)
-    reader = StoredLevel(
-        store, staging, finer.index, finer.grid, job.dtype, job.codec, job.fill_value
+    pooled = pool_shard(job, store, staging, level, finer, index)
+    return Entry(
+        fingerprint=job.fingerprint,
+        level=level.index,
+        index_zyx=index,
+        files=(put_shard(store, staging, level, index, pooled, job),),
     )
+
+
+def pool_shard(
+    job: VolumeJob, store: Store, root: str, level: Level, finer: Level, index: ShapeZYX
+) -> NDArray[Any]:
+    """The voxels of one shard, shape of its box, pooled from the finer level below `root`.
+
+    Raises
+    ------
+    IntegrityError
+        A shard of the finer level is absent or damaged.
+    """
+    box = level.grid.shard_box(index)
+    reader = StoredLevel(store, root, finer.index, finer.grid, job.dtype, job.codec, job.fill_value)
     pooled = np.empty(box.shape_zyx, job.dtype)
     chunk_z, chunk_y, _ = level.grid.chunk_zyx
     for row in box.tiles((chunk_z, chunk_y, box.shape_zyx[2])):
@@ -72,9 +91,4 @@ def _make_shard(job: VolumeJob, store: Store, level: Level, finer: Level, index:
         gather(reader, source_box, source)
         target = pooled[row.slices(box.start_zyx)]
         kernels.pool(source, level.factor_zyx, target, labels=job.plan.kind == "labels")
-    return Entry(
-        fingerprint=job.fingerprint,
-        level=level.index,
-        index_zyx=index,
-        files=(put_shard(store, staging, level, index, pooled, job),),
-    )
+    return pooled

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from lib.errors import ConfigError
+from lib.errors import ConfigError, UnsupportedFormatError
 
 _BLOSC_SHUFFLE = {-1: "shuffle", 0: "noshuffle", 1: "shuffle", 2: "bitshuffle"}
+_SHUFFLE_NUMBER = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
 
 
 def named_codec(name: str, dtype: np.dtype[Any]) -> dict[str, Any]:
@@ -57,3 +58,23 @@ def zarr_v3_codecs(config: dict[str, Any], dtype: np.dtype[Any]) -> list[dict[st
     elif kind is not None:
         raise ConfigError(f"codec {kind!r} has no Zarr v3 form here", location="codec")
     return codecs
+
+
+def numcodecs_config(codecs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The inverse of `zarr_v3_codecs`: the compressor as numcodecs names it; {} for none.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        It is not one that a volume of ours has.
+    """
+    for codec in codecs:
+        name, options = codec["name"], dict(codec.get("configuration", {}))
+        if name == "blosc":
+            options["shuffle"] = _SHUFFLE_NUMBER[options["shuffle"]]
+            return {"id": "blosc", **{k: v for k, v in options.items() if k != "typesize"}}
+        if name in ("zstd", "gzip"):
+            return {"id": name, "level": options["level"]}
+        if name not in ("bytes", "crc32c"):
+            raise UnsupportedFormatError(f"the codec {name} is not one of macroscope's", advice="")
+    return {}

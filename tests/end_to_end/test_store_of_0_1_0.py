@@ -51,6 +51,19 @@ def test_what_is_complete_is_recognised(old_store: tuple[Path, Command]) -> None
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+def test_what_is_damaged_is_repaired(old_store: tuple[Path, Command]) -> None:
+    """Its record holds no settings: today's stand for them. Its bytes are what they were."""
+    data, macroscope = old_store
+    shards = sorted(data.glob("ebi/*.ome.zarr/*/c/0/0/0"))
+    before = [shard.read_bytes() for shard in shards]
+    for shard, content in zip(shards, before, strict=True):
+        shard.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    done = macroscope("verify", "--repair", "--source", "ebi")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "made anew" in done.stdout
+    assert [shard.read_bytes() for shard in shards] == before
+
+
 def test_a_half_is_continued_with_the_shards_that_it_has(old_store: tuple[Path, Command]) -> None:
     data, macroscope = old_store
     (shard,) = data.glob("flyem/.partial/**/c/0/0/0")

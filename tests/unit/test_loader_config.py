@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from typing import Any
 
@@ -256,3 +257,18 @@ def test_a_refusal_never_shows_a_secret(values: dict[str, Any]) -> None:
         OpenOrganelleConfig.model_validate(values)
     assert SECRET not in str(ours.value)
     assert SECRET not in str(theirs.value)
+
+
+@pytest.mark.parametrize("name", LOADER_CONFIGS)
+def test_the_choices_of_a_loader_choose_the_same_volumes_again(name: str) -> None:
+    """They come back from JSON, without secrets, servers, and how a run goes about it."""
+    model = LOADER_CONFIGS[name]
+    given = {"box": "z=0:3", "codec": "zstd", "max_workers": 7, "output_dir": "/elsewhere"}
+    config = model(**given)
+    choices = json.loads(json.dumps(config.choices()))
+    again = model(**choices)
+    assert again.choices() == choices
+    assert (again.box, again.codec, again.max_workers) == ("z=0:3", "zstd", 2)
+    hidden = {"output_dir", "max_connections", *model.OPERATOR_ONLY}
+    assert not hidden & choices.keys()
+    assert not [key for key in choices if "secret" in key or key.endswith(("_url", "_server"))]

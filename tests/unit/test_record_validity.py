@@ -43,7 +43,7 @@ def begun(store: LocalStore, plan: VolumePlan) -> dict[str, Any]:
 @pytest.mark.parametrize("values", EXTREMES.values(), ids=EXTREMES)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_no_voxels_make_an_invalid_record(tmp_path: Path, values: list[float], dtype: str) -> None:
-    store = LocalStore(tmp_path, fsync="none")
+    store = LocalStore(tmp_path, durable=False)
     with np.errstate(over="ignore", under="ignore"):
         voxels = np.resize(np.asarray(values, np.float64).astype(dtype), (5, 6, 7))
     plan = a_plan(voxels.shape, dtype)
@@ -84,4 +84,4 @@ def test_what_no_record_can_hold_is_refused_before_anything_is_fetched(
 ) -> None:
     plan = a_plan((5, 6, 7)).model_copy(update=changes)
     with pytest.raises(RecordError, match="invalid"):
-        begun(LocalStore(tmp_path, fsync="none"), plan)
+        begun(LocalStore(tmp_path, durable=False), plan)

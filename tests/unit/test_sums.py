@@ -140,3 +140,14 @@ def test_sizes_must_add_up_to_the_record_s(store: LocalStore, volume: str, more:
     with pytest.raises(IntegrityError, match=f"have {size} bytes.* says {size + more}") as caught:
         is_intact(store, stated)
     assert caught.value.location == volume
+
+
+def test_a_volume_that_was_found_damaged_is_not_intact(store: LocalStore) -> None:
+    """A flipped bit is in no listing; whoever read the bytes noted it."""
+    noted = record()
+    noted["metadata"]["quality"] = {"damaged": [f"{ZARR}/0/c/0"]}
+    with pytest.raises(IntegrityError, match="1 files were found damaged") as caught:
+        is_intact(store, noted)
+    assert caught.value.location == f"{ZARR}/0/c/0"
+    noted["metadata"]["quality"] = {"damaged": []}
+    is_intact(store, noted)

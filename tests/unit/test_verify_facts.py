@@ -198,6 +198,7 @@ DAMAGES: dict[str, tuple[str, Damage]] = {
     "quality.completeness_score": ("zarr", put("metadata.quality.completeness_score", 0.5)),
     "quality.missing_chunks": ("holes", put("metadata.quality.missing_chunks", [])),
     "quality.missing_chunks_total": ("holes", edit(forget_the_holes)),
+    "quality.damaged": ("zarr", put("metadata.quality.damaged", ["idr/x.ome.zarr/0/c/0/0/0"])),
     "files.volume": ("zarr", remove("*.ome.zarr/1/c/0/0/0")),
     "files.record": ("zarr", put("files.record", "idr/metadata_other.json")),
     "files.preview": ("zarr", remove("*.preview.png")),

@@ -1,0 +1,156 @@
+"""What only the source can give: raw files, the finest level, an npy."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lib.errors import IntegrityError, NotFoundError
+from lib.geometry import ShapeZYX
+from lib.ingest import stages
+from lib.ingest.order import WorkOrder
+from lib.ingest.repair.patched import PatchedStore
+from lib.ingest.workplace import workplace
+from lib.rawfiles.sidecar import note_key
+from lib.storage.base import Store
+from lib.storage.local import LocalStore
+from lib.storage.settings import StoreSettings
+from lib.verify.beside import raw_files
+from lib.volumes.job import VolumeJob
+from lib.volumes.ledger import Ledger
+
+_COPY_BYTES = 8 * 2**20
+
+
+class SecondMaking:
+    """The volume's own pipeline, with a folder of this machine as its destination.
+
+    What it makes is proven by whoever asked for it; the real store is only read.
+
+    Parameters
+    ----------
+    order
+        As it would make the volume in its store.
+    record
+        Of the finished volume.
+    store
+        Where the volume lies; its raw files that are whole are used, not fetched.
+    folder
+        Empty, with room for what is to be made.
+    """
+
+    def __init__(
+        self, order: WorkOrder, record: dict[str, Any], store: Store, folder: Path
+    ) -> None:
+        config = order.config.model_copy(update={"keep_raw": bool(record["files"].get("raw"))})
+        self._record, self._store = record, store
+        self._here = LocalStore(folder, durable=False)
+        self._order = replace(
+            order,
+            config=config,
+            data_uri=str(folder),
+            store_settings=StoreSettings(durable=False),
+        )
+
+    def make(
+        self, units: Iterable[ShapeZYX], raw: Collection[str], patched: PatchedStore
+    ) -> VolumeJob:
+        """Make shards of level 0 (of an npy, all of it) and bring raw files.
+
+        Parameters
+        ----------
+        units
+            Shards, of which each also gives those of the levels made with it.
+        raw
+            Keys of raw files that are absent or damaged.
+        patched
+            Gets everything that was made.
+
+        Raises
+        ------
+        IntegrityError
+            Settings or source make another volume.
+        SourceChangedError, TransportError, ...
+            As any run.
+        """
+        self._take_whole_raw_files(set(raw))
+        try:
+            job = stages.fetch(self._order)
+            self._require_same(job)
+            if units := list(units):
+                self._convert(job, units, patched)
+            if raw:
+                self._settle(raw, patched)
+            return job
+        finally:
+            stages.leave(self._order)
+
+    def _require_same(self, job: VolumeJob) -> None:
+        stated = self._record.get("additional_metadata", {}).get("fingerprint")
+        if stated not in (None, job.fingerprint):
+            raise IntegrityError(
+                "today's settings or the source's layout make another volume than the one that is "
+                "there",
+                location=self._record["files"]["volume"],
+                advice="Run again to make the volume anew",
+            )
+
+    def _convert(self, job: VolumeJob, units: list[ShapeZYX], patched: PatchedStore) -> None:
+        npy = job.output_format == "npy"
+        todo = list(job.grid.shards()) if npy else units
+        workers = self._order.config.max_workers
+        stages.convert_batch(self._order, job, todo, shards_at_once=workers)
+        root = self._here.staging_key(job.final_key)
+        volume = self._record["files"]["volume"]
+        if npy:
+            patched.add(volume, Path(self._here.local_path(root) or ""), "source")
+            return
+        for entry in Ledger(self._here, job).entries(0).values():
+            for file in entry.files:
+                path = Path(self._here.local_path(f"{root}/{file.key}") or "")
+                patched.add(f"{volume}/{file.key}", path, "source")
+
+    def _settle(self, raw: Collection[str], patched: PatchedStore) -> None:
+        """Complete the raw files, after a last look at the source."""
+        place = workplace(self._order)
+        for fetched in place.archive.settle(
+            self._order.plan, self._order.config, place.session, place.raw
+        ):
+            key = place.raw.key_of(fetched)
+            if key is not None and key in raw:
+                patched.add(key, fetched.path, "source")
+                patched.add(
+                    note_key(key), Path(self._here.local_path(note_key(key)) or ""), "source"
+                )
+
+    def _take_whole_raw_files(self, damaged: set[str]) -> None:
+        """Kept raw files stand where a run that goes on would find them."""
+        for key in raw_files(self._record):
+            if key in damaged:
+                continue
+            for one in (key, note_key(key)):
+                path = Path(self._here.local_path(one) or "")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with suppress(NotFoundError):  # without its note it is fetched
+                    _bring(self._store, one, path)
+
+
+def _bring(store: Store, key: str, path: Path) -> None:
+    """A second name for a file of this machine, or a copy; its time of change is kept."""
+    local, size = store.local_path(key), store.size(key)
+    if size is None:
+        raise NotFoundError("there is no such file in the store", location=key)
+    if local is not None:
+        try:
+            os.link(local, path)
+        except OSError:  # another file system, or one without such names
+            shutil.copy2(local, path)
+        return
+    with path.open("wb") as target:
+        for start in range(0, size, _COPY_BYTES):
+            target.write(store.get_range(key, start, min(_COPY_BYTES, size - start)))

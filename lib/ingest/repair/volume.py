@@ -1,0 +1,201 @@
+"""Repairing one finished volume: what is damaged is made anew, and nothing else is touched.
+
+The record says which files are damaged before the first of them is replaced, and until the last one
+is proven. Every file is put whole, so that a repair that is killed anywhere leaves a volume whose
+record says that it is damaged, and the next repair, or the next run, goes on.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lib.errors import IntegrityError
+from lib.ingest.repair.remake import Planned, Remaking
+from lib.rawfiles.tee import hash_file
+from lib.records.manager import MetadataManager, timestamp
+from lib.records.model import Key, Record
+from lib.storage.base import Store
+from lib.storage.digests import digest_of
+from lib.storage.keys import state_key
+from lib.verify.volume import examine
+
+_MOST_NAMED = 1000
+"""Files that a record names of a repair, and of what is damaged: more are a volume to make anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What a repair came to.
+
+    Attributes
+    ----------
+    record
+        As it is now.
+    made
+        Key of each file that was made anew -> what from: ``source``, ``finer level``, ``record``,
+        ``volume``.
+    problems
+        What is still wrong, in words.
+    """
+
+    record: Record
+    made: Mapping[str, str] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+
+    def in_words(self) -> str:
+        """``2 files made anew from the source, 1 from a finer level``."""
+        if not self.made:
+            return "nothing made anew"
+        counts = dict.fromkeys(dict.fromkeys(self.made.values()), 0)
+        for origin in self.made.values():
+            counts[origin] += 1
+        words = {"finer level": "a finer level", "volume": "the rest of the volume"}
+        parts = [f"{n} from {words.get(o, f'the {o}')}" for o, n in sorted(counts.items())]
+        files = f"{len(self.made)} file" + "s" * (len(self.made) > 1)
+        return f"{files} made anew: {', '.join(parts)}"
+
+
+def note_damage(store: Store, record_key: str, damaged: Iterable[str]) -> Record:
+    """Say in a complete record which files were found damaged; the caller holds the lock.
+
+    A run that meets the record then repairs the volume, and no catalogue lists it.
+
+    Raises
+    ------
+    RecordError, DestinationError, AccessDeniedError
+    """
+    manager = MetadataManager(store)
+    record = manager.load(record_key)
+    named = [Key(key) for key in sorted(damaged)[:_MOST_NAMED]]
+    if record["metadata"]["quality"].get("damaged") == named:
+        return record
+    return manager.amend(record, quality={"damaged": named})
+
+
+def repair_volume(
+    store: Store,
+    record_key: str,
+    planned: Planned,
+    *,
+    by: str,
+    volume_key: str,
+    secrets: Iterable[str] = (),
+) -> Repair:
+    """Prove a complete volume, and make anew what is damaged; the caller holds its lock.
+
+    Parameters
+    ----------
+    planned
+        Asks the archive for the volume once more, and gives the order that makes it; called only
+        where something has to come from the source.
+    by
+        What the record calls this run or command.
+    volume_key
+        Source and name, as the lock calls the volume.
+    secrets
+        Texts that must not appear in the record.
+
+    Raises
+    ------
+    SourceChangedError
+        The archive's file or array is another one now; nothing was touched.
+    IntegrityError
+        What was made anew is not what was there; nothing was touched.
+    MacroscopeError
+        Source or store cannot be reached, ...; files that were put already are right, and the
+        record says what is still damaged.
+    """
+    manager = MetadataManager(store, secrets=secrets)
+    record = manager.load(record_key)
+    found = examine(store, _without_note(record), deep=True, key=record_key)
+    if not found.damaged:
+        if record["metadata"]["quality"].get("damaged"):
+            record = manager.amend(record, quality={"damaged": []})
+        return Repair(record, {}, tuple(found.problems))
+    record = note_damage(store, record_key, found.damaged)
+    with _folder(store, volume_key) as folder:
+        remaking = Remaking(store, _without_note(record), found.damaged, folder)
+        remaking.make(planned)
+        remaking.patched.publish()
+        _require_there(store, remaking)
+        made = {k: o for k, o in remaking.patched.origins.items() if k in found.damaged}
+    changes = _changes(record, remaking, made, by)
+    record = manager.amend(record, **changes)
+    after = examine(store, record, deep=False, key=record_key)
+    left = [f"{key}: {why}" for key, why in sorted(remaking.left.items())]
+    return Repair(record, made, tuple(dict.fromkeys([*left, *after.problems])))
+
+
+def _without_note(record: Record) -> Record:
+    """The record as if nothing had been found damaged."""
+    metadata = record["metadata"]
+    quality = {**metadata["quality"], "damaged": []}
+    return {**record, "metadata": {**metadata, "quality": quality}}
+
+
+def _require_there(store: Store, remaking: Remaking) -> None:
+    """Read back what was put.
+
+    Raises
+    ------
+    IntegrityError
+        The store gives other bytes than it was given.
+    """
+    for key, path in remaking.patched.anew.items():
+        size, sha256 = digest_of(store, key)
+        if (size, sha256) != _of_file(path):
+            raise IntegrityError(
+                "a file that was made anew reads otherwise than it was written",
+                location=key,
+                advice="Check the disk or the bucket, then repair again",
+            )
+
+
+def _of_file(path: Path) -> tuple[int, str]:
+    return path.stat().st_size, hash_file(path)
+
+
+def _changes(
+    record: Record, remaking: Remaking, made: Mapping[str, str], by: str
+) -> dict[str, dict[str, Any]]:
+    """What the record says of the repair, and what is still damaged."""
+    files = {Key(key): origin for key, origin in sorted(made.items())[:_MOST_NAMED]}
+    repair = {"at": timestamp(datetime.now(UTC)), "by": by, "files": files}
+    earlier = record["metadata"]["provenance"].get("repairs", [])
+    changes: dict[str, dict[str, Any]] = {
+        "quality": {"damaged": [Key(key) for key in sorted(remaking.left)]},
+    }
+    if made:
+        changes["provenance"] = {"repairs": [*earlier, repair]}
+    if remaking.preview_sha256 is not None:
+        changes["files"] = {"preview_sha256": remaking.preview_sha256}
+    return changes
+
+
+@contextmanager
+def _folder(store: Store, volume_key: str) -> Iterator[Path]:
+    """Room for what is made anew: beside the volume where that is a folder, which has room for it.
+
+    What an earlier repair left there is removed.
+    """
+    state = state_key(volume_key)
+    local = store.local_path(f"{state}/repair")
+    if local is None:
+        with tempfile.TemporaryDirectory(prefix="macroscope-repair-") as name:
+            yield Path(name)
+        return
+    folder = Path(local)
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(parents=True)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        store.delete_tree(state)
