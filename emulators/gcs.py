@@ -168,7 +168,8 @@ class GcsApp:
     ) -> dict[str, str]:
         digests = [f"crc32c={_crc32c(stored)}"]
         if key not in self.composite:
-            digests.append(f"md5={base64.b64encode(hashlib.md5(stored).digest()).decode()}")
+            md5 = hashlib.md5(stored, usedforsecurity=False).digest()
+            digests.append(f"md5={base64.b64encode(md5).decode()}")
         return {
             "x-goog-generation": generation,
             "x-goog-stored-content-length": str(len(stored)),
