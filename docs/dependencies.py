@@ -50,7 +50,7 @@ REASONS = {
     "requests": ("HTTP that streams into our buffers", "an HTTP client"),
     "urllib3": ("connections: below requests, and to object stores", "sockets"),
     "tenacity": ("when to try again", "retry loops"),
-    "filelock": ("one run per volume on a shared folder", "lock files"),
+    "filelock": ("one run per volume on a folder: kernel locks, and leases without", "lock files"),
     "typer": ("the command line", "argument parsing and help"),
     "rich": ("tables and progress in a terminal", "terminal control"),
     "pillow": ("previews as PNG", "an encoder"),

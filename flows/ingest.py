@@ -34,6 +34,7 @@ from lib.ingest.order import WorkOrder
 from lib.ingest.result import ProcessingResult, VolumeResult
 from lib.ingest.stages import Batch, note_batch, rest_of
 from lib.plan import VolumePlan
+from lib.storage.open import probe_once
 from lib.volumes.job import VolumeJob
 from tasks.absence import Patience, patiently
 from tasks.convert import convert
@@ -55,6 +56,8 @@ def ingest(source: str, config: LoaderConfig | Mapping[str, Any] | None) -> Proc
     """
     with open_run(source, config) as run, progress_told(source, get_run_logger().info):
         try:
+            if not run.config.dry_run:
+                probe_once(run.data_uri, run.store_settings)
             sources = or_stopped(
                 patiently(
                     lambda: plan(

@@ -21,7 +21,7 @@ from lib.ingest.planning import configs
 from lib.ingest.selection import by_round
 from lib.present.output import say, say_json
 from lib.records.catalogue import require_contents
-from lib.storage.open import is_remote, open_store
+from lib.storage.open import is_remote, open_store, probe_once
 
 
 def run_command(
@@ -123,17 +123,20 @@ def _run(
 
 
 def require_destination(loaded: LoadedSettings) -> None:
-    """Ask a bucket for one page of its listing: wrong keys show before anything is fetched.
+    """Try the destination before anything is fetched, and say what it cannot do.
 
     Raises
     ------
     DestinationError, AccessDeniedError
+        It cannot be written to, or not safely; a key is wrong, a bucket is not there.
     """
-    uri = loaded.settings.data_dir
-    if is_remote(uri):
-        from flows.credentials import store_settings
+    from flows.credentials import store_settings
 
-        open_store(uri, store_settings(loaded)).list_folder()
+    uri, settings = loaded.settings.data_dir, store_settings(loaded)
+    if is_remote(uri):  # names a missing bucket and a wrong key best
+        open_store(uri, settings).list_folder()
+    for missing in probe_once(uri, settings):
+        say(f"macroscope: {uri} has {missing}", error=True)
 
 
 def consolidate_command(*, data_dir: str | None = None, as_json: bool) -> int:

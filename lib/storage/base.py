@@ -11,6 +11,17 @@ Buffer = bytes | bytearray | memoryview
 
 
 @dataclass(frozen=True, slots=True)
+class Missing:
+    """Something that a destination cannot do, and what is done in its place."""
+
+    what: str
+    instead: str
+
+    def __str__(self) -> str:
+        return f"no {self.what}: {self.instead}"
+
+
+@dataclass(frozen=True, slots=True)
 class StoredObject:
     """One object of a listing. ``key`` is relative to the store, with ``/`` between its parts.
 
@@ -194,6 +205,20 @@ class Store(Protocol):
         """Write under the lock that another process, ``holder``, has on a volume.
 
         Where a lock is a lease, every later write needs it to last still.
+        """
+        ...
+
+    def may_write(self, key: str) -> None:
+        """For who writes a file in place: raises `DestinationBusyError` where a lease is over."""
+        ...
+
+    def probe(self) -> tuple[Missing, ...]:
+        """Try what writing needs, each once; what is missing and has another safe way.
+
+        Raises
+        ------
+        DestinationError, AccessDeniedError
+            It cannot be written to, or not safely.
         """
         ...
 

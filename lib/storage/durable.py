@@ -14,8 +14,25 @@ from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 
 _AT_ONCE = 8  # a journal commits for all that wait for it
-# What file systems say that can force no folder to the disk: CIFS, shared folders, some FUSE ones.
-_NO_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EISDIR)
+# What file systems say that cannot: of folders CIFS, shared folders and some FUSE ones.
+_CANNOT = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EISDIR)
+
+
+def sync_file(handle: int) -> bool:
+    """Force an open file to the disk; False where the file system cannot.
+
+    Raises
+    ------
+    OSError
+        The disk failed, or is full: some file systems say so only now.
+    """
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _CANNOT:
+            raise
+        return False
+    return True
 
 
 def sync_folder(folder: str) -> bool:
@@ -31,14 +48,9 @@ def sync_folder(folder: str) -> bool:
     except PermissionError:
         return False  # a folder that may be written to and not read
     try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in _NO_FOLDERS:
-            raise
-        return False
+        return sync_file(handle)
     finally:
         os.close(handle)
-    return True
 
 
 def persist(root: str, paths: Collection[str]) -> None:
@@ -49,7 +61,7 @@ def persist(root: str, paths: Collection[str]) -> None:
     Raises
     ------
     OSError
-        The disk failed, or is full: some file systems say so only now.
+        The disk failed, or is full.
     """
     files, folders = set[str](), set[str]()
     for path in paths:
@@ -74,6 +86,6 @@ def _sync_file(path: str) -> None:
         return
     handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        sync_file(handle)
     finally:
         os.close(handle)

@@ -7,10 +7,14 @@ import shutil
 import stat
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
+from functools import cached_property, partial
+from typing import Any
 
 from lib.errors import AlreadyExistsError, DestinationError
-from lib.storage.base import Buffer, Folder, StoredObject, Versioned
+from lib.storage.base import Buffer, Folder, Missing, StoredObject, Versioned
+from lib.storage.capabilities import probe_folder
 from lib.storage.durable import persist, sync_folder
+from lib.storage.fence import Fence
 from lib.storage.keys import (
     LOCKS,
     PARTIAL,
@@ -21,11 +25,12 @@ from lib.storage.keys import (
     is_shortened,
     lock_key,
     partial_key,
-    temporary_name,
     temporary_of,
 )
 from lib.storage.local_draft import LocalDraft
-from lib.storage.local_lock import hold
+from lib.storage.local_lease import FolderLease, FollowedFolderLease
+from lib.storage.local_lock import hold, honours_flock
+from lib.storage.local_trees import remove_tree, replace_tree
 from lib.storage.os_errors import naming_os_errors
 
 _RECORDS = ("metadata_", "validation_report_")
@@ -46,15 +51,28 @@ class LocalStore:
         Force records and reports to the disk before a write returns, and all else in `persist`.
         Without it a killed process or container still loses nothing, but a power cut may take
         files of volumes that were called complete.
+    lease_seconds
+        How long a lock outlives its holder where the file system has no kernel locks.
     """
 
-    def __init__(self, root: str | os.PathLike[str], *, durable: bool = True) -> None:
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        *,
+        durable: bool = True,
+        lease_seconds: float = 60.0,
+    ) -> None:
         self.root = os.path.realpath(os.fspath(root))
         self.uri = self.root
         self.durable = durable
+        self.lease_seconds = lease_seconds
+        self._fence = Fence()
 
     def __repr__(self) -> str:
         return f"LocalStore({self.root!r}, durable={self.durable!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_open_again, (self.root, self.durable, self.lease_seconds))
 
     # --- objects ----------------------------------------------------------------------------
 
@@ -96,7 +114,8 @@ class LocalStore:
     def draft(self, key: str) -> LocalDraft:
         """Write one file bit by bit; see `lib.storage.base.Store.draft`."""
         path = self._path(check_key(key))
-        return LocalDraft(path, sync=self._syncs(os.path.basename(path)))
+        may = partial(self._fence.left, path)
+        return LocalDraft(path, sync=self._syncs(os.path.basename(path)), may=may)
 
     def get(self, key: str) -> bytes:
         """Return the bytes of a file; raises `NotFoundError` where there is none."""
@@ -158,6 +177,7 @@ class LocalStore:
     def delete(self, key: str) -> None:
         """Delete one file; absent is fine."""
         path = self._path(check_key(key))
+        self._fence.left(path)
         with naming_os_errors(path, "delete"), suppress(FileNotFoundError, NotADirectoryError):
             if not os.path.isdir(path) or os.path.islink(path):
                 os.unlink(path)
@@ -168,14 +188,12 @@ class LocalStore:
     def delete_tree(self, prefix: str) -> None:
         """Delete a folder. It leaves its name in one step, so that no half tree is ever seen."""
         path = self._path(check_key(prefix))
+        self._fence.left(path)
         if not os.path.isdir(path):
             return
-        folder, name = os.path.split(path)
-        aside = os.path.join(folder, temporary_name(name, "gone"))
         with naming_os_errors(path, "delete"):
-            os.rename(path, aside)
-            shutil.rmtree(aside)
-        self._prune(folder)
+            remove_tree(path)
+        self._prune(os.path.dirname(path))
 
     def publish_tree(self, staging: str, final: str) -> None:
         """Rename a finished tree (or file) to its final name, in place of what was there.
@@ -184,7 +202,7 @@ class LocalStore:
         two renames, the old one under a temporary name, which `sweep_temporaries` puts back.
         """
         source, target = self._path(check_key(staging)), self._path(check_key(final))
-        folder, name = os.path.split(target)
+        self._fence.left(target)
         if not os.path.lexists(source):
             raise DestinationError(
                 "there is no finished tree to publish",
@@ -192,19 +210,15 @@ class LocalStore:
                 advice="Run again to make the volume anew",
             )
         with naming_os_errors(target, "publish"):
-            os.makedirs(folder, exist_ok=True)
-            aside = None
-            if os.path.isdir(target):
-                aside = os.path.join(folder, temporary_name(name, "old"))
-                os.rename(target, aside)
-            os.rename(source, target)
-            if self.durable:
-                sync_folder(folder)
-            if aside is not None:
-                gone = os.path.join(folder, temporary_name(name, "gone"))
-                os.rename(aside, gone)
-                shutil.rmtree(gone)
+            replace_tree(source, target, partial(self._settle, final))
         self._prune(os.path.dirname(source))
+
+    def _settle(self, final: str, moved: bool) -> None:
+        """Force a new tree's name to the disk; all of its names where it was moved file by file."""
+        if moved:
+            self.persist(final)
+        elif self.durable:
+            sync_folder(os.path.dirname(self._path(final)))
 
     def persist(self, *keys: str) -> None:
         """Force files and trees to the disk, with all folders on the way to them."""
@@ -230,6 +244,7 @@ class LocalStore:
             however deep.
         """
         folder = self._path(check_prefix(prefix))
+        self._fence.left(folder)
         swept = 0
         with naming_os_errors(folder, "clear up"):
             for where, folders, files in os.walk(folder):
@@ -245,13 +260,37 @@ class LocalStore:
     # --- the rest ---------------------------------------------------------------------------
 
     def lock(self, key: str, holder: str) -> AbstractContextManager[None]:
-        """Hold a volume until the block or the process ends, however it ends."""
-        return hold(
-            self._path(lock_key(key, ".lock")), self._path(lock_key(key, ".json")), key, holder
-        )
+        """Hold a volume until the block or the process ends, however it ends.
+
+        Where the file system has no kernel locks, by a lease that outlives a killed holder on
+        another machine by `lease_seconds`.
+        """
+        path, holder_path = self._path(lock_key(key, ".lock")), self._path(lock_key(key, ".json"))
+        if self._flocks:
+            return hold(path, holder_path, key, holder)
+        path = self._path(lock_key(key, ".lease"))
+        return FolderLease(path, holder_path, self._fence, key, holder, self.lease_seconds)
 
     def follow(self, key: str, holder: str) -> None:
-        """Nothing: a folder's lock does not end while its holder lives."""
+        """Let later writes depend on that run's lease; a kernel lock ends with its holder alone."""
+        path, holder_path = self._path(lock_key(key, ".lease")), self._path(lock_key(key, ".json"))
+        if not self._flocks and key not in self._fence:
+            followed = FollowedFolderLease(path, holder_path, holder, self.lease_seconds)
+            self._fence.add(key, followed)
+
+    @cached_property
+    def _flocks(self) -> bool:
+        with naming_os_errors(self.root, "lock"):
+            os.makedirs(self.root, exist_ok=True)
+            return honours_flock(self.root)
+
+    def may_write(self, key: str) -> None:
+        """Refuse who writes a file in place once the lease is over."""
+        self._fence.left(self._path(check_key(key)))
+
+    def probe(self) -> tuple[Missing, ...]:
+        """Try what the file system can do; the folder is made where it is not there."""
+        return probe_folder(self.root)
 
     def free_bytes(self) -> int | None:
         """Bytes that this process may still write here."""
@@ -293,6 +332,10 @@ class LocalStore:
             except OSError:
                 return
             folder = os.path.dirname(folder)
+
+
+def _open_again(root: str, durable: bool, lease_seconds: float) -> LocalStore:
+    return LocalStore(root, durable=durable, lease_seconds=lease_seconds)
 
 
 def _sweep(path: str, final: str, kind: str) -> None:

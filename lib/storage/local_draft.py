@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
-from lib.errors import AlreadyExistsError, DestinationError
+from lib.errors import AlreadyExistsError
 from lib.storage.base import Buffer, Draft
-from lib.storage.durable import sync_folder
+from lib.storage.durable import sync_file, sync_folder
 from lib.storage.keys import temporary_name
 from lib.storage.os_errors import naming_os_errors
 from lib.storage.uncached import UncachedFile
@@ -21,11 +22,15 @@ class LocalDraft(Draft):
     ----------
     sync
         Force file and folder to the disk before `commit` returns.
+    may
+        Called before the file is made and before it gets its name; raises where that is not
+        allowed any more.
     """
 
-    def __init__(self, path: str, *, sync: bool) -> None:
+    def __init__(self, path: str, *, sync: bool, may: Callable[[], object]) -> None:
+        may()
         folder, name = os.path.split(path)
-        self._path, self._sync = path, sync
+        self._path, self._sync, self._may = path, sync, may
         self._temporary = os.path.join(folder, temporary_name(name, "tmp"))
         self._open = ExitStack()
         with naming_os_errors(path, "write"):
@@ -47,8 +52,9 @@ class LocalDraft(Draft):
         with naming_os_errors(self._path, "write"):
             self._end.flush()
             if self._sync:
-                os.fsync(self._file.fd)
+                sync_file(self._file.fd)
             self._open.close()
+            self._may()
             if create:
                 _link_new(self._temporary, self._path)
             else:
@@ -74,16 +80,20 @@ def _open_new(path: str) -> UncachedFile:
     return UncachedFile(path, flags)
 
 
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
+"""What file systems say that have no hard links."""
+
+
 def _link_new(temporary: str, path: str) -> None:
+    """Give a file a name that nothing has."""
     try:
-        os.link(temporary, path)
+        try:
+            os.link(temporary, path)
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            # An empty file takes the name, and then the whole one takes its place.
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+            os.replace(temporary, path)
     except FileExistsError as error:
         raise AlreadyExistsError("something is there already", location=path) from error
-    except OSError as error:
-        if error.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
-            raise DestinationError(
-                "the file system has no hard links, so nothing can be created exclusively",
-                location=path,
-                advice="Choose a file system with hard links (ext4, xfs, NFS, CephFS)",
-            ) from error
-        raise

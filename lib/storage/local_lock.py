@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import socket
@@ -13,8 +15,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from lib.errors import DestinationBusyError
+from lib.storage.keys import temporary_name
 from lib.storage.os_errors import naming_os_errors
 
+# What file systems and servers say that have no kernel locks.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EINVAL, errno.ENOLCK)
 _PATIENCE_SECONDS = 0.2  # bridges the moment in which another run's end removes the lock file
 
 
@@ -38,6 +43,32 @@ def busy(key: str, holder: dict[str, Any] | None, location: str) -> DestinationB
     return DestinationBusyError(f"{key} is being worked on by {who}", location=location)
 
 
+def honours_flock(folder: str) -> bool:
+    """Whether the file system of a folder keeps two holders of one kernel lock apart.
+
+    Raises
+    ------
+    OSError
+        Nothing can be written there.
+    """
+    path = os.path.join(folder, temporary_name("flock", "tmp"))
+    with open(path, "xb") as first:
+        try:
+            with open(path, "rb") as second:
+                fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                try:
+                    fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError as error:
+                    return error.errno in (errno.EAGAIN, errno.EACCES)
+                return False
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                return False
+            raise
+        finally:
+            os.unlink(path)
+
+
 @contextmanager
 def hold(lock_path: str, holder_path: str, key: str, holder: str) -> Iterator[None]:
     """Hold the lock file at `lock_path`.
@@ -48,7 +79,7 @@ def hold(lock_path: str, holder_path: str, key: str, holder: str) -> Iterator[No
     with naming_os_errors(lock_path, "lock"):
         lock = _acquire(lock_path, holder_path, key)
         with suppress(OSError):  # who holds it is a courtesy; holding it is what counts
-            _write_holder(holder_path, holder)
+            write_holder(holder_path, holder)
     try:
         yield
     finally:
@@ -65,12 +96,16 @@ def _acquire(lock_path: str, holder_path: str, key: str) -> FileLock:
         os.makedirs(os.path.dirname(lock_path), exist_ok=True)
         # One object per attempt: the same object in two threads would count as re-entry.
         lock = FileLock(
-            lock_path, timeout=_PATIENCE_SECONDS, thread_local=False, is_singleton=False
+            lock_path,
+            timeout=_PATIENCE_SECONDS,
+            thread_local=False,
+            is_singleton=False,
+            fallback_to_soft=False,
         )
         try:
             lock.acquire()
         except Timeout:
-            raise busy(key, _read_holder(holder_path), lock_path) from None
+            raise busy(key, read_holder(holder_path), lock_path) from None
         except FileNotFoundError:  # the other run removed the empty folder just now
             if attempt == 2:
                 raise
@@ -79,12 +114,14 @@ def _acquire(lock_path: str, holder_path: str, key: str) -> FileLock:
     raise AssertionError("unreachable")
 
 
-def _write_holder(path: str, holder: str) -> None:
+def write_holder(path: str, holder: str) -> None:
+    """Note beside a lock who holds it."""
     with open(path, "w", encoding="utf-8") as file:
         json.dump(describe_holder(holder), file)
 
 
-def _read_holder(path: str) -> dict[str, Any] | None:
+def read_holder(path: str) -> dict[str, Any] | None:
+    """Who was noted beside a lock, if anybody was."""
     try:
         with open(path, encoding="utf-8") as file:
             found = json.load(file)

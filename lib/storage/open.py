@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
+import logging
+import threading
+
 from lib.errors import ConfigError
-from lib.storage.base import Store
+from lib.storage.base import Missing, Store
 from lib.storage.local import LocalStore
 from lib.storage.settings import StoreSettings
+
+_log = logging.getLogger(__name__)
 
 
 def is_remote(uri: str) -> bool:
     """Whether an address names a bucket and not a folder."""
     return "://" in uri and not uri.startswith("file://")
+
+
+_probed: dict[tuple[str, StoreSettings], tuple[Missing, ...]] = {}
+_probing = threading.Lock()
+
+
+def probe_once(uri: str, settings: StoreSettings) -> tuple[Missing, ...]:
+    """Try what a destination can do, once in this process; what it lacks goes to the log.
+
+    Raises
+    ------
+    DestinationError, AccessDeniedError
+        It cannot be written to, or not safely.
+    ConfigError
+        As of `open_store`.
+    """
+    with _probing:
+        if (uri, settings) not in _probed:
+            found = _probed[uri, settings] = open_store(uri, settings).probe()
+            for missing in found:
+                _log.warning("%s has %s", uri, missing)
+        return _probed[uri, settings]
 
 
 def open_store(uri: str, settings: StoreSettings | None = None) -> Store:
@@ -38,4 +65,4 @@ def open_store(uri: str, settings: StoreSettings | None = None) -> Store:
     folder = uri.removeprefix("file://")
     if not folder or "\0" in folder:
         raise ConfigError("the address of a store is empty or holds a NUL character")
-    return LocalStore(folder, durable=settings.durable)
+    return LocalStore(folder, durable=settings.durable, lease_seconds=settings.lease_seconds)

@@ -14,9 +14,10 @@ from lib.errors import (
     NotFoundError,
     RequestRefusedError,
 )
-from lib.storage.base import Buffer, Folder, GatheredDraft, StoredObject, Versioned
+from lib.storage.base import Buffer, Folder, GatheredDraft, Missing, StoredObject, Versioned
 from lib.storage.fence import Fence
 from lib.storage.keys import PARTIAL, byte_views, check_key, check_prefix, is_reserved
+from lib.storage.s3_capabilities import probe_bucket
 from lib.storage.s3_lease import FollowedLease, Lease
 from lib.storage.s3_objects import S3Objects
 from lib.storage.s3_uploads import abort_uploads
@@ -240,6 +241,14 @@ class S3Store:
         """Let every later write depend on that run's lease, unless it is this very store's own."""
         if check_key(key) not in self._fence:
             self._fence.add(key, FollowedLease(self._objects, key, holder))
+
+    def may_write(self, key: str) -> None:
+        """Refuse who writes once the lease is over."""
+        self._fence.left(self._objects.where(check_key(key)))
+
+    def probe(self) -> tuple[Missing, ...]:
+        """Try what the server honours, on an object of its own."""
+        return probe_bucket(self._objects, S3Writes(self._objects, Fence()))
 
     def free_bytes(self) -> int | None:
         """None: an object store does not say."""

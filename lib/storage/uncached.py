@@ -143,6 +143,24 @@ class UncachedFile(AbstractContextManager["UncachedFile"]):
             return self._direct
 
 
+def is_possible(path: str) -> bool:
+    """Whether a block can be written past the cache to a file that is there; it is overwritten."""
+    if not _DIRECT:
+        return False
+    with mmap.mmap(-1, BLOCK) as block:
+        try:
+            handle = os.open(path, os.O_WRONLY | _DIRECT | os.O_CLOEXEC)
+            try:
+                os.pwrite(handle, block, 0)
+            finally:
+                os.close(handle)
+        except OSError as error:
+            if error.errno not in _REFUSED:
+                raise
+            return False
+    return True
+
+
 def pwrite_all(fd: int, view: memoryview, offset: int) -> None:
     """Write all of a flat view of bytes at an offset, through the page cache."""
     while view:

@@ -79,6 +79,7 @@ def convert_npy(
             with buffers.lend(box.shape_zyx) as voxels:
                 missing = gather(reader, box, voxels)
                 runs = _runs(job, len(header), box, voxels)
+                store.may_write(job.final_key)
                 with naming_os_errors(path, "write"):
                     for at, view in runs:
                         pwrite_all(handle, view, at)

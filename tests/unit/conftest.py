@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -96,3 +97,18 @@ def destination(destination_server: Destination) -> Iterator[Destination]:
     destination_server.control.clear()
     yield destination_server
     destination_server.control.clear()
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[str]:
+    """The address of moto's S3 server, with the bucket ``volumes``; any key and secret will do."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    urllib.request.urlopen(
+        urllib.request.Request(f"http://{host}:{port}/volumes", method="PUT")
+    ).close()
+    yield f"http://{host}:{port}"
+    server.stop()

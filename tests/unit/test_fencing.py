@@ -20,7 +20,6 @@ from typing import Any, BinaryIO
 from urllib.parse import parse_qs
 
 import pytest
-from moto.server import ThreadedMotoServer
 from starlette.types import Receive, Scope, Send
 
 from emulators.control import Control
@@ -106,20 +105,6 @@ class Place:
         given = {**self._given, "lease_seconds": self.lease_seconds, **more}
         given["endpoint_url"] = self._ways[way]
         return S3Store(self.uri, StoreSettings(**given))
-
-
-@pytest.fixture(scope="module")
-def moto() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    url = f"http://{host}:{port}"
-    settings = StoreSettings(endpoint_url=url, region="us-east-1", key="k", secret="s")
-    client = aws_session(access_of(settings)).client("s3", endpoint_url=url)
-    client.create_bucket(Bucket="volumes")
-    client.close()
-    yield url
-    server.stop()
 
 
 @pytest.fixture

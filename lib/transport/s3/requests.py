@@ -160,6 +160,7 @@ class S3Requests(Exchanges):
         headers: Mapping[str, str] | None = None,
         views: Sequence[memoryview] | None = None,
         document: bytes | None = None,
+        signed_at: datetime | None = None,
     ) -> Answer:
         """Send a request that changes the bucket, and read the answer to its end.
 
@@ -171,6 +172,8 @@ class S3Requests(Exchanges):
             Bytes to store, or some of them. Their SHA-256 goes with them, and the server compares.
         document
             What a POST asks for, in place of `views`.
+        signed_at
+            Another time than now, to see whether the server looks at a signature's end.
 
         Raises
         ------
@@ -187,7 +190,7 @@ class S3Requests(Exchanges):
         with self.exchange(url) as meter:
             self.send_one(_kind(method, key, query))
             # first: a pause before the next line ends the signature earlier, not later
-            moment = self.now()
+            moment = signed_at or self.now()
             seconds = left()
             signed = self._signer.in_address(
                 method, asked, sent, moment, UNLEASED_SECONDS if seconds is None else seconds

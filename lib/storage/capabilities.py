@@ -1,0 +1,106 @@
+"""What a destination can do, tried once before anything is fetched, and named where it cannot.
+
+Whatever is missing either has another safe way, which is named, or is refused: a run that cannot
+be safe ends before it begins.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+
+from lib.errors import DestinationError
+from lib.storage import uncached
+from lib.storage.base import Missing
+from lib.storage.durable import sync_file, sync_folder
+from lib.storage.keys import temporary_name
+from lib.storage.local_draft import NO_LINKS
+from lib.storage.local_lock import honours_flock
+from lib.storage.os_errors import naming_os_errors
+
+NO_LOCKS = Missing(
+    "kernel locks (flock)",
+    "volumes are held by lease files, which outlive a killed run on another host by "
+    "dest_lease_seconds",
+)
+NO_FILE_SYNC = Missing(
+    "way to force files to the disk (fsync)",
+    "a power cut may take files of volumes that were called complete",
+)
+NO_FOLDER_SYNC = Missing(
+    "way to force folders to the disk (fsync)",
+    "a power cut may take the names of files that were called complete",
+)
+NO_LINKS_THERE = Missing(
+    "hard links", "a catalogue's name is taken by an empty file first, and filled a moment later"
+)
+NO_DIRECT = Missing("O_DIRECT", "shards are written through the page cache")
+NO_CONDITIONAL_DELETE = Missing(
+    "conditional deletes (If-Match)",
+    "what a run had under way when its lease ended is refused by the end of its signature alone",
+)
+NO_EXPIRY = Missing(
+    "end of signatures (X-Amz-Expires)",
+    "what a run had under way when its lease ended is refused by conditions alone",
+)
+
+
+def probe_folder(root: str) -> tuple[Missing, ...]:
+    """Try a folder; it is made where it is not there.
+
+    Raises
+    ------
+    DestinationError
+        Nothing can be written, or renaming replaces no files.
+    """
+    folder = os.path.join(root, temporary_name("probe", "tmp"))
+    with naming_os_errors(root, "write"):
+        os.makedirs(folder)
+        try:
+            return tuple(_missing_in(folder))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _missing_in(folder: str) -> list[Missing]:
+    one, other = os.path.join(folder, "one"), os.path.join(folder, "other")
+    missing = []
+    for path in (one, other):
+        with open(path, "xb") as file:
+            file.write(path.encode())
+            file.flush()
+            synced = sync_file(file.fileno())
+    if not synced:
+        missing.append(NO_FILE_SYNC)
+    _require_rename_over(one, other)
+    if not sync_folder(folder):
+        missing.append(NO_FOLDER_SYNC)
+    if not honours_flock(folder):
+        missing.append(NO_LOCKS)
+    try:
+        os.link(other, one)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        missing.append(NO_LINKS_THERE)
+    if not uncached.is_possible(other):
+        missing.append(NO_DIRECT)
+    return missing
+
+
+def _require_rename_over(one: str, other: str) -> None:
+    try:
+        os.replace(one, other)
+        with open(other, "rb") as file:
+            replaced = file.read() == one.encode()
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS):
+            raise
+        replaced = False
+    if not replaced:
+        raise DestinationError(
+            "the file system cannot replace a file by renaming another",
+            location=os.path.dirname(other),
+            advice="Choose another file system (ext4, xfs, NFS, CephFS), or a bucket",
+        )
