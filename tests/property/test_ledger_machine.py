@@ -137,6 +137,9 @@ class Bucket:
     def delete(self, key: str) -> None:
         self.fuse.change(lambda: self.objects.pop(key, None))
 
+    def persist(self, *keys: str) -> None:
+        """Nothing to do: an object is durable when the store has answered."""
+
     def delete_tree(self, prefix: str) -> None:
         depth = prefix.count("/") + 1
         keys = [item.key for item in self.list(prefix)]
