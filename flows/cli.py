@@ -240,7 +240,7 @@ def verify(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Prove finished volumes again from their records, and repair them with --repair.
+    """Prove finished volumes by their records, or repair them.
 
     Every field of every record is held against the store: digests, grids, shapes, OME metadata,
     statistics, raw files.
