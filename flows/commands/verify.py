@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from flows.commands.interrupts import ended_by_signals
 from flows.commands.options import stand_ins
 from flows.credentials import store_settings
 from lib.config.manager import ConfigManager, LoadedSettings
@@ -53,11 +54,11 @@ def verify_command(
     uri = place or loaded.settings.data_dir
     store = open_store(uri, store_settings(loaded))
     digests = repair or (not is_remote(uri) if deep is None else deep)
-    verdicts = list(verify_store(store, digests=digests, sources=sources or ()))
-    require_proof(store, verdicts, sources or ())
-    with ExitStack() as stack:
+    with ended_by_signals(), ExitStack() as stack:
+        proven = list(verify_store(store, digests=digests, sources=sources or ()))
+        require_proof(store, proven, sources or ())
         mender = _Mender(store, loaded, stack)
-        looked_at = [(mender.mend if repair else mender.note)(verdict) for verdict in verdicts]
+        looked_at = [(mender.mend if repair else mender.note)(verdict) for verdict in proven]
     verdicts = [verdict for verdict, _ in looked_at]
     wrong = [verdict for verdict in verdicts if verdict.problems]
     if as_json:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import google_crc32c
 import pytest
+import zarr
 
 from emulators.s3 import S3Server
 from emulators.serving import Samples
@@ -52,6 +55,33 @@ def bucket() -> Iterator[S3Server]:
         store.put(f"{group}/.zattrs", json.dumps(ATTRIBUTES).encode())
         store.put(f"{group}/s0/.zarray", json.dumps(ARRAY).encode())
         yield server
+
+
+def shard_of_nothing(chunks: int) -> bytes:
+    """A Zarr v3 shard that is there, and whose index says of every chunk that it is not."""
+    table = b"\xff" * 16 * chunks
+    return table + google_crc32c.value(table).to_bytes(4, "little")
+
+
+@pytest.mark.parametrize("kind", ["labels", "image"])
+def test_shards_that_hold_no_chunk_are_an_archive_that_holds_none(
+    tmp_path: Path, kind: str
+) -> None:
+    """The listing is complete; only the shards' own indices tell that nothing is there."""
+    path = tmp_path / "cells.zarr"
+    array = zarr.create_array(
+        store=path, shape=(8, 8, 8), shards=(4, 8, 8), chunks=(4, 4, 4), dtype="uint32"
+    )
+    assert array.nchunks == 8 and array.read_only is False
+    for index in range(2):
+        shard = path / "c" / str(index) / "0" / "0"
+        shard.parent.mkdir(parents=True)
+        shard.write_bytes(shard_of_nothing(4))
+    anywhere: Any = SimpleNamespace(endpoints={"ADDRESS": {}})
+    one = Bench(anywhere, tmp_path, "address", addresses=[f"{path}|zarr3:"], kind=kind)
+    ended = one.run()
+    assert isinstance(ended.error, MissingChunksError), ended.error
+    assert one.published() == []
 
 
 def bench(samples: Samples, bucket: S3Server, folder: Path, **settings: Any) -> Bench:

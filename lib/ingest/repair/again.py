@@ -42,7 +42,9 @@ def order_again(
         As any run.
     """
     source, name = record["source"], record["name"]
-    given = dict(record["metadata"]["provenance"].get("settings") or {})
+    stated = record["metadata"]["provenance"].get("settings") or {}
+    known = loaded.keys.loaders[source].model_fields if source in loaded.keys.loaders else {}
+    given = {name: value for name, value in stated.items() if name in known}
     config = loaded.loader(source, {**given, "dry_run": False, "output_dir": store.uri})
     plans = plan_source(source, config, scratch_dir, store).plans
     plan = next((plan for plan in plans if plan.name == name), None)
