@@ -131,6 +131,15 @@ def check_public_redirect(asked_url: str, target_url: str, allowed_hosts: Collec
         raise refuse("it is a private address")
 
 
+def is_address(host: str) -> bool:
+    """Whether a host is written as a number and not as a name."""
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
 def is_public_host(host: str) -> bool:
     """Whether every address of a host lies in the public internet.
 

@@ -122,7 +122,7 @@ class Requester(Exchanges):
         super().__init__(archive, limits, limiter, counters)
         self._allowed_hosts = frozenset(allowed_hosts)
         self._reach = reach
-        self._session = new_session(limits.connections)
+        self._session = new_session(limits.connections, reach.check_peer if reach else None)
 
     def close(self) -> None:
         """Close all connections; later calls open new ones."""

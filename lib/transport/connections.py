@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import socket
+from collections.abc import Callable
 from http.client import HTTPResponse
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
@@ -116,10 +117,35 @@ def new_pool(
     return manager
 
 
+def _guarded_pools(check_peer: Callable[[str], None]) -> dict[str, type[HTTPConnectionPool]]:
+    """Pools whose connections are told whom they reached, before anything is sent there."""
+
+    def guarded(kind: Any) -> Any:
+        class Guarded(kind):  # type: ignore[misc]
+            def connect(self) -> None:
+                super().connect()
+                if self.sock is not None and not self.proxy:
+                    check_peer(str(self.sock.getpeername()[0]))
+
+        return Guarded
+
+    class Pool(HTTPConnectionPool):
+        ConnectionCls = guarded(_Connection)
+
+    class SecurePool(HTTPSConnectionPool):
+        ConnectionCls = guarded(_SecureConnection)
+
+    return {"http": Pool, "https": SecurePool}
+
+
 class _Adapter(HTTPAdapter):
+    def __init__(self, check_peer: Callable[[str], None] | None, **kwargs: Any) -> None:
+        self._pools = _POOLS if check_peer is None else _guarded_pools(check_peer)
+        super().__init__(**kwargs)
+
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, ssl_context=tls_context(), **kwargs)
-        self.poolmanager.pool_classes_by_scheme = _POOLS
+        self.poolmanager.pool_classes_by_scheme = self._pools
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
         manager = super().proxy_manager_for(proxy, ssl_context=tls_context(), **kwargs)
@@ -139,15 +165,26 @@ def _no_login(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
 
-def new_session(connections: int) -> requests.Session:
-    """A session for `connections` requests in flight to one service."""
+def new_session(
+    connections: int, check_peer: Callable[[str], None] | None = None
+) -> requests.Session:
+    """A session for `connections` requests in flight to one service.
+
+    Parameters
+    ----------
+    check_peer
+        Told the address of each peer that was reached without a proxy; raises where that may not
+        be asked. A name may resolve to another address than when it was checked.
+    """
     session = _Session()
     session.trust_env = False  # read once below, not once a request
     session.auth = _no_login
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     session.headers.clear()
     session.headers.update({"User-Agent": USER_AGENT, "Accept-Encoding": "identity"})
-    adapter = _Adapter(pool_connections=4, pool_maxsize=max(1, connections), max_retries=0)
+    adapter = _Adapter(
+        check_peer, pool_connections=4, pool_maxsize=max(1, connections), max_retries=0
+    )
     session.mount("http://", adapter)
     session.mount("https://", adapter)
     return session

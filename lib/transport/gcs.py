@@ -80,6 +80,7 @@ class GcsReader(HttpClient):
             with self._asked("GET", url, _TAKES_GZIP, most) as answer:
                 if answer is None:
                     return None
+                _refuse_page(answer, key, url)
                 headers = answer.headers
                 length = answers.content_length(headers)
                 if length is not None and length > most:
@@ -115,6 +116,7 @@ class GcsReader(HttpClient):
                     if generation is None:
                         return None
                     raise SourceChangedError("the object was replaced", location=redact(url))
+                _refuse_page(answer, key, url)
                 span = answers.content_range(answer.headers)
                 if answer.status_code != 206 or span is None or span[0] != start:
                     raise BadAnswerError(
@@ -149,6 +151,7 @@ class GcsReader(HttpClient):
             with self.ask("HEAD", url, headers=_TAKES_GZIP, allow=(404,)) as answer:
                 if answer.status_code == 404:
                     return None
+                _refuse_page(answer, key, url)
                 headers = answer.headers
             stored = headers.get("x-goog-stored-content-length", "")
             size = int(stored) if stored.isdigit() else answers.content_length(headers)
@@ -268,6 +271,12 @@ class _Asked:
 
     def __exit__(self, *details: Any) -> bool | None:
         return self._context.__exit__(*details)
+
+
+def _refuse_page(answer: requests.Response, key: str, url: str) -> None:
+    """Raise for a web page that somebody on the way gives in place of the object."""
+    if answers.is_html(answer.headers) and not key.lower().endswith((".html", ".htm")):
+        raise BadAnswerError("a web page came instead of the object", location=redact(url))
 
 
 def _encoding(headers: Mapping[str, str]) -> str | None:

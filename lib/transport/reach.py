@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from lib.errors import AccessDeniedError
-from lib.safety import is_public_host, redact
+from lib.safety import is_address, is_public_host, redact
+from lib.transport.environment import proxies_for
 
 EVERYWHERE = ("file", "https", "http", "s3", "gs", "ftp")
 PUBLIC = ("https", "s3", "gs", "ftp")
@@ -53,8 +54,15 @@ class ReachPolicy:
             return
         if self.hosts and not any(fnmatch.fnmatchcase(host, p.lower()) for p in self.hosts):
             raise self._refusal(url, f"the host {host}", "reach_hosts")
-        if not self.private and not is_public_host(host):
+        # Behind a proxy a name need not resolve here, and the proxy decides what it leads to.
+        asked_here = is_address(host) or not proxies_for(url)
+        if not self.private and asked_here and not is_public_host(host):
             raise self._refusal(url, f"{host}, a private address", "reach_private")
+
+    def check_peer(self, address: str) -> None:
+        """Raise `AccessDeniedError` for a peer whose name led to a private address after all."""
+        if not self.private and not is_public_host(address):
+            raise self._refusal(f"//{address}", "a private address", "reach_private")
 
     def check_redirect(self, asked: str, target: str) -> None:
         """The same for where an answer leads to, which must not leave TLS either."""

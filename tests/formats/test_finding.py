@@ -137,13 +137,19 @@ def test_a_name_does_not_make_a_format(folder: Path, tmp_path: Path) -> None:
         plan_of(f"{folder}/b.xyz|mrc:", tmp_path)
 
 
-def test_a_zip_says_how_to_name_what_is_inside(folder: Path, tmp_path: Path) -> None:
+def test_a_zip_is_looked_into(folder: Path, tmp_path: Path) -> None:
+    cases_zarr2.multiscale(folder)
+    path = folder / "x.zarr.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in (folder / "x.zarr").rglob("*"):
+            archive.write(file, file.relative_to(folder / "x.zarr").as_posix())
+    for address in (f"{path}", f"{path}|zarr:em/s0", f"{path}|zip:|zarr2:em/s0"):
+        plan = plan_of(address, tmp_path)
+        assert plan.source_id == f"file://{path}|zip:|zarr2:em/s0"
     with zipfile.ZipFile(folder / "a.zip", "w") as archive:
         archive.writestr("x.txt", "nothing")
-    with pytest.raises(UnsupportedFormatError, match=r"\|zip:PATH"):
-        plan_of(folder / "a.zip", tmp_path)
     with pytest.raises(NotFoundError, match="nothing that is converted"):
-        plan_of(f"{folder}/a.zip|zip:", tmp_path)
+        plan_of(folder / "a.zip", tmp_path)
 
 
 def test_what_is_not_there_is_said(folder: Path, tmp_path: Path) -> None:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+import shlex
+import socket
+import threading
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.archives.address.grammar import Step, parse_address
+from lib.archives.address.grammar import CONTAINERS, Step, parse_address
 from lib.archives.address.named import absolute, rounds, settings_of
 from lib.config.loaders import AddressConfig
 from lib.config.manager import ConfigManager
 from lib.errors import AccessDeniedError, ConfigError
 from lib.execution import MODES
+from lib.formats import registry
 from lib.ingest.selection import by_round
+from lib.safety import is_address
 from lib.transport.reach import ReachPolicy
 from lib.transport.session import Session
 
@@ -133,6 +140,18 @@ def test_addresses_of_one_source_go_together_where_one_set_of_settings_can_hold_
     ]
 
 
+def test_the_page_shows_addresses_that_are_understood() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "addresses.md").read_text()
+    commands = re.findall(r"^macroscope (?:run|plan) (.*)$", page, re.MULTILINE)
+    addresses = [one for line in commands for one in shlex.split(line, comments=True)]
+    assert len(addresses) >= 8
+    for address in addresses:
+        settings_of(address)
+    steps = {step.partition(":")[0] for step in re.findall(r"`([a-z0-9-]+:[^`]*)`", page)}
+    known = {*CONTAINERS, *registry.FILE_FORMATS, *registry.TREE_FORMATS}
+    assert known <= steps
+
+
 def test_a_run_without_addresses_is_a_run_of_the_archives() -> None:
     settings = ConfigManager().load(environ={}, dotenv=None).settings
     (given,) = by_round(None, None, {}, settings)
@@ -199,6 +218,36 @@ def test_hosts_can_be_named() -> None:
 def test_a_redirect_obeys_the_same_policy(target: str) -> None:
     with pytest.raises(AccessDeniedError):
         SERVER.check_redirect("https://93.184.216.34/x", target)
+
+
+def test_a_name_that_leads_elsewhere_after_it_was_checked_reaches_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[bytes] = []
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                peer, _ = listener.accept()
+                with peer:
+                    peer.settimeout(5)
+                    asked.append(peer.recv(1000))
+
+    threading.Thread(target=serve, daemon=True).start()
+    url = f"http://rebound.example:{listener.getsockname()[1]}/secret"
+    monkeypatch.setattr("lib.transport.reach.is_public_host", lambda host: not is_address(host))
+    monkeypatch.setattr(
+        "urllib3.util.connection.socket.getaddrinfo",
+        lambda *_, **__: [(socket.AF_INET, socket.SOCK_STREAM, 6, "", listener.getsockname())],
+    )
+    reach = ReachPolicy(("http", "https"))
+    with Session("address", reach=reach) as session:
+        session.check_reach(url)
+        with pytest.raises(AccessDeniedError, match="private"):
+            session.http("address-https").get_bytes(url)
+    listener.close()
+    assert not any(asked)
 
 
 def test_on_kubernetes_the_policy_is_a_servers_and_a_run_cannot_change_it() -> None:

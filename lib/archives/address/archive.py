@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 from lib.archives.address.finding import find_volumes, the_one
-from lib.archives.address.grammar import Address, parse_address
-from lib.archives.address.places import SERVICES, open_place, open_tree
+from lib.archives.address.grammar import Address, Step, parse_address
+from lib.archives.address.places import SERVICES, is_zip, open_place, open_tree
 from lib.archives.address.plans import plan_of
 from lib.archives.address.reading import bring_file, open_volume, settle_volume
 from lib.archives.base import ArchiveBase
@@ -99,6 +100,10 @@ class AddressArchive(ArchiveBase):
         self, address: Address, config: AddressConfig, session: Session
     ) -> list[VolumePlan]:
         place = open_place(address, config, session)
+        if is_zip(place):  # as |zip: would say
+            step = Step("zip", "", True)
+            address = replace(address, steps=(step, *address.steps))
+            place = open_place(address, config, session)
         before = place.traffic()
         first, *others = _levels(config)
         found = the_one(find_volumes(place, _options(config, first)), str(address))

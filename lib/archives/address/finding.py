@@ -137,13 +137,10 @@ def _in_file(
                 )
             fitting = chosen
         if not fitting:
-            hint = ""
-            if source.read(0, min(4, source.size)) == b"PK\x03\x04":
-                hint = "It is a ZIP file: name what is inside with |zip:PATH. "
             raise UnsupportedFormatError(
                 "this file is of no format that is converted",
                 location=place.address,
-                advice=f"{hint}Formats are: {', '.join(registry.words())}",
+                advice=f"Formats are: {', '.join(registry.words())}",
             )
         volumes = fitting[0].describe(source, step.path if step else "", options)
     finally:

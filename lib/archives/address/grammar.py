@@ -166,7 +166,9 @@ def parse_address(text: str, base: Path | None = None) -> Address:
 
 
 def _local(place: str, steps: tuple[Step, ...], base: Path | None) -> Address:
-    path = Path(place.replace("%7C", "|").replace("%7c", "|")).expanduser()
+    path = Path(place.replace("%7C", "|").replace("%7c", "|"))
+    if path.parts[:1] == ("~",):
+        path = Path.home().joinpath(*path.parts[1:])
     whole = (base or Path.cwd()) / path
     normal = Path(*_normal(whole.parts[1:], place))
     return Address("file", "", str(normal).strip("/"), steps, folder=place.endswith("/"))

@@ -121,6 +121,17 @@ def open_place(address: Address, config: AddressConfig, session: Session) -> Pla
     return Place(tree, root, info, pattern, shown, counters, address.steps[len(zips) :])
 
 
+def is_zip(place: Place) -> bool:
+    """Whether a file is a ZIP by its beginning, which no format has that is converted."""
+    if place.info is None or not place.info.size or place.info.size < 4:
+        return False
+    source = place.source()
+    try:
+        return source.read(0, 4) in (b"PK\x03\x04", b"PK\x05\x06")
+    finally:
+        source.close()
+
+
 def _outer(address: Address, config: AddressConfig, session: Session) -> Tree:
     service = SERVICES[address.scheme]
     if address.scheme == "file":
