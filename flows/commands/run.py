@@ -11,9 +11,11 @@ from flows.commands.options import source_parameters, stand_ins, take_options
 from flows.commands.outcome import print_errors, print_places, print_summary
 from flows.commands.server import start_own_server
 from flows.commands.watch import live_view
+from flows.credentials import store_settings
 from flows.environment import prepare
 from lib.archives.address.named import absolute
 from lib.concurrency import cancel as stopping
+from lib.config.loaders import LoaderConfig
 from lib.config.manager import ConfigManager, LoadedSettings
 from lib.errors import ConfigError
 from lib.execution import mode as find_mode
@@ -105,8 +107,8 @@ def _run(
     """The parent flow's final state, once every source has been looked at for wrong settings."""
     loaded = ConfigManager().load()
     # a wrong setting is refused before anything starts
-    configs(loaded, by_round(sources, addresses, parameters, loaded.settings))
-    require_destination(settings)
+    chosen = configs(loaded, by_round(sources, addresses, parameters, loaded.settings))
+    try_destinations(loaded, [config for _, config in chosen])
     wait_for_server = start_own_server()
     from flows.macroscope import macroscope
     from tasks.absence import named_where_away
@@ -122,21 +124,21 @@ def _run(
         )
 
 
-def require_destination(loaded: LoadedSettings) -> None:
-    """Try the destination before anything is fetched, and say what it cannot do.
+def try_destinations(loaded: LoadedSettings, chosen: list[LoaderConfig]) -> None:
+    """Try every place that a run will write to, and say what it cannot do.
 
     Raises
     ------
     DestinationError, AccessDeniedError
         It cannot be written to, or not safely; a key is wrong, a bucket is not there.
     """
-    from flows.credentials import store_settings
-
-    uri, settings = loaded.settings.data_dir, store_settings(loaded)
-    if is_remote(uri):  # names a missing bucket and a wrong key best
-        open_store(uri, settings).list_folder()
-    for missing in probe_once(uri, settings):
-        say(f"macroscope: {uri} has {missing}", error=True)
+    access, settings = store_settings(loaded), loaded.settings
+    folders = [str(config.output_dir or settings.data_dir) for config in chosen]
+    for uri in dict.fromkeys([*folders, settings.metadata_dir]):
+        if is_remote(uri):  # names a missing bucket and a wrong key best
+            open_store(uri, access).list_folder()
+        for missing in probe_once(uri, access):
+            say(f"macroscope: {uri} has {missing}", error=True)
 
 
 def consolidate_command(*, data_dir: str | None = None, as_json: bool) -> int:
@@ -149,8 +151,6 @@ def consolidate_command(*, data_dir: str | None = None, as_json: bool) -> int:
     """
     take_options(data_dir=data_dir)
     prepare()
-    from flows.credentials import store_settings
-
     loaded = ConfigManager().load()
     require_contents(open_store(loaded.settings.data_dir, store_settings(loaded)))
     wait_for_server = start_own_server()

@@ -14,11 +14,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from lib.config.loaders import LoaderConfig
+from lib.errors import DestinationFullError
 from lib.ingest.coarse import GATHER_BYTES
 from lib.ingest.store_costs import planned_job, store_requests
 from lib.plan import VolumePlan
 from lib.present.preview import THUMBNAIL
 from lib.present.words import duration_text, size_text
+from lib.records.model import record_key
 from lib.storage.base import Store
 
 PROCESS_BYTES = 350 * 2**20
@@ -136,6 +138,41 @@ def warnings_for(costs: Iterable[Cost], store: Store, memory_bytes: int | None) 
             "there: lower max_workers or shard_mb"
         )
     return found
+
+
+def least_bytes(plan: VolumePlan, config: LoaderConfig) -> int:
+    """Bytes that a volume takes at the destination however well it compresses.
+
+    Files that are kept, chunks that pass through and ``.npy`` have sizes that are known; 0 where a
+    part was chosen of something that is not ``.npy``.
+    """
+    files = 0 if plan.box_zyx else sum(file.size or 0 for file in plan.files)
+    kept = files if config.keep_raw and plan.stored_as == "files" else 0
+    if config.output_format == "npy":
+        return kept + math.prod(plan.shape_zyx) * np.dtype(plan.dtype).itemsize
+    through = _keeps_chunks(plan) and config.codec == "auto" and config.chunk_zyx is None
+    return kept + (files // 2 if through else 0)
+
+
+def require_space(plan: VolumePlan, config: LoaderConfig, store: Store) -> None:
+    """Refuse a volume that cannot find room, before anything of it is fetched.
+
+    Only what is certain is counted, see `least_bytes`, and only of a volume that is new: part of
+    another is there already.
+
+    Raises
+    ------
+    DestinationFullError
+    """
+    needed, free = least_bytes(plan, config), store.free_bytes()
+    if free is None or needed <= free:
+        return
+    if store.size(record_key(plan.source, plan.name)) is None:
+        raise DestinationFullError(
+            f"{size_text(needed)} are needed at least, {size_text(free)} are free",
+            location=store.uri,
+            advice="Free space, choose another destination, or a part with --box or --level",
+        )
 
 
 def available_memory() -> int | None:

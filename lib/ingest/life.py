@@ -14,9 +14,11 @@ from typing import Any
 from lib.concurrency import cancel as stopping
 from lib.geometry import ShapeZYX
 from lib.ingest import stages
+from lib.ingest.costs import require_space
 from lib.ingest.keeper import Keeper
 from lib.ingest.order import WorkOrder
 from lib.ingest.result import VolumeResult
+from lib.ingest.workplace import workplace
 from lib.records.model import Record
 from lib.volumes.job import VolumeJob
 
@@ -84,6 +86,7 @@ def _make(order: WorkOrder, keeper: Keeper, steps: Steps, began: float) -> Volum
         stages.tidy(order, complete=known is not None)
         if known is not None:
             return known
+        require_space(order.plan, order.config, workplace(order).store)
         keeper.begin()
         job, todo = steps.fetch(order)
         keeper.processing(job)
