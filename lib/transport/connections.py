@@ -44,11 +44,44 @@ class _Answer(HTTPResponse):
         self.fp = metered_file(self.fp)
 
 
-class _Bounded(HTTPConnection):
+class _AtOnce(HTTPConnection):
+    """Sends the head of a request with the first piece of its body, in one call of the system.
+
+    A writer that is paused between the two has then begun nothing: what it sends when it goes on is
+    late from its first byte, and refused by the end of its signature.
+    """
+
+    _head, _holding = b"", False
+
+    def endheaders(self, message_body: Any = None, *, encode_chunked: bool = False) -> None:
+        self._holding = True
+        try:
+            super().endheaders(message_body, encode_chunked=encode_chunked)
+        finally:
+            self._holding = False
+
+    def send(self, data: Any) -> None:
+        if self._holding:
+            self._head += data
+            return
+        head, self._head = self._head, b""
+        super().send(head + bytes(data) if head else data)
+
+    def getresponse(self) -> Any:
+        if self._head:
+            self.send(b"")
+        return super().getresponse()
+
+    def close(self) -> None:
+        self._head = b""
+        super().close()
+
+
+class _Bounded(_AtOnce):
     response_class = _Answer
 
 
-class _BoundedSecure(HTTPSConnection):
+class _BoundedSecure(_AtOnce, HTTPSConnection):
     response_class = _Answer
 
 

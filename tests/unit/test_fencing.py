@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import mmap
 import re
+import select
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -46,6 +48,7 @@ class Held:
         self._proxy = S3Proxy(upstream)
         self.match = ""
         self.ends: list[datetime] = []
+        self.lasting: list[int] = []  # seconds for which each signature is good
         self._go = threading.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,7 +60,8 @@ class Held:
             messages.append(await receive())
         given = parse_qs(scope["query_string"].decode())
         signed = datetime.strptime(given["X-Amz-Date"][0], "%Y%m%dT%H%M%S%z")
-        self.ends.append(signed + timedelta(seconds=int(given["X-Amz-Expires"][0])))
+        self.lasting.append(int(given["X-Amz-Expires"][0]))
+        self.ends.append(signed + timedelta(seconds=self.lasting[-1]))
         while not self._go.is_set():
             await asyncio.sleep(0.01)
 
@@ -65,6 +69,12 @@ class Held:
             return messages.pop(0)
 
         return await self._proxy(scope, again, send)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self._go.set()  # a test that fails does not wait for what it holds
 
     def wait(self, number: int = 1) -> None:
         """Until so many are held."""
@@ -261,7 +271,7 @@ def test_what_is_under_way_when_another_run_takes_over_changes_nothing(
     paused(stale, monkeypatch)
     place.gate.match = "|".join(writes)
     taker = place.store()
-    with ThreadPoolExecutor(len(writes)) as pool:
+    with ThreadPoolExecutor(len(writes)) as pool, place.gate:
         flying = []
         for number, write in enumerate(writes.values(), start=1):
             flying.append(pool.submit(write, stale))
@@ -271,6 +281,7 @@ def test_what_is_under_way_when_another_run_takes_over_changes_nothing(
             record = taker.get_versioned("ebi/metadata_x.json")
             taker.put("ebi/metadata_x.json", b"new record", replaces=record.version)
             complete = content(taker)
+            assert max(place.gate.lasting) <= place.lease_seconds + 1
             place.gate.let_go()
             for what, one in zip(writes, flying, strict=True):
                 with pytest.raises((DestinationBusyError, AlreadyExistsError)):
@@ -329,6 +340,30 @@ def test_a_half_sent_shard_is_never_completed(
         store.put(SHARD, bytes(2**21))
     assert asked == 4
     assert content(place.store()) == {}
+
+
+@pytest.mark.parametrize("size", [3, 2**20])
+def test_a_request_begins_when_the_first_piece_of_its_body_is_sent(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """Whoever is paused before that begins late, and is refused for it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        settings = StoreSettings(
+            endpoint_url=f"127.0.0.1:{server.getsockname()[1]}", key="k", secret="s", attempts=1
+        )
+        store = S3Store("s3://volumes", settings)
+        began: list[bool] = []
+
+        def left(location: str) -> float:
+            began.append(bool(select.select([server], [], [], 0)[0]))
+            if len(began) == 2:  # once before it is signed, once before the first piece
+                raise DestinationBusyError("over", location=location)
+            return 60.0
+
+        monkeypatch.setattr(store._fence, "left", left)
+        with pytest.raises(DestinationBusyError):
+            store.put(SHARD, bytes(size))
+    assert began == [False, False]
 
 
 def test_parts_and_the_end_of_an_upload_need_the_lease_too(
