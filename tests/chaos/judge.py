@@ -65,6 +65,8 @@ def _record(record: dict[str, Any]) -> dict[str, Any]:
     kept = {k: v for k, v in record.items() if k not in _TIMES}
     provenance = kept["metadata"]["provenance"]
     trimmed = {k: v for k, v in provenance.items() if k not in _COSTS}
+    # The undisturbed run goes through the pipeline alone: Prefect is not among what made it.
+    trimmed["software"] = {k: v for k, v in provenance["software"].items() if k != "prefect"}
     return {**kept, "metadata": {**kept["metadata"], "provenance": trimmed}}
 
 
