@@ -15,7 +15,7 @@ from typing import Any
 from lib.archives.registry import archive
 from lib.config.loaders import LoaderConfig
 from lib.ingest import stages
-from lib.ingest.order import WorkOrder
+from lib.ingest.request import VolumeRequest
 from lib.storage.settings import StoreSettings
 from lib.volumes.job import VolumeJob
 
@@ -42,14 +42,16 @@ def ingest(
     settings = archive(source).config_model(**config)
     totals = {"requests": 0, "received": 0, "stored": 0}
     with tempfile.TemporaryDirectory() as scratch:
-        for order in _orders(source, settings, output, scratch, store):
-            with _volume(order, totals) as job:
-                work = stages.batches(order, job)
+        for request in _requests(source, settings, output, scratch, store):
+            with _volume(request, totals) as job:
+                work = stages.batches(request, job)
                 if batches_at_once == 1:  # one process: the pipeline is never drained in between
                     work = [[unit for batch in work for unit in batch]]
                 with ThreadPoolExecutor(batches_at_once) as pool:
                     futures = [
-                        pool.submit(stages.convert_batch, order, job, units, shards_at_once=at_once)
+                        pool.submit(
+                            stages.convert_batch, request, job, units, shards_at_once=at_once
+                        )
                         for units in work
                     ]
                     for future in futures:
@@ -74,38 +76,38 @@ def ingest_dask(source: str, config: dict[str, Any], output: str, workers: int) 
         for number, address in enumerate(client.scheduler_info()["workers"]):
             client.run(_settle_on_core, number, workers=[address])
         began = time.perf_counter()
-        for order in _orders(source, settings, output, scratch):
-            with _volume(order, totals) as job:
-                work = stages.batches(order, job)
+        for request in _requests(source, settings, output, scratch):
+            with _volume(request, totals) as job:
+                work = stages.batches(request, job)
                 futures = [
-                    client.submit(stages.convert_batch, order, job, units, pure=False)
+                    client.submit(stages.convert_batch, request, job, units, pure=False)
                     for units in work
                 ]
                 client.gather(futures)
         return {**totals, "seconds": time.perf_counter() - began}
 
 
-def _orders(
+def _requests(
     source: str,
     settings: LoaderConfig,
     output: str,
     scratch: str,
     store: dict[str, Any] | None = None,
-) -> Iterator[WorkOrder]:
+) -> Iterator[VolumeRequest]:
     where = StoreSettings(**(store or {}))
     for plan in stages.plan_source(source, settings, Path(scratch)).plans:
-        yield WorkOrder(plan, settings, output, where, Path(scratch), "a benchmark")
+        yield VolumeRequest(plan, settings, output, where, Path(scratch), "a benchmark")
 
 
 @contextmanager
-def _volume(order: WorkOrder, totals: dict[str, int]) -> Iterator[VolumeJob]:
+def _volume(request: VolumeRequest, totals: dict[str, int]) -> Iterator[VolumeJob]:
     """Everything before and after the shards."""
-    with stages.hold(order):
-        job = stages.fetch(order)
+    with stages.lock(request):
+        job = stages.fetch(request)
         yield job
-        made = stages.finish_volume(order, job)
-        stages.tidy(order, complete=True)
-    stages.leave(order)
+        made = stages.finish_volume(request, job)
+        stages.cleanup(request, complete=True)
+    stages.close(request)
     totals["requests"] += made.requests
     totals["received"] += made.received_bytes
     totals["stored"] += made.finished.stored_bytes

@@ -30,7 +30,7 @@ from lib.ingest import life
 from lib.ingest.costs import cost_of
 from lib.ingest.keeper import not_made
 from lib.ingest.life import Batches, OnShare, Steps
-from lib.ingest.order import WorkOrder
+from lib.ingest.request import VolumeRequest
 from lib.ingest.result import ProcessingResult, VolumeResult
 from lib.ingest.stages import Batch, note_batch, rest_of
 from lib.plan import VolumePlan
@@ -85,8 +85,8 @@ def ingest(source: str, config: LoaderConfig | Mapping[str, Any] | None) -> Proc
 def make_volume(run: Run, volume_plan: VolumePlan) -> VolumeResult:
     """One volume, its steps as Prefect tasks, so that each is seen and can be tried again."""
 
-    def batches(order: WorkOrder, job: VolumeJob, todo: Batches, on_share: OnShare) -> None:
-        bar = ProgressBar(order)
+    def batches(request: VolumeRequest, job: VolumeJob, todo: Batches, on_share: OnShare) -> None:
+        bar = ProgressBar(request)
 
         def both(share: float) -> None:
             on_share(share)
@@ -98,7 +98,9 @@ def make_volume(run: Run, volume_plan: VolumePlan) -> VolumeResult:
                 with run.task_runner(job) as runner:
                     start_cluster(runner)
                     at_once = run.at_once(runner)
-                    convert_all(runner, order, job, todo, both, at_once=at_once, finished=finished)
+                    convert_all(
+                        runner, request, job, todo, both, at_once=at_once, finished=finished
+                    )
                 return
             except Exception as error:
                 if not cluster_is_lost(error):
@@ -107,12 +109,12 @@ def make_volume(run: Run, volume_plan: VolumePlan) -> VolumeResult:
                     raise LostClusterError(str(error), archive=run.source) from error
 
     steps = Steps(
-        fetch=lambda order: or_stopped(patiently(lambda: fetch(order))),
+        fetch=lambda request: or_stopped(patiently(lambda: fetch(request))),
         convert=batches,
-        finish=lambda order, job: or_stopped(patiently(lambda: verify(order, job))),
+        finish=lambda request, job: or_stopped(patiently(lambda: verify(request, job))),
         show=show_record,
     )
-    return life.make_volume(run.order(volume_plan), run.name, steps)
+    return life.make_volume(run.request(volume_plan), run.name, steps)
 
 
 def tell_of(volume: VolumeResult) -> None:
@@ -136,7 +138,7 @@ def tell_of(volume: VolumeResult) -> None:
 
 def convert_all(
     runner: TaskRunner[Any],
-    order: WorkOrder,
+    request: VolumeRequest,
     job: VolumeJob,
     todo: Batches,
     on_share: OnShare,
@@ -158,7 +160,7 @@ def convert_all(
         while waiting and len(running) <= at_once:  # one waits, so that no worker ever does
             number, units = waiting.pop(0)
             parameters = {
-                "order": order,
+                "request": request,
                 "job": job,
                 "units": units,
                 "part": f"{number}/{len(todo)}",
@@ -167,10 +169,10 @@ def convert_all(
         for future in [f for f in running if f.wrapped_future.done()]:
             number, units = running.pop(future)
             try:
-                note_batch(order, future.result())
+                note_batch(request, future.result())
             except Exception as error:
                 if workers_died(error):
-                    units = _rest_of_the_dead(order, job, units, error)
+                    units = _rest_of_the_dead(request, job, units, error)
                 elif not patience.bears(error):
                     raise
                 waiting.append((number, units))
@@ -185,7 +187,7 @@ def convert_all(
 
 
 def _rest_of_the_dead(
-    order: WorkOrder, job: VolumeJob, units: list[ShapeZYX], error: Exception
+    request: VolumeRequest, job: VolumeJob, units: list[ShapeZYX], error: Exception
 ) -> list[ShapeZYX]:
     """What workers that died left of a batch; where that is all of it, it may be what kills them.
 
@@ -193,9 +195,9 @@ def _rest_of_the_dead(
     ------
     DeadWorkersError
     """
-    rest = rest_of(order, job, units)
+    rest = rest_of(request, job, units)
     if len(rest) == len(units):
-        raise DeadWorkersError(str(error), archive=order.plan.source) from error
+        raise DeadWorkersError(str(error), archive=request.plan.source) from error
     return rest
 
 

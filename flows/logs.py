@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
+from lib.ingest.context import standings
 from lib.ingest.progress import Standing, watching
-from lib.ingest.workplace import standings
 from lib.present.output import make_records_visible
 from lib.present.terminal import Progress
 from lib.safety import visible

@@ -1,4 +1,4 @@
-"""One source's run: its settings, its scratch folder, its orders, its result."""
+"""One source's run: its settings, its scratch folder, its requests, its result."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from lib.config.manager import ConfigManager, Settings
 from lib.errors import MacroscopeError
 from lib.execution import is_heavy
 from lib.ingest.costs import Cost
-from lib.ingest.order import WorkOrder
+from lib.ingest.request import VolumeRequest
 from lib.ingest.result import ProcessingResult, VolumeResult
 from lib.plan import VolumePlan
 from lib.storage.settings import StoreSettings
@@ -56,9 +56,9 @@ class Run:
         """Where the volumes of this source go."""
         return str(self.config.output_dir or self.settings.data_dir)
 
-    def order(self, plan: VolumePlan) -> WorkOrder:
+    def request(self, plan: VolumePlan) -> VolumeRequest:
         holder = f"{self.name} on {socket.gethostname()}, process {os.getpid()}"
-        return WorkOrder(
+        return VolumeRequest(
             plan,
             self.config,
             self.data_uri,

@@ -5,16 +5,18 @@ from __future__ import annotations
 from prefect import task
 
 from lib.geometry import ShapeZYX
-from lib.ingest.order import WorkOrder
+from lib.ingest.request import VolumeRequest
 from lib.ingest.stages import Batch, convert_batch
 from lib.volumes.job import VolumeJob
 from tasks.retrying import RETRIES, stoppable
 from tasks.slots import polite
 
 
-@task(name="convert", task_run_name="convert {order.plan.name} {part}", tags=["convert"], **RETRIES)
+@task(
+    name="convert", task_run_name="convert {request.plan.name} {part}", tags=["convert"], **RETRIES
+)
 @stoppable
 @polite
-def convert(order: WorkOrder, job: VolumeJob, units: list[ShapeZYX], part: str) -> Batch:
+def convert(request: VolumeRequest, job: VolumeJob, units: list[ShapeZYX], part: str) -> Batch:
     """Make the given shards and their ledger entries."""
-    return convert_batch(order, job, units)
+    return convert_batch(request, job, units)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import task
 
 from lib.geometry import ShapeZYX
-from lib.ingest.order import WorkOrder
+from lib.ingest.request import VolumeRequest
 from lib.ingest.stages import batches
 from lib.ingest.stages import fetch as fetch_files
 from lib.volumes.job import VolumeJob
@@ -13,10 +13,10 @@ from tasks.retrying import RETRIES, stoppable
 from tasks.slots import polite
 
 
-@task(name="fetch", task_run_name="fetch {order.plan.name}", tags=["fetch"], **RETRIES)
+@task(name="fetch", task_run_name="fetch {request.plan.name}", tags=["fetch"], **RETRIES)
 @stoppable
 @polite
-def fetch(order: WorkOrder) -> tuple[VolumeJob, list[list[ShapeZYX]]]:
+def fetch(request: VolumeRequest) -> tuple[VolumeJob, list[list[ShapeZYX]]]:
     """Raw files, the job, and the batches of shards that are still to be made."""
-    job = fetch_files(order)
-    return job, batches(order, job)
+    job = fetch_files(request)
+    return job, batches(request, job)

@@ -12,11 +12,11 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
+from lib.ingest.context import volume_context
 from lib.ingest.costs import Cost, in_words, row_of
 from lib.ingest.illustrate import stored_picture
-from lib.ingest.order import WorkOrder
+from lib.ingest.request import VolumeRequest
 from lib.ingest.result import ProcessingResult
-from lib.ingest.workplace import workplace
 from lib.names import digest
 from lib.present.words import shape_text, size_text, voxel_text
 from lib.records.model import Record
@@ -45,9 +45,9 @@ def show_plan(source: str, costs: list[Cost]) -> None:
     )
 
 
-def show_record(order: WorkOrder, record: Record) -> None:
+def show_record(request: VolumeRequest, record: Record) -> None:
     """The finished record with its picture, one key a volume, so that the UI shows its history."""
-    store = workplace(order).store
+    store = volume_context(request).store
     picture = stored_picture(store, record, _PICTURE_WIDTH)
     core, technical = record["metadata"]["core"], record["metadata"]["technical"]
     voxel = [core["voxel_size_nm"][axis] for axis in "zyx"]
@@ -82,8 +82,8 @@ def _cell(text: str) -> str:
 class ProgressBar:
     """A volume's progress artifact; Prefect is told at most every two seconds."""
 
-    def __init__(self, order: WorkOrder) -> None:
-        plan = order.plan
+    def __init__(self, request: VolumeRequest) -> None:
+        plan = request.plan
         key = volume_artifact_key("progress", plan.source, plan.name)
         words = f"{plan.source} {plan.source_id}: how much of level 0 is made"
         self._artifact = create_progress_artifact(0.0, key=key, description=words)

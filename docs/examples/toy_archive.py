@@ -55,7 +55,9 @@ class Toy(ArchiveBase):
     def open(self, plan: VolumePlan, config: Any, session: Session, raw: RawFiles) -> VolumeReader:
         return ToyReader(plan, session)
 
-    def settle(self, plan: VolumePlan, config: Any, session: Session, raw: RawFiles) -> list[Any]:
+    def verify_source_unchanged(
+        self, plan: VolumePlan, config: Any, session: Session, raw: RawFiles
+    ) -> list[Any]:
         if self.plan(config, session)[0].files != plan.files:
             raise SourceChangedError("it changed while it was read", location=config.volume)
         return []

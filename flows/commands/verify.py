@@ -13,9 +13,9 @@ from flows.commands.options import stand_ins
 from flows.credentials import store_settings
 from lib.config.manager import ConfigManager, LoadedSettings
 from lib.errors import ConfigError, MacroscopeError, StoppedError
-from lib.ingest.order import WorkOrder
 from lib.ingest.repair.again import holder_here, order_again
 from lib.ingest.repair.volume import Repair, note_damage, repair_volume
+from lib.ingest.request import VolumeRequest
 from lib.present.output import say, say_json
 from lib.records.manager import MetadataManager
 from lib.storage.base import Store
@@ -111,7 +111,7 @@ class _Mender:
                     repaired = repair_volume(
                         self._store,
                         verdict.record_key,
-                        lambda: self._order(verdict.record_key, Path(scratch)),
+                        lambda: self._request(verdict.record_key, Path(scratch)),
                         by=_BY,
                         volume_key=verdict.volume_key,
                     )
@@ -124,7 +124,7 @@ class _Mender:
         problems = tuple(dict.fromkeys([*repaired.problems, *after.problems]))
         return replace(after, problems=problems), repaired
 
-    def _order(self, record_key: str, scratch: Path) -> WorkOrder:
+    def _request(self, record_key: str, scratch: Path) -> VolumeRequest:
         if self._loaded.needs_samples:
             self._stack.enter_context(stand_ins(self._loaded))
             self._loaded = ConfigManager().load()

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from flows.logs import LOGGER
+from lib.ingest.context import standings
 from lib.ingest.progress import Standing, watching
-from lib.ingest.workplace import standings
 from lib.present.terminal import ProgressView
 
 EVERY_S = 0.5

@@ -49,7 +49,7 @@ class Archive(Protocol):
         """A reader of the planned voxels. Called in every process that will read."""
         ...
 
-    def settle(
+    def verify_source_unchanged(
         self, plan: VolumePlan, config: Any, session: Session, raw: RawFiles
     ) -> list[Fetched]:
         """After the last shard: what is known of the source files (size, sha256, ETag).

@@ -103,7 +103,7 @@ class EPFL(ArchiveBase):
             return open_local(known.path, plan)
         return open_ranges(SERVICE, plan, session, raw)
 
-    def settle(
+    def verify_source_unchanged(
         self, plan: VolumePlan, config: EPFLConfig, session: Session, raw: RawFiles
     ) -> list[Fetched]:
         """Look at the file once more, then complete what was kept, or its digest."""

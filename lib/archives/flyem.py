@@ -146,7 +146,7 @@ class FlyEM(ArchiveBase):
         node = f"{config.dvid_server}/api/node/{config.uuid}/{config.instance}"
         return DvidReader(session, SERVICE, f"{node}/raw/0_1_2", plan.box_zyx)
 
-    def settle(
+    def verify_source_unchanged(
         self, plan: VolumePlan, config: FlyEMConfig, session: Session, raw: RawFiles
     ) -> list[Fetched]:
         """Ask for the data version again: it must be the one that the crop was begun from."""

@@ -6,8 +6,8 @@ import hashlib
 from typing import Any
 
 from lib.errors import MacroscopeError, StoppedError
-from lib.ingest.order import WorkOrder
-from lib.ingest.workplace import workplace
+from lib.ingest.context import volume_context
+from lib.ingest.request import VolumeRequest
 from lib.present.described import describe_group
 from lib.present.inline import inline_picture
 from lib.present.planes import read_planes
@@ -24,8 +24,8 @@ class Artist:
     Both come from planes that are read once. `notes` say what could not be drawn.
     """
 
-    def __init__(self, order: WorkOrder) -> None:
-        self._order, self._store = order, workplace(order).store
+    def __init__(self, request: VolumeRequest) -> None:
+        self._request, self._store = request, volume_context(request).store
         self._preview: bytes | None = None
         self.notes: tuple[str, ...] = ()
 
@@ -54,7 +54,7 @@ class Artist:
                 self._store,
                 finished.volume_key,
                 statistics=finished.statistics,
-                voxel_nm_zyx=self._order.plan.voxel_nm_zyx,
+                voxel_nm_zyx=self._request.plan.voxel_nm_zyx,
                 title=self._title,
             )
             self._store.put(key, picture)
@@ -67,7 +67,7 @@ class Artist:
 
     @property
     def _title(self) -> str:
-        return self._order.plan.about.title or self._order.plan.source_id
+        return self._request.plan.about.title or self._request.plan.source_id
 
     def _note(self, what: str, error: Exception) -> None:
         self.notes += (f"no {what} could be drawn: {type(error).__name__}: {error}",)

@@ -9,11 +9,11 @@ from typing import Any
 from lib.concurrency import cancel as stopping
 from lib.errors import IntegrityError, MacroscopeError, NotFoundError, RecordError, StoppedError
 from lib.ingest import describe, naming
-from lib.ingest.order import WorkOrder
+from lib.ingest.context import volume_context
 from lib.ingest.repair.volume import repair_volume
+from lib.ingest.request import VolumeRequest
 from lib.ingest.result import VolumeResult
 from lib.ingest.stages import Made
-from lib.ingest.workplace import workplace
 from lib.plan import VolumePlan
 from lib.records.manager import MetadataManager
 from lib.records.model import FINAL, Key, Record, record_key
@@ -26,8 +26,8 @@ _log = logging.getLogger(__name__)
 class Keeper:
     """Keeps one volume's record through one run. The caller holds the volume's lock."""
 
-    def __init__(self, order: WorkOrder, run_name: str) -> None:
-        self._order, self._run = order, run_name
+    def __init__(self, request: VolumeRequest, run_name: str) -> None:
+        self._request, self._run = request, run_name
         self._record: Record | None = None
 
     def require_own_name(self) -> None:
@@ -37,7 +37,7 @@ class Keeper:
         ------
         NameTakenError
         """
-        naming.require_own_name(workplace(self._order).store, self._order.plan)
+        naming.require_own_name(volume_context(self._request).store, self._request.plan)
 
     def complete_already(self) -> VolumeResult | None:
         """The result of an earlier run, if it made this very volume.
@@ -49,7 +49,7 @@ class Keeper:
         SourceChangedError, TransportError, DestinationError, ...
             It is damaged, and cannot be repaired now; nothing was touched.
         """
-        plan, store = self._order.plan, workplace(self._order).store
+        plan, store = self._request.plan, volume_context(self._request).store
         try:
             record = self._manager().load(record_key(plan.source, plan.name))
         except (NotFoundError, RecordError):
@@ -65,18 +65,18 @@ class Keeper:
 
     def _repaired(self, record: Record, damage: MacroscopeError) -> VolumeResult | None:
         """The result of making anew what is damaged; None where all has to be made anew."""
-        began, volume = time.monotonic(), self._order.volume_key
+        began, volume = time.monotonic(), self._request.volume_key
         _log.warning(
             "%s is complete, and damaged; what is damaged is made anew: %s", volume, damage
         )
         try:
             repair = repair_volume(
-                workplace(self._order).store,
+                volume_context(self._request).store,
                 record_key(record["source"], record["name"]),
-                lambda: self._order,
+                lambda: self._request,
                 by=self._run,
                 volume_key=volume,
-                secrets=self._order.secrets,
+                secrets=self._request.secrets,
             )
         except IntegrityError as error:
             _log.warning("%s cannot be repaired, and is made anew: %s", volume, error)
@@ -94,7 +94,7 @@ class Keeper:
 
     def begin(self) -> None:
         """pending: planned, nothing fetched."""
-        plan = self._order.plan
+        plan = self._request.plan
         self._record = self._manager().begin(
             plan.source,
             plan.source_id,
@@ -129,7 +129,7 @@ class Keeper:
 
     def complete(self, job: VolumeJob, made: Made, seconds: float) -> VolumeResult:
         """complete: published and proven."""
-        finished, plan = made.finished, self._order.plan
+        finished, plan = made.finished, self._request.plan
         self._move(
             "complete",
             core=describe.core(plan),
@@ -159,13 +159,13 @@ class Keeper:
             # what a stop breaks off (a request, a wait) is no fault of the archive
             error = StoppedError("the run was asked to stop")
         if isinstance(error, MacroscopeError):
-            error.located(archive=self._order.plan.source, location=self._order.volume_key)
+            error.located(archive=self._request.plan.source, location=self._request.volume_key)
         if self._record is not None and self._record["status"] not in FINAL:
             try:
                 self._move(status, error=error)
             except MacroscopeError as second:
                 _log.error(
-                    "%s: the record could not be written: %s", self._order.volume_key, second
+                    "%s: the record could not be written: %s", self._request.volume_key, second
                 )
         return self._result(status, seconds=seconds, error=_sentence(error))
 
@@ -176,25 +176,25 @@ class Keeper:
 
     @property
     def store_uri(self) -> str:
-        return workplace(self._order).store.uri
+        return volume_context(self._request).store.uri
 
     def _move(self, status: str, **changes: Any) -> None:
         if self._record is None:
-            raise RecordError("the record was not begun", location=self._order.volume_key)
+            raise RecordError("the record was not begun", location=self._request.volume_key)
         self._record = self._manager().move(self._record, status, **changes)
 
     def _manager(self) -> MetadataManager:
-        return MetadataManager(workplace(self._order).store, secrets=self._order.secrets)
+        return MetadataManager(volume_context(self._request).store, secrets=self._request.secrets)
 
     def _made_by(self) -> dict[str, Any]:
         """What a repair needs to make the volume once more."""
-        return {"run": self._run, "settings": self._order.config.choices()}
+        return {"run": self._run, "settings": self._request.config.choices()}
 
     def _identity(self) -> str:
-        return self._order.identity
+        return self._request.identity
 
     def _result(self, status: str, **more: Any) -> VolumeResult:
-        plan = self._order.plan
+        plan = self._request.plan
         key = record_key(plan.source, plan.name)
         known = self._record is not None or status == "complete"
         return VolumeResult(
@@ -203,7 +203,7 @@ class Keeper:
             status=status,
             shape_zyx=plan.shape_zyx,
             voxel_nm_zyx=plan.voxel_nm_zyx,
-            metadata_path=f"{workplace(self._order).store.uri}/{key}" if known else None,
+            metadata_path=f"{volume_context(self._request).store.uri}/{key}" if known else None,
             **more,
         )
 

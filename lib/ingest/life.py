@@ -14,11 +14,11 @@ from typing import Any
 from lib.concurrency import cancel as stopping
 from lib.geometry import ShapeZYX
 from lib.ingest import stages
+from lib.ingest.context import volume_context
 from lib.ingest.costs import require_space
 from lib.ingest.keeper import Keeper
-from lib.ingest.order import WorkOrder
+from lib.ingest.request import VolumeRequest
 from lib.ingest.result import VolumeResult
-from lib.ingest.workplace import workplace
 from lib.records.model import Record
 from lib.volumes.job import VolumeJob
 
@@ -27,20 +27,20 @@ OnShare = Callable[[float], None]
 """Told how much of the volume's level 0 is done, from 0 to 1."""
 
 
-def fetch_here(order: WorkOrder) -> tuple[VolumeJob, Batches]:
+def fetch_here(request: VolumeRequest) -> tuple[VolumeJob, Batches]:
     """Bring the raw files; returns the job and the batches of shards still to be made."""
-    job = stages.fetch(order)
-    return job, stages.batches(order, job)
+    job = stages.fetch(request)
+    return job, stages.batches(request, job)
 
 
-def convert_here(order: WorkOrder, job: VolumeJob, todo: Batches, on_share: OnShare) -> None:
+def convert_here(request: VolumeRequest, job: VolumeJob, todo: Batches, on_share: OnShare) -> None:
     """Make all batches, one after another, several shards at once."""
     for number, units in enumerate(todo, start=1):
-        stages.convert_batch(order, job, units, shards_at_once=order.config.max_workers)
+        stages.convert_batch(request, job, units, shards_at_once=request.config.max_workers)
         on_share(number / len(todo))
 
 
-def _show_nothing(order: WorkOrder, record: Record) -> None:
+def _show_nothing(request: VolumeRequest, record: Record) -> None:
     pass
 
 
@@ -48,13 +48,13 @@ def _show_nothing(order: WorkOrder, record: Record) -> None:
 class Steps:
     """Who runs the steps; by default this process does."""
 
-    fetch: Callable[[WorkOrder], tuple[VolumeJob, Batches]] = fetch_here
-    convert: Callable[[WorkOrder, VolumeJob, Batches, OnShare], Any] = convert_here
-    finish: Callable[[WorkOrder, VolumeJob], stages.Made] = stages.finish_volume
-    show: Callable[[WorkOrder, Record], Any] = _show_nothing  # told of the complete record
+    fetch: Callable[[VolumeRequest], tuple[VolumeJob, Batches]] = fetch_here
+    convert: Callable[[VolumeRequest, VolumeJob, Batches, OnShare], Any] = convert_here
+    finish: Callable[[VolumeRequest, VolumeJob], stages.Made] = stages.finish_volume
+    show: Callable[[VolumeRequest, Record], Any] = _show_nothing  # told of the complete record
 
 
-def make_volume(order: WorkOrder, run_name: str, steps: Steps | None = None) -> VolumeResult:
+def make_volume(request: VolumeRequest, run_name: str, steps: Steps | None = None) -> VolumeResult:
     """One volume, from its plan to its record.
 
     Errors become the record's and the result's; only a request to end the process is passed on,
@@ -66,37 +66,37 @@ def make_volume(order: WorkOrder, run_name: str, steps: Steps | None = None) -> 
         What the record calls the run that made it.
     """
     began = time.monotonic()
-    keeper = Keeper(order, run_name)
+    keeper = Keeper(request, run_name)
     try:
         stopping.check()
-        with stages.hold(order):
-            result = _make(order, keeper, steps or Steps(), began)
-        return result.model_copy(update={"store_requests": stages.store_requests(order)})
+        with stages.lock(request):
+            result = _make(request, keeper, steps or Steps(), began)
+        return result.model_copy(update={"store_requests": stages.store_requests(request)})
     except Exception as error:  # nothing was begun, or the lock was lost
         return keeper.failed(error, time.monotonic() - began)
     finally:
-        stages.leave(order)
+        stages.close(request)
 
 
-def _make(order: WorkOrder, keeper: Keeper, steps: Steps, began: float) -> VolumeResult:
+def _make(request: VolumeRequest, keeper: Keeper, steps: Steps, began: float) -> VolumeResult:
     """The part that needs the volume's lock; the record of a failure is written under it too."""
     try:
         keeper.require_own_name()
         known = keeper.complete_already()
-        stages.tidy(order, complete=known is not None)
+        stages.cleanup(request, complete=known is not None)
         if known is not None:
             return known
-        require_space(order.plan, order.config, workplace(order).store)
+        require_space(request.plan, request.config, volume_context(request).store)
         keeper.begin()
-        job, todo = steps.fetch(order)
+        job, todo = steps.fetch(request)
         keeper.processing(job)
         if todo:
-            steps.convert(order, job, todo, keeper.progress)
+            steps.convert(request, job, todo, keeper.progress)
         keeper.saving()
-        made = steps.finish(order, job)
+        made = steps.finish(request, job)
         result = keeper.complete(job, made, time.monotonic() - began)
-        stages.tidy(order, complete=True)
-        steps.show(order, keeper.record)
+        stages.cleanup(request, complete=True)
+        steps.show(request, keeper.record)
         return result
     except Exception as error:
         return keeper.failed(error, time.monotonic() - began)

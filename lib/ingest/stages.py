@@ -1,6 +1,6 @@
 """The life of one volume: prepare, fetch, convert, finish.
 
-Plain functions on a work order, one for each task of the schedule. They know archives, readers,
+Plain functions on a request, one for each task of the schedule. They know archives, readers,
 the engine and the store, but neither records nor Prefect.
 """
 
@@ -20,11 +20,11 @@ from lib.config.loaders import LoaderConfig
 from lib.errors import MacroscopeError, NameTakenError, SourceChangedError, StoppedError
 from lib.geometry import ShapeZYX
 from lib.ingest.coarse import fit_plan
+from lib.ingest.context import close_context, volume_context
 from lib.ingest.illustrate import Artist
 from lib.ingest.naming import name_plans
-from lib.ingest.order import WorkOrder
 from lib.ingest.progress import tell
-from lib.ingest.workplace import close_workplace, workplace
+from lib.ingest.request import VolumeRequest
 from lib.plan import VolumePlan
 from lib.present.preview import preview_key
 from lib.storage.base import Store
@@ -122,12 +122,12 @@ def _named(
         return name_plans(plans, None)
 
 
-def hold(order: WorkOrder) -> AbstractContextManager[None]:
+def lock(request: VolumeRequest) -> AbstractContextManager[None]:
     """The volume's lock: one run works, another is told who holds it."""
-    return workplace(order).store.lock(order.volume_key, order.holder)
+    return volume_context(request).store.lock(request.volume_key, request.holder)
 
 
-def fetch(order: WorkOrder) -> VolumeJob:
+def fetch(request: VolumeRequest) -> VolumeJob:
     """Bring the raw files, fit the grid to them, and prove what an earlier run left.
 
     Returns
@@ -135,22 +135,22 @@ def fetch(order: WorkOrder) -> VolumeJob:
     VolumeJob
         The same for the same source and settings, whatever was done before.
     """
-    place, plan = workplace(order), order.plan
-    place.begun = True
+    context, plan = volume_context(request), request.plan
+    context.begun = True
     kernels.load_meanwhile(plan.dtype, labels=plan.kind == "labels")
-    place.archive.fetch(plan, order.config, place.session, place.raw)
-    job = make_job(plan, place.reader(), order.config)
-    if damaged := take_over(job, place.store):
-        place.notes.append(f"{len(damaged)} shards of an earlier run were damaged and made again")
+    context.archive.fetch(plan, request.config, context.session, context.raw)
+    job = make_job(plan, context.reader(), request.config)
+    if damaged := take_over(job, context.store):
+        context.notes.append(f"{len(damaged)} shards of an earlier run were damaged and made again")
     return job
 
 
-def batches(order: WorkOrder, job: VolumeJob) -> list[list[ShapeZYX]]:
+def batches(request: VolumeRequest, job: VolumeJob) -> list[list[ShapeZYX]]:
     """The shards still to be made, in batches; see `in_batches`."""
-    place = workplace(order)
-    pending = Ledger(place.store, job).pending(0, job.grid.shards())
-    tell(place.shards_done(len(job.grid), known=len(job.grid) - len(pending)))
-    return in_batches(job, pending, order.config.max_workers)
+    context = volume_context(request)
+    pending = Ledger(context.store, job).pending(0, job.grid.shards())
+    tell(context.shards_done(len(job.grid), known=len(job.grid) - len(pending)))
+    return in_batches(job, pending, request.config.max_workers)
 
 
 def in_batches(job: VolumeJob, pending: list[ShapeZYX], workers: int) -> list[list[ShapeZYX]]:
@@ -165,7 +165,7 @@ def in_batches(job: VolumeJob, pending: list[ShapeZYX], workers: int) -> list[li
 
 
 def convert_batch(
-    order: WorkOrder,
+    request: VolumeRequest,
     job: VolumeJob,
     units: Sequence[ShapeZYX],
     *,
@@ -176,32 +176,32 @@ def convert_batch(
 
     What a worker that died, or an earlier try, has made of the batch is not made again.
     """
-    place = workplace(order)
-    place.store.follow(order.volume_key, order.holder)
-    units = rest_of(order, job, units)
-    service = place.session.limiter(service_of(place.archive, order.plan))
+    context = volume_context(request)
+    context.store.follow(request.volume_key, request.holder)
+    units = rest_of(request, job, units)
+    service = context.session.limiter(service_of(context.archive, request.plan))
     effort = Effort(
-        workers=order.config.max_workers, connections=service.connections, shards=shards_at_once
+        workers=request.config.max_workers, connections=service.connections, shards=shards_at_once
     )
 
     def finished(entry: Entry) -> None:
-        tell(place.shards_done(len(job.grid), more=1))
-        if order.config.verbose:
-            _told.info("%s: shard %s", order.volume_key, "/".join(map(str, entry.index_zyx)))
+        tell(context.shards_done(len(job.grid), more=1))
+        if request.config.verbose:
+            _told.info("%s: shard %s", request.volume_key, "/".join(map(str, entry.index_zyx)))
         on_shard(entry)
 
-    entries = convert(job, place.reader(), place.store, units, effort=effort, on_shard=finished)
+    entries = convert(job, context.reader(), context.store, units, effort=effort, on_shard=finished)
     return Batch(
         sum(file.size for entry in entries for file in entry.files),
-        place.worker,
-        place.own_traffic(),
-        place.store.counts(),
+        context.worker,
+        context.own_traffic(),
+        context.store.counts(),
     )
 
 
-def rest_of(order: WorkOrder, job: VolumeJob, units: Sequence[ShapeZYX]) -> list[ShapeZYX]:
+def rest_of(request: VolumeRequest, job: VolumeJob, units: Sequence[ShapeZYX]) -> list[ShapeZYX]:
     """What is still to be made of a batch that somebody may have begun."""
-    return Ledger(workplace(order).store, job).rest_of(0, units)
+    return Ledger(volume_context(request).store, job).rest_of(0, units)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +227,7 @@ class Made:
     store_requests: dict[str, int]
 
 
-def finish_volume(order: WorkOrder, job: VolumeJob) -> Made:
+def finish_volume(request: VolumeRequest, job: VolumeJob) -> Made:
     """The coarse levels, the last look at the source, the proof, and publication.
 
     Raises
@@ -237,40 +237,42 @@ def finish_volume(order: WorkOrder, job: VolumeJob) -> Made:
     IntegrityError, MissingChunksError, EmptyVolumeError
         See `lib.volumes.finish.finish`.
     """
-    place, config = workplace(order), order.config
-    make_coarse_levels(job, place.store, effort=Effort(workers=config.max_workers))
+    context, config = volume_context(request), request.config
+    make_coarse_levels(job, context.store, effort=Effort(workers=config.max_workers))
     try:
-        sources = place.archive.settle(order.plan, config, place.session, place.raw)
+        sources = context.archive.verify_source_unchanged(
+            request.plan, config, context.session, context.raw
+        )
     except SourceChangedError:
-        Ledger(place.store, job).discard()
+        Ledger(context.store, job).discard()
         raise
-    artist = Artist(order)
+    artist = Artist(request)
     finished = finish(
         job,
-        place.store,
+        context.store,
         max_missing_fraction=config.max_missing_fraction,
         allow_empty=config.allow_empty,
         draw=artist.thumbnail,
     )
-    raw_keys = place.raw.finish(complete=True)
+    raw_keys = context.raw.finish(complete=True)
     preview = artist.preview(finished)
     if preview:
-        place.store.persist(preview[0])
-    traffic = place.traffic()
+        context.store.persist(preview[0])
+    traffic = context.traffic()
     return Made(
         finished,
         tuple(sources),
-        tuple(place.raw.key_of(file) for file in sources),
+        tuple(context.raw.key_of(file) for file in sources),
         tuple(raw_keys),
         preview,
-        (*place.notes, *place.raw.notes, *artist.notes),
+        (*context.notes, *context.raw.notes, *artist.notes),
         traffic["requests"],
         traffic["bytes_received"],
-        place.store_requests(),
+        context.store_requests(),
     )
 
 
-def tidy(order: WorkOrder, *, complete: bool) -> None:
+def cleanup(request: VolumeRequest, *, complete: bool) -> None:
     """Clear away what killed runs left of this volume; the caller holds its lock.
 
     Parameters
@@ -278,11 +280,11 @@ def tidy(order: WorkOrder, *, complete: bool) -> None:
     complete
         The volume's record is complete: the ledger and all that is half-made go as well.
     """
-    store, plan = workplace(order).store, order.plan
+    store, plan = volume_context(request).store, request.plan
     final = [f"{plan.name}{suffix}" for suffix in VOLUME_SUFFIXES]
     beside = {name + SUMS_SUFFIX for name in final} | {preview_key(name) for name in final}
     names = {*final, *beside, f"metadata_{plan.name}.json"}
-    state = state_key(order.volume_key)
+    state = state_key(request.volume_key)
     store.sweep_temporaries(plan.source, names=names)
     store.sweep_temporaries(state.rpartition("/")[0], names={plan.name})
     if complete:
@@ -295,16 +297,16 @@ def tidy(order: WorkOrder, *, complete: bool) -> None:
             store.sweep_temporaries(folder)
 
 
-def store_requests(order: WorkOrder) -> dict[str, int]:
+def store_requests(request: VolumeRequest) -> dict[str, int]:
     """Requests to the destination for this volume so far, by kind, those of workers included."""
-    return workplace(order).store_requests()
+    return volume_context(request).store_requests()
 
 
-def note_batch(order: WorkOrder, batch: Batch) -> None:
+def note_batch(request: VolumeRequest, batch: Batch) -> None:
     """Count what another process asked for; batches of this process are counted already."""
-    workplace(order).note(batch.worker, batch.traffic, batch.store_requests)
+    volume_context(request).note(batch.worker, batch.traffic, batch.store_requests)
 
 
-def leave(order: WorkOrder) -> None:
+def close(request: VolumeRequest) -> None:
     """Close what this process has open for the volume."""
-    close_workplace(order)
+    close_context(request)

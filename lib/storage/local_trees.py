@@ -27,7 +27,7 @@ def remove_tree(path: str) -> None:
     shutil.rmtree(path)
 
 
-def replace_tree(source: str, target: str, settle: Callable[[bool], object]) -> None:
+def replace_tree(source: str, target: str, on_moved: Callable[[bool], object]) -> None:
     """Give a tree, or a file, its final name, in place of what is there.
 
     Killed at any moment, there is the old tree, the new one, or, for the moment between two
@@ -35,7 +35,7 @@ def replace_tree(source: str, target: str, settle: Callable[[bool], object]) -> 
 
     Parameters
     ----------
-    settle
+    on_moved
         Called when the new tree has its name, before anything of the old one is deleted, with
         whether its files were moved one by one.
     """
@@ -50,7 +50,7 @@ def replace_tree(source: str, target: str, settle: Callable[[bool], object]) -> 
     moved = not _rename(source, target)
     if moved:
         _move_files(source, target)
-    settle(moved)
+    on_moved(moved)
     if aside is not None:
         remove_tree(aside)
 

@@ -90,7 +90,7 @@ class SecondLook:
         SourceChangedError
             The file is another one for certain.
         DoubtfulAnswerError
-            `settle` has to decide, once the answer is closed.
+            `require_same` has to decide, once the answer is closed.
         """
         likeness = compare(remote.facts(), seen.facts())
         if likeness is Likeness.SAME or _pair(remote, seen) in self._agreed:
@@ -99,7 +99,7 @@ class SecondLook:
             raise _changed(remote, seen)
         raise DoubtfulAnswerError(seen)
 
-    def settle(self, remote: RemoteFile, seen: RemoteFile, held: Path | None = None) -> None:
+    def require_same(self, remote: RemoteFile, seen: RemoteFile, held: Path | None = None) -> None:
         """Find out whether a doubtful description is one of the same file, and remember it if so.
 
         Parameters
@@ -201,7 +201,7 @@ def agreed(
             return once()
         except DoubtfulAnswerError as doubt:
             seen = doubt.seen
-        look.settle(remote, seen, held)
+        look.require_same(remote, seen, held)
     raise SourceChangedError(
         "the server describes the file in ever new ways", location=redact(remote.url)
     )
@@ -238,7 +238,7 @@ def fits(look: SecondLook, noted: dict[str, object], target: RemoteFile, part: P
     if likeness is not Likeness.ALIKE:
         return likeness is Likeness.SAME and bool(target.etag or target.last_modified)
     try:
-        look.settle(then, target, part)
+        look.require_same(then, target, part)
     except MacroscopeError:
         return False
     return True

@@ -22,7 +22,7 @@ from lib.archives.registry import REGISTRY, archive
 from lib.archives.sessions import open_session
 from lib.geometry import Box
 from lib.ingest.life import make_volume
-from lib.ingest.order import WorkOrder
+from lib.ingest.request import VolumeRequest
 from lib.ingest.result import VolumeResult
 from lib.plan import VolumePlan
 from lib.rawfiles.files import RawFiles
@@ -98,14 +98,14 @@ class Bench:
         assert (times == 1).all()
         return voxels
 
-    def settle(self, plan: VolumePlan) -> list[Fetched]:
-        return self.archive.settle(plan, self.config, self.session, self.raw(plan))
+    def verify_source_unchanged(self, plan: VolumePlan) -> list[Fetched]:
+        return self.archive.verify_source_unchanged(plan, self.config, self.session, self.raw(plan))
 
     def make(self, plan: VolumePlan) -> VolumeResult:
         """The whole life of a volume, from its plan to its record."""
         uri = str(self.scratch.parent / "data")
-        order = WorkOrder(plan, self.config, uri, StoreSettings(), self.scratch, "a test")
-        return make_volume(order, "a test")
+        request = VolumeRequest(plan, self.config, uri, StoreSettings(), self.scratch, "a test")
+        return make_volume(request, "a test")
 
     def complete_record(self, plan: VolumePlan) -> dict[str, Any]:
         """Make a volume; its record, which must be complete and valid."""

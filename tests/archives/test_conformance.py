@@ -91,7 +91,7 @@ def test_settling_tells_size_and_digest_of_every_file_that_came_whole(
     one = bench(name)
     plan = one.plan()[0]
     one.read(plan)
-    fetched = one.settle(plan)
+    fetched = one.verify_source_unchanged(plan)
     for file in fetched:
         content = file.path.read_bytes()
         assert (file.size, file.sha256) == (len(content), hashlib.sha256(content).hexdigest())
@@ -104,7 +104,7 @@ def test_kept_raw_files_are_not_fetched_again(name: str, bench: Any, truth: Any)
     first = bench(name)
     plan = first.plan()[0]
     first.read(plan)
-    if not first.settle(plan):
+    if not first.verify_source_unchanged(plan):
         pytest.skip(f"{name} has no files to keep")
     second = bench(name, enable_downloads=False)
     plan = second.plan()[0]
@@ -117,7 +117,7 @@ def test_nothing_is_left_where_raw_files_are_not_kept(name: str, bench: Any, tru
     one = bench(name, keep_raw=False)
     plan = one.plan()[0]
     np.testing.assert_array_equal(one.read(plan), truth(plan))
-    fetched = one.settle(plan)
+    fetched = one.verify_source_unchanged(plan)
     assert all(len(file.sha256) == 64 for file in fetched)
     assert one.raw(plan).finish(True) == []
     assert one.downloads() == []

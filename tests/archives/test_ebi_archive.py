@@ -68,7 +68,7 @@ def test_an_entry_of_another_format_is_read_as_by_its_address(bench: Any, data: 
     assert set(plans) == {"tiff", "png", "nrrd"}
     for name, truth in (("tiff", em), ("png", labels), ("nrrd", em)):
         np.testing.assert_array_equal(one.read(plans[name]), truth)
-        assert one.settle(plans[name])
+        assert one.verify_source_unchanged(plans[name])
     assert any("preview.png was left out: one picture" in note for note in plans["tiff"].notes)
     box = bench("ebi", folder="data/aligned", box="z=2:5,y=3:9", include=["*.tif"])
     np.testing.assert_array_equal(box.read(box.one_plan()), em[2:5, 3:9])
@@ -199,7 +199,7 @@ def test_either_protocol_alone_brings_the_same_voxels(
     one = bench("ebi", protocol=protocol, box="z=0:3")
     plan = one.one_plan()
     np.testing.assert_array_equal(one.read(plan), truth(plan))
-    assert len(one.settle(plan)) == 3
+    assert len(one.verify_source_unchanged(plan)) == 3
 
 
 def test_https_takes_over_where_ftp_fails(bench: Any, truth: Any, faults: Any) -> None:
@@ -208,7 +208,7 @@ def test_https_takes_over_where_ftp_fails(bench: Any, truth: Any, faults: Any) -
     assert plan.files[0].url.startswith("ftp://")
     faults.add("reply_550", "ftp")
     np.testing.assert_array_equal(one.read(plan), truth(plan))
-    assert len(one.settle(plan)) == 3
+    assert len(one.verify_source_unchanged(plan)) == 3
 
 
 @pytest.mark.parametrize("protocol", ["auto", "ftp"])
@@ -326,7 +326,7 @@ def test_a_file_that_is_replaced_meanwhile_is_not_settled(bench: Any, data: Path
     with (data / SLICE.format(1)).open("ab") as file:
         file.write(b"\0")
     with pytest.raises(SourceChangedError, match="planned were"):
-        one.settle(plan)
+        one.verify_source_unchanged(plan)
 
 
 def test_a_file_that_is_replaced_before_the_next_run_is_fetched_again(
@@ -342,7 +342,7 @@ def test_a_file_that_is_replaced_before_the_next_run_is_fetched_again(
     before = second.received()
     second.read(plan)
     assert second.received() - before == path.stat().st_size
-    assert len(second.settle(plan)) == 2
+    assert len(second.verify_source_unchanged(plan)) == 2
 
 
 # --- parts ------------------------------------------------------------------------------------

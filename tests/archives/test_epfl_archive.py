@@ -29,7 +29,7 @@ def test_the_file_is_kept_byte_by_byte(bench: Any, published: Any) -> None:
     one = bench("epfl", chunk_size_mb=0.02)
     plan = one.one_plan()
     one.read(plan)
-    (fetched,) = one.settle(plan)
+    (fetched,) = one.verify_source_unchanged(plan)
     original = published(TIF).read_bytes()
     assert fetched.path.read_bytes() == original
     assert fetched.sha256 == hashlib.sha256(original).hexdigest()
@@ -38,7 +38,7 @@ def test_the_file_is_kept_byte_by_byte(bench: Any, published: Any) -> None:
 def test_an_unread_rest_is_fetched_when_the_volume_settles(bench: Any, published: Any) -> None:
     one = bench("epfl")
     plan = one.one_plan()
-    (fetched,) = one.settle(plan)  # nothing was read: all is missing
+    (fetched,) = one.verify_source_unchanged(plan)  # nothing was read: all is missing
     assert fetched.path.read_bytes() == published(TIF).read_bytes()
 
 
@@ -56,7 +56,7 @@ def test_a_streamed_digest_is_the_files(bench: Any, published: Any) -> None:
     one = bench("epfl", keep_raw=False)
     plan = one.one_plan()
     one.read(plan)
-    (fetched,) = one.settle(plan)
+    (fetched,) = one.verify_source_unchanged(plan)
     assert fetched.sha256 == hashlib.sha256(published(TIF).read_bytes()).hexdigest()
 
 
@@ -65,7 +65,7 @@ def test_a_digest_that_the_stream_did_not_give_costs_one_more_pass(
 ) -> None:
     one = bench("epfl", keep_raw=False)
     plan = one.one_plan()  # nothing was read in this process, as after a resume
-    (fetched,) = one.settle(plan)
+    (fetched,) = one.verify_source_unchanged(plan)
     assert fetched.sha256 == hashlib.sha256(published(TIF).read_bytes()).hexdigest()
 
 
@@ -74,7 +74,7 @@ def test_a_box_fetches_its_pages_and_keeps_no_file(bench: Any, truth: Any) -> No
     plan = one.one_plan()
     before = one.received()
     np.testing.assert_array_equal(one.read(plan), truth(plan))
-    assert one.settle(plan) == []
+    assert one.verify_source_unchanged(plan) == []
     assert one.received() - before <= plan.download_bytes
     assert one.downloads() == []
     assert any("raw file is not kept" in note for note in plan.notes)
@@ -95,7 +95,7 @@ def test_a_file_that_changed_by_the_end_is_not_settled(bench: Any, faults: Any) 
     faults.add("changed_file", "epfl", methods=["HEAD"])
     one.archive.plan(one.config, one.session)  # the fault spares the first request of a path
     with pytest.raises(SourceChangedError):
-        one.settle(plan)
+        one.verify_source_unchanged(plan)
 
 
 def test_a_file_cut_short_is_refused_before_anything_is_made(bench: Any, published: Any) -> None:

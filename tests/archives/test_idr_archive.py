@@ -62,7 +62,7 @@ def test_every_kind_of_tiff_is_voxel_exact_by_ranges(
     for plan in one.plan():
         assert plan.reader["direct"]
         np.testing.assert_array_equal(one.read(plan), truth(plan))
-        (fetched,) = one.settle(plan)
+        (fetched,) = one.verify_source_unchanged(plan)
         content = published(plan.files[0].name).read_bytes()
         assert fetched.sha256 == hashlib.sha256(content).hexdigest()
     assert one.leftovers() == one.downloads() == []
@@ -75,7 +75,7 @@ def test_images_of_one_file_bring_it_once(bench: Any, truth: Any, faults: Any) -
     assert (first.download_bytes > 0, second.download_bytes) == (True, 0)
     for plan in (first, second):
         np.testing.assert_array_equal(one.read(plan), truth(plan))
-        assert len(one.settle(plan)) == 1
+        assert len(one.verify_source_unchanged(plan)) == 1
     transfers = [line for line in faults.counters.log("ftp") if line.method == "RETR"]
     assert len(transfers) == 1
 
@@ -173,7 +173,7 @@ def test_without_the_mirror_ftp_alone_will_do(
     one = bench("idr", keep_raw=keep_raw)
     plan = one.one_plan()
     np.testing.assert_array_equal(one.read(plan), truth(plan))
-    assert len(one.settle(plan)) == 1
+    assert len(one.verify_source_unchanged(plan)) == 1
     one.raw(plan).finish(True)
     assert one.leftovers() == []
 
@@ -184,7 +184,7 @@ def test_without_ftp_the_mirror_takes_over(bench: Any, truth: Any, faults: Any) 
     plan = one.one_plan()
     assert plan.files[0].url.startswith("http")
     np.testing.assert_array_equal(one.read(plan), truth(plan))
-    assert len(one.settle(plan)) == 1
+    assert len(one.verify_source_unchanged(plan)) == 1
 
 
 def test_an_absent_file_is_named_by_both_ways(bench: Any, faults: Any) -> None:
@@ -201,7 +201,7 @@ def test_a_box_is_read_by_ranges_though_files_are_kept(bench: Any, truth: Any) -
     before = one.received()
     np.testing.assert_array_equal(one.read(plan), truth(plan))
     assert one.received() - before <= plan.download_bytes
-    assert one.settle(plan) == one.downloads() == []
+    assert one.verify_source_unchanged(plan) == one.downloads() == []
 
 
 def test_a_file_that_changes_while_it_is_streamed_is_not_mixed(bench: Any, faults: Any) -> None:
@@ -221,7 +221,7 @@ def test_a_file_that_changed_by_the_end_is_not_settled(bench: Any, published: An
     try:
         path.write_bytes(content + b"\0")
         with pytest.raises(SourceChangedError):
-            one.settle(plan)
+            one.verify_source_unchanged(plan)
     finally:
         path.write_bytes(content)
 

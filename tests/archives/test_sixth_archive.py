@@ -26,7 +26,7 @@ from lib.errors import ConfigError
 from lib.execution import MODES, schedule
 from lib.ingest.costs import cost_of
 from lib.ingest.life import make_volume
-from lib.ingest.order import WorkOrder
+from lib.ingest.request import VolumeRequest
 from lib.ingest.stages import plan_source
 from lib.present.report import write_report
 from lib.records.catalogue import consolidate
@@ -124,8 +124,10 @@ def test_it_is_planned_made_verified_catalogued_and_reported(
     assert cost_of(plan, config, 1.5).download_bytes == 12 * 40 * 50 * 2
 
     data = tmp_path / "data"
-    order = WorkOrder(plan, config, str(data), StoreSettings(), tmp_path / "scratch", "a test")
-    made = make_volume(order, "a test")
+    request = VolumeRequest(
+        plan, config, str(data), StoreSettings(), tmp_path / "scratch", "a test"
+    )
+    made = make_volume(request, "a test")
     assert made.error is None
     assert made.status == "complete"
     voxels = zarr.open_group(data / "toy" / "brick.ome.zarr", mode="r")["0"][:]  # type: ignore[index]

@@ -18,7 +18,7 @@ from typing import Any
 from lib.archives.registry import REGISTRY, archive
 from lib.geometry import ShapeZYX
 from lib.ingest.life import make_volume
-from lib.ingest.order import WorkOrder
+from lib.ingest.request import VolumeRequest
 from lib.ingest.stages import plan_source
 from lib.rawfiles.files import RawFiles
 from lib.storage.open import open_store
@@ -82,8 +82,8 @@ def _one_source(source: str, task: Task, note: Notes) -> None:
         settings = task.store_settings()
         store = open_store(task.data_uri, settings)
         for plan in plan_source(source, config, scratch, store).plans:
-            order = WorkOrder(plan, config, task.data_uri, settings, scratch, task.name)
-            result = make_volume(order, task.name)
+            request = VolumeRequest(plan, config, task.data_uri, settings, scratch, task.name)
+            result = make_volume(request, task.name)
             if result.error:
                 note("error", f"{source}: {result.error}")
     except Exception as error:

@@ -27,7 +27,7 @@ from lib.errors import MacroscopeError
 from lib.ingest import stages
 from lib.ingest.keeper import Keeper
 from lib.ingest.life import Batches, OnShare, Steps, make_volume
-from lib.ingest.order import WorkOrder
+from lib.ingest.request import VolumeRequest
 from lib.ingest.result import VolumeResult
 from lib.plan import VolumePlan
 from lib.storage.base import Store
@@ -131,11 +131,11 @@ class Bench:
                 planned = stages.plan_source(self.source, config, Path(scratch), self.store())
                 ended.plans = list(planned.plans)
                 for plan in ended.plans:
-                    order = WorkOrder(
+                    request = VolumeRequest(
                         plan, config, self.uri, self.store_settings, Path(scratch), "fault matrix"
                     )
                     steps = Steps(convert=_counting(ended))
-                    ended.results.append(make_volume(order, "fault matrix", steps))
+                    ended.results.append(make_volume(request, "fault matrix", steps))
             except MacroscopeError as error:
                 ended.errors.append(error)
         ended.seconds = time.monotonic() - began
@@ -180,13 +180,13 @@ class Bench:
         return [key for key in keys if "/".join(key.split("/")[:2]) in roots]
 
 
-def _counting(ended: Ended) -> Callable[[WorkOrder, VolumeJob, Batches, OnShare], None]:
+def _counting(ended: Ended) -> Callable[[VolumeRequest, VolumeJob, Batches, OnShare], None]:
     def made(entry: Entry) -> None:
         ended.shards_made += 1
 
-    def convert(order: WorkOrder, job: VolumeJob, todo: Batches, on_share: OnShare) -> None:
+    def convert(request: VolumeRequest, job: VolumeJob, todo: Batches, on_share: OnShare) -> None:
         for number, units in enumerate(todo, start=1):
-            stages.convert_batch(order, job, units, on_shard=made)
+            stages.convert_batch(request, job, units, on_shard=made)
             on_share(number / len(todo))
 
     return convert

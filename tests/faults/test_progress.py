@@ -8,8 +8,8 @@ import pytest
 
 from emulators.control import Control
 from emulators.serving import Samples
+from lib.ingest.context import standings
 from lib.ingest.progress import Standing, watching
-from lib.ingest.workplace import standings
 from tests.faults.bench import Bench
 
 

@@ -20,7 +20,7 @@ from servers import TRANSPORTS, Servers
 from lib.config.loaders import AddressConfig
 from lib.formats import registry
 from lib.ingest.life import make_volume
-from lib.ingest.order import WorkOrder
+from lib.ingest.request import VolumeRequest
 from lib.ingest.stages import plan_source
 from lib.plan import VolumePlan
 from lib.records.manager import MetadataManager
@@ -71,8 +71,10 @@ class Cell:
         """Plan, ingest, and read back level 0: plan, record, voxels."""
         config, plan = self.config(**more), self.plan(**more)
         data = self.scratch / "data"
-        order = WorkOrder(plan, config, str(data), StoreSettings(), self.scratch / "s", "a test")
-        made = make_volume(order, "a test")
+        request = VolumeRequest(
+            plan, config, str(data), StoreSettings(), self.scratch / "s", "a test"
+        )
+        made = make_volume(request, "a test")
         assert made.error is None, made.error
         assert made.status == "complete"
         volume = data / "address" / f"{plan.name}.ome.zarr"

@@ -16,7 +16,7 @@ from servers import Servers
 from test_conformance import Cell
 
 from lib.ingest.life import make_volume
-from lib.ingest.order import WorkOrder
+from lib.ingest.request import VolumeRequest
 from lib.storage.settings import StoreSettings
 from lib.transport import limits
 
@@ -54,8 +54,10 @@ class Faulty(Cell):
 
     def run(self, config: Any, plan: Any) -> tuple[Any, Any]:
         data = self.scratch / "data"
-        order = WorkOrder(plan, config, str(data), StoreSettings(), self.scratch / "s", "a test")
-        made = make_volume(order, "a test")
+        request = VolumeRequest(
+            plan, config, str(data), StoreSettings(), self.scratch / "s", "a test"
+        )
+        made = make_volume(request, "a test")
         path = data / "address" / f"{plan.name}.ome.zarr"
         assert path.exists() == (made.status == "complete")
         voxels = zarr.open_group(path, mode="r")["0"][:] if path.exists() else None  # type: ignore[index]

@@ -27,7 +27,7 @@ from lib.errors import (
 )
 from lib.ingest import life, stages
 from lib.ingest.life import Steps, make_volume
-from lib.ingest.order import WorkOrder
+from lib.ingest.request import VolumeRequest
 from lib.ingest.stages import plan_source
 from lib.plan import VolumePlan
 from lib.storage.settings import StoreSettings
@@ -168,8 +168,8 @@ def test_a_web_server_without_the_file_says_so(servers: Servers, tmp_path: Path)
 def run(plan: VolumePlan, tmp_path: Path, steps: Steps | None = None, **more: Any) -> Any:
     config = AddressConfig(addresses=[plan.source_id], **more)
     data = str(tmp_path / "data")
-    order = WorkOrder(plan, config, data, StoreSettings(), tmp_path / "scratch", "a test")
-    return make_volume(order, "a test", steps)
+    request = VolumeRequest(plan, config, data, StoreSettings(), tmp_path / "scratch", "a test")
+    return make_volume(request, "a test", steps)
 
 
 def test_the_same_address_again_is_not_made_again(folder: Path, tmp_path: Path) -> None:
@@ -190,11 +190,11 @@ def test_a_source_that_changes_under_the_run_fails_it(
         cases_zarr2.multiscale(folder)
     plan = plan_of(folder, tmp_path)
 
-    def changed(order: WorkOrder, job: Any) -> stages.Made:
+    def changed(request: VolumeRequest, job: Any) -> stages.Made:
         path = folder / what
         path.write_bytes(path.read_bytes())
         os.utime(path, ns=(1, 1))
-        return stages.finish_volume(order, job)
+        return stages.finish_volume(request, job)
 
     made = run(plan, tmp_path, Steps(finish=changed))
     assert made.status == "failed"

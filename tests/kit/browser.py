@@ -149,7 +149,7 @@ class Browser:
             f"never true: {expression}; the page says {self.messages[-5:]}", advice=""
         )
 
-    def settle(self, *, seconds: float = 20.0) -> None:
+    def verify_source_unchanged(self, *, seconds: float = 20.0) -> None:
         """Wait until two looks half a second apart show the same; gives up in silence."""
         before, deadline = b"", time.monotonic() + seconds
         while (now := self.screenshot()) != before and time.monotonic() < deadline:

@@ -8,7 +8,7 @@ from emulators.serving import Samples
 from lib.config.errors import build
 from lib.config.loaders import LOADER_CONFIGS
 from lib.ingest import stages
-from lib.ingest.order import WorkOrder
+from lib.ingest.request import VolumeRequest
 from lib.storage.settings import StoreSettings
 from lib.volumes.ledger import Entry
 
@@ -19,15 +19,17 @@ def test_a_batch_that_is_tried_again_makes_only_what_is_left_of_it(
     settings = {**samples.endpoints["OPENORGANELLE"], "shard_mb": 0.1}
     config = build(LOADER_CONFIGS["openorganelle"], settings, archive="openorganelle")
     (plan,) = stages.plan_source("openorganelle", config, tmp_path).plans
-    order = WorkOrder(plan, config, str(tmp_path / "data"), StoreSettings(), tmp_path, "a run")
+    request = VolumeRequest(
+        plan, config, str(tmp_path / "data"), StoreSettings(), tmp_path, "a run"
+    )
     made: list[Entry] = []
     try:
-        job = stages.fetch(order)
-        (units,) = stages.batches(order, job)
-        stages.convert_batch(order, job, units[:2])
-        stages.convert_batch(order, job, units, on_shard=made.append)
+        job = stages.fetch(request)
+        (units,) = stages.batches(request, job)
+        stages.convert_batch(request, job, units[:2])
+        stages.convert_batch(request, job, units, on_shard=made.append)
         assert [entry.index_zyx for entry in made] == units[2:]
-        stages.convert_batch(order, job, units, on_shard=made.append)
+        stages.convert_batch(request, job, units, on_shard=made.append)
         assert len(made) == len(units) - 2
     finally:
-        stages.leave(order)
+        stages.close(request)

@@ -327,14 +327,14 @@ def test_wrong_voxels_are_a_named_error(place: Place, faults: Control, kind: str
 def test_a_version_that_changed_while_it_was_read_is_noticed(place: Place) -> None:
     plan = place.plan()
     config = place.config()
-    assert place.archive.settle(plan, config, place.session, place.raw) == []
+    assert place.archive.verify_source_unchanged(plan, config, place.session, place.raw) == []
     (file,) = plan.files
     assert file.etag == f"DataUUID:{dvid_info()['Base']['DataUUID']}"
     older = plan.model_copy(
         update={"files": (file.model_copy(update={"etag": "DataUUID:of before"}),)}
     )
     with pytest.raises(SourceChangedError):
-        place.archive.settle(older, config, place.session, place.raw)
+        place.archive.verify_source_unchanged(older, config, place.session, place.raw)
     assert plan.source_id == f"{DVID_UUID}/grayscale"
 
 

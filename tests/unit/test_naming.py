@@ -16,7 +16,7 @@ from lib.errors import DestinationError, NameTakenError
 from lib.ingest import stages
 from lib.ingest.life import Steps, make_volume
 from lib.ingest.naming import is_of, name_plans, stated_source
-from lib.ingest.order import WorkOrder
+from lib.ingest.request import VolumeRequest
 from lib.names import folded, volume_name
 from lib.plan import SourceFile, VolumePlan
 from lib.records.manager import MetadataManager
@@ -190,20 +190,20 @@ def test_whose_record_it_is_is_told_by_accession_inner_path_and_files(store: Loc
 # --- where it is asked
 
 
-def order_for(plan: VolumePlan, folder: Path) -> WorkOrder:
+def request_for(plan: VolumePlan, folder: Path) -> VolumeRequest:
     config = OpenOrganelleConfig(dataset_id="jrc_hela-2")
-    return WorkOrder(plan, config, str(folder), StoreSettings(), folder / "scratch", "a test")
+    return VolumeRequest(plan, config, str(folder), StoreSettings(), folder / "scratch", "a test")
 
 
 def test_a_volume_is_not_begun_under_another_ones_name(store: LocalStore, tmp_path: Path) -> None:
     """Two runs that planned at once: the second finds the first one's record under its lock."""
 
-    def fetched(order: WorkOrder) -> Any:
+    def fetched(request: VolumeRequest) -> Any:
         raise AssertionError("something was fetched")
 
     record(store, plan_of("a.b.mrc"))
     before = store.get("ebi/metadata_EMPIAR-1_a_b_mrc.json")
-    result = make_volume(order_for(plan_of("a_b.mrc"), tmp_path), "a test", Steps(fetch=fetched))
+    result = make_volume(request_for(plan_of("a_b.mrc"), tmp_path), "a test", Steps(fetch=fetched))
     assert result.status == "failed"
     assert "is that of EMPIAR-1/data/a.b.mrc, not of EMPIAR-1/data/a_b.mrc" in str(result.error)
     assert store.get("ebi/metadata_EMPIAR-1_a_b_mrc.json") == before
@@ -212,11 +212,11 @@ def test_a_volume_is_not_begun_under_another_ones_name(store: LocalStore, tmp_pa
 def test_a_record_says_where_the_archive_keeps_its_volume(
     store: LocalStore, tmp_path: Path
 ) -> None:
-    def fetched(order: WorkOrder) -> Any:
+    def fetched(request: VolumeRequest) -> Any:
         raise DestinationError("that is enough")
 
     plan = plan_of("a\u00a0b.mrc")
-    make_volume(order_for(plan, tmp_path), "a test", Steps(fetch=fetched))
+    make_volume(request_for(plan, tmp_path), "a test", Steps(fetch=fetched))
     (held,) = (found for _, found in MetadataManager(store).find())
     assert held["additional_metadata"]["source_path"] == "EMPIAR-1/data/a b.mrc"
     assert is_of(held, plan)

@@ -75,9 +75,9 @@ class Place:
             plan, self.config(plan.source_id.split("/")[0]), self.session, self.raw
         )
 
-    def settle(self, plan: VolumePlan) -> None:
+    def verify_source_unchanged(self, plan: VolumePlan) -> None:
         config = self.config(plan.source_id.split("/")[0])
-        self.archive.settle(plan, config, self.session, self.raw)
+        self.archive.verify_source_unchanged(plan, config, self.session, self.raw)
 
     def voxels(self, plan: VolumePlan) -> Any:
         reader = self.open(plan)
@@ -456,9 +456,9 @@ def test_a_document_that_contradicts_its_keys_is_not_believed(
 
 def test_a_source_that_stays_as_it_is_settles(place: Place, own: str) -> None:
     for level in ("s0", "s1"):
-        place.settle(place.plan(own, "em/a", level))
-    place.settle(place.plan(own, "em/a", box="z=3:7"))
-    place.settle(place.plan("jrc_hela-2"))
+        place.verify_source_unchanged(place.plan(own, "em/a", level))
+    place.verify_source_unchanged(place.plan(own, "em/a", box="z=3:7"))
+    place.verify_source_unchanged(place.plan("jrc_hela-2"))
 
 
 @pytest.mark.parametrize("change", ["chunk", "gone", "added", "document"])
@@ -478,11 +478,11 @@ def test_a_source_that_changed_while_it_was_read_is_noticed(
         data = bytes(obstore.get(store, "em/a/s0/0/0/0").bytes())
         obstore.put(store, "em/a/s0/1/1/1", data[::-1])
     with pytest.raises(SourceChangedError) as caught:
-        place.settle(plan)
+        place.verify_source_unchanged(plan)
     assert caught.value.retryable
     again = place.plan(own, "em/a")
     assert again.files[0].etag != plan.files[0].etag
-    place.settle(again)
+    place.verify_source_unchanged(again)
 
 
 def test_a_stale_consolidated_copy_does_not_shape_the_volume(place: Place, own: str) -> None:
@@ -492,7 +492,7 @@ def test_a_stale_consolidated_copy_does_not_shape_the_volume(place: Place, own: 
     put(place, own, "em/a/s0/.zarray", document | {"shape": [16, 33, 40]})
     plan = place.plan(own, "em/a")
     assert plan.shape_zyx == (16, 33, 40)
-    place.settle(plan)
+    place.verify_source_unchanged(plan)
 
 
 def test_a_chunk_that_vanished_after_the_plan_is_an_error_and_no_hole(

@@ -367,7 +367,7 @@ class Archive:
         reader = self.archive.open(plan, self.config, self.session, self.raw)
         job = a_job(plan, reader, **settings)
         finished = make(job, reader, store, max_missing_fraction=0.5)
-        self.archive.settle(plan, self.config, self.session, self.raw)
+        self.archive.verify_source_unchanged(plan, self.config, self.session, self.raw)
         return job, finished
 
 

@@ -15,8 +15,8 @@ from emulators.serving import Samples
 from lib.config.errors import build
 from lib.config.loaders import LOADER_CONFIGS
 from lib.errors import IntegrityError, RecordError
-from lib.ingest.order import WorkOrder
 from lib.ingest.repair.volume import Repair, note_damage, repair_volume
+from lib.ingest.request import VolumeRequest
 from lib.records.manager import MetadataManager
 from lib.storage.local import LocalStore
 from lib.storage.settings import StoreSettings
@@ -50,7 +50,7 @@ class Fused(LocalStore):
 
 
 class Volume:
-    """One finished volume of OpenOrganelle's, and the order that makes it."""
+    """One finished volume of OpenOrganelle's, and the request that makes it."""
 
     def __init__(self, bench: Bench) -> None:
         ended = bench.run()
@@ -62,9 +62,9 @@ class Volume:
         self.record_key = f"{self.plan.source}/metadata_{self.plan.name}.json"
         self.key = f"{self.name}.ome.zarr"
 
-    def order(self, folder: Path) -> WorkOrder:
+    def request(self, folder: Path) -> VolumeRequest:
         uri, settings = str(folder / "data"), StoreSettings(durable=False)
-        return WorkOrder(self.plan, self.config, uri, settings, folder / "scratch", "a test")
+        return VolumeRequest(self.plan, self.config, uri, settings, folder / "scratch", "a test")
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def repair(volume: Volume, folder: Path, store: LocalStore) -> Repair:
     return repair_volume(
         store,
         volume.record_key,
-        lambda: volume.order(folder),
+        lambda: volume.request(folder),
         by="a test",
         volume_key=volume.name,
     )

@@ -87,7 +87,7 @@ class AddressArchive(ArchiveBase):
         tree, _ = open_tree(_address_of(plan, config), config, session)
         return open_volume(plan, tree, raw, downloads=config.enable_downloads)
 
-    def settle(
+    def verify_source_unchanged(
         self, plan: VolumePlan, config: AddressConfig, session: Session, raw: RawFiles
     ) -> list[Fetched]:
         """Look at the source once more, then complete what was kept, or its digest."""

@@ -171,7 +171,7 @@ class EBI:
         first = plan.reader["first_z"]
         return PartReader(reader, box.shifted((-first, 0, 0)), where)
 
-    def settle(
+    def verify_source_unchanged(
         self, plan: VolumePlan, config: EBIConfig, session: Session, raw: RawFiles
     ) -> list[Fetched]:
         """Ask for size and modification time of every file once more."""

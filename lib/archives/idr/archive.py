@@ -140,7 +140,7 @@ class IDR:
             self.fetch(plan, config, session, raw)  # another host, or another day
         return open_local(shelf.path(file), plan)
 
-    def settle(
+    def verify_source_unchanged(
         self, plan: VolumePlan, config: IDRConfig, session: Session, raw: RawFiles
     ) -> list[Fetched]:
         """Look at the file once more; its digest is that of the kept or streamed bytes."""

@@ -114,7 +114,7 @@ class OpenOrganelle(ArchiveBase):
         box = plan.box_zyx or Box.whole(_shape(handle))
         return _FORMAT.open(tree, root, handle, box=box, grid=plan.source_grid)
 
-    def settle(
+    def verify_source_unchanged(
         self, plan: VolumePlan, config: OpenOrganelleConfig, session: Session, raw: RawFiles
     ) -> list[Fetched]:
         """List the chunks again: every size and ETag must be what the plan saw."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lib.config.manager import LoadedSettings
 from lib.errors import NotFoundError, SourceChangedError
-from lib.ingest.order import WorkOrder
+from lib.ingest.request import VolumeRequest
 from lib.ingest.stages import plan_source
 from lib.records.model import Record
 from lib.storage.base import Store
@@ -26,8 +26,8 @@ def order_again(
     store: Store,
     store_settings: StoreSettings,
     scratch_dir: Path,
-) -> WorkOrder:
-    """The order that makes a record's volume, planned from the archive as it is now.
+) -> VolumeRequest:
+    """The request that makes a record's volume, planned from the archive as it is now.
 
     The settings that chose and shaped the volume are the record's own; addresses, credentials and
     limits are today's. Records of earlier versions hold no settings: today's stand for them.
@@ -58,10 +58,10 @@ def order_again(
                 "they are in its record" if given else "its record, of an earlier version, has none"
             ),
         )
-    order = WorkOrder(
+    request = VolumeRequest(
         plan, config, store.uri, store_settings, scratch_dir, holder_here("macroscope verify")
     )
-    if record.get("additional_metadata", {}).get("identity") != order.identity:
+    if record.get("additional_metadata", {}).get("identity") != request.identity:
         raise SourceChangedError(
             "the archive's file or array is not the one that the volume was made from, or other "
             "settings shape it now; nothing was touched",
@@ -69,4 +69,4 @@ def order_again(
             location=record["source_id"],
             advice="Run again to make the volume anew from what the archive holds now",
         )
-    return order
+    return request

@@ -13,9 +13,9 @@ from typing import Any
 from lib.errors import IntegrityError, NotFoundError
 from lib.geometry import ShapeZYX
 from lib.ingest import stages
-from lib.ingest.order import WorkOrder
+from lib.ingest.context import volume_context
 from lib.ingest.repair.patched import PatchedStore
-from lib.ingest.workplace import workplace
+from lib.ingest.request import VolumeRequest
 from lib.rawfiles.sidecar import note_key
 from lib.storage.base import Store
 from lib.storage.local import LocalStore
@@ -34,7 +34,7 @@ class SecondMaking:
 
     Parameters
     ----------
-    order
+    request
         As it would make the volume in its store.
     record
         Of the finished volume.
@@ -45,13 +45,13 @@ class SecondMaking:
     """
 
     def __init__(
-        self, order: WorkOrder, record: dict[str, Any], store: Store, folder: Path
+        self, request: VolumeRequest, record: dict[str, Any], store: Store, folder: Path
     ) -> None:
-        config = order.config.model_copy(update={"keep_raw": bool(record["files"].get("raw"))})
+        config = request.config.model_copy(update={"keep_raw": bool(record["files"].get("raw"))})
         self._record, self._store = record, store
         self._here = LocalStore(folder, durable=False)
-        self._order = replace(
-            order,
+        self._request = replace(
+            request,
             config=config,
             data_uri=str(folder),
             store_settings=StoreSettings(durable=False),
@@ -80,7 +80,7 @@ class SecondMaking:
         """
         self._take_whole_raw_files(set(raw))
         try:
-            job = stages.fetch(self._order)
+            job = stages.fetch(self._request)
             self._require_same(job)
             if units := list(units):
                 self._convert(job, units, patched)
@@ -88,7 +88,7 @@ class SecondMaking:
                 self._settle(raw, patched)
             return job
         finally:
-            stages.leave(self._order)
+            stages.close(self._request)
 
     def _require_same(self, job: VolumeJob) -> None:
         stated = self._record.get("additional_metadata", {}).get("fingerprint")
@@ -103,8 +103,8 @@ class SecondMaking:
     def _convert(self, job: VolumeJob, units: list[ShapeZYX], patched: PatchedStore) -> None:
         npy = job.output_format == "npy"
         todo = list(job.grid.shards()) if npy else units
-        workers = self._order.config.max_workers
-        stages.convert_batch(self._order, job, todo, shards_at_once=workers)
+        workers = self._request.config.max_workers
+        stages.convert_batch(self._request, job, todo, shards_at_once=workers)
         root = self._here.staging_key(job.final_key)
         volume = self._record["files"]["volume"]
         if npy:
@@ -117,11 +117,11 @@ class SecondMaking:
 
     def _settle(self, raw: Collection[str], patched: PatchedStore) -> None:
         """Complete the raw files, after a last look at the source."""
-        place = workplace(self._order)
-        for fetched in place.archive.settle(
-            self._order.plan, self._order.config, place.session, place.raw
+        context = volume_context(self._request)
+        for fetched in context.archive.verify_source_unchanged(
+            self._request.plan, self._request.config, context.session, context.raw
         ):
-            key = place.raw.key_of(fetched)
+            key = context.raw.key_of(fetched)
             if key is not None and key in raw:
                 patched.add(key, fetched.path, "source")
                 patched.add(

@@ -17,10 +17,10 @@ from PIL import Image
 
 from lib.errors import IntegrityError, StoppedError
 from lib.geometry import ShapeZYX
-from lib.ingest.order import WorkOrder
 from lib.ingest.repair.described_job import job_of, statistics_of
 from lib.ingest.repair.from_source import SecondMaking
 from lib.ingest.repair.patched import PatchedStore
+from lib.ingest.request import VolumeRequest
 from lib.present.described import describe_group
 from lib.present.planes import read_planes
 from lib.present.preview import draw_thumbnail, render_preview
@@ -37,7 +37,7 @@ from lib.volumes.job import VolumeJob
 from lib.volumes.shardwriter import put_shard
 from lib.volumes.thumbnails import THUMBNAIL_KEY
 
-Planned = Callable[[], WorkOrder]
+Planned = Callable[[], VolumeRequest]
 """Asks the archive for the volume once more; only where something has to come from it."""
 
 

@@ -18,8 +18,8 @@ from lib.archives.registry import archive
 from lib.archives.sessions import open_session
 from lib.formats.base import VolumeReader
 from lib.ingest.coarse import CoarseReader, is_coarse
-from lib.ingest.order import WorkOrder
 from lib.ingest.progress import Standing
+from lib.ingest.request import VolumeRequest
 from lib.rawfiles.files import RawFiles
 from lib.storage.base import Store
 from lib.storage.open import open_store
@@ -27,13 +27,13 @@ from lib.transport.session import Session
 
 
 @dataclass(slots=True)
-class Workplace:
-    """Open connections for one order. The reader is opened when first asked for.
+class VolumeContext:
+    """Open connections for one request. The reader is opened when first asked for.
 
     `notes` are doubts that arose on the way, for the volume's record.
     """
 
-    order: WorkOrder
+    request: VolumeRequest
     archive: Archive
     store: Store
     session: Session
@@ -65,7 +65,7 @@ class Workplace:
             done, total = self._done_shards, self._total_shards
         received = self.own_traffic()["bytes_received"]
         return Standing(
-            self.order.volume_key, done, total, received, self.order.plan.download_bytes
+            self.request.volume_key, done, total, received, self.request.plan.download_bytes
         )
 
     def own_traffic(self) -> dict[str, int]:
@@ -102,11 +102,11 @@ class Workplace:
         with self._lock:
             if self._reader is None:
                 reader = self.archive.open(
-                    self.order.plan, self.order.config, self.session, self.raw
+                    self.request.plan, self.request.config, self.session, self.raw
                 )
                 self._reader = self._stack.enter_context(reader)
-                if is_coarse(self.order.plan):
-                    self._reader = CoarseReader(self._reader, self.order.plan)
+                if is_coarse(self.request.plan):
+                    self._reader = CoarseReader(self._reader, self.request.plan)
             return self._reader
 
     def close(self) -> None:
@@ -115,52 +115,56 @@ class Workplace:
             self._stack.close()
 
 
-_open: dict[tuple[str, str, str], Workplace] = {}
+_open: dict[tuple[str, str, str], VolumeContext] = {}
 _open_lock = threading.Lock()
 
 
-def workplace(order: WorkOrder) -> Workplace:
-    """This process's workplace for an order; made when first asked for.
+def volume_context(request: VolumeRequest) -> VolumeContext:
+    """This process's context of a request; made when first asked for.
 
     One that an earlier run of the same holder left open, for another plan of the same volume or
     with other settings, is closed: its reader would give the voxels of before.
     """
-    key = (order.data_uri, order.volume_key, order.holder)
+    key = (request.data_uri, request.volume_key, request.holder)
     with _open_lock:
-        place = _open.get(key)
-        if place is not None and place.order != order:
-            place.close()
-            place = None
-        if place is None:
-            place = _open[key] = _make(order)
-        return place
+        context = _open.get(key)
+        if context is not None and context.request != request:
+            context.close()
+            context = None
+        if context is None:
+            context = _open[key] = _make(request)
+        return context
 
 
 def standings() -> list[Standing]:
     """How far each volume is that this process is making."""
     with _open_lock:
-        places = [place for place in _open.values() if place.begun]
-    return [place.standing() for place in places]
+        contexts = [context for context in _open.values() if context.begun]
+    return [context.standing() for context in contexts]
 
 
-def close_workplace(order: WorkOrder) -> None:
-    """Close what this process has open for an order; harmless where nothing is."""
+def close_context(request: VolumeRequest) -> None:
+    """Close what this process has open for a request; harmless where nothing is."""
     with _open_lock:
-        place = _open.pop((order.data_uri, order.volume_key, order.holder), None)
-    if place is not None:
-        place.close()
+        context = _open.pop((request.data_uri, request.volume_key, request.holder), None)
+    if context is not None:
+        context.close()
 
 
-def _make(order: WorkOrder) -> Workplace:
-    plan, config = order.plan, order.config
+def _make(request: VolumeRequest) -> VolumeContext:
+    plan, config = request.plan, request.config
     stack = ExitStack()
-    store = open_store(order.data_uri, order.store_settings)
-    session = stack.enter_context(open_session(config, plan.source, scratch_dir=order.scratch_dir))
+    store = open_store(request.data_uri, request.store_settings)
+    session = stack.enter_context(
+        open_session(config, plan.source, scratch_dir=request.scratch_dir)
+    )
     raw = RawFiles(
         store,
         plan.source,
         plan.source_id.replace("/", "_"),
         keep=config.keep_raw,
-        scratch_dir=order.scratch_dir,
+        scratch_dir=request.scratch_dir,
     )
-    return Workplace(order, archive(plan.source), store, session, raw, threading.Lock(), stack)
+    return VolumeContext(
+        request, archive(plan.source), store, session, raw, threading.Lock(), stack
+    )

@@ -1,7 +1,7 @@
-"""A work order: one planned volume, the settings it is made with, and where it goes.
+"""A request for one volume: its plan, the settings it is made with, and where it goes.
 
-Orders travel to threads, processes and Dask workers on other hosts; each opens for itself what the
-order names. Secrets travel inside it in memory only, never in a flow's parameters.
+Requests travel to threads, processes and Dask workers on other hosts; each opens for itself what
+the request names. Secrets travel inside it in memory only, never in a flow's parameters.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _DECIDE_BYTES = ("output_format", "chunk_zyx", "shard_mb", "codec")
 
 
 @dataclass(frozen=True, slots=True)
-class WorkOrder:
+class VolumeRequest:
     """Everything needed to make one volume, anywhere."""
 
     plan: VolumePlan
