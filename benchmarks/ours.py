@@ -46,13 +46,17 @@ def ingest(
             with _volume(request, totals) as job:
                 work = stages.batches(request, job)
                 if batches_at_once == 1:  # one process: the pipeline is never drained in between
-                    work = [[unit for batch in work for unit in batch]]
+                    work = [[shard_index for batch in work for shard_index in batch]]
                 with ThreadPoolExecutor(batches_at_once) as pool:
                     futures = [
                         pool.submit(
-                            stages.convert_batch, request, job, units, shards_at_once=at_once
+                            stages.convert_batch,
+                            request,
+                            job,
+                            shard_indices,
+                            shards_at_once=at_once,
                         )
-                        for units in work
+                        for shard_indices in work
                     ]
                     for future in futures:
                         future.result()
@@ -80,8 +84,8 @@ def ingest_dask(source: str, config: dict[str, Any], output: str, workers: int) 
             with _volume(request, totals) as job:
                 work = stages.batches(request, job)
                 futures = [
-                    client.submit(stages.convert_batch, request, job, units, pure=False)
-                    for units in work
+                    client.submit(stages.convert_batch, request, job, shard_indices, pure=False)
+                    for shard_indices in work
                 ]
                 client.gather(futures)
         return {**totals, "seconds": time.perf_counter() - began}

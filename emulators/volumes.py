@@ -18,11 +18,10 @@ from lib.plan import About, SourceFile, VolumePlan
 from lib.records.manager import MetadataManager
 from lib.records.model import NO_CHECKSUM, Record
 from lib.storage.base import Store
-from lib.volumes.cascade import make_coarse_levels
-from lib.volumes.effort import Effort
+from lib.volumes.downsample import make_coarse_levels
 from lib.volumes.engine import convert
 from lib.volumes.finish import Finished, finish
-from lib.volumes.job import VolumeJob, make_job
+from lib.volumes.job import ConcurrencyLimits, VolumeJob, make_job
 from lib.volumes.ledger import Ledger
 
 
@@ -164,7 +163,7 @@ def _make(
     ledger = Ledger(store, job)
     ledger.open()
     convert(job, reader, store, job.grid.shards())
-    make_coarse_levels(job, store, effort=Effort())
+    make_coarse_levels(job, store, limits=ConcurrencyLimits())
     finished = finish(job, store, max_missing_fraction=0.0)
     ledger.close()
     return job, finished

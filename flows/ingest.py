@@ -158,24 +158,24 @@ def convert_all(
     patience = Patience()
     while waiting or running:
         while waiting and len(running) <= at_once:  # one waits, so that no worker ever does
-            number, units = waiting.pop(0)
+            number, shard_indices = waiting.pop(0)
             parameters = {
                 "request": request,
                 "job": job,
-                "units": units,
+                "shard_indices": shard_indices,
                 "part": f"{number}/{len(todo)}",
             }
-            running[runner.submit(convert, parameters=parameters)] = number, units
+            running[runner.submit(convert, parameters=parameters)] = number, shard_indices
         for future in [f for f in running if f.wrapped_future.done()]:
-            number, units = running.pop(future)
+            number, shard_indices = running.pop(future)
             try:
                 note_batch(request, future.result())
             except Exception as error:
                 if workers_died(error):
-                    units = _rest_of_the_dead(request, job, units, error)
+                    shard_indices = _rest_of_the_dead(request, job, shard_indices, error)
                 elif not patience.bears(error):
                     raise
-                waiting.append((number, units))
+                waiting.append((number, shard_indices))
                 continue
             patience.rewarded()
             finished.add(number)
@@ -187,7 +187,7 @@ def convert_all(
 
 
 def _rest_of_the_dead(
-    request: VolumeRequest, job: VolumeJob, units: list[ShapeZYX], error: Exception
+    request: VolumeRequest, job: VolumeJob, shard_indices: list[ShapeZYX], error: Exception
 ) -> list[ShapeZYX]:
     """What workers that died left of a batch; where that is all of it, it may be what kills them.
 
@@ -195,8 +195,8 @@ def _rest_of_the_dead(
     ------
     DeadWorkersError
     """
-    rest = rest_of(request, job, units)
-    if len(rest) == len(units):
+    rest = rest_of(request, job, shard_indices)
+    if len(rest) == len(shard_indices):
         raise DeadWorkersError(str(error), archive=request.plan.source) from error
     return rest
 

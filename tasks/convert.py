@@ -17,6 +17,8 @@ from tasks.slots import polite
 )
 @stoppable
 @polite
-def convert(request: VolumeRequest, job: VolumeJob, units: list[ShapeZYX], part: str) -> Batch:
+def convert(
+    request: VolumeRequest, job: VolumeJob, shard_indices: list[ShapeZYX], part: str
+) -> Batch:
     """Make the given shards and their ledger entries."""
-    return convert_batch(request, job, units)
+    return convert_batch(request, job, shard_indices)

@@ -16,8 +16,8 @@ from lib.formats.base import Block, VolumeReader
 from lib.geometry import Box, LengthsZYX, ShapeZYX
 from lib.plan import VolumePlan
 from lib.volumes import kernels
-from lib.volumes.blockpass import gather
 from lib.volumes.levels import factor
+from lib.volumes.rechunk import gather
 
 GATHER_BYTES = 64 * 2**20
 """Source voxels that one worker holds, at most, beside the shard that it makes of them."""

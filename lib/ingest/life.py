@@ -35,8 +35,8 @@ def fetch_here(request: VolumeRequest) -> tuple[VolumeJob, Batches]:
 
 def convert_here(request: VolumeRequest, job: VolumeJob, todo: Batches, on_share: OnShare) -> None:
     """Make all batches, one after another, several shards at once."""
-    for number, units in enumerate(todo, start=1):
-        stages.convert_batch(request, job, units, shards_at_once=request.config.max_workers)
+    for number, shard_indices in enumerate(todo, start=1):
+        stages.convert_batch(request, job, shard_indices, shards_at_once=request.config.max_workers)
         on_share(number / len(todo))
 
 

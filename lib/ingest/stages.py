@@ -31,11 +31,10 @@ from lib.storage.base import Store
 from lib.storage.keys import VOLUME_SUFFIXES, state_key
 from lib.transport.partial import Fetched
 from lib.volumes import kernels
-from lib.volumes.cascade import make_coarse_levels
-from lib.volumes.effort import Effort
+from lib.volumes.downsample import make_coarse_levels
 from lib.volumes.engine import convert
 from lib.volumes.finish import SUMS_SUFFIX, Finished, finish
-from lib.volumes.job import VolumeJob, make_job
+from lib.volumes.job import ConcurrencyLimits, VolumeJob, make_job
 from lib.volumes.ledger import Entry, Ledger
 from lib.volumes.takeover import take_over
 
@@ -167,7 +166,7 @@ def in_batches(job: VolumeJob, pending: list[ShapeZYX], workers: int) -> list[li
 def convert_batch(
     request: VolumeRequest,
     job: VolumeJob,
-    units: Sequence[ShapeZYX],
+    shard_indices: Sequence[ShapeZYX],
     *,
     shards_at_once: int = 1,
     on_shard: Callable[[Entry], None] = lambda entry: None,
@@ -178,9 +177,9 @@ def convert_batch(
     """
     context = volume_context(request)
     context.store.follow(request.volume_key, request.holder)
-    units = rest_of(request, job, units)
+    shard_indices = rest_of(request, job, shard_indices)
     service = context.session.limiter(service_of(context.archive, request.plan))
-    effort = Effort(
+    limits = ConcurrencyLimits(
         workers=request.config.max_workers, connections=service.connections, shards=shards_at_once
     )
 
@@ -190,7 +189,9 @@ def convert_batch(
             _told.info("%s: shard %s", request.volume_key, "/".join(map(str, entry.index_zyx)))
         on_shard(entry)
 
-    entries = convert(job, context.reader(), context.store, units, effort=effort, on_shard=finished)
+    entries = convert(
+        job, context.reader(), context.store, shard_indices, limits=limits, on_shard=finished
+    )
     return Batch(
         sum(file.size for entry in entries for file in entry.files),
         context.worker,
@@ -199,9 +200,11 @@ def convert_batch(
     )
 
 
-def rest_of(request: VolumeRequest, job: VolumeJob, units: Sequence[ShapeZYX]) -> list[ShapeZYX]:
+def rest_of(
+    request: VolumeRequest, job: VolumeJob, shard_indices: Sequence[ShapeZYX]
+) -> list[ShapeZYX]:
     """What is still to be made of a batch that somebody may have begun."""
-    return Ledger(volume_context(request).store, job).rest_of(0, units)
+    return Ledger(volume_context(request).store, job).rest_of(0, shard_indices)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +241,7 @@ def finish_volume(request: VolumeRequest, job: VolumeJob) -> Made:
         See `lib.volumes.finish.finish`.
     """
     context, config = volume_context(request), request.config
-    make_coarse_levels(job, context.store, effort=Effort(workers=config.max_workers))
+    make_coarse_levels(job, context.store, limits=ConcurrencyLimits(workers=config.max_workers))
     try:
         sources = context.archive.verify_source_unchanged(
             request.plan, config, context.session, context.raw

@@ -12,8 +12,7 @@ from lib.geometry import Box
 from lib.present.described import DescribedVolume, describe
 from lib.storage.base import Store
 from lib.verify.findings import Findings
-from lib.volumes.statistics import NO_HISTOGRAM, Histogram, Statistics
-from lib.volumes.tally import Tally
+from lib.volumes.statistics import NO_HISTOGRAM, Histogram, Statistics, StatisticsAccumulator
 
 _NPY_BYTES = 32 * 2**20
 
@@ -32,7 +31,7 @@ def count_again(store: Store, volume: DescribedVolume) -> tuple[Statistics, int]
     reader = volume.open_level(store, level)
     statistics, holes = Statistics(), 0
     for index in level.grid.shards():  # float sums depend on their order, which this repeats
-        tally = Tally(volume.dtype)
+        tally = StatisticsAccumulator(volume.dtype)
         slots = {level.grid.chunk_box(chunk): slot for slot, chunk in level.grid.chunks_of(index)}
         for block in reader.blocks(level.grid.shard_box(index)):
             stopping.check()
@@ -53,7 +52,7 @@ def _count_npy(store: Store, volume: DescribedVolume) -> Statistics:
         z, y, _ = box.start_zyx
         start = volume.npy_offset + z * plane + y * nx * volume.dtype.itemsize
         data = store.get_range(volume.key, start, box.voxels * volume.dtype.itemsize)
-        tally = Tally(volume.dtype)
+        tally = StatisticsAccumulator(volume.dtype)
         tally.add(0, np.frombuffer(data, volume.dtype).reshape(box.shape_zyx))
         statistics = statistics.merged(tally.result())
     return statistics

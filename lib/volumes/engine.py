@@ -17,21 +17,20 @@ from lib.formats.base import ChunkReader, VolumeReader
 from lib.geometry import ShapeZYX
 from lib.storage.base import Store
 from lib.volumes import kernels
-from lib.volumes.blockpass import convert_blocks
-from lib.volumes.chunkpass import convert_chunks
-from lib.volumes.effort import Effort
-from lib.volumes.job import VolumeJob
+from lib.volumes.job import ConcurrencyLimits, VolumeJob
 from lib.volumes.ledger import Entry, Ledger
 from lib.volumes.npyfile import convert_npy
+from lib.volumes.rechunk import convert_blocks
+from lib.volumes.transcode import convert_chunks
 
 
 def convert(
     job: VolumeJob,
     reader: VolumeReader,
     store: Store,
-    units: Iterable[ShapeZYX],
+    shard_indices: Iterable[ShapeZYX],
     *,
-    effort: Effort | None = None,
+    limits: ConcurrencyLimits | None = None,
     on_shard: Callable[[Entry], None] = lambda entry: None,
 ) -> list[Entry]:
     """Make the given shards of level 0, and the levels that are made with them.
@@ -40,7 +39,7 @@ def convert(
 
     Parameters
     ----------
-    units
+    shard_indices
         Shard indices (z, y, x) in the order in which to make them.
     on_shard
         Called after each finished shard, from a worker thread.
@@ -54,7 +53,7 @@ def convert(
     """
     _spare_what_stays()
     kernels.load_meanwhile(job.plan.dtype, labels=job.plan.kind == "labels")
-    effort = effort or Effort()
+    limits = limits or ConcurrencyLimits()
     ledger = Ledger(store, job)
     entries: list[Entry] = []
 
@@ -64,11 +63,11 @@ def convert(
         on_shard(entry)
 
     if job.output_format == "npy":
-        convert_npy(job, reader, store, units, effort=effort, done=done)
+        convert_npy(job, reader, store, shard_indices, limits=limits, done=done)
     elif job.by_chunk and isinstance(reader, ChunkReader):
-        convert_chunks(job, reader, store, units, effort=effort, done=done)
+        convert_chunks(job, reader, store, shard_indices, limits=limits, done=done)
     else:
-        convert_blocks(job, reader, store, units, effort=effort, done=done)
+        convert_blocks(job, reader, store, shard_indices, limits=limits, done=done)
     return entries
 
 

@@ -179,11 +179,11 @@ def _allow(
 def _finish_npy(
     job: VolumeJob, store: Store, ledger: Ledger, entries: dict[tuple[int, ShapeZYX], Entry]
 ) -> tuple[bytes, int]:
-    checksums = {unit: entry.crc32 for (_, unit), entry in entries.items()}
+    checksums = {shard_index: entry.crc32 for (_, shard_index), entry in entries.items()}
     try:
         size, sha256 = digest_npy(job, store, ledger.root(), checksums)
     except DamagedRowsError as error:
-        ledger.forget(entries[0, unit] for unit in error.units)
+        ledger.forget(entries[0, shard_index] for shard_index in error.shard_indices)
         raise
     return _sums_line(sha256, job.final_key.rpartition("/")[2]), size
 

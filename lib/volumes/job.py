@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
@@ -81,8 +82,8 @@ class VolumeJob(Plain):
         identity = self.model_dump(mode="json", exclude={"plan"}) | {"plan": self.plan.identity()}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
-    def box_of(self, unit: ShapeZYX) -> Box:
-        return self.grid.shard_box(unit)
+    def box_of(self, shard_index: ShapeZYX) -> Box:
+        return self.grid.shard_box(shard_index)
 
 
 def make_job(plan: VolumePlan, reader: VolumeReader, config: LoaderConfig) -> VolumeJob:
@@ -218,7 +219,7 @@ def _power_of_two(n: int) -> int:
 
 
 def _npy_unit(shape: ShapeZYX, chunk: ShapeZYX, dtype: np.dtype[Any], budget: int) -> ShapeZYX:
-    """Rows as wide as the volume: each plane of a unit is one contiguous run of the file."""
+    """Rows as wide as the volume: each plane of a shard is one contiguous run of the file."""
     width = math.ceil(shape[2] / chunk[2]) * chunk[2]
     layer = chunk[0] * chunk[1] * width * dtype.itemsize
     rows = min(max(1, budget // layer), math.ceil(shape[1] / chunk[1]))
@@ -234,3 +235,23 @@ def check_box_alignment(job: VolumeJob, box: Box) -> None:
     index = tuple(a // s for a, s in zip(box.start_zyx, grid.shard_zyx, strict=True))
     if grid.shard_box(index) != box:  # type: ignore[arg-type]
         raise ConfigError(f"{box} is not a shard of {grid}")
+
+
+@dataclass(frozen=True, slots=True)
+class ConcurrencyLimits:
+    """Bounds of one batch of shards.
+
+    Attributes
+    ----------
+    workers
+        Threads that compute (encode, pool, count).
+    connections
+        Requests in flight, where the source is read chunk by chunk.
+    shards
+        Shards in flight; where a source gives blocks, those that are read, and one more is
+        encoded meanwhile.
+    """
+
+    workers: int = 2
+    connections: int = 16
+    shards: int = 2

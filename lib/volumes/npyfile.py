@@ -1,6 +1,6 @@
 """Streaming into one ``.npy`` file without ever holding the array.
 
-The file has its full size from the start, under its staging name; units are row ranges as wide as
+The file has its full size from the start, under its staging name; shard_indices are row ranges as wide as
 the volume, so each of their planes is one contiguous write.
 """
 
@@ -27,11 +27,10 @@ from lib.storage.base import Store
 from lib.storage.ordered_hash import OrderedHasher
 from lib.storage.os_errors import naming_os_errors
 from lib.storage.uncached import pwrite_all
-from lib.volumes.blockpass import Buffers, gather
-from lib.volumes.effort import Effort
-from lib.volumes.job import VolumeJob
+from lib.volumes.job import ConcurrencyLimits, VolumeJob
 from lib.volumes.ledger import Entry, StoredFile
-from lib.volumes.tally import Tally
+from lib.volumes.rechunk import Buffers, gather
+from lib.volumes.statistics import StatisticsAccumulator
 
 _BLOCK = 8 * 2**20
 
@@ -50,20 +49,20 @@ def convert_npy(
     job: VolumeJob,
     reader: VolumeReader,
     store: Store,
-    units: Iterable[ShapeZYX],
+    shard_indices: Iterable[ShapeZYX],
     *,
-    effort: Effort,
+    limits: ConcurrencyLimits,
     done: Callable[[Entry], None],
 ) -> None:
     """Write row ranges in place; see `lib.volumes.engine.convert`."""
-    units = list(units)
-    if not units:  # all done, perhaps published: a file begun now would be one of zeros
+    shard_indices = list(shard_indices)
+    if not shard_indices:  # all done, perhaps published: a file begun now would be one of zeros
         return
     path = local_file(store, store.staging_key(job.final_key))
     header = npy_header(job.plan.shape_zyx, job.dtype)
     size = len(header) + _array_bytes(job)
-    buffers, line = Buffers(job.grid.shard_zyx, job.dtype), InOrderGate(units)
-    first = len(header) + _bytes_before(job, job.box_of(units[0]))
+    buffers, line = Buffers(job.grid.shard_zyx, job.dtype), InOrderGate(shard_indices)
+    first = len(header) + _bytes_before(job, job.box_of(shard_indices[0]))
     digest = _running_digest(job, path, header, first)
     with naming_os_errors(path, "write"):
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -74,8 +73,8 @@ def convert_npy(
             pwrite_all(handle, memoryview(header), 0)
             os.ftruncate(handle, size)
 
-        def make(unit: ShapeZYX) -> None:
-            box = job.box_of(unit)
+        def make(shard_index: ShapeZYX) -> None:
+            box = job.box_of(shard_index)
             with buffers.lend(box.shape_zyx) as voxels:
                 missing = gather(reader, box, voxels)
                 runs = _runs(job, len(header), box, voxels)
@@ -83,26 +82,26 @@ def convert_npy(
                 with naming_os_errors(path, "write"):
                     for at, view in runs:
                         pwrite_all(handle, view, at)
-                tally, crc32 = Tally(job.dtype), 0
-                tally.add(0, voxels)
+                accumulator, crc32 = StatisticsAccumulator(job.dtype), 0
+                accumulator.add(0, voxels)
                 for _, view in runs:
                     crc32 = zlib.crc32(view, crc32)
-                with line.turn(unit):
+                with line.turn(shard_index):
                     for at, view in runs:
                         digest.write(at, view)
             done(
                 Entry(
                     fingerprint=job.fingerprint,
                     level=0,
-                    index_zyx=unit,
+                    index_zyx=shard_index,
                     files=(StoredFile(key="", size=size, sha256=""),),
                     crc32=crc32,
-                    statistics=tally.result().to_json(),
+                    statistics=accumulator.result().to_json(),
                     missing_chunks=tuple(missing),
                 )
             )
 
-        run_each(units, make, at_once=effort.shards)
+        run_each(shard_indices, make, at_once=limits.shards)
         _digests[path, job.fingerprint] = digest
     finally:
         os.close(handle)
@@ -132,7 +131,7 @@ def digest_npy(
     Parameters
     ----------
     checksums
-        Unit -> CRC-32 of its bytes, as its ledger entry has it; where the file is read, each unit
+        Unit -> CRC-32 of its bytes, as its ledger entry has it; where the file is read, each shard_index
         is held against it.
 
     Raises
@@ -150,20 +149,20 @@ def digest_npy(
         return size, known
     digest, found = hashlib.sha256(), dict.fromkeys(checksums, 0)
     reached = 0
-    for unit, at, length in [(None, 0, size - _array_bytes(job)), *_in_file_order(job)]:
+    for shard_index, at, length in [(None, 0, size - _array_bytes(job)), *_in_file_order(job)]:
         for view in _read(store, key, at, length):
             digest.update(view)
-            if unit is not None:
-                found[unit] = zlib.crc32(view, found[unit])
+            if shard_index is not None:
+                found[shard_index] = zlib.crc32(view, found[shard_index])
         reached = at + length
-    damaged = [unit for unit in found if found[unit] != checksums[unit]]
+    damaged = [shard_index for shard_index in found if found[shard_index] != checksums[shard_index]]
     if damaged or reached != size:
         raise DamagedRowsError(key, damaged)
     return size, digest.hexdigest()
 
 
 def rows_are_whole(job: VolumeJob, store: Store, key: str, entry: Entry) -> bool:
-    """Whether the rows of one unit are those that its ledger entry was written for."""
+    """Whether the rows of one shard are those that its ledger entry was written for."""
     offset, crc32 = len(npy_header(job.plan.shape_zyx, job.dtype)), 0
     for at, length in _spans(job, offset, job.grid.shard_box(entry.index_zyx)):
         for view in _read(store, key, at, length):
@@ -172,17 +171,17 @@ def rows_are_whole(job: VolumeJob, store: Store, key: str, entry: Entry) -> bool
 
 
 class DamagedRowsError(IntegrityError):
-    """Rows of an npy in the making are not those that were written; `units` says which."""
+    """Rows of an npy in the making are not those that were written; `shard_indices` are."""
 
     advice = "Run again: these rows are made again"
 
-    def __init__(self, key: str, units: Sequence[ShapeZYX] = ()) -> None:
+    def __init__(self, key: str, shard_indices: Sequence[ShapeZYX] = ()) -> None:
         super().__init__(
-            f"the rows of {len(units)} units are not those that were written",
+            f"the rows of {len(shard_indices)} shard_indices are not those that were written",
             location=key,
-            unit=", ".join(str(unit) for unit in units[:3]),
+            unit=", ".join(str(shard_index) for shard_index in shard_indices[:3]),
         )
-        self.units = tuple(units)
+        self.shard_indices = tuple(shard_indices)
 
 
 def local_file(store: Store, key: str) -> str:
@@ -217,7 +216,9 @@ def _spans(job: VolumeJob, offset: int, box: Box) -> list[tuple[int, int]]:
     """Where in the file the bytes of `box` lie, each plane alone: ``(at, length)``."""
     _, ny, nx = job.plan.shape_zyx
     if box.shape_zyx[2] != nx:
-        raise IntegrityError(f"a unit of an npy volume must be as wide as the volume, not {box}")
+        raise IntegrityError(
+            f"a shard of an npy volume must be as wide as the volume, not {box}"
+        )
     start, plane = offset + _bytes_before(job, box), ny * nx * job.dtype.itemsize
     length = box.shape_zyx[1] * nx * job.dtype.itemsize
     return [(start + z * plane, length) for z in range(box.shape_zyx[0])]
@@ -245,11 +246,13 @@ def _in_file_order(job: VolumeJob) -> Iterator[tuple[ShapeZYX, int, int]]:
     offset = len(npy_header(job.plan.shape_zyx, job.dtype))
     slabs, rows, _ = job.grid.counts_zyx
     for slab in range(slabs):
-        units = [(slab, row, 0) for row in range(rows)]
-        spans = [_spans(job, offset, job.grid.shard_box(unit)) for unit in units]
+        shard_indices = [(slab, row, 0) for row in range(rows)]
+        spans = [
+            _spans(job, offset, job.grid.shard_box(shard_index)) for shard_index in shard_indices
+        ]
         for plane in zip(*spans, strict=True):
-            for unit, (at, length) in zip(units, plane, strict=True):
-                yield unit, at, length
+            for shard_index, (at, length) in zip(shard_indices, plane, strict=True):
+                yield shard_index, at, length
 
 
 def _read(store: Store, key: str, at: int, length: int) -> Iterator[bytes]:

@@ -18,7 +18,7 @@ from lib.volumes.job import VolumeJob
 from lib.volumes.ledger import Entry, StoredFile
 from lib.volumes.levels import Level
 from lib.volumes.shardfile import ShardStream
-from lib.volumes.tally import Tally
+from lib.volumes.statistics import StatisticsAccumulator
 
 
 def padded_chunk(
@@ -97,7 +97,7 @@ class ShardWriter:
         self.chunks = list(job.grid.chunks_of(index_zyx))
         """Slot and chunk index of all that are to be added."""
         self._stream = _open_shard(store, self._staging, job.levels[0], index_zyx, self.chunks)
-        self._tally = Tally(job.dtype)
+        self._statistics = StatisticsAccumulator(job.dtype)
         self._missing: list[str] = []
         self._lock = threading.Lock()
         self._next = job.levels[1] if len(job.levels) > 1 and job.levels[1].in_pass else None
@@ -109,7 +109,7 @@ class ShardWriter:
     def add(self, slot: int, box: Box, voxels: NDArray[Any], encoded: Buffer | None) -> None:
         """Take one chunk: its voxels without padding, and its compressed form (None: a hole)."""
         self._stream.add(slot, encoded)
-        self._tally.add(slot, voxels)
+        self._statistics.add(slot, voxels)
         if self._next is not None and self._half is not None:
             by = self._next.factor_zyx
             start = tuple(
@@ -141,7 +141,7 @@ class ShardWriter:
             level=0,
             index_zyx=self.index_zyx,
             files=tuple(files),
-            statistics=self._tally.result().to_json(),
+            statistics=self._statistics.result().to_json(),
             missing_chunks=tuple(sorted(self._missing)),
         )
 

@@ -23,7 +23,7 @@ from lib.ingest.stages import plan_source
 from lib.rawfiles.files import RawFiles
 from lib.storage.open import open_store
 from lib.storage.settings import StoreSettings
-from lib.volumes import cascade
+from lib.volumes import downsample
 from lib.volumes.job import VolumeJob
 from lib.volumes.ledger import Entry, Ledger
 from lib.volumes.shardwriter import ShardWriter
@@ -124,7 +124,11 @@ def watch_units(note: Notes) -> None:
         note("unit", unit_name(f"{job.plan.source}/{job.plan.name}", level, index))
 
     add = Ledger.add
-    make_writer, box_of, make_coarse = ShardWriter.__init__, VolumeJob.box_of, cascade._make_shard
+    make_writer, box_of, make_coarse = (
+        ShardWriter.__init__,
+        VolumeJob.box_of,
+        downsample._make_shard,
+    )
     remember = RawFiles.remember
     seen = threading.local()
 
@@ -156,7 +160,7 @@ def watch_units(note: Notes) -> None:
     _replace(Ledger, "add", new_add)
     _replace(ShardWriter, "__init__", new_writer)
     _replace(VolumeJob, "box_of", new_box_of)
-    _replace(cascade, "_make_shard", new_coarse)
+    _replace(downsample, "_make_shard", new_coarse)
     _replace(RawFiles, "remember", new_remember)
 
 

@@ -23,11 +23,10 @@ from lib.geometry import Box, LengthsZYX, ShapeZYX
 from lib.plan import About, SourceFile, SourceGrid, VolumePlan
 from lib.storage.base import Store
 from lib.storage.local import LocalStore
-from lib.volumes.cascade import make_coarse_levels
-from lib.volumes.effort import Effort
+from lib.volumes.downsample import make_coarse_levels
 from lib.volumes.engine import convert
 from lib.volumes.finish import Finished, finish
-from lib.volumes.job import VolumeJob, make_job
+from lib.volumes.job import ConcurrencyLimits, VolumeJob, make_job
 from lib.volumes.ledger import Entry, Ledger
 from lib.volumes.takeover import take_over
 
@@ -225,19 +224,19 @@ def make(
     reader: VolumeReader,
     store: Store,
     *,
-    effort: Effort | None = None,
+    limits: ConcurrencyLimits | None = None,
     on_shard: Callable[[Entry], None] = lambda entry: None,
     max_missing_fraction: float | None = 0.0,
     allow_empty: bool = False,
     forget: bool = True,
 ) -> Finished:
     """The whole life of a volume, from wherever an earlier run left it."""
-    effort = effort or Effort(workers=2, connections=4, shards=2)
+    limits = limits or ConcurrencyLimits(workers=2, connections=4, shards=2)
     ledger = Ledger(store, job)
     take_over(job, store)
     pending = ledger.pending(0, job.grid.shards())
-    convert(job, reader, store, pending, effort=effort, on_shard=on_shard)
-    make_coarse_levels(job, store, effort=effort, on_shard=on_shard)
+    convert(job, reader, store, pending, limits=limits, on_shard=on_shard)
+    make_coarse_levels(job, store, limits=limits, on_shard=on_shard)
     finished = finish(
         job, store, max_missing_fraction=max_missing_fraction, allow_empty=allow_empty
     )

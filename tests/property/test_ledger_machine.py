@@ -32,9 +32,8 @@ from lib.errors import IntegrityError, NotFoundError
 from lib.storage.base import GatheredDraft, StoredObject
 from lib.storage.local import LocalStore
 from lib.storage.local_draft import LocalDraft
-from lib.volumes.effort import Effort
 from lib.volumes.finish import SUMS_SUFFIX, finish
-from lib.volumes.job import VolumeJob
+from lib.volumes.job import ConcurrencyLimits, VolumeJob
 from lib.volumes.ledger import Ledger
 
 SHAPE, CHUNK = (2, 1, 130), (1, 1, 32)
@@ -179,7 +178,9 @@ def undisturbed(way: str, version: int) -> dict[str, bytes]:
     """Everything that a run without a crash leaves."""
     with tempfile.TemporaryDirectory() as folder:
         store = Folder(folder)
-        make(job_of(way, version), source(version).reader(), store, effort=Effort(1, 1, 1))
+        make(
+            job_of(way, version), source(version).reader(), store, limits=ConcurrencyLimits(1, 1, 1)
+        )
         return store.snapshot()
 
 
@@ -206,22 +207,22 @@ class Machine(RuleBasedStateMachine):
     def job(self) -> VolumeJob:
         return job_of(self.way, self.version)
 
-    def run(self, effort: Effort) -> None:
-        make(self.job, source(self.version).reader(), self.store, effort=effort)
+    def run(self, limits: ConcurrencyLimits) -> None:
+        make(self.job, source(self.version).reader(), self.store, limits=limits)
 
     @rule(changes=st.integers(0, 60), after=st.booleans(), shards=st.integers(1, 2))
     def run_until_it_is_killed(self, changes: int, after: bool, shards: int) -> None:
         self.store.fuse = Fuse(changes, after=after)
         try:
             with suppress(Crash):
-                self.run(Effort(1, shards, shards))
+                self.run(ConcurrencyLimits(1, shards, shards))
                 self.check_finished()
         finally:
             self.store.fuse = Fuse(10**9, after=False)
 
     @rule()
     def run_to_the_end(self) -> None:
-        self.run(Effort(1, 1, 1))
+        self.run(ConcurrencyLimits(1, 1, 1))
         self.check_finished()
 
     @rule()
@@ -299,7 +300,7 @@ def test_every_single_change_can_be_the_last_one() -> None:
                 job, reader = job_of(way, 0), source(0).reader()
                 ended = False
                 with suppress(Crash):
-                    make(job, reader, store, effort=Effort(1, 1, 1))
+                    make(job, reader, store, limits=ConcurrencyLimits(1, 1, 1))
                     ended = True
                 if not ended:
                     crashes += 1
@@ -309,7 +310,9 @@ def test_every_single_change_can_be_the_last_one() -> None:
                     begun = store.size(f"{job.state_key}/job.json") is not None
                     known = set(ledger.entries()) if begun else set()
                     made: list[Any] = []
-                    make(job, reader, store, effort=Effort(1, 1, 1), on_shard=made.append)
+                    make(
+                        job, reader, store, limits=ConcurrencyLimits(1, 1, 1), on_shard=made.append
+                    )
                     again = {(entry.level, entry.index_zyx) for entry in made} & known
                     assert not again
                 assert store.snapshot() == undisturbed(way, 0)
@@ -324,7 +327,7 @@ def test_a_finish_that_lost_a_race_says_so() -> None:
         store = Folder(folder)
         store.fuse = Fuse(12, after=True)
         with suppress(Crash):
-            make(job_of("blocks", 0), source(0).reader(), store, effort=Effort(1, 1, 1))
+            make(job_of("blocks", 0), source(0).reader(), store, limits=ConcurrencyLimits(1, 1, 1))
         store.fuse = Fuse(10**9, after=False)
         LocalStore.delete_tree(store, store.staging_key(job_of("blocks", 0).final_key))
         ledger = Ledger(store, job_of("blocks", 0))

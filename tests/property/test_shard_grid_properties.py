@@ -24,8 +24,8 @@ from volume_kit import (
 
 from lib.geometry import Box, ShapeZYX
 from lib.storage.local import LocalStore
-from lib.volumes.effort import Effort
 from lib.volumes.grid import ShardGrid
+from lib.volumes.job import ConcurrencyLimits
 from lib.volumes.levels import plan_levels
 from lib.volumes.stored import StoredLevel
 
@@ -147,7 +147,7 @@ def test_any_volume_is_converted_and_any_box_of_it_read_back(data: st.DataObject
     job = a_job(plan, reader, chunk_zyx=chunk, shard_mb=shard_mb)
     with tempfile.TemporaryDirectory() as folder:
         store = LocalStore(folder)
-        make(job, reader, store, effort=Effort(2, 2, 2), allow_empty=True)
+        make(job, reader, store, limits=ConcurrencyLimits(2, 2, 2), allow_empty=True)
         levels = read_levels(volume_path(store, job))
         np.testing.assert_array_equal(levels[0], voxels)
         assert_pyramid(levels, job)

@@ -43,12 +43,11 @@ from lib.geometry import Box, ShapeZYX
 from lib.ingest.coarse import CoarseReader, coarser
 from lib.ingest.stages import MAX_BATCHES, in_batches
 from lib.storage.local import LocalStore
-from lib.volumes import blockpass
-from lib.volumes.cascade import make_coarse_levels
-from lib.volumes.effort import Effort
+from lib.volumes import rechunk
+from lib.volumes.downsample import make_coarse_levels
 from lib.volumes.engine import convert
 from lib.volumes.finish import finish
-from lib.volumes.job import VolumeJob
+from lib.volumes.job import ConcurrencyLimits, VolumeJob
 from lib.volumes.ledger import Ledger
 
 # shards of 2 x 2 x 2 chunks: large enough for every kind of edge
@@ -304,7 +303,7 @@ def test_damage_below_a_coarse_level_is_noticed_when_it_is_made(store: LocalStor
     data[0] ^= 0xFF  # the magic number of the first chunk
     shard.write_bytes(data)
     with pytest.raises(IntegrityError, match="cannot be read"):
-        make_coarse_levels(job, store, effort=Effort())
+        make_coarse_levels(job, store, limits=ConcurrencyLimits())
     assert not volume_path(store, job).exists()
 
 
@@ -359,7 +358,7 @@ def test_the_next_shard_is_read_while_one_is_encoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, random_access: bool
 ) -> None:
     voxels = random_voxels((64, 16, 16), "uint8")
-    second, encode = threading.Event(), blockpass._encode
+    second, encode = threading.Event(), rechunk._encode
 
     def on_block(box: Box) -> None:
         if box.start_zyx[0] == 16:
@@ -369,11 +368,11 @@ def test_the_next_shard_is_read_while_one_is_encoded(
         assert second.wait(30), "nothing was read while the first shard was encoded"
         return encode(*arguments)
 
-    monkeypatch.setattr(blockpass, "_encode", patient)
+    monkeypatch.setattr(rechunk, "_encode", patient)
     reader = ArrayReader(voxels, random_access=random_access, on_block=on_block)
     job = a_job(a_plan(voxels.shape), reader, chunk_zyx=(16, 16, 16), shard_mb=0.004)
     assert len(job.grid) == 4
-    make(job, reader, LocalStore(tmp_path, durable=False), effort=Effort(1, 1, 1))
+    make(job, reader, LocalStore(tmp_path, durable=False), limits=ConcurrencyLimits(1, 1, 1))
 
 
 @pytest.mark.parametrize("overlapping", [True, False])
@@ -436,8 +435,8 @@ import numpy as np
 sys.path.insert(0, sys.argv[1])
 from volume_kit import ArrayReader, a_job, a_plan, make
 from lib.storage.local import LocalStore
-from lib.volumes.cascade import make_coarse_levels
-from lib.volumes.effort import Effort
+from lib.volumes.downsample import make_coarse_levels
+from lib.volumes.job import ConcurrencyLimits
 from lib.geometry import Box
 from lib.formats.base import Block
 
@@ -452,7 +451,7 @@ def run(depth, name, output_format):
     reader.shape_zyx = (depth, 512, 512)
     plan = a_plan(reader.shape_zyx, name=name)
     job = a_job(plan, reader, shard_mb=8, output_format=output_format)
-    make(job, reader, LocalStore(sys.argv[2]), effort=Effort(2, 4, 2))
+    make(job, reader, LocalStore(sys.argv[2]), limits=ConcurrencyLimits(2, 4, 2))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 for form in ("zarr", "npy"):
@@ -487,9 +486,9 @@ def test_levels_made_afterwards_read_a_little_at_a_time(
         largest = max(largest, box.voxels)
         return gather(reader, box, target)
 
-    from lib.volumes.blockpass import gather
+    from lib.volumes.rechunk import gather
 
-    monkeypatch.setattr("lib.volumes.cascade.gather", watch)
+    monkeypatch.setattr("lib.volumes.downsample.gather", watch)
     make(job, reader, store)
     assert 0 < largest <= 8 * 33 * 33 * max(job.levels[1].grid.shard_zyx)
     assert_pyramid(read_levels(volume_path(store, job)), job)
@@ -543,13 +542,13 @@ def test_two_formats_of_one_volume_have_the_same_statistics(store: LocalStore) -
     assert (found[0].minimum, found[0].maximum) == (found[1].minimum, found[1].maximum)
 
 
-@pytest.mark.parametrize("effort", [Effort(1, 1, 1), Effort(4, 8, 3)])
-def test_bytes_do_not_depend_on_how_many_work(store: LocalStore, effort: Effort) -> None:
+@pytest.mark.parametrize("limits", [ConcurrencyLimits(1, 1, 1), ConcurrencyLimits(4, 8, 3)])
+def test_bytes_do_not_depend_on_how_many_work(store: LocalStore, limits: ConcurrencyLimits) -> None:
     voxels = random_voxels((70, 80, 90), "float32")
     reader = ArrayReader(voxels)
     job = a_job(a_plan(voxels.shape, "float32"), reader, **SMALL)
     make(job, reader, store)
     first = digests(store, job)
     other = LocalStore(Path(store.root) / "other")
-    make(job, reader, other, effort=effort)
+    make(job, reader, other, limits=limits)
     assert digests(other, job) == first

@@ -16,11 +16,10 @@ from lib.errors import EmptyVolumeError, IntegrityError, MissingChunksError
 from lib.plan import SourceGrid
 from lib.storage.base import StoredObject
 from lib.storage.local import LocalStore
-from lib.volumes.cascade import make_coarse_levels
-from lib.volumes.effort import Effort
+from lib.volumes.downsample import make_coarse_levels
 from lib.volumes.engine import convert
 from lib.volumes.finish import Finished, finish
-from lib.volumes.job import VolumeJob
+from lib.volumes.job import ConcurrencyLimits, VolumeJob
 from lib.volumes.ledger import Entry, Ledger
 from lib.volumes.thumbnails import THUMBNAIL_KEY
 
@@ -43,7 +42,7 @@ def staged(
     job = a_job(plan, reader, **(SMALL | settings))
     Ledger(store, job).open()
     convert(job, reader, store, list(job.grid.shards()))
-    make_coarse_levels(job, store, effort=Effort(2, 2, 2))
+    make_coarse_levels(job, store, limits=ConcurrencyLimits(2, 2, 2))
     return job
 
 

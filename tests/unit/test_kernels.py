@@ -12,8 +12,13 @@ from volume_kit import DTYPES, INTEGERS, pooled, random_voxels
 
 from lib.geometry import ShapeZYX
 from lib.volumes import kernels
-from lib.volumes.statistics import MAX_BINS, Statistics, of_chunk, of_value_counts
-from lib.volumes.tally import Tally
+from lib.volumes.statistics import (
+    MAX_BINS,
+    Statistics,
+    StatisticsAccumulator,
+    of_chunk,
+    of_value_counts,
+)
 
 ALL = (*DTYPES, "uint64", "int64")
 FACTORS = [(2, 2, 2), (1, 2, 2), (2, 1, 1), (1, 1, 2), (2, 2, 1), (1, 1, 1)]
@@ -109,7 +114,7 @@ def test_every_value_is_counted_from_the_lowest_up(dtype: str, size: int) -> Non
 
 
 def statistics(voxels: np.ndarray) -> Statistics:
-    tally = Tally(voxels.dtype)
+    tally = StatisticsAccumulator(voxels.dtype)
     tally.add(0, voxels)
     return tally.result()
 
@@ -190,7 +195,7 @@ def test_the_tally_does_not_depend_on_the_order_of_chunks() -> None:
     for dtype in ("uint8", "int16", "float32", "uint32"):
         voxels = random_voxels((8, 8, 8), dtype, 3)
         chunks = list(enumerate(np.split(voxels, 8)))
-        forward, backward = Tally(voxels.dtype), Tally(voxels.dtype)
+        forward, backward = StatisticsAccumulator(voxels.dtype), StatisticsAccumulator(voxels.dtype)
         for slot, chunk in chunks:
             forward.add(slot, chunk)
         for slot, chunk in reversed(chunks):

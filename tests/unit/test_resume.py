@@ -31,18 +31,17 @@ from lib.errors import DestinationBusyError, IntegrityError, StoppedError, Trans
 from lib.formats.base import VolumeReader
 from lib.geometry import Box, ShapeZYX
 from lib.storage.local import LocalStore
-from lib.volumes.cascade import make_coarse_levels
-from lib.volumes.effort import Effort
+from lib.volumes.downsample import make_coarse_levels
 from lib.volumes.engine import convert
 from lib.volumes.finish import finish
-from lib.volumes.job import VolumeJob
+from lib.volumes.job import ConcurrencyLimits, VolumeJob
 from lib.volumes.ledger import Entry, Ledger
 
 SHAPE = (40, 70, 80)
 CHUNK = (16, 16, 32)
 SETTINGS: dict[str, Any] = {"shard_mb": 0.033}
 WAYS = ["through", "zarr", "npy"]
-ONE = Effort(1, 1, 1)
+ONE = ConcurrencyLimits(1, 1, 1)
 
 
 class Killed(BaseException):
@@ -65,15 +64,15 @@ class Case:
         self.quiet = LocalStore(tmp_path / "undisturbed")
         self.job = a_job(self.source.plan(), self.source.reader(), **self.settings)
         self.units = list(self.job.grid.shards())
-        make(self.job, self.source.reader(), self.quiet, effort=ONE)
+        make(self.job, self.source.reader(), self.quiet, limits=ONE)
         self.source.objects.on_get = self._count
         assert len(self.units) > 6
 
     def _count(self, key: str) -> None:
         self.asked[key] += 1
 
-    def run(self, on_shard: Any = lambda entry: None, effort: Effort = ONE) -> None:
-        make(self.job, self.source.reader(), self.store, on_shard=on_shard, effort=effort)
+    def run(self, on_shard: Any = lambda entry: None, limits: ConcurrencyLimits = ONE) -> None:
+        make(self.job, self.source.reader(), self.store, on_shard=on_shard, limits=limits)
 
     def assert_as_undisturbed(self) -> None:
         assert digests(self.store, self.job) == digests(self.quiet, self.job)
@@ -134,10 +133,10 @@ def test_a_batch_that_is_begun_again_goes_on_after_its_last_finished_shard(
 def test_a_failing_source_leaves_what_is_whole_and_nothing_else(case: Case, after: int) -> None:
     case.source.objects.on_get = Countdown(after, TransportError("the network is gone"))
     with pytest.raises(TransportError, match="the network is gone"):
-        case.run(effort=Effort(2, 3, 2))
+        case.run(limits=ConcurrencyLimits(2, 3, 2))
     assert not volume_path(case.store, case.job).exists()
     case.source.objects.on_get = lambda key: None
-    case.run(effort=Effort(2, 3, 2))
+    case.run(limits=ConcurrencyLimits(2, 3, 2))
     case.assert_as_undisturbed()
 
 
@@ -175,10 +174,10 @@ def test_a_half_of_something_else_is_discarded_and_never_mixed(case: Case, chang
     assert ledger.open() is False
     assert ledger.entries() == {}
     made: list[Entry] = []
-    make(other, case.source.reader(), case.store, on_shard=made.append, effort=ONE)
+    make(other, case.source.reader(), case.store, on_shard=made.append, limits=ONE)
     assert sum(entry.level == 0 for entry in made) == len(other.grid)
     fresh = LocalStore(Path(case.store.root) / "../fresh")
-    make(other, case.source.reader(), fresh, effort=ONE)
+    make(other, case.source.reader(), fresh, limits=ONE)
     assert _tree(Path(case.store.root)) == _tree(Path(fresh.root))
 
 
@@ -258,9 +257,9 @@ def test_the_published_volume_stays_until_its_successor_is_whole(case: Case) -> 
     newer = ZarrSource(random_voxels(SHAPE, "uint8", 12), CHUNK)
     job = a_job(newer.plan(etag="2"), newer.reader(), **case.settings)
     with pytest.raises(Killed):
-        make(job, newer.reader(), case.store, on_shard=Countdown(3, Killed()), effort=ONE)
+        make(job, newer.reader(), case.store, on_shard=Countdown(3, Killed()), limits=ONE)
     assert digests(case.store, case.job) == before
-    make(job, newer.reader(), case.store, effort=ONE)
+    make(job, newer.reader(), case.store, limits=ONE)
     assert digests(case.store, job) != before
 
 
@@ -280,7 +279,7 @@ def test_a_stop_ends_a_run_within_a_second_with_its_ledger_intact(case: Case) ->
 
     def work() -> None:
         try:
-            case.run(effort=Effort(2, 2, 2))
+            case.run(limits=ConcurrencyLimits(2, 2, 2))
         except BaseException as error:
             outcome.append(error)
 
@@ -387,7 +386,7 @@ def test_two_workers_share_a_volume_without_harm(tmp_path: Path) -> None:
         for thread in threads:
             thread.join()
         assert failed == []
-        make_coarse_levels(job, store, effort=ONE)
+        make_coarse_levels(job, store, limits=ONE)
         finish(job, store, max_missing_fraction=0)
         assert digests(store, job) == digests(quiet, job)
 

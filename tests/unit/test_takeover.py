@@ -15,17 +15,16 @@ from lib.geometry import ShapeZYX
 from lib.storage.base import Store
 from lib.storage.local import LocalStore
 from lib.storage.s3 import S3Store
-from lib.volumes.cascade import make_coarse_levels
-from lib.volumes.effort import Effort
+from lib.volumes.downsample import make_coarse_levels
 from lib.volumes.engine import convert
 from lib.volumes.finish import SUMS_SUFFIX, finish
 from lib.volumes.grid import shard_key
-from lib.volumes.job import VolumeJob
+from lib.volumes.job import ConcurrencyLimits, VolumeJob
 from lib.volumes.ledger import Ledger
 from lib.volumes.takeover import take_over
 
 SHAPE: ShapeZYX = (140, 30, 30)  # three levels: one made with its shards, one afterwards
-ONE = Effort(1, 1, 1)
+ONE = ConcurrencyLimits(1, 1, 1)
 WAYS: dict[str, dict[str, Any]] = {
     "zarr": {"chunk_zyx": (8, 8, 8), "shard_mb": 0.01},
     "uncompressed": {"chunk_zyx": (8, 8, 8), "shard_mb": 0.01, "codec": "none"},
@@ -49,7 +48,7 @@ class Half:
         self.reader = ArrayReader(voxels())
         self.job = a_job(a_plan(SHAPE, **plan), self.reader, **WAYS[way])
         self.units = list(self.job.grid.shards())
-        make(self.job, self.reader, quiet, effort=ONE)
+        make(self.job, self.reader, quiet, limits=ONE)
         self.expected = {
             item.key.removeprefix(self.job.final_key): quiet.get(item.key)
             for item in quiet.list("openorganelle")
@@ -63,7 +62,7 @@ class Half:
         """A run that is killed after some shards."""
         with pytest.raises(Killed):
             make(
-                self.job, self.reader, self.store, effort=ONE, on_shard=Countdown(shards, Killed())
+                self.job, self.reader, self.store, limits=ONE, on_shard=Countdown(shards, Killed())
             )
 
     def go_on(self) -> list[tuple[int, ShapeZYX]]:
@@ -72,7 +71,7 @@ class Half:
             self.job,
             self.reader,
             self.store,
-            effort=ONE,
+            limits=ONE,
             on_shard=lambda entry: made.append((entry.level, entry.index_zyx)),
         )
         return made
@@ -129,9 +128,9 @@ def test_a_shard_that_was_damaged_below_a_coarse_level_takes_that_level_with_it(
     """The coarse shard's own digest is right: it was made from the damaged voxels."""
     half = Half(store, quiet, "uncompressed")
     take_over(half.job, store)
-    convert(half.job, half.reader, store, half.units, effort=ONE)
+    convert(half.job, half.reader, store, half.units, limits=ONE)
     change(store, f"{half.staged}/{shard_key(1, half.units[2])}", flipped)
-    make_coarse_levels(half.job, store, effort=ONE)
+    make_coarse_levels(half.job, store, limits=ONE)
     half.go_on()
     half.assert_as_undisturbed()
 
@@ -170,7 +169,7 @@ def test_rows_that_are_lost_while_a_run_goes_on_are_not_published(
     half.begin(4)
     take_over(half.job, store)
     pending = Ledger(store, half.job).pending(0, half.units)
-    convert(half.job, half.reader, store, reversed(pending), effort=ONE)
+    convert(half.job, half.reader, store, reversed(pending), limits=ONE)
     lose_rows(half, half.units[7:9])
     with pytest.raises(IntegrityError, match="the rows of 2 units") as caught:
         finish(half.job, store, max_missing_fraction=0)
@@ -202,7 +201,7 @@ def test_a_volume_that_was_damaged_after_publication_is_mended_where_it_was_made
     """Killed before its record was complete, so that its ledger is still there."""
     store = LocalStore(tmp_path / "data", durable=False)
     half = Half(store, quiet, way)
-    make(half.job, half.reader, store, effort=ONE, forget=False)
+    make(half.job, half.reader, store, limits=ONE, forget=False)
     key = half.job.final_key
     change(store, key if way == "npy" else f"{key}/0/c/1/0/0", flipped)
     made = [unit for level, unit in half.go_on() if level == 0]
@@ -216,7 +215,7 @@ def test_a_volume_of_before_is_not_taken_for_a_half_of_its_successor(
     """The half's folder was deleted; what is under the final name stays until it is replaced."""
     store = LocalStore(tmp_path / "data", durable=False)
     before = Half(store, quiet, "zarr", etag="0")
-    make(before.job, before.reader, store, effort=ONE)
+    make(before.job, before.reader, store, limits=ONE)
     half = Half(store, quiet, "zarr")
     half.begin(3)
     store.delete_tree(half.staged)
@@ -269,6 +268,6 @@ def test_chunks_that_pass_through_are_proven_alike(tmp_path: Path) -> None:
     assert job.pass_through
     made = make(job, source.reader(), quiet)
     with pytest.raises(Killed):
-        make(job, source.reader(), store, effort=ONE, on_shard=Countdown(2, Killed()))
+        make(job, source.reader(), store, limits=ONE, on_shard=Countdown(2, Killed()))
     change(store, f"{store.staging_key(job.final_key)}/0/c/0/0/0", flipped)
     assert make(job, source.reader(), store) == made

@@ -58,13 +58,13 @@ class SecondMaking:
         )
 
     def make(
-        self, units: Iterable[ShapeZYX], raw: Collection[str], patched: PatchedStore
+        self, shard_indices: Iterable[ShapeZYX], raw: Collection[str], patched: PatchedStore
     ) -> VolumeJob:
         """Make shards of level 0 (of an npy, all of it) and bring raw files.
 
         Parameters
         ----------
-        units
+        shard_indices
             Shards, of which each also gives those of the levels made with it.
         raw
             Keys of raw files that are absent or damaged.
@@ -82,8 +82,8 @@ class SecondMaking:
         try:
             job = stages.fetch(self._request)
             self._require_same(job)
-            if units := list(units):
-                self._convert(job, units, patched)
+            if shard_indices := list(shard_indices):
+                self._convert(job, shard_indices, patched)
             if raw:
                 self._settle(raw, patched)
             return job
@@ -100,9 +100,11 @@ class SecondMaking:
                 advice="Run again to make the volume anew",
             )
 
-    def _convert(self, job: VolumeJob, units: list[ShapeZYX], patched: PatchedStore) -> None:
+    def _convert(
+        self, job: VolumeJob, shard_indices: list[ShapeZYX], patched: PatchedStore
+    ) -> None:
         npy = job.output_format == "npy"
-        todo = list(job.grid.shards()) if npy else units
+        todo = list(job.grid.shards()) if npy else shard_indices
         workers = self._request.config.max_workers
         stages.convert_batch(self._request, job, todo, shards_at_once=workers)
         root = self._here.staging_key(job.final_key)

@@ -32,7 +32,7 @@ from lib.verify.beside import raw_files
 from lib.verify.sums import read_sums
 from lib.verify.volume import sums_key
 from lib.volumes import ome, thumbnails
-from lib.volumes.cascade import pool_shard
+from lib.volumes.downsample import pool_shard
 from lib.volumes.job import VolumeJob
 from lib.volumes.shardwriter import put_shard
 from lib.volumes.thumbnails import THUMBNAIL_KEY

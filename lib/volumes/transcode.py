@@ -24,8 +24,7 @@ from lib.errors import MacroscopeError
 from lib.formats.base import ChunkReader
 from lib.geometry import ShapeZYX
 from lib.storage.base import Store
-from lib.volumes.effort import Effort
-from lib.volumes.job import VolumeJob
+from lib.volumes.job import ConcurrencyLimits, VolumeJob
 from lib.volumes.ledger import Entry
 from lib.volumes.shardwriter import ShardWriter, padded_chunk
 
@@ -45,18 +44,18 @@ def convert_chunks(
     job: VolumeJob,
     reader: ChunkReader,
     store: Store,
-    units: Iterable[ShapeZYX],
+    shard_indices: Iterable[ShapeZYX],
     *,
-    effort: Effort,
+    limits: ConcurrencyLimits,
     done: Callable[[Entry], None],
 ) -> None:
     """Fill shards chunk by chunk with many requests in flight; see `lib.volumes.engine.convert`."""
-    run = _Run(job, reader, store, done, effort)
+    run = _Run(job, reader, store, done, limits)
     try:
-        for unit in units:
+        for shard_index in shard_indices:
             run.wait_for_room()
-            run.begin(unit)
-        for _ in range(effort.shards):
+            run.begin(shard_index)
+        for _ in range(limits.shards):
             run.wait_for_room()
     finally:
         run.dismiss()
@@ -94,15 +93,15 @@ class _Run:
         reader: ChunkReader,
         store: Store,
         done: Callable[[Entry], None],
-        effort: Effort,
+        limits: ConcurrencyLimits,
     ) -> None:
         self._job, self._reader, self._store, self._done = job, reader, store, done
         self._codec: Codec | None = open_codec(job.codec)
         self._scratch = _Scratch()
         self._failure: BaseException | None = None
         self._over = False
-        self._room = threading.Semaphore(effort.shards)
-        self._connections = effort.connections
+        self._room = threading.Semaphore(limits.shards)
+        self._connections = limits.connections
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._open: set[ShardWriter] = set()
@@ -123,9 +122,9 @@ class _Run:
             self._check()
         self._check()
 
-    def begin(self, unit: ShapeZYX) -> None:
+    def begin(self, shard_index: ShapeZYX) -> None:
         """Hand all chunks of one shard to the threads; the last one finishes the shard."""
-        shard = _Shard(ShardWriter(self._job, self._store, unit))
+        shard = _Shard(ShardWriter(self._job, self._store, shard_index))
         self._open.add(shard.writer)
         for slot, index in shard.writer.chunks:
             self._tasks.put((shard, slot, index))
@@ -188,8 +187,8 @@ class _Run:
             encoded = encode_chunk(self._codec, voxels)
         writer.add(slot, box, voxels[inside], encoded)
 
-    def _decode(self, encoded: Encoded, voxels: NDArray[Any], unit: str) -> None:
+    def _decode(self, encoded: Encoded, voxels: NDArray[Any], shard_index: str) -> None:
         try:
             decode_into(self._codec, encoded, voxels)
         except MacroscopeError as error:
-            raise error.located(archive=self._job.plan.source, unit=unit) from None
+            raise error.located(archive=self._job.plan.source, unit=shard_index) from None

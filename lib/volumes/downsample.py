@@ -16,11 +16,10 @@ from lib.concurrency.bounded_map import run_each
 from lib.geometry import Box, ShapeZYX
 from lib.storage.base import Store
 from lib.volumes import kernels
-from lib.volumes.blockpass import gather
-from lib.volumes.effort import Effort
-from lib.volumes.job import VolumeJob
+from lib.volumes.job import ConcurrencyLimits, VolumeJob
 from lib.volumes.ledger import Entry, Ledger
 from lib.volumes.levels import Level
+from lib.volumes.rechunk import gather
 from lib.volumes.shardwriter import put_shard
 from lib.volumes.stored import StoredLevel
 
@@ -39,7 +38,7 @@ def make_coarse_levels(
     job: VolumeJob,
     store: Store,
     *,
-    effort: Effort,
+    limits: ConcurrencyLimits,
     on_shard: Callable[[Entry], None] = lambda entry: None,
 ) -> None:
     """Make every level that is not made in the pass over level 0, finest first.
@@ -57,7 +56,7 @@ def make_coarse_levels(
             on_shard(entry)
 
         pending = ledger.pending(level.index, level.grid.shards())
-        run_each(pending, make, at_once=min(effort.workers, effort.shards))
+        run_each(pending, make, at_once=min(limits.workers, limits.shards))
 
 
 def _make_shard(job: VolumeJob, store: Store, level: Level, finer: Level, index: ShapeZYX) -> Entry:

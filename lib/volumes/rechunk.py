@@ -23,8 +23,7 @@ from lib.errors import FormatError
 from lib.formats.base import VolumeReader
 from lib.geometry import Box, ShapeZYX
 from lib.storage.base import Store
-from lib.volumes.effort import Effort
-from lib.volumes.job import VolumeJob
+from lib.volumes.job import ConcurrencyLimits, VolumeJob
 from lib.volumes.ledger import Entry
 from lib.volumes.shardwriter import ShardWriter, padded_chunk
 
@@ -33,34 +32,34 @@ def convert_blocks(
     job: VolumeJob,
     reader: VolumeReader,
     store: Store,
-    units: Iterable[ShapeZYX],
+    shard_indices: Iterable[ShapeZYX],
     *,
-    effort: Effort,
+    limits: ConcurrencyLimits,
     done: Callable[[Entry], None],
 ) -> None:
     """Gather, encode and write shards, several at once; see `lib.volumes.engine.convert`."""
     buffers = Buffers(job.grid.shard_zyx, job.dtype)
-    units = list(units)
+    shard_indices = list(shard_indices)
     # what has been read is encoded while the next shard is read: connections need not wait for that
-    reading: InOrderGate | CountGate = CountGate(effort.shards)
-    at_once = effort.shards + 1
+    reading: InOrderGate | CountGate = CountGate(limits.shards)
+    at_once = limits.shards + 1
     if not reader.layout.random_access:
         # a single connection reads on where it is
-        reading = InOrderGate(units, overlapping=effort.connections > 1)
-        at_once = max(effort.shards, 2)
+        reading = InOrderGate(shard_indices, overlapping=limits.connections > 1)
+        at_once = max(limits.shards, 2)
 
-    encoders: Crew[None] = Crew(effort.workers, "encode", abandons=False)
+    encoders: Crew[None] = Crew(limits.workers, "encode", abandons=False)
     try:
 
-        def make(unit: ShapeZYX) -> None:
-            box = job.box_of(unit)
+        def make(shard_index: ShapeZYX) -> None:
+            box = job.box_of(shard_index)
             with contextlib.ExitStack() as lent:
-                with reading.turn(unit) as arrived:
+                with reading.turn(shard_index) as arrived:
                     voxels = lent.enter_context(buffers.lend(box.shape_zyx))
                     missing = gather(reader, box, voxels, arrived)
-                done(_encode(job, store, unit, voxels, missing, encoders, effort.workers))
+                done(_encode(job, store, shard_index, voxels, missing, encoders, limits.workers))
 
-        run_each(units, make, at_once=at_once)
+        run_each(shard_indices, make, at_once=at_once)
     finally:
         encoders.dismiss()
 
@@ -72,14 +71,14 @@ def _nothing(share: float) -> None:
 def _encode(
     job: VolumeJob,
     store: Store,
-    unit: ShapeZYX,
+    shard_index: ShapeZYX,
     voxels: NDArray[Any],
     missing: list[str],
     encoders: Crew[None],
     at_once: int,
 ) -> Entry:
     """Compress one gathered shard with all encoders, then write it."""
-    writer = ShardWriter(job, store, unit)
+    writer = ShardWriter(job, store, shard_index)
     for name in missing:
         writer.add_missing(name)
     codec, origin, grid = open_codec(job.codec), writer.box.start_zyx, job.grid
