@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from lib.archives.base import ArchiveBase
-from lib.archives.parts import choose_part
+from lib.archives.selection import choose_crop
 from lib.config.loaders import LoaderConfig
 from lib.config.types import HttpEndpoint, Name
 from lib.errors import NotFoundError, SourceChangedError
@@ -40,16 +40,16 @@ class Toy(ArchiveBase):
         if (said := index.get(config.volume)) is None:
             raise NotFoundError(f"no volume {config.volume!r}", location=config.server_url)
         shape, voxel = tuple(said["shape_zyx"]), tuple(said["voxel_nm_zyx"])
-        part = choose_part(config.box, shape, voxel)
-        size = part.box.shape_zyx[0] * shape[1] * shape[2] * np.dtype(said["dtype"]).itemsize
+        crop = choose_crop(config.box, shape, voxel)
+        size = crop.box.shape_zyx[0] * shape[1] * shape[2] * np.dtype(said["dtype"]).itemsize
         url, name = f"{config.server_url}/{config.volume}", config.volume
         file = SourceFile(url=url, name=name, size=size, etag=said["version"])
         return [VolumePlan(
-            source=self.name, source_id=name, name=f"{name}{part.suffix}",
-            shape_zyx=part.box.shape_zyx, dtype=said["dtype"], voxel_nm_zyx=voxel,
-            voxel_size_provenance="api", origin_nm_zyx=part.origin_nm_zyx, box_zyx=part.chosen,
+            source=self.name, source_id=name, name=f"{name}{crop.suffix}",
+            shape_zyx=crop.box.shape_zyx, dtype=said["dtype"], voxel_nm_zyx=voxel,
+            voxel_size_provenance="api", origin_nm_zyx=crop.origin_nm_zyx, box_zyx=crop.chosen,
             reader={"plane_yx": list(shape[1:])}, files=(file,), about=About(title="A brick"),
-            download_bytes=size, download_requests=part.box.shape_zyx[0],
+            download_bytes=size, download_requests=crop.box.shape_zyx[0],
         )]  # fmt: skip
 
     def open(self, plan: VolumePlan, config: Any, session: Session, raw: RawFiles) -> VolumeReader:

@@ -12,8 +12,6 @@ from typing import ClassVar
 from urllib.parse import unquote, urlsplit
 
 from lib.archives.base import ArchiveBase
-from lib.archives.kept import kept_or_error
-from lib.archives.parts import choose_part
 from lib.archives.remote_tiff import (
     as_remote,
     describe,
@@ -23,13 +21,14 @@ from lib.archives.remote_tiff import (
     settle_ranges,
     source_file,
 )
+from lib.archives.selection import choose_crop
 from lib.config.loaders import EPFL_FILE_PATH, EPFLConfig
 from lib.formats.base import VolumeReader
 from lib.formats.tiff.reader import TiffVolume
 from lib.names import place_of
 from lib.plan import About, VolumePlan
 from lib.provenance import Provenance
-from lib.rawfiles.files import RawFiles
+from lib.rawfiles.files import RawFiles, kept_or_error
 from lib.rawfiles.ranged import digest_reads
 from lib.transport.partial import Fetched
 from lib.transport.session import Session
@@ -61,11 +60,11 @@ class EPFL(ArchiveBase):
         remote = session.http(SERVICE).head(config.download_url)
         volume, header = describe(session, SERVICE, remote)
         voxel = config.voxel_size_nm
-        part = choose_part(config.box, volume.shape_zyx, voxel, volume.origin.at(voxel))
+        crop = choose_crop(config.box, volume.shape_zyx, voxel, volume.origin.at(voxel))
         file_name = unquote(PurePosixPath(urlsplit(config.download_url).path).name)
-        cost = read_cost(volume, header, part)
+        cost = read_cost(volume, header, crop)
         notes = [*volume.notes, *_voxel_notes(volume, config)]
-        if not part.whole:
+        if not crop.whole:
             notes.append("only the pages of the box are fetched; the raw file is not kept")
         elif not config.keep_raw:
             cost = cost.times(digest_reads(volume.source.size, config.max_workers))
@@ -75,14 +74,14 @@ class EPFL(ArchiveBase):
                 source=self.name,
                 source_id=config.source_id,
                 source_path=place_of(config.download_url),
-                name=f"{config.source_id}_{stem}{part.suffix}",
-                shape_zyx=part.box.shape_zyx,
+                name=f"{config.source_id}_{stem}{crop.suffix}",
+                shape_zyx=crop.box.shape_zyx,
                 dtype=volume.dtype.name,
                 voxel_nm_zyx=voxel,
                 voxel_size_provenance="configuration",
                 voxel_size_approximate=True,
-                origin_nm_zyx=part.origin_nm_zyx,
-                box_zyx=part.chosen,
+                origin_nm_zyx=crop.origin_nm_zyx,
+                box_zyx=crop.chosen,
                 internal_path=None,
                 reader={"shape_zyx": list(volume.shape_zyx), **volume.turned},
                 files=(source_file(remote, file_name),),

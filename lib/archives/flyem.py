@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from lib.archives.base import ArchiveBase
-from lib.archives.parts import choose_part
+from lib.archives.selection import choose_crop
 from lib.config.loaders import FlyEMConfig
 from lib.errors import (
     BadAnswerError,
@@ -91,8 +91,8 @@ class FlyEM(ArchiveBase):
         instance = parse_info(_ask_info(session, node), node)
         crop = place_crop(config, instance.extents)
         origin = _lengths(crop.start_zyx, instance.voxel_nm_zyx)
-        part = choose_part(config.box, crop.shape_zyx, instance.voxel_nm_zyx, origin)
-        box = part.box.shifted(crop.start_zyx)
+        chosen = choose_crop(config.box, crop.shape_zyx, instance.voxel_nm_zyx, origin)
+        box = chosen.box.shifted(crop.start_zyx)
         x, y, z = reversed(box.start_zyx)
         width, height, depth = reversed(box.shape_zyx)
         tiles = math.prod(
@@ -109,7 +109,7 @@ class FlyEM(ArchiveBase):
                 voxel_nm_zyx=instance.voxel_nm_zyx,
                 voxel_size_provenance="api" if instance.united else "assumed",
                 voxel_size_approximate=not instance.united,
-                origin_nm_zyx=part.origin_nm_zyx,
+                origin_nm_zyx=chosen.origin_nm_zyx,
                 box_zyx=box,
                 internal_path=f"{config.uuid}/{config.instance}",
                 stored_as="boxes",

@@ -6,14 +6,14 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.archives.parts import Part
+from lib.archives.selection import Crop
 from lib.bytesource.base import ByteSource, LocalBytes
 from lib.bytesource.http_bytes import HttpBytes
 from lib.errors import FormatError
 from lib.formats import registry
 from lib.formats.base import VolumeReader
-from lib.formats.part import PartReader
 from lib.formats.tiff.reader import TiffVolume, open_tiff
+from lib.formats.views import CroppedReader
 from lib.plan import SourceFile, VolumePlan
 from lib.rawfiles.files import RawFiles
 from lib.rawfiles.ranged import kept_while_read, settle_ranged
@@ -65,12 +65,12 @@ def describe(
     return volume, Cost(*took)
 
 
-def read_cost(volume: TiffVolume, header: Cost, part: Part) -> Cost:
+def read_cost(volume: TiffVolume, header: Cost, crop: Crop) -> Cost:
     """What `open_ranges` and reading all blocks will take; directories are read once more."""
     source = volume.source
     nbytes = source.size
-    if not part.whole:
-        nbytes = math.ceil(nbytes * part.box.shape_zyx[0] / volume.shape_zyx[0])
+    if not crop.whole:
+        nbytes = math.ceil(nbytes * crop.box.shape_zyx[0] / volume.shape_zyx[0])
     requests = math.ceil(nbytes / source.range_bytes)
     return Cost(nbytes + header.nbytes, requests + header.requests)
 
@@ -109,4 +109,4 @@ def _reader(source: ByteSource, plan: VolumePlan) -> VolumeReader:
             archive=plan.source,
             location=source.name,
         )
-    return PartReader(reader, plan.box_zyx, source.name) if plan.box_zyx else reader
+    return CroppedReader(reader, plan.box_zyx, source.name) if plan.box_zyx else reader

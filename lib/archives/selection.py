@@ -1,4 +1,7 @@
-"""What of an archive's listing is wanted, and what of it cannot be made: both told by name."""
+"""What of an archive's listing is wanted, and what of it cannot be made: both told by name.
+
+Of a volume, a box may be wanted: a crop, the same way for every archive.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import TypeVar
 
 from lib.config.loaders import FilesConfig
 from lib.errors import FormatError, MacroscopeError, NotFoundError, OutOfBoundsError
+from lib.geometry import Box, LengthsZYX, ShapeZYX, parse_box
 from lib.plan import VolumePlan
 
 T = TypeVar("T")
@@ -124,3 +128,39 @@ def left_out_notes(reasons: dict[str, str]) -> list[str]:
     if len(reasons) > _MOST_NAMED:
         notes.append(f"{len(reasons) - _MOST_NAMED} more were left out")
     return notes
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """The chosen box in the source's voxels, where it lies, and what its name ends with."""
+
+    box: Box
+    origin_nm_zyx: LengthsZYX
+    suffix: str
+    whole: bool
+
+    @property
+    def chosen(self) -> Box | None:
+        """For a plan's ``box_zyx``: None for the whole volume."""
+        return None if self.whole else self.box
+
+
+def choose_crop(
+    text: str | None,
+    shape_zyx: ShapeZYX,
+    voxel_nm_zyx: LengthsZYX,
+    origin_nm_zyx: LengthsZYX = (0.0, 0.0, 0.0),
+) -> Crop:
+    """The box that the setting ``box`` names, or all of it.
+
+    A crop gets a name of its own, so that it never replaces the whole volume.
+    """
+    whole = Box.whole(shape_zyx)
+    box = parse_box(text, shape_zyx, voxel_nm_zyx) if text else whole
+    if box == whole:
+        return Crop(whole, origin_nm_zyx, "", True)
+    z, y, x = (
+        o + a * v for o, a, v in zip(origin_nm_zyx, box.start_zyx, voxel_nm_zyx, strict=True)
+    )
+    bounds = zip("zyx", box.start_zyx, box.stop_zyx, strict=True)
+    return Crop(box, (z, y, x), "".join(f"_{axis}{a}-{b}" for axis, a, b in bounds), False)

@@ -50,7 +50,7 @@ class RemoteBytes:
         self._tee, self._follow = tee, follow
         self._extents: deque[tuple[int, bytes]] = deque(maxlen=_KEPT)
         self._lock = threading.Lock()
-        self._buffers = BufferPool(range_bytes + GAP_BYTES)  # what `CoveringBytes` may add
+        self._buffers = BufferPool(range_bytes + GAP_BYTES)  # what `GapFillingBytes` may add
 
     def watch(self, tee: Tee | None, follow: Tee | None) -> None:
         """Set `tee` and `follow`, before anything is read."""

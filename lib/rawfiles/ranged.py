@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import google_crc32c
 
 from lib.bytesource.base import ByteSource, LocalBytes
 from lib.bytesource.remote import RemoteBytes
+from lib.bytesource.spans import GAP_BYTES
 from lib.errors import FormatError, SourceChangedError
-from lib.formats.covering import CoveringBytes
 from lib.plan import SourceFile
 from lib.rawfiles.files import RawFiles
 from lib.storage.ordered_hash import REORDER_BYTES
 from lib.transport.partial import Fetched
+
+_TAIL_BYTES = 4 * 2**10
 
 
 def digest_reads(size: int, workers: int, checksum: str | None = None) -> int:
@@ -31,7 +34,7 @@ def kept_while_read(source: RemoteBytes, raw: RawFiles, file: SourceFile) -> Byt
     """The source, whose bytes are kept or hashed as they come."""
     tee = raw.tee(file)
     source.watch(None if tee is None else tee.write, raw.hasher(file).write)
-    return CoveringBytes(source)
+    return GapFillingBytes(source)
 
 
 def settle_ranged(source: RemoteBytes, raw: RawFiles, file: SourceFile) -> Fetched:
@@ -124,3 +127,42 @@ def _stream(source: RemoteBytes, raw: RawFiles, file: SourceFile) -> None:
     ranges = [(at, min(step, source.size - at)) for at in range(0, source.size, step)]
     for (offset, _), view in zip(ranges, source.ranges_ordered(ranges), strict=True):
         hasher.write(offset, view)
+
+
+class GapFillingBytes:
+    """A source that, between neighbouring ranges, also asks for the bytes that nobody wants.
+
+    Padding and short texts between the pages of a file would otherwise have to be fetched later,
+    one request for each.
+    """
+
+    def __init__(self, source: ByteSource) -> None:
+        self.source = source
+        self.name, self.size = source.name, source.size
+        self.remote, self.range_bytes = source.remote, source.range_bytes
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        self.source.read_into(offset, view)
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self.source.read(offset, length)
+
+    def ranges_ordered(self, ranges: Iterable[tuple[int, int]]) -> Iterator[memoryview]:
+        wanted = list(ranges)
+        views = self.source.ranges_ordered(self._gaps_filled(wanted))
+        for (_, length), view in zip(wanted, views, strict=True):
+            yield view[:length]
+
+    def _gaps_filled(self, wanted: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+        following = [offset for offset, _ in wanted[1:]]
+        for (offset, length), after in zip(wanted, [*following, None], strict=True):
+            stop = offset + length
+            if after is None:
+                # The next part of the volume begins behind a little of the same kind.
+                stop = max(stop, min(self.size, stop + _TAIL_BYTES))
+            elif stop < after <= stop + GAP_BYTES:
+                stop = after
+            yield offset, stop - offset
+
+    def close(self) -> None:
+        self.source.close()

@@ -216,9 +216,7 @@ def _spans(job: VolumeJob, offset: int, box: Box) -> list[tuple[int, int]]:
     """Where in the file the bytes of `box` lie, each plane alone: ``(at, length)``."""
     _, ny, nx = job.plan.shape_zyx
     if box.shape_zyx[2] != nx:
-        raise IntegrityError(
-            f"a shard of an npy volume must be as wide as the volume, not {box}"
-        )
+        raise IntegrityError(f"a shard of an npy volume must be as wide as the volume, not {box}")
     start, plane = offset + _bytes_before(job, box), ny * nx * job.dtype.itemsize
     length = box.shape_zyx[1] * nx * job.dtype.itemsize
     return [(start + z * plane, length) for z in range(box.shape_zyx[0])]

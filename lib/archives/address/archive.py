@@ -11,13 +11,12 @@ from lib.archives.address.places import SERVICES, is_zip, open_place, open_tree
 from lib.archives.address.plans import plan_of
 from lib.archives.address.reading import bring_file, open_volume, settle_volume
 from lib.archives.base import ArchiveBase
-from lib.archives.kept import kept_or_error
 from lib.config.loaders import AddressConfig
 from lib.errors import ConfigError, MacroscopeError
 from lib.formats.base import VolumeReader
 from lib.formats.format import Options
 from lib.plan import VolumePlan
-from lib.rawfiles.files import RawFiles
+from lib.rawfiles.files import RawFiles, kept_or_error
 from lib.transport.partial import Fetched
 from lib.transport.session import Session
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from lib.archives.address.finding import Candidate
 from lib.archives.address.places import Place
-from lib.archives.parts import Part, choose_part
+from lib.archives.selection import Crop, choose_crop
 from lib.archives.voxels import Voxel, decide_voxel
 from lib.bytesource.tree import ObjectInfo
 from lib.config.loaders import AddressConfig
@@ -40,11 +40,11 @@ def plan_of(
     """
     volume = one.volume
     voxel = _voxel(config, volume)
-    part = choose_part(config.box, volume.shape_zyx, voxel.nm_zyx, voxel.origin_nm_zyx)
+    crop = choose_crop(config.box, volume.shape_zyx, voxel.nm_zyx, voxel.origin_nm_zyx)
     kind, kind_notes = _kind(config, volume)
-    files, places = _chosen_files(place, one, part)
+    files, places = _chosen_files(place, one, crop)
     before = place.traffic()
-    survey = _survey(place, one, part)
+    survey = _survey(place, one, crop)
     after = place.traffic()
     way = _way(place, one, survey)
     if one.container == "tree":
@@ -55,7 +55,7 @@ def plan_of(
         ]
     else:
         source_files = [_source_file(place, info) for info in files]
-    cost, cost_notes = _cost(config, way, survey, part, header, files)
+    cost, cost_notes = _cost(config, way, survey, crop, header, files)
     if not place.tree.remote:
         cost = (0, 0)
     notes = [*volume.notes, *voxel.notes, *kind_notes, *survey.notes, *cost_notes]
@@ -69,20 +69,20 @@ def plan_of(
         "shape_zyx": [*volume.shape_zyx],
     }
     if one.container == "stack":
-        first, stop = part.box.start_zyx[0], part.box.stop_zyx[0]
+        first, stop = crop.box.start_zyx[0], crop.box.stop_zyx[0]
         reader |= {"places": [*places], "first_z": first, "depth": stop - first}
     return VolumePlan(
         source="address",
         source_id=one.address,
         source_path=_source_path(config, one),
-        name=_name(config, one, part),
-        shape_zyx=part.box.shape_zyx,
+        name=_name(config, one, crop),
+        shape_zyx=crop.box.shape_zyx,
         dtype=volume.dtype,
         voxel_nm_zyx=voxel.nm_zyx,
         voxel_size_provenance=voxel.provenance,
         voxel_size_approximate=voxel.approximate,
-        origin_nm_zyx=part.origin_nm_zyx,
-        box_zyx=part.chosen,
+        origin_nm_zyx=crop.origin_nm_zyx,
+        box_zyx=crop.chosen,
         kind=kind,
         scale_level=volume.level,
         internal_path=volume.path or None,
@@ -99,16 +99,16 @@ def plan_of(
     )
 
 
-def _survey(place: Place, one: Candidate, part: Part) -> Survey:
-    """What the container says of reading a part."""
+def _survey(place: Place, one: Candidate, crop: Crop) -> Survey:
+    """What the container says of reading a crop."""
     if one.container == "tree":
         fmt = registry.tree_format(one.format)
-        return fmt.survey(place.tree, one.root, one.volume, part.box)
+        return fmt.survey(place.tree, one.root, one.volume, crop.box)
     if one.container == "stack":
         return Survey(None, 0, 0)
     source = place.tree.source(one.root, one.files[0])
     try:
-        return registry.file_format(one.format).survey(source, one.volume, part.box)
+        return registry.file_format(one.format).survey(source, one.volume, crop.box)
     finally:
         source.close()
 
@@ -127,7 +127,7 @@ def _cost(
     config: AddressConfig,
     way: Way,
     survey: Survey,
-    part: Part,
+    crop: Crop,
     header: tuple[int, int],
     files: Sequence[ObjectInfo],
 ) -> tuple[tuple[int, int], list[str]]:
@@ -135,7 +135,7 @@ def _cost(
     if way == "fetch":
         return (sum(info.size or 0 for info in files), len(files)), []
     notes, times = [], 1
-    if way == "ranges" and not part.whole:
+    if way == "ranges" and not crop.whole:
         notes.append("only the pages of the box are fetched; the raw file is not kept")
     elif way == "ranges" and not config.keep_raw:
         times = digest_reads(survey.nbytes, config.max_workers, files[0].checksum)
@@ -144,9 +144,9 @@ def _cost(
 
 
 def _chosen_files(
-    place: Place, one: Candidate, part: Part
+    place: Place, one: Candidate, crop: Crop
 ) -> tuple[tuple[ObjectInfo, ...], tuple[int, ...]]:
-    """The files that the part needs, and the z of each from the part's first.
+    """The files that the crop needs, and the z of each from the crop's first.
 
     Raises
     ------
@@ -155,7 +155,7 @@ def _chosen_files(
     """
     if one.container != "stack":
         return one.files, ()
-    first, stop = part.box.start_zyx[0], part.box.stop_zyx[0]
+    first, stop = crop.box.start_zyx[0], crop.box.stop_zyx[0]
     inside = [
         (info, z - first)
         for info, z in zip(one.files, one.places, strict=True)
@@ -221,13 +221,13 @@ def _kind(
     return config.kind, ()
 
 
-def _name(config: AddressConfig, one: Candidate, part: Part) -> str:
+def _name(config: AddressConfig, one: Candidate, crop: Crop) -> str:
     if config.name is not None:
-        return f"{config.name}{part.suffix}"
+        return f"{config.name}{crop.suffix}"
     place, *inside = one.address.split("|")
     stem = PurePosixPath(place.rstrip("/")).name.partition(".")[0] or "volume"
     words = [stem, *(step.partition(":")[2].strip("/").replace("/", "_") for step in inside)]
-    return slug("_".join(word for word in words if word))[:120] + part.suffix
+    return slug("_".join(word for word in words if word))[:120] + crop.suffix
 
 
 def _source_path(config: AddressConfig, one: Candidate) -> str:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from lib.archives.kept import fetched_or_error, kept_or_error
 from lib.bytesource.base import ByteSource, LocalBytes
 from lib.bytesource.bring import bring
 from lib.bytesource.ftp_tree import FtpTree
@@ -20,13 +19,12 @@ from lib.bytesource.tree import ObjectInfo, Tree, join, listing_or_none
 from lib.errors import FormatError, MacroscopeError, NotFoundError, SourceChangedError
 from lib.formats import registry
 from lib.formats.base import VolumeReader
-from lib.formats.blank import BlankSection
 from lib.formats.format import CHOICES, Options, VolumeDescription
-from lib.formats.part import PartReader
 from lib.formats.sections import Section, SectionStack
+from lib.formats.views import CroppedReader, MissingSection
 from lib.geometry import Box, ShapeZYX
 from lib.plan import SourceFile, VolumePlan
-from lib.rawfiles.files import RawFiles
+from lib.rawfiles.files import RawFiles, fetched_or_error, kept_or_error
 from lib.rawfiles.ranged import digest_of, kept_while_read, settle_ranged
 from lib.rawfiles.sidecar import facts_of
 from lib.transport.identity import Facts, Likeness, compare
@@ -168,7 +166,7 @@ def _sections(plan: VolumePlan, tree: Tree, raw: RawFiles) -> Iterator[Section]:
         file = present.get(z)
         if file is None:
             name = f"section {z + reader['first_z']}"
-            yield Section(name, size, dtype, partial(BlankSection, name, size, dtype))
+            yield Section(name, size, dtype, partial(MissingSection, name, size, dtype))
         else:
             yield Section(file.name, size, dtype, partial(read, file))
 
@@ -184,10 +182,12 @@ def _checked(reader: VolumeReader, plan: VolumePlan, shape: Any) -> VolumeReader
 
 
 def _boxed(reader: VolumeReader, plan: VolumePlan, first_z: int) -> VolumeReader:
-    """The chosen part, of a reader whose first section is number `first_z` of the volume."""
+    """The chosen crop, of a reader whose first section is number `first_z` of the volume."""
     box = plan.box_zyx
     return (
-        reader if box is None else PartReader(reader, box.shifted((-first_z, 0, 0)), plan.source_id)
+        reader
+        if box is None
+        else CroppedReader(reader, box.shifted((-first_z, 0, 0)), plan.source_id)
     )
 
 

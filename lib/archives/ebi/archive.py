@@ -28,25 +28,29 @@ from lib.archives.ebi.volumes import (
     stated_dtype,
     why_single,
 )
-from lib.archives.kept import fetched_or_error, kept_or_error
-from lib.archives.parts import Part, choose_part
-from lib.archives.selection import Selection, left_out_notes, plan_each, with_notes
+from lib.archives.selection import (
+    Crop,
+    Selection,
+    choose_crop,
+    left_out_notes,
+    plan_each,
+    with_notes,
+)
 from lib.archives.voxels import decide_voxel
 from lib.bytesource.base import LocalBytes
 from lib.config.loaders import EBIConfig
 from lib.errors import FormatError, MacroscopeError, NotFoundError, UnsupportedFormatError
 from lib.formats import registry
 from lib.formats.base import VolumeReader
-from lib.formats.blank import BlankSection
 from lib.formats.calibration import Origin
 from lib.formats.format import FileFormat, Options, VolumeDescription
-from lib.formats.part import PartReader
 from lib.formats.sections import Section, SectionStack
+from lib.formats.views import CroppedReader, MissingSection
 from lib.formats.whole import describe_file
 from lib.names import slug
 from lib.plan import About, SourceFile, VolumePlan
 from lib.provenance import Provenance
-from lib.rawfiles.files import RawFiles
+from lib.rawfiles.files import RawFiles, fetched_or_error, kept_or_error
 from lib.transport.partial import Fetched
 from lib.transport.session import Session
 
@@ -169,7 +173,7 @@ class EBI:
         if box is None:
             return reader
         first = plan.reader["first_z"]
-        return PartReader(reader, box.shifted((-first, 0, 0)), where)
+        return CroppedReader(reader, box.shifted((-first, 0, 0)), where)
 
     def verify_source_unchanged(
         self, plan: VolumePlan, config: EBIConfig, session: Session, raw: RawFiles
@@ -195,8 +199,8 @@ class EBI:
         category = stated_category(volume.names[0], entry.imagesets)
         own, category_notes = of_category(volume.facts.voxel, category)
         voxel = decide_voxel(own, (None, *pixel_yx), "the API", volume.facts.origin or Origin())
-        part = choose_part(config.box, volume.shape_zyx, voxel.nm_zyx, voxel.origin_nm_zyx)
-        names, reader = _chosen(volume, part)
+        crop = choose_crop(config.box, volume.shape_zyx, voxel.nm_zyx, voxel.origin_nm_zyx)
+        names, reader = _chosen(volume, crop)
         reader |= _format_of(made, volume)
         files = tuple(made.found.files[name] for name in names)
         by_ftp = sum(file.url.startswith("ftp:") for file in files)
@@ -207,14 +211,14 @@ class EBI:
             source=self.name,
             source_id=entry.accession,
             source_path=f"{entry.accession}/{_printable(volume.path)}",
-            name=f"{entry.accession}_{slug(volume.stem)}{part.suffix}",
-            shape_zyx=part.box.shape_zyx,
+            name=f"{entry.accession}_{slug(volume.stem)}{crop.suffix}",
+            shape_zyx=crop.box.shape_zyx,
             dtype=volume.facts.dtype,
             voxel_nm_zyx=voxel.nm_zyx,
             voxel_size_provenance=voxel.provenance,
             voxel_size_approximate=voxel.approximate,
-            origin_nm_zyx=part.origin_nm_zyx,
-            box_zyx=part.chosen,
+            origin_nm_zyx=crop.origin_nm_zyx,
+            box_zyx=crop.chosen,
             reader=reader,
             sections=reader.get("depth"),
             files=files,
@@ -309,13 +313,13 @@ def _tree(config: EBIConfig, session: Session) -> EbiTree:
     return EbiTree(session, config.ftp_server, config.https_base_url, config.protocol)
 
 
-def _chosen(volume: Volume, part: Part) -> tuple[list[str], dict[str, Any]]:
-    """Files that the part needs, and what `EBI.open` must know of them."""
+def _chosen(volume: Volume, crop: Crop) -> tuple[list[str], dict[str, Any]]:
+    """Files that the crop needs, and what `EBI.open` must know of them."""
     reader: dict[str, Any] = {"places": None, "first_z": 0}
     if not volume.stacked:
         reader["file_shape_zyx"] = list(volume.shape_zyx)
         return [*volume.names], reader
-    first, stop = part.box.start_zyx[0], part.box.stop_zyx[0]
+    first, stop = crop.box.start_zyx[0], crop.box.stop_zyx[0]
     pairs = zip(volume.places, volume.names, strict=True)
     inside = [(place, name) for place, name in pairs if first <= place < stop]
     if not inside:
@@ -336,7 +340,7 @@ def _sections(plan: VolumePlan, config: EBIConfig, raw: RawFiles) -> Iterator[Se
         file = present.get(z)
         if file is None:
             name = f"section {z + plan.reader['first_z']}"
-            opener = partial(BlankSection, name, (height, width), dtype)
+            opener = partial(MissingSection, name, (height, width), dtype)
             yield Section(name, (height, width), dtype, opener)
         else:
             read = partial(_open_file, plan, config, file, raw)

@@ -15,8 +15,6 @@ from lib.archives.ebi.tree import FTP, HTTPS, EbiTree
 from lib.archives.idr import omero
 from lib.archives.idr.files import choose_file, locate, volumes_of
 from lib.archives.idr.omero import Image
-from lib.archives.kept import fetched_or_error, kept_or_error
-from lib.archives.parts import Part, choose_part
 from lib.archives.remote_tiff import (
     Cost,
     open_local,
@@ -24,7 +22,7 @@ from lib.archives.remote_tiff import (
     read_cost,
     settle_ranges,
 )
-from lib.archives.selection import Selection, plan_each, with_notes
+from lib.archives.selection import Crop, Selection, choose_crop, plan_each, with_notes
 from lib.archives.voxels import Voxel, decide_voxel
 from lib.config.loaders import IDRConfig
 from lib.errors import (
@@ -36,7 +34,7 @@ from lib.formats.tiff.reader import TiffVolume
 from lib.names import slug, without_tiff_suffix
 from lib.plan import SourceFile, VolumePlan
 from lib.provenance import Provenance
-from lib.rawfiles.files import RawFiles
+from lib.rawfiles.files import RawFiles, fetched_or_error, kept_or_error
 from lib.rawfiles.ranged import digest_reads
 from lib.transport.partial import Fetched
 from lib.transport.session import Session
@@ -180,10 +178,10 @@ class IDR:
                 after["requests"] - before["requests"],
             )
             voxel = decide_voxel(volume.voxel, image.voxel_nm_zyx, "the API", volume.origin)
-            part = choose_part(config.box, volume.shape_zyx, voxel.nm_zyx, voxel.origin_nm_zyx)
-            way = _way(config, volume, header, part, file, direct)
+            crop = choose_crop(config.box, volume.shape_zyx, voxel.nm_zyx, voxel.origin_nm_zyx)
+            way = _way(config, volume, header, crop, file, direct)
             notes = (*notes, *image.notes, *voxel.notes, *way.notes)
-            yield self._plan_volume(located, volume, voxel, part, way, plane, notes)
+            yield self._plan_volume(located, volume, voxel, crop, way, plane, notes)
             before = counters.snapshot()
 
     def _plan_volume(
@@ -191,7 +189,7 @@ class IDR:
         located: _Located,
         volume: TiffVolume,
         voxel: Voxel,
-        part: Part,
+        crop: Crop,
         way: _Way,
         plane: tuple[int | None, int | None],
         notes: tuple[str, ...],
@@ -209,14 +207,14 @@ class IDR:
             source=self.name,
             source_id=f"{image.image_id} ({study[1]})" if study else str(image.image_id),
             source_path=f"image {image.image_id}{marks}",
-            name=f"{slug(without_tiff_suffix(image.name))}_{image.image_id}{marks}{part.suffix}",
-            shape_zyx=part.box.shape_zyx,
+            name=f"{slug(without_tiff_suffix(image.name))}_{image.image_id}{marks}{crop.suffix}",
+            shape_zyx=crop.box.shape_zyx,
             dtype=volume.dtype.name,
             voxel_nm_zyx=voxel.nm_zyx,
             voxel_size_provenance=voxel.provenance,
             voxel_size_approximate=voxel.approximate,
-            origin_nm_zyx=part.origin_nm_zyx,
-            box_zyx=part.chosen,
+            origin_nm_zyx=crop.origin_nm_zyx,
+            box_zyx=crop.chosen,
             reader={
                 "shape_zyx": list(volume.shape_zyx),
                 "series": volume.index,
@@ -276,14 +274,14 @@ def _way(
     config: IDRConfig,
     volume: TiffVolume,
     header: Cost,
-    part: Part,
+    crop: Crop,
     file: SourceFile,
     direct: bool,
 ) -> _Way:
     if not direct:
         by_ftp = file.url.startswith("ftp:")
         return _Way(False, Cost(file.size or 0, _FTP_COMMANDS if by_ftp else 1))
-    cost = read_cost(volume, header, part)
-    if not part.whole:
+    cost = read_cost(volume, header, crop)
+    if not crop.whole:
         return _Way(True, cost, ("only the pages of the box are fetched; no raw file is kept",))
     return _Way(True, cost.times(digest_reads(volume.source.size, config.max_workers)))

@@ -14,8 +14,7 @@ from urllib.parse import quote
 
 from lib.archives.base import ArchiveBase
 from lib.archives.openorganelle.arrays import find_arrays
-from lib.archives.parts import choose_part
-from lib.archives.selection import Selection, left_out_notes, plan_each, with_notes
+from lib.archives.selection import Selection, choose_crop, left_out_notes, plan_each, with_notes
 from lib.archives.voxels import Voxel, decide_voxel
 from lib.bytesource.s3_tree import S3Tree
 from lib.config.loaders import OPENORGANELLE_EM_PATHS, OpenOrganelleConfig
@@ -155,8 +154,8 @@ class OpenOrganelle(ArchiveBase):
     ) -> VolumePlan:
         document, path = array.document, array.path.removeprefix(f"{root}/")
         voxel = _voxel(config, array)
-        part = choose_part(config.box, document.shape_zyx, voxel.nm_zyx, voxel.origin_nm_zyx)
-        survey = survey_array(tree, array.path, document, part.box)
+        crop = choose_crop(config.box, document.shape_zyx, voxel.nm_zyx, voxel.origin_nm_zyx)
+        survey = survey_array(tree, array.path, document, crop.box)
         dataset = config.dataset_id
         url = f"{str(config.s3_uri).split('/')[2]}/{root}/{path}"
         about = _about(dataset, array, path)
@@ -164,14 +163,14 @@ class OpenOrganelle(ArchiveBase):
             source=self.name,
             source_id=f"{dataset}/{path}",
             source_path=f"s3://{url}",
-            name=f"{dataset}_{path.replace('/', '_')}{part.suffix}",
-            shape_zyx=part.box.shape_zyx,
+            name=f"{dataset}_{path.replace('/', '_')}{crop.suffix}",
+            shape_zyx=crop.box.shape_zyx,
             dtype=document.dtype.name,
             voxel_nm_zyx=voxel.nm_zyx,
             voxel_size_provenance=voxel.provenance,
             voxel_size_approximate=voxel.approximate,
-            origin_nm_zyx=part.origin_nm_zyx,
-            box_zyx=part.chosen,
+            origin_nm_zyx=crop.origin_nm_zyx,
+            box_zyx=crop.chosen,
             kind="labels" if array.labels else "image",
             scale_level=array.level,
             internal_path=path,
