@@ -96,7 +96,7 @@ class ServerSlots:
     def take(self, connections: int) -> Release | None:
         """A lease, or None while all slots are taken or the server is away."""
         try:
-            answer = self._client.increment_concurrency_slots_with_lease(
+            response = self._client.increment_concurrency_slots_with_lease(
                 [limit_name(self._service)], 1, "concurrency", LEASE_SECONDS
             )
         except httpx.HTTPError as error:
@@ -106,7 +106,7 @@ class ServerSlots:
                 raise _unreachable(self._service, error) from error
             return None
         self._patience.rewarded()
-        return self._leases.hold(UUID(answer.json()["lease_id"]))
+        return self._leases.hold(UUID(response.json()["lease_id"]))
 
 
 class Leases:
@@ -153,8 +153,8 @@ class Leases:
 
 def _says_locked(error: httpx.HTTPError) -> bool:
     """Whether the server is there, and all slots are taken."""
-    answer = error.response if isinstance(error, httpx.HTTPStatusError) else None
-    return answer is not None and answer.status_code == httpx.codes.LOCKED
+    response = error.response if isinstance(error, httpx.HTTPStatusError) else None
+    return response is not None and response.status_code == httpx.codes.LOCKED
 
 
 def _unreachable(service: str, error: httpx.HTTPError) -> TransportError:

@@ -42,7 +42,7 @@ class CroppedReader(VolumeReader):
 
 
 class MissingSection(VolumeReader):
-    """Zeros in place of a section that an archive does not hold, named as missing in every block."""
+    """Zeros in place of a section that an archive lacks, named as missing in every block."""
 
     def __init__(self, name: str, shape_yx: tuple[int, int], dtype: np.dtype[Any]) -> None:
         self._name = name

@@ -167,8 +167,8 @@ class PatientKubeCluster(KubeCluster):
 
 def _is_refusal(error: BaseException) -> bool:
     """Whether the API server is there, and says no."""
-    answer = error.response if isinstance(error, kr8s.ServerError) else None
-    return answer is not None and answer.status_code < 500
+    response = error.response if isinstance(error, kr8s.ServerError) else None
+    return response is not None and response.status_code < 500
 
 
 def pod_reasons(pod: dict[str, Any]) -> list[str]:

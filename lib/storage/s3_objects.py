@@ -15,8 +15,8 @@ from lib.storage.keys import check_prefix
 from lib.storage.s3_access import requests_of
 from lib.storage.settings import StoreSettings
 from lib.transport import bounds
-from lib.transport.answers import content_length, content_range
 from lib.transport.listing import ObjectInfo, Walk
+from lib.transport.responses import content_length, content_range
 from lib.transport.retry import call_with_retry
 from lib.transport.s3.address import parse_uri
 from lib.transport.s3.errors import Refusal, store_error, way_error
@@ -72,10 +72,10 @@ class S3Objects:
         """Raises `NotFoundError` where there is no such object."""
 
         def ask() -> Found:
-            with self.requests.ask("GET", quote(self.full(key)), transfer=_LARGEST) as answer:
-                data = self.requests.body(answer, _LARGEST)
-            written = answer.headers.get("Last-Modified")
-            return Found(data, answer.headers.get("ETag", ""), _moment(written))
+            with self.requests.ask("GET", quote(self.full(key)), transfer=_LARGEST) as response:
+                data = self.requests.body(response, _LARGEST)
+            written = response.headers.get("Last-Modified")
+            return Found(data, response.headers.get("ETag", ""), _moment(written))
 
         return self.trying(ask, key, "read")
 
@@ -85,11 +85,11 @@ class S3Objects:
 
         def ask() -> bytes:
             name = quote(self.full(key))
-            with self.requests.ask("GET", name, headers=headers, transfer=length) as answer:
-                came = content_range(answer.headers)
-                if answer.status != 206 or came is None or came[0] != start:
+            with self.requests.ask("GET", name, headers=headers, transfer=length) as response:
+                came = content_range(response.headers)
+                if response.status != 206 or came is None or came[0] != start:
                     raise BadAnswerError("the object store ignores byte ranges", retryable=False)
-                return self.requests.body(answer, length)
+                return self.requests.body(response, length)
 
         return self.trying(ask, key, "read")
 
@@ -97,12 +97,12 @@ class S3Objects:
         """Size and entity tag; None where there is no such object."""
 
         def ask() -> ObjectInfo:
-            with self.requests.ask("HEAD", quote(self.full(key))) as answer:
-                answer.read()  # nothing: the connection is free again
-                size = content_length(answer.headers)
+            with self.requests.ask("HEAD", quote(self.full(key))) as response:
+                response.read()  # nothing: the connection is free again
+                size = content_length(response.headers)
                 if size is None:
                     raise BadAnswerError("the answer is not that of an object store")
-                return ObjectInfo(key, size, answer.headers.get("ETag", ""))
+                return ObjectInfo(key, size, response.headers.get("ETag", ""))
 
         try:
             return self.trying(ask, key, "look at")
@@ -153,7 +153,7 @@ class S3Objects:
 
         def named() -> T:
             try:
-                answer = ask()
+                response = ask()
             except Refusal as refusal:
                 raise store_error(refusal, where, doing) from None
             except TransportError as error:
@@ -161,7 +161,7 @@ class S3Objects:
             except MacroscopeError as error:
                 raise error.located(location=where) from None
             self._bucket_seen = True
-            return answer
+            return response
 
         return call_with_retry(
             self.requests.limits,

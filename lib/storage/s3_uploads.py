@@ -24,8 +24,8 @@ def abort_uploads(objects: S3Objects, writes: S3Writes, prefix: str) -> int:
     for _ in range(_MOST_PAGES):
 
         def ask(after: dict[str, str] = after) -> tuple[list[tuple[str, str]], dict[str, str]]:
-            with objects.requests.ask("GET", query={**query, **after}) as answer:
-                return _parse(objects.requests.body(answer, PAGE_BYTES))
+            with objects.requests.ask("GET", query={**query, **after}) as response:
+                return _parse(objects.requests.body(response, PAGE_BYTES))
 
         found, now = objects.trying(ask, prefix, "clear up")
         for key, upload in found:

@@ -27,7 +27,7 @@ from lib.storage.fence import Fence
 from lib.storage.s3_objects import S3Objects
 from lib.transport.s3.errors import Refusal, read_refusal, store_error, way_error
 from lib.transport.s3.listing import PAGE_KEYS
-from lib.transport.s3.requests import Answer
+from lib.transport.s3.requests import S3Response
 
 T = TypeVar("T")
 
@@ -150,10 +150,10 @@ class S3Writes:
 
         def one(number: int, part: list[memoryview]) -> str:
             query = {"partNumber": str(number), **upload}
-            answer = self._send("PUT", key, query=query, views=part)
-            digest = answer.headers.get("x-amz-checksum-sha256")
+            response = self._send("PUT", key, query=query, views=part)
+            digest = response.headers.get("x-amz-checksum-sha256")
             return (
-                f"<Part><PartNumber>{number}</PartNumber><ETag>{escape(answer.etag)}</ETag>"
+                f"<Part><PartNumber>{number}</PartNumber><ETag>{escape(response.etag)}</ETag>"
                 + (f"<ChecksumSHA256>{escape(digest)}</ChecksumSHA256>" if digest else "")
                 + "</Part>"
             )
@@ -186,16 +186,16 @@ class S3Writes:
             for full, item in keys.items()
         )
         document = f"<Delete><Quiet>true</Quiet>{listed}</Delete>".encode()
-        answer = self._send(
+        response = self._send(
             "POST", "", query={"delete": ""}, document=document, headers=_md5(document)
         )
         changed: list[str] = []
-        for refused in _elements(answer.body, "Error"):
+        for refused in _elements(response.body, "Error"):
             code, key = refused.get("Code", ""), keys[refused.get("Key", "")].key
             if code == "PreconditionFailed":
                 changed.append(key)
             elif code not in _GONE:
-                refusal = Refusal(answer.status, code, refused.get("Message", ""))
+                refusal = Refusal(response.status, code, refused.get("Message", ""))
                 raise store_error(refusal, self._objects.where(key), "delete")
         return changed
 
@@ -208,7 +208,7 @@ class S3Writes:
         headers: dict[str, str] | None = None,
         views: list[memoryview] | None = None,
         document: bytes | None = None,
-    ) -> Answer:
+    ) -> S3Response:
         """One request; every answer but a success is a named error."""
         where, doing = self._objects.where(key), "delete" if method == "DELETE" else "write"
         try:
@@ -287,6 +287,6 @@ def _elements(body: bytes, name: str) -> list[dict[str, str]]:
     ]
 
 
-def _text(answer: Answer, name: str) -> str:
-    root = ElementTree.fromstring(answer.body)
+def _text(response: S3Response, name: str) -> str:
+    root = ElementTree.fromstring(response.body)
     return next((e.text or "" for e in root.iter() if e.tag.rpartition("}")[2] == name), "")

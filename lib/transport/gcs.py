@@ -31,7 +31,7 @@ from lib.errors import (
     SourceChangedError,
 )
 from lib.safety import redact
-from lib.transport import answers
+from lib.transport import responses
 from lib.transport.bounds import MIB
 from lib.transport.http import HttpClient
 from lib.transport.listing import Listing, ObjectInfo, Walk
@@ -77,19 +77,19 @@ class GcsReader(HttpClient):
         url = self._url(key)
 
         def once() -> bytes | None:
-            with self._asked("GET", url, _TAKES_GZIP, most) as answer:
-                if answer is None:
+            with self._asked("GET", url, _TAKES_GZIP, most) as response:
+                if response is None:
                     return None
-                _refuse_page(answer, key, url)
-                headers = answer.headers
-                length = answers.content_length(headers)
+                _refuse_page(response, key, url)
+                headers = response.headers
+                length = responses.content_length(headers)
                 if length is not None and length > most:
                     raise BadAnswerError(
                         f"the object has {length} bytes, at most {most} make sense here",
                         location=redact(url),
                         retryable=False,
                     )
-                stored = self._whole(answer, url, most)
+                stored = self._whole(response, url, most)
             _prove(stored, headers, url)
             return _unpacked(stored, _encoding(headers), most, url)
 
@@ -111,22 +111,22 @@ class GcsReader(HttpClient):
         headers = {**_TAKES_GZIP, "Range": f"bytes={start}-{start + length - 1}"}
 
         def once() -> bytes | None:
-            with self._asked("GET", url, headers, length) as answer:
-                if answer is None:
+            with self._asked("GET", url, headers, length) as response:
+                if response is None:
                     if generation is None:
                         return None
                     raise SourceChangedError("the object was replaced", location=redact(url))
-                _refuse_page(answer, key, url)
-                span = answers.content_range(answer.headers)
-                if answer.status_code != 206 or span is None or span[0] != start:
+                _refuse_page(response, key, url)
+                span = responses.content_range(response.headers)
+                if response.status_code != 206 or span is None or span[0] != start:
                     raise BadAnswerError(
                         "the store does not give the range that was asked for",
                         location=redact(url),
                         retryable=False,
                     )
-                if _encoding(answer.headers) is not None:
+                if _encoding(response.headers) is not None:
                     return _ENCODED
-                data = self._whole(answer, url, length)
+                data = self._whole(response, url, length)
             if len(data) != length:
                 raise IncompleteTransferError(
                     f"{len(data)} bytes came where {length} were asked for", location=redact(url)
@@ -148,13 +148,13 @@ class GcsReader(HttpClient):
         url = self._url(key)
 
         def once() -> GcsInfo | None:
-            with self.ask("HEAD", url, headers=_TAKES_GZIP, allow=(404,)) as answer:
-                if answer.status_code == 404:
+            with self.ask("HEAD", url, headers=_TAKES_GZIP, allow=(404,)) as response:
+                if response.status_code == 404:
                     return None
-                _refuse_page(answer, key, url)
-                headers = answer.headers
+                _refuse_page(response, key, url)
+                headers = response.headers
             stored = headers.get("x-goog-stored-content-length", "")
-            size = int(stored) if stored.isdigit() else answers.content_length(headers)
+            size = int(stored) if stored.isdigit() else responses.content_length(headers)
             digest = _crc32c(headers)
             return GcsInfo(
                 key,
@@ -211,9 +211,9 @@ class GcsReader(HttpClient):
             if not token:
                 return
 
-    def refusal(self, answer: requests.Response, url: str) -> MacroscopeError | None:
+    def refusal(self, response: requests.Response, url: str) -> MacroscopeError | None:
         """What a status other than 200 and 206 means; None where there is no such key."""
-        body = answer.raw.read(_ERROR_BYTES).decode("utf-8", "replace")
+        body = response.raw.read(_ERROR_BYTES).decode("utf-8", "replace")
         found = _CODE.search(body)
         code = found[1] if found else ""
         where = redact(url)
@@ -227,17 +227,17 @@ class GcsReader(HttpClient):
                 location=where,
                 advice="Copy what you need with an account of your own, then read the copy",
             )
-        if answer.status_code == 404:
+        if response.status_code == 404:
             return NotFoundError(
                 "the server does not have this, and does not say so as the store would",
                 location=where,
             )
-        if answer.status_code == 403:
+        if response.status_code == 403:
             return AccessDeniedError(
                 "the store refuses access; it also says so of objects that are not there",
                 location=where,
             )
-        return answers.status_error(answer.status_code, answer.headers, url, body[:200])
+        return responses.status_error(response.status_code, response.headers, url, body[:200])
 
 
 def _names(page: dict[str, Any]) -> list[str]:
@@ -257,11 +257,11 @@ class _Asked:
         self._context = client.ask(method, url, headers=headers, allow=refused, transfer=most)
 
     def __enter__(self) -> requests.Response | None:
-        answer = self._context.__enter__()
-        if answer.status_code in (200, 206):
-            return answer
+        response = self._context.__enter__()
+        if response.status_code in (200, 206):
+            return response
         try:
-            error = self._client.refusal(answer, self._url)
+            error = self._client.refusal(response, self._url)
             if error is not None:
                 raise error
         except BaseException as error:
@@ -273,9 +273,9 @@ class _Asked:
         return self._context.__exit__(*details)
 
 
-def _refuse_page(answer: requests.Response, key: str, url: str) -> None:
+def _refuse_page(response: requests.Response, key: str, url: str) -> None:
     """Raise for a web page that somebody on the way gives in place of the object."""
-    if answers.is_html(answer.headers) and not key.lower().endswith((".html", ".htm")):
+    if responses.is_html(response.headers) and not key.lower().endswith((".html", ".htm")):
         raise BadAnswerError("a web page came instead of the object", location=redact(url))
 
 

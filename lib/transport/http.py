@@ -19,11 +19,11 @@ from lib.errors import (
     SourceChangedError,
 )
 from lib.safety import redact
-from lib.transport import answers, bounds
-from lib.transport.answers import IndexEntry, RemoteFile
-from lib.transport.asking import Params, Requester
+from lib.transport import bounds, responses
 from lib.transport.bounds import DOCUMENT_BYTES, MIB
 from lib.transport.partial import Fetched, PartialFile
+from lib.transport.request import Params, Requester
+from lib.transport.responses import IndexEntry, RemoteFile
 from lib.transport.retry import resume
 from lib.transport.second_look import SecondLook, agreed, fits
 
@@ -70,8 +70,8 @@ class HttpClient(Requester):
         """GET text of any kind, web pages included; undecodable bytes become U+FFFD."""
 
         def once() -> str:
-            with self.ask("GET", url, params=params) as answer:
-                return self._whole(answer, url, max_bytes).decode("utf-8", "replace")
+            with self.ask("GET", url, params=params) as response:
+                return self._whole(response, url, max_bytes).decode("utf-8", "replace")
 
         return self.retry("GET", url, once)
 
@@ -85,11 +85,11 @@ class HttpClient(Requester):
         """
 
         def once() -> list[IndexEntry]:
-            with self.ask("GET", url) as answer:
-                if not answers.is_html(answer.headers):
+            with self.ask("GET", url) as response:
+                if not responses.is_html(response.headers):
                     raise BadAnswerError("a directory page was expected", location=redact(url))
-                page = self._whole(answer, url, DOCUMENT_BYTES).decode("utf-8", "replace")
-            return answers.parse_index(page)
+                page = self._whole(response, url, DOCUMENT_BYTES).decode("utf-8", "replace")
+            return responses.parse_index(page)
 
         return self.retry("GET", url, once)
 
@@ -97,16 +97,16 @@ class HttpClient(Requester):
         """GET a whole file; raises `BadAnswerError` if it is longer than allowed."""
 
         def once() -> bytes:
-            with self.ask("GET", url, transfer=max_bytes) as answer:
-                self._refuse_page(answer, url)
-                length = answers.content_length(answer.headers)
+            with self.ask("GET", url, transfer=max_bytes) as response:
+                self._refuse_page(response, url)
+                length = responses.content_length(response.headers)
                 if length is not None and length > max_bytes:
                     raise BadAnswerError(
                         f"the file has {length} bytes, at most {max_bytes} make sense here",
                         location=redact(url),
                         retryable=False,
                     )
-                data = self._whole(answer, url, max_bytes)
+                data = self._whole(response, url, max_bytes)
             if length is not None and len(data) != length:
                 raise IncompleteTransferError(
                     f"{len(data)} of {length} bytes came", location=redact(url)
@@ -119,11 +119,11 @@ class HttpClient(Requester):
         """What `head` tells of a file; None where a web page, such as a folder's, is there."""
 
         def once() -> RemoteFile | None:
-            with self.ask("HEAD", url, allow=(405, 501)) as answer:
-                if answer.status_code == 200:
-                    page = answers.is_html(answer.headers)
-                    size = answers.content_length(answer.headers)
-                    return None if page else answers.remote_file(url, answer.headers, size)
+            with self.ask("HEAD", url, allow=(405, 501)) as response:
+                if response.status_code == 200:
+                    page = responses.is_html(response.headers)
+                    size = responses.content_length(response.headers)
+                    return None if page else responses.remote_file(url, response.headers, size)
             return self._head_by_range(url)
 
         return self.retry("HEAD", url, once)
@@ -132,11 +132,11 @@ class HttpClient(Requester):
         """Size, entity tag and modification time of a file."""
 
         def once() -> RemoteFile:
-            with self.ask("HEAD", url, allow=(405, 501)) as answer:
-                if answer.status_code == 200:
-                    self._refuse_page(answer, url)
-                    size = answers.content_length(answer.headers)
-                    return answers.remote_file(url, answer.headers, size)
+            with self.ask("HEAD", url, allow=(405, 501)) as response:
+                if response.status_code == 200:
+                    self._refuse_page(response, url)
+                    size = responses.content_length(response.headers)
+                    return responses.remote_file(url, response.headers, size)
             return self._head_by_range(url)
 
         return self.retry("HEAD", url, once)
@@ -167,12 +167,12 @@ class HttpClient(Requester):
 
         def ask() -> None:
             # the whole file up to there, where the server ignores ranges
-            with self._ask_range(remote, f"bytes={start}-{stop - 1}", stop) as answer:
-                if answer.status_code == 206:
-                    self._check_span(answer, remote, start, stop)
+            with self._ask_range(remote, f"bytes={start}-{stop - 1}", stop) as response:
+                if response.status_code == 206:
+                    self._check_span(response, remote, start, stop)
                 else:
-                    self._skip(answer, remote, start, stop)
-                self._fill(answer, view, remote.url)
+                    self._skip(response, remote, start, stop)
+                self._fill(response, view, remote.url)
             self._look.hold(remote, start, view)
 
         self.retry("GET", remote.url, lambda: agreed(self._look, remote, ask))
@@ -205,16 +205,16 @@ class HttpClient(Requester):
         view = view.cast("B")
 
         def once() -> None:
-            with self.ask("GET", url, params=params, transfer=len(view) + 1) as answer:
-                self._refuse_page(answer, url)
-                length = answers.content_length(answer.headers)
+            with self.ask("GET", url, params=params, transfer=len(view) + 1) as response:
+                self._refuse_page(response, url)
+                length = responses.content_length(response.headers)
                 if length is not None and length != len(view):
                     raise IncompleteTransferError(
                         f"the answer has {length} bytes where {len(view)} are right",
                         location=redact(url),
                     )
-                self._fill(answer, view, url)
-                if answer.raw.read(1):
+                self._fill(response, view, url)
+                if response.raw.read(1):
                     raise IncompleteTransferError(
                         f"the answer goes on after the {len(view)} bytes that are right",
                         location=redact(url),
@@ -290,15 +290,15 @@ class HttpClient(Requester):
         announced = remote.size is not None
         most = remote.size if remote.size is not None else bounds.UNANNOUNCED_BYTES
         span = f"bytes={part.offset}-" if part.offset else None
-        with self._ask_range(remote, span, most) as answer:
-            if answer.status_code == 206:
-                self._check_span(answer, remote, part.offset, remote.size)
+        with self._ask_range(remote, span, most) as response:
+            if response.status_code == 206:
+                self._check_span(response, remote, part.offset, remote.size)
             else:
-                self._check_unchanged(remote, answer, answers.content_length(answer.headers))
+                self._check_unchanged(remote, response, responses.content_length(response.headers))
                 if part.offset:
                     part.restart()
             buffer = memoryview(bytearray(_BLOCK))
-            while count := answer.raw.readinto(buffer):
+            while count := response.raw.readinto(buffer):
                 stopping.check()
                 self._counters.received(count)
                 if part.offset + count > most:
@@ -320,11 +320,11 @@ class HttpClient(Requester):
 
     def _head_by_range(self, url: str) -> RemoteFile:
         """Of servers that refuse HEAD."""
-        with self.ask("GET", url, headers={"Range": "bytes=0-0"}) as answer:
-            self._refuse_page(answer, url)
-            span = answers.content_range(answer.headers)
-            size = span[2] if span else answers.content_length(answer.headers)
-            return answers.remote_file(url, answer.headers, size)
+        with self.ask("GET", url, headers={"Range": "bytes=0-0"}) as response:
+            self._refuse_page(response, url)
+            span = responses.content_range(response.headers)
+            size = span[2] if span else responses.content_length(response.headers)
+            return responses.remote_file(url, response.headers, size)
 
     def _json(self, method: str, url: str, params: Params | None, body: Any, limit: int) -> Any:
         data: bytes | None = None
@@ -333,17 +333,17 @@ class HttpClient(Requester):
             data = body.encode() if isinstance(body, str) else body
             if not isinstance(data, bytes):
                 data, headers["Content-Type"] = json.dumps(body).encode(), "application/json"
-        with self.ask(method, url, params=params, headers=headers, data=data) as answer:
-            self._refuse_page(answer, url)
-            text = self._whole(answer, url, limit)
+        with self.ask(method, url, params=params, headers=headers, data=data) as response:
+            self._refuse_page(response, url)
+            text = self._whole(response, url, limit)
         try:
             return json.loads(text)
         except (ValueError, RecursionError) as error:
             raise BadAnswerError("the answer is not JSON", location=redact(url)) from error
 
-    def _whole(self, answer: requests.Response, url: str, limit: int) -> bytes:
+    def _whole(self, response: requests.Response, url: str, limit: int) -> bytes:
         pieces = bytearray()
-        while block := answer.raw.read(_BLOCK):
+        while block := response.raw.read(_BLOCK):
             stopping.check()
             self._counters.received(len(block))
             pieces += block
@@ -351,11 +351,11 @@ class HttpClient(Requester):
                 raise bounds.too_long(limit)
         return bytes(pieces)
 
-    def _fill(self, answer: requests.Response, view: memoryview, url: str) -> None:
+    def _fill(self, response: requests.Response, view: memoryview, url: str) -> None:
         done = 0
         while done < len(view):
             stopping.check()
-            count = answer.raw.readinto(view[done : done + _BLOCK])
+            count = response.raw.readinto(view[done : done + _BLOCK])
             if not count:
                 raise IncompleteTransferError(
                     f"the answer ended after {done} of {len(view)} bytes", location=redact(url)
@@ -368,22 +368,22 @@ class HttpClient(Requester):
         self, remote: RemoteFile, span: str | None, most: int
     ) -> Iterator[requests.Response]:
         headers = {"Range": span} if span else {}
-        with self.ask("GET", remote.url, headers=headers, allow=(416,), transfer=most) as answer:
-            if answer.status_code == 416:
+        with self.ask("GET", remote.url, headers=headers, allow=(416,), transfer=most) as response:
+            if response.status_code == 416:
                 # What is asked for lies inside the size that the server itself gave.
                 raise SourceChangedError(
                     f"the server no longer has {span} (status 416)", location=redact(remote.url)
                 )
-            self._refuse_page(answer, remote.url)
-            yield answer
+            self._refuse_page(response, remote.url)
+            yield response
 
     def _check_span(
-        self, answer: requests.Response, remote: RemoteFile, start: int, stop: int | None
+        self, response: requests.Response, remote: RemoteFile, start: int, stop: int | None
     ) -> None:
-        span = answers.content_range(answer.headers)
+        span = responses.content_range(response.headers)
         total = span[2] if span else None
-        self._check_unchanged(remote, answer, total)
-        length = answers.content_length(answer.headers)
+        self._check_unchanged(remote, response, total)
+        length = responses.content_length(response.headers)
         right = span is not None and span[0] == start and stop in {None, span[1] + 1}
         if not right or (stop is not None and length not in {None, stop - start}):
             raise BadAnswerError(
@@ -392,28 +392,28 @@ class HttpClient(Requester):
             )
 
     def _check_unchanged(
-        self, remote: RemoteFile, answer: requests.Response, total: int | None
+        self, remote: RemoteFile, response: requests.Response, total: int | None
     ) -> None:
-        self._look.check(remote, answers.remote_file(remote.url, answer.headers, total))
+        self._look.check(remote, responses.remote_file(remote.url, response.headers, total))
 
-    def _skip(self, answer: requests.Response, remote: RemoteFile, start: int, stop: int) -> None:
+    def _skip(self, response: requests.Response, remote: RemoteFile, start: int, stop: int) -> None:
         """Read up to `start` in a whole file that came where a range was asked for."""
-        length = answers.content_length(answer.headers)
-        self._check_unchanged(remote, answer, length)
+        length = responses.content_length(response.headers)
+        self._check_unchanged(remote, response, length)
         # A file read in many ranges would be fetched whole for each of them.
         if start > _MAX_SKIP or (length or 0) > 4 * _MAX_SKIP:
             raise RangesIgnoredError("the server ignores byte ranges", location=redact(remote.url))
         scratch = memoryview(bytearray(min(start, _BLOCK)))
         while start:
-            self._fill(answer, scratch[:start], remote.url)
+            self._fill(response, scratch[:start], remote.url)
             start -= min(start, len(scratch))
 
-    def _refuse_page(self, answer: requests.Response, url: str) -> None:
+    def _refuse_page(self, response: requests.Response, url: str) -> None:
         """Raise if a web page, or an encoded body, came where plain bytes were asked for."""
         name = urlsplit(url).path.lower()
-        if answers.is_html(answer.headers) and not name.endswith((".html", ".htm")):
+        if responses.is_html(response.headers) and not name.endswith((".html", ".htm")):
             raise BadAnswerError("a web page came instead of the data", location=redact(url))
-        coding = answer.headers.get("Content-Encoding", "identity").strip().lower()
+        coding = response.headers.get("Content-Encoding", "identity").strip().lower()
         # Apache marks a file that is itself compressed this way; its bytes are the file.
         if coding not in {"", "identity"} and not name.endswith(_COMPRESSED_SUFFIXES):
             raise BadAnswerError(f"the answer came encoded ({coding})", location=redact(url))

@@ -21,9 +21,9 @@ import requests
 
 from lib.errors import MacroscopeError, SourceChangedError, TransportError
 from lib.safety import redact
-from lib.transport import answers
-from lib.transport.answers import RemoteFile
+from lib.transport import responses
 from lib.transport.identity import Facts, Likeness, canonical_tag, compare
+from lib.transport.responses import RemoteFile
 
 SPAN = 64 * 1024
 _TRIES = 8  # requests until a certain node of a mirror answers
@@ -147,11 +147,11 @@ class SecondLook:
         for _ in range(_TRIES):
             with self._client.ask(
                 "HEAD", remote.url, headers=_OTHER_NODE, allow=(405, 501)
-            ) as answer:
-                if answer.status_code != 200:
+            ) as response:
+                if response.status_code != 200:
                     return False
-                size = answers.content_length(answer.headers)
-                now = answers.remote_file(remote.url, answer.headers, size)
+                size = responses.content_length(response.headers)
+                now = responses.remote_file(remote.url, response.headers, size)
             if compare(remote.facts(), now.facts()) is Likeness.SAME:
                 return True
         return False
@@ -175,16 +175,16 @@ class SecondLook:
         for _ in range(_TRIES):
             with self._client.ask(
                 "GET", remote.url, headers=headers, transfer=start + length
-            ) as answer:
-                span = answers.content_range(answer.headers)
-                ranged = answer.status_code == 206 and span is not None and span[0] == start
-                total = span[2] if span else answers.content_length(answer.headers)
-                now = answers.remote_file(remote.url, answer.headers, total)
+            ) as response:
+                span = responses.content_range(response.headers)
+                ranged = response.status_code == 206 and span is not None and span[0] == start
+                total = span[2] if span else responses.content_length(response.headers)
+                now = responses.remote_file(remote.url, response.headers, total)
                 if not (ranged or start == 0):
                     return None
                 if compare(like.facts(), now.facts()) is not Likeness.SAME:
                     continue
-                data = answer.raw.read(length)
+                data = response.raw.read(length)
             return hashlib.sha256(data).hexdigest()
         return None
 

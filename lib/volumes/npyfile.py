@@ -1,7 +1,7 @@
 """Streaming into one ``.npy`` file without ever holding the array.
 
-The file has its full size from the start, under its staging name; shard_indices are row ranges as wide as
-the volume, so each of their planes is one contiguous write.
+The file has its full size from the start, under its staging name; shards are row ranges as wide as the
+volume, so each of their planes is one contiguous write.
 """
 
 from __future__ import annotations
@@ -131,8 +131,8 @@ def digest_npy(
     Parameters
     ----------
     checksums
-        Unit -> CRC-32 of its bytes, as its ledger entry has it; where the file is read, each shard_index
-        is held against it.
+        Shard index -> CRC-32 of its bytes, as its ledger entry has it; where the file is read,
+        each shard is held against it.
 
     Raises
     ------

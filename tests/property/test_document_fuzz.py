@@ -22,8 +22,8 @@ from lib.archives.idr.omero import _image
 from lib.errors import MacroscopeError
 from lib.formats.zarr.array import parse_array
 from lib.formats.zarr.ngff import parse_attributes, parse_multiscale
-from lib.transport.answers import parse_index
 from lib.transport.ftp_wire import parse_list, parse_mlsd
+from lib.transport.responses import parse_index
 
 CASES = int(os.environ.get("FUZZ_CASES", "1500")) // 5
 ACCESSION, IMAGE = "EMPIAR-11759", 9846137

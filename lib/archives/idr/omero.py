@@ -62,11 +62,11 @@ def get_image(client: HttpClient, root: str, image_id: int) -> Image:
     """
     url = f"{root}/api/v0/m/images/{image_id}/"
     try:
-        answer = client.get_json(url)
+        response = client.get_json(url)
     except NotFoundError as error:
         error.advice = f"Check image_ids: the archive has no image {image_id}"
         raise
-    data = answer.get("data") if isinstance(answer, dict) else None
+    data = response.get("data") if isinstance(response, dict) else None
     return _image(data, image_id, url)
 
 
@@ -84,10 +84,10 @@ def list_images(client: HttpClient, root: str, dataset_id: int) -> list[int]:
     found: dict[int, None] = {}
     total = 1
     while len(found) < total:
-        answer = client.get_json(url, {"limit": str(_PAGE), "offset": str(len(found))})
+        response = client.get_json(url, {"limit": str(_PAGE), "offset": str(len(found))})
         try:
-            page = [int(image["@id"]) for image in answer["data"]]
-            total = int(answer["meta"]["totalCount"])
+            page = [int(image["@id"]) for image in response["data"]]
+            total = int(response["meta"]["totalCount"])
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BadAnswerError(
                 f"the list of images cannot be read: {error!r}", location=url
@@ -116,8 +116,8 @@ def get_paths(client: HttpClient, root: str, image_id: int) -> list[str]:
         The answer names no file.
     """
     url = f"{root}/webgateway/original_file_paths/{image_id}/"
-    answer = client.get_json(url)
-    paths = answer.get("client") if isinstance(answer, dict) else None
+    response = client.get_json(url)
+    paths = response.get("client") if isinstance(response, dict) else None
     if not isinstance(paths, list) or not paths or not all(isinstance(p, str) for p in paths):
         raise BadAnswerError("the answer names no original file", location=url)
     return ["/" + path.lstrip("/") for path in paths]
@@ -126,9 +126,9 @@ def get_paths(client: HttpClient, root: str, image_id: int) -> list[str]:
 def get_annotations(client: HttpClient, root: str, image_id: int) -> dict[str, str]:
     """Key-value pairs of the image's map annotations; the first value of each key."""
     url = f"{root}/webclient/api/annotations/"
-    answer = client.get_json(url, {"type": "map", "image": str(image_id)})
+    response = client.get_json(url, {"type": "map", "image": str(image_id)})
     found: dict[str, str] = {}
-    for key, value in _pairs(answer):
+    for key, value in _pairs(response):
         found.setdefault(key, value)
     return found
 
@@ -225,8 +225,8 @@ def _moment(value: Any) -> str | None:
         return None
 
 
-def _pairs(answer: Any) -> Iterator[tuple[str, str]]:
-    annotations = answer.get("annotations") if isinstance(answer, dict) else None
+def _pairs(response: Any) -> Iterator[tuple[str, str]]:
+    annotations = response.get("annotations") if isinstance(response, dict) else None
     for annotation in annotations if isinstance(annotations, list) else []:
         values = annotation.get("values") if isinstance(annotation, dict) else None
         for pair in values if isinstance(values, list) else []:

@@ -50,8 +50,8 @@ def read_page(requests: S3Requests, prefix: str, delimiter: str, token: str | No
         query["delimiter"] = delimiter
     if token is not None:
         query["continuation-token"] = token
-    with requests.ask("GET", query=query) as answer:
-        return parse_page(requests.body(answer, PAGE_BYTES))
+    with requests.ask("GET", query=query) as response:
+        return parse_page(requests.body(response, PAGE_BYTES))
 
 
 def parse_page(document: bytes) -> Page:

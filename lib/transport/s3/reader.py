@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 from lib.errors import BadAnswerError, IncompleteTransferError, MacroscopeError
-from lib.transport import answers, bounds
+from lib.transport import bounds, responses
 from lib.transport.counters import ServiceCounters
 from lib.transport.limits import Limiter, Limits
 from lib.transport.listing import MOST_KEYS, Listing, ObjectInfo, Walk
@@ -76,11 +76,11 @@ class ObjectReader:
         name = self._quoted(key)
 
         def once() -> memoryview:
-            with self._requests.ask("GET", name, transfer=most) as answer:
-                if answers.is_html(answer.headers):
+            with self._requests.ask("GET", name, transfer=most) as response:
+                if responses.is_html(response.headers):
                     raise BadAnswerError("a web page came instead of the object")
-                data = memoryview(self._requests.body(answer, most))
-                headers = answer.headers
+                data = memoryview(self._requests.body(response, most))
+                headers = response.headers
             self._etags.check(data, headers.get("ETag"), headers)
             return data
 
@@ -106,13 +106,13 @@ class ObjectReader:
             asked["If-Match"] = etag
 
         def once() -> memoryview:
-            with self._requests.ask("GET", name, headers=asked, transfer=length) as answer:
-                if answer.status != 206:
+            with self._requests.ask("GET", name, headers=asked, transfer=length) as response:
+                if response.status != 206:
                     raise BadAnswerError("the object store ignores byte ranges", retryable=False)
-                came = answers.content_range(answer.headers)
+                came = responses.content_range(response.headers)
                 if came is None or came[0] != start or came[1] >= start + length:
                     raise BadAnswerError(f"{span} were asked for and {came} came")
-                data = memoryview(self._requests.body(answer, length))
+                data = memoryview(self._requests.body(response, length))
             if data.nbytes != length:
                 raise IncompleteTransferError(
                     f"{data.nbytes} bytes came where {length} were asked for", retryable=False
@@ -127,13 +127,13 @@ class ObjectReader:
 
         def once() -> ObjectInfo | None:
             try:
-                with self._requests.ask("HEAD", name) as answer:
-                    answer.read()  # nothing: the connection is free again
-                    size = answers.content_length(answer.headers)
+                with self._requests.ask("HEAD", name) as response:
+                    response.read()  # nothing: the connection is free again
+                    size = responses.content_length(response.headers)
                     if size is None:
                         raise BadAnswerError("the answer is not that of an object store")
-                    date = _date(answer.headers.get("Last-Modified"))
-                    return ObjectInfo(key, size, answer.headers.get("ETag"), date)
+                    date = _date(response.headers.get("Last-Modified"))
+                    return ObjectInfo(key, size, response.headers.get("ETag"), date)
             except Refusal as refusal:
                 if refusal.status == 404:
                     return None

@@ -17,12 +17,12 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import urllib3
 
-from lib.transport import answers, bounds
-from lib.transport.asking import Exchanges
+from lib.transport import bounds, responses
 from lib.transport.connections import USER_AGENT, new_pool
 from lib.transport.counters import ServiceCounters
 from lib.transport.environment import proxy_for
 from lib.transport.limits import Limiter, Limits
+from lib.transport.request import Exchanges
 from lib.transport.s3.address import S3Access, bucket_url
 from lib.transport.s3.credentials import credentials_of, region_of
 from lib.transport.s3.errors import read_refusal
@@ -38,7 +38,7 @@ Left = Callable[[], float | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class S3Response:
     """Status, headers (any case) and body of an answer that was read whole."""
 
     status: int
@@ -138,17 +138,17 @@ class S3Requests(Exchanges):
         with self.exchange(url) as meter:
             self.send_one(_kind(method, key, query))
             signed = self._signer.in_header(method, asked, sent)
-            answer = self._send(method, asked, signed, None)
+            response = self._send(method, asked, signed, None)
             try:
                 meter.expect(
                     bounds.framed(bounds.DOCUMENT_BYTES if transfer is None else transfer),
                     document=transfer is None,
                 )
-                self._require_success(answer, url, meter, method)
-                yield answer
+                self._require_success(response, url, meter, method)
+                yield response
             finally:
-                answer.close()
-                answer.release_conn()
+                response.close()
+                response.release_conn()
 
     def write(
         self,
@@ -161,7 +161,7 @@ class S3Requests(Exchanges):
         views: Sequence[memoryview] | None = None,
         document: bytes | None = None,
         signed_at: datetime | None = None,
-    ) -> Answer:
+    ) -> S3Response:
         """Send a request that changes the bucket, and read the answer to its end.
 
         Parameters
@@ -198,16 +198,18 @@ class S3Requests(Exchanges):
             if size or method in ("PUT", "POST"):
                 sent["Content-Length"] = str(size)
             with closing(_pieces(body, left)) as pieces:  # whatever happens, no view is kept
-                answer = self._send(method, signed, sent, pieces if size else None)
+                response = self._send(method, signed, sent, pieces if size else None)
             try:
                 meter.expect(bounds.framed(_ANSWER_BYTES), document=True)
-                self._require_success(answer, url, meter, method)
-                return Answer(answer.status, answer.headers, self.body(answer, _ANSWER_BYTES))
+                self._require_success(response, url, meter, method)
+                return S3Response(
+                    response.status, response.headers, self.body(response, _ANSWER_BYTES)
+                )
             finally:
-                answer.close()
-                answer.release_conn()
+                response.close()
+                response.release_conn()
 
-    def body(self, answer: urllib3.BaseHTTPResponse, most: int) -> bytes:
+    def body(self, response: urllib3.BaseHTTPResponse, most: int) -> bytes:
         """The whole body of an answer.
 
         Raises
@@ -215,15 +217,15 @@ class S3Requests(Exchanges):
         BadAnswerError
             It is longer than `most` bytes.
         """
-        length = answer.headers.get("Content-Length", "")
+        length = response.headers.get("Content-Length", "")
         if length.isascii() and length.isdigit():
             if int(length) > most:
                 raise bounds.too_long(most)
-            data = answer.read()
+            data = response.read()
             self._counters.received(len(data))
             return data
         pieces = bytearray()
-        while piece := answer.read(min(PIECE, most + 1 - len(pieces))):
+        while piece := response.read(min(PIECE, most + 1 - len(pieces))):
             self.check()
             self._counters.received(len(piece))
             pieces += piece
@@ -236,7 +238,7 @@ class S3Requests(Exchanges):
     def _send(
         self, method: str, url: str, headers: dict[str, str], body: Any
     ) -> urllib3.BaseHTTPResponse:
-        answer = (self._host or self._pool).urlopen(
+        response = (self._host or self._pool).urlopen(
             method,
             url.removeprefix(self._origin),
             body=body,
@@ -247,20 +249,20 @@ class S3Requests(Exchanges):
             preload_content=False,
             decode_content=False,
         )
-        self._signer.note_time(answer.headers.get("Date"))
-        return answer
+        self._signer.note_time(response.headers.get("Date"))
+        return response
 
     def _require_success(
-        self, answer: urllib3.BaseHTTPResponse, url: str, meter: bounds.Meter, method: str
+        self, response: urllib3.BaseHTTPResponse, url: str, meter: bounds.Meter, method: str
     ) -> None:
-        if 200 <= answer.status < 300:
+        if 200 <= response.status < 300:
             return
         # its end matters to nobody, and may never come
         meter.expect(2 * _REFUSAL_BYTES, document=True)
-        body = b"" if method == "HEAD" else answer.read(_REFUSAL_BYTES)
-        if answer.status == 407:  # not the store, but a proxy on the way
-            raise answers.status_error(407, answer.headers, url, "")
-        raise read_refusal(answer.status, answer.headers, body)
+        body = b"" if method == "HEAD" else response.read(_REFUSAL_BYTES)
+        if response.status == 407:  # not the store, but a proxy on the way
+            raise responses.status_error(407, response.headers, url, "")
+        raise read_refusal(response.status, response.headers, body)
 
 
 def _kind(method: str, key: str, query: Mapping[str, str] | None) -> str:

@@ -14,7 +14,7 @@ import urllib3.exceptions
 from lib.concurrency import cancel as stopping
 from lib.errors import MacroscopeError, RequestRefusedError, TransportError
 from lib.safety import check_public_redirect, redact
-from lib.transport import answers, bounds
+from lib.transport import bounds, responses
 from lib.transport.bounds import Meter
 from lib.transport.connections import new_session
 from lib.transport.counters import ServiceCounters
@@ -89,7 +89,7 @@ class Exchanges:
                 raise
             except _NETWORK_ERRORS as error:
                 self.check()
-                raise answers.network_error(error, url) from None
+                raise responses.network_error(error, url) from None
             finally:
                 self._counters.end()
 
@@ -149,16 +149,16 @@ class Requester(Exchanges):
             a document, which must come within a time.
         """
         with self.exchange(url) as meter:
-            answer = self._follow(method, url, params, headers, data, meter)
+            response = self._follow(method, url, params, headers, data, meter)
             try:
                 most = bounds.DOCUMENT_BYTES if transfer is None else transfer
                 meter.expect(bounds.framed(most), document=transfer is None)
-                if answer.status_code not in {200, 206, *allow}:
-                    body = _excerpt(answer)
-                    raise answers.status_error(answer.status_code, answer.headers, url, body)
-                yield answer
+                if response.status_code not in {200, 206, *allow}:
+                    body = _excerpt(response)
+                    raise responses.status_error(response.status_code, response.headers, url, body)
+                yield response
             finally:
-                answer.close()
+                response.close()
 
     def _follow(
         self,
@@ -172,12 +172,12 @@ class Requester(Exchanges):
         target = url
         for _ in range(_MAX_REDIRECTS + 1):
             meter.expect(bounds.HEADER_BYTES, document=True)
-            answer = self._send(method, target, params, headers, data)
-            step = answer.headers.get("Location")
-            if answer.status_code not in {301, 302, 303, 307, 308} or not step:
-                return answer
-            answer.close()
-            if data is not None and answer.status_code not in {307, 308}:
+            response = self._send(method, target, params, headers, data)
+            step = response.headers.get("Location")
+            if response.status_code not in {301, 302, 303, 307, 308} or not step:
+                return response
+            response.close()
+            if data is not None and response.status_code not in {307, 308}:
                 break
             params, target = None, urljoin(target, step)
             if self._reach is None:
@@ -208,13 +208,13 @@ class Requester(Exchanges):
         )
 
 
-def _excerpt(answer: requests.Response) -> str:
+def _excerpt(response: requests.Response) -> str:
     """The start of a body that is meant to be read by people, such as DVID's error texts."""
-    kind = answer.headers.get("Content-Type", "text/plain").lower()
+    kind = response.headers.get("Content-Type", "text/plain").lower()
     if not kind.startswith(("text/plain", "application/json")):
         return ""
     try:
-        block: bytes = answer.raw.read(4 * answers.EXCERPT_CHARS)
+        block: bytes = response.raw.read(4 * responses.EXCERPT_CHARS)
     except _NETWORK_ERRORS:
         return ""
     return block.decode("utf-8", "replace")
