@@ -27,7 +27,7 @@ from lib.concurrency import cancel as stopping
 from lib.config.loaders import LoaderConfig
 from lib.errors import MacroscopeError, StoppedError
 from lib.ingest.result import ProcessingResult, VolumeResult
-from tasks.record import RESULT_KEY, artifact_key
+from tasks.artifacts import RESULT_KEY, artifact_key
 
 POLL_S = 2.0
 

@@ -36,12 +36,12 @@ from lib.ingest.stages import Batch, note_batch, rest_of
 from lib.plan import VolumePlan
 from lib.storage.open import probe_once
 from lib.volumes.job import VolumeJob
-from tasks.absence import Patience, patiently
+from tasks.artifacts import ProgressBar, show_plan, show_record, show_result
 from tasks.convert import convert
 from tasks.fetch import fetch
+from tasks.outage import OutageBackoff, retry_through_outage
 from tasks.plan import plan
-from tasks.record import ProgressBar, show_plan, show_record, show_result
-from tasks.verify import verify
+from tasks.publish import publish
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ def ingest(source: str, config: LoaderConfig | Mapping[str, Any] | None) -> Proc
             if not run.config.dry_run:
                 probe_once(run.data_uri, run.store_settings)
             sources = or_stopped(
-                patiently(
+                retry_through_outage(
                     lambda: plan(
                         source, run.config, run.scratch_dir, run.data_uri, run.store_settings
                     )
@@ -109,9 +109,9 @@ def make_volume(run: Run, volume_plan: VolumePlan) -> VolumeResult:
                     raise LostClusterError(str(error), archive=run.source) from error
 
     steps = Steps(
-        fetch=lambda request: or_stopped(patiently(lambda: fetch(request))),
+        fetch=lambda request: or_stopped(retry_through_outage(lambda: fetch(request))),
         convert=batches,
-        finish=lambda request, job: or_stopped(patiently(lambda: verify(request, job))),
+        finish=lambda request, job: or_stopped(retry_through_outage(lambda: publish(request, job))),
         show=show_record,
     )
     return life.make_volume(run.request(volume_plan), run.name, steps)
@@ -155,7 +155,7 @@ def convert_all(
     """
     waiting = [pair for pair in enumerate(todo, start=1) if pair[0] not in finished]
     running: dict[PrefectWrappedFuture[Batch, Any], tuple[int, list[ShapeZYX]]] = {}
-    patience = Patience()
+    backoff = OutageBackoff()
     while waiting or running:
         while waiting and len(running) <= at_once:  # one waits, so that no worker ever does
             number, shard_indices = waiting.pop(0)
@@ -173,11 +173,11 @@ def convert_all(
             except Exception as error:
                 if workers_died(error):
                     shard_indices = _rest_of_the_dead(request, job, shard_indices, error)
-                elif not patience.bears(error):
+                elif not backoff.retries(error):
                     raise
                 waiting.append((number, shard_indices))
                 continue
-            patience.rewarded()
+            backoff.reset()
             finished.add(number)
             on_share(len(finished) / len(todo))
         if running:

@@ -26,7 +26,7 @@ from lib.ingest.result import ProcessingResult
 from lib.ingest.selection import by_round
 from lib.records.catalogue import require_contents
 from lib.storage.open import open_store
-from tasks.absence import patiently
+from tasks.outage import retry_through_outage
 from tasks.report import in_words, show_run, show_volumes
 
 
@@ -74,15 +74,15 @@ def macroscope(
         try:
             require_contents(open_store(settings.data_dir, store_settings(loaded)))
             with tags("macroscope", "catalog"):  # as its deployment has
-                patiently(consolidate)
+                retry_through_outage(consolidate)
         except NothingThereError:
             pass  # nothing was made, and the sources say why
         except MacroscopeError as error:  # what the sources came to must not be lost with it
             failures.append(f"catalogue: {error}")
     times = [(outcome.source, outcome.started, outcome.ended) for outcome in outcomes]
-    patiently(lambda: show_run(chosen.name, results, times))
+    retry_through_outage(lambda: show_run(chosen.name, results, times))
     if not dry_run:
-        patiently(lambda: show_volumes(results, store_settings(loaded)))
+        retry_through_outage(lambda: show_volumes(results, store_settings(loaded)))
     failures += [f"{r.source}: {'; '.join(r.errors)}" for r in results if not r.success]
     if failures:
         return Failed(message=" | ".join(failures), data=carried(results))

@@ -28,7 +28,7 @@ from prefect.workers.process import ProcessWorker
 from lib.archives.registry import REGISTRY, archive
 from lib.errors import ConfigError, TransportError
 from lib.transport.limits import limits_for
-from tasks.slots import limit_name
+from tasks.limits import limit_name
 
 _log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from lib.archives.registry import REGISTRY, archive
 from lib.config.errors import build
 from lib.errors import MacroscopeError
 from lib.ingest.result import ProcessingResult
-from tasks.absence import patiently
+from tasks.outage import retry_through_outage
 
 
 def source_flow(source: str) -> Any:
@@ -68,7 +68,7 @@ def run_source(source: str, given: Mapping[str, Any], *, where: str) -> Processi
     config = build(archive(source).config_model, dict(given), archive=source) if given else None
     if where == "deployments":
         return run_deployed(source, config)
-    return patiently(lambda: _run_inline(source, config))
+    return retry_through_outage(lambda: _run_inline(source, config))
 
 
 def _run_inline(source: str, config: Any) -> ProcessingResult:

@@ -9,7 +9,7 @@ from lib.present.catalogue import present
 from lib.records.catalogue import CatalogResult, consolidate
 from lib.storage.open import open_store
 from lib.storage.settings import StoreSettings
-from tasks.record import artifact_key
+from tasks.artifacts import artifact_key
 
 
 @task(name="consolidate", tags=["record"])

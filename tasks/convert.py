@@ -8,15 +8,15 @@ from lib.geometry import ShapeZYX
 from lib.ingest.request import VolumeRequest
 from lib.ingest.stages import Batch, convert_batch
 from lib.volumes.job import VolumeJob
-from tasks.retrying import RETRIES, stoppable
-from tasks.slots import polite
+from tasks.limits import rate_limited
+from tasks.retrying import RETRIES, cancellable
 
 
 @task(
     name="convert", task_run_name="convert {request.plan.name} {part}", tags=["convert"], **RETRIES
 )
-@stoppable
-@polite
+@cancellable
+@rate_limited
 def convert(
     request: VolumeRequest, job: VolumeJob, shard_indices: list[ShapeZYX], part: str
 ) -> Batch:

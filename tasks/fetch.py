@@ -9,13 +9,13 @@ from lib.ingest.request import VolumeRequest
 from lib.ingest.stages import batches
 from lib.ingest.stages import fetch as fetch_files
 from lib.volumes.job import VolumeJob
-from tasks.retrying import RETRIES, stoppable
-from tasks.slots import polite
+from tasks.limits import rate_limited
+from tasks.retrying import RETRIES, cancellable
 
 
 @task(name="fetch", task_run_name="fetch {request.plan.name}", tags=["fetch"], **RETRIES)
-@stoppable
-@polite
+@cancellable
+@rate_limited
 def fetch(request: VolumeRequest) -> tuple[VolumeJob, list[list[ShapeZYX]]]:
     """Raw files, the job, and the batches of shards that are still to be made."""
     job = fetch_files(request)

@@ -10,13 +10,13 @@ from lib.config.loaders import LoaderConfig
 from lib.ingest.stages import Sources, plan_source
 from lib.storage.open import open_store
 from lib.storage.settings import StoreSettings
-from tasks.retrying import RETRIES, stoppable
-from tasks.slots import polite
+from tasks.limits import rate_limited
+from tasks.retrying import RETRIES, cancellable
 
 
 @task(name="plan", task_run_name="plan {source}", tags=["plan"], **RETRIES)
-@stoppable
-@polite
+@cancellable
+@rate_limited
 def plan(
     source: str,
     config: LoaderConfig,

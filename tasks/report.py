@@ -11,7 +11,7 @@ from lib.present.words import shape_text, size_text, voxel_text
 from lib.records.manager import MetadataManager
 from lib.storage.open import open_store
 from lib.storage.settings import StoreSettings
-from tasks.record import artifact_key
+from tasks.artifacts import artifact_key
 
 MOST_PICTURES = 24
 _PICTURE_WIDTH = 360  # pixels

@@ -22,7 +22,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def stoppable(function: Callable[P, R]) -> Callable[P, R]:
+def cancellable(function: Callable[P, R]) -> Callable[P, R]:
     """Make a request to stop end the task as Cancelled: who stops a run wants no tracebacks.
 
     A task that is called, and not submitted, then returns its state in place of its result.

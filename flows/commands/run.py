@@ -111,7 +111,7 @@ def _run(
     try_destinations(loaded, [config for _, config in chosen])
     wait_for_server = start_own_server()
     from flows.macroscope import macroscope
-    from tasks.absence import named_where_away
+    from tasks.outage import named_where_away
 
     wait_for_server()
     with named_where_away():

@@ -54,7 +54,7 @@ def main() -> int:
     watch_units(note)
     stages.BATCH_BYTES = _BATCH_BYTES
     prepare()
-    from tasks.absence import named_where_away
+    from tasks.outage import named_where_away
 
     try:
         with named_where_away():

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tasks.record import volume_artifact_key
+from tasks.artifacts import volume_artifact_key
 from tests.end_to_end.finished_run import (
     FinishedRun,
     click,

@@ -16,16 +16,16 @@ from emulators.serving import Samples
 from lib.concurrency import cancel as stopping
 from lib.errors import StoppedError
 from lib.transport.limits import Limiter, Limits
-from tasks.slots import Leases, ServerSlots, limit_name
+from tasks.limits import Leases, ServerSlots, limit_name
 
 HOST = """
 import sys
 from pathlib import Path
-from tasks.slots import polite
+from tasks.limits import rate_limited
 from lib.archives.sessions import open_session
 from lib.config.loaders import EPFLConfig
 
-@polite
+@rate_limited
 def ask():
     url = sys.argv[1]
     with open_session(EPFLConfig(), "epfl", scratch_dir=Path(sys.argv[2])) as session:

@@ -23,7 +23,7 @@ from lib.records.manager import MetadataManager
 from lib.storage.base import Folder
 from lib.storage.local import LocalStore
 from lib.storage.settings import StoreSettings
-from tasks.record import volume_artifact_key
+from tasks.artifacts import volume_artifact_key
 
 ALIKE = ("a b.mrc", "a_b.mrc", "a.b.mrc", "A_B.mrc", "a\u3000b.mrc")
 

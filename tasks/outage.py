@@ -24,7 +24,7 @@ from lib.transport.environment import proxy_for, proxy_in_words
 LOGGER = logging.getLogger("macroscope")  # what a run has to tell, see `flows.logs`
 T = TypeVar("T")
 
-PATIENCE_S = 600.0
+LONGEST_OUTAGE_S = 600.0
 PAUSE_S = 3.0
 
 
@@ -44,7 +44,7 @@ def server_is_away(error: BaseException) -> bool:
     return isinstance(error, (httpx.TransportError, ConcurrencySlotAcquisitionError))
 
 
-class Patience:
+class OutageBackoff:
     """How long a server has been away, from the first error to the next success.
 
     Parameters
@@ -55,11 +55,11 @@ class Patience:
         Between two tries.
     """
 
-    def __init__(self, seconds: float = PATIENCE_S, pause_s: float = PAUSE_S) -> None:
+    def __init__(self, seconds: float = LONGEST_OUTAGE_S, pause_s: float = PAUSE_S) -> None:
         self._seconds, self._pause_s = seconds, pause_s
         self._since: float | None = None
 
-    def bears(self, error: BaseException) -> bool:
+    def retries(self, error: BaseException) -> bool:
         """Wait a little and return True where the server is away and another try may help.
 
         Raises
@@ -67,9 +67,9 @@ class Patience:
         StoppedError
             The run was asked to stop meanwhile.
         """
-        return server_is_away(error) and self.waits(error)
+        return server_is_away(error) and self.wait(error)
 
-    def waits(self, error: BaseException) -> bool:
+    def wait(self, error: BaseException) -> bool:
         """The same for an error that is known to be the server's."""
         now = time.monotonic()
         if self._since is None:
@@ -80,19 +80,19 @@ class Patience:
         stopping.sleep(self._pause_s)
         return True
 
-    def rewarded(self) -> None:
+    def reset(self) -> None:
         """The server is back."""
         self._since = None
 
 
-def patiently(step: Callable[[], T], patience: Patience | None = None) -> T:
+def retry_through_outage(step: Callable[[], T], backoff: OutageBackoff | None = None) -> T:
     """What a step returns; it is tried again while the server is away."""
-    patience = patience or Patience()
+    backoff = backoff or OutageBackoff()
     while True:
         try:
             return step()
         except Exception as error:
-            if not patience.bears(error):
+            if not backoff.retries(error):
                 raise
 
 

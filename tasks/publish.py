@@ -7,13 +7,13 @@ from prefect import task
 from lib.ingest.request import VolumeRequest
 from lib.ingest.stages import Made, finish_volume
 from lib.volumes.job import VolumeJob
-from tasks.retrying import RETRIES, stoppable
-from tasks.slots import polite
+from tasks.limits import rate_limited
+from tasks.retrying import RETRIES, cancellable
 
 
-@task(name="verify", task_run_name="verify {request.plan.name}", tags=["verify"], **RETRIES)
-@stoppable
-@polite
-def verify(request: VolumeRequest, job: VolumeJob) -> Made:
+@task(name="publish", task_run_name="publish {request.plan.name}", tags=["publish"], **RETRIES)
+@cancellable
+@rate_limited
+def publish(request: VolumeRequest, job: VolumeJob) -> Made:
     """Prove that every shard is there, that the source is still the same, and publish."""
     return finish_volume(request, job)

@@ -12,7 +12,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from lib.concurrency import cancel as stopping
 from lib.errors import BadAnswerError, StoppedError
 from lib.transport.environment import _proxies
-from tasks.absence import Patience, ServerAwayError, named_where_away, patiently
+from tasks.outage import OutageBackoff, ServerAwayError, named_where_away, retry_through_outage
 
 AWAY = (
     RuntimeError("Failed to reach API at http://macroscope-server.em:4200/api/"),
@@ -35,7 +35,7 @@ def failing_with(*errors: Exception) -> tuple[Callable[[], str], list[Exception]
 
 def test_a_step_is_tried_again_until_the_server_is_back() -> None:
     step, left = failing_with(*AWAY, *AWAY)
-    assert patiently(step, Patience(pause_s=0)) == "done"
+    assert retry_through_outage(step, OutageBackoff(pause_s=0)) == "done"
     assert left == []
 
 
@@ -45,16 +45,16 @@ def test_a_step_is_tried_again_until_the_server_is_back() -> None:
 def test_any_other_error_ends_the_step_at_once(error: Exception) -> None:
     step, left = failing_with(error, *AWAY)
     with pytest.raises(type(error), match=str(error)):
-        patiently(step, Patience(pause_s=0))
+        retry_through_outage(step, OutageBackoff(pause_s=0))
     assert len(left) == len(AWAY)
 
 
 def test_patience_ends_and_begins_anew_after_a_success() -> None:
-    patience = Patience(seconds=0, pause_s=0.001)
-    assert patience.bears(AWAY[0])
-    assert not patience.bears(AWAY[0])
-    patience.rewarded()
-    assert patience.bears(AWAY[0])
+    backoff = OutageBackoff(seconds=0, pause_s=0.001)
+    assert backoff.retries(AWAY[0])
+    assert not backoff.retries(AWAY[0])
+    backoff.reset()
+    assert backoff.retries(AWAY[0])
 
 
 def test_a_run_that_is_asked_to_stop_does_not_wait_for_the_server() -> None:
@@ -62,7 +62,7 @@ def test_a_run_that_is_asked_to_stop_does_not_wait_for_the_server() -> None:
     stopping.request_stop()
     try:
         with pytest.raises(StoppedError):
-            patiently(step, Patience(pause_s=60))
+            retry_through_outage(step, OutageBackoff(pause_s=60))
     finally:
         stopping.reset()
 

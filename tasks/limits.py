@@ -23,7 +23,7 @@ from prefect.settings import get_current_settings
 from lib.errors import TransportError
 from lib.transport import limits
 from lib.transport.shared_slots import Release
-from tasks.absence import Patience, patiently
+from tasks.outage import OutageBackoff, retry_through_outage
 
 LOGGER = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -39,7 +39,7 @@ def limit_name(service: str) -> str:
     return f"macroscope-{service}"
 
 
-def polite(function: Callable[P, R]) -> Callable[P, R]:
+def rate_limited(function: Callable[P, R]) -> Callable[P, R]:
     """Let a task keep to the limits that the server has for all hosts."""
 
     @wraps(function)
@@ -72,7 +72,7 @@ def _share_through_the_server() -> None:
 def _slots_of(client: SyncPrefectClient, leases: Leases, service: str) -> ServerSlots | None:
     name = limit_name(service)
     try:
-        patiently(lambda: client.read_global_concurrency_limit_by_name(name))
+        retry_through_outage(lambda: client.read_global_concurrency_limit_by_name(name))
     except ObjectNotFound:
         LOGGER.info("no limit %s on the server: this process's own holds", name)
         return None
@@ -91,7 +91,7 @@ class ServerSlots:
         self._client = client
         self._leases = leases
         self._service = service
-        self._patience = Patience(pause_s=0)
+        self._backoff = OutageBackoff(pause_s=0)
 
     def take(self, connections: int) -> Release | None:
         """A lease, or None while all slots are taken or the server is away."""
@@ -101,11 +101,11 @@ class ServerSlots:
             )
         except httpx.HTTPError as error:
             if _says_locked(error):
-                self._patience.rewarded()
-            elif not self._patience.waits(error):
+                self._backoff.reset()
+            elif not self._backoff.wait(error):
                 raise _unreachable(self._service, error) from error
             return None
-        self._patience.rewarded()
+        self._backoff.reset()
         return self._leases.hold(UUID(response.json()["lease_id"]))
 
 
