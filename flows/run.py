@@ -26,7 +26,7 @@ from lib.config.loaders import LoaderConfig
 from lib.config.manager import ConfigManager, Settings
 from lib.errors import MacroscopeError
 from lib.execution import is_heavy
-from lib.ingest.costs import Cost
+from lib.ingest.costs import VolumeCost
 from lib.ingest.request import VolumeRequest
 from lib.ingest.result import ProcessingResult, VolumeResult
 from lib.plan import VolumePlan
@@ -90,7 +90,7 @@ class Run:
             return self.config.max_workers
         return max(self.config.max_workers, self.settings.dask_workers)
 
-    def result(self, volumes: list[VolumeResult], costs: list[Cost]) -> ProcessingResult:
+    def result(self, volumes: list[VolumeResult], costs: list[VolumeCost]) -> ProcessingResult:
         """Sum up the volumes of this source."""
         done = [volume for volume in volumes if volume.status == "complete"]
         ids = sorted({volume.source_id for volume in volumes})

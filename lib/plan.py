@@ -20,13 +20,13 @@ from lib.geometry import Box, LengthsZYX, ShapeZYX
 from lib.provenance import Provenance
 
 
-class Plain(BaseModel):
+class FrozenModel(BaseModel):
     """Frozen, JSON-able, no unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class SourceFile(Plain):
+class SourceFile(FrozenModel):
     """One file, or one array of objects, that a volume is made from."""
 
     url: str
@@ -37,7 +37,7 @@ class SourceFile(Plain):
     publisher_checksum: str | None = None  # "md5:...", or None where the publisher gives none
 
 
-class SourceGrid(Plain):
+class SourceGrid(FrozenModel):
     """The chunks of the source that a volume is made from.
 
     Attributes
@@ -127,7 +127,7 @@ def unpack_holes(packed: str, wanted: Sequence[ShapeZYX]) -> frozenset[ShapeZYX]
     return frozenset(index for index, bit in zip(wanted, bits, strict=True) if bit)
 
 
-class VolumePlan(Plain):
+class VolumePlan(FrozenModel):
     """One volume to be made.
 
     ``reader`` is private to the archive: whatever its ``open`` needs to find the voxels again.

@@ -13,7 +13,7 @@ from prefect.artifacts import (
 )
 
 from lib.ingest.context import volume_context
-from lib.ingest.costs import Cost, in_words, row_of
+from lib.ingest.costs import VolumeCost, in_words, row_of
 from lib.ingest.illustrate import stored_picture
 from lib.ingest.request import VolumeRequest
 from lib.ingest.result import ProcessingResult
@@ -36,7 +36,7 @@ def volume_artifact_key(kind: str, source: str, name: str) -> str:
     return artifact_key(kind, source, name, digest(source, name))
 
 
-def show_plan(source: str, costs: list[Cost]) -> None:
+def show_plan(source: str, costs: list[VolumeCost]) -> None:
     """What is about to be fetched and what it will cost, under one key for each source."""
     create_table_artifact(
         [row_of(cost) for cost in costs],

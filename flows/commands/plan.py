@@ -11,7 +11,7 @@ from flows.commands.interrupts import ended_by_signals, exit_code
 from flows.commands.options import source_parameters, stand_ins, take_options
 from flows.credentials import store_settings
 from lib.config.manager import ConfigManager
-from lib.ingest.costs import Cost, available_memory, row_of, warnings_for
+from lib.ingest.costs import VolumeCost, available_memory, row_of, warnings_for
 from lib.ingest.planning import Planned, plan_all
 from lib.ingest.selection import by_round
 from lib.present.output import console, say, say_json
@@ -76,8 +76,8 @@ def _planned(
     return planned, warnings, totals(costs, store.free_bytes())
 
 
-def totals(costs: list[Cost], free_bytes: int | None) -> dict[str, Any]:
-    """The costs of all volumes together, under the names that `Cost` has for them."""
+def totals(costs: list[VolumeCost], free_bytes: int | None) -> dict[str, Any]:
+    """The costs of all volumes together, under the names that `VolumeCost` has for them."""
     return {
         "volumes": len(costs),
         "download_requests": sum(cost.download_requests for cost in costs),
@@ -90,7 +90,7 @@ def totals(costs: list[Cost], free_bytes: int | None) -> dict[str, Any]:
     }
 
 
-def _print(costs: list[Cost], total: dict[str, Any], warnings: list[str]) -> None:
+def _print(costs: list[VolumeCost], total: dict[str, Any], warnings: list[str]) -> None:
     out = console()
     for cost in costs:
         table = Table(title=f"{cost.source}: {cost.name}", show_header=False, title_justify="left")

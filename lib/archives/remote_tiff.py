@@ -23,15 +23,15 @@ from lib.transport.session import Session
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
+class TransferCost:
     """What reading takes."""
 
     nbytes: int
     requests: int
 
-    def times(self, count: int) -> Cost:
+    def times(self, count: int) -> TransferCost:
         """The same, `count` times."""
-        return Cost(self.nbytes * count, self.requests * count)
+        return TransferCost(self.nbytes * count, self.requests * count)
 
 
 def source_file(remote: RemoteFile, name: str) -> SourceFile:
@@ -55,24 +55,24 @@ def as_remote(file: SourceFile) -> RemoteFile:
 
 def describe(
     session: Session, service: str, remote: RemoteFile, **chosen: int | None
-) -> tuple[TiffVolume, Cost]:
+) -> tuple[TiffVolume, TransferCost]:
     """One volume of a remote TIFF, and what it took to read its directories."""
     counters = session.counters.service(service)
     before = counters.snapshot()
     volume = open_tiff(HttpBytes(session, service, remote), **chosen)
     after = counters.snapshot()
     took = (after[key] - before[key] for key in ("bytes_received", "requests"))
-    return volume, Cost(*took)
+    return volume, TransferCost(*took)
 
 
-def read_cost(volume: TiffVolume, header: Cost, crop: Crop) -> Cost:
+def read_cost(volume: TiffVolume, header: TransferCost, crop: Crop) -> TransferCost:
     """What `open_ranges` and reading all blocks will take; directories are read once more."""
     source = volume.source
     nbytes = source.size
     if not crop.whole:
         nbytes = math.ceil(nbytes * crop.box.shape_zyx[0] / volume.shape_zyx[0])
     requests = math.ceil(nbytes / source.range_bytes)
-    return Cost(nbytes + header.nbytes, requests + header.requests)
+    return TransferCost(nbytes + header.nbytes, requests + header.requests)
 
 
 def open_local(path: Path, plan: VolumePlan) -> VolumeReader:

@@ -29,9 +29,9 @@ from lib.config.errors import Refusals, build, is_secret, suggestion
 from lib.config.loaders import LoaderConfig
 from lib.config.sources import (
     DEFAULT_CONFIG_PATH,
-    Given,
     Keys,
     Layer,
+    SettingValue,
     environment_layer,
     read_dotenv,
     services_layer,
@@ -413,9 +413,9 @@ class ConfigManager:
         data_dir = str(top["data_dir"].value) if "data_dir" in top else ""
         if "metadata_dir" not in top and data_dir.startswith("s3://"):
             origin = top["data_dir"].origin
-            top["metadata_dir"] = Given(f"{data_dir.rstrip('/')}/metadata", origin)
+            top["metadata_dir"] = SettingValue(f"{data_dir.rstrip('/')}/metadata", origin)
         if "subflows" not in top:
-            top["subflows"] = Given(default_subflows(on_kubernetes(variables)), "default")
+            top["subflows"] = SettingValue(default_subflows(on_kubernetes(variables)), "default")
         if on_kubernetes(variables):
             given = {**_REACH_OF_A_SERVER, **given}
         origins = {key: one.origin for key, one in {**given, **top}.items()}
@@ -438,8 +438,10 @@ class ConfigManager:
 
 #: Addresses that somebody types into a form shall not lead into the pod or its cluster.
 _REACH_OF_A_SERVER: Layer = {
-    "sources.address.reach_schemes": Given(["https", "s3", "gs", "ftp"], "default on Kubernetes"),
-    "sources.address.reach_private": Given(False, "default on Kubernetes"),
+    "sources.address.reach_schemes": SettingValue(
+        ["https", "s3", "gs", "ftp"], "default on Kubernetes"
+    ),
+    "sources.address.reach_private": SettingValue(False, "default on Kubernetes"),
 }
 
 

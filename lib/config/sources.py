@@ -41,7 +41,7 @@ _NAME_AND_DEFAULT = re.compile(r"^([A-Za-z_][A-Za-z0-9_]*)(?::(?!-)(.*))?$", re.
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class SettingValue:
     """A value as it was given, perhaps a secret, and by what."""
 
     value: Any = field(repr=False)
@@ -49,7 +49,7 @@ class Given:
     common: bool = False  # given for all loaders at once
 
 
-Layer = dict[str, Given]
+Layer = dict[str, SettingValue]
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Keys:
                     for inner, given in _section(value, "common", origin).items():
                         with noted.noting():
                             self.require(inner, self.common, "common.", origin)
-                            layer[f"common.{inner}"] = Given(given, origin)
+                            layer[f"common.{inner}"] = SettingValue(given, origin)
                 elif key == "sources":
                     for name, loader in _section(value, "sources", origin).items():
                         with noted.noting():
@@ -103,7 +103,7 @@ class Keys:
                             layer |= self.loader(name, loader, origin, noted)
                 else:
                     self.require(key, self.top | {"common", "sources"}, "", origin)
-                    layer[key] = Given(value, origin)
+                    layer[key] = SettingValue(value, origin)
         if refused is None:
             noted.raise_all()
         return {key: given for key, given in layer.items() if given.value is not None}
@@ -117,7 +117,7 @@ class Keys:
             with noted.noting():
                 self.require(key, self.loaders[name].model_fields, prefix, origin)
                 if value is not None:
-                    layer[prefix + key] = Given(value, origin)
+                    layer[prefix + key] = SettingValue(value, origin)
         if refused is None:
             noted.raise_all()
         return layer
@@ -166,7 +166,7 @@ def environment_layer(
                 )
     label = f"{origin} {{}}" if origin == "environment" else origin
     return {
-        key: Given(environ[name].strip(), label.format(name))
+        key: SettingValue(environ[name].strip(), label.format(name))
         for name, key in names.items()
         if environ.get(name, "").strip()
     }

@@ -14,21 +14,21 @@ Row = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
+class SettingsSurvey:
     """Every setting in force; with a problem, only what was given, as it was given."""
 
     rows: list[Row]
     problem: ConfigError | None = None
 
 
-def survey(manager: ConfigManager | None = None) -> Survey:
+def survey(manager: ConfigManager | None = None) -> SettingsSurvey:
     """Read all layers; what is refused is told, not raised."""
     manager = manager or ConfigManager()
     try:
-        return Survey(manager.load().explain())
+        return SettingsSurvey(manager.load().explain())
     except ConfigError as error:
         given, _ = manager.layers(Refusals())
-        return Survey(_as_given(given, manager), error)
+        return SettingsSurvey(_as_given(given, manager), error)
 
 
 def _as_given(given: Layer, manager: ConfigManager) -> list[Row]:

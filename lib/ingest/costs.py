@@ -38,7 +38,7 @@ OBSERVED_MB_S = {"ebi": 9.5, "epfl": 14.9, "flyem": 12.0, "idr": 9.4, "openorgan
 CAREFUL_MB_S = 5.0
 
 
-class Cost(BaseModel):
+class VolumeCost(BaseModel):
     """The cost of one volume; bytes are bytes, times seconds."""
 
     model_config = ConfigDict(frozen=True)
@@ -64,7 +64,7 @@ class Cost(BaseModel):
     notes: tuple[str, ...] = ()
 
 
-def cost_of(plan: VolumePlan, config: LoaderConfig, assumed_compression: float) -> Cost:
+def cost_of(plan: VolumePlan, config: LoaderConfig, assumed_compression: float) -> VolumeCost:
     """Estimate one volume.
 
     Parameters
@@ -91,7 +91,7 @@ def cost_of(plan: VolumePlan, config: LoaderConfig, assumed_compression: float) 
     if plan.downsample_steps:
         shard += GATHER_BYTES
     rate = OBSERVED_MB_S.get(plan.source, CAREFUL_MB_S)
-    return Cost(
+    return VolumeCost(
         source=plan.source,
         source_id=plan.source_id,
         name=plan.name,
@@ -121,7 +121,7 @@ def _keeps_chunks(plan: VolumePlan) -> bool:
     return plan.source_grid.codec.get("id") in _ALIKE
 
 
-def warnings_for(costs: Iterable[Cost], store: Store, memory_bytes: int | None) -> list[str]:
+def warnings_for(costs: Iterable[VolumeCost], store: Store, memory_bytes: int | None) -> list[str]:
     """Sentences about what will not do: disk at the destination, memory of this machine."""
     costs = list(costs)
     needed, free = sum(cost.disk_bytes for cost in costs), store.free_bytes()
@@ -194,7 +194,7 @@ def available_memory() -> int | None:
     return None
 
 
-def in_words(costs: Collection[Cost]) -> str:
+def in_words(costs: Collection[VolumeCost]) -> str:
     """All of them in one line: ``Volumes: 2, requests: 12, to fetch: 3.21 GB, ...``."""
     total = {
         field: sum(getattr(cost, field) for cost in costs)
@@ -208,7 +208,7 @@ def in_words(costs: Collection[Cost]) -> str:
     )
 
 
-def row_of(cost: Cost) -> dict[str, Any]:
+def row_of(cost: VolumeCost) -> dict[str, Any]:
     """A cost as a person reads it."""
     return {
         "volume": cost.name,

@@ -14,7 +14,7 @@ from lib.names import same_place
 from lib.plan import SourceFile, VolumePlan
 from lib.rawfiles.sidecar import facts_of
 from lib.records.model import Record
-from lib.transport.identity import Facts, Likeness, compare
+from lib.transport.identity import FileIdentity, Likeness, compare
 
 
 def as_noted(plan: VolumePlan, record: Record) -> VolumePlan:
@@ -37,7 +37,7 @@ def _as_noted(file: SourceFile, noted: dict[str, Any]) -> SourceFile | None:
     etag, date = (_text(noted, key) for key in ("etag", "last_modified"))
     if not isinstance(url, str) or not same_place(url, file.url) or not isinstance(size, int):
         return None
-    then = Facts(size, etag, date, _text(noted, "publisher_checksum"))
+    then = FileIdentity(size, etag, date, _text(noted, "publisher_checksum"))
     if compare(then, facts_of(file)) not in (Likeness.SAME, Likeness.ALIKE):
         return None
     update = {"etag": etag or file.etag, "last_modified": date or file.last_modified}

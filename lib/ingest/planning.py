@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
+from lib.archives.address.named import SettingsBySource
 from lib.concurrency import cancel as stopping
 from lib.config.errors import Refusals
 from lib.config.loaders import LoaderConfig
 from lib.config.manager import LoadedSettings
 from lib.errors import MacroscopeError, StoppedError
-from lib.ingest.costs import Cost, cost_of
-from lib.ingest.selection import Given
+from lib.ingest.costs import VolumeCost, cost_of
 from lib.ingest.stages import plan_source
 from lib.plan import VolumePlan
 from lib.storage.open import open_store
@@ -41,11 +41,13 @@ class Planned:
     data_uri: str
     plans: tuple[VolumePlan, ...] = ()
     skipped: tuple[VolumePlan, ...] = ()
-    costs: tuple[Cost, ...] = ()
+    costs: tuple[VolumeCost, ...] = ()
     error: MacroscopeError | None = None
 
 
-def configs(loaded: LoadedSettings, rounds: Sequence[Given]) -> list[tuple[str, LoaderConfig]]:
+def configs(
+    loaded: LoadedSettings, rounds: Sequence[SettingsBySource]
+) -> list[tuple[str, LoaderConfig]]:
     """Each selected source with its settings.
 
     Raises
@@ -63,7 +65,7 @@ def configs(loaded: LoadedSettings, rounds: Sequence[Given]) -> list[tuple[str, 
 
 def plan_all(
     loaded: LoadedSettings,
-    rounds: Sequence[Given],
+    rounds: Sequence[SettingsBySource],
     access: StoreSettings,
     *,
     dry_run: bool = True,

@@ -6,7 +6,7 @@ from collections import Counter
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lib.ingest.costs import Cost
+from lib.ingest.costs import VolumeCost
 from lib.present.words import duration_text, size_text
 
 
@@ -55,7 +55,7 @@ class ProcessingResult(BaseModel):
     processing_time_seconds: float = 0.0
     total_size_bytes: int = 0
     volumes: list[VolumeResult] = Field(default_factory=list)
-    plan: list[Cost] = Field(default_factory=list)
+    plan: list[VolumeCost] = Field(default_factory=list)
 
     def in_words(self) -> str:
         """One line for people: ``1 complete, 270 kB, 7.1 s``."""

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lib.archives.address.named import rounds
+from lib.archives.address.named import SettingsBySource, rounds
 from lib.archives.registry import REGISTRY, default_sources
 from lib.config.manager import Settings
 from lib.execution import check_sources
-
-Given = dict[str, dict[str, Any]]
-"""A source's own settings, by its name."""
 
 
 def by_round(
@@ -19,7 +16,7 @@ def by_round(
     addresses: Sequence[str] | None,
     parameters: Mapping[str, Mapping[str, Any]],
     settings: Settings,
-) -> list[Given]:
+) -> list[SettingsBySource]:
     """Settings by source, in as many rounds as one source has different settings.
 
     Parameters
@@ -35,7 +32,7 @@ def by_round(
     ConfigError
         A source is unknown, an address cannot be read, or nothing is selected.
     """
-    found: list[Given] = []
+    found: list[SettingsBySource] = []
     if sources or not addresses:
         selected = check_sources(sources or default_sources(settings.sources), REGISTRY)
         found.append({name: dict(parameters.get(name, {})) for name in selected})

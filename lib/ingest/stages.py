@@ -35,7 +35,7 @@ from lib.volumes.downsample import make_coarse_levels
 from lib.volumes.engine import convert
 from lib.volumes.finish import SUMS_SUFFIX, Finished, finish
 from lib.volumes.job import ConcurrencyLimits, VolumeJob, make_job
-from lib.volumes.ledger import Entry, Ledger
+from lib.volumes.ledger import Ledger, LedgerEntry
 from lib.volumes.takeover import take_over
 
 _log = logging.getLogger(__name__)
@@ -169,7 +169,7 @@ def convert_batch(
     shard_indices: Sequence[ShapeZYX],
     *,
     shards_at_once: int = 1,
-    on_shard: Callable[[Entry], None] = lambda entry: None,
+    on_shard: Callable[[LedgerEntry], None] = lambda entry: None,
 ) -> Batch:
     """Make one batch of shards. Runs alike in a thread, in a process and on another host.
 
@@ -183,7 +183,7 @@ def convert_batch(
         workers=request.config.max_workers, connections=service.connections, shards=shards_at_once
     )
 
-    def finished(entry: Entry) -> None:
+    def finished(entry: LedgerEntry) -> None:
         tell(context.shards_done(len(job.grid), more=1))
         if request.config.verbose:
             _told.info("%s: shard %s", request.volume_key, "/".join(map(str, entry.index_zyx)))

@@ -16,7 +16,7 @@ from typing import Any
 from lib.plan import SourceFile
 from lib.storage.keys import temporary_name
 from lib.storage.os_errors import naming_os_errors
-from lib.transport.identity import Facts, Likeness, compare
+from lib.transport.identity import FileIdentity, Likeness, compare
 from lib.transport.partial import Fetched
 
 _NOTES = ".fetched"
@@ -46,9 +46,9 @@ def write_note(
         os.replace(temporary, note)
 
 
-def facts_of(file: SourceFile) -> Facts:
+def facts_of(file: SourceFile) -> FileIdentity:
     """What is said of a source file."""
-    return Facts(file.size, file.etag, file.last_modified, file.publisher_checksum)
+    return FileIdentity(file.size, file.etag, file.last_modified, file.publisher_checksum)
 
 
 def differs(file: SourceFile, fetched: Fetched) -> bool:
@@ -57,7 +57,9 @@ def differs(file: SourceFile, fetched: Fetched) -> bool:
     Where only an entity tag speaks against it, the file is fetched again: a kept file must be
     right, and here nobody can be asked.
     """
-    kept = Facts(fetched.size, fetched.etag, fetched.last_modified, fetched.publisher_checksum)
+    kept = FileIdentity(
+        fetched.size, fetched.etag, fetched.last_modified, fetched.publisher_checksum
+    )
     return compare(facts_of(file), kept) is not Likeness.SAME
 
 

@@ -23,7 +23,7 @@ from lib.storage.fence import Fence, clock
 from lib.storage.keys import byte_views, lock_key
 from lib.storage.local_lock import busy, describe_holder
 from lib.storage.processes import is_dead, process_identity
-from lib.storage.s3_objects import Found, S3Objects
+from lib.storage.s3_objects import ReadObject, S3Objects
 from lib.storage.s3_writes import S3Writes
 
 BEATS = 6  # renewals within one term: five may fail before the lease is in danger
@@ -119,7 +119,7 @@ class Lease:
             seen = found.etag
             stopping.sleep(self._seconds / BEATS / 2)
 
-    def _abandoned(self, found: Found) -> bool:
+    def _abandoned(self, found: ReadObject) -> bool:
         other = parse(found.data)
         if other is not None and is_dead(other.get("process")):
             return True
@@ -198,7 +198,7 @@ class Lease:
     def _delete(self) -> None:
         self._writes.delete([StoredObject(self._name, 0, self._etag)])
 
-    def _read(self) -> Found | None:
+    def _read(self) -> ReadObject | None:
         try:
             return self._objects.get(self._name)
         except NotFoundError:

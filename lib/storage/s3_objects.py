@@ -29,7 +29,7 @@ _KINDS = ("PUT", "GET", "HEAD", "LIST", "DELETE")
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ReadObject:
     """An object's bytes, entity tag and time of writing by the server's clock."""
 
     data: bytes
@@ -68,14 +68,14 @@ class S3Objects:
 
     # --- reading
 
-    def get(self, key: str) -> Found:
+    def get(self, key: str) -> ReadObject:
         """Raises `NotFoundError` where there is no such object."""
 
-        def ask() -> Found:
+        def ask() -> ReadObject:
             with self.requests.ask("GET", quote(self.full(key)), transfer=_LARGEST) as response:
                 data = self.requests.body(response, _LARGEST)
             written = response.headers.get("Last-Modified")
-            return Found(data, response.headers.get("ETag", ""), _moment(written))
+            return ReadObject(data, response.headers.get("ETag", ""), _moment(written))
 
         return self.trying(ask, key, "read")
 

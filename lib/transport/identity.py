@@ -18,7 +18,7 @@ _COMPRESSED = re.compile(r"[-;](gzip|br|zstd|deflate)$")
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class FileIdentity:
     """What is said of a file: size in bytes, entity tag, modification time, ``md5:...``."""
 
     size: int | None = None
@@ -36,7 +36,7 @@ class Likeness(Enum):
     CHANGED = "size or digest differ"
 
 
-def compare(one: Facts, other: Facts) -> Likeness:
+def compare(one: FileIdentity, other: FileIdentity) -> Likeness:
     """How well two descriptions of a file at one address fit together."""
     if None not in (one.size, other.size) and one.size != other.size:
         return Likeness.CHANGED
@@ -85,5 +85,5 @@ def seconds_apart(one: str | None, other: str | None) -> float | None:
     return abs(moments[0] - moments[1])
 
 
-def _algorithm(facts: Facts) -> str:
+def _algorithm(facts: FileIdentity) -> str:
     return (facts.checksum or "").partition(":")[0]

@@ -30,7 +30,7 @@ from lib.errors import (
 )
 from lib.safety import redact, redact_text
 from lib.transport.environment import proxy_for, proxy_in_words
-from lib.transport.identity import Facts, plain_tag
+from lib.transport.identity import FileIdentity, plain_tag
 from lib.transport.retry import ask_to_wait, parse_retry_after
 
 EXCERPT_CHARS = 200
@@ -54,9 +54,9 @@ class RemoteFile:
     accepts_ranges: bool = False
     publisher_checksum: str | None = None
 
-    def facts(self) -> Facts:
+    def facts(self) -> FileIdentity:
         """What tells this file from another one at the same address."""
-        return Facts(self.size, self.etag, self.last_modified, self.publisher_checksum)
+        return FileIdentity(self.size, self.etag, self.last_modified, self.publisher_checksum)
 
     def identity(self) -> dict[str, str | int | None]:
         """What must not change between two halves of a transfer."""

@@ -119,14 +119,14 @@ def call_with_retry(
         raise
 
 
-class Part(Protocol):
+class PartialFile(Protocol):
     """Something that grows while it is transferred."""
 
     offset: int
 
 
 def resume(
-    part: Part,
+    part: PartialFile,
     size: int | None,
     stream: Callable[[], None],
     limits: Limits,

@@ -22,7 +22,7 @@ import requests
 from lib.errors import MacroscopeError, SourceChangedError, TransportError
 from lib.safety import redact
 from lib.transport import responses
-from lib.transport.identity import Facts, Likeness, canonical_tag, compare
+from lib.transport.identity import FileIdentity, Likeness, canonical_tag, compare
 from lib.transport.responses import RemoteFile
 
 SPAN = 64 * 1024
@@ -40,7 +40,7 @@ class DoubtfulAnswerError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class ByteRange:
     """Bytes that are held: where they begin, how many, their sha256."""
 
     start: int
@@ -68,13 +68,13 @@ class SecondLook:
     def __init__(self, client: Asks) -> None:
         self._client = client
         self._lock = threading.Lock()
-        self._held: OrderedDict[str, list[Span]] = OrderedDict()
+        self._held: OrderedDict[str, list[ByteRange]] = OrderedDict()
         self._agreed: set[tuple[str, tuple[str | None, ...], tuple[str | None, ...]]] = set()
 
     def hold(self, remote: RemoteFile, start: int, view: memoryview) -> None:
         """Remember bytes of a file that were used: the first ones that came, and the last."""
         part = view[:SPAN]
-        span = Span(start, len(part), hashlib.sha256(part).hexdigest())
+        span = ByteRange(start, len(part), hashlib.sha256(part).hexdigest())
         with self._lock:
             spans = self._held.setdefault(remote.url, [])
             spans[1:] = [span]
@@ -114,7 +114,7 @@ class SecondLook:
         TransportError
             The node that gave the description does not answer again.
         """
-        spans: Sequence[Span] = spans_of(held) if held is not None else ()
+        spans: Sequence[ByteRange] = spans_of(held) if held is not None else ()
         if not spans:
             with self._lock:
                 spans = tuple(self._held.get(remote.url, ()))
@@ -156,7 +156,7 @@ class SecondLook:
                 return True
         return False
 
-    def _spans_by(self, remote: RemoteFile) -> list[Span]:
+    def _spans_by(self, remote: RemoteFile) -> list[ByteRange]:
         """Bytes from answers that describe the file as before: beginning, middle and end."""
         spans = []
         size = remote.size or 0
@@ -164,7 +164,7 @@ class SecondLook:
         for start in sorted({0, (size - length) // 2, size - length}):
             digest = self._sample(remote, start, length, remote)
             if digest is not None:
-                spans.append(Span(start, length, digest))
+                spans.append(ByteRange(start, length, digest))
         return spans
 
     def _sample(self, remote: RemoteFile, start: int, length: int, like: RemoteFile) -> str | None:
@@ -207,7 +207,7 @@ def agreed(
     )
 
 
-def spans_of(path: Path) -> list[Span]:
+def spans_of(path: Path) -> list[ByteRange]:
     """Beginning, middle and end of what is on the disk; nothing where there is no file."""
     try:
         with path.open("rb") as file:
@@ -217,7 +217,7 @@ def spans_of(path: Path) -> list[Span]:
             for start in sorted({0, (size - length) // 2, size - length}):
                 file.seek(start)
                 data = file.read(length)
-                spans.append(Span(start, len(data), hashlib.sha256(data).hexdigest()))
+                spans.append(ByteRange(start, len(data), hashlib.sha256(data).hexdigest()))
     except OSError:
         return []
     return [span for span in spans if span.length]
@@ -268,5 +268,5 @@ def _pair(
 
 
 def _in_words(remote: RemoteFile) -> str:
-    facts: Facts = remote.facts()
+    facts: FileIdentity = remote.facts()
     return f"{facts.etag}, {facts.last_modified}"

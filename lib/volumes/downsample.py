@@ -17,7 +17,7 @@ from lib.geometry import Box, ShapeZYX
 from lib.storage.base import Store
 from lib.volumes import kernels
 from lib.volumes.job import ConcurrencyLimits, VolumeJob
-from lib.volumes.ledger import Entry, Ledger
+from lib.volumes.ledger import Ledger, LedgerEntry
 from lib.volumes.levels import Level
 from lib.volumes.rechunk import gather
 from lib.volumes.shardwriter import put_shard
@@ -39,7 +39,7 @@ def make_coarse_levels(
     store: Store,
     *,
     limits: ConcurrencyLimits,
-    on_shard: Callable[[Entry], None] = lambda entry: None,
+    on_shard: Callable[[LedgerEntry], None] = lambda entry: None,
 ) -> None:
     """Make every level that is not made in the pass over level 0, finest first.
 
@@ -59,10 +59,12 @@ def make_coarse_levels(
         run_each(pending, make, at_once=min(limits.workers, limits.shards))
 
 
-def _make_shard(job: VolumeJob, store: Store, level: Level, finer: Level, index: ShapeZYX) -> Entry:
+def _make_shard(
+    job: VolumeJob, store: Store, level: Level, finer: Level, index: ShapeZYX
+) -> LedgerEntry:
     staging = store.staging_key(job.final_key)
     pooled = pool_shard(job, store, staging, level, finer, index)
-    return Entry(
+    return LedgerEntry(
         fingerprint=job.fingerprint,
         level=level.index,
         index_zyx=index,

@@ -18,7 +18,7 @@ from lib.geometry import ShapeZYX
 from lib.storage.base import Store
 from lib.volumes import kernels
 from lib.volumes.job import ConcurrencyLimits, VolumeJob
-from lib.volumes.ledger import Entry, Ledger
+from lib.volumes.ledger import Ledger, LedgerEntry
 from lib.volumes.npyfile import convert_npy
 from lib.volumes.rechunk import convert_blocks
 from lib.volumes.transcode import convert_chunks
@@ -31,8 +31,8 @@ def convert(
     shard_indices: Iterable[ShapeZYX],
     *,
     limits: ConcurrencyLimits | None = None,
-    on_shard: Callable[[Entry], None] = lambda entry: None,
-) -> list[Entry]:
+    on_shard: Callable[[LedgerEntry], None] = lambda entry: None,
+) -> list[LedgerEntry]:
     """Make the given shards of level 0, and the levels that are made with them.
 
     Each shard's ledger entry is written as soon as its files are in the store.
@@ -55,9 +55,9 @@ def convert(
     kernels.load_meanwhile(job.plan.dtype, labels=job.plan.kind == "labels")
     limits = limits or ConcurrencyLimits()
     ledger = Ledger(store, job)
-    entries: list[Entry] = []
+    entries: list[LedgerEntry] = []
 
-    def done(entry: Entry) -> None:
+    def done(entry: LedgerEntry) -> None:
         ledger.add(entry)
         entries.append(entry)
         on_shard(entry)

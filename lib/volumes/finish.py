@@ -17,7 +17,7 @@ from lib.storage.base import Store
 from lib.volumes import ome, thumbnails
 from lib.volumes.grid import shard_key
 from lib.volumes.job import VolumeJob
-from lib.volumes.ledger import Entry, Ledger, StoredFile
+from lib.volumes.ledger import Ledger, LedgerEntry, StoredFile
 from lib.volumes.npyfile import DamagedRowsError, digest_npy
 from lib.volumes.statistics import Statistics
 from lib.volumes.thumbnails import THUMBNAIL_KEY, Draw
@@ -177,7 +177,7 @@ def _allow(
 
 
 def _finish_npy(
-    job: VolumeJob, store: Store, ledger: Ledger, entries: dict[tuple[int, ShapeZYX], Entry]
+    job: VolumeJob, store: Store, ledger: Ledger, entries: dict[tuple[int, ShapeZYX], LedgerEntry]
 ) -> tuple[bytes, int]:
     checksums = {shard_index: entry.crc32 for (_, shard_index), entry in entries.items()}
     try:

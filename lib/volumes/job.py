@@ -20,7 +20,7 @@ from lib.config.loaders import LoaderConfig
 from lib.errors import ConfigError
 from lib.formats.base import ChunkReader, Layout, VolumeReader
 from lib.geometry import Box, ShapeZYX
-from lib.plan import Plain, VolumePlan
+from lib.plan import FrozenModel, VolumePlan
 from lib.storage.keys import state_key
 from lib.volumes.codecs import named_codec
 from lib.volumes.grid import ShardGrid
@@ -35,7 +35,7 @@ ENGINE_VERSION = 1
 """Raised whenever the same input would give other bytes: older halves are then discarded."""
 
 
-class VolumeJob(Plain):
+class VolumeJob(FrozenModel):
     """Everything that decides the bytes of one volume."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")

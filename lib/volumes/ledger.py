@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from lib.concurrency.bounded_map import run_ordered
 from lib.errors import NotFoundError
 from lib.geometry import ShapeZYX
-from lib.plan import Plain
+from lib.plan import FrozenModel
 from lib.storage.base import Store
 from lib.volumes.job import VolumeJob
 from lib.volumes.statistics import Statistics
@@ -26,7 +26,7 @@ from lib.volumes.statistics import Statistics
 _READS_AT_ONCE = 16  # a bucket answers in tens of milliseconds, whatever the size of an entry
 
 
-class StoredFile(Plain):
+class StoredFile(FrozenModel):
     """One file of the volume, relative to the volume, with what was written."""
 
     key: str
@@ -34,7 +34,7 @@ class StoredFile(Plain):
     sha256: str
 
 
-class Entry(Plain):
+class LedgerEntry(FrozenModel):
     """One finished shard: level, index, the files written for it, and what was found in it.
 
     Units of an npy share one file, whose digest is known only at the end: each has the CRC-32 of
@@ -99,17 +99,17 @@ class Ledger:
         """Forget the ledger; the volume is published and its record is complete."""
         self._store.delete_tree(self._job.state_key)
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: LedgerEntry) -> None:
         self._store.put(
             self._entry_key(entry.level, entry.index_zyx), entry.model_dump_json().encode()
         )
 
-    def forget(self, entries: Iterable[Entry]) -> None:
+    def forget(self, entries: Iterable[LedgerEntry]) -> None:
         """Drop entries, so that their shards are made again."""
         for entry in entries:
             self._store.delete(self._entry_key(entry.level, entry.index_zyx))
 
-    def known(self, level: int | None = None) -> list[Entry]:
+    def known(self, level: int | None = None) -> list[LedgerEntry]:
         """All entries of this job, whether or not their files are there."""
         folder = self._folder if level is None else f"{self._folder}/{level}"
         keys = [item.key for item in self._store.list(folder)]
@@ -117,7 +117,7 @@ class Ledger:
         read = run_ordered(jobs, _READS_AT_ONCE, outlives_stop=True)  # a stopping run looks, too
         return [entry for entry in read if entry is not None]
 
-    def entries(self, level: int | None = None) -> dict[tuple[int, ShapeZYX], Entry]:
+    def entries(self, level: int | None = None) -> dict[tuple[int, ShapeZYX], LedgerEntry]:
         """All entries whose files are in the store with their recorded sizes."""
         known = self.known(level)
         if not known:
@@ -171,9 +171,9 @@ class Ledger:
         folder = f"{root}/{level}" if level else root
         return {item.key: item.size for item in self._store.list(folder)}
 
-    def _read(self, key: str) -> Entry | None:
+    def _read(self, key: str) -> LedgerEntry | None:
         try:
-            entry = Entry.model_validate_json(self._store.get(key))
+            entry = LedgerEntry.model_validate_json(self._store.get(key))
         except (ValidationError, NotFoundError):
             return None  # cut short or foreign: the shard is made again
         mine = entry.fingerprint == self._job.fingerprint
@@ -190,7 +190,7 @@ class Ledger:
         return document.get("fingerprint") if isinstance(document, dict) else None
 
 
-def _is_there(entry: Entry, root: str, size_of: Callable[[str], int | None]) -> bool:
+def _is_there(entry: LedgerEntry, root: str, size_of: Callable[[str], int | None]) -> bool:
     """Whether all files of an entry have their recorded sizes below `root`."""
     keys = ((f"{root}/{file.key}" if file.key else root, file.size) for file in entry.files)
     return all(size_of(key) == size for key, size in keys)

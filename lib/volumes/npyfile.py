@@ -28,7 +28,7 @@ from lib.storage.ordered_hash import OrderedHasher
 from lib.storage.os_errors import naming_os_errors
 from lib.storage.uncached import pwrite_all
 from lib.volumes.job import ConcurrencyLimits, VolumeJob
-from lib.volumes.ledger import Entry, StoredFile
+from lib.volumes.ledger import LedgerEntry, StoredFile
 from lib.volumes.rechunk import Buffers, gather
 from lib.volumes.statistics import StatisticsAccumulator
 
@@ -52,7 +52,7 @@ def convert_npy(
     shard_indices: Iterable[ShapeZYX],
     *,
     limits: ConcurrencyLimits,
-    done: Callable[[Entry], None],
+    done: Callable[[LedgerEntry], None],
 ) -> None:
     """Write row ranges in place; see `lib.volumes.engine.convert`."""
     shard_indices = list(shard_indices)
@@ -90,7 +90,7 @@ def convert_npy(
                     for at, view in runs:
                         digest.write(at, view)
             done(
-                Entry(
+                LedgerEntry(
                     fingerprint=job.fingerprint,
                     level=0,
                     index_zyx=shard_index,
@@ -161,7 +161,7 @@ def digest_npy(
     return size, digest.hexdigest()
 
 
-def rows_are_whole(job: VolumeJob, store: Store, key: str, entry: Entry) -> bool:
+def rows_are_whole(job: VolumeJob, store: Store, key: str, entry: LedgerEntry) -> bool:
     """Whether the rows of one shard are those that its ledger entry was written for."""
     offset, crc32 = len(npy_header(job.plan.shape_zyx, job.dtype)), 0
     for at, length in _spans(job, offset, job.grid.shard_box(entry.index_zyx)):

@@ -24,7 +24,7 @@ from lib.formats.base import VolumeReader
 from lib.geometry import Box, ShapeZYX
 from lib.storage.base import Store
 from lib.volumes.job import ConcurrencyLimits, VolumeJob
-from lib.volumes.ledger import Entry
+from lib.volumes.ledger import LedgerEntry
 from lib.volumes.shardwriter import ShardWriter, padded_chunk
 
 
@@ -35,7 +35,7 @@ def convert_blocks(
     shard_indices: Iterable[ShapeZYX],
     *,
     limits: ConcurrencyLimits,
-    done: Callable[[Entry], None],
+    done: Callable[[LedgerEntry], None],
 ) -> None:
     """Gather, encode and write shards, several at once; see `lib.volumes.engine.convert`."""
     buffers = Buffers(job.grid.shard_zyx, job.dtype)
@@ -76,7 +76,7 @@ def _encode(
     missing: list[str],
     encoders: Crew[None],
     at_once: int,
-) -> Entry:
+) -> LedgerEntry:
     """Compress one gathered shard with all encoders, then write it."""
     writer = ShardWriter(job, store, shard_index)
     for name in missing:

@@ -15,7 +15,7 @@ from lib.storage.base import Buffer, Store
 from lib.volumes import kernels
 from lib.volumes.grid import shard_key
 from lib.volumes.job import VolumeJob
-from lib.volumes.ledger import Entry, StoredFile
+from lib.volumes.ledger import LedgerEntry, StoredFile
 from lib.volumes.levels import Level
 from lib.volumes.shardfile import ShardStream
 from lib.volumes.statistics import StatisticsAccumulator
@@ -124,7 +124,7 @@ class ShardWriter:
         with self._lock:
             self._missing.append(name)
 
-    def finish(self) -> Entry:
+    def finish(self) -> LedgerEntry:
         """Seal the shard, then write the levels made from it; returns the ledger's entry."""
         files = [_stored_file(self.job.levels[0], self.index_zyx, self._stream)]
         array = self._half
@@ -136,7 +136,7 @@ class ShardWriter:
             files.append(
                 put_shard(self._store, self._staging, level, self.index_zyx, array, self.job)
             )
-        return Entry(
+        return LedgerEntry(
             fingerprint=self.job.fingerprint,
             level=0,
             index_zyx=self.index_zyx,

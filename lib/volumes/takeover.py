@@ -16,19 +16,19 @@ from lib.errors import DestinationError, NotFoundError
 from lib.storage.base import Store
 from lib.storage.digests import digest_of
 from lib.volumes.job import VolumeJob
-from lib.volumes.ledger import Entry, Ledger
+from lib.volumes.ledger import Ledger, LedgerEntry
 from lib.volumes.npyfile import rows_are_whole
 
 _log = logging.getLogger(__name__)
 _READS_AT_ONCE = 4
 
 
-def take_over(job: VolumeJob, store: Store) -> list[Entry]:
+def take_over(job: VolumeJob, store: Store) -> list[LedgerEntry]:
     """Open the ledger, and forget every shard that is not what its entry says.
 
     Returns
     -------
-    list of Entry
+    list of LedgerEntry
         What was there and is damaged; it is pending again.
 
     Raises
@@ -64,7 +64,7 @@ def take_over(job: VolumeJob, store: Store) -> list[Entry]:
     return damaged
 
 
-def _is_whole(job: VolumeJob, store: Store, root: str, entry: Entry) -> bool:
+def _is_whole(job: VolumeJob, store: Store, root: str, entry: LedgerEntry) -> bool:
     try:
         if job.output_format == "npy":
             size = entry.files[0].size
@@ -83,7 +83,7 @@ def _is_whole(job: VolumeJob, store: Store, root: str, entry: Entry) -> bool:
         raise
 
 
-def _are_all(job: VolumeJob, known: list[Entry]) -> bool:
+def _are_all(job: VolumeJob, known: list[LedgerEntry]) -> bool:
     """Whether the ledger is that of a volume whose last shard was made."""
     wanted = {
         (level.index, index)

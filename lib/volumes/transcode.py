@@ -25,7 +25,7 @@ from lib.formats.base import ChunkReader
 from lib.geometry import ShapeZYX
 from lib.storage.base import Store
 from lib.volumes.job import ConcurrencyLimits, VolumeJob
-from lib.volumes.ledger import Entry
+from lib.volumes.ledger import LedgerEntry
 from lib.volumes.shardwriter import ShardWriter, padded_chunk
 
 
@@ -47,7 +47,7 @@ def convert_chunks(
     shard_indices: Iterable[ShapeZYX],
     *,
     limits: ConcurrencyLimits,
-    done: Callable[[Entry], None],
+    done: Callable[[LedgerEntry], None],
 ) -> None:
     """Fill shards chunk by chunk with many requests in flight; see `lib.volumes.engine.convert`."""
     run = _Run(job, reader, store, done, limits)
@@ -92,7 +92,7 @@ class _Run:
         job: VolumeJob,
         reader: ChunkReader,
         store: Store,
-        done: Callable[[Entry], None],
+        done: Callable[[LedgerEntry], None],
         limits: ConcurrencyLimits,
     ) -> None:
         self._job, self._reader, self._store, self._done = job, reader, store, done

@@ -25,7 +25,7 @@ from lib.storage.open import open_store
 from lib.storage.settings import StoreSettings
 from lib.volumes import downsample
 from lib.volumes.job import VolumeJob
-from lib.volumes.ledger import Entry, Ledger
+from lib.volumes.ledger import Ledger, LedgerEntry
 from lib.volumes.shardwriter import ShardWriter
 
 WORKERS = 2
@@ -151,7 +151,7 @@ def watch_units(note: Notes) -> None:
         note("file", self.key(file))
         return fetched
 
-    def new_add(self: Ledger, entry: Entry) -> None:
+    def new_add(self: Ledger, entry: LedgerEntry) -> None:
         add(self, entry)
         job: VolumeJob = self._job
         volume = f"{job.plan.source}/{job.plan.name}"

@@ -36,7 +36,7 @@ from lib.storage.settings import StoreSettings
 from lib.transport.limits import DEFAULT_LIMITS
 from lib.verify.volume import problems_of
 from lib.volumes.job import VolumeJob
-from lib.volumes.ledger import Entry
+from lib.volumes.ledger import LedgerEntry
 
 READ_TIMEOUT_S = 10.0
 STALLED = {"timeout_seconds": 0.5}  # settings of cells that stall, and nothing else
@@ -181,7 +181,7 @@ class Bench:
 
 
 def _counting(ended: Ended) -> Callable[[VolumeRequest, VolumeJob, Batches, OnShare], None]:
-    def made(entry: Entry) -> None:
+    def made(entry: LedgerEntry) -> None:
         ended.shards_made += 1
 
     def convert(request: VolumeRequest, job: VolumeJob, todo: Batches, on_share: OnShare) -> None:

@@ -27,7 +27,7 @@ from lib.volumes.downsample import make_coarse_levels
 from lib.volumes.engine import convert
 from lib.volumes.finish import Finished, finish
 from lib.volumes.job import ConcurrencyLimits, VolumeJob, make_job
-from lib.volumes.ledger import Entry, Ledger
+from lib.volumes.ledger import Ledger, LedgerEntry
 from lib.volumes.takeover import take_over
 
 T = TypeVar("T")
@@ -225,7 +225,7 @@ def make(
     store: Store,
     *,
     limits: ConcurrencyLimits | None = None,
-    on_shard: Callable[[Entry], None] = lambda entry: None,
+    on_shard: Callable[[LedgerEntry], None] = lambda entry: None,
     max_missing_fraction: float | None = 0.0,
     allow_empty: bool = False,
     forget: bool = True,

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.archives.address.grammar import CONTAINERS, Step, parse_address
+from lib.archives.address.grammar import CONTAINERS, AddressStep, parse_address
 from lib.archives.address.named import absolute, rounds, settings_of
 from lib.config.loaders import AddressConfig
 from lib.config.manager import ConfigManager
@@ -53,7 +53,7 @@ def test_an_address_has_one_spelling_that_reads_as_itself(text: str, shown: str)
 
 def test_the_steps_are_those_of_the_pipeline() -> None:
     address = parse_address("https://host/a.zip|zip:stack/|zarr:/em//s0/")
-    assert address.steps == (Step("zip", "stack", True), Step("zarr", "em/s0", True))
+    assert address.steps == (AddressStep("zip", "stack", True), AddressStep("zarr", "em/s0", True))
 
 
 def test_a_query_is_kept_for_asking_and_never_shown() -> None:

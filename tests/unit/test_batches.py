@@ -10,7 +10,7 @@ from lib.config.loaders import LOADER_CONFIGS
 from lib.ingest import stages
 from lib.ingest.request import VolumeRequest
 from lib.storage.settings import StoreSettings
-from lib.volumes.ledger import Entry
+from lib.volumes.ledger import LedgerEntry
 
 
 def test_a_batch_that_is_tried_again_makes_only_what_is_left_of_it(
@@ -22,7 +22,7 @@ def test_a_batch_that_is_tried_again_makes_only_what_is_left_of_it(
     request = VolumeRequest(
         plan, config, str(tmp_path / "data"), StoreSettings(), tmp_path, "a run"
     )
-    made: list[Entry] = []
+    made: list[LedgerEntry] = []
     try:
         job = stages.fetch(request)
         (units,) = stages.batches(request, job)

@@ -20,7 +20,7 @@ from lib.volumes.downsample import make_coarse_levels
 from lib.volumes.engine import convert
 from lib.volumes.finish import Finished, finish
 from lib.volumes.job import ConcurrencyLimits, VolumeJob
-from lib.volumes.ledger import Entry, Ledger
+from lib.volumes.ledger import Ledger, LedgerEntry
 from lib.volumes.thumbnails import THUMBNAIL_KEY
 
 SHAPE = (140, 30, 30)  # three levels: one made with its shards, one afterwards
@@ -139,7 +139,7 @@ def test_a_shard_of_any_level_that_was_not_made_is_named(store: LocalStore, leve
     assert not Path(store.root, job.final_key).exists()
 
 
-def entry_changed(store: LocalStore, job: VolumeJob, **changes: Any) -> Entry:
+def entry_changed(store: LocalStore, job: VolumeJob, **changes: Any) -> LedgerEntry:
     """Rewrite the entry of shard 0 0 0."""
     ledger = Ledger(store, job)
     entry = ledger.entries(0)[0, (0, 0, 0)].model_copy(update=changes)

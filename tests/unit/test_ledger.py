@@ -12,7 +12,7 @@ from volume_kit import ArrayReader, a_job, a_plan, random_voxels
 from lib.geometry import ShapeZYX
 from lib.storage.local import LocalStore
 from lib.volumes.job import VolumeJob
-from lib.volumes.ledger import Entry, Ledger, StoredFile
+from lib.volumes.ledger import Ledger, LedgerEntry, StoredFile
 from lib.volumes.statistics import Statistics
 
 SHAPE = (40, 40, 40)
@@ -37,18 +37,18 @@ def job_of(output_format: str = "zarr", etag: str = "1") -> VolumeJob:
     return a_job(a_plan(SHAPE, etag=etag), reader, output_format=output_format, **settings)
 
 
-def entry(job: VolumeJob, index: ShapeZYX, *sizes: int, level: int = 0, **more: Any) -> Entry:
+def entry(job: VolumeJob, index: ShapeZYX, *sizes: int, level: int = 0, **more: Any) -> LedgerEntry:
     """An entry of one file for each size."""
     files = [
         StoredFile(key=f"{level}/c/{'/'.join(map(str, index))}/{n}", size=size, sha256="0" * 64)
         for n, size in enumerate(sizes)
     ]
-    return Entry(
+    return LedgerEntry(
         fingerprint=job.fingerprint, level=level, index_zyx=index, files=tuple(files), **more
     )
 
 
-def done(store: LocalStore, job: VolumeJob, one: Entry, at: str | None = None) -> None:
+def done(store: LocalStore, job: VolumeJob, one: LedgerEntry, at: str | None = None) -> None:
     """Write what an entry says, then the entry."""
     root = at or store.staging_key(job.final_key)
     for file in one.files:
@@ -135,7 +135,9 @@ def test_the_file_of_an_npy_is_the_volume_itself(store: LocalStore) -> None:
     ledger, root = Ledger(store, job), store.staging_key(job.final_key)
     assert ledger.open() is False
     whole = StoredFile(key="", size=10, sha256="0" * 64)
-    ledger.add(Entry(fingerprint=job.fingerprint, level=0, index_zyx=(0, 0, 0), files=(whole,)))
+    ledger.add(
+        LedgerEntry(fingerprint=job.fingerprint, level=0, index_zyx=(0, 0, 0), files=(whole,))
+    )
     assert ledger.pending(0, [(0, 0, 0)]) == [(0, 0, 0)], "there is no file"
     assert ledger.rest_of(0, [(0, 0, 0)]) == [(0, 0, 0)]
     store.put(root, b"x" * 10)
@@ -155,7 +157,7 @@ def test_a_half_goes_on_and_a_half_of_something_else_goes(
     store.put(root if output_format == "npy" else f"{root}/0/c/0/0/0", b"x")
     key = "" if output_format == "npy" else "0/c/0/0/0"
     one = StoredFile(key=key, size=1, sha256="0" * 64)
-    ledger.add(Entry(fingerprint=job.fingerprint, level=0, index_zyx=(0, 0, 0), files=(one,)))
+    ledger.add(LedgerEntry(fingerprint=job.fingerprint, level=0, index_zyx=(0, 0, 0), files=(one,)))
     assert Ledger(store, job).open() is True
     assert len(ledger.entries()) == 1
     assert Ledger(store, other).open() is False

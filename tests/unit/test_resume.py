@@ -35,7 +35,7 @@ from lib.volumes.downsample import make_coarse_levels
 from lib.volumes.engine import convert
 from lib.volumes.finish import finish
 from lib.volumes.job import ConcurrencyLimits, VolumeJob
-from lib.volumes.ledger import Entry, Ledger
+from lib.volumes.ledger import Ledger, LedgerEntry
 
 SHAPE = (40, 70, 80)
 CHUNK = (16, 16, 32)
@@ -104,7 +104,7 @@ def test_what_was_finished_is_not_made_again(case: Case, shards: int) -> None:
     done = Ledger(case.store, case.job).entries(0)
     assert len(done) == shards + 1
     case.asked.clear()
-    made: list[Entry] = []
+    made: list[LedgerEntry] = []
     case.run(on_shard=made.append)
     assert not {(e.level, e.index_zyx) for e in made} & set(done)
     assert sum(entry.level == 0 for entry in made) == len(case.units) - len(done)
@@ -146,7 +146,7 @@ def test_a_run_that_is_killed_between_publication_and_its_record_only_repeats_th
     make(case.job, case.source.reader(), case.store, forget=False)
     assert volume_path(case.store, case.job).exists()
     case.asked.clear()
-    made: list[Entry] = []
+    made: list[LedgerEntry] = []
     finished = make(case.job, case.source.reader(), case.store, on_shard=made.append)
     assert made == []
     assert not case.asked
@@ -173,7 +173,7 @@ def test_a_half_of_something_else_is_discarded_and_never_mixed(case: Case, chang
     ledger = Ledger(case.store, other)
     assert ledger.open() is False
     assert ledger.entries() == {}
-    made: list[Entry] = []
+    made: list[LedgerEntry] = []
     make(other, case.source.reader(), case.store, on_shard=made.append, limits=ONE)
     assert sum(entry.level == 0 for entry in made) == len(other.grid)
     fresh = LocalStore(Path(case.store.root) / "../fresh")
@@ -299,7 +299,7 @@ def test_a_stop_ends_a_run_within_a_second_with_its_ledger_intact(case: Case) ->
     done = Ledger(case.store, case.job).entries(0)
     stopping.reset()
     case.source.objects.on_get = lambda key: None
-    made: list[Entry] = []
+    made: list[LedgerEntry] = []
     case.run(on_shard=made.append)
     assert sum(entry.level == 0 for entry in made) == len(case.units) - len(done)
     case.assert_as_undisturbed()

@@ -17,7 +17,7 @@ from emulators.mirror import mirror_app
 from lib.concurrency import cancel as stopping
 from lib.errors import IncompleteTransferError, SourceChangedError
 from lib.transport.http import HttpClient, RemoteFile
-from lib.transport.identity import Facts, Likeness, compare, plain_tag
+from lib.transport.identity import FileIdentity, Likeness, compare, plain_tag
 from lib.transport.limits import Limits
 from lib.transport.session import Session
 
@@ -58,8 +58,8 @@ MONDAY, A_SECOND_LATER, TUESDAY = (
 def test_weak_facts_are_weighed_together(
     one: tuple[str | None, str | None], other: tuple[str | None, str | None], expected: Likeness
 ) -> None:
-    assert compare(Facts(7, *one), Facts(7, *other)) is expected
-    assert compare(Facts(7, *other), Facts(None, *one)) is expected
+    assert compare(FileIdentity(7, *one), FileIdentity(7, *other)) is expected
+    assert compare(FileIdentity(7, *other), FileIdentity(None, *one)) is expected
 
 
 @pytest.mark.parametrize(
@@ -79,11 +79,11 @@ def test_a_plan_notes_a_tag_without_a_proxys_marks(tag: str | None, plain: str |
 
 
 def test_strong_facts_decide() -> None:
-    assert compare(Facts(7, "a", MONDAY), Facts(8, "a", MONDAY)) is Likeness.CHANGED
-    one, other = Facts(7, "a", MONDAY, "md5:1"), Facts(7, "b", TUESDAY, "md5:1")
+    assert compare(FileIdentity(7, "a", MONDAY), FileIdentity(8, "a", MONDAY)) is Likeness.CHANGED
+    one, other = FileIdentity(7, "a", MONDAY, "md5:1"), FileIdentity(7, "b", TUESDAY, "md5:1")
     assert compare(one, other) is Likeness.SAME
-    assert compare(one, Facts(7, "a", MONDAY, "md5:2")) is Likeness.CHANGED
-    assert compare(one, Facts(7, "a", MONDAY, "sha1:2")) is Likeness.SAME
+    assert compare(one, FileIdentity(7, "a", MONDAY, "md5:2")) is Likeness.CHANGED
+    assert compare(one, FileIdentity(7, "a", MONDAY, "sha1:2")) is Likeness.SAME
 
 
 # --- mirrors --------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from lib.archives.address.finding import find_volumes, the_one
-from lib.archives.address.grammar import Address, Step, parse_address
+from lib.archives.address.grammar import Address, AddressStep, parse_address
 from lib.archives.address.places import SERVICES, is_zip, open_place, open_tree
 from lib.archives.address.plans import plan_of
 from lib.archives.address.reading import bring_file, open_volume, settle_volume
@@ -100,7 +100,7 @@ class AddressArchive(ArchiveBase):
     ) -> list[VolumePlan]:
         place = open_place(address, config, session)
         if is_zip(place):  # as |zip: would say
-            step = Step("zip", "", True)
+            step = AddressStep("zip", "", True)
             address = replace(address, steps=(step, *address.steps))
             place = open_place(address, config, session)
         before = place.traffic()

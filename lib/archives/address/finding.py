@@ -6,8 +6,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lib.archives.address.folders import Stack, volumes_in_folder
-from lib.archives.address.grammar import Step
+from lib.archives.address.folders import FolderStack, volumes_in_folder
+from lib.archives.address.grammar import AddressStep
 from lib.archives.address.places import Place
 from lib.bytesource.tree import ObjectInfo, join, listing_or_none
 from lib.errors import (
@@ -120,7 +120,7 @@ def _in_file(
     place: Place,
     info: ObjectInfo,
     wanted: Collection[str] | None,
-    step: Step | None,
+    step: AddressStep | None,
     options: Options,
 ) -> list[Candidate]:
     source = place.source()
@@ -156,7 +156,7 @@ def _in_tree(
     place: Place,
     root: str,
     wanted: Collection[str] | None,
-    step: Step | None,
+    step: AddressStep | None,
     options: Options,
 ) -> list[Candidate]:
     """Volumes of formats of trees, where the documents of one are there."""
@@ -176,7 +176,7 @@ def _in_tree(
 
 
 def _in_folder(
-    place: Place, wanted: Collection[str] | None, step: Step | None, options: Options
+    place: Place, wanted: Collection[str] | None, step: AddressStep | None, options: Options
 ) -> list[Candidate]:
     """Stacks of sections and single files; a step's path is a pattern of names here."""
     pattern = place.pattern or (step.path if step and step.path else None)
@@ -185,7 +185,7 @@ def _in_folder(
     found = []
     for one in volumes_in_folder(place, wanted, pattern, options):
         name = one.format.name
-        if isinstance(one, Stack):
+        if isinstance(one, FolderStack):
             address = _address(place.folder, name, one.pattern)
             found.append(
                 Candidate(address, name, "stack", place.root, one.volume, one.files, one.places)
@@ -205,4 +205,4 @@ def _one_below(place: Place, options: Options) -> list[Candidate]:
 
 
 def _address(place: str, word: str, path: str) -> str:
-    return f"{place}|{Step(word, path)}"
+    return f"{place}|{AddressStep(word, path)}"

@@ -19,7 +19,7 @@ _MOST_DESCRIBED = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Stack:
+class FolderStack:
     """Numbered files of one section each, as one volume.
 
     Attributes
@@ -48,7 +48,7 @@ class Single:
 
 def volumes_in_folder(
     place: Place, wanted: Collection[str] | None, pattern: str | None, options: Options
-) -> Iterator[Stack | Single]:
+) -> Iterator[FolderStack | Single]:
     """The volumes that lie in a folder as files; what is below other folders is left alone.
 
     Names only choose candidates; the beginning of a file decides.
@@ -95,7 +95,7 @@ def volumes_in_folder(
 
 def _stack(
     place: Place, group: SectionGroup, names: dict[str, ObjectInfo], options: Options
-) -> Stack | None:
+) -> FolderStack | None:
     """The volume of a group; None where its files are volumes themselves.
 
     Raises
@@ -137,7 +137,7 @@ def _stack(
     shape = (stack.depth, *stack.first.shape_zyx[1:])
     volume = replace(stack.first, path="", shape_zyx=shape, notes=tuple(notes))
     files = tuple(names[name] for name in stack.names)
-    return Stack(formats[group.names[0]], volume, files, stack.places, _pattern(group.names))
+    return FolderStack(formats[group.names[0]], volume, files, stack.places, _pattern(group.names))
 
 
 def _described(

@@ -33,7 +33,7 @@ _SAFE = "/:@!$&'()*+,;=~"
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class AddressStep:
     """One step of a pipeline.
 
     Attributes
@@ -74,7 +74,7 @@ class Address:
     scheme: Scheme
     host: str
     path: str
-    steps: tuple[Step, ...] = ()
+    steps: tuple[AddressStep, ...] = ()
     query: str = ""
     folder: bool = False
 
@@ -87,7 +87,7 @@ class Address:
         return f"{head}{path}{slash if self.path else ''}"
 
     @property
-    def zips(self) -> tuple[Step, ...]:
+    def zips(self) -> tuple[AddressStep, ...]:
         """The containers at the beginning of the pipeline."""
         return tuple(itertools.takewhile(lambda step: step.word in CONTAINERS, self.steps))
 
@@ -165,7 +165,7 @@ def parse_address(text: str, base: Path | None = None) -> Address:
     )
 
 
-def _local(place: str, steps: tuple[Step, ...], base: Path | None) -> Address:
+def _local(place: str, steps: tuple[AddressStep, ...], base: Path | None) -> Address:
     path = Path(place.replace("%7C", "|").replace("%7c", "|"))
     if path.parts[:1] == ("~",):
         path = Path.home().joinpath(*path.parts[1:])
@@ -186,7 +186,7 @@ def _normal(parts: tuple[str, ...], place: str) -> list[str]:
     return ["/", *kept] if kept else ["/"]
 
 
-def _url(scheme: Scheme, place: str, steps: tuple[Step, ...]) -> Address:
+def _url(scheme: Scheme, place: str, steps: tuple[AddressStep, ...]) -> Address:
     try:
         parts = urlsplit(place)
         _ = parts.port
@@ -227,7 +227,7 @@ def _url(scheme: Scheme, place: str, steps: tuple[Step, ...]) -> Address:
     )
 
 
-def _step(text: str, whole: str) -> Step:
+def _step(text: str, whole: str) -> AddressStep:
     word, colon, path = text.partition(":")
     word = word.strip().lower()
     known = [*CONTAINERS, *registry.words()]
@@ -243,4 +243,4 @@ def _step(text: str, whole: str) -> Step:
     pieces = [piece for piece in path.split("/") if piece not in ("", ".")]
     if ".." in pieces:
         raise ConfigError(f"{text!r}: '..' has no place in an address", location="addresses")
-    return Step(word, "/".join(pieces), path.endswith("/"))
+    return AddressStep(word, "/".join(pieces), path.endswith("/"))

@@ -9,11 +9,11 @@ from lib.archives.address.grammar import NAMED, is_named, parse_address
 from lib.errors import ConfigError
 from lib.safety import redact
 
-Given = dict[str, dict[str, Any]]
+SettingsBySource = dict[str, dict[str, Any]]
 """Settings by source."""
 
 
-def rounds(addresses: Iterable[str]) -> list[Given]:
+def rounds(addresses: Iterable[str]) -> list[SettingsBySource]:
     """What each address asks of which source; a source has one set of settings in each round.
 
     Places that are in no named archive go together, and so do images of IDR.
@@ -23,7 +23,7 @@ def rounds(addresses: Iterable[str]) -> list[Given]:
     ConfigError
         An address cannot be read.
     """
-    found: list[Given] = [{}]
+    found: list[SettingsBySource] = [{}]
     for text in addresses:
         source, settings = settings_of(text)
         for given in found:

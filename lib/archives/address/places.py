@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.archives.address.grammar import Address, Step, quoted
+from lib.archives.address.grammar import Address, AddressStep, quoted
 from lib.bytesource.base import ByteSource
 from lib.bytesource.ftp_tree import FtpTree
 from lib.bytesource.gcs_tree import GcsTree
@@ -55,7 +55,7 @@ class Place:
     pattern: str | None
     address: str
     counters: ServiceCounters
-    steps: tuple[Step, ...]
+    steps: tuple[AddressStep, ...]
 
     def traffic(self) -> tuple[int, int]:
         """Bytes received and requests sent so far."""

@@ -27,7 +27,7 @@ from lib.plan import SourceFile, VolumePlan
 from lib.rawfiles.files import RawFiles, fetched_or_error, kept_or_error
 from lib.rawfiles.ranged import digest_of, kept_while_read, settle_ranged
 from lib.rawfiles.sidecar import facts_of
-from lib.transport.identity import Facts, Likeness, compare
+from lib.transport.identity import FileIdentity, Likeness, compare
 from lib.transport.partial import Fetched
 
 _MOST_HASHED = 4 * 2**30
@@ -240,7 +240,7 @@ def _check_files(plan: VolumePlan, tree: Tree) -> None:
         found = now[key]
         if found is None:
             raise NotFoundError("the file is not there any more", location=file.url)
-        seen = Facts(found.size, found.etag, found.last_modified, found.checksum)
+        seen = FileIdentity(found.size, found.etag, found.last_modified, found.checksum)
         if compare(facts_of(file), seen) is Likeness.SAME:
             continue
         source = tree.source(key, _info(file, key))

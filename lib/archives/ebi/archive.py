@@ -1,6 +1,6 @@
 """EMPIAR at EMBL-EBI: files of electron microscopes, over FTP or its HTTPS mirror.
 
-Entry API ``/empiar/api/entry/{id}/``; files under ``/empiar/world_availability/{id}/data/``. No
+EmpiarEntry API ``/empiar/api/entry/{id}/``; files under ``/empiar/world_availability/{id}/data/``. No
 checksums are published: a file is believed when its size is right and it parses to its end.
 """
 
@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lib.archives.ebi.entry import Entry, ImageSet, parse_entry
-from lib.archives.ebi.files import FORMATS, Found, find_files
+from lib.archives.ebi.entry import EmpiarEntry, ImageSet, parse_entry
+from lib.archives.ebi.files import FORMATS, EntryFiles, find_files
 from lib.archives.ebi.tree import FTP, HTTPS, EbiTree, path_of
 from lib.archives.ebi.volumes import (
     Sorting,
@@ -65,8 +65,8 @@ class _Made:
     """What the plans of one entry have in common."""
 
     config: EBIConfig
-    entry: Entry
-    found: Found
+    entry: EmpiarEntry
+    found: EntryFiles
     sorting: Sorting
     formats: dict[str, str]  # of the files that were described, by their paths
 

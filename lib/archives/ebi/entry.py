@@ -78,7 +78,7 @@ _VOXEL_TYPES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class EmpiarEntry:
     """An entry: what the record says of it, and its image sets."""
 
     accession: str
@@ -86,7 +86,7 @@ class Entry:
     imagesets: tuple[ImageSet, ...]
 
 
-def parse_entry(document: Any, accession: str, where: str) -> Entry:
+def parse_entry(document: Any, accession: str, where: str) -> EmpiarEntry:
     """Read the API's answer.
 
     Raises
@@ -115,7 +115,7 @@ def parse_entry(document: Any, accession: str, where: str) -> Entry:
         extra=_extra(entry),
         stated=_STATED,
     )
-    return Entry(accession, about, imagesets)
+    return EmpiarEntry(accession, about, imagesets)
 
 
 def _extra(entry: dict[str, Any]) -> dict[str, Any]:

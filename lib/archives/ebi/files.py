@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class EntryFiles:
     """What an entry's folders hold.
 
     Attributes
@@ -50,7 +50,7 @@ def find_files(
     imagesets: Sequence[ImageSet],
     selection: Selection,
     only: str | None = None,
-) -> Found:
+) -> EntryFiles:
     """List one folder of the entry, or those that it names, or ``data``.
 
     Raises
@@ -82,7 +82,7 @@ def find_files(
     files = {path: tree.file(f"{root}/{path}", names[path], wanted[path]) for path in taken}
     excluded = tuple(path for path in wanted if path not in files)
     notes += selection.notes(wanted)
-    return Found(files, excluded, tuple(sorted(others)), refused, tuple(notes))
+    return EntryFiles(files, excluded, tuple(sorted(others)), refused, tuple(notes))
 
 
 def is_candidate(name: str) -> bool:

@@ -16,7 +16,7 @@ from lib.archives.idr import omero
 from lib.archives.idr.files import choose_file, locate, volumes_of
 from lib.archives.idr.omero import Image
 from lib.archives.remote_tiff import (
-    Cost,
+    TransferCost,
     open_local,
     open_ranges,
     read_cost,
@@ -60,7 +60,7 @@ class _Way:
     """How the voxels come: by ranges, or by a file that is brought first."""
 
     direct: bool
-    cost: Cost
+    cost: TransferCost
     notes: tuple[str, ...] = ()
 
 
@@ -173,7 +173,7 @@ class IDR:
         before = counters.snapshot()
         for plane, volume, notes in volumes_of(tree, file, image):
             after = counters.snapshot()
-            header = Cost(
+            header = TransferCost(
                 after["bytes_received"] - before["bytes_received"],
                 after["requests"] - before["requests"],
             )
@@ -273,14 +273,14 @@ def _annotations(client: Any, root: str, image_id: int) -> dict[str, str]:
 def _way(
     config: IDRConfig,
     volume: TiffVolume,
-    header: Cost,
+    header: TransferCost,
     crop: Crop,
     file: SourceFile,
     direct: bool,
 ) -> _Way:
     if not direct:
         by_ftp = file.url.startswith("ftp:")
-        return _Way(False, Cost(file.size or 0, _FTP_COMMANDS if by_ftp else 1))
+        return _Way(False, TransferCost(file.size or 0, _FTP_COMMANDS if by_ftp else 1))
     cost = read_cost(volume, header, crop)
     if not crop.whole:
         return _Way(True, cost, ("only the pages of the box are fetched; no raw file is kept",))

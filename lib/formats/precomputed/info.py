@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lib.errors import FormatError, UnsupportedFormatError
-from lib.formats.precomputed.shards import Sharding, parse_sharding
+from lib.formats.precomputed.shards import ShardingSpec, parse_sharding
 from lib.geometry import LengthsZYX, ShapeZYX
 
 _DTYPES = {"uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "float32"}
@@ -39,7 +39,7 @@ class Scale:
     chunk_zyx: ShapeZYX
     encoding: str
     block_zyx: ShapeZYX | None
-    sharding: Sharding | None
+    sharding: ShardingSpec | None
     copies: int  # how many chunk shapes, each a full copy of the data, there are
 
     def chunk_name(self, index_zyx: ShapeZYX) -> str:

@@ -24,7 +24,7 @@ _M32 = 2**32 - 1
 
 
 @dataclass(frozen=True, slots=True)
-class Sharding:
+class ShardingSpec:
     """The parameters of ``neuroglancer_uint64_sharded_v1``."""
 
     preshift_bits: int
@@ -92,7 +92,7 @@ class Sharding:
         return found
 
 
-def parse_sharding(given: dict[str, Any], where: str) -> Sharding:
+def parse_sharding(given: dict[str, Any], where: str) -> ShardingSpec:
     """Read ``sharding`` of a scale; raises `FormatError` and `UnsupportedFormatError`."""
     if given.get("@type") != "neuroglancer_uint64_sharded_v1":
         raise UnsupportedFormatError(f"sharding {given.get('@type')!r}", location=where)
@@ -104,7 +104,7 @@ def parse_sharding(given: dict[str, Any], where: str) -> Sharding:
     bits = [int(given[name]) for name in ("preshift_bits", "minishard_bits", "shard_bits")]
     if min(bits) < 0 or max(bits) > 64 or bits[1] > _MOST_BITS or 16 << bits[1] > _MOST_INDEX_BYTES:
         raise FormatError(f"impossible bits of a sharding: {bits}", location=where)
-    return Sharding(
+    return ShardingSpec(
         preshift_bits=bits[0],
         murmur=given["hash"] != "identity",
         minishard_bits=bits[1],

@@ -36,7 +36,7 @@ class TiffHeader:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class IfdEntry:
     """One field: its values are `count` of TIFF type `kind` at `offset` of the file."""
 
     kind: int
@@ -54,7 +54,7 @@ class Ifd:
     offset: int
     nbytes: int
     next_offset: int
-    entries: dict[int, Entry]
+    entries: dict[int, IfdEntry]
 
     def integers(self, tag: int, *, limit: int) -> NDArray[np.uint64] | None:
         """The values of an integer field, at most `limit` of them; None if it is absent."""
@@ -162,7 +162,7 @@ def read_ifd(source: ByteSource, header: TiffHeader, offset: int) -> Ifd:
         )
     entry_size, next_size = struct.calcsize("=" + entry_format), struct.calcsize("=" + next_format)
     data = source.read(offset + counted, count * entry_size + next_size)
-    entries: dict[int, Entry] = {}
+    entries: dict[int, IfdEntry] = {}
     fields = struct.iter_unpack(header.order + entry_format, data[: count * entry_size])
     for index, (tag, kind, values, inline) in enumerate(fields):
         if kind not in _TYPES or tag in entries:
@@ -171,7 +171,7 @@ def read_ifd(source: ByteSource, header: TiffHeader, offset: int) -> Ifd:
         where = offset + counted + (index + 1) * entry_size - len(inline)
         if nbytes > len(inline):
             (where,) = struct.unpack(header.order + next_format, inline)
-        entries[tag] = Entry(kind, values, where, nbytes)
+        entries[tag] = IfdEntry(kind, values, where, nbytes)
     (following,) = struct.unpack(header.order + next_format, data[-next_size:])
     nbytes = counted + len(data)
     return Ifd(source, header.order, offset, nbytes, following, entries)

@@ -21,7 +21,7 @@ PAGE_BYTES = 16 * 1024 * 1024  # 1000 keys of 1024 bytes, each byte as %XX, and 
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class ListingPage:
     """One page: objects and, where a delimiter was asked for, common prefixes as they came."""
 
     objects: tuple[ObjectInfo, ...]
@@ -33,7 +33,7 @@ class Page:
         return [item.key for item in self.objects] + list(self.prefixes)
 
 
-def read_page(requests: S3Requests, prefix: str, delimiter: str, token: str | None) -> Page:
+def read_page(requests: S3Requests, prefix: str, delimiter: str, token: str | None) -> ListingPage:
     """Ask for one page of the keys that begin with `prefix`.
 
     Raises
@@ -54,7 +54,7 @@ def read_page(requests: S3Requests, prefix: str, delimiter: str, token: str | No
         return parse_page(requests.body(response, PAGE_BYTES))
 
 
-def parse_page(document: bytes) -> Page:
+def parse_page(document: bytes) -> ListingPage:
     """A page from its XML. Raises `BadAnswerError`."""
     try:
         root = parse_xml(document, PAGE_BYTES)
@@ -82,11 +82,11 @@ def parse_page(document: bytes) -> Page:
             f"the answer is not the listing of an object store: {error.message}"
         ) from error
     if text_of(root, "IsTruncated") != "true":
-        return Page(objects, prefixes, None)
+        return ListingPage(objects, prefixes, None)
     token = text_of(root, "NextContinuationToken")
     if not token:
         raise BadAnswerError("a listing goes on, but does not say where")
-    return Page(objects, prefixes, token)
+    return ListingPage(objects, prefixes, token)
 
 
 def _name(element: Element) -> str:

@@ -15,7 +15,7 @@ from lib.transport.listing import MOST_KEYS, Listing, ObjectInfo, Walk
 from lib.transport.s3.address import S3Access, check_object_key, parse_uri
 from lib.transport.s3.errors import Refusal, source_error
 from lib.transport.s3.etags import EtagProof
-from lib.transport.s3.listing import Page, read_page
+from lib.transport.s3.listing import ListingPage, read_page
 from lib.transport.s3.requests import S3Requests
 
 __all__ = ["Listing", "ObjectInfo", "ObjectReader"]
@@ -175,14 +175,14 @@ class ObjectReader:
                     seen.add(item.key)
                     yield item.key, item.size, item.etag
 
-    def _pages(self, prefix: str, delimiter: str, most: int) -> Iterator[Page]:
+    def _pages(self, prefix: str, delimiter: str, most: int) -> Iterator[ListingPage]:
         folder = prefix.strip("/")
         full = self._prefix + (f"{folder}/" if folder else "")
         walk = Walk(most)
         token: str | None = None
         while True:
 
-            def once(token: str | None = token) -> Page:
+            def once(token: str | None = token) -> ListingPage:
                 return read_page(self._requests, full, delimiter, token)
 
             page = self._retry("LIST", prefix, once)
@@ -192,7 +192,7 @@ class ObjectReader:
                 raise error.located(
                     archive=self._archive, location=f"{self.uri}/{prefix}"
                 ) from None
-            yield Page(
+            yield ListingPage(
                 tuple(
                     replace(item, key=item.key.removeprefix(self._prefix))
                     for item in page.objects

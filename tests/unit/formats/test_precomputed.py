@@ -18,7 +18,7 @@ from lib.formats.format import Options
 from lib.formats.precomputed.format import PrecomputedFormat
 from lib.formats.precomputed.info import parse_info
 from lib.formats.precomputed.segmentation import decode_segmentation
-from lib.formats.precomputed.shards import Sharding, morton, murmur3_low64
+from lib.formats.precomputed.shards import ShardingSpec, morton, murmur3_low64
 from lib.geometry import Box
 
 SCALE: dict[str, Any] = {
@@ -53,11 +53,11 @@ def test_the_worked_example_of_the_format() -> None:
     grid = (2, 2, 3)  # z, y, x
     cells = {(0, 0, 0): 0, (0, 0, 1): 1, (0, 1, 0): 2, (1, 0, 0): 4, (0, 0, 2): 8, (1, 1, 2): 14}
     assert {index: morton(index, grid) for index in cells} == cells
-    sharding = Sharding(1, False, 1, 1, True, True)
+    sharding = ShardingSpec(1, False, 1, 1, True, True)
     assert [sharding.place(cells[i]) for i in cells] == [
         (0, 0), (0, 0), (0, 1), (1, 0), (0, 0), (1, 1),
     ]  # fmt: skip
-    assert [Sharding(0, False, 0, bits, False, False).file(14) for bits in (0, 4, 5, 9)] == [
+    assert [ShardingSpec(0, False, 0, bits, False, False).file(14) for bits in (0, 4, 5, 9)] == [
         "e.shard", "e.shard", "0e.shard", "00e.shard",
     ]  # fmt: skip
 
