@@ -1,7 +1,7 @@
 """Streaming into one ``.npy`` file without ever holding the array.
 
-The file has its full size from the start, under its staging name; shards are row ranges as wide as the
-volume, so each of their planes is one contiguous write.
+The file has its full size from the start, under its staging name; shards are row ranges as wide as
+the volume, so each of their planes is one contiguous write.
 """
 
 from __future__ import annotations
