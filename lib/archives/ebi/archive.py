@@ -1,6 +1,6 @@
 """EMPIAR at EMBL-EBI: files of electron microscopes, over FTP or its HTTPS mirror.
 
-EmpiarEntry API ``/empiar/api/entry/{id}/``; files under ``/empiar/world_availability/{id}/data/``. No
+Entry API ``/empiar/api/entry/{id}/``; files under ``/empiar/world_availability/{id}/data/``. No
 checksums are published: a file is believed when its size is right and it parses to its end.
 """
 
