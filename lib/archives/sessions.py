@@ -40,6 +40,7 @@ def open_session(config: LoaderConfig, name: str, *, scratch_dir: Path | None) -
         timeout_seconds=config.timeout_seconds,
         scratch_dir=scratch_dir,
         reach=_reach(config),
+        check_etags=config.check_etags,
     )
 
 

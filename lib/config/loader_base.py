@@ -24,6 +24,7 @@ _OF_A_RUN = frozenset(
 )
 _OF_A_SERVER = ("_url", "_server", "_host")
 OutputFormat = Literal["zarr", "npy"]
+EtagPolicy = Literal["always", "plain-http", "sample"]
 
 
 class LoaderConfig(BaseModel):
@@ -104,6 +105,11 @@ class LoaderConfig(BaseModel):
     codec: Literal["auto", "zstd", "blosc", "none"] = Field(
         default="auto",
         description="auto: zstd level 1 for 8-bit, blosc (zstd 1, shuffle) for wider types.",
+    )
+    check_etags: EtagPolicy = Field(
+        default="plain-http",
+        description="Which objects of S3 are held against their ETags where those are MD5 digests: "
+        "always: each; plain-http: each that comes without TLS; sample: one of sixteen.",
     )
     max_connections: Count | None = Field(
         default=None,

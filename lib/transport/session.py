@@ -22,6 +22,7 @@ from lib.transport.http import HttpClient
 from lib.transport.limits import Limiter, Limits, limits_for, shared_limiter
 from lib.transport.reach import ReachPolicy
 from lib.transport.s3.address import S3Access
+from lib.transport.s3.etags import EtagPolicy
 from lib.transport.s3.reader import ObjectReader
 
 T = TypeVar("T")
@@ -45,6 +46,8 @@ class Session:
     reach
         Where addresses may lead, for sessions that ask what a user named; such a session follows
         redirects to whatever host this allows.
+    check_etags
+        Which objects of S3 are held against their ETags.
     """
 
     def __init__(
@@ -56,12 +59,14 @@ class Session:
         timeout_seconds: float | None = None,
         scratch_dir: Path | None = None,
         reach: ReachPolicy | None = None,
+        check_etags: EtagPolicy = "always",
     ) -> None:
         exempt_loopback()
         self.archive = archive
         self.counters = Counters()
         self.scratch_dir = scratch_dir
         self.reach = reach
+        self._check_etags = check_etags
         self.allowed_hosts = frozenset(host.lower() for host in allowed_hosts)
         self._overrides = dict(limits or {})
         self._timeout_seconds = timeout_seconds
@@ -152,7 +157,15 @@ class Session:
         with self._lock:
             reader = self._objects.get((uri, access))
             if reader is None:
-                reader = ObjectReader(self.archive, uri, access, limits, limiter, counters)
+                reader = ObjectReader(
+                    self.archive,
+                    uri,
+                    access,
+                    limits,
+                    limiter,
+                    counters,
+                    check_etags=self._check_etags,
+                )
                 self._objects[(uri, access)] = reader
             return reader
 

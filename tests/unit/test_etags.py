@@ -61,3 +61,25 @@ def test_an_object_that_is_said_to_be_encrypted_proves_nothing(headers: dict[str
         proof.check(b"two", tag(b"two"), {"x-amz-server-side-encryption": "AES256"})
     with pytest.raises(IncompleteTransferError):
         proof.check(b"cut", tag(b"whole"), {"x-amz-server-side-encryption": "AES256"})
+
+
+def test_over_tls_the_default_trusts_the_wire_and_always_does_not() -> None:
+    EtagProof("plain-http", over_tls=True).check(b"cut", tag(b"whole"))
+    for looks in (EtagProof("always", over_tls=True), EtagProof("plain-http")):
+        with pytest.raises(IncompleteTransferError):
+            looks.check(b"cut", tag(b"whole"))
+
+
+def test_a_sample_looks_at_one_object_of_sixteen_and_at_the_same_ones_again() -> None:
+    refused = [[n for n in range(640) if _refused(n)] for _ in range(2)]
+    assert refused[0] == refused[1]
+    assert 20 < len(refused[0]) < 65
+
+
+def _refused(number: int) -> bool:
+    proof = EtagProof("sample")
+    try:
+        proof.check(b"cut", tag(str(number).encode()))
+    except IncompleteTransferError:
+        return True
+    return False

@@ -14,7 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from lib.archives.openorganelle.archive import SERVICE
+from lib.archives.sessions import open_session
 from lib.concurrency import cancel as stopping
+from lib.config.loader_base import EtagPolicy
+from lib.config.loaders import OpenOrganelleConfig
 from lib.errors import BadAnswerError, ConfigError, ProxyError, TransportError
 from lib.transport import environment
 from lib.transport.environment import CA_VARIABLES, exempt_loopback, is_loopback
@@ -60,6 +64,8 @@ def plain() -> Iterator[int]:
         def do_GET(self) -> None:
             self.send_response(200)
             self.send_header("Content-Length", "2")
+            if self.path.endswith("/tagged"):
+                self.send_header("ETag", f'"{"0" * 32}"')  # of other bytes
             self.end_headers()
             self.wfile.write(b"{}")
 
@@ -273,6 +279,22 @@ def test_any_one_variable_gives_all_clients_an_authority_of_ones_own(
         over_tls(front)
     monkeypatch.setenv(variable, str(front.authority))
     over_tls(front)
+
+
+def test_etags_are_looked_at_over_tls_where_a_setting_asks_for_it(
+    front: TlsFront, plain: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(front.authority))
+    cases: tuple[tuple[EtagPolicy, str, int], ...] = (
+        ("plain-http", front.url, 1),
+        ("plain-http", f"http://127.0.0.1:{plain}", 2),  # asked again: is the tag a digest?
+        ("always", front.url, 2),
+    )
+    for policy, url, requests in cases:
+        config = OpenOrganelleConfig(check_etags=policy)
+        with open_session(config, "openorganelle", scratch_dir=None) as session:
+            session.objects(SERVICE, "s3://bucket", endpoint_url=url).get("tagged")
+            assert session.counters.service(SERVICE).requests == requests
 
 
 @pytest.mark.parametrize("kind", ["absent", "no certificate"])

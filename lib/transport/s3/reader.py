@@ -14,7 +14,7 @@ from lib.transport.limits import Limiter, Limits
 from lib.transport.listing import MOST_KEYS, Listing, ObjectInfo, Walk
 from lib.transport.s3.address import S3Access, check_object_key, parse_uri
 from lib.transport.s3.errors import Refusal, source_error
-from lib.transport.s3.etags import EtagProof
+from lib.transport.s3.etags import EtagPolicy, EtagProof
 from lib.transport.s3.listing import ListingPage, read_page
 from lib.transport.s3.requests import S3Requests
 
@@ -36,6 +36,8 @@ class ObjectReader:
         ``s3://bucket`` or ``s3://bucket/prefix``.
     access
         Which server, and as whom.
+    check_etags
+        Which objects' bytes are held against their ETags.
     """
 
     def __init__(
@@ -46,13 +48,16 @@ class ObjectReader:
         limits: Limits,
         limiter: Limiter,
         counters: ServiceCounters,
+        *,
+        check_etags: EtagPolicy = "always",
     ) -> None:
         bucket, prefix = parse_uri(uri)
         self.uri = f"s3://{bucket}/{prefix}".rstrip("/")
         self._archive = archive
         self._prefix = f"{prefix}/" if prefix else ""
         self._requests = S3Requests(archive, bucket, access, limits, limiter, counters)
-        self._etags = EtagProof()
+        over_tls = self._requests.server.startswith("https://")
+        self._etags = EtagProof(check_etags, over_tls=over_tls)
 
     def close(self) -> None:
         """Close all connections; later calls open new ones."""
