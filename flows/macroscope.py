@@ -26,8 +26,8 @@ from lib.ingest.result import ProcessingResult
 from lib.ingest.selection import by_round
 from lib.records.catalogue import require_contents
 from lib.storage.open import open_store
+from tasks.artifacts import run_in_words, show_run, show_volumes
 from tasks.outage import retry_through_outage
-from tasks.report import in_words, show_run, show_volumes
 
 
 @flow(
@@ -86,7 +86,7 @@ def macroscope(
     failures += [f"{r.source}: {'; '.join(r.errors)}" for r in results if not r.success]
     if failures:
         return Failed(message=" | ".join(failures), data=carried(results))
-    return Completed(message=in_words(results), data=results)
+    return Completed(message=run_in_words(results), data=results)
 
 
 def _start(given: Mapping[str, Mapping[str, Any]], where: str, source: str) -> ProcessingResult:

@@ -70,7 +70,7 @@ REGISTRY: dict[str, Entry] = {
     "epfl": Entry("lib.archives.epfl:EPFL"),
     "flyem": Entry("lib.archives.flyem:FlyEM"),
     "idr": Entry("lib.archives.idr.archive:IDR"),
-    "openorganelle": Entry("lib.archives.openorganelle.archive:OpenOrganelle"),
+    "openorganelle": Entry("lib.archives.openorganelle:OpenOrganelle"),
 }
 
 

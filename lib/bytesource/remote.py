@@ -9,8 +9,7 @@ from functools import partial
 from typing import TypeVar
 
 from lib.bytesource.base import check_range
-from lib.bytesource.buffers import BufferPool
-from lib.bytesource.spans import GAP_BYTES
+from lib.bytesource.spans import GAP_BYTES, BufferPool
 
 READ_AHEAD_BYTES = 128 * 2**10
 _LEAD_BYTES = 4 * 2**10  # writers differ in whether a directory's arrays come before or after it

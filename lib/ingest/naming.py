@@ -18,12 +18,13 @@ from typing import Any
 
 from lib.concurrency.bounded_map import run_ordered
 from lib.errors import NameTakenError, NotFoundError, RecordError
-from lib.ingest.noted import as_noted
 from lib.names import folded, marked_volume_name, same_place, volume_name
-from lib.plan import VolumePlan
+from lib.plan import SourceFile, VolumePlan
+from lib.rawfiles.sidecar import facts_of
 from lib.records.manager import read_json
 from lib.records.model import Record, record_key
 from lib.storage.base import Store
+from lib.transport.identity import FileIdentity, Likeness, compare
 
 _DIGEST = "source_digest"
 _READS_AT_ONCE = 8
@@ -182,3 +183,41 @@ def _provenance(record: Record) -> dict[str, Any]:
 def _section(document: dict[str, Any], name: str) -> dict[str, Any]:
     section = document.get(name)
     return section if isinstance(section, dict) else {}
+
+
+def as_noted(plan: VolumePlan, record: Record) -> VolumePlan:
+    """The plan with the entity tags and times of a record, if all its files may be the same.
+
+    Nodes of a mirror give one file other entity tags, and times that are off by a second. A
+    volume's identity holds both, so that a run that met another node would make everything anew.
+    Where size and one weak fact fit, the plan goes on with what was noted; should the file be
+    another one after all, the second look at its bytes finds it (`lib.transport.second_look`).
+    """
+    found = record.get("metadata", {}).get("provenance", {}).get("source_files")
+    noted = [file for file in found or () if isinstance(file, dict)]
+    if len(noted) != len(plan.files):
+        return plan
+    files = [_as_noted(*pair) for pair in zip(plan.files, noted, strict=True)]
+    if any(file is None for file in files):
+        return plan
+    return plan.model_copy(update={"files": tuple(files)})
+
+
+def _as_noted(file: SourceFile, noted: dict[str, Any]) -> SourceFile | None:
+    """The file with the noted tag and time; None where it is another one, or may be."""
+    if not file.url.startswith(("http://", "https://")):
+        return file  # tags of stores are digests or versions, and FTP's times are exact
+    url, size = noted.get("url"), noted.get("size")
+    etag, date = (_text(noted, key) for key in ("etag", "last_modified"))
+    if not isinstance(url, str) or not same_place(url, file.url) or not isinstance(size, int):
+        return None
+    then = FileIdentity(size, etag, date, _text(noted, "publisher_checksum"))
+    if compare(then, facts_of(file)) not in (Likeness.SAME, Likeness.ALIKE):
+        return None
+    update = {"etag": etag or file.etag, "last_modified": date or file.last_modified}
+    return file.model_copy(update=update)
+
+
+def _text(noted: dict[str, Any], key: str) -> str | None:
+    value = noted.get(key)
+    return value if isinstance(value, str) else None

@@ -31,10 +31,10 @@ from lib.rawfiles.sidecar import (
 from lib.rawfiles.tee import FetchGap, RawTee, hash_file
 from lib.safety import safe_join
 from lib.storage.base import Store
+from lib.storage.digests import put_file
 from lib.storage.keys import LOCKS, temporary_name, temporary_of
 from lib.storage.ordered_hash import OrderedHasher
 from lib.storage.os_errors import naming_os_errors
-from lib.storage.upload import put_file
 from lib.transport.partial import Fetched
 
 _log = logging.getLogger(__name__)

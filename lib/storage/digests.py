@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
+from pathlib import Path
 
 from lib.concurrency import cancel as stopping
 from lib.errors import NotFoundError
 from lib.storage.base import Store
+from lib.storage.os_errors import naming_os_errors
 
 _BLOCK = 8 * 2**20
 
@@ -26,3 +29,20 @@ def digest_of(store: Store, key: str) -> tuple[int, str]:
         stopping.check()
         digest.update(store.get_range(key, start, min(_BLOCK, size - start)))
     return size, digest.hexdigest()
+
+
+def put_file(store: Store, key: str, path: Path) -> None:
+    """Put a file into a store without holding it in memory.
+
+    Raises
+    ------
+    DestinationError, DestinationBusyError, NotFoundError
+    """
+    with naming_os_errors(str(path), "read"), path.open("rb") as file:
+        if not path.stat().st_size:
+            store.put(key, b"")
+            return
+        # It is closed with its last view: a refused request that is sent again may still hold one,
+        # and to close it under such a view is an error.
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        store.put(key, memoryview(content))

@@ -22,8 +22,7 @@ from lib.transport.http import HttpClient
 from lib.transport.limits import Limiter, Limits, limits_for, shared_limiter
 from lib.transport.reach import ReachPolicy
 from lib.transport.s3.address import S3Access
-from lib.transport.s3.etags import EtagPolicy
-from lib.transport.s3.reader import ObjectReader
+from lib.transport.s3.reader import EtagPolicy, ObjectReader
 
 T = TypeVar("T")
 

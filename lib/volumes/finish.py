@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from lib.errors import EmptyVolumeError, IntegrityError, MissingChunksError
 from lib.geometry import ShapeZYX
 from lib.storage.base import Store
-from lib.volumes import ome, thumbnails
+from lib.volumes import ome
 from lib.volumes.grid import shard_key
 from lib.volumes.job import VolumeJob
 from lib.volumes.ledger import Ledger, LedgerEntry, StoredFile
 from lib.volumes.npyfile import DamagedRowsError, digest_npy
+from lib.volumes.ome import THUMBNAIL_KEY, Draw
 from lib.volumes.statistics import Statistics
-from lib.volumes.thumbnails import THUMBNAIL_KEY, Draw
 
 SUMS_SUFFIX = ".SHA256SUMS"
 _SHARD_OR_LEVEL = re.compile(r"(\d{1,6})/(?:c/(\d{1,9})/(\d{1,9})/(\d{1,9})|zarr\.json)")
@@ -206,7 +206,7 @@ def _finish_zarr(
     written = {key: ome.encode(document) for key, document in documents.items()}
     if draw is not None and (drawn := draw(staging, group, statistics)) is not None:
         written[THUMBNAIL_KEY], width, height = drawn
-        group["attributes"] |= thumbnails.attributes(width, height)
+        group["attributes"] |= ome.thumbnail_attributes(width, height)
     elif store.size(f"{staging}/{THUMBNAIL_KEY}") is not None:
         store.delete(f"{staging}/{THUMBNAIL_KEY}")  # of a killed run that could draw it
     written["zarr.json"] = ome.encode(group)

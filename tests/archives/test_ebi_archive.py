@@ -18,9 +18,8 @@ from emulators.dm import write_dm
 from emulators.documents import empiar_entry
 from emulators.mrc import write_mrc
 from emulators.serving import Samples
-from lib.archives.ebi.entry import parse_entry
+from lib.archives.ebi.entry import organism_in, parse_entry
 from lib.archives.ebi.volumes import sort_files, why_single
-from lib.archives.organisms import organism_in
 from lib.errors import (
     BadAnswerError,
     FormatError,

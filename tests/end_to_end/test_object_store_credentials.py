@@ -24,7 +24,7 @@ from flows.credentials import store_settings
 from lib.config.manager import ConfigManager
 from lib.errors import AccessDeniedError, DestinationError, MacroscopeError
 from lib.storage.s3 import S3Store
-from lib.storage.s3_access import access_of
+from lib.storage.s3_objects import access_of
 from lib.storage.settings import StoreSettings
 from lib.transport.s3.address import bucket_url
 from lib.transport.s3.credentials import aws_session, region_of

@@ -17,8 +17,7 @@ from kube_checks import pod_specs, restricted_violations, validate
 from emulators.serving import Samples
 from lib.archives.registry import REGISTRY
 from lib.kubernetes.dask_cluster import Owner, cluster_spec
-from lib.kubernetes.dask_settings import DaskSettings
-from lib.kubernetes.quantities import parse_bytes
+from lib.kubernetes.dask_settings import DaskSettings, parse_bytes
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "macroscope"

@@ -21,9 +21,9 @@ from lib.kubernetes.dask_settings import (
     DaskSettings,
     Resources,
     load_settings,
+    parse_bytes,
 )
 from lib.kubernetes.kube_cluster import pod_reasons
-from lib.kubernetes.quantities import parse_bytes
 from lib.kubernetes.request import cluster_request
 
 OWNER = Owner("wise-fox-abc", "0d9f", "em", "run-1")

@@ -17,7 +17,7 @@ from lib.config.loaders import LoaderConfig
 from lib.config.manager import ConfigManager, Settings
 from lib.execution import is_heavy
 from lib.geometry import ShapeZYX
-from lib.ingest.store_costs import planned_job
+from lib.ingest.costs import planned_job
 from lib.storage.settings import StoreSettings
 from tests.kit.volume_kit import a_plan
 

@@ -13,8 +13,7 @@ from kube_checks import pod_specs
 
 from lib.execution import MODES
 from lib.kubernetes.dask_cluster import Owner, cluster_spec
-from lib.kubernetes.dask_settings import DaskSettings
-from lib.kubernetes.quantities import parse_bytes
+from lib.kubernetes.dask_settings import DaskSettings, parse_bytes
 
 Manifest = dict[str, Any]
 KIND_VALUES = Path(__file__).parents[2] / "k8s" / "kind-values.yaml"

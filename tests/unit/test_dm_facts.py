@@ -11,7 +11,7 @@ import pytest
 from emulators.dm import Section, write_dm
 from lib.bytesource.base import LocalBytes
 from lib.errors import UnsupportedFormatError
-from lib.formats.dm.cross_check import second_opinion
+from lib.formats.dm.format import second_opinion
 from lib.formats.dm.reader import DmImage, open_dm
 from lib.units import other_quantity
 

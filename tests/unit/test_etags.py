@@ -7,7 +7,7 @@ import hashlib
 import pytest
 
 from lib.errors import IncompleteTransferError
-from lib.transport.s3.etags import EtagProof
+from lib.transport.s3.reader import EtagProof
 
 
 def tag(data: bytes) -> str:

@@ -32,7 +32,7 @@ from lib.records.manager import MetadataManager
 from lib.storage import fence, s3_lease
 from lib.storage.keys import byte_views, lock_key
 from lib.storage.s3 import S3Store
-from lib.storage.s3_access import access_of, endpoint_of
+from lib.storage.s3_objects import access_of, endpoint_of
 from lib.storage.settings import StoreSettings
 from lib.transport.s3.credentials import aws_session
 

@@ -21,7 +21,7 @@ from lib.volumes.engine import convert
 from lib.volumes.finish import Finished, finish
 from lib.volumes.job import ConcurrencyLimits, VolumeJob
 from lib.volumes.ledger import Ledger, LedgerEntry
-from lib.volumes.thumbnails import THUMBNAIL_KEY
+from lib.volumes.ome import THUMBNAIL_KEY
 
 SHAPE = (140, 30, 30)  # three levels: one made with its shards, one afterwards
 SMALL: dict[str, Any] = {"chunk_zyx": (8, 8, 8), "shard_mb": 0.01}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lib.ingest.noted import as_noted
+from lib.ingest.naming import as_noted
 from lib.plan import About, SourceFile, VolumePlan
 
 MONDAY, A_SECOND_LATER, TUESDAY = (

@@ -14,7 +14,7 @@ import pytest
 from emulators.dm import Section, write_dm
 from lib.bytesource.base import LocalBytes, MemoryBytes
 from lib.errors import FormatError, UnsupportedFormatError
-from lib.formats.dm.cross_check import second_opinion
+from lib.formats.dm.format import second_opinion
 from lib.formats.dm.reader import DmReader, open_dm
 from lib.formats.dm.tags import MAX_DEPTH, read_tags
 from lib.formats.sections import Section as StackSection

@@ -26,7 +26,7 @@ from lib.errors import (
 )
 from lib.storage import s3_lease, s3_writes
 from lib.storage.s3 import S3Store
-from lib.storage.s3_access import access_of, endpoint_of
+from lib.storage.s3_objects import access_of, endpoint_of
 from lib.storage.settings import StoreSettings
 from lib.transport.s3.address import parse_uri, server_url
 from lib.transport.s3.credentials import aws_session

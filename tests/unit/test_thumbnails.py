@@ -17,7 +17,7 @@ from lib.ingest import illustrate
 from lib.records.manager import MetadataManager
 from lib.storage.open import open_store
 from lib.verify.store import verify_store
-from lib.volumes.thumbnails import THUMBNAIL_KEY
+from lib.volumes.ome import THUMBNAIL_KEY
 from tests.faults.bench import Bench
 
 

@@ -14,8 +14,7 @@ import pytest
 
 from lib.bytesource.base import LocalBytes, MemoryBytes
 from lib.bytesource.local_tree import LocalTree
-from lib.bytesource.zip_directory import read_directory
-from lib.bytesource.zip_tree import ZipTree
+from lib.bytesource.zip_tree import ZipTree, read_directory
 from lib.errors import (
     BadAnswerError,
     FormatError,

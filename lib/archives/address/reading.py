@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from lib.bytesource.base import ByteSource, LocalBytes
-from lib.bytesource.bring import bring
 from lib.bytesource.ftp_tree import FtpTree
 from lib.bytesource.http_bytes import HttpBytes
 from lib.bytesource.http_tree import HttpTree
@@ -28,7 +27,7 @@ from lib.rawfiles.files import RawFiles, fetched_or_error, kept_or_error
 from lib.rawfiles.ranged import digest_of, kept_while_read, settle_ranged
 from lib.rawfiles.sidecar import facts_of
 from lib.transport.identity import FileIdentity, Likeness, compare
-from lib.transport.partial import Fetched
+from lib.transport.partial import Fetched, PartialFile
 
 _MOST_HASHED = 4 * 2**30
 """Bytes of local files that are read once more for their digests."""
@@ -270,3 +269,31 @@ def _hashed(plan: VolumePlan, tree: Tree, raw: RawFiles) -> list[Fetched]:
         moment, proof = file.last_modified, file.publisher_checksum
         found.append(Fetched(raw.path(file), source.size, sha256, file.etag, moment, proof))
     return found
+
+
+def bring(source: ByteSource, info: ObjectInfo, path: Path) -> Fetched:
+    """Fetch all bytes to `path`, going on from what an earlier try left in ``path.partial``.
+
+    Raises
+    ------
+    SourceChangedError, TransportError, DestinationError
+    """
+    identity: dict[str, str | int | None] = {
+        "url": source.name,
+        "size": source.size,
+        "etag": info.etag,
+        "last_modified": info.last_modified,
+    }
+    with PartialFile(path, identity) as part:
+        step = source.range_bytes
+        starts = range(part.offset, source.size, step)
+        ranges = [(start, min(step, source.size - start)) for start in starts]
+        try:
+            for view in source.ranges_ordered(ranges):
+                part.write(view)
+        except SourceChangedError:
+            part.discard()
+            raise
+        size = part.finish(source.size)
+        digest = part.sha256.hexdigest()
+        return Fetched(path, size, digest, info.etag, info.last_modified, info.checksum)

@@ -7,12 +7,12 @@ only; the licence is the archive's own, CC0.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from lib import vocabulary
-from lib.archives.organisms import organism_in
 from lib.errors import BadAnswerError
 from lib.plan import About
 from lib.provenance import Provenance
@@ -202,3 +202,34 @@ def _number(value: Any) -> float | None:
 def _count(value: Any) -> int | None:
     number = _number(value)
     return int(number) if number is not None and number == int(number) else None
+
+
+# Word -> scientific name. Words that may mean something else (rat, fly, yeast as an ingredient)
+# are taken only as whole words; a text that names two organisms names none.
+_WORDS = {
+    "zebrafish": "Danio rerio",
+    "mouse": "Mus musculus",
+    "mice": "Mus musculus",
+    "murine": "Mus musculus",
+    "rat": "Rattus norvegicus",
+    "human": "Homo sapiens",
+    "drosophila": "Drosophila melanogaster",
+    "fruit fly": "Drosophila melanogaster",
+    "yeast": "Saccharomyces cerevisiae",
+    "c. elegans": "Caenorhabditis elegans",
+    "arabidopsis": "Arabidopsis thaliana",
+    "e. coli": "Escherichia coli",
+    "chlamydomonas": "Chlamydomonas reinhardtii",
+    "platynereis": "Platynereis dumerilii",
+}
+
+
+def organism_in(text: str) -> str | None:
+    """The one organism that a text names; None where it names none, or several."""
+    lower = " ".join(text.lower().split())
+    names = {
+        name
+        for word, name in [*_WORDS.items(), *((n.lower(), n) for n in set(_WORDS.values()))]
+        if re.search(rf"(?<!\w){re.escape(word)}(?!\w)", lower)
+    }
+    return names.pop() if len(names) == 1 else None

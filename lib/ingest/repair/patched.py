@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lib.storage.base import Store
-from lib.storage.upload import put_file
+from lib.storage.digests import put_file
 
 Origin = str
 """What a file was made anew from: ``source``, ``finer level``, ``record`` or ``volume``."""

@@ -31,11 +31,11 @@ from lib.storage.local import LocalStore
 from lib.verify.beside import raw_files
 from lib.verify.sums import read_sums
 from lib.verify.volume import sums_key
-from lib.volumes import ome, thumbnails
+from lib.volumes import ome
 from lib.volumes.downsample import pool_shard
 from lib.volumes.job import VolumeJob
+from lib.volumes.ome import THUMBNAIL_KEY
 from lib.volumes.shardwriter import put_shard
-from lib.volumes.thumbnails import THUMBNAIL_KEY
 
 Planned = Callable[[], VolumeRequest]
 """Asks the archive for the volume once more; only where something has to come from it."""
@@ -186,7 +186,7 @@ class Remaking:
         picture = f"{self._volume}/{THUMBNAIL_KEY}"
         if picture in self._expected:
             with Image.open(io.BytesIO(self.patched.get(picture))) as drawn:
-                group["attributes"] |= thumbnails.attributes(*drawn.size)
+                group["attributes"] |= ome.thumbnail_attributes(*drawn.size)
         self._keep(f"{self._volume}/zarr.json", ome.encode(group), "record")
 
     def _draw_thumbnail(self) -> None:

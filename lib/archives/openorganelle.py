@@ -9,22 +9,24 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 from urllib.parse import quote
 
 from lib.archives.base import ArchiveBase
-from lib.archives.openorganelle.arrays import find_arrays
 from lib.archives.selection import Selection, choose_crop, left_out_notes, plan_each, with_notes
 from lib.archives.voxels import Voxel, decide_voxel
 from lib.bytesource.s3_tree import S3Tree
+from lib.bytesource.tree import join
 from lib.config.loaders import OPENORGANELLE_EM_PATHS, OpenOrganelleConfig
-from lib.errors import MacroscopeError, NotFoundError, SourceChangedError
+from lib.errors import FormatError, MacroscopeError, NotFoundError, SourceChangedError
 from lib.formats import registry
 from lib.formats.base import VolumeReader
 from lib.formats.calibration import Origin
 from lib.formats.format import VolumeDescription
 from lib.formats.zarr.array import parse_array
 from lib.formats.zarr.hierarchy import Hierarchy, ZarrArray
+from lib.formats.zarr.ngff import Multiscale
 from lib.formats.zarr.survey import survey_array
 from lib.geometry import Box, LengthsZYX, ShapeZYX
 from lib.plan import About, SourceFile, VolumePlan
@@ -253,3 +255,60 @@ def _about(dataset: str, array: ZarrArray, path: str) -> About:
         origin=Provenance(source="file", where=".zattrs of the multiscale"),
         stated=stated,
     )
+
+
+def find_arrays(
+    hierarchy: Hierarchy, path: str, levels: str | list[str] | tuple[str, ...]
+) -> dict[str, Callable[[], ZarrArray]]:
+    """Find arrays; their documents are read by who wants them.
+
+    Parameters
+    ----------
+    path
+        Inside the data set's ``.zarr``.
+
+    Returns
+    -------
+    dict
+        Path of each -> what reads its document; raises `NotFoundError` where a multiscale lacks
+        the level (the error lists what there is), `FormatError` where it cannot be read.
+
+    Raises
+    ------
+    NotFoundError
+        Nothing is there; the error lists what there is.
+    """
+    root, where = hierarchy.root, join(hierarchy.root, path)
+    if hierarchy.document(where, ".zarray") is not None:
+        return {path.strip("/"): partial(_array, hierarchy, where)}
+    found = hierarchy.multiscales_below(where)
+    if not found and hierarchy.unreadable:
+        unreadable, why = next(iter(hierarchy.unreadable.items()))
+        raise FormatError(why, location=unreadable)
+    if not found:
+        above = where.rpartition("/")[0]
+        children = (hierarchy.children(folder) for folder in (where, above, root))
+        here = next((names for names in children if names), [])
+        raise NotFoundError(
+            f"there is no array or multiscale at {path.strip('/')!r}",
+            location=where,
+            advice=f"There are: {', '.join(here) or 'nothing'}",
+        )
+    return {
+        f"{at}/{level}".removeprefix(f"{root}/"): partial(hierarchy.level, at, multiscale, level)
+        for at, multiscale in found
+        for level in _chosen(levels, multiscale)
+    }
+
+
+def _array(hierarchy: Hierarchy, where: str) -> ZarrArray:
+    array = hierarchy.array(where)
+    if array is None:
+        raise NotFoundError("the array is not there any more", location=where)
+    return array
+
+
+def _chosen(levels: str | list[str] | tuple[str, ...], multiscale: Multiscale) -> list[str]:
+    if levels == "all":
+        return [level.path for level in multiscale.levels]
+    return [levels] if isinstance(levels, str) else list(levels)
