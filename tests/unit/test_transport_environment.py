@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from lib.archives.openorganelle.archive import SERVICE
 
+from lib.archives.openorganelle import SERVICE
 from lib.archives.sessions import open_session
 from lib.concurrency import cancel as stopping
 from lib.config.loader_base import EtagPolicy
