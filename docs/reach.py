@@ -1,73 +1,17 @@
-"""Write docs/reach.md from config/reach.yaml: which public volumes are reached, and how.
+"""Write docs/reach.md from lib/archives/reach.yaml: which public volumes are reached, and how.
 
 ``python -m docs.reach`` writes it; `tests/unit/test_reach.py` resolves every address.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from lib.archives.address.grammar import is_named, parse_address
+from lib.archives.reach_table import volumes
 
 ROOT = Path(__file__).parents[1]
 PAGE = Path(__file__).with_name("reach.md")
-TABLE = ROOT / "config" / "reach.yaml"
 README = ROOT / "README.md"
-
-
-@dataclass(frozen=True)
-class Volume:
-    """A public volume.
-
-    Attributes
-    ----------
-    format
-        The pipeline's word for what lies there.
-    layout
-        How: file, sections (one plane a file), tree, or zip before one of these.
-    voxel
-        z, y, x in nm as its publisher states it; None where nobody does.
-    licence
-        As stated by its publisher; None where that is not known.
-    why_not
-        Why it is not loaded, in one sentence; empty where it is.
-    """
-
-    group: str
-    title: str
-    address: str
-    format: str
-    layout: str
-    kind: str
-    voxel: str | None
-    licence: str | None
-    why_not: str = ""
-
-    @property
-    def transport(self) -> str:
-        """What the bytes travel by."""
-        if is_named(self.address):
-            name = self.address.partition(":")[0]
-            return {"openorganelle": "s3"}.get(name, "https")
-        return str(parse_address(self.address).scheme)
-
-
-def volumes() -> list[Volume]:
-    """All of the table."""
-    document: dict[str, list[dict[str, Any]]] = yaml.safe_load(TABLE.read_text())
-    found = []
-    for group, entries in document.items():
-        common: dict[str, Any] = {"licence": None, "voxel": None, "kind": "image", "layout": "file"}
-        for entry in entries:
-            if "title" not in entry:
-                common |= entry  # what the following entries have in common
-            else:
-                found.append(Volume(group=group, **{**common, **entry}))
-    return found
 
 
 def page() -> str:
@@ -77,7 +21,7 @@ def page() -> str:
     lines = [
         "# Reach",
         "",
-        "Written by `make docs` from `config/reach.yaml`: public volumes whose address and format",
+        "Written by `make docs` from `lib/archives/reach.yaml`: public volumes whose address and format",
         "are known, and what macroscope makes of each. Addresses are as publishers and public code",
         "give them; the tests cannot reach the archives, so that each is tried through a stand-in",
         "of the same format, transport and layout (`tests/formats`). A licence is what the",

@@ -12,6 +12,9 @@ from emulators.omero_documents import (
     map_annotations,
     omero_image,
     original_file_paths,
+    project_annotations,
+    project_datasets,
+    projects,
 )
 
 __all__ = [
@@ -28,4 +31,7 @@ __all__ = [
     "map_annotations",
     "omero_image",
     "original_file_paths",
+    "project_annotations",
+    "project_datasets",
+    "projects",
 ]

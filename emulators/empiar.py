@@ -1,4 +1,4 @@
-"""EMPIAR's entry API in small, as served at www.ebi.ac.uk/empiar/api."""
+"""EMPIAR's entry API in small, as served at www.ebi.ac.uk/empiar/api, and what searches it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, Router
 
 from emulators.documents import empiar_entry
+from emulators.ebi_search import search_routes
 
 _NOT_FOUND = {"detail": "Not found."}
 _RANGE = re.compile(r"(?:EMPIAR-)?(\d+)(?:-(?:EMPIAR-)?(\d+))?", re.IGNORECASE)
@@ -53,6 +54,7 @@ def empiar_app() -> Router:
             Route(f"{entry}/{{accession}}/", _entry),
             Route(f"{entry}/{{accession}}", _entry),
             Route("/empiar/api/documentation/", _documentation),
+            *search_routes(),
             Route("/{path:path}", _missing),
         ],
         redirect_slashes=False,

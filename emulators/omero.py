@@ -89,7 +89,20 @@ async def _img_data(request: Request) -> Response:
     return _found(data) if data else _not_found("Image", request)
 
 
+async def _projects(request: Request) -> Response:
+    return _page(request, documents.projects())
+
+
+async def _project_datasets(request: Request) -> Response:
+    rows = documents.project_datasets(_number(request), _host(request))
+    return _not_found("Project", request) if rows is None else _page(request, rows)
+
+
 async def _annotations(request: Request) -> Response:
+    project = request.query_params.get("project", "")
+    if project.isdecimal():
+        known = documents.project_annotations(int(project))
+        return _found(known or {"annotations": [], "experimenters": []})
     image = request.query_params.get("image", "")
     found = documents.map_annotations(int(image)) if image.isdecimal() else None
     return _found(found or {"annotations": [], "experimenters": []})
@@ -120,6 +133,8 @@ def omero_app() -> Router:
         Route(f"{_API}/images/{{id}}/", _image),
         Route(f"{_API}/images/{{id}}/datasets/", _image_datasets),
         Route(f"{_API}/datasets/{{id}}/images/", _dataset_images),
+        Route(f"{_API}/projects/", _projects),
+        Route(f"{_API}/projects/{{id}}/datasets/", _project_datasets),
         Route("/webgateway/original_file_paths/{id}/", _original_file_paths),
         Route("/webgateway/imgData/{id}/", _img_data),
         Route("/webclient/imgData/{id}/", _img_data),

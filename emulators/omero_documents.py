@@ -171,6 +171,36 @@ def image_datasets(image_id: int, host: str = _HOST) -> list[Json] | None:
     return None if image is None else [_dataset(image.dataset_id, host)]
 
 
+def projects() -> list[Json]:
+    """``data`` of ``/api/v0/m/projects/``: one for each experiment of a study."""
+    title = {
+        1151: "Publication Title\nMicrographs of the U2OS nucleus\n\n"
+        "Experiment Description\nFIB-SEM of human U2OS cells",
+        9900: "Study Title\nKinds of TIFF\n\nStudy Description\nInvented files",
+    }
+    return [
+        {
+            "@id": number,
+            "@type": f"{_SCHEMA}Project",
+            "Name": name,
+            "Description": title[number],
+        }
+        for number, name in dict(_PROJECTS.values()).items()
+    ]
+
+
+def project_datasets(project_id: int, host: str = _HOST) -> list[Json] | None:
+    """``data`` of ``/api/v0/m/projects/{id}/datasets/``, or ``None`` for an unknown project."""
+    found = [number for number, (project, _) in _PROJECTS.items() if project == project_id]
+    return [_dataset(number, host) for number in found] or None
+
+
+def project_annotations(project_id: int) -> Json | None:
+    """Answer of ``/webclient/api/annotations/?type=map&project={id}``."""
+    images = [i for i in OMERO_IMAGES.values() if _PROJECTS[i.dataset_id][0] == project_id]
+    return map_annotations(images[0].image_id) if images else None
+
+
 def dataset_images(dataset_id: int, host: str = _HOST) -> list[Json] | None:
     """``data`` of ``/api/v0/m/datasets/{id}/images/``, or ``None`` for an unknown dataset.
 

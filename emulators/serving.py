@@ -130,6 +130,8 @@ class Samples:
         if "mirror" in self.ports:
             found["EBI"]["https_base_url"] = self.url("mirror")
             found["EBI"]["api_base_url"] = self.url("empiar") + "/empiar/api"
+            found["EBI"]["search_base_url"] = self.url("empiar") + "/ebisearch/ws/rest"
+            found["SEARCH"] = {"biostudies_url": self.url("empiar") + "/biostudies/api/v1"}
             found["EPFL"]["download_url"] = self.url("epfl") + _EPFL_FILE
             found["IDR"]["https_base_url"] = self.url("mirror")
             found["IDR"]["api_base_url"] = self.url("omero")

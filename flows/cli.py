@@ -216,6 +216,54 @@ def _about(
     }
 
 
+@app.command("list", epilog=epilog("list"))
+def list_(
+    address: Annotated[
+        str | None,
+        typer.Argument(
+            help="An archive (empiar:, idr:, openorganelle:, flyem:), an entry or data set of one, "
+            "a folder, a bucket, a container or a file; empty: the archives."
+        ),
+    ] = None,
+    archives: Archives = None,
+    as_json: Json = False,
+) -> None:
+    """Show what is there: volumes, folders, and what to copy.
+
+    Name, kind, shape, voxel, levels, bytes, licence, and why something cannot be brought in.
+    """
+    from flows.commands.listing import list_command
+
+    raise typer.Exit(list_command(address, archives=archives, as_json=as_json))
+
+
+@app.command(epilog=epilog("search"))
+def search(
+    words: Annotated[list[str], typer.Argument(help="Words that must all fit.")],
+    archive: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--archive",
+            "-a",
+            help="empiar, idr, openorganelle, bioimages or reach (the table of public volumes); "
+            "may be given several times.",
+        ),
+    ] = None,
+    most: Annotated[int, typer.Option(min=1, max=100, help="Hits of each archive.")] = 10,
+    archives: Archives = None,
+    as_json: Json = False,
+) -> None:
+    """Look for volumes in the archives by words.
+
+    Title, organism, technique, size, licence and address; an archive that cannot be asked is named.
+    """
+    from flows.commands.listing import search_command
+
+    raise typer.Exit(
+        search_command(words, chosen=archive, most=most, archives=archives, as_json=as_json)
+    )
+
+
 @app.command(epilog=epilog("consolidate"))
 def consolidate(data_dir: DataDir = None, as_json: Json = False) -> None:
     """Write catalogue, validation and report of the whole store."""

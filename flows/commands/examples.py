@@ -14,6 +14,14 @@ _EXAMPLES = {
         ("macroscope plan --archives public", "what all sources would cost"),
         ("macroscope plan --source openorganelle --level s3 --json", "for scripts"),
     ),
+    "list": (
+        ("macroscope list empiar:10310", "the volumes of an entry"),
+        ("macroscope list s3://bucket/x.zarr --json", "what a container holds, for scripts"),
+    ),
+    "search": (
+        ("macroscope search mitochondria FIB-SEM", "in all archives"),
+        ("macroscope search hela --archive openorganelle", "in one"),
+    ),
     "consolidate": (
         ("macroscope consolidate", "catalogue, validation and report of the data folder"),
         ("macroscope consolidate --data-dir s3://bucket/em", "the same of a bucket"),

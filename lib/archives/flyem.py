@@ -13,10 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from lib.archives.base import ArchiveBase
+from lib.archives.dvid_instances import dvid_instances
+from lib.archives.listed import Item
 from lib.archives.selection import choose_crop
 from lib.config.loaders import FlyEMConfig
 from lib.errors import (
     BadAnswerError,
+    MacroscopeError,
     NotFoundError,
     OutOfBoundsError,
     RequestRefusedError,
@@ -139,6 +142,27 @@ class FlyEM(ArchiveBase):
             )
         ]
 
+    def listing(self, inside: str, config: FlyEMConfig, session: Session) -> list[Item]:
+        """The data instances of all repositories, of the one of a version, or one of them."""
+        uuid, _, instance = inside.partition("/")
+        http, root = session.http(SERVICE), f"{config.dvid_server}/api"
+        try:
+            if uuid:
+                found = {uuid: http.get_json(f"{root}/repo/{uuid}/info")}
+            else:
+                found = http.get_json(f"{root}/repos/info")
+        except RequestRefusedError as error:
+            raise _unknown(error, f"{root}/repo/{uuid}") from None
+        known = {
+            "organism": _ABOUT.organism,
+            "technique": _ABOUT.modality,
+            "licence": _ABOUT.licence,
+        }
+        return [
+            item.model_copy(update=known) if item.repository == _HEMIBRAIN else item
+            for item in dvid_instances(found, instance or None)
+        ]
+
     def open(
         self, plan: VolumePlan, config: FlyEMConfig, session: Session, raw: RawFiles
     ) -> DvidReader:
@@ -164,14 +188,18 @@ def _ask_info(session: Session, node: str) -> Any:
     try:
         return session.http(SERVICE).get_json(f"{node}/info")
     except RequestRefusedError as error:
-        if "status 400" not in error.message:
-            raise
-        raise NotFoundError(
-            f"there is no such version or data instance: {error.message}",
-            archive=FlyEM.name,
-            location=node,
-            advice="Check uuid and instance; /api/repos/info of the server lists what there is",
-        ) from None
+        raise _unknown(error, node) from None
+
+
+def _unknown(error: RequestRefusedError, where: str) -> MacroscopeError:
+    if "status 400" not in error.message:
+        return error
+    return NotFoundError(
+        f"there is no such version or data instance: {error.message}",
+        archive=FlyEM.name,
+        location=where,
+        advice="Check uuid and instance; `macroscope list flyem:` shows what there is",
+    )
 
 
 def place_crop(config: FlyEMConfig, extents: Box) -> Box:

@@ -6,7 +6,6 @@ follow NGFF 0.4; nothing but the Zarr itself is asked, because the archive has n
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -14,6 +13,9 @@ from typing import Any, ClassVar
 from urllib.parse import quote
 
 from lib.archives.base import ArchiveBase
+from lib.archives.listed import Item
+from lib.archives.openorganelle_about import about_array
+from lib.archives.openorganelle_listing import list_dataset, list_datasets, search_datasets
 from lib.archives.selection import Selection, choose_crop, left_out_notes, plan_each, with_notes
 from lib.archives.voxels import Voxel, decide_voxel
 from lib.bytesource.s3_tree import S3Tree
@@ -29,7 +31,7 @@ from lib.formats.zarr.hierarchy import Hierarchy, ZarrArray
 from lib.formats.zarr.ngff import Multiscale
 from lib.formats.zarr.survey import survey_array
 from lib.geometry import Box, LengthsZYX, ShapeZYX
-from lib.plan import About, SourceFile, VolumePlan
+from lib.plan import SourceFile, VolumePlan
 from lib.provenance import Provenance
 from lib.rawfiles.files import RawFiles
 from lib.transport.partial import Fetched
@@ -37,21 +39,6 @@ from lib.transport.session import Session
 
 SERVICE = "s3"
 _FORMAT = registry.tree_format("zarr2")
-
-_ABOUT = {
-    "jrc_mus-nacc-2": About(
-        title="Mouse nucleus accumbens",
-        modality="FIB-SEM",
-        organism="Mus musculus",
-        specimen="nucleus accumbens",
-        licence="CC-BY-4.0",
-        doi="10.25378/janelia.24222898",
-        citation="Wu et al. 2017, doi:10.1073/pnas.1701078114; "
-        "Xu et al. 2021, doi:10.1038/s41586-021-03992-4",
-        imaging_date="2015-03-09",
-        origin=Provenance(source="archive", where="https://doi.org/10.25378/janelia.24222898"),
-    )
-}
 
 
 class OpenOrganelle(ArchiveBase):
@@ -132,6 +119,22 @@ class OpenOrganelle(ArchiveBase):
             )
         return []
 
+    def listing(self, inside: str, config: OpenOrganelleConfig, session: Session) -> list[Item]:
+        """All data sets, or what ``DATASET[/PATH]`` holds."""
+        tree, _ = self._bucket(config, session)
+        bucket, prefix = _place(config)
+        if not inside:
+            return list_datasets(tree, prefix)
+        dataset, _, path = inside.partition("/")
+        return list_dataset(tree, bucket, prefix, dataset, path.strip("/"))
+
+    def search(
+        self, words: list[str], most: int, config: OpenOrganelleConfig, session: Session
+    ) -> list[Item]:
+        """The data sets that all words fit."""
+        tree, _ = self._bucket(config, session)
+        return search_datasets(tree, _place(config)[1], words)[:most]
+
     def _bucket(self, config: OpenOrganelleConfig, session: Session) -> tuple[S3Tree, str]:
         bucket, _, prefix = str(config.s3_uri).removeprefix("s3://").partition("/")
         dataset = config.dataset_id
@@ -160,7 +163,7 @@ class OpenOrganelle(ArchiveBase):
         survey = survey_array(tree, array.path, document, crop.box)
         dataset = config.dataset_id
         url = f"{str(config.s3_uri).split('/')[2]}/{root}/{path}"
-        about = _about(dataset, array, path)
+        about = about_array(dataset, array, path)
         return VolumePlan(
             source=self.name,
             source_id=f"{dataset}/{path}",
@@ -235,28 +238,6 @@ def _scaled(voxel_s0: LengthsZYX, array: ZarrArray) -> LengthsZYX:
     return (z, y, x)
 
 
-def _about(dataset: str, array: ZarrArray, path: str) -> About:
-    """What the table knows; else what the array's own metadata and its group's name say.
-
-    EM groups are named {modality}-{dtype}: fibsem-int16, fibsem-uint8, tem-uint8. Neither licence
-    nor DOI of one data set is said of another; that of the images is not that of labels.
-    """
-    known = _ABOUT.get(dataset)
-    if known is not None:
-        return known.revised(doi=None) if array.labels else known
-    words: dict[str, Any] = dict(array.words)
-    stated = {}
-    found = re.search(r"(?:^|/)em/(fibsem|sbfsem|sbem|sstem|tem|stem)-", path)
-    if found and "modality" not in words:
-        words["modality"] = found[1]
-        stated["modality"] = Provenance(source="name", where="name of the group")
-    return About(
-        **words,
-        origin=Provenance(source="file", where=".zattrs of the multiscale"),
-        stated=stated,
-    )
-
-
 def find_arrays(
     hierarchy: Hierarchy, path: str, levels: str | list[str] | tuple[str, ...]
 ) -> dict[str, Callable[[], ZarrArray]]:
@@ -312,3 +293,11 @@ def _chosen(levels: str | list[str] | tuple[str, ...], multiscale: Multiscale) -
     if levels == "all":
         return [level.path for level in multiscale.levels]
     return [levels] if isinstance(levels, str) else list(levels)
+
+
+def _place(config: OpenOrganelleConfig) -> tuple[str, str]:
+    """Bucket, and prefix of the data sets; of a whole .zarr's address, of its neighbours."""
+    bucket, _, prefix = str(config.s3_uri).removeprefix("s3://").partition("/")
+    if prefix.endswith(".zarr"):
+        prefix = "/".join(prefix.split("/")[:-2])
+    return bucket, prefix

@@ -74,6 +74,10 @@ class EBIConfig(FilesConfig):
     api_base_url: HttpEndpoint = Field(
         default="https://www.ebi.ac.uk/empiar/api", description="Entry API, without entry/{id}/."
     )
+    search_base_url: HttpEndpoint = Field(
+        default="https://www.ebi.ac.uk/ebisearch/ws/rest",
+        description="EBI Search, asked by `macroscope search`.",
+    )
     folder: InnerPath | None = Field(
         default=None,
         description="Folder of the entry, as data/aligned; empty: those that the entry names.",

@@ -85,6 +85,10 @@ class Settings(BaseModel):
         description="Endpoints of the stand-ins: JSON, or the path of the document that "
         "`macroscope samples` prints.",
     )
+    biostudies_url: HttpEndpoint = Field(
+        default="https://www.ebi.ac.uk/biostudies/api/v1",
+        description="API of BioStudies, by which `macroscope search` asks the BioImage Archive.",
+    )
     dask: DaskSetting = Field(
         default="auto",
         description="Where heavy volumes are computed: auto (a temporary cluster on Kubernetes, "

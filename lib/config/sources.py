@@ -333,6 +333,9 @@ def services_layer(services: str | Mapping[str, Any], keys: Keys) -> Layer:
     for name, values in _section(services, "services", "services").items():
         if name == "control_url":  # the stand-ins' switchboard, of no use to a loader
             continue
+        if str(name).upper() == "SEARCH":  # asked by words, no source of volumes
+            layer |= keys.flatten(values, "services")
+            continue
         Keys.require(str(name).lower(), keys.loaders, "services.", "services")
         layer |= keys.loader(str(name).lower(), values, "services")
     return layer

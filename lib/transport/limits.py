@@ -62,6 +62,8 @@ DEFAULT_LIMITS: dict[str, Limits] = {
     "ebi-ftp": Limits(2, None, 15.0, 60.0, 5, 2.0, 8 * MIB),
     "ebi-https": Limits(4, 4.0, 15.0, 60.0, 5, 1.0, 16 * MIB),
     "empiar-api": Limits(1, None, 10.0, 30.0, 4, 1.0),
+    "ebi-search": Limits(1, 4.0, 10.0, 30.0, 3, 1.0),
+    "biostudies": Limits(1, 4.0, 10.0, 30.0, 3, 1.0),
     "epfl": Limits(4, None, 15.0, 60.0, 5, 1.0, 8 * MIB),
     "dvid": Limits(2, None, 3.0, 120.0, 5, 1.0),
     "idr-api": Limits(1, 2.0, 10.0, 30.0, 4, 1.0),

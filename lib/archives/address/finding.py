@@ -197,11 +197,16 @@ def _in_folder(
     return found
 
 
+def tree_volumes(place: Place, key: str, options: Options) -> list[Candidate]:
+    """Volumes of the container at a key of the place's tree; none where it is no container."""
+    return _in_tree(place, key, None, None, options)
+
+
 def _one_below(place: Place, options: Options) -> list[Candidate]:
     """Containers directly below a folder that is none itself."""
     listing = listing_or_none(place.tree, place.root)
     prefixes = listing.prefixes[:_MOST_BELOW] if listing is not None else ()
-    return [one for key in prefixes for one in _in_tree(place, key, None, None, options)]
+    return [one for key in prefixes for one in tree_volumes(place, key, options)]
 
 
 def _address(place: str, word: str, path: str) -> str:

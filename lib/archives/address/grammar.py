@@ -27,6 +27,7 @@ NAMED = ("empiar", "idr", "openorganelle", "flyem", "epfl")
 CONTAINERS = ("zip",)
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):(.*)$", re.DOTALL)
+_ACCESSION = re.compile(r"EMPIAR-(\d{4,6})(/.*)?", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LONGEST = 4096
 _SAFE = "/:@!$&'()*+,;=~"
@@ -124,9 +125,21 @@ def quoted(name: str, address: str) -> str:
 
 
 def is_named(text: str) -> bool:
-    """Whether an address names an archive, as ``empiar:10310`` does."""
-    match = _SCHEME.match(text.strip())
+    """Whether an address names an archive, as ``empiar:10310`` and ``EMPIAR-10310`` do."""
+    match = _SCHEME.match(named_form(text))
     return match is not None and match[1].lower() in NAMED
+
+
+def named_form(text: str) -> str:
+    """An accession as papers write it (``EMPIAR-10310``), as an address; other text as it is.
+
+    A file or folder of that name here is meant before it.
+    """
+    text = text.strip()
+    found = _ACCESSION.fullmatch(text)
+    if found is None or Path(text).exists():
+        return text
+    return f"empiar:{found[1]}{found[2] or ''}"
 
 
 def parse_address(text: str, base: Path | None = None) -> Address:

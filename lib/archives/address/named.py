@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from lib.archives.address.grammar import NAMED, is_named, parse_address
+from lib.archives.address.grammar import NAMED, is_named, named_form, parse_address
 from lib.errors import ConfigError
 from lib.safety import redact
 
@@ -48,7 +48,19 @@ def settings_of(text: str) -> tuple[str, dict[str, Any]]:
     """
     if not is_named(text):
         return "address", {"addresses": [parse_address(text).whole]}
-    name, _, rest = text.strip().partition(":")
+    name, rest = name_and_rest(text)
+    return _NAMED[name](rest, text.strip())
+
+
+def name_and_rest(text: str) -> tuple[str, str]:
+    """The name of a named address, and what follows its colon.
+
+    Raises
+    ------
+    ConfigError
+        It has a pipeline.
+    """
+    name, _, rest = named_form(text).partition(":")
     rest = rest.strip("/ ")
     if "|" in rest:
         raise ConfigError(
@@ -56,12 +68,12 @@ def settings_of(text: str) -> tuple[str, dict[str, Any]]:
             location="addresses",
             advice="Write the address of the file itself to say what is inside it",
         )
-    return _NAMED[name.lower()](rest, text.strip())
+    return name.lower(), rest
 
 
 def absolute(text: str) -> str:
     """The address as another process, in another folder, reads it."""
-    return text if is_named(text) else parse_address(text).whole
+    return named_form(text) if is_named(text) else parse_address(text).whole
 
 
 def _empiar(rest: str, text: str) -> tuple[str, dict[str, Any]]:
@@ -72,10 +84,13 @@ def _empiar(rest: str, text: str) -> tuple[str, dict[str, Any]]:
 
 
 def _idr(rest: str, text: str) -> tuple[str, dict[str, Any]]:
+    word, _, number = rest.partition("/")
+    if word == "dataset" and number.isdecimal():
+        return "idr", {"dataset_id": int(number)}
     try:
         return "idr", {"image_ids": [int(one) for one in rest.split(",")]}
     except ValueError:
-        raise _needs(text, "the number of an image, as idr:9846137") from None
+        raise _needs(text, "the number of an image, as idr:9846137, or idr:dataset/10740") from None
 
 
 def _openorganelle(rest: str, text: str) -> tuple[str, dict[str, Any]]:
@@ -111,6 +126,9 @@ def _joined(given: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]
             return {key: [*dict.fromkeys([*given[key], *more[key]])]}
     return dict(given) if given == more else None
 
+
+SOURCES = {"empiar": "ebi"} | {name: name for name in NAMED if name != "empiar"}
+"""The source of each named archive."""
 
 _NAMED: dict[str, Callable[[str, str], tuple[str, dict[str, Any]]]] = {
     "empiar": _empiar,

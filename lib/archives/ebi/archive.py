@@ -15,6 +15,7 @@ import numpy as np
 
 from lib.archives.ebi.entry import EmpiarEntry, ImageSet, parse_entry
 from lib.archives.ebi.files import FORMATS, EntryFiles, find_files
+from lib.archives.ebi.listing import SEARCH, all_entries, list_entry, search_entries
 from lib.archives.ebi.tree import FTP, HTTPS, EbiTree, path_of
 from lib.archives.ebi.volumes import (
     Sorting,
@@ -28,6 +29,7 @@ from lib.archives.ebi.volumes import (
     stated_dtype,
     why_single,
 )
+from lib.archives.listed import Item
 from lib.archives.selection import (
     Crop,
     Selection,
@@ -78,7 +80,7 @@ class EBI:
     title: ClassVar[str] = "EMPIAR (EMBL-EBI, FTP and HTTPS)"
     config_model: ClassVar[type[EBIConfig]] = EBIConfig
     heavy: ClassVar[bool] = False
-    services: ClassVar[tuple[str, ...]] = (API, FTP, HTTPS)
+    services: ClassVar[tuple[str, ...]] = (API, FTP, HTTPS, SEARCH)
 
     def plan(self, config: EBIConfig, session: Session) -> list[VolumePlan]:
         """Read the entry, list its files, and read the headers that decide about volumes.
@@ -140,6 +142,18 @@ class EBI:
         )
         notes = left_out_notes(_refused(made))
         return [with_notes(plan, notes) for plan in plans]
+
+    def listing(self, inside: str, config: EBIConfig, session: Session) -> list[Item]:
+        """Entries, by the search service, or the volumes of ``ENTRY[/FOLDER]``."""
+        if not inside:
+            return all_entries(config, session)
+        return list_entry(inside, config, session, self.plan)
+
+    def search(
+        self, words: list[str], most: int, config: EBIConfig, session: Session
+    ) -> list[Item]:
+        """The entries that all words fit, best first."""
+        return search_entries(words, most, config, session)
 
     def fetch(self, plan: VolumePlan, config: EBIConfig, session: Session, raw: RawFiles) -> None:
         """Bring the files one after another; each must parse to its end and fit the plan.

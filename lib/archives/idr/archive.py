@@ -14,7 +14,9 @@ from typing import Any, ClassVar
 from lib.archives.ebi.tree import FTP, HTTPS, EbiTree
 from lib.archives.idr import omero
 from lib.archives.idr.files import choose_file, locate, volumes_of
+from lib.archives.idr.listing import list_inside, search_studies
 from lib.archives.idr.omero import Image
+from lib.archives.listed import Item
 from lib.archives.remote_tiff import (
     TransferCost,
     open_local,
@@ -106,6 +108,16 @@ class IDR:
         selection.require(paths, config.ftp_root_path)
         plans = [with_notes(plan, selection.notes(paths)) for plan in plans]
         return [*_counted_once(plans, keep=config.keep_raw)]
+
+    def listing(self, inside: str, config: IDRConfig, session: Session) -> list[Item]:
+        """Studies; the images of ``idr0086``, ``project/ID`` or ``dataset/ID``; or one image."""
+        return list_inside(inside, config, session, self.plan)
+
+    def search(
+        self, words: list[str], most: int, config: IDRConfig, session: Session
+    ) -> list[Item]:
+        """The studies of whose name or description all words are part."""
+        return search_studies(words, most, config, session)
 
     def fetch(self, plan: VolumePlan, config: IDRConfig, session: Session, raw: RawFiles) -> None:
         """Bring the file, unless its voxels are read by ranges; it must hold the plan's volume."""

@@ -81,23 +81,7 @@ def list_images(client: HttpClient, root: str, dataset_id: int) -> list[int]:
         A page repeats itself or is none.
     """
     url = f"{root}/api/v0/m/datasets/{dataset_id}/images/"
-    found: dict[int, None] = {}
-    total = 1
-    while len(found) < total:
-        response = client.get_json(url, {"limit": str(_PAGE), "offset": str(len(found))})
-        try:
-            page = [int(image["@id"]) for image in response["data"]]
-            total = int(response["meta"]["totalCount"])
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise BadAnswerError(
-                f"the list of images cannot be read: {error!r}", location=url
-            ) from (None)
-        before = len(found)
-        found.update(dict.fromkeys(page))
-        if total > _MAX_IMAGES or (len(found) == before and total):
-            raise BadAnswerError(
-                f"the list ends after {len(found)} of {total} images", location=url
-            )
+    found = list_objects(client, url, "images")
     if not found:
         raise NotFoundError(
             f"dataset {dataset_id} has no images",
@@ -105,6 +89,47 @@ def list_images(client: HttpClient, root: str, dataset_id: int) -> list[int]:
             advice="Check dataset_id",
         )
     return list(found)
+
+
+def list_objects(
+    client: HttpClient, url: str, what: str, most: int | None = None
+) -> dict[int, dict[str, Any]]:
+    """Objects of a list of the JSON API by their ids, page by page; no more than `most`.
+
+    Raises
+    ------
+    BadAnswerError
+        A page repeats itself or is none.
+    """
+    found: dict[int, dict[str, Any]] = {}
+    total = 1
+    while len(found) < total and (most is None or len(found) < most):
+        answer = client.get_json(url, {"limit": str(_PAGE), "offset": str(len(found))})
+        try:
+            page = {int(one["@id"]): dict(one) for one in answer["data"]}
+            total = int(answer["meta"]["totalCount"])
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise BadAnswerError(
+                f"the list of {what} cannot be read: {error!r}", location=url
+            ) from (None)
+        before = len(found)
+        found = {**found, **page}
+        if total > _MAX_IMAGES or (len(found) == before and total):
+            raise BadAnswerError(
+                f"the list ends after {len(found)} of {total} {what}", location=url
+            )
+    return found
+
+
+def read_image(data: Any, url: str) -> Image:
+    """An image of a list.
+
+    Raises
+    ------
+    BadAnswerError
+    """
+    image_id = data.get("@id") if isinstance(data, dict) else None
+    return _image(data, image_id if isinstance(image_id, int) else -1, url)
 
 
 def get_paths(client: HttpClient, root: str, image_id: int) -> list[str]:
@@ -123,10 +148,12 @@ def get_paths(client: HttpClient, root: str, image_id: int) -> list[str]:
     return ["/" + path.lstrip("/") for path in paths]
 
 
-def get_annotations(client: HttpClient, root: str, image_id: int) -> dict[str, str]:
-    """Key-value pairs of the image's map annotations; the first value of each key."""
+def get_annotations(
+    client: HttpClient, root: str, number: int, of: str = "image"
+) -> dict[str, str]:
+    """Key-value pairs of the map annotations of an image or project; the first of each key."""
     url = f"{root}/webclient/api/annotations/"
-    response = client.get_json(url, {"type": "map", "image": str(image_id)})
+    response = client.get_json(url, {"type": "map", of: str(number)})
     found: dict[str, str] = {}
     for key, value in _pairs(response):
         found.setdefault(key, value)

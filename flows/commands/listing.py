@@ -1,0 +1,112 @@
+"""``macroscope list`` and ``macroscope search``: what there is, and the address to copy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from flows.commands.interrupts import ended_by_signals, exit_code
+from flows.commands.options import stand_ins, take_options
+from lib.archives.listed import Item
+from lib.config.manager import ConfigManager
+from lib.ingest.listing import list_address, search
+from lib.present.output import say, say_json
+from lib.present.words import shape_text, size_text
+
+
+def list_command(address: str | None, *, archives: str | None, as_json: bool) -> int:
+    """Print what an address holds; 0 also where some of it cannot be brought in."""
+    take_options(archives=archives)
+    try:
+        with ended_by_signals(), stand_ins(ConfigManager().load()):
+            items = list_address(ConfigManager().load(), address)
+    except KeyboardInterrupt:
+        return exit_code()
+    if as_json:
+        say_json([item.model_dump(mode="json") for item in items])
+        return 0
+    for line in lines_of(items):
+        say(line)
+    volumes = [item for item in items if item.what == "volume"]
+    loadable = sum(item.loadable is True for item in volumes)
+    if volumes:
+        said = f"{len(volumes)} volumes" if len(volumes) > 1 else "1 volume"
+        say(f"\n{said}, {loadable} of them can be brought in: macroscope run ADDRESS")
+    elif items:
+        say("\nlook further with: macroscope list ADDRESS")
+    else:
+        say("nothing is there")
+    return 0
+
+
+def search_command(
+    words: Sequence[str],
+    *,
+    chosen: Sequence[str] | None,
+    most: int,
+    archives: str | None,
+    as_json: bool,
+) -> int:
+    """Print what was found; 1 where no archive could be asked."""
+    take_options(archives=archives)
+    try:
+        with ended_by_signals(), stand_ins(ConfigManager().load()):
+            found = search(ConfigManager().load(), words, chosen, most=most)
+    except KeyboardInterrupt:
+        return exit_code()
+    failed = [one for one in found if one.error is not None]
+    if as_json:
+        hits = [
+            {"archive": one.archive, **item.model_dump(mode="json")}
+            for one in found
+            for item in one.items
+        ]
+        errors = [{"archive": one.archive, "error": str(one.error)} for one in failed]
+        say_json({"hits": hits, "errors": errors})
+    else:
+        for one in found:
+            if one.items:
+                say(f"{one.archive}:")
+                for line in lines_of(one.items):
+                    say(f"  {line}")
+        if not any(one.items for one in found):
+            say("nothing was found")
+    for one in failed:
+        say(f"macroscope: {one.archive} could not be asked: {one.error}", error=True)
+    return 1 if len(failed) == len(found) else 0
+
+
+def lines_of(items: Iterable[Item]) -> Iterator[str]:
+    """For each row what is known of it, below it the address, and why it cannot be read."""
+    for item in items:
+        known = "; ".join(_known(item))
+        yield f"{item.name}  [{known}]" if known else item.name
+        if item.title and item.title != item.name:
+            yield f"    {item.title}"
+        if item.address:
+            yield f"    {item.address}"
+        if item.why_not:
+            yield f"    not loaded: {item.why_not}"
+
+
+def _known(item: Item) -> Iterator[str]:
+    if item.what != "volume":
+        yield item.what
+    if item.kind:
+        yield item.kind
+    if item.shape_zyx:
+        yield f"{shape_text(item.shape_zyx)} {item.dtype or ''}".strip()
+    if item.voxel_nm_zyx:
+        told = ["?" if v is None else f"{v:.6g}" for v in item.voxel_nm_zyx]
+        same = len(set(told)) == 1
+        yield f"{told[0] if same else ' × '.join(told)} nm"
+    if len(item.levels) > 1:
+        yield f"{len(item.levels)} levels {item.levels[0]} to {item.levels[-1]}"
+    if item.nbytes:
+        yield size_text(item.nbytes)
+    for text in (item.size, item.organism, item.technique):
+        if text:
+            yield text
+    if item.licence:
+        yield item.licence
+    elif item.what == "volume":
+        yield "licence not stated"

@@ -1,0 +1,154 @@
+"""What is there: behind any address, and in the archives that words are looked for in."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lib.archives import bioimages, reach_table
+from lib.archives.address.grammar import NAMED, is_named
+from lib.archives.address.listing import list_place
+from lib.archives.address.named import SOURCES, name_and_rest
+from lib.archives.listed import Item, holder, planned
+from lib.archives.registry import REGISTRY, archive
+from lib.archives.sessions import open_session
+from lib.config.errors import suggestion
+from lib.config.manager import LoadedSettings
+from lib.errors import ConfigError, MacroscopeError, StoppedError
+
+SEARCHED = ("empiar", "idr", "openorganelle", "bioimages", "reach")
+"""The names that `search` knows: archives, and the table of public volumes."""
+
+
+def list_address(loaded: LoadedSettings, address: str | None = None) -> list[Item]:
+    """What lies at an address, as rows; the archives where none is given.
+
+    Parameters
+    ----------
+    address
+        A file, folder, bucket or container; or ``empiar:[ENTRY[/FOLDER]]``, ``idr:[STUDY]``,
+        ``openorganelle:[DATASET[/PATH]]``, ``flyem:[VERSION[/INSTANCE]]``, ``epfl:``.
+
+    Returns
+    -------
+    list of Item
+        Volumes, with the reason where one cannot be brought in, and what can be listed further.
+
+    Raises
+    ------
+    ConfigError
+        The address cannot be read.
+    NotFoundError, AccessDeniedError, TransportError, FormatError
+        Nothing can be told of it.
+    """
+    if address is None:
+        return [_archive(name) for name in NAMED]
+    text = f"{address.strip()}:" if address.strip().lower() in NAMED else address
+    if not is_named(text):
+        return _asked(loaded, "address", lambda c, s: list_place(text, c, s))
+    name, inside = name_and_rest(text)
+    source = SOURCES[name]
+    lists = getattr(archive(source), "listing", None)
+    if lists is None:
+        return _asked(loaded, source, lambda c, s: planned(archive(source).plan(c, s), text))
+    return _asked(loaded, source, lambda c, s: lists(inside, c, s))
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """What one archive answered.
+
+    Attributes
+    ----------
+    error
+        Why it did not; the others answer all the same.
+    """
+
+    archive: str
+    items: tuple[Item, ...] = ()
+    error: MacroscopeError | None = None
+
+
+def search(
+    loaded: LoadedSettings,
+    words: Sequence[str],
+    archives: Sequence[str] | None = None,
+    *,
+    most: int = 10,
+) -> list[Searched]:
+    """What archives hold that all of some words fit; all archives are asked at once.
+
+    Parameters
+    ----------
+    words
+        Each must fit; a phrase is one of them.
+    archives
+        Of `SEARCHED`; all where not given.
+    most
+        Hits of each archive.
+
+    Raises
+    ------
+    ConfigError
+        There is no such archive, or no word.
+    """
+    wanted = [part for text in words for part in [text.strip()] if part]
+    if not wanted:
+        raise ConfigError("search: no word is given", location="words")
+    chosen = [*dict.fromkeys(archives or SEARCHED)]
+    for name in chosen:
+        if name not in SEARCHED:
+            raise ConfigError(
+                f"search: there is no archive {name!r}; {suggestion(name, SEARCHED)}",
+                location="archive",
+            )
+
+    def one(name: str) -> Searched:
+        try:
+            return Searched(name, tuple(_hits(loaded, name, wanted, most)))
+        except StoppedError:
+            raise
+        except MacroscopeError as error:
+            return Searched(name, error=error)
+
+    with ThreadPoolExecutor(len(chosen), thread_name_prefix="search") as pool:
+        return [*pool.map(one, chosen)]
+
+
+def _hits(loaded: LoadedSettings, name: str, words: list[str], most: int) -> list[Item]:
+    if name == "reach":
+        return reach_table.search(words)[:most]
+    if name == "bioimages":
+        if loaded.settings.archives == "samples" and "biostudies_url" not in loaded.origins:
+            raise ConfigError(
+                "biostudies_url: not given, and the public one is no sample",
+                location="EM_SERVICES",
+                advice="Name it under SEARCH in the services document, or set EM_ARCHIVES=public",
+            )
+        return bioimages.search(words, most, loaded.settings.biostudies_url)
+    source = SOURCES[name]
+    searches = archive(source).search  # type: ignore[attr-defined]
+    return _asked(loaded, source, lambda c, s: searches(words, most, c, s))
+
+
+def _asked(
+    loaded: LoadedSettings, source: str, ask: Callable[[Any, Any], list[Item]]
+) -> list[Item]:
+    config = loaded.loader(source)
+    with (
+        tempfile.TemporaryDirectory(prefix="macroscope-list-") as scratch,
+        open_session(config, source, scratch_dir=Path(scratch)) as session,
+    ):
+        try:
+            return ask(config, session)
+        except MacroscopeError as error:
+            raise error.located(archive=source) from error.__cause__
+
+
+def _archive(name: str) -> Item:
+    entry = REGISTRY[SOURCES[name]].load()
+    return holder(f"{name}:", name, "archive", title=entry.title)

@@ -1,0 +1,242 @@
+"""What is there: archives, entries, data sets, repositories, folders, containers; and words."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+
+from emulators.control import Control
+from emulators.serving import Samples
+from lib.archives.address.grammar import is_named
+from lib.archives.address.named import settings_of
+from lib.archives.listed import Item
+from lib.archives.lucene import all_of
+from lib.config.manager import ConfigManager, LoadedSettings
+from lib.errors import ConfigError, NotFoundError
+from lib.ingest.listing import SEARCHED, list_address, search
+
+
+def loaded(samples: Samples | None = None, **more: str) -> LoadedSettings:
+    """Settings that lead to the stand-ins, or to nothing but addresses."""
+    environ = {"IDR_REQUESTS_PER_SECOND": "1000", **more}
+    if samples is not None:
+        environ["EM_SERVICES"] = json.dumps(samples.endpoints)
+    return ConfigManager().load(environ=environ, dotenv=None)
+
+
+def rows(samples: Samples, address: str) -> dict[str, Item]:
+    return {item.address: item for item in list_address(loaded(samples), address)}
+
+
+def test_without_an_address_the_archives_are_listed(samples: Samples) -> None:
+    found = list_address(loaded(samples))
+    assert [item.address for item in found] == [
+        "empiar:", "idr:", "openorganelle:", "flyem:", "epfl:",
+    ]  # fmt: skip
+    assert all(item.what == "archive" and item.loadable is None for item in found)
+
+
+def test_the_data_sets_of_openorganelle_are_found_by_listing(samples: Samples) -> None:
+    assert samples.s3 is not None
+    folder = samples.root / "s3" / "janelia-cosem-datasets"
+    there = {path.name for path in folder.iterdir() if path.is_dir()}
+    found = rows(samples, "openorganelle:")
+    assert {item.name for item in found.values()} == there
+    assert all(item.what == "dataset" for item in found.values())
+
+
+def test_a_data_set_lists_images_and_labels_with_their_levels(samples: Samples) -> None:
+    found = rows(samples, "openorganelle:jrc_mus-nacc-2")
+    image = found["openorganelle:jrc_mus-nacc-2/recon-2/em/fibsem-int16"]
+    assert (image.what, image.loadable, image.levels) == ("volume", True, ("s0", "s1", "s2", "s3"))
+    assert image.shape_zyx == (40, 150, 140) and image.dtype == "int16"
+    assert image.voxel_nm_zyx == (2.96, 4.0, 4.0) and image.licence == "CC-BY-4.0"
+    assert image.nbytes == 40 * 150 * 140 * 2
+    labels = [item for item in found.values() if item.kind == "labels"]
+    assert labels and all(item.licence is None for item in labels), "said of the images only"
+    for address in found:  # what is listed can be asked for
+        source, settings = settings_of(address)
+        assert loaded(samples).loader(source, settings)
+
+
+def test_an_unknown_data_set_is_told_with_those_there_are(samples: Samples) -> None:
+    with pytest.raises(NotFoundError, match="jrc_mus-nacc-2"):
+        list_address(loaded(samples), "openorganelle:jrc_nowhere")
+
+
+def test_an_entry_of_empiar_lists_its_volumes(samples: Samples) -> None:
+    found = list_address(loaded(samples), "EMPIAR-11759")
+    volumes = [item for item in found if item.what == "volume"]
+    assert [item.licence for item in volumes] == ["CC0-1.0"]
+    assert volumes[0].organism == "Danio rerio" and volumes[0].technique == "SBF-SEM"
+    assert {item.name for item in list_address(loaded(samples), "empiar:")} >= {"EMPIAR-11759"}
+    with pytest.raises(NotFoundError):
+        list_address(loaded(samples), "empiar:10094")
+
+
+def test_a_study_of_idr_lists_its_images(samples: Samples) -> None:
+    found = rows(samples, "idr:idr0086")
+    assert set(found) == {"idr:9846137", "idr:99000001"}
+    assert found["idr:9846137"].shape_zyx == (24, 96, 112)
+    assert found["idr:9846137"].voxel_nm_zyx == (20.0, 20.0, 20.0)
+    assert set(rows(samples, "idr:project/1151")) == set(found)
+    assert set(rows(samples, "idr:dataset/10740")) == set(found)
+    assert {item.what for item in rows(samples, "idr:").values()} == {"study"}
+    kinds = rows(samples, "idr:idr9900")
+    assert kinds["idr:99000011"].notes[0] == "2 channels"
+    assert settings_of("idr:dataset/10740") == ("idr", {"dataset_id": 10740})
+    with pytest.raises(NotFoundError):
+        list_address(loaded(samples), "idr:idr008")
+    with pytest.raises(ConfigError, match="idr:project/1151"):
+        list_address(loaded(samples), "idr:nonsense")
+
+
+def test_a_server_of_dvid_lists_its_instances(samples: Samples) -> None:
+    for address in ("flyem:", "flyem:a89eb3af", "flyem:a89eb3af/grayscale"):
+        (item,) = list_address(loaded(samples), address)
+        assert item.shape_zyx == (41408, 39725, 34432) and item.loadable
+        assert item.licence == "CC-BY-4.0" and item.voxel_nm_zyx == (8.0, 8.0, 8.0)
+    for address in ("flyem:a89eb3af/segmentation", "flyem:ffff"):
+        with pytest.raises(NotFoundError):
+            list_address(loaded(samples), address)
+
+
+def test_an_instance_that_is_not_read_says_why() -> None:
+    from lib.archives.dvid_instances import dvid_instances
+
+    instance = {
+        "Base": {"TypeName": "labelmap"},
+        "Extended": {"VoxelSize": [8, 8, 8], "MinPoint": [0, 0, 0], "MaxPoint": [9, 19, 29]},
+    }
+    keys = {"Base": {"TypeName": "keyvalue"}, "Extended": None}
+    found = dvid_instances({"f00d": {"DataInstances": {"seg": instance, "bodies": keys}}})
+    bodies, seg = found
+    assert (seg.kind, seg.shape_zyx, seg.loadable) == ("labels", (30, 20, 10), False)
+    assert seg.why_not is not None and "labelmap" in seg.why_not
+    assert bodies.shape_zyx is None and bodies.loadable is False
+
+
+def stack(path: Path) -> None:
+    tifffile.imwrite(path, np.ones((4, 16, 16), np.uint8), photometric="minisblack")
+
+
+def test_a_file_that_cannot_be_read_hides_no_other_of_its_folder(tmp_path: Path) -> None:
+    stack(tmp_path / "good.tif")
+    tifffile.imwrite(tmp_path / "rgb.tif", np.ones((16, 16, 3), np.uint8), photometric="rgb")
+    (tmp_path / "torn.tif").write_bytes((tmp_path / "good.tif").read_bytes()[:100])
+    found = {item.name: item for item in list_address(loaded(), str(tmp_path))}
+    assert found["good.tif"].loadable and found["good.tif"].shape_zyx == (4, 16, 16)
+    for name in ("rgb.tif", "torn.tif"):
+        assert found[name].loadable is False and found[name].why_not
+
+
+def test_a_folder_lists_volumes_containers_and_folders(tmp_path: Path) -> None:
+    stack(tmp_path / "stack.tif")
+    root = zarr.open_group(str(tmp_path / "x.zarr"), mode="w", zarr_format=3)
+    root.create_array("em", shape=(8, 16, 16), chunks=(8, 8, 8), dtype="uint16")[:] = 3
+    (tmp_path / "more" / "deeper").mkdir(parents=True)
+    with zipfile.ZipFile(tmp_path / "packed.zip", "w") as packed:
+        packed.write(tmp_path / "stack.tif", "inner/stack.tif")
+    found = {item.name: item for item in list_address(loaded(), str(tmp_path))}
+    assert found["stack.tif"].shape_zyx == (4, 16, 16)
+    assert found["x.zarr/em"].dtype == "uint16" and found["x.zarr/em"].loadable
+    assert found["more/"].what == "folder"
+    (inner,) = list_address(loaded(), f"{tmp_path}/packed.zip|zip:inner/")
+    assert inner.shape_zyx == (4, 16, 16)
+    deeper = list_address(loaded(), found["more/"].address)
+    assert [(item.name, item.what) for item in deeper] == [("deeper/", "folder")]
+    (again,) = list_address(loaded(), found["x.zarr/em"].address)
+    assert again.shape_zyx == (8, 16, 16)
+
+
+def test_what_is_damaged_is_listed_with_the_reason_and_hides_nothing(tmp_path: Path) -> None:
+    (tmp_path / "broken.zarr").mkdir()
+    (tmp_path / "broken.zarr" / ".zarray").write_text("{")
+    root = zarr.open_group(str(tmp_path / "good.zarr"), mode="w", zarr_format=2)
+    root.create_array("em", shape=(8, 8, 8), chunks=(8, 8, 8), dtype="uint8")[:] = 1
+    found = list_address(loaded(), str(tmp_path))
+    bad = [item for item in found if item.loadable is False]
+    good = [item for item in found if item.loadable]
+    assert len(good) == 1 and good[0].shape_zyx == (8, 8, 8)
+    assert bad and bad[0].why_not
+
+
+def test_nothing_is_not_found(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError):
+        list_address(loaded(), str(tmp_path / "absent"))
+    with pytest.raises(NotFoundError):
+        list_address(loaded(), str(tmp_path))
+
+
+def test_an_accession_is_an_address_unless_a_file_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert settings_of("EMPIAR-10094") == ("ebi", {"entry_id": "10094"})
+    assert settings_of("empiar-10094/data/a")[1]["folder"] == "data/a"
+    (tmp_path / "EMPIAR-10094").mkdir()
+    assert not is_named("EMPIAR-10094")
+
+
+# --- words ----------------------------------------------------------------------------------
+
+
+def hits(samples: Samples, *words: str, archives: list[str] | None = None) -> dict[str, list[Item]]:
+    found = search(loaded(samples), words, archives)
+    assert [one.error for one in found] == [None] * len(found)
+    return {one.archive: [*one.items] for one in found}
+
+
+def test_every_archive_is_searched(samples: Samples) -> None:
+    found = hits(samples, "zebrafish")
+    assert list(found) == list(SEARCHED)
+    (entry,) = found["empiar"]
+    assert (entry.address, entry.technique, entry.organism, entry.licence, entry.size) == (
+        "empiar:11759", "SBF-SEM", "Danio rerio", "CC0-1.0", "1.2 GB",
+    )  # fmt: skip
+    assert any(item.address == "empiar:11759" for item in found["reach"])
+
+
+def test_all_words_must_fit(samples: Samples) -> None:
+    both = hits(samples, "yeast", "invented", archives=["bioimages"])["bioimages"]
+    assert [item.name for item in both] == ["S-BIAD9901"]
+    assert both[0].address.endswith("/S-BIAD9901/Files/")
+    assert (both[0].organism, both[0].technique, both[0].licence) == (
+        "Saccharomyces cerevisiae", "FIB-SEM", "CC0",
+    )  # fmt: skip
+    assert hits(samples, "yeast", "zebrafish", archives=["bioimages"]) == {"bioimages": []}
+    assert all_of(["FIB-SEM", 'a"b', "liver"]) == '"FIB-SEM" AND "a b" AND liver'
+
+
+def test_empiars_entries_are_not_told_twice(samples: Samples) -> None:
+    assert hits(samples, "zebrafish", archives=["bioimages"]) == {"bioimages": []}
+
+
+def test_studies_and_data_sets_are_found_by_words(samples: Samples) -> None:
+    found = hits(samples, "U2OS", archives=["idr"])["idr"]
+    assert [item.address for item in found] == ["idr:project/1151"]
+    assert found[0].organism == "Homo sapiens" and found[0].licence == "CC BY 4.0"
+    found = hits(samples, "mouse", "accumbens", archives=["openorganelle"])["openorganelle"]
+    assert [item.address for item in found] == ["openorganelle:jrc_mus-nacc-2"]
+
+
+def test_an_archive_that_does_not_answer_is_named_and_the_others_do(
+    samples: Samples, faults: Control
+) -> None:
+    faults.add("status_404", "omero")
+    found = {one.archive: one for one in search(loaded(samples), ["zebrafish"])}
+    assert found["idr"].error is not None and not found["idr"].items
+    assert found["empiar"].items and found["reach"].items
+
+
+def test_unknown_archives_and_no_words_are_refused(samples: Samples) -> None:
+    with pytest.raises(ConfigError, match="did you mean 'empiar'"):
+        search(loaded(samples), ["x"], ["empair"])
+    with pytest.raises(ConfigError, match="no word"):
+        search(loaded(samples), ["  "])
