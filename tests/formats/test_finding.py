@@ -273,3 +273,13 @@ def test_what_the_user_says_is_taken_and_told(folder: Path, tmp_path: Path) -> N
     }
     assert plan_of(folder / "stack.tif", tmp_path).about.licence is None
     assert np.dtype(plan.dtype) == np.uint16
+
+
+def test_names_are_letters_of_what_the_place_is_called(tmp_path: Path) -> None:
+    place = tmp_path / "Präparat (1)"
+    place.mkdir()
+    planes(place, "slice {:03d}.tif", 4, 3)
+    assert plan_of(place, tmp_path).name == "Praparat_1_slice"
+    alone = place / "Überblick.tiff"
+    tifffile.imwrite(alone, random_voxels((5, 20, 30), "uint8", 5), photometric="minisblack")
+    assert plan_of(alone, tmp_path).name == "Uberblick"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Sequence
 from functools import partial
-from pathlib import PurePosixPath
 from typing import Any, Literal
+from urllib.parse import unquote
 
 from lib.archives.address.finding import Candidate
 from lib.archives.address.places import Place
@@ -225,9 +226,19 @@ def _name(config: AddressConfig, one: Candidate, crop: Crop) -> str:
     if config.name is not None:
         return f"{config.name}{crop.suffix}"
     place, *inside = one.address.split("|")
-    stem = PurePosixPath(place.rstrip("/")).name.partition(".")[0] or "volume"
-    words = [stem, *(step.partition(":")[2].strip("/").replace("/", "_") for step in inside)]
+    words = [_word(place.rstrip("/").rpartition("/")[2].partition(".")[0]) or "volume"]
+    words += [_word(step.partition(":")[2]) for step in inside]
     return slug("_".join(word for word in words if word))[:120] + crop.suffix
+
+
+def _word(path: str) -> str:
+    """``a/slice_*.tif`` -> ``a_slice``, ``M%C3%BCller`` -> ``Muller``."""
+    folder, _, name = unquote(path).strip("/").rpartition("/")
+    if "*" in name:  # what numbered sections have in common
+        name = name.partition(".")[0].replace("*", "")
+    letters = unicodedata.normalize("NFKD", f"{folder}/{name}")
+    plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    return slug(plain.strip("/").replace("/", "_")) if plain.strip("/") else ""
 
 
 def _source_path(config: AddressConfig, one: Candidate) -> str:
