@@ -160,15 +160,14 @@ class Samples:
 
     def _start_further(self) -> None:
         """The stand-ins of archives that bring their own."""
-        from lib.archives.registry import REGISTRY
+        from lib.archives.registry import REGISTRY, stand_in
 
-        for name, entry in REGISTRY.items():
-            stand_in = entry.load_stand_in()
-            if stand_in is not None:
+        for name in REGISTRY:
+            if (further := stand_in(name)) is not None:
                 offset = _FURTHER_OFFSET + len(self._further)
                 port = self._base_port + offset if self._base_port else 0
-                self.ports[name] = self._http.add(name, stand_in.app, port)
-                self._further[name] = stand_in
+                self.ports[name] = self._http.add(name, further.app, port)
+                self._further[name] = further
 
     def _applications(self) -> dict[str, ASGIApp]:
         from emulators.dvid import DvidApp

@@ -25,9 +25,8 @@ from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.exceptions import ObjectNotFound
 from prefect.workers.process import ProcessWorker
 
-from lib.archives.registry import REGISTRY, archive
+from lib.archives.registry import REGISTRY, archive, recommended_limits
 from lib.errors import ConfigError, TransportError
-from lib.transport.limits import limits_for
 from tasks.limits import limit_name
 
 _log = logging.getLogger(__name__)
@@ -207,8 +206,8 @@ def _home() -> Path:
 
 def politeness() -> dict[str, int]:
     """Global concurrency limits: the connections that each archive's service is asked to bear."""
-    services = {service for name in REGISTRY for service in archive(name).services}
-    return {limit_name(one): limits_for(one, {}, None).connections for one in sorted(services)}
+    found = recommended_limits()
+    return {limit_name(one): found[one].connections for one in sorted(found)}
 
 
 def _limit(text: str) -> tuple[str, int]:

@@ -11,7 +11,7 @@ from pydantic import Field
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from lib.archives.base import ArchiveBase
+from lib.archives.base import ArchiveBase, Publisher
 from lib.archives.selection import choose_crop
 from lib.config.loaders import LoaderConfig
 from lib.config.types import HttpEndpoint, Name
@@ -20,6 +20,7 @@ from lib.formats.base import Block, Layout, VolumeReader
 from lib.geometry import Box
 from lib.plan import About, SourceFile, VolumePlan
 from lib.rawfiles.files import RawFiles
+from lib.transport.limits import Limits
 from lib.transport.session import Session
 
 
@@ -32,8 +33,9 @@ class Toy(ArchiveBase):
     name: ClassVar[str] = "toy"
     title: ClassVar[str] = "Toy archive (raw planes)"
     config_model: ClassVar[type[ToyConfig]] = ToyConfig
-    heavy: ClassVar[bool] = False
-    services: ClassVar[tuple[str, ...]] = ("toy",)
+    publisher: ClassVar[Publisher] = Publisher("Toy Laboratory", "https://toy.example/")
+    services: ClassVar[dict[str, Limits]] = {"toy": Limits(2, 4.0)}  # requests at once, a second
+    stand_in: ClassVar[str] = "toy_archive:ToyStandIn"
 
     def plan(self, config: ToyConfig, session: Session) -> list[VolumePlan]:
         index = session.http("toy").get_json(f"{config.server_url}/index.json")
@@ -55,9 +57,7 @@ class Toy(ArchiveBase):
     def open(self, plan: VolumePlan, config: Any, session: Session, raw: RawFiles) -> VolumeReader:
         return ToyReader(plan, session)
 
-    def verify_source_unchanged(
-        self, plan: VolumePlan, config: Any, session: Session, raw: RawFiles
-    ) -> list[Any]:
+    def verify_source_unchanged(self, plan: VolumePlan, config: Any, session: Session, raw: Any):
         if self.plan(config, session)[0].files != plan.files:
             raise SourceChangedError("it changed while it was read", location=config.volume)
         return []

@@ -7,27 +7,70 @@ compared and sent to a Dask worker on another host, which opens the reader for i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from lib.config.loaders import LoaderConfig
 from lib.formats.base import VolumeReader
 from lib.plan import VolumePlan
 from lib.rawfiles.files import RawFiles
+from lib.transport.limits import Limits
 from lib.transport.partial import Fetched
 from lib.transport.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Publisher:
+    """Who publishes an archive's data, as records, reports and crates name it."""
+
+    name: str
+    url: str
 
 
 class Archive(Protocol):
     """The whole extension point: a class with these members and one line in the registry.
 
-    `ArchiveBase` has the two methods that archives without files leave alone.
+    `ArchiveBase` has what most archives leave as it is.
+
+    Attributes
+    ----------
+    name
+        The source's name: of its settings, flow, deployment and folder in the store.
+    title
+        What it is, and over which protocols it is read, in a few words.
+    publisher
+        Who publishes its data.
+    config_model
+        The class of its settings.
+    services
+        What it asks, each with the limits that are recommended for it: two archives that ask one
+        service name the same limits.
+    heavy
+        Whether its volumes are large as a rule: modes that do not name it run it after the others.
+    observed_mb_s
+        MB/s (10^6 bytes) seen in transfers from it, for the estimate of a plan; None: not measured.
+    stand_in
+        ``package.module:Class`` of its stand-in, where `emulators` does not know it of itself: a
+        class with ``setting`` (the field that leads the loader to it), ``app`` (ASGI) and
+        ``truth(plan)``.
+    address_form
+        What stands behind the name and a colon in an address of it, for an error.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
+    publisher: ClassVar[Publisher]
     config_model: ClassVar[type[LoaderConfig]]
-    heavy: ClassVar[bool]  # large as a rule: modes that do not name it run it after the light ones
-    services: ClassVar[tuple[str, ...]]  # what it asks, by the names of lib.transport.limits
+    services: ClassVar[Mapping[str, Limits]]
+    heavy: ClassVar[bool]
+    observed_mb_s: ClassVar[float | None]
+    stand_in: ClassVar[str | None]
+    address_form: ClassVar[str]
+
+    def settings_of(self, rest: str) -> dict[str, Any] | None:
+        """The settings that an address ``name:rest`` stands for; None where it is not readable."""
+        ...
 
     def plan(self, config: Any, session: Session) -> list[VolumePlan]:
         """Ask the archive what `config` names; metadata only.
@@ -68,11 +111,19 @@ class Archive(Protocol):
 def service_of(archive: Archive, plan: VolumePlan) -> str:
     """The service whose connections reading a volume uses: the first, if the archive tells none."""
     tells = getattr(archive, "service_of", None)
-    return archive.services[0] if tells is None else str(tells(plan))
+    return next(iter(archive.services)) if tells is None else str(tells(plan))
 
 
 class ArchiveBase:
-    """For archives that have no files to bring beforehand."""
+    """What most archives have in common: no files to bring beforehand, volumes of common size."""
+
+    heavy: ClassVar[bool] = False
+    observed_mb_s: ClassVar[float | None] = None
+    stand_in: ClassVar[str | None] = None
+    address_form: ClassVar[str] = "nothing behind the colon"
+
+    def settings_of(self, rest: str) -> dict[str, Any] | None:
+        return None if rest else {}
 
     def fetch(self, plan: VolumePlan, config: Any, session: Session, raw: RawFiles) -> None:
         return None

@@ -16,9 +16,11 @@ from lib.archives.listed import Item
 from lib.archives.lucene import all_of
 from lib.errors import BadAnswerError, MacroscopeError, StoppedError
 from lib.transport.http import HttpClient
+from lib.transport.limits import Limits
 from lib.transport.session import Session
 
 SERVICE = "biostudies"
+LIMITS = Limits(1, 4.0, 10.0, 30.0, 3, 1.0)
 
 
 def search(words: list[str], most: int, root: str) -> list[Item]:
@@ -28,7 +30,7 @@ def search(words: list[str], most: int, root: str) -> list[Item]:
     ------
     BadAnswerError, TransportError
     """
-    with Session("bioimages") as session:
+    with Session("bioimages", limits={SERVICE: LIMITS}) as session:
         client = session.http(SERVICE)
         url = f"{root}/bioimages/search"
         params = {"query": all_of(words), "pageSize": str(2 * most), "page": "1"}

@@ -12,7 +12,7 @@ import random
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from lib.archives.base import ArchiveBase
+from lib.archives.base import ArchiveBase, Publisher
 from lib.archives.dvid_instances import dvid_instances
 from lib.archives.listed import Item
 from lib.archives.selection import choose_crop
@@ -31,6 +31,7 @@ from lib.geometry import Box, LengthsZYX, ShapeZYX
 from lib.plan import About, SourceFile, VolumePlan
 from lib.provenance import Provenance
 from lib.rawfiles.files import RawFiles
+from lib.transport.limits import Limits
 from lib.transport.partial import Fetched
 from lib.transport.session import Session
 from lib.units import to_nm
@@ -76,9 +77,19 @@ class FlyEM(ArchiveBase):
 
     name: ClassVar[str] = "flyem"
     title: ClassVar[str] = "FlyEM hemibrain (Janelia, DVID)"
+    publisher: ClassVar[Publisher] = Publisher(
+        "FlyEM, HHMI Janelia", "https://www.janelia.org/project-team/flyem"
+    )
     config_model: ClassVar[type[FlyEMConfig]] = FlyEMConfig
-    heavy: ClassVar[bool] = False
-    services: ClassVar[tuple[str, ...]] = (SERVICE,)
+    # DVID runs one throttled operation at a time
+    services: ClassVar[dict[str, Limits]] = {SERVICE: Limits(2, None, 3.0, 120.0, 5, 1.0)}
+    observed_mb_s: ClassVar[float | None] = 12.0  # one GET of DVID
+    address_form: ClassVar[str] = "a version and an instance, as flyem:a89eb385/grayscale"
+
+    def settings_of(self, rest: str) -> dict[str, Any] | None:
+        """A version, and an instance of it."""
+        uuid, _, instance = rest.partition("/")
+        return {"uuid": uuid, **({"instance": instance} if instance else {})} if uuid else None
 
     def plan(self, config: FlyEMConfig, session: Session) -> list[VolumePlan]:
         """Ask for the extents, and place the crop inside them.

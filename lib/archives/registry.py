@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from typing import Any, ClassVar, Protocol, cast
@@ -14,35 +13,7 @@ from lib.archives.base import Archive
 from lib.config.loaders import LOADER_CONFIGS, LoaderConfig
 from lib.errors import ConfigError
 from lib.plan import VolumePlan
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """Where an archive's class is; imported when first used, so that listing them is cheap.
-
-    Attributes
-    ----------
-    path
-        ``package.module:Class`` of the archive.
-    stand_in
-        The same of its stand-in, where `emulators` does not know it of itself: a class with
-        ``setting`` (the field that leads the loader to it), ``app`` (ASGI) and ``truth(plan)``.
-    by_address
-        It has nothing of its own: a run that names no source leaves it out unless its settings
-        name addresses.
-    """
-
-    path: str
-    stand_in: str | None = None
-    by_address: bool = False
-
-    def load(self) -> Archive:
-        """Import the archive's class and make one."""
-        return cast(Archive, _imported(self.path)())
-
-    def load_stand_in(self) -> StandIn | None:
-        """Import the stand-in's class and make one, where there is one."""
-        return None if self.stand_in is None else cast(StandIn, _imported(self.stand_in)())
+from lib.transport.limits import Limits
 
 
 class StandIn(Protocol):
@@ -64,36 +35,50 @@ def _imported(path: str) -> Any:
     return getattr(import_module(module), attribute)
 
 
-REGISTRY: dict[str, Entry] = {
-    "address": Entry("lib.archives.address.archive:AddressArchive", by_address=True),
-    "ebi": Entry("lib.archives.ebi.archive:EBI"),
-    "epfl": Entry("lib.archives.epfl:EPFL"),
-    "flyem": Entry("lib.archives.flyem:FlyEM"),
-    "idr": Entry("lib.archives.idr.archive:IDR"),
-    "openorganelle": Entry("lib.archives.openorganelle:OpenOrganelle"),
+REGISTRY: dict[str, str] = {
+    "address": "lib.archives.address.archive:AddressArchive",
+    "ebi": "lib.archives.ebi.archive:EBI",
+    "epfl": "lib.archives.epfl:EPFL",
+    "flyem": "lib.archives.flyem:FlyEM",
+    "idr": "lib.archives.idr.archive:IDR",
+    "openorganelle": "lib.archives.openorganelle:OpenOrganelle",
 }
+"""Where each archive's class is, as ``package.module:Class``; imported when it is first used, so
+that listing them is cheap. All that is known of an archive stands in its class."""
+
+ADDRESS_WORDS = {"ebi": "empiar"}
+"""The word before the colon of an archive's addresses, where it is not the archive's name."""
 
 
 def default_sources(settings: Mapping[str, LoaderConfig]) -> list[str]:
-    """The sources of a run that names none: all that have something to bring in."""
-    return [
-        name
-        for name, entry in REGISTRY.items()
-        if not entry.by_address or getattr(settings.get(name), "addresses", None)
-    ]
+    """The sources of a run that names none: all that have something to bring in.
+
+    One whose settings have addresses brings nothing where they name none.
+    """
+    return [name for name in REGISTRY if getattr(settings.get(name), "addresses", True)]
 
 
 @cache
 def archive(name: str) -> Archive:
     """The archive of a name; raises `ConfigError` with the valid names."""
-    entry = REGISTRY.get(name)
-    if entry is None:
+    if name not in REGISTRY:
         raise ConfigError(
             f"source {name!r} does not exist",
             location="sources",
             advice=f"Valid sources: {', '.join(REGISTRY)}",
         )
-    return entry.load()
+    return cast(Archive, _imported(REGISTRY[name])())
+
+
+def stand_in(name: str) -> StandIn | None:
+    """The stand-in that an archive brings of its own, where it brings one."""
+    path = archive(name).stand_in
+    return None if path is None else cast(StandIn, _imported(path)())
+
+
+def recommended_limits() -> dict[str, Limits]:
+    """The limits of every service that an archive asks, by the service's name."""
+    return {k: v for name in REGISTRY for k, v in archive(name).services.items()}
 
 
 def loader_configs() -> dict[str, type[LoaderConfig]]:

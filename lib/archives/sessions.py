@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from lib.archives.registry import archive
 from lib.config.loaders import AddressConfig, LoaderConfig
-from lib.transport.limits import Limits, limits_for
+from lib.transport.limits import Limits
 from lib.transport.reach import ReachPolicy
 from lib.transport.session import Session
 
@@ -35,7 +35,10 @@ def open_session(config: LoaderConfig, name: str, *, scratch_dir: Path | None) -
     """
     return Session(
         name,
-        limits={service: _limits(config, service) for service in archive(name).services},
+        limits={
+            service: _limits(config, service, recommended)
+            for service, recommended in archive(name).services.items()
+        },
         allowed_hosts=_hosts(config),
         timeout_seconds=config.timeout_seconds,
         scratch_dir=scratch_dir,
@@ -51,8 +54,7 @@ def _reach(config: LoaderConfig) -> ReachPolicy | None:
     return ReachPolicy(tuple(config.reach_schemes), tuple(config.reach_hosts), config.reach_private)
 
 
-def _limits(config: LoaderConfig, service: str) -> Limits:
-    limits = limits_for(service, {}, None)
+def _limits(config: LoaderConfig, service: str, limits: Limits) -> Limits:
     if config.max_connections is not None:
         wanted = config.max_connections
         if service.endswith("-api"):

@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from lib.archives.registry import REGISTRY, loader_configs
+from lib.archives.registry import loader_configs
 from lib.config.errors import Refusals, build, is_secret, suggestion
 from lib.config.loaders import LoaderConfig
 from lib.config.sources import (
@@ -265,7 +265,7 @@ class LoadedSettings:
         own = self.keys.loader(name, overrides, "parameter")
         self._refuse_operators(name, own)
         given = self.given | own
-        if self.settings.archives == "samples" and not _has_address(name, given):
+        if self.settings.archives == "samples" and not _has_address(name, given, self.keys):
             raise ConfigError(
                 f"services: no endpoint of {name} is given, and its public one is not a sample",
                 archive=name,
@@ -462,8 +462,8 @@ def _merge(layers: list[Layer], keys: Keys) -> Layer:
     return merged
 
 
-def _has_address(name: str, given: Layer) -> bool:
-    if name in REGISTRY and REGISTRY[name].by_address:
+def _has_address(name: str, given: Layer, keys: Keys) -> bool:
+    if "addresses" in keys.loaders[name].model_fields:
         return True  # it leads nowhere but where the user says
     addresses = ("_url", "_server", "_host")
     return any(key.startswith(f"sources.{name}.") and key.endswith(addresses) for key in given)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from lib.archives.registry import archive
 from lib.config.loaders import LoaderConfig
 from lib.errors import DestinationFullError
 from lib.formats.base import Layout
@@ -34,10 +35,8 @@ _ALIKE = frozenset({"zstd", "blosc", "gzip", "zlib", "lz4", "bz2", "lzma", "xz"}
 THUMBNAIL_BYTES = 0.22
 """Of a thumbnail's JPEG for each pixel: 0.17 to 0.29 measured."""
 
-# MB/s seen in transfers from the public archives: EMPIAR over FTP, EPFL on 16 ranges, one DVID
-# GET, IDR over FTP, OpenOrganelle s0 chunk by chunk.
-OBSERVED_MB_S = {"ebi": 9.5, "epfl": 14.9, "flyem": 12.0, "idr": 9.4, "openorganelle": 7.0}
 CAREFUL_MB_S = 5.0
+"""For an archive from which no transfer was measured."""
 
 
 class VolumeCost(BaseModel):
@@ -92,7 +91,7 @@ def cost_of(plan: VolumePlan, config: LoaderConfig, assumed_compression: float) 
     shard = SHARD_FACTOR * min(raw, math.prod(job.shard_zyx) * itemsize)
     if plan.downsample_steps:
         shard += GATHER_BYTES
-    rate = OBSERVED_MB_S.get(plan.source, CAREFUL_MB_S)
+    rate = archive(plan.source).observed_mb_s or CAREFUL_MB_S
     return VolumeCost(
         source=plan.source,
         source_id=plan.source_id,

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from lib.archives import bioimages, reach_table
-from lib.archives.address.grammar import NAMED, is_named
+from lib.archives.address.grammar import is_named, named_archives
 from lib.archives.address.listing import list_place
-from lib.archives.address.named import SOURCES, name_and_rest
+from lib.archives.address.named import name_and_rest
 from lib.archives.listed import Item, holder, planned
-from lib.archives.registry import REGISTRY, archive
+from lib.archives.registry import archive
 from lib.archives.sessions import open_session
 from lib.config.errors import suggestion
 from lib.config.manager import LoadedSettings
@@ -46,12 +46,12 @@ def list_address(loaded: LoadedSettings, address: str | None = None) -> list[Ite
         Nothing can be told of it.
     """
     if address is None:
-        return [_archive(name) for name in NAMED]
-    text = f"{address.strip()}:" if address.strip().lower() in NAMED else address
+        return [_archive(name) for name in named_archives()]
+    text = f"{address.strip()}:" if address.strip().lower() in named_archives() else address
     if not is_named(text):
         return _asked(loaded, "address", lambda c, s: list_place(text, c, s))
     name, inside = name_and_rest(text)
-    source = SOURCES[name]
+    source = named_archives()[name]
     lists = getattr(archive(source), "listing", None)
     if lists is None:
         return _asked(loaded, source, lambda c, s: planned(archive(source).plan(c, s), text))
@@ -130,7 +130,7 @@ def _hits(loaded: LoadedSettings, name: str, words: list[str], most: int) -> lis
                 advice="Name it under SEARCH in the services document, or set EM_ARCHIVES=public",
             )
         return bioimages.search(words, most, loaded.settings.biostudies_url)
-    source = SOURCES[name]
+    source = named_archives()[name]
     searches = archive(source).search  # type: ignore[attr-defined]
     return _asked(loaded, source, lambda c, s: searches(words, most, c, s))
 
@@ -150,5 +150,5 @@ def _asked(
 
 
 def _archive(name: str) -> Item:
-    entry = REGISTRY[SOURCES[name]].load()
+    entry = archive(named_archives()[name])
     return holder(f"{name}:", name, "archive", title=entry.title)

@@ -10,27 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lib.archives.base import Publisher
+from lib.archives.registry import REGISTRY, archive
 from lib.geometry import LengthsZYX, ShapeZYX
 from lib.present.described import beside, voxel_of
 
 Json = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Archive:
-    """Who publishes a source's data."""
-
-    name: str
-    url: str
-
-
-ARCHIVES = {
-    "ebi": Archive("EMPIAR, EMBL-EBI", "https://www.ebi.ac.uk/empiar/"),
-    "epfl": Archive("CVLab, EPFL", "https://www.epfl.ch/labs/cvlab/"),
-    "flyem": Archive("FlyEM, HHMI Janelia", "https://www.janelia.org/project-team/flyem"),
-    "idr": Archive("Image Data Resource", "https://idr.openmicroscopy.org/"),
-    "openorganelle": Archive("OpenOrganelle, HHMI Janelia", "https://openorganelle.janelia.org/"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +80,13 @@ class Facts:
         return math.prod(self.shape_zyx) * (int(digits) // 8 if digits else 1)
 
     @property
-    def archive(self) -> Archive:
+    def archive(self) -> Publisher:
         """The publisher; a source that is not known here keeps its own name."""
-        return ARCHIVES.get(self.source, Archive(self.source, ""))
+        return (
+            archive(self.source).publisher
+            if self.source in REGISTRY
+            else Publisher(self.source, "")
+        )
 
 
 def facts_of(record: Json) -> Facts:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -55,33 +55,14 @@ class Limits:
     floor_bytes_per_minute: int = 16 * 1024
 
 
-# EBI asks for fair use and publishes no numbers: two FTP connections in all, one a job; users
-# measured about four HTTPS requests a second as accepted. DVID runs one throttled operation at a
-# time. S3 documents 5,500 GETs a second per prefix, so its limit is ours to choose.
-DEFAULT_LIMITS: dict[str, Limits] = {
-    "ebi-ftp": Limits(2, None, 15.0, 60.0, 5, 2.0, 8 * MIB),
-    "ebi-https": Limits(4, 4.0, 15.0, 60.0, 5, 1.0, 16 * MIB),
-    "empiar-api": Limits(1, None, 10.0, 30.0, 4, 1.0),
-    "ebi-search": Limits(1, 4.0, 10.0, 30.0, 3, 1.0),
-    "biostudies": Limits(1, 4.0, 10.0, 30.0, 3, 1.0),
-    "epfl": Limits(4, None, 15.0, 60.0, 5, 1.0, 8 * MIB),
-    "dvid": Limits(2, None, 3.0, 120.0, 5, 1.0),
-    "idr-api": Limits(1, 2.0, 10.0, 30.0, 4, 1.0),
-    "s3": Limits(16, None, 10.0, 60.0, 6, 0.2),
-    # Whatever host a user's address names: as careful as one is with a stranger, except for the
-    # stores that are made for many requests.
-    "address-file": Limits(8),
-    "address-https": Limits(4, None, 15.0, 60.0, 5, 1.0, 8 * MIB),
-    "address-s3": Limits(16, None, 10.0, 60.0, 6, 0.2),
-    "address-gs": Limits(16, None, 10.0, 60.0, 6, 0.2),
-    "address-ftp": Limits(2, None, 15.0, 60.0, 5, 2.0, 8 * MIB),
-}
+CAREFUL = Limits(2, 4.0)
+"""For a service that nobody has said anything about."""
 MAX_S3_CONNECTIONS = 128
 
 
-def limits_for(service: str, overrides: dict[str, Limits], timeout_seconds: float | None) -> Limits:
-    """The limits of a service: the override, else the default, else a careful guess."""
-    limits = overrides.get(service) or DEFAULT_LIMITS.get(service) or Limits(2, 4.0)
+def limits_for(service: str, given: Mapping[str, Limits], timeout_seconds: float | None) -> Limits:
+    """The limits of a service: those given, else a careful guess."""
+    limits = given.get(service, CAREFUL)
     if service == "s3":
         limits = replace(limits, connections=min(limits.connections, MAX_S3_CONNECTIONS))
     if timeout_seconds is None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from emulators import catalogue, empiar, empiar_documents, omero_documents
 from emulators.serving import Samples
-from lib.archives.registry import REGISTRY, archive
+from lib.archives.registry import archive, stand_in
 from lib.archives.sessions import open_session
 from lib.geometry import Box
 from lib.ingest.life import make_volume
@@ -132,9 +132,9 @@ class Bench:
 
 def truth_of(plan: VolumePlan) -> NDArray[Any]:
     """The voxels that a plan must deliver, from the generators of the samples."""
-    stand_in = REGISTRY[plan.source].load_stand_in()
-    if stand_in is not None:
-        return stand_in.truth(plan)
+    own = stand_in(plan.source)
+    if own is not None:
+        return own.truth(plan)
     if plan.source in VIRTUAL:
         assert plan.box_zyx is not None
         return VIRTUAL[plan.source](plan.box_zyx)

@@ -9,16 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lib.archives.registry import REGISTRY
+from lib.archives.registry import REGISTRY, archive, recommended_limits
 from lib.geometry import Box
 from lib.plan import VolumePlan
-from lib.transport.limits import DEFAULT_LIMITS
 
 METADATA_BYTES = 2**20
 
-pytestmark = pytest.mark.parametrize(
-    "name", sorted(name for name, entry in REGISTRY.items() if not entry.by_address)
-)
+pytestmark = pytest.mark.parametrize("name", sorted(REGISTRY.keys() - {"address"}))
 
 
 def random_box(shape: tuple[int, int, int], seed: int) -> Box:
@@ -129,5 +126,17 @@ def test_an_archive_names_the_services_whose_limits_hold(name: str, bench: Any) 
     one.read(one.plan()[0])
     asked = {service for service, counts in one.session.counters.snapshot().items() if counts}
     assert asked <= set(one.archive.services)
-    if REGISTRY[name].stand_in is None:  # an archive from outside keeps to the careful guess
-        assert set(one.archive.services) <= DEFAULT_LIMITS.keys()
+    ours = one.archive.services
+    assert {service: recommended_limits()[service] for service in ours} == ours  # if shared, alike
+
+
+def test_an_archive_says_who_publishes_it_and_how_its_addresses_read(name: str) -> None:
+    one = archive(name)
+    assert one.name == name
+    assert one.publisher.name
+    assert one.publisher.url.startswith("https://")
+    assert one.title
+    readable = [one.settings_of(rest) for rest in ("", "1", "a/b")]
+    assert any(settings is not None for settings in readable)
+    assert any(settings is None for settings in readable)
+    assert one.address_form

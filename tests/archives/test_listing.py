@@ -37,7 +37,7 @@ def rows(samples: Samples, address: str) -> dict[str, Item]:
 def test_without_an_address_the_archives_are_listed(samples: Samples) -> None:
     found = list_address(loaded(samples))
     assert [item.address for item in found] == [
-        "empiar:", "idr:", "openorganelle:", "flyem:", "epfl:",
+        "empiar:", "epfl:", "flyem:", "idr:", "openorganelle:",
     ]  # fmt: skip
     assert all(item.what == "archive" and item.loadable is None for item in found)
 

@@ -20,6 +20,7 @@ import zarr
 from numpy.typing import NDArray
 
 from emulators.serving import Samples
+from lib.archives.registry import REGISTRY, archive
 from lib.concurrency import cancel as stopping
 from lib.config.errors import build
 from lib.config.loaders import LOADER_CONFIGS
@@ -33,7 +34,6 @@ from lib.plan import VolumePlan
 from lib.storage.base import Store
 from lib.storage.open import open_store
 from lib.storage.settings import StoreSettings
-from lib.transport.limits import DEFAULT_LIMITS
 from lib.verify.volume import problems_of
 from lib.volumes.job import VolumeJob
 from lib.volumes.ledger import LedgerEntry
@@ -75,13 +75,15 @@ def impatient(*, paced: bool = False) -> Iterator[None]:
 
     Only with `paced` does the recommended number of requests a second.
     """
-    quick = {
-        name: replace(limits, first_backoff_s=0.01, connect_timeout_s=1.0)
-        for name, limits in DEFAULT_LIMITS.items()
-    }
-    if not paced:
-        quick = {name: replace(one, requests_per_second=None) for name, one in quick.items()}
-    with patch.dict(DEFAULT_LIMITS, quick):
+    with ExitStack() as stack:
+        for services in (archive(name).services for name in REGISTRY):
+            quick = {
+                name: replace(limits, first_backoff_s=0.01, connect_timeout_s=1.0)
+                for name, limits in services.items()
+            }
+            if not paced:
+                quick = {n: replace(one, requests_per_second=None) for n, one in quick.items()}
+            stack.enter_context(patch.dict(services, quick))
         yield
 
 

@@ -15,8 +15,8 @@ import zarr
 from emulators.catalogue import truth
 from emulators.control import Control
 from emulators.serving import Samples
+from lib.archives.registry import recommended_limits
 from lib.storage.local import LocalStore
-from lib.transport.limits import DEFAULT_LIMITS
 from lib.verify.store import verify_store
 from tests.faults.test_polite import SERVICES
 
@@ -71,4 +71,4 @@ def test_a_parallel_run_recovers_where_it_can_names_what_it_cannot_and_stays_pol
         voxels = zarr.open_array(volume / "0", mode="r")[:]
         np.testing.assert_array_equal(np.asarray(voxels), truth(key))
     for stand_in, service in SERVICES.items():
-        assert faults.counters.tally(stand_in).peak <= DEFAULT_LIMITS[service].connections
+        assert faults.counters.tally(stand_in).peak <= recommended_limits()[service].connections

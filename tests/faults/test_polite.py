@@ -12,9 +12,9 @@ import pytest
 from emulators.control import Control
 from emulators.counters import Request
 from emulators.serving import Samples
+from lib.archives.registry import recommended_limits
 from lib.archives.sessions import open_session
 from lib.config.loaders import LOADER_CONFIGS
-from lib.transport.limits import DEFAULT_LIMITS
 from tests.faults.bench import Bench, impatient
 
 # Stand-in -> service of the limits.
@@ -37,7 +37,7 @@ def check_peaks(control: Control) -> None:
     """No service had more in flight than recommended."""
     for stand_in, service in SERVICES.items():
         tally = control.counters.tally(stand_in)
-        assert tally.peak <= DEFAULT_LIMITS[service].connections, (stand_in, tally)
+        assert tally.peak <= recommended_limits()[service].connections, (stand_in, tally)
 
 
 @pytest.mark.parametrize("source", ["ebi", "epfl", "flyem", "idr", "openorganelle"])
@@ -70,7 +70,7 @@ def test_runs_side_by_side_share_the_connections_of_a_service(
 
     with impatient(), ThreadPoolExecutor(6) as pool:
         list(pool.map(bring, range(6)))
-    assert faults.counters.tally("ftp").peak == DEFAULT_LIMITS["ebi-ftp"].connections
+    assert faults.counters.tally("ftp").peak == recommended_limits()["ebi-ftp"].connections
 
 
 def test_mean_rates_stay_below_those_recommended(
@@ -82,7 +82,7 @@ def test_mean_rates_stay_below_those_recommended(
     assert ended.complete, ended.errors
     for stand_in, service in (("omero", "idr-api"), ("mirror", "ebi-https")):
         requests = faults.counters.log(stand_in)
-        rate = DEFAULT_LIMITS[service].requests_per_second
+        rate = recommended_limits()[service].requests_per_second
         assert rate is not None
         assert len(requests) > 2
         took = requests[-1].time - requests[0].time
@@ -151,6 +151,6 @@ def test_pauses_between_tries_grow_and_are_not_all_alike(
         faults.counters.clear()
         assert bench.run().errors
         waits.append(gaps(faults.counters.log("epfl")))
-    assert len(waits[0]) == DEFAULT_LIMITS["epfl"].tries - 1
+    assert len(waits[0]) == recommended_limits()["epfl"].tries - 1
     assert waits[0][-1] > 4 * 0.01  # the fourth pause: 0.01 s doubled three times
     assert waits[0] != waits[1]

@@ -15,10 +15,10 @@ from case import Case
 from servers import Servers
 from test_conformance import Cell
 
+from lib.archives.address.places import LIMITS
 from lib.ingest.life import make_volume
 from lib.ingest.request import VolumeRequest
 from lib.storage.settings import StoreSettings
-from lib.transport import limits
 
 FILE = Case("faults-tiff", cases_tiff.imagej, "stack.tif")
 ARRAY = Case("faults-zarr2", cases_zarr2.multiscale, "x.zarr|zarr2:em")
@@ -40,8 +40,8 @@ HTTP = [("mirror", "http"), ("gs", "gs")]
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tries follow each other at once: it is not their pace that is tried here."""
     for name in ("address-https", "address-gs", "address-ftp"):
-        fast = replace(limits.DEFAULT_LIMITS[name], first_backoff_s=0.01, read_timeout_s=2.0)
-        monkeypatch.setitem(limits.DEFAULT_LIMITS, name, fast)
+        fast = replace(LIMITS[name], first_backoff_s=0.01, read_timeout_s=2.0)
+        monkeypatch.setitem(LIMITS, name, fast)
 
 
 class Faulty(Cell):

@@ -14,6 +14,7 @@ import pytest
 
 from emulators.dm import write_dm
 from emulators.tiff import write_imagej_tiff, write_itk_tiff
+from lib.archives.epfl import EPFL
 from lib.bytesource.http_bytes import HttpBytes
 from lib.errors import FormatError
 from lib.formats.dm.reader import DmReader, open_dm
@@ -75,7 +76,7 @@ def folder(tmp_path: Path) -> Iterator[Folder]:
 
 @pytest.fixture
 def session() -> Iterator[Session]:
-    with Session("epfl") as running:
+    with Session("epfl", limits=EPFL.services) as running:
         yield running
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from lib.archives.registry import recommended_limits
 from lib.archives.sessions import open_session
 from lib.config.loaders import EBIConfig, EPFLConfig, IDRConfig, LoaderConfig
 from lib.errors import ConfigError
-from lib.transport.limits import DEFAULT_LIMITS, Limits
+from lib.transport.limits import Limits
 
 
 def limits_of(config: LoaderConfig, name: str, service: str) -> Limits:
@@ -20,7 +21,7 @@ def limits_of(config: LoaderConfig, name: str, service: str) -> Limits:
 
 def test_without_settings_the_archives_own_limits_hold() -> None:
     found = limits_of(IDRConfig(protocol="https"), "idr", "ebi-https")
-    default = DEFAULT_LIMITS["ebi-https"]
+    default = recommended_limits()["ebi-https"]
     assert (found.connections, found.requests_per_second) == (default.connections, 4.0)
     assert found.tries == default.tries
 
@@ -42,7 +43,7 @@ def test_rate_patience_and_range_size_come_from_the_settings() -> None:
 def test_ftp_is_given_up_sooner_where_https_can_take_over() -> None:
     auto = limits_of(EBIConfig(), "ebi", "ebi-ftp").tries
     alone = limits_of(EBIConfig(protocol="ftp"), "ebi", "ebi-ftp").tries
-    assert auto < alone == DEFAULT_LIMITS["ebi-ftp"].tries
+    assert auto < alone == recommended_limits()["ebi-ftp"].tries
 
 
 def test_redirects_may_lead_to_the_hosts_of_the_settings_only(tmp_path: Path) -> None:

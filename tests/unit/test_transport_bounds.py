@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from lib.archives.registry import recommended_limits
 from lib.concurrency import cancel as stopping
 from lib.errors import (
     BadAnswerError,
@@ -22,7 +23,7 @@ from lib.errors import (
 )
 from lib.transport import bounds
 from lib.transport.http import HttpClient, RemoteFile
-from lib.transport.limits import DEFAULT_LIMITS, Limits, limits_for
+from lib.transport.limits import Limits, limits_for
 from lib.transport.listing import Walk
 from lib.transport.session import Session
 
@@ -413,7 +414,7 @@ def test_ftp_that_drips_is_broken_off(
 
 
 def test_pauses_that_the_time_out_allows_are_no_drip() -> None:
-    meter = bounds.Meter(DEFAULT_LIMITS["dvid"], 10 * MIB, document=False)
+    meter = bounds.Meter(recommended_limits()["dvid"], 10 * MIB, document=False)
     for _ in range(9):
         meter.took(64 * KIB, 100.0)
     meter.took(1460, 100.0)

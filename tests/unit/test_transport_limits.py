@@ -13,11 +13,12 @@ from functools import partial
 
 import pytest
 
+from lib.archives.registry import recommended_limits
 from lib.concurrency import cancel as stopping
 from lib.concurrency.bounded_map import run_ordered
 from lib.errors import NotFoundError, SourceChangedError, StoppedError, TransportError
 from lib.transport.counters import Counters
-from lib.transport.limits import DEFAULT_LIMITS, Limiter, Limits
+from lib.transport.limits import Limiter, Limits
 from lib.transport.retry import (
     LONGEST_WAIT_S,
     ask_to_wait,
@@ -50,11 +51,13 @@ def stop_soon() -> Iterator[threading.Timer]:
 
 def test_the_defaults_are_those_recommended() -> None:
     assert {
-        name: (lim.connections, lim.requests_per_second) for name, lim in DEFAULT_LIMITS.items()
+        name: (lim.connections, lim.requests_per_second)
+        for name, lim in recommended_limits().items()
     } == {
         "ebi-ftp": (2, None),
         "ebi-https": (4, 4.0),
         "empiar-api": (1, None),
+        "ebi-search": (1, 4.0),
         "epfl": (4, None),
         "dvid": (2, None),
         "idr-api": (1, 2.0),
@@ -65,7 +68,9 @@ def test_the_defaults_are_those_recommended() -> None:
         "address-gs": (16, None),
         "address-ftp": (2, None),
     }
-    patience = {n: (lim.connect_timeout_s, lim.read_timeout_s) for n, lim in DEFAULT_LIMITS.items()}
+    patience = {
+        n: (lim.connect_timeout_s, lim.read_timeout_s) for n, lim in recommended_limits().items()
+    }
     assert patience["ebi-ftp"] == (15, 60)
     assert patience["dvid"] == (3, 120)
     assert patience["idr-api"] == (10, 30)
@@ -75,7 +80,7 @@ def test_a_session_takes_overrides_and_its_time_out() -> None:
     session = Session("idr", limits={"s3": Limits(100)}, timeout_seconds=7)
     assert session.limits("s3").connections == 100
     assert session.limits("s3").read_timeout_s == 7
-    assert session.limits("ebi-https").connections == 4
+    assert session.limits("ebi-https").connections == 2  # nobody has said anything of it
     assert Session("x", limits={"s3": Limits(1000)}).limits("s3").connections == 128
 
 

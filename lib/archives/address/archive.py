@@ -7,16 +7,17 @@ from typing import ClassVar
 
 from lib.archives.address.finding import find_volumes, the_one
 from lib.archives.address.grammar import Address, AddressStep, parse_address
-from lib.archives.address.places import SERVICES, is_zip, open_place, open_tree
+from lib.archives.address.places import LIMITS, SERVICES, is_zip, open_place, open_tree
 from lib.archives.address.plans import plan_of
 from lib.archives.address.reading import bring_file, open_volume, settle_volume
-from lib.archives.base import ArchiveBase
+from lib.archives.base import ArchiveBase, Publisher
 from lib.config.loaders import AddressConfig
 from lib.errors import ConfigError, MacroscopeError
 from lib.formats.base import VolumeReader
 from lib.formats.format import Options
 from lib.plan import VolumePlan
 from lib.rawfiles.files import RawFiles, kept_or_error
+from lib.transport.limits import Limits
 from lib.transport.partial import Fetched
 from lib.transport.session import Session
 
@@ -26,9 +27,10 @@ class AddressArchive(ArchiveBase):
 
     name: ClassVar[str] = "address"
     title: ClassVar[str] = "Any address (files, HTTPS, S3, GCS, FTP)"
+    publisher: ClassVar[Publisher] = Publisher("address", "")
     config_model: ClassVar[type[AddressConfig]] = AddressConfig
     heavy: ClassVar[bool] = True
-    services: ClassVar[tuple[str, ...]] = tuple(dict.fromkeys(SERVICES.values()))
+    services: ClassVar[dict[str, Limits]] = LIMITS
 
     def plan(self, config: AddressConfig, session: Session) -> list[VolumePlan]:
         """Find the volume that each address names, by its metadata.

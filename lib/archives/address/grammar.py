@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import quote, unquote, urlsplit
 
+from lib.archives.registry import ADDRESS_WORDS, REGISTRY
 from lib.config.errors import suggestion
 from lib.errors import ConfigError
 from lib.formats import registry
@@ -23,7 +24,6 @@ from lib.safety import redact
 Scheme = Literal["file", "https", "http", "s3", "gs", "ftp"]
 
 SCHEMES: tuple[Scheme, ...] = ("file", "https", "http", "s3", "gs", "ftp")
-NAMED = ("empiar", "idr", "openorganelle", "flyem", "epfl")
 CONTAINERS = ("zip",)
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):(.*)$", re.DOTALL)
@@ -124,10 +124,15 @@ def quoted(name: str, address: str) -> str:
     return quote(name, safe=_SAFE) if encoded else name.replace("|", "%7C")
 
 
+def named_archives() -> dict[str, str]:
+    """The words before the colon of an archive's own addresses, and the archive of each."""
+    return {ADDRESS_WORDS.get(name, name): name for name in REGISTRY if name != "address"}
+
+
 def is_named(text: str) -> bool:
     """Whether an address names an archive, as ``empiar:10310`` and ``EMPIAR-10310`` do."""
     match = _SCHEME.match(named_form(text))
-    return match is not None and match[1].lower() in NAMED
+    return match is not None and match[1].lower() in named_archives()
 
 
 def named_form(text: str) -> str:
@@ -172,7 +177,7 @@ def parse_address(text: str, base: Path | None = None) -> Address:
         return _local(place, parsed, base)
     raise ConfigError(
         f"{redact(place)[:200]!r}: there is no archive or protocol {scheme!r}; "
-        f"{suggestion(scheme, [*NAMED, *SCHEMES])}",
+        f"{suggestion(scheme, [*named_archives(), *SCHEMES])}",
         location="addresses",
         advice="Write a path, https://, s3://, gs:// or ftp://, or for example empiar:10310",
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from lib.archives.address.grammar import NAMED, is_named, named_form, parse_address
+from lib.archives.address.grammar import is_named, named_archives, named_form, parse_address
+from lib.archives.registry import archive
 from lib.errors import ConfigError
 from lib.safety import redact
 
@@ -49,7 +50,14 @@ def settings_of(text: str) -> tuple[str, dict[str, Any]]:
     if not is_named(text):
         return "address", {"addresses": [parse_address(text).whole]}
     name, rest = name_and_rest(text)
-    return _NAMED[name](rest, text.strip())
+    source = named_archives()[name]
+    settings = archive(source).settings_of(rest)
+    if settings is None:
+        raise ConfigError(
+            f"{text.strip()[:200]!r}: {name} needs {archive(source).address_form}",
+            location="addresses",
+        )
+    return source, settings
 
 
 def name_and_rest(text: str) -> tuple[str, str]:
@@ -76,65 +84,9 @@ def absolute(text: str) -> str:
     return named_form(text) if is_named(text) else parse_address(text).whole
 
 
-def _empiar(rest: str, text: str) -> tuple[str, dict[str, Any]]:
-    entry, _, folder = rest.partition("/")
-    if not entry:
-        raise _needs(text, "an accession, as empiar:10310")
-    return "ebi", {"entry_id": entry, **({"folder": folder} if folder else {})}
-
-
-def _idr(rest: str, text: str) -> tuple[str, dict[str, Any]]:
-    word, _, number = rest.partition("/")
-    if word == "dataset" and number.isdecimal():
-        return "idr", {"dataset_id": int(number)}
-    try:
-        return "idr", {"image_ids": [int(one) for one in rest.split(",")]}
-    except ValueError:
-        raise _needs(text, "the number of an image, as idr:9846137, or idr:dataset/10740") from None
-
-
-def _openorganelle(rest: str, text: str) -> tuple[str, dict[str, Any]]:
-    dataset, _, path = rest.partition("/")
-    if not dataset:
-        raise _needs(text, "a data set, as openorganelle:jrc_hela-2/recon-1/em")
-    return "openorganelle", {"dataset_id": dataset, **({"zarr_path": path} if path else {})}
-
-
-def _flyem(rest: str, text: str) -> tuple[str, dict[str, Any]]:
-    uuid, _, instance = rest.partition("/")
-    if not uuid:
-        raise _needs(text, "a version and an instance, as flyem:a89eb385/grayscale")
-    return "flyem", {"uuid": uuid, **({"instance": instance} if instance else {})}
-
-
-def _epfl(rest: str, text: str) -> tuple[str, dict[str, Any]]:
-    if rest:
-        raise _needs(text, "nothing behind the colon: it has one volume")
-    return "epfl", {}
-
-
-def _needs(text: str, what: str) -> ConfigError:
-    return ConfigError(
-        f"{text[:200]!r}: {text.partition(':')[0]} needs {what}", location="addresses"
-    )
-
-
 def _joined(given: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any] | None:
     """Both in one, where they differ in nothing but a list."""
     for key in ("addresses", "image_ids"):
         if given.keys() == more.keys() == {key}:
             return {key: [*dict.fromkeys([*given[key], *more[key]])]}
     return dict(given) if given == more else None
-
-
-SOURCES = {"empiar": "ebi"} | {name: name for name in NAMED if name != "empiar"}
-"""The source of each named archive."""
-
-_NAMED: dict[str, Callable[[str, str], tuple[str, dict[str, Any]]]] = {
-    "empiar": _empiar,
-    "idr": _idr,
-    "openorganelle": _openorganelle,
-    "flyem": _flyem,
-    "epfl": _epfl,
-}
-assert _NAMED.keys() == set(NAMED)

@@ -17,6 +17,7 @@ from lib.bytesource.zip_tree import ZipTree
 from lib.config.loaders import AddressConfig
 from lib.errors import NotFoundError, UnsupportedFormatError
 from lib.transport.counters import ServiceCounters
+from lib.transport.limits import MIB, Limits
 from lib.transport.session import Session
 
 SERVICES = {
@@ -26,6 +27,14 @@ SERVICES = {
     "s3": "address-s3",
     "gs": "address-gs",
     "ftp": "address-ftp",
+}
+# As careful as one is with a stranger, except for the stores that are made for many requests.
+LIMITS = {
+    "address-file": Limits(8),
+    "address-https": Limits(4, None, 15.0, 60.0, 5, 1.0, 8 * MIB),
+    "address-s3": Limits(16, None, 10.0, 60.0, 6, 0.2),
+    "address-gs": Limits(16, None, 10.0, 60.0, 6, 0.2),
+    "address-ftp": Limits(2, None, 15.0, 60.0, 5, 2.0, 8 * MIB),
 }
 
 

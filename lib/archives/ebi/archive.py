@@ -13,10 +13,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from lib.archives.base import ArchiveBase, Publisher
 from lib.archives.ebi.entry import EmpiarEntry, ImageSet, parse_entry
 from lib.archives.ebi.files import FORMATS, EntryFiles, find_files
 from lib.archives.ebi.listing import SEARCH, all_entries, list_entry, search_entries
-from lib.archives.ebi.tree import FTP, HTTPS, EbiTree, path_of
+from lib.archives.ebi.tree import SERVICES, EbiTree, path_of
 from lib.archives.ebi.volumes import (
     Sorting,
     Volume,
@@ -53,6 +54,7 @@ from lib.names import slug
 from lib.plan import About, SourceFile, VolumePlan
 from lib.provenance import Provenance
 from lib.rawfiles.files import RawFiles, fetched_or_error, kept_or_error
+from lib.transport.limits import Limits
 from lib.transport.partial import Fetched
 from lib.transport.session import Session
 
@@ -73,14 +75,25 @@ class _Made:
     formats: dict[str, str]  # of the files that were described, by their paths
 
 
-class EBI:
+class EBI(ArchiveBase):
     """One volume for each stack of numbered sections, and for each other file."""
 
     name: ClassVar[str] = "ebi"
     title: ClassVar[str] = "EMPIAR (EMBL-EBI, FTP and HTTPS)"
+    publisher: ClassVar[Publisher] = Publisher("EMPIAR, EMBL-EBI", "https://www.ebi.ac.uk/empiar/")
     config_model: ClassVar[type[EBIConfig]] = EBIConfig
-    heavy: ClassVar[bool] = False
-    services: ClassVar[tuple[str, ...]] = (API, FTP, HTTPS, SEARCH)
+    services: ClassVar[dict[str, Limits]] = {
+        API: Limits(1, None, 10.0, 30.0, 4, 1.0),
+        SEARCH: Limits(1, 4.0, 10.0, 30.0, 3, 1.0),
+        **SERVICES,
+    }
+    observed_mb_s: ClassVar[float | None] = 9.5  # over FTP
+    address_form: ClassVar[str] = "an accession, as empiar:10310"
+
+    def settings_of(self, rest: str) -> dict[str, Any] | None:
+        """An accession, and a folder of it."""
+        entry, _, folder = rest.partition("/")
+        return {"entry_id": entry, **({"folder": folder} if folder else {})} if entry else None
 
     def plan(self, config: EBIConfig, session: Session) -> list[VolumePlan]:
         """Read the entry, list its files, and read the headers that decide about volumes.

@@ -30,10 +30,18 @@ from lib.plan import SourceFile
 from lib.rawfiles.sidecar import facts_of
 from lib.transport.ftp import FtpEntry
 from lib.transport.identity import Likeness, compare
+from lib.transport.limits import MIB, Limits
 from lib.transport.partial import Fetched
 from lib.transport.session import Session
 
 FTP, HTTPS = "ebi-ftp", "ebi-https"
+
+# EBI asks for fair use and publishes no numbers: two FTP connections in all, one a job; users
+# measured about four HTTPS requests a second as accepted.
+SERVICES = {
+    FTP: Limits(2, None, 15.0, 60.0, 5, 2.0, 8 * MIB),
+    HTTPS: Limits(4, 4.0, 15.0, 60.0, 5, 1.0, 16 * MIB),
+}
 Way = Literal["ftp", "https"]
 T = TypeVar("T")
 

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from lib.archives.ebi.tree import FTP, HTTPS, EbiTree
+from lib.archives.base import ArchiveBase, Publisher
+from lib.archives.ebi.tree import HTTPS, SERVICES, EbiTree
 from lib.archives.idr import omero
 from lib.archives.idr.files import choose_file, locate, volumes_of
 from lib.archives.idr.listing import list_inside, search_studies
@@ -38,6 +39,7 @@ from lib.plan import SourceFile, VolumePlan
 from lib.provenance import Provenance
 from lib.rawfiles.files import RawFiles, fetched_or_error, kept_or_error
 from lib.rawfiles.ranged import digest_reads
+from lib.transport.limits import Limits
 from lib.transport.partial import Fetched
 from lib.transport.session import Session
 
@@ -66,14 +68,26 @@ class _Way:
     notes: tuple[str, ...] = ()
 
 
-class IDR:
+class IDR(ArchiveBase):
     """One volume for each image and channel."""
 
     name: ClassVar[str] = "idr"
     title: ClassVar[str] = "IDR (OMERO, FTP and HTTPS)"
+    publisher: ClassVar[Publisher] = Publisher(
+        "Image Data Resource", "https://idr.openmicroscopy.org/"
+    )
     config_model: ClassVar[type[IDRConfig]] = IDRConfig
-    heavy: ClassVar[bool] = False
-    services: ClassVar[tuple[str, ...]] = (API, FTP, HTTPS)
+    services: ClassVar[dict[str, Limits]] = {API: Limits(1, 2.0, 10.0, 30.0, 4, 1.0), **SERVICES}
+    observed_mb_s: ClassVar[float | None] = 9.4  # over FTP
+    address_form: ClassVar[str] = "the number of an image, as idr:9846137, or idr:dataset/10740"
+
+    def settings_of(self, rest: str) -> dict[str, Any] | None:
+        """Numbers of images, or a data set's."""
+        word, _, number = rest.partition("/")
+        if word == "dataset" and number.isdecimal():
+            return {"dataset_id": int(number)}
+        numbers = [one.strip() for one in rest.split(",")]
+        return {"image_ids": [*map(int, numbers)]} if all(map(str.isdecimal, numbers)) else None
 
     def plan(self, config: IDRConfig, session: Session) -> list[VolumePlan]:
         """Ask OMERO for images and files, and read the directories of each TIFF.
