@@ -11,7 +11,7 @@ import pytest
 from docs import proof_table, record_schema
 from docs.config_reference import PATH, reference
 from lib.config.loaders import LOADER_CONFIGS
-from lib.config.manager import Settings
+from lib.config.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "dependencies.md").read_text()
