@@ -141,7 +141,7 @@ def test_a_run_with_its_own_s3_server_ends_with_a_proof_and_no_process(
     assert "requests to the store: DELETE" in first.stdout
     assert "2 records, 0 with problems, in s3://volumes" in first.stderr
     again = macroscope("run", "--local-s3", "-s", "epfl")
-    assert "complete (kept)" in again.stdout
+    assert "up to date" in again.stdout
     processes = subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True)
     assert str(tmp_path / "data-s3") not in processes.stdout
 

@@ -106,7 +106,7 @@ class Judge:
         return Bench(self._samples, folder, cell.lane.source, **place, **settings)
 
     def _bucket(self) -> StoreSettings:
-        """A bucket with credentials, behind the stand-ins' switchboard; started when needed."""
+        """A bucket with credentials, behind the stand-ins' control; started when needed."""
         if self._server is None:
             self._server = S3Server("volumes", key="macroscope", secret="kept-to-itself")
             self._server.start()
