@@ -16,6 +16,7 @@ COPY requirements/image.lock requirements/samples.lock requirements/build.lock r
 COPY k8s/image/install.sh k8s/image/slim.sh k8s/image/weed.sh k8s/image/
 RUN sh k8s/image/install.sh /opt/venv && sh k8s/image/slim.sh /opt/venv
 COPY pyproject.toml prefect.yaml prefect.toml README.md LICENSE* ./
+COPY macroscope macroscope
 COPY flows flows
 COPY tasks tasks
 COPY lib lib

@@ -98,17 +98,17 @@ mutants: $(VENV)/.dev $(MUTANTS)/bin/cosmic-ray ## Change grid, ledger, digests 
 check: lint workflows types test test-long docs-site ## What CI runs, in the same words
 
 lint: $(VENV)/.dev ## Lint, format and import rules
-	$(BIN)/ruff check flows tasks lib emulators tests benchmarks docs
-	$(BIN)/ruff format --check flows tasks lib emulators tests benchmarks docs
+	$(BIN)/ruff check macroscope flows tasks lib emulators tests benchmarks docs
+	$(BIN)/ruff format --check macroscope flows tasks lib emulators tests benchmarks docs
 	$(BIN)/lint-imports
-	$(BIN)/bandit -q -c pyproject.toml -r flows tasks lib emulators
+	$(BIN)/bandit -q -c pyproject.toml -r macroscope flows tasks lib emulators
 
 types: $(VENV)/.dev ## Strict type check
 	$(BIN)/mypy
 
 format: $(VENV)/.dev ## Put the code into the house style
-	$(BIN)/ruff check --fix flows tasks lib emulators tests benchmarks
-	$(BIN)/ruff format flows tasks lib emulators tests benchmarks
+	$(BIN)/ruff check --fix macroscope flows tasks lib emulators tests benchmarks
+	$(BIN)/ruff format macroscope flows tasks lib emulators tests benchmarks
 
 bench: $(VENV)/.dev ## Benchmarks against other tools (SIZE= MB)
 	$(BIN)/python -m benchmarks $(if $(SIZE),--size $(SIZE))
@@ -135,7 +135,6 @@ lock: | $(BIN)/python ## Renew the hashed locks (no addresses in them): run and 
 
 docs: $(VENV)/.dev ## Renew the documents that are written from the code
 	$(BIN)/python -m docs.config_reference
-	$(BIN)/python -m docs.record_schema
 	$(BIN)/python -m docs.proof_table
 	$(BIN)/python docs/dependencies.py
 	$(BIN)/python -m docs.reach

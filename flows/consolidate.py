@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from prefect import flow
-
+from flows.calling import flow
 from flows.credentials import store_settings
 from lib.config.manager import ConfigManager
 from lib.records.catalogue import CatalogResult, require_contents

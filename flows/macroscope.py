@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from prefect import flow, tags
+from prefect import tags
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
+from flows.calling import flow
 from flows.consolidate import consolidate
 from flows.credentials import store_settings
 from flows.deployed import cancel_children

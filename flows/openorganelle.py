@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from prefect import flow
 from prefect.client.schemas.objects import State
 
+from flows.calling import flow
 from flows.ingest import as_state, ingest
 from flows.naming import source_run_name
 from lib.config.loaders import OpenOrganelleConfig

@@ -6,7 +6,6 @@ import math
 import os
 import socket
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,8 +22,7 @@ from flows.logs import log_file
 from flows.runners import task_runner
 from lib.concurrency import cancel as stopping
 from lib.config.loaders import LoaderConfig
-from lib.config.manager import ConfigManager
-from lib.config.settings import Settings
+from lib.config.manager import ConfigManager, Settings
 from lib.errors import MacroscopeError
 from lib.execution import is_heavy
 from lib.ingest.costs import VolumeCost
@@ -35,9 +33,6 @@ from lib.storage.settings import StoreSettings
 from lib.volumes.job import VolumeJob
 
 T = TypeVar("T")
-
-_active = 0
-_active_lock = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +113,7 @@ def open_run(source: str, config: LoaderConfig | Mapping[str, Any] | None) -> It
     loaded = ConfigManager().load()
     own = loaded.loader(source, config)
     with (
-        _counted(),
+        stopping.fresh(),
         log_file(loaded.settings.logs_dir, source, debug=own.debug_mode),
         tempfile.TemporaryDirectory(prefix=f"macroscope-{source}-") as scratch,
     ):
@@ -159,18 +154,3 @@ def carried(data: T) -> T | None:
     """
     deployed = os.environ.get("PREFECT__FLOW_RUN_ID", "inline") == current_run.get_id()
     return None if deployed else data
-
-
-@contextmanager
-def _counted() -> Iterator[None]:
-    """Runs in this process; the first of them forgets an earlier request to stop."""
-    global _active
-    with _active_lock:
-        if _active == 0:
-            stopping.reset()
-        _active += 1
-    try:
-        yield
-    finally:
-        with _active_lock:
-            _active -= 1

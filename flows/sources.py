@@ -7,9 +7,10 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
-from prefect import Flow, tags
+from prefect import tags
 from prefect.client.schemas.objects import State
 
+from flows.calling import CallableFlow
 from flows.deployed import run_deployed
 from flows.ingest import as_state, ingest
 from flows.naming import source_run_name
@@ -40,7 +41,7 @@ def _flow_from_registry(source: str) -> Any:
 
     # Its own settings, so that the server's form shows them and a parent may pass them typed.
     run.__annotations__["config"] = archive(source).config_model | None
-    return Flow(
+    return CallableFlow(
         run,
         name=source,
         flow_run_name=source_run_name,

@@ -1,7 +1,10 @@
 """Settings from all their layers, under the name that users import. See `lib.config.manager`."""
 
-from lib.config.manager import ConfigManager, LoadedSettings
-from lib.config.settings import Settings
+from lib.config.manager import (
+    ConfigManager,
+    LoadedSettings,
+    Settings,
+)
 
 __all__ = [
     "ConfigManager",

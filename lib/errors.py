@@ -252,6 +252,19 @@ class RecordError(MacroscopeError):
     """A metadata record is invalid, or was asked to make an illegal move."""
 
 
+class IngestError(MacroscopeError):
+    """A run ended, and something of it failed; what did not is finished and kept.
+
+    Attributes
+    ----------
+    results
+        What each source came to, those that succeeded included.
+    """
+
+    results: Any = ()
+    advice = "Finished work is kept: run again once the cause is gone"
+
+
 class StoppedError(MacroscopeError):
     """The run was asked to stop (SIGTERM, Ctrl-C, cancel); a later run picks up."""
 

@@ -87,7 +87,7 @@ def run_command(
     view = live_view(shown=not (as_json or quiet), verbose=verbose)
     try:
         with ended_by_signals(), stand_ins(settings), view:
-            state = _run(settings, addresses, sources, parameters, mode=mode)
+            state = run_flow(settings, addresses, sources, parameters, mode=mode)
             if stopping.stop_requested():
                 raise KeyboardInterrupt  # the first one was swallowed, see `ended_by_signals`
     except KeyboardInterrupt:
@@ -96,7 +96,7 @@ def run_command(
     return _report(state, ConfigManager().load(), as_json=as_json, quiet=quiet)
 
 
-def _run(
+def run_flow(
     settings: LoadedSettings,
     addresses: list[str] | None,
     sources: list[str] | None,

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Protocol
 
@@ -22,6 +23,8 @@ POLL_S = 0.2
 abandoned: ContextVar[threading.Event | None] = ContextVar("abandoned", default=None)
 
 _event = threading.Event()
+_running = 0
+_guard = threading.Lock()
 
 
 class Acquirable(Protocol):
@@ -38,6 +41,21 @@ def request_stop() -> None:
 def reset() -> None:
     """Forget an earlier request; called when a new run begins."""
     _event.clear()
+
+
+@contextmanager
+def fresh() -> Iterator[None]:
+    """One of the runs of this process; the first of them forgets an earlier request to stop."""
+    global _running
+    with _guard:
+        if _running == 0:
+            reset()
+        _running += 1
+    try:
+        yield
+    finally:
+        with _guard:
+            _running -= 1
 
 
 def stop_requested() -> bool:

@@ -19,9 +19,8 @@ from typing import Any
 from lib.errors import IntegrityError
 from lib.ingest.repair.remake import Planned, Remaking
 from lib.rawfiles.tee import hash_file
-from lib.records.lifecycle import RecordDict
 from lib.records.manager import MetadataManager, timestamp
-from lib.records.plain import Key
+from lib.records.model import Key, Record
 from lib.storage.base import Store
 from lib.storage.digests import digest_of
 from lib.storage.keys import state_key
@@ -46,7 +45,7 @@ class Repair:
         What is still wrong, in words.
     """
 
-    record: RecordDict
+    record: Record
     made: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
 
@@ -63,7 +62,7 @@ class Repair:
         return f"{files} made anew: {', '.join(parts)}"
 
 
-def note_damage(store: Store, record_key: str, damaged: Iterable[str]) -> RecordDict:
+def note_damage(store: Store, record_key: str, damaged: Iterable[str]) -> Record:
     """Say in a complete record which files were found damaged; the caller holds the lock.
 
     A run that meets the record then repairs the volume, and no catalogue lists it.
@@ -134,7 +133,7 @@ def repair_volume(
     return Repair(record, made, tuple(dict.fromkeys([*left, *after.problems])))
 
 
-def _without_note(record: RecordDict) -> RecordDict:
+def _without_note(record: Record) -> Record:
     """The record as if nothing had been found damaged."""
     metadata = record["metadata"]
     quality = {**metadata["quality"], "damaged": []}
@@ -164,7 +163,7 @@ def _of_file(path: Path) -> tuple[int, str]:
 
 
 def _changes(
-    record: RecordDict, remaking: Remaking, made: Mapping[str, str], by: str
+    record: Record, remaking: Remaking, made: Mapping[str, str], by: str
 ) -> dict[str, dict[str, Any]]:
     """What the record says of the repair, and what is still damaged."""
     files = {Key(key): origin for key, origin in sorted(made.items())[:_MOST_NAMED]}

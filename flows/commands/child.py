@@ -1,0 +1,121 @@
+"""One run in a process of its own, for `macroscope.ingest`.
+
+Standard input brings one line of JSON: what to run. It stays open as long as the caller wants the
+run; its end ends the run. Standard output takes lines of JSON: ``{"progress": {...}}`` any number
+of times, then ``{"results": [...], "report": ..., "failed": null}`` or ``{"error": {...}}``.
+Whatever else is printed goes to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import IO, Any
+
+from flows.commands.interrupts import ended_by_signals
+from flows.commands.options import source_parameters, stand_ins, take_options
+from flows.commands.outcome import newest_report
+from flows.commands.run import run_flow
+from flows.environment import prepare
+from lib.concurrency import cancel as stopping
+from lib.config.manager import ConfigManager
+from lib.errors import MacroscopeError, StoppedError
+from lib.execution import mode as find_mode
+from lib.ingest.context import standings
+from lib.ingest.progress import Standing, watching
+from lib.ingest.selection import by_round
+
+_EVERY_S = 0.5
+_GRACE_S = 60.0
+
+Tell = Callable[[dict[str, Any]], None]
+
+
+def main() -> int:
+    """Read the request, run it, answer; returns the exit code."""
+    requests, answers = os.fdopen(os.dup(0), "rb", 0), os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what anybody prints is no answer
+    request = json.loads(requests.readline())
+    threading.Thread(target=_follow, args=(requests,), daemon=True).start()
+    writing = threading.Lock()
+
+    def tell(document: dict[str, Any]) -> None:
+        with writing:
+            answers.write(json.dumps(document) + "\n")
+            answers.flush()
+
+    try:
+        answer = run(request, tell)
+    except MacroscopeError as error:
+        kind = type(error)
+        told = {**error.as_record(), "class": f"{kind.__module__}.{kind.__qualname__}"}
+        answer = {"error": told}
+    except BrokenPipeError:
+        return 1
+    tell(answer)
+    return 0
+
+
+def run(request: dict[str, Any], tell: Tell) -> dict[str, Any]:
+    """Run what is asked for.
+
+    Raises
+    ------
+    MacroscopeError
+        Nothing was begun, or the run was stopped.
+    """
+    take_options(archives=request["archives"], data_dir=request["data_dir"])
+    settings = ConfigManager().load()
+    find_mode(request["mode"] or settings.settings.execution_mode)
+    addresses, sources = request["addresses"], request["sources"]
+    rounds = by_round(sources, addresses, {}, settings.settings)
+    selected = tuple(dict.fromkeys(source for given in rounds for source in given))
+    parameters = source_parameters(selected, request["common"], request["level"], request["about"])
+    for source, own in request["settings"].items():
+        parameters[source] = {**parameters.get(source, {}), **own}
+    prepare()
+
+    def watcher(standing: Standing) -> None:
+        tell({"progress": asdict(standing)})
+
+    try:
+        with (
+            ended_by_signals(),
+            stand_ins(settings),
+            watching(watcher, standings, every_s=_EVERY_S),
+        ):
+            state = run_flow(settings, addresses, sources, parameters, mode=request["mode"])
+            if stopping.stop_requested():
+                raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        raise StoppedError("the run was stopped") from None
+    results = state.result(raise_on_failure=False)
+    if not isinstance(results, list):
+        if isinstance(results, MacroscopeError):
+            raise results
+        raise MacroscopeError(f"the run ended as {state.name}: {state.message}")
+    succeeded = state.is_completed() and all(result.success for result in results)
+    return {
+        "results": [result.model_dump(mode="json") for result in results],
+        "report": newest_report(ConfigManager().load()),
+        "failed": None if succeeded else state.message,
+    }
+
+
+def _follow(requests: IO[bytes]) -> None:
+    """End with the caller, who has closed the other end of the pipe, or died."""
+    while requests.read(1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_GRACE_S)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,5 @@
+"""``python -m macroscope``: the console command."""
+
+from flows.cli import main
+
+main()

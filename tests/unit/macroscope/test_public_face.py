@@ -1,0 +1,122 @@
+"""`import macroscope`: its names, what it costs, and plans as data."""
+
+from __future__ import annotations
+
+import doctest
+import inspect
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import macroscope
+from emulators.serving import Samples
+from lib import errors as lib_errors
+from lib.concurrency import cancel
+from macroscope import _plan, errors
+from macroscope.errors import ConfigError, MacroscopeError, NotFoundError, PlanError
+
+NAMES = ["ingest", "open", "plan", "verify"]
+
+
+@pytest.fixture
+def archives(samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand-ins as the archives, and an empty folder to work in."""
+    monkeypatch.setenv("EM_SERVICES", json.dumps(samples.endpoints))
+    monkeypatch.chdir(tmp_path)
+
+
+def test_it_gives_these_functions_and_nothing_else() -> None:
+    assert dir(macroscope) == sorted(macroscope.__all__) == NAMES
+    for name in NAMES:
+        function = getattr(macroscope, name)
+        assert inspect.isfunction(function)
+        assert ">>> import macroscope" in str(function.__doc__)
+        hints = inspect.get_annotations(function)
+        assert set(hints) == {*inspect.signature(function).parameters, "return"}
+    assert (Path(macroscope.__file__).parent / "py.typed").is_file()
+
+
+def test_every_named_error_is_there() -> None:
+    named = {
+        name
+        for name, value in vars(lib_errors).items()
+        if isinstance(value, type) and issubclass(value, MacroscopeError)
+    }
+    assert set(errors.__all__) == named | {"PlanError"}
+
+
+def test_its_import_brings_no_heavy_library() -> None:
+    heavy = ("prefect", "zarr", "numba", "numpy", "dask", "boto3", "fastapi", "pydantic")
+    program = f"import macroscope, sys; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"]])
+def test_help_brings_no_heavy_library(arguments: list[str]) -> None:
+    heavy = ("prefect", "zarr", "numba", "numpy", "dask", "boto3", "fastapi")
+    command = [sys.executable, "-X", "importtime", "-m", "macroscope", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "typer" in imported
+    assert sorted(imported & set(heavy)) == []
+
+
+def test_planning_brings_no_prefect(samples: Samples, tmp_path: Path) -> None:
+    program = (
+        "import macroscope, sys; macroscope.plan(sources=['flyem']);"
+        "print([m for m in ('prefect', 'dask', 'zarr', 'fastapi') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "EM_SERVICES": json.dumps(samples.endpoints)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+@pytest.mark.usefixtures("archives")
+def test_a_plan_is_data_and_nothing_is_written(tmp_path: Path) -> None:
+    found = macroscope.plan(sources=["flyem", "idr"], box=None)
+    assert [volume.source for volume in found.volumes] == ["flyem", "idr"]
+    assert found.total["download_bytes"] == sum(v.download_bytes for v in found.volumes) > 0
+    assert list(tmp_path.iterdir()) == []
+    cut = macroscope.plan(sources=["openorganelle"], level="s1", box="z=0:10,y=0:20,x=0:30")
+    assert cut.volumes[0].shape_zyx == (10, 20, 30)
+    small = macroscope.plan(sources=["flyem"], settings={"flyem": {"crop_size": [32, 24, 16]}})
+    assert small.volumes[0].shape_zyx == (16, 24, 32)
+
+
+@pytest.mark.usefixtures("archives")
+def test_what_cannot_be_planned_is_a_named_error_that_carries_the_rest() -> None:
+    gone = {"openorganelle": {"dataset_id": "nowhere", "zarr_path": "em"}}
+    with pytest.raises(NotFoundError):
+        macroscope.plan(sources=["openorganelle"], settings=gone)
+    with pytest.raises(PlanError) as failed:
+        macroscope.plan(sources=["flyem", "openorganelle"], settings=gone)
+    assert [volume.source for volume in failed.value.plan.volumes] == ["flyem"]
+    assert [source for source, _ in failed.value.plan.errors] == ["openorganelle"]
+    with pytest.raises(ConfigError, match="sources"):
+        macroscope.plan(sources=["elsewhere"])
+    with pytest.raises(NotFoundError, match="no such file"):
+        macroscope.plan("/nowhere/x.tif")
+
+
+@pytest.mark.usefixtures("archives")
+def test_a_stop_of_an_earlier_call_is_forgotten() -> None:
+    cancel.request_stop()
+    assert macroscope.plan(sources=["flyem"]).volumes
+    assert not cancel.stop_requested()
+
+
+@pytest.mark.usefixtures("archives")
+def test_the_example_runs() -> None:
+    ran = doctest.testmod(_plan)
+    assert (ran.failed, ran.attempted > 1) == (0, True)
