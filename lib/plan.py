@@ -109,6 +109,17 @@ class SourceGrid(FrozenModel):
         return unpack_holes(self.holes, self.indices()) if self.holes else frozenset()
 
 
+def unstored(grid: SourceGrid) -> SourceGrid:
+    """The grid of a format that need not store chunks of nothing but 0 (N5, precomputed)."""
+    return grid.model_copy(update={"absent": "background"})
+
+
+def absent_note(absent: int, wanted: int, value: int | float = 0) -> tuple[str, ...]:
+    """What a record says of chunks that the source does not hold; nothing where it holds all."""
+    said = f"{value:g}" if isinstance(value, float) else value
+    return (f"{absent} of {wanted} chunks are absent, read as {said}",) if absent else ()
+
+
 def pack_holes(holes: Collection[ShapeZYX], wanted: Sequence[ShapeZYX]) -> str:
     """Holes as a compressed bitmap over the wanted chunks; empty for none."""
     if not holes:

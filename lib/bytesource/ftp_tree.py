@@ -26,6 +26,7 @@ class FtpTree:
 
     remote = True
     ranged = False
+    listing_proves = False
 
     def __init__(self, session: Session, service: str, address: str) -> None:
         self.uri = f"ftp://{address}"

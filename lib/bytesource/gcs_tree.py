@@ -20,6 +20,7 @@ class GcsTree:
 
     remote = True
     ranged = True
+    listing_proves = True
 
     def __init__(self, session: Session, service: str, reader: GcsReader) -> None:
         self.uri = reader.uri

@@ -37,6 +37,7 @@ class HttpTree:
 
     remote = True
     ranged = True
+    listing_proves = False
 
     def __init__(self, session: Session, service: str, root: str, query: str = "") -> None:
         self.uri = root.rstrip("/")

@@ -31,6 +31,7 @@ class LocalTree:
 
     remote = False
     ranged = True
+    listing_proves = True
     range_bytes = RANGE_BYTES
 
     def __init__(self, root: Path) -> None:

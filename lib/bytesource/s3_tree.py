@@ -25,6 +25,7 @@ class S3Tree:
 
     remote = True
     ranged = True
+    listing_proves = True
 
     def __init__(
         self, session: Session, service: str, objects: ObjectReader, *, listed: bool = False

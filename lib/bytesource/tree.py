@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, TypeVar
 
 from lib.bytesource.base import ByteSource
-from lib.errors import BadAnswerError, FormatError, NotListableError
+from lib.errors import AccessDeniedError, BadAnswerError, FormatError, NotListableError
 from lib.transport.listing import Listing, ObjectInfo
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "join",
     "listing_or_none",
     "normal_key",
+    "optional_document",
 ]
 
 T = TypeVar("T")
@@ -46,6 +47,9 @@ class Tree(Protocol):
         True where each read is a request.
     ranged
         Whether a range of an object costs about its own bytes; else files are brought whole.
+    listing_proves
+        Whether what a listing leaves out is certainly not there. It is of disks and object
+        stores; an index page or an FTP server's LIST may be cut, or of a mirror that lags.
     range_bytes
         The largest range that a reader should ask for where it may choose.
     """
@@ -56,6 +60,8 @@ class Tree(Protocol):
     def remote(self) -> bool: ...
     @property
     def ranged(self) -> bool: ...
+    @property
+    def listing_proves(self) -> bool: ...
     @property
     def range_bytes(self) -> int: ...
 
@@ -137,6 +143,20 @@ def listing_or_none(tree: Tree, prefix: str) -> Listing | None:
         return tree.list(prefix)
     except NotListableError:
         return None
+
+
+def optional_document(tree: Tree, key: str, most: int = MOST_BYTES) -> bytes | memoryview | None:
+    """A document that need not be there; None where it is not.
+
+    A bucket that may be read and not listed refuses what it does not have (403), so a refusal says
+    nothing of a document there. It is never taken for the absence of a chunk.
+    """
+    try:
+        return tree.get(key, most)
+    except AccessDeniedError:
+        if listing_or_none(tree, key.rpartition("/")[0]) is None:
+            return None
+        raise
 
 
 def check_length(name: str, length: int | None, most: int) -> None:

@@ -189,6 +189,7 @@ class ZipTree:
     """
 
     ranged = True
+    listing_proves = True
 
     def __init__(self, source: ByteSource, outer: Tree) -> None:
         self.uri = f"{source.name}|zip:"

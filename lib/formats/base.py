@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -107,6 +107,10 @@ class ChunkReader(Protocol):
 
     def encoded_chunk(self, index_zyx: ShapeZYX) -> Encoded | None:
         """The stored bytes of one chunk of the source's grid; None where the archive has none."""
+        ...
+
+    def expect(self, indices: Iterable[ShapeZYX]) -> None:
+        """Hear which chunks will be asked for soon: a reader may fetch neighbours together."""
         ...
 
     def decoded_chunk(self, encoded: Encoded, index_zyx: ShapeZYX) -> NDArray[Any]:

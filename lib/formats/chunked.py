@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from lib.bytesource.tree import ObjectInfo, Tree, join
 from lib.compression import Encoded
-from lib.errors import BadAnswerError, UnsupportedFormatError
+from lib.errors import BadAnswerError, TransportError, UnsupportedFormatError
 from lib.formats.base import Block, ChunkCodec, Layout, VolumeReader
 from lib.geometry import Box, ShapeZYX
 
@@ -93,6 +93,9 @@ class ChunkedReader(VolumeReader):
     def encoded_chunk(self, index_zyx: ShapeZYX) -> Encoded | None:
         """The stored bytes of a chunk of the array's own grid; None where the store has none."""
 
+    def expect(self, indices: Iterable[ShapeZYX]) -> None:
+        """Nothing, where each chunk is an object of its own."""
+
     @abstractmethod
     def decoded_chunk(self, encoded: Encoded, index_zyx: ShapeZYX) -> NDArray[Any]:
         """Its voxels, shape ``chunk_zyx``, whatever lies past the volume's edge."""
@@ -101,6 +104,8 @@ class ChunkedReader(VolumeReader):
         """Decode the chunks of a box, several in flight, in C order of the chunk grid."""
         wanted = box.shifted(self._box.start_zyx)
         z, y, x = self._box.start_zyx
+        cells = cells_in(wanted, self.chunk_zyx)
+        self.expect(cells)
 
         def job(index: ShapeZYX) -> Block:
             whole = self.cell_box(index)
@@ -112,13 +117,52 @@ class ChunkedReader(VolumeReader):
             chunk = self.decoded_chunk(encoded, index)
             return Block(part.shifted((-z, -y, -x)), chunk[part.slices(whole.start_zyx)])
 
-        yield from self._ordered(partial(job, index) for index in cells_in(wanted, self.chunk_zyx))
+        yield from self._ordered(partial(job, index) for index in cells)
 
     def cell_box(self, index_zyx: ShapeZYX) -> Box:
         """The voxels of a whole chunk, in the array's voxels."""
         (iz, iy, ix), (cz, cy, cx) = index_zyx, self.chunk_zyx
         start = (iz * cz, iy * cy, ix * cx)
         return Box(start, (start[0] + cz, start[1] + cy, start[2] + cx))
+
+
+def chunk_object(
+    tree: Tree, key: str, most: int, index_zyx: ShapeZYX, holes: frozenset[ShapeZYX] | None
+) -> Encoded | None:
+    """The object of one chunk, held against what the listing said; None for a hole.
+
+    Parameters
+    ----------
+    holes
+        Chunks that the listing left out; None where the store does not list.
+
+    Raises
+    ------
+    TransportError
+        It was listed, but is not there now.
+    BadAnswerError
+        It was not listed, but is there: it would have been read as background.
+    """
+    hole = holes is not None and index_zyx in holes
+    if hole and tree.listing_proves:
+        return None
+    data = tree.get(key, most)
+    check_listed(tree, key, index_zyx, there=data is not None, holes=holes)
+    return data
+
+
+def check_listed(
+    tree: Tree, key: str, index_zyx: ShapeZYX, *, there: bool, holes: frozenset[ShapeZYX] | None
+) -> None:
+    """Raise where a listing said otherwise of a chunk's object; see `chunk_object`."""
+    if holes is None or there != (index_zyx in holes):
+        return
+    where, unit = f"{tree.uri}/{key}", f"chunk {'/'.join(map(str, index_zyx))}"
+    if there:
+        raise BadAnswerError(
+            "a chunk that the listing leaves out is there", location=where, unit=unit
+        )
+    raise TransportError("a chunk that the archive lists is not there", location=where, unit=unit)
 
 
 def listed_objects(tree: Tree, path: str, wanted: set[str], document: str) -> dict[str, ObjectInfo]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lib.geometry import LengthsZYX
 from lib.ingest.stages import Made
-from lib.plan import SourceFile, VolumePlan
+from lib.plan import SourceFile, VolumePlan, absent_note
 from lib.provenance import Provenance
 from lib.records.model import Key
 from lib.safety import redact
@@ -159,8 +159,18 @@ def quality(plan: VolumePlan, made: Made) -> dict[str, Any]:
         "missing_chunks": list(finished.missing_chunks[:_MOST_NAMED_HOLES]),
         "missing_chunks_total": len(finished.missing_chunks),
         "damaged": [],
-        "notes": [*notes(plan), *made.notes],
+        "notes": [*notes(plan), *_unstored(plan, made), *made.notes],
     }
+
+
+def _unstored(plan: VolumePlan, made: Made) -> list[str]:
+    """How many chunks were absent and what they were read as, where the plan could not say."""
+    grid, finished = plan.source_grid, made.finished
+    if grid is None:
+        return []
+    missing, value = len(finished.missing_chunks), finished.fill_value
+    said = absent_note(missing, finished.expected_chunks, value)
+    return [note for note in said if note not in plan.notes]
 
 
 def notes(plan: VolumePlan) -> list[str]:

@@ -148,9 +148,11 @@ class GcsReader(HttpClient):
         url = self._url(key)
 
         def once() -> GcsInfo | None:
-            with self.ask("HEAD", url, headers=_TAKES_GZIP, allow=(404,)) as response:
+            with self.ask("HEAD", url, headers=_TAKES_GZIP, allow=(403, 404)) as response:
                 if response.status_code == 404:
                     return None
+                if response.status_code == 403:
+                    raise _refused(url)
                 _refuse_page(response, key, url)
                 headers = response.headers
             stored = headers.get("x-goog-stored-content-length", "")
@@ -233,11 +235,15 @@ class GcsReader(HttpClient):
                 location=where,
             )
         if response.status_code == 403:
-            return AccessDeniedError(
-                "the store refuses access; it also says so of objects that are not there",
-                location=where,
-            )
+            return _refused(url)
         return responses.status_error(response.status_code, response.headers, url, body[:200])
+
+
+def _refused(url: str) -> AccessDeniedError:
+    return AccessDeniedError(
+        "the store refuses access; it also says so of objects that are not there",
+        location=redact(url),
+    )
 
 
 def _names(page: dict[str, Any]) -> list[str]:

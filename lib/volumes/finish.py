@@ -41,6 +41,7 @@ class Finished:
     statistics: Statistics
     missing_chunks: tuple[str, ...]
     expected_chunks: int
+    fill_value: int | float = 0
 
     @property
     def completeness(self) -> float:
@@ -130,6 +131,7 @@ def finish(
         statistics=statistics,
         missing_chunks=tuple(missing),
         expected_chunks=expected,
+        fill_value=job.fill_value,
     )
 
 

@@ -126,6 +126,7 @@ class _Run:
         """Hand all chunks of one shard to the threads; the last one finishes the shard."""
         shard = _Shard(ShardWriter(self._job, self._store, shard_index))
         self._open.add(shard.writer)
+        self._reader.expect(self._in_source(index) for _, index in shard.writer.chunks)
         for slot, index in shard.writer.chunks:
             self._tasks.put((shard, slot, index))
         while len(self._threads) < min(self._connections, self._tasks.qsize() + 1):
@@ -166,7 +167,7 @@ class _Run:
 
     def _chunk(self, writer: ShardWriter, slot: int, index: ShapeZYX) -> None:
         box = self._job.grid.chunk_box(index)
-        z, y, x = (i + o for i, o in zip(index, self._offset, strict=True))
+        z, y, x = self._in_source(index)
         encoded = self._reader.encoded_chunk((z, y, x))
         inside = tuple(slice(0, n) for n in box.shape_zyx)
         if encoded is None:
@@ -186,6 +187,11 @@ class _Run:
                 voxels = padded_chunk(voxels[inside], box.start_zyx, box, fill, whole)
             encoded = encode_chunk(self._codec, voxels)
         writer.add(slot, box, voxels[inside], encoded)
+
+    def _in_source(self, index: ShapeZYX) -> ShapeZYX:
+        """Index of a chunk in the source's own grid."""
+        (z, y, x), (oz, oy, ox) = index, self._offset
+        return (z + oz, y + oy, x + ox)
 
     def _decode(self, encoded: Encoded, voxels: NDArray[Any], shard_index: str) -> None:
         try:

@@ -35,6 +35,8 @@ class Case:
         Fields that the plan must have: ``{"kind": "labels", "voxel_nm_zyx": (40.0, 4.0, 4.0)}``.
     missing
         Chunks that the source does not hold, as the record counts them.
+    notes
+        What the record must say, each once.
     within
         The share by which downloads may differ from the plan.
     """
@@ -46,4 +48,5 @@ class Case:
     settings: dict[str, Any] = field(default_factory=dict)
     expect: dict[str, Any] = field(default_factory=dict)
     missing: int = 0
+    notes: tuple[str, ...] = ()
     within: float = 0.1

@@ -88,5 +88,6 @@ CASES = [
         settings={"max_missing_fraction": 0.2},
         transports=LISTED,
         missing=2,
+        notes=("2 of 27 chunks are absent, read as 7",),
     ),
 ]

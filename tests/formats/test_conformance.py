@@ -97,6 +97,8 @@ def test_every_voxel_comes_out(cell: Cell, case: Case) -> None:
         assert getattr(plan, field) == expected, field
     quality = record["metadata"]["quality"]
     assert quality["missing_chunks_total"] == case.missing
+    for note in case.notes:
+        assert quality["notes"].count(note) == 1, note
     received = record["metadata"]["provenance"]["bytes"]
     assert received == pytest.approx(plan.download_bytes, rel=case.within, abs=16 * 2**10)
 

@@ -118,6 +118,7 @@ class MemoryTree:
     """What chunks need of a tree: jobs run one after another, without a network."""
 
     uri = "memory:"
+    listing_proves = True
 
     def __init__(self, data: dict[str, bytes]) -> None:
         self.data = data

@@ -11,7 +11,8 @@ import pytest
 from lib.archives.voxels import decide_voxel
 from lib.compression import can_pass_through
 from lib.errors import FormatError, UnsupportedFormatError
-from lib.formats.zarr.array import ArrayDocument, chunks_in, parse_array
+from lib.formats.chunked import cells_in
+from lib.formats.zarr.array import ArrayDocument, parse_array
 from lib.formats.zarr.ngff import (
     NgffLevel,
     multiscale_above,
@@ -121,7 +122,8 @@ def test_nonsense_is_a_format_error_that_names_the_document(changes: dict[str, A
         {"dtype": [["a", "<u1"]]},
         {"dtype": "<M8[ns]"},
         {"shape": [5], "chunks": [5]},
-        {"shape": [1, 2, 3, 4], "chunks": [1, 2, 3, 4]},
+        {"shape": [2, 2, 3, 4], "chunks": [1, 2, 3, 4]},
+        {"shape": [1] * 6, "chunks": [1] * 6},
         {"filters": [{"id": "delta", "dtype": "<u2"}]},
         {"compressor": {"id": "lzma"}},
         {"compressor": {"id": "of the future"}},
@@ -168,9 +170,9 @@ def test_only_chunks_that_zarr_v3_can_describe_are_passed_through() -> None:
 
 def test_the_chunks_of_a_box_are_all_it_touches() -> None:
     found = parse()
-    assert len(chunks_in(found, Box.whole(found.shape_zyx))) == 2 * 2 * 2
-    assert chunks_in(found, Box((15, 63, 64), (17, 64, 80))) == [(0, 0, 1), (1, 0, 1)]
-    assert chunks_in(found, Box((0, 0, 0), (1, 1, 1))) == [(0, 0, 0)]
+    assert len(cells_in(Box.whole(found.shape_zyx), found.chunk_zyx)) == 2 * 2 * 2
+    assert cells_in(Box((15, 63, 64), (17, 64, 80)), found.chunk_zyx) == [(0, 0, 1), (1, 0, 1)]
+    assert cells_in(Box((0, 0, 0), (1, 1, 1)), found.chunk_zyx) == [(0, 0, 0)]
 
 
 # --- multiscales -----------------------------------------------------------------------------
@@ -261,8 +263,9 @@ def test_a_broken_multiscale_is_a_format_error(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"axes": [{"name": n} for n in "xyz"]},
-        {"axes": [{"name": n} for n in "czyx"]},
+        {"axes": [{"name": n} for n in "zzyx"]},
+        {"axes": [{"name": n} for n in "vzyx"]},
+        {"axes": [{"name": n} for n in "tcz"]},
         {"axes": ...},
         {"axes": [{"name": n, "unit": "second"} for n in "zyx"]},
         {"coordinateTransformations": [{"type": "affine", "affine": []}]},

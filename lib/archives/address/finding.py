@@ -11,6 +11,7 @@ from lib.archives.address.grammar import AddressStep
 from lib.archives.address.places import Place
 from lib.bytesource.tree import ObjectInfo, join, listing_or_none
 from lib.errors import (
+    AccessDeniedError,
     ConfigError,
     FormatError,
     NotFoundError,
@@ -18,7 +19,7 @@ from lib.errors import (
     UnsupportedFormatError,
 )
 from lib.formats import registry
-from lib.formats.format import Options, VolumeDescription
+from lib.formats.format import Options, TreeFormat, VolumeDescription
 
 _MOST_SHOWN = 20
 _MOST_BELOW = 50
@@ -162,9 +163,9 @@ def _in_tree(
     """Volumes of formats of trees, where the documents of one are there."""
     known = [name for name in registry.TREE_FORMATS if wanted is None or name in wanted]
     inner = join(root, step.path if step else "")
-    fitting = [fmt for fmt in map(registry.tree_format, known) if fmt.fits(place.tree, root)]
+    fitting = _fitting(place, root, known)
     if not fitting and inner != root:  # a folder that is no group may hold one
-        fitting = [fmt for fmt in map(registry.tree_format, known) if fmt.fits(place.tree, inner)]
+        fitting = _fitting(place, inner, known)
     if not fitting and wanted is not None and known:
         fitting = [registry.tree_format(known[0])]  # it says best what is not there
     where = place.address if root == place.root else place.below(root.rpartition("/")[2])
@@ -173,6 +174,26 @@ def _in_tree(
         for fmt in fitting
         for one in fmt.describe(place.tree, root, step.path if step else "", options)
     ]
+
+
+def _fitting(place: Place, key: str, known: Sequence[str]) -> list[TreeFormat]:
+    """The formats that find their documents.
+
+    Raises
+    ------
+    AccessDeniedError
+        None does, and some were refused: a bucket that is not listed says so of what is absent.
+    """
+    found, refused = [], None
+    for fmt in map(registry.tree_format, known):
+        try:
+            if fmt.fits(place.tree, key):
+                found.append(fmt)
+        except AccessDeniedError as error:
+            refused = error
+    if refused is not None and not found:
+        raise refused
+    return found
 
 
 def _in_folder(

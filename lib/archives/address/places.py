@@ -15,7 +15,8 @@ from lib.bytesource.s3_tree import S3Tree
 from lib.bytesource.tree import ObjectInfo, Tree
 from lib.bytesource.zip_tree import ZipTree
 from lib.config.loaders import AddressConfig
-from lib.errors import NotFoundError, UnsupportedFormatError
+from lib.errors import AccessDeniedError, NotFoundError, UnsupportedFormatError
+from lib.formats import registry
 from lib.transport.counters import ServiceCounters
 from lib.transport.limits import MIB, Limits
 from lib.transport.session import Session
@@ -119,7 +120,7 @@ def open_place(address: Address, config: AddressConfig, session: Session) -> Pla
     folder = zips[-1].folder or not root if zips else address.folder
     info, pattern = None, None
     if not folder:
-        info = tree.look(root)
+        info = _look(tree, root, address)
         name = root.rpartition("/")[2]
         if info is None and ("*" in name or "?" in name):
             root, pattern = root.rpartition("/")[0], name
@@ -163,6 +164,17 @@ def _outer(address: Address, config: AddressConfig, session: Session) -> Tree:
         return FtpTree(session, service, address.host)
     root = f"{address.scheme}://{address.host}"
     return HttpTree(session, service, root, address.query)
+
+
+def _look(tree: Tree, key: str, address: Address) -> ObjectInfo | None:
+    """The file at a key; None for a folder, whose page a web server may refuse to show."""
+    try:
+        return tree.look(key)
+    except AccessDeniedError:
+        inside = address.steps[len(address.zips) :]
+        if inside and not set(registry.named(inside[0].word)) <= set(registry.TREE_FORMATS):
+            raise
+        return None  # objects below it are asked for, each of which may be refused in turn
 
 
 def _is_folder(tree: Tree, key: str) -> bool:

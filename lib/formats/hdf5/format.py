@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from lib.bytesource.base import ByteSource
+from lib.bytesource.neighbours import requests_for
 from lib.errors import FormatError, MacroscopeError, NotFoundError
 from lib.formats.calibration import VoxelSize
 from lib.formats.chunked import cells_in
@@ -18,10 +19,9 @@ from lib.formats.format import FileFormatBase, Options, Survey, VolumeDescriptio
 from lib.formats.hdf5.asking import chunks_of, datasets_of
 from lib.formats.hdf5.reader import FILTERS, Hdf5Reader, Place, rows_of
 from lib.formats.levels import choose_level_name
-from lib.formats.zarr.axes import AxisMap, axis_map
-from lib.formats.zarr.v3_reader import array_index
+from lib.formats.zarr.axes import AxisMap, array_index, axis_map
 from lib.geometry import Box, LengthsZYX, ShapeZYX
-from lib.plan import SourceGrid
+from lib.plan import SourceGrid, absent_note
 from lib.units import to_nm
 
 _MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -74,11 +74,12 @@ class Hdf5Format(FileFormatBase):
         there = [places[index[cell]] for cell in wanted if index[cell] in places]
         holes = [cell for cell in wanted if index[cell] not in places]
         reader = _reader(source, volume.handle, dataset, axes, chunk, places)
+        nbytes = sum(length for _, length, _ in there)
         return Survey(
             grid=SourceGrid.of_box(box, axes.pick_zyx(chunk), reader.codec.config, holes),
-            nbytes=sum(length for _, length, _ in there),
-            requests=len(there),
-            notes=((f"{len(holes)} of {len(wanted)} chunks were never written",) if holes else ()),
+            nbytes=nbytes,
+            requests=requests_for(len(there), nbytes),
+            notes=absent_note(len(holes), len(wanted), reader.fill_value),
         )
 
     def open(

@@ -11,12 +11,12 @@ from imagecodecs import h5checksum_fletcher32, lz4h5_decode, zlib_decode
 from numpy.typing import NDArray
 
 from lib.bytesource.base import ByteSource
+from lib.bytesource.neighbours import MOST_BYTES, Neighbours
 from lib.bytesource.remote import RemoteBytes
 from lib.compression import Encoded, can_pass_through, decode_into, open_codec
 from lib.errors import FormatError, MacroscopeError
 from lib.formats.chunked import ChunkedReader
-from lib.formats.zarr.axes import AxisMap
-from lib.formats.zarr.v3_reader import array_index, to_zyx
+from lib.formats.zarr.axes import AxisMap, array_index, to_zyx
 from lib.geometry import Box, ShapeZYX
 
 T = TypeVar("T")
@@ -97,6 +97,7 @@ class Hdf5Reader(ChunkedReader):
         self._filters, self._places = filters, places
         self._nbytes = math.prod(chunk) * stored.itemsize
         self._most = 2 * self._nbytes + 2**16
+        self._neighbours = Neighbours(self._read, min(source.range_bytes, MOST_BYTES))
 
     def __exit__(self, *_: object) -> None:
         self._source.close()
@@ -109,7 +110,8 @@ class Hdf5Reader(ChunkedReader):
         FormatError
             The file says an impossible length, or ends before the chunk does.
         """
-        place = self._places.get(array_index(self._axes, index_zyx, self._chunk))
+        index = array_index(self._axes, index_zyx, self._chunk)
+        place = self._places.get(index)
         if place is None:
             return None
         offset, length, _ = place
@@ -117,9 +119,20 @@ class Hdf5Reader(ChunkedReader):
             raise FormatError(
                 f"a chunk of {length} bytes for {self._nbytes}", location=self._source.name
             )
+        return self._neighbours.get("", "", index, (offset, length), self._where)
+
+    def expect(self, indices: Iterable[ShapeZYX]) -> None:
+        """Say which chunks will be asked for: those that are neighbours come together."""
+        self._neighbours.expect("", (array_index(self._axes, i, self._chunk) for i in indices))
+
+    def _where(self, index: Any) -> tuple[int, int] | None:
+        place = self._places.get(index)
+        return None if place is None else place[:2]
+
+    def _read(self, _: str, offset: int, length: int) -> bytearray:
         data = bytearray(length)
         self._source.read_into(offset, memoryview(data))
-        return memoryview(data)
+        return data
 
     def decoded_chunk(self, encoded: Encoded, index_zyx: ShapeZYX) -> NDArray[Any]:
         """Voxels of a chunk, shape ``chunk_zyx``.

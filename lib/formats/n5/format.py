@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from lib.bytesource.tree import Tree, join, listing_or_none
+from lib.bytesource.tree import Tree, join, listing_or_none, optional_document
 from lib.errors import NotFoundError, NotListableError, UnsupportedFormatError
 from lib.formats.calibration import VoxelSize
 from lib.formats.chunked import cells_in, estimated_bytes, listed_objects, listing_identity
@@ -16,10 +16,9 @@ from lib.formats.levels import choose_level_name
 from lib.formats.n5.blocks import Dataset, parse_attributes, parse_dataset
 from lib.formats.n5.geometry import placing
 from lib.formats.n5.reader import N5Reader
-from lib.formats.zarr.axes import AxisMap, axis_map
-from lib.formats.zarr.v3_reader import array_index
+from lib.formats.zarr.axes import AxisMap, array_index, axis_map
 from lib.geometry import Box
-from lib.plan import SourceGrid
+from lib.plan import SourceGrid, absent_note, unstored
 
 DOCUMENT = "attributes.json"
 MOST_DOCUMENT_BYTES = 64 * 2**20
@@ -67,7 +66,7 @@ class N5Format:
             index: "/".join(map(str, array_index(axes, index, block)[::-1])) for index in wanted
         }
         reader = N5Reader(tree, path, dataset, axes, box, frozenset())
-        grid = SourceGrid.of_box(box, chunk, reader.codec.config)
+        grid = unstored(SourceGrid.of_box(box, chunk, reader.codec.config))
         document = json.dumps(volume.handle["dataset"]).encode()
         try:
             listed = listed_objects(tree, path, set(keys.values()), DOCUMENT)
@@ -85,7 +84,7 @@ class N5Format:
         holes = [index for index, key in keys.items() if key not in listed]
         sizes = [item.size for item in listed.values()]
         return Survey(
-            grid=SourceGrid.of_box(box, chunk, reader.codec.config, holes),
+            grid=unstored(SourceGrid.of_box(box, chunk, reader.codec.config, holes)),
             nbytes=(
                 estimated_bytes(tree, path, sorted(listed))
                 if None in sizes
@@ -93,9 +92,7 @@ class N5Format:
             ),
             requests=len(wanted) - len(holes),
             etag=listing_identity(document, listed),
-            notes=(
-                (f"{len(holes)} of {len(wanted)} blocks are absent, read as 0",) if holes else ()
-            ),
+            notes=absent_note(len(holes), len(wanted)),
         )
 
     def open(
@@ -114,7 +111,7 @@ class N5Format:
 
 def _attributes(tree: Tree, path: str) -> dict[str, Any] | None:
     key = join(path, DOCUMENT)
-    data = tree.get(key, MOST_DOCUMENT_BYTES)
+    data = optional_document(tree, key, MOST_DOCUMENT_BYTES)
     return None if data is None else parse_attributes(data, f"{tree.uri}/{key}")
 
 

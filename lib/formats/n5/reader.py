@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 
 from lib.bytesource.tree import Tree, join
 from lib.compression import Encoded, can_pass_through
-from lib.errors import MacroscopeError, TransportError
-from lib.formats.chunked import ChunkedReader
+from lib.errors import MacroscopeError
+from lib.formats.chunked import ChunkedReader, chunk_object
 from lib.formats.n5.blocks import Dataset
-from lib.formats.zarr.axes import AxisMap
-from lib.formats.zarr.v3_reader import array_index, to_zyx
+from lib.formats.zarr.axes import AxisMap, array_index, to_zyx
 from lib.geometry import Box, ShapeZYX
 
 
@@ -61,23 +60,15 @@ class N5Reader(ChunkedReader):
         ------
         TransportError
             The block was listed, but is not there now.
+        BadAnswerError
+            It was not listed, but is there.
         FormatError
             Its header does not fit its place.
         """
-        if self._holes is not None and index_zyx in self._holes:
-            return None
         at = self._index(index_zyx)
         key = join(self._path, *map(str, at))
-        data = self._tree.get(key, self._most)
-        if data is None:
-            if self._holes is None:
-                return None
-            raise TransportError(
-                "a block that the archive lists is not there",
-                location=f"{self._tree.uri}/{key}",
-                unit=f"chunk {'/'.join(map(str, index_zyx))}",
-            )
-        if not self.pass_through:
+        data = chunk_object(self._tree, key, self._most, index_zyx, self._holes)
+        if data is None or not self.pass_through:
             return data
         try:
             return self._dataset.as_chunk(data, at)

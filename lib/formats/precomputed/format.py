@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from lib.bytesource.neighbours import requests_for
 from lib.bytesource.tree import Tree, join, listing_or_none, normal_key
 from lib.errors import NotFoundError, NotListableError
 from lib.formats.calibration import VoxelSize
@@ -18,7 +19,7 @@ from lib.formats.levels import choose_level_name
 from lib.formats.precomputed.info import ENCODINGS, Info, Scale, parse_info
 from lib.formats.precomputed.reader import PrecomputedReader, ShardedChunks
 from lib.geometry import Box, ShapeZYX
-from lib.plan import SourceGrid
+from lib.plan import SourceGrid, absent_note, unstored
 
 _MOST_DOCUMENT_BYTES = 16 * 2**20
 _LISTABLE = 100_000  # objects of a scale; more are not listed for a box of it
@@ -114,7 +115,7 @@ class PrecomputedFormat:
         suffix = volume.handle["suffix"]
         names = {index: scale.chunk_name(index) + suffix for index in wanted}
         cells = math.prod(-(-n // c) for n, c in zip(scale.size_zyx, scale.chunk_zyx, strict=True))
-        grid = SourceGrid.of_box(box, scale.chunk_zyx)
+        grid = unstored(SourceGrid.of_box(box, scale.chunk_zyx))
         try:
             if cells > _LISTABLE:
                 raise NotListableError("too many to list")
@@ -132,13 +133,13 @@ class PrecomputedFormat:
         sizes = [item.size for item in listed.values()]
         exact = None not in sizes
         return Survey(
-            grid=SourceGrid.of_box(box, scale.chunk_zyx, None, holes),
+            grid=unstored(SourceGrid.of_box(box, scale.chunk_zyx, None, holes)),
             nbytes=sum(size or 0 for size in sizes)
             if exact
             else estimated_bytes(tree, key, sorted(listed)),
             requests=len(listed),
             etag=listing_identity(document, listed),
-            notes=_absent(holes, wanted),
+            notes=absent_note(len(holes), len(wanted)),
         )
 
     def open(
@@ -194,10 +195,6 @@ def _of_handle(handle: dict[str, Any]) -> tuple[Info, Scale]:
     return info, info.scales[0]
 
 
-def _absent(holes: Sequence[ShapeZYX], wanted: Sequence[ShapeZYX]) -> tuple[str, ...]:
-    return (f"{len(holes)} of {len(wanted)} chunks are absent, read as 0",) if holes else ()
-
-
 def _in_shards(
     tree: Tree, key: str, scale: Scale, box: Box, wanted: list[ShapeZYX], document: bytes
 ) -> Survey:
@@ -205,7 +202,7 @@ def _in_shards(
     chunks = ShardedChunks(tree, key, scale)
     minishards = {chunks.place(index) for index in wanted}
     shards = {shard for shard, _ in minishards}
-    grid = SourceGrid.of_box(box, scale.chunk_zyx)
+    grid = unstored(SourceGrid.of_box(box, scale.chunk_zyx))
     looks = 2 * len(shards) + len(minishards)
     etag = listing_identity(document, {})
     if len(minishards) > _MINISHARDS:
@@ -222,12 +219,23 @@ def _in_shards(
     found = [chunks.find(index) for index in wanted]
     holes = [index for index, one in zip(wanted, found, strict=True) if one is None]
     return Survey(
-        grid=SourceGrid.of_box(box, scale.chunk_zyx, None, holes),
+        grid=unstored(SourceGrid.of_box(box, scale.chunk_zyx, None, holes)),
         nbytes=sum(one[2] for one in found if one is not None),
-        requests=len(wanted) - len(holes) + looks,
+        requests=looks + _runs(chunks, wanted, found),
         etag=_places_identity(document, found),
-        notes=_absent(holes, wanted),
+        notes=absent_note(len(holes), len(wanted)),
     )
+
+
+def _runs(
+    chunks: ShardedChunks, wanted: list[ShapeZYX], found: Sequence[tuple[str, int, int] | None]
+) -> int:
+    """Requests for chunks that lie side by side in their minishards."""
+    lengths: dict[tuple[int, int], list[int]] = {}
+    for index, one in zip(wanted, found, strict=True):
+        if one is not None:
+            lengths.setdefault(chunks.place(index), []).append(one[2])
+    return sum(requests_for(len(each), sum(each)) for each in lengths.values())
 
 
 def _places_identity(document: bytes, found: Sequence[tuple[str, int, int] | None]) -> str:

@@ -6,16 +6,18 @@ import io
 import math
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from lib.bytesource.neighbours import MOST_BYTES, Neighbours
 from lib.bytesource.tree import Tree, join
 from lib.compression import Encoded
 from lib.errors import FormatError, MacroscopeError, TransportError
-from lib.formats.chunked import ChunkedReader
+from lib.formats.chunked import ChunkedReader, check_listed, chunk_object
 from lib.formats.precomputed.info import Scale
 from lib.formats.precomputed.segmentation import decode_segmentation
 from lib.formats.precomputed.shards import gunzip, morton
@@ -59,6 +61,12 @@ class ShardedChunks:
         shard, minishard = self._sharding.place(number)
         found = self._minishard(shard, minishard).get(number)
         return None if found is None else (self._key(shard), *found)
+
+    def within(self, index_zyx: Any) -> tuple[int, int] | None:
+        """Offset and length of a chunk whose minishard was looked at; None where there is none."""
+        number = morton(index_zyx, self._grid)
+        with self._lock:
+            return self._minishards.get(self._sharding.place(number), {}).get(number)
 
     def _key(self, shard: int) -> str:
         return join(self._path, self._sharding.file(shard))
@@ -149,6 +157,7 @@ class PrecomputedReader(ChunkedReader):
         # of no encoding a chunk is much longer than its voxels
         self._most = 2 * self._raw + 2**20
         self._shards = ShardedChunks(tree, path, scale) if scale.sharding else None
+        self._neighbours = Neighbours(tree.get_range, min(tree.range_bytes, MOST_BYTES))
 
     def encoded_chunk(self, index_zyx: ShapeZYX) -> Encoded | None:
         """A chunk as it is stored; None where there is none.
@@ -157,32 +166,42 @@ class PrecomputedReader(ChunkedReader):
         ------
         TransportError
             The chunk was listed, but is not there now.
+        BadAnswerError
+            It was not listed, but is there.
         FormatError
             The index of its shard is damaged.
         """
-        if self._holes is not None and index_zyx in self._holes:
-            return None
         if self._shards is None:
             key = join(self._path, self._scale.chunk_name(index_zyx) + self._suffix)
-            data = self._tree.get(key, self._most)
-        else:
-            found = self._shards.find(index_zyx)
-            key, data = self._path, None
-            if found is not None:
-                key, start, length = found
-                if length > self._most:
-                    raise FormatError(
-                        f"a shard says {length} bytes for one chunk",
-                        location=f"{self._tree.uri}/{key}",
-                    )
-                data = self._tree.get_range(key, start, length)
-        if data is None and self._holes is not None:
+            return chunk_object(self._tree, key, self._most, index_zyx, self._holes)
+        if self._holes is not None and index_zyx in self._holes:
+            return None  # the indexes of its shard said so, no listing
+        found = self._shards.find(index_zyx)
+        key = self._path if found is None else found[0]
+        check_listed(self._tree, key, index_zyx, there=found is not None, holes=self._holes)
+        if found is None:
+            return None
+        if found[2] > self._most:
+            raise FormatError(
+                f"a shard says {found[2]} bytes for one chunk", location=f"{self._tree.uri}/{key}"
+            )
+        data = self._neighbours.get(
+            key, self._shards.place(index_zyx), index_zyx, found[1:], self._shards.within
+        )
+        if data is None:
             raise TransportError(
-                "a chunk that the store lists is not there",
-                location=f"{self._tree.uri}/{key}",
-                unit=f"chunk {'/'.join(map(str, index_zyx))}",
+                "a shard went away while it was read", location=f"{self._tree.uri}/{key}"
             )
         return data
+
+    def expect(self, indices: Iterable[ShapeZYX]) -> None:
+        """Say which chunks will be asked for: those that are neighbours come together."""
+        together: dict[tuple[int, int], list[ShapeZYX]] = {}
+        for index in indices if self._shards is not None else ():
+            assert self._shards is not None
+            together.setdefault(self._shards.place(index), []).append(index)
+        for place, pieces in together.items():
+            self._neighbours.expect(place, pieces)
 
     def decoded_chunk(self, encoded: Encoded, index_zyx: ShapeZYX) -> NDArray[Any]:
         """Voxels of a chunk, shape ``chunk_zyx``; 0 past the volume's end.

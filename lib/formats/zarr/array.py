@@ -7,9 +7,9 @@ the separator is taken from a listing where one is at hand.
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,33 +18,49 @@ import numpy as np
 from lib.compression import open_codec
 from lib.errors import FormatError, UnsupportedFormatError
 from lib.formats.base import WIDENED, delivered_dtype
-from lib.geometry import Box, ShapeZYX
+from lib.formats.zarr.axes import AxisMap, array_index, axis_map
+from lib.geometry import ShapeZYX
 
 _DTYPES = {"u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f2", "f4", "f8"}
 # bz2 and lzma cannot be told how much they may unpack, and no archive of ours uses them
 _CODECS = {"zstd", "blosc", "gzip", "zlib", "lz4"}
 _MAX_CHUNK_BYTES = 2**30
-MAX_CHUNKS = 4 * 10**6
-"""Of one volume: their indices are held in memory, some 120 bytes each."""
 
 
 @dataclass(frozen=True, slots=True)
 class ArrayDocument:
     """What ``.zarray`` says, checked.
 
-    ``shape_zyx`` and ``chunk_zyx`` always have three axes: a 2-D array gets one plane in front, and
-    ``axes`` says how many the array itself has.
+    Attributes
+    ----------
+    shape, chunk
+        One length for each of the array's own axes.
+    map
+        Which of these axes are z, y, x, and what is taken of the others; a 2-D array is one plane.
     """
 
-    shape_zyx: ShapeZYX
-    chunk_zyx: ShapeZYX
+    shape: tuple[int, ...]
+    chunk: tuple[int, ...]
+    map: AxisMap
     dtype_text: str
     compressor: dict[str, Any]
     filters: list[Any]
     order: str
     fill_value: int | float
     separator: str
-    axes: int
+
+    @property
+    def axes(self) -> int:
+        """How many the array itself has."""
+        return len(self.shape)
+
+    @property
+    def shape_zyx(self) -> ShapeZYX:
+        return self.map.pick_zyx(self.shape)
+
+    @property
+    def chunk_zyx(self) -> ShapeZYX:
+        return self.map.pick_zyx(self.chunk)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -57,11 +73,16 @@ class ArrayDocument:
         return (WIDENED,) if self.dtype_text[1:] == "f2" else ()
 
     def chunk_key(self, index_zyx: ShapeZYX) -> str:
-        return self.separator.join(str(i) for i in index_zyx[3 - self.axes :])
+        """The object of a chunk, below the array."""
+        return self.separator.join(map(str, array_index(self.map, index_zyx, self.chunk)))
 
 
 def parse_array(
-    data: bytes | memoryview, where: str, *, separator: str | None = None
+    data: bytes | memoryview,
+    where: str,
+    *,
+    separator: str | None = None,
+    axes: Callable[[tuple[int, ...]], AxisMap] | None = None,
 ) -> ArrayDocument:
     """Read a ``.zarray``.
 
@@ -71,13 +92,16 @@ def parse_array(
         Key of the document, for errors.
     separator
         The separator that a listing showed; beats what the document says or leaves out.
+    axes
+        Matches the axes of an array of a shape; by default the last three are z, y, x, and those
+        before them must have length 1.
 
     Raises
     ------
     FormatError
         It is not JSON, keys are missing, or sizes are impossible.
     UnsupportedFormatError
-        Structured dtypes, complex numbers, more than three axes, filters, other compressors.
+        Structured dtypes, complex numbers, more than five axes, filters, other compressors.
     """
     try:
         document = json.loads(bytes(data))
@@ -85,8 +109,8 @@ def parse_array(
             raise UnsupportedFormatError(
                 f"zarr_format {document['zarr_format']} where 2 was expected", location=where
             )
-        shape = [int(n) for n in document["shape"]]
-        chunks = [int(n) for n in document["chunks"]]
+        shape = tuple(int(n) for n in document["shape"])
+        chunks = tuple(int(n) for n in document["chunks"])
         dtype_text, order = document["dtype"], document["order"]
         compressor, filters = document["compressor"], document.get("filters")
         fill = document.get("fill_value")
@@ -98,9 +122,9 @@ def parse_array(
         or dtype_text[1:] not in _DTYPES
     ):
         raise UnsupportedFormatError(f"dtype {dtype_text!r} is not converted", location=where)
-    if len(shape) not in (2, 3) or len(shape) != len(chunks):
+    if not 2 <= len(shape) <= 5 or len(shape) != len(chunks):
         raise UnsupportedFormatError(
-            f"an array of shape {shape} and chunks {chunks}, where 2 or 3 axes are converted",
+            f"an array of shape {shape} and chunks {chunks}, where 2 to 5 axes are converted",
             location=where,
         )
     if min(*shape, *chunks) < 1 or math.prod(chunks) * int(dtype_text[2:]) > _MAX_CHUNK_BYTES:
@@ -113,17 +137,16 @@ def parse_array(
     separator = separator or document.get("dimension_separator", ".")
     if separator not in (".", "/"):
         raise FormatError(f"dimension_separator {separator!r} is none", location=where)
-    front = [1] * (3 - len(shape))
     return ArrayDocument(
-        shape_zyx=tuple(front + shape),  # type: ignore[arg-type]
-        chunk_zyx=tuple(front + chunks),  # type: ignore[arg-type]
+        shape=shape,
+        chunk=chunks,
+        map=axes(shape) if axes else axis_map(None, shape, where),
         dtype_text=dtype_text,
         compressor=compressor or {},
         filters=filters or [],
         order=order,
         fill_value=_fill(fill, dtype_text, where),
         separator=separator,
-        axes=len(shape),
     )
 
 
@@ -151,23 +174,3 @@ def _fill(value: Any, dtype_text: str, where: str) -> int | float:
             f"fill_value {value!r} does not fit {dtype_text}", location=where
         ) from None
     return float(number) if np.dtype(dtype_text).kind == "f" else int(number)
-
-
-def chunks_in(document: ArrayDocument, box: Box) -> list[ShapeZYX]:
-    """Indices of all chunks that hold voxels of a box, in C order.
-
-    Raises
-    ------
-    UnsupportedFormatError
-        They are more than can be planned: the array is vast, or its document lies.
-    """
-    first = tuple(a // c for a, c in zip(box.start_zyx, document.chunk_zyx, strict=True))
-    stop = tuple(-(-b // c) for b, c in zip(box.stop_zyx, document.chunk_zyx, strict=True))
-    count = math.prod(b - a for a, b in zip(first, stop, strict=True))
-    if count > MAX_CHUNKS:
-        raise UnsupportedFormatError(
-            f"{count} chunks are to be read, where {MAX_CHUNKS} at once are planned",
-            advice="Choose a box, or a coarser scale_level",
-        )
-    z, y, x = (range(a, b) for a, b in zip(first, stop, strict=True))
-    return list(itertools.product(z, y, x))

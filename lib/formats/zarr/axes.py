@@ -9,10 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lib.errors import FormatError, UnsupportedFormatError
 from lib.geometry import ShapeZYX
 
-_IMPLIED = ("t", "c", "z", "y", "x")  # NGFF 0.1 and 0.2 have these five axes and do not say so
+IMPLIED = ("t", "c", "z", "y", "x")  # NGFF 0.1 and 0.2 have these five axes and do not say so
 _SPATIAL = ("z", "y", "x")
 
 
@@ -69,7 +72,7 @@ def axis_map(
         There are more or fewer names than axes, or an index is out of range.
     """
     if names is None:
-        names = list(_IMPLIED[-len(shape) :]) if len(shape) <= 5 else []
+        names = list(IMPLIED[-len(shape) :]) if len(shape) <= 5 else []
     names = [name.lower() for name in names]
     if len(names) != len(shape) or len(set(names)) != len(names):
         raise FormatError(f"the axes {names} do not fit the shape {shape}", location=where)
@@ -124,7 +127,7 @@ def spatial_only(block: dict[str, Any], dims: int, where: str) -> dict[str, Any]
     FormatError
         Lists are of another length than the axes.
     """
-    names = axis_names(block) or list(_IMPLIED[-dims:])
+    names = axis_names(block) or list(IMPLIED[-dims:])
     axes = block.get("axes")
     if axes is None and isinstance(block.get("coordinateSystems"), list):
         axes = block["coordinateSystems"][-1].get("axes")
@@ -168,3 +171,27 @@ def spatial_only(block: dict[str, Any], dims: int, where: str) -> dict[str, Any]
             for dataset in block.get("datasets", [])
         ],
     }
+
+
+def array_index(axes: AxisMap, index_zyx: ShapeZYX, chunk: tuple[int, ...]) -> tuple[int, ...]:
+    """Index of a chunk in the array's own axes."""
+    index = [0] * len(chunk)
+    for dim, at in axes.fixed.items():
+        index[dim] = at // chunk[dim]
+    for place, axis in enumerate(axes.dims_zyx):
+        if axis is not None:
+            index[axis] = index_zyx[place]
+    return tuple(index)
+
+
+def to_zyx(voxels: NDArray[Any], axes: AxisMap, chunk: tuple[int, ...]) -> NDArray[Any]:
+    """A chunk with the array's axes, as z, y, x at the chosen place of the other axes."""
+    for dim in sorted(axes.fixed, reverse=True):
+        voxels = np.take(voxels, axes.fixed[dim] % chunk[dim], axis=dim)
+    left = sorted(dim for dim in axes.dims_zyx if dim is not None)
+    there = [left.index(dim) for dim in axes.dims_zyx if dim is not None]
+    voxels = voxels.transpose(there)
+    for place, axis in enumerate(axes.dims_zyx):
+        if axis is None:
+            voxels = np.expand_dims(voxels, place)
+    return np.ascontiguousarray(voxels)

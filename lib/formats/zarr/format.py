@@ -10,6 +10,7 @@ from lib.errors import FormatError, NotFoundError
 from lib.formats.format import Options, Survey, VolumeDescription
 from lib.formats.levels import choose_level_name
 from lib.formats.zarr.array import ArrayDocument, parse_array
+from lib.formats.zarr.axes import AxisMap
 from lib.formats.zarr.hierarchy import Hierarchy, ZarrArray
 from lib.formats.zarr.ngff import Multiscale
 from lib.formats.zarr.reader import ZarrReader
@@ -33,7 +34,7 @@ class Zarr2Format:
         self, tree: Tree, root: str, path: str, options: Options
     ) -> Sequence[VolumeDescription]:
         where = join(root, path)
-        hierarchy = Hierarchy(tree, root)
+        hierarchy = Hierarchy(tree, root, options)
         array = hierarchy.array(where)
         if array is not None:
             return [_described(root, array)]
@@ -98,6 +99,7 @@ def _described(root: str, array: ZarrArray) -> VolumeDescription:
             "path": path,
             "zarray": array.zarray.decode(),
             "separator": document.separator,
+            **_chosen_axes(document),
         },
         shape_zyx=document.shape_zyx,
         dtype=document.dtype.name,
@@ -115,4 +117,16 @@ def _described(root: str, array: ZarrArray) -> VolumeDescription:
 
 def _document(handle: dict[str, Any]) -> tuple[ArrayDocument, bytes]:
     zarray = handle["zarray"].encode()
-    return parse_array(zarray, handle["path"], separator=handle["separator"]), zarray
+    z, y, x = handle.get("dims_zyx", (None, None, None))
+    fixed = {int(dim): at for dim, at in handle.get("fixed", {}).items()}
+    axes = (lambda _: AxisMap((z, y, x), fixed)) if "dims_zyx" in handle else None
+    return parse_array(zarray, handle["path"], separator=handle["separator"], axes=axes), zarray
+
+
+def _chosen_axes(document: ArrayDocument) -> dict[str, Any]:
+    """What a handle says of axes; nothing where they are z, y, x, as it always was."""
+    axes = document.map
+    if not axes.fixed and axes.plain:
+        return {}
+    fixed = {str(dim): index for dim, index in axes.fixed.items()}
+    return {"dims_zyx": [*axes.dims_zyx], "fixed": fixed}

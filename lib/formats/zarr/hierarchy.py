@@ -11,10 +11,13 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from lib.bytesource.tree import Listing, Tree, join, listing_or_none
+from lib.bytesource.tree import Listing, Tree, join, listing_or_none, optional_document
 from lib.errors import BadAnswerError, FormatError, NotFoundError
 from lib.formats.calibration import VoxelSize
+from lib.formats.format import Options
 from lib.formats.zarr.array import ArrayDocument, parse_array
+from lib.formats.zarr.axes import AxisMap, axis_map
+from lib.formats.zarr.groups import named_children
 from lib.formats.zarr.ngff import (
     Multiscale,
     NgffLevel,
@@ -68,6 +71,8 @@ class Hierarchy:
     ----------
     root
         Key of the outermost group, which may hold ``.zmetadata``.
+    options
+        Which channel and time are taken of arrays that have several.
 
     Attributes
     ----------
@@ -75,8 +80,9 @@ class Hierarchy:
         Groups below a path that was looked through whose attributes cannot be read, and why.
     """
 
-    def __init__(self, tree: Tree, root: str) -> None:
+    def __init__(self, tree: Tree, root: str, options: Options | None = None) -> None:
         self._tree, self.root = tree, root.strip("/")
+        self._options = options or Options()
         self._consolidated = self._read_consolidated()
         self.unreadable: dict[str, str] = {}
 
@@ -88,7 +94,8 @@ class Hierarchy:
         folder = f"{path}/" if path else ""
         keys = (join(self.root, key) for key in self._consolidated or ())
         inner = (key.removeprefix(folder) for key in keys if key.startswith(folder))
-        return sorted({key.partition("/")[0] for key in inner if "/" in key})
+        named = {key.partition("/")[0] for key in inner if "/" in key}
+        return sorted(named) or self._said(path)
 
     def array(self, path: str) -> ZarrArray | None:
         """The array at a path, with what a multiscale above it says; None where there is none."""
@@ -157,8 +164,20 @@ class Hierarchy:
         inner = key.removeprefix(f"{self.root}/") if self.root else key
         if self._consolidated is not None and inner in self._consolidated:
             return json.dumps(self._consolidated[inner]).encode()
-        data = self._tree.get(key, MOST_DOCUMENT_BYTES)
+        data = optional_document(self._tree, key, MOST_DOCUMENT_BYTES)
         return None if data is None else bytes(data)
+
+    def _said(self, path: str) -> list[str]:
+        """Children that the attributes of a group name."""
+        data = self.document(path, ".zattrs")
+        if data is None:
+            return []
+
+        def there(name: str) -> bool:
+            child = join(path, name)
+            return any(self.document(child, one) is not None for one in (".zattrs", ".zarray"))
+
+        return named_children(parse_attributes(data, f"{self._tree.uri}/{path}"), there)
 
     def _inner(self, path: str) -> str:
         return path.removeprefix(self.root).strip("/")
@@ -177,8 +196,17 @@ class Hierarchy:
         where = f"{self._tree.uri}/{path}/.zarray"
         if self._consolidated is not None:
             zarray = self._own_document(path, where)
-        document = parse_array(zarray, where, separator=self._separator(path))
-        check_axes(named, document, where)
+
+        def axes(shape: tuple[int, ...]) -> AxisMap:
+            names = None if named is None else [*named.axes]
+            if names is not None and len(names) != len(shape):
+                raise FormatError(
+                    f"the array has {len(shape)} axes, its multiscale {len(names)}", location=where
+                )
+            chosen = {"channel": self._options.channel, "time": self._options.time}
+            return axis_map(names, shape, where, **chosen)
+
+        document = parse_array(zarray, where, separator=self._separator(path), axes=axes)
         return ZarrArray(
             path=path,
             level=name,
@@ -213,7 +241,7 @@ class Hierarchy:
 
     def _read_consolidated(self) -> dict[str, Any] | None:
         key = join(self.root, ".zmetadata")
-        data = self._tree.get(key, MOST_DOCUMENT_BYTES)
+        data = optional_document(self._tree, key, MOST_DOCUMENT_BYTES)
         if data is None:
             return None
         try:
@@ -223,14 +251,6 @@ class Hierarchy:
                 f".zmetadata cannot be read: {error!r}", location=f"{self._tree.uri}/{key}"
             ) from None
         return documents if isinstance(documents, dict) else None
-
-
-def check_axes(multiscale: Multiscale | None, document: ArrayDocument, where: str) -> None:
-    """Raise `FormatError` where a multiscale has other axes than the array that it names."""
-    if multiscale is not None and multiscale.axes != document.axes:
-        raise FormatError(
-            f"the array has {document.axes} axes, its multiscale {multiscale.axes}", location=where
-        )
 
 
 def list_array(tree: Tree, path: str) -> Listing | None:

@@ -1,4 +1,4 @@
-"""OME-NGFF 0.4 multiscales: which levels there are, how large their voxels are, and where they lie.
+"""OME-NGFF multiscales of 0.1 to 0.4: their levels, how large voxels are, and where they lie.
 
 NGFF 0.4, ``multiscales``: each dataset has a scale and may have a translation; the transformations
 of the whole multiscale are applied after those of its datasets.
@@ -14,6 +14,7 @@ from typing import Any
 
 from lib.errors import FormatError, UnsupportedFormatError
 from lib.formats.calibration import VoxelSize
+from lib.formats.zarr.axes import IMPLIED, axis_names, spatial_only
 from lib.geometry import LengthsZYX
 from lib.units import to_nm
 
@@ -74,7 +75,7 @@ class Multiscale:
     name: str | None
     levels: tuple[NgffLevel, ...]
     labels: bool
-    axes: int = 3  # of its arrays
+    axes: tuple[str, ...] = ("z", "y", "x")  # of its arrays, in their order
     words: dict[str, str] = field(default_factory=dict)
 
     def level(self, path: str) -> NgffLevel | None:
@@ -128,13 +129,16 @@ def parse_multiscale(attributes: dict[str, Any], where: str) -> Multiscale | Non
     FormatError
         Keys are missing, or lengths and axes do not match.
     UnsupportedFormatError
-        The axes are not z, y, x, or y, x alone, or their unit is no length.
+        There are axes other than z, y, x, t and c, or their unit is no length.
     """
     blocks = attributes.get("multiscales")
     if not blocks:
         return None
     try:
         block = blocks[0]
+        own = _axes_of(block, where)
+        if own not in (("z", "y", "x"), ("y", "x")):
+            block = spatial_only(block, len(own), where)
         axes = block.get("axes") or []
         names = [axis["name"] if isinstance(axis, dict) else axis for axis in axes]
         units = [axis.get("unit") if isinstance(axis, dict) else None for axis in axes]
@@ -142,9 +146,10 @@ def parse_multiscale(attributes: dict[str, Any], where: str) -> Multiscale | Non
             raise UnsupportedFormatError(
                 f"axes {names}, where z, y, x or y, x are read", location=where
             )
-        known = "".join(names)
+        known = "".join(name for name in names if name in own)
         units_nm = [1.0] * (3 - len(names)) + [_nanometres(unit, where) for unit in units]
-        united = "".join(a for a, unit in zip(known, units, strict=True) if unit is not None)
+        pairs = zip(names, units, strict=True)
+        united = "".join(a for a, unit in pairs if unit is not None and a in known)
         outer = block.get("coordinateTransformations")
         outer_scale, outer_shift = _transform(outer, len(names), where)
         levels = []
@@ -172,9 +177,31 @@ def parse_multiscale(attributes: dict[str, Any], where: str) -> Multiscale | Non
     if not levels or any(not v > 0 for level in levels for v in level.voxel_nm_zyx):
         raise FormatError("multiscales names no level of positive voxel size", location=where)
     name = block.get("name") or None
-    return Multiscale(
-        name, tuple(levels), "image-label" in attributes, len(names), _words(attributes)
-    )
+    return Multiscale(name, tuple(levels), "image-label" in attributes, own, _words(attributes))
+
+
+def _axes_of(block: dict[str, Any], where: str) -> tuple[str, ...]:
+    """The axes of a multiscale's arrays; NGFF 0.1 and 0.2 do not say that they are t, c, z, y, x.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        There are no z, y, x, or others than t and c beside them.
+    """
+    names = axis_names(block)
+    if names is None:
+        steps = [one.get("coordinateTransformations") for one in block["datasets"]]
+        if any(steps) or block.get("coordinateTransformations"):
+            raise UnsupportedFormatError(
+                "axes without names, and scales that belong to some", location=where
+            )
+        return IMPLIED
+    unknown = set(names) - {*IMPLIED, "time", "channel"}
+    if unknown or not {"y", "x"} <= set(names) or len(set(names)) < len(names):
+        raise UnsupportedFormatError(
+            f"axes {names}, where z, y, x are read, with t and c beside them", location=where
+        )
+    return tuple(names)
 
 
 def _words(attributes: dict[str, Any]) -> dict[str, str]:

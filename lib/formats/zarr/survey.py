@@ -9,10 +9,11 @@ import random
 from collections.abc import Iterator
 from functools import partial
 
-from lib.bytesource.tree import Tree
+from lib.bytesource.tree import Tree, join
 from lib.errors import NotFoundError, NotListableError
+from lib.formats.chunked import cells_in
 from lib.formats.format import Survey
-from lib.formats.zarr.array import ArrayDocument, chunks_in
+from lib.formats.zarr.array import ArrayDocument
 from lib.formats.zarr.hierarchy import MOST_DOCUMENT_BYTES, list_array, unbelievable
 from lib.geometry import Box, ShapeZYX
 from lib.plan import SourceGrid
@@ -40,10 +41,10 @@ def survey_array(tree: Tree, path: str, document: ArrayDocument, box: Box) -> Su
     BadAnswerError
         The listing leaves out what is there.
     """
-    zarray = tree.get(f"{path}/.zarray", MOST_DOCUMENT_BYTES)
+    zarray = tree.get(join(path, ".zarray"), MOST_DOCUMENT_BYTES)
     if zarray is None:
         raise NotFoundError("the array is not there any more", location=f"{tree.uri}/{path}")
-    wanted = chunks_in(document, box)
+    wanted = cells_in(box, document.chunk_zyx)
     grid = SourceGrid.of_box(box, document.chunk_zyx, document.compressor)
     try:
         listed = dict(_list_chunks(tree, path, document, wanted))
@@ -86,8 +87,8 @@ def _list_chunks(
     """
     keys = {document.chunk_key(index) for index in wanted}
     prefixes = [path]
-    if document.separator == "/" and document.axes == 3:
-        planes = {f"{path}/{z}" for z in {index[0] for index in wanted}}
+    if document.separator == "/" and document.axes >= 3:
+        planes = {join(path, key.partition("/")[0]) for key in keys}
         listing = list_array(tree, path)
         if listing is None:
             raise NotListableError("the store does not list", location=f"{tree.uri}/{path}")
@@ -96,7 +97,10 @@ def _list_chunks(
 
     def listed(prefix: str) -> list[tuple[str, tuple[int | None, str | None]]]:
         found = [
-            (item.key.removeprefix(f"{path}/"), (item.size, item.etag or item.last_modified))
+            (
+                item.key.removeprefix(f"{path}/" if path else ""),
+                (item.size, item.etag or item.last_modified),
+            )
             for item in tree.list_all(prefix)
         ]
         if not found:
@@ -132,7 +136,7 @@ def _estimate(tree: Tree, path: str, document: ArrayDocument, wanted: list[Shape
     some = random.Random(0).sample(wanted, min(_SAMPLE, len(wanted)))
 
     def size(index: ShapeZYX) -> int:
-        found = tree.head(f"{path}/{document.chunk_key(index)}")
+        found = tree.head(join(path, document.chunk_key(index)))
         return 0 if found is None else found.size or 0
 
     sizes = [*tree.ordered([partial(size, index) for index in some])]

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
-from lib.bytesource.tree import Listing, Tree, join, listing_or_none
+from lib.bytesource.neighbours import requests_for
+from lib.bytesource.tree import Listing, Tree, join, listing_or_none, optional_document
 from lib.errors import NotFoundError, NotListableError
 from lib.formats.base import WIDENED
 from lib.formats.calibration import VoxelSize
 from lib.formats.chunked import cells_in, estimated_bytes, listed_objects, listing_identity
 from lib.formats.format import Options, Survey, VolumeDescription
-from lib.formats.zarr.axes import AxisMap, axis_map, axis_names, spatial_only
+from lib.formats.zarr.axes import AxisMap, array_index, axis_map, axis_names, spatial_only
 from lib.formats.zarr.format import choose_level
+from lib.formats.zarr.groups import named_children
 from lib.formats.zarr.ngff import Multiscale, parse_multiscale
 from lib.formats.zarr.v3_array import ArrayV3, parse_array_v3, parse_node
-from lib.formats.zarr.v3_reader import Zarr3Reader, array_index
-from lib.geometry import Box
+from lib.formats.zarr.v3_reader import Zarr3Reader
+from lib.geometry import Box, ShapeZYX
 from lib.plan import SourceGrid
 
 MOST_DOCUMENT_BYTES = 64 * 2**20
@@ -84,7 +87,7 @@ class Zarr3Format:
             return Survey(
                 grid=grid.model_copy(update={"listed": False}),
                 nbytes=nbytes,
-                requests=len(wanted) + (2 * len(objects) if array.sharding else 0),
+                requests=_requests(array, keys, objects, nbytes),
                 etag=listing_identity(document, {}),
                 notes=(
                     "the store does not list its objects: chunks that it lacks are found by asking "
@@ -102,7 +105,7 @@ class Zarr3Format:
         return Survey(
             grid=SourceGrid.of_box(box, chunk, array.codec, holes),
             nbytes=nbytes,
-            requests=len(wanted) - len(holes) + (2 * len(listed) if array.sharding else 0),
+            requests=_requests(array, keys, listed, nbytes),
             etag=listing_identity(document, listed),
         )
 
@@ -125,7 +128,7 @@ Block = dict[str, Any]
 
 def _node(tree: Tree, path: str) -> dict[str, Any] | None:
     key = join(path, "zarr.json")
-    data = tree.get(key, MOST_DOCUMENT_BYTES)
+    data = optional_document(tree, key, MOST_DOCUMENT_BYTES)
     return None if data is None else parse_node(data, f"{tree.uri}/{key}")
 
 
@@ -171,8 +174,8 @@ def _children(tree: Tree, path: str) -> list[str]:
         return sorted(prefix.rstrip("/").rpartition("/")[2] for prefix in listing.prefixes)
     names = {key.partition("/")[0] for key in consolidated or {}}
     attributes = (node or {}).get("attributes") or {}
-    labels = (attributes.get("ome") or attributes).get("labels")
-    return sorted(names | set(labels if isinstance(labels, list) else ()))
+    said = named_children(attributes, lambda name: _node(tree, join(path, name)) is not None)
+    return sorted(names | set(said))
 
 
 def _multiscales_below(tree: Tree, path: str, depth: int) -> list[tuple[str, Block]]:
@@ -281,6 +284,17 @@ def _of_handle(handle: dict[str, Any]) -> tuple[ArrayV3, AxisMap, bytes]:
     z, y, x = handle["dims_zyx"]
     fixed = {int(dim): index for dim, index in handle["fixed"].items()}
     return parse_array_v3(document, handle["path"]), AxisMap((z, y, x), fixed), document
+
+
+def _requests(
+    array: ArrayV3, keys: dict[ShapeZYX, str], there: Collection[str], nbytes: int
+) -> int:
+    """Of chunks that are objects, one each; of shards two, and those for runs of inner chunks."""
+    wanted = Counter(key for key in keys.values() if key in there)
+    if array.sharding is None:
+        return wanted.total()
+    mean = nbytes / max(1, wanted.total())
+    return sum(2 + requests_for(count, math.ceil(mean * count)) for count in wanted.values())
 
 
 def _chunks_held(array: ArrayV3, shard: tuple[int, ...], ratio: Sequence[int]) -> int:

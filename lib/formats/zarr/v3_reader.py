@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from lib.bytesource.neighbours import MOST_BYTES, Neighbours
 from lib.bytesource.tree import Tree, join
 from lib.compression import Encoded
 from lib.errors import FormatError, MacroscopeError, TransportError
-from lib.formats.chunked import ChunkedReader
-from lib.formats.zarr.axes import AxisMap
+from lib.formats.chunked import ChunkedReader, check_listed, chunk_object
+from lib.formats.zarr.axes import AxisMap, array_index, to_zyx
 from lib.formats.zarr.v3_array import ArrayV3
 from lib.geometry import Box, ShapeZYX
 
@@ -63,6 +66,7 @@ class Zarr3Reader(ChunkedReader):
         self._most = 2 * math.prod(array.chunk) * array.stored.itemsize + 2**16
         self._indexes: OrderedDict[str, NDArray[np.uint64] | None] = OrderedDict()
         self._lock = threading.Lock()
+        self._neighbours = Neighbours(tree.get_range, min(tree.range_bytes, MOST_BYTES))
 
     def encoded_chunk(self, index_zyx: ShapeZYX) -> Encoded | None:
         """The stored bytes of a chunk; None where the array holds none.
@@ -71,36 +75,38 @@ class Zarr3Reader(ChunkedReader):
         ------
         TransportError
             The chunk, or its shard, was listed but is not there now.
+        BadAnswerError
+            It was not listed, but is there.
         FormatError
             The index of its shard is damaged, or leads out of the shard.
         """
-        if self._holes is not None and index_zyx in self._holes:
+        key, inner = self._place(index_zyx)
+        if inner is None:
+            return chunk_object(self._tree, key, self._most, index_zyx, self._holes)
+        if self._holes is not None and index_zyx in self._holes and self._tree.listing_proves:
             return None
-        whole = array_index(self._axes, index_zyx, self._array.chunk)
-        if self._array.sharding is None:
-            key = join(self._path, self._array.key(whole))
-            data = self._tree.get(key, self._most)
-        else:
-            ratio = [g // c for g, c in zip(self._array.grid_chunk, self._array.chunk, strict=True)]
-            shard = tuple(i // r for i, r in zip(whole, ratio, strict=True))
-            inner = tuple(i % r for i, r in zip(whole, ratio, strict=True))
-            key = join(self._path, self._array.key(shard))
-            table = self._index(key)
-            if table is not None:
-                start, length = (int(n) for n in table[int(np.ravel_multi_index(inner, ratio))])
-                if start == _ABSENT and length == _ABSENT:
-                    return None
-                self._check_entry(key, start, length)
-                data = self._tree.get_range(key, start, length)
-            else:
-                data = None
-        if data is None and self._holes is not None:
+        table = self._index(key)
+        check_listed(self._tree, key, index_zyx, there=table is not None, holes=self._holes)
+        if table is None or table[inner, 0] == table[inner, 1] == _ABSENT:
+            return None
+        start, length = (int(n) for n in table[inner])
+        self._check_entry(key, length)
+        data = self._neighbours.get(key, key, inner, (start, length), partial(_entry, table))
+        if data is None:
             raise TransportError(
-                "a chunk that the archive lists is not there",
-                location=f"{self._tree.uri}/{key}",
-                unit=f"chunk {'/'.join(map(str, index_zyx))}",
+                "a shard went away while it was read", location=f"{self._tree.uri}/{key}"
             )
         return data
+
+    def expect(self, indices: Iterable[ShapeZYX]) -> None:
+        """Say which chunks will be asked for: those that are neighbours come together."""
+        together: dict[str, list[int]] = {}
+        for index in indices if self._array.sharding is not None else ():
+            key, inner = self._place(index)
+            if inner is not None:
+                together.setdefault(key, []).append(inner)
+        for key, pieces in together.items():
+            self._neighbours.expect(key, pieces)
 
     def decoded_chunk(self, encoded: Encoded, index_zyx: ShapeZYX) -> NDArray[Any]:
         """Voxels of a stored chunk, shape ``chunk_zyx``.
@@ -117,6 +123,17 @@ class Zarr3Reader(ChunkedReader):
             where = f"{self._tree.uri}/{self._path}"
             raise error.located(location=where, unit=f"chunk {name}") from None
         return to_zyx(voxels, self._axes, self._array.chunk)
+
+    def _place(self, index_zyx: ShapeZYX) -> tuple[str, int | None]:
+        """Key of the object of a chunk; of a shard, also the place in its index."""
+        array = self._array
+        whole = array_index(self._axes, index_zyx, array.chunk)
+        if array.sharding is None:
+            return join(self._path, array.key(whole)), None
+        ratio = [g // c for g, c in zip(array.grid_chunk, array.chunk, strict=True)]
+        shard = tuple(i // r for i, r in zip(whole, ratio, strict=True))
+        inner = tuple(i % r for i, r in zip(whole, ratio, strict=True))
+        return join(self._path, array.key(shard)), int(np.ravel_multi_index(inner, ratio))
 
     def _index(self, key: str) -> NDArray[np.uint64] | None:
         """Offset and length of each inner chunk of a shard; None where the shard is absent."""
@@ -166,7 +183,7 @@ class Zarr3Reader(ChunkedReader):
             raise FormatError("chunks of a shard overlap", location=where)
         return table
 
-    def _check_entry(self, key: str, start: int, length: int) -> None:
+    def _check_entry(self, key: str, length: int) -> None:
         if not 0 < length <= self._most:
             raise FormatError(
                 f"the index of a shard says {length} bytes for one chunk",
@@ -174,25 +191,7 @@ class Zarr3Reader(ChunkedReader):
             )
 
 
-def array_index(axes: AxisMap, index_zyx: ShapeZYX, chunk: tuple[int, ...]) -> tuple[int, ...]:
-    """Index of a chunk in the array's own axes."""
-    index = [0] * len(chunk)
-    for dim, at in axes.fixed.items():
-        index[dim] = at // chunk[dim]
-    for place, axis in enumerate(axes.dims_zyx):
-        if axis is not None:
-            index[axis] = index_zyx[place]
-    return tuple(index)
-
-
-def to_zyx(voxels: NDArray[Any], axes: AxisMap, chunk: tuple[int, ...]) -> NDArray[Any]:
-    """A chunk with the array's axes, as z, y, x at the chosen place of the other axes."""
-    for dim in sorted(axes.fixed, reverse=True):
-        voxels = np.take(voxels, axes.fixed[dim] % chunk[dim], axis=dim)
-    left = sorted(dim for dim in axes.dims_zyx if dim is not None)
-    there = [left.index(dim) for dim in axes.dims_zyx if dim is not None]
-    voxels = voxels.transpose(there)
-    for place, axis in enumerate(axes.dims_zyx):
-        if axis is None:
-            voxels = np.expand_dims(voxels, place)
-    return np.ascontiguousarray(voxels)
+def _entry(table: NDArray[np.uint64], inner: Any) -> tuple[int, int] | None:
+    """Offset and length of an inner chunk; None where its shard has none."""
+    start, length = (int(n) for n in table[inner])
+    return None if start == length == _ABSENT else (start, length)

@@ -168,4 +168,4 @@ def test_a_box_is_surveyed_from_the_listing(tmp_path: Path) -> None:
     assert survey.nbytes == 80
     assert survey.grid is not None
     assert survey.grid.missing() == {(1, 0, 1)}
-    assert survey.notes == ("1 of 2 blocks are absent, read as 0",)
+    assert survey.notes == ("1 of 2 chunks are absent, read as 0",)

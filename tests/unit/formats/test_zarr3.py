@@ -61,6 +61,40 @@ def with_index(shard: Path, change: Any) -> None:
     shard.write_bytes(data[:-132] + body + struct.pack("<I", google_crc32c.value(body)))
 
 
+class Counting(LocalTree):
+    """A tree that notes what is asked of its objects."""
+
+    def __init__(self) -> None:
+        super().__init__(Path("/"))
+        self.asked: list[str] = []
+
+    def head(self, key: str) -> Any:
+        self.asked.append("head")
+        return super().head(key)
+
+    def get_range(self, key: str, start: int, length: int) -> bytes | None:
+        self.asked.append("range")
+        return super().get_range(key, start, length)
+
+
+def test_neighbours_of_a_shard_come_by_one_request_as_planned(shard: Path) -> None:
+    root, tree, form = str(shard.parents[3]).strip("/"), Counting(), Zarr3Format()
+    (volume,) = form.describe(tree, root, "", Options())
+    whole = Box.whole(volume.shape_zyx)
+    survey = form.survey(tree, root, volume, whole)
+    tree.asked.clear()
+    reader = form.open(tree, root, volume.handle, box=whole, grid=survey.grid)
+    voxels = {block.box: block.data for block in reader.blocks(whole)}
+    assert len(voxels) == 8
+    assert tree.asked == ["head", "range", "range"]
+    assert survey.requests == 3
+    tree.asked.clear()
+    corner = Box((0, 0, 0), (8, 16, 32))
+    reader = form.open(tree, root, volume.handle, box=corner, grid=survey.grid)
+    assert len([*reader.blocks(corner)]) == 2
+    assert len(tree.asked) <= 4
+
+
 def test_an_unharmed_shard_is_read(shard: Path) -> None:
     np.testing.assert_array_equal(read(shard), random_voxels(SHAPE, "uint8", 1))
 
