@@ -16,7 +16,7 @@ from pydantic_core import PydanticUndefined
 
 from lib.archives.registry import archive, loader_configs
 from lib.config.loaders import LoaderConfig
-from lib.config.manager import Settings
+from lib.config.settings import Settings
 from lib.config.sources import Keys
 
 PATH = Path(__file__).with_name("configuration.md")

@@ -1,4 +1,4 @@
-"""The one switchboard of the stand-ins: faults, counters, latency; from Python and over HTTP."""
+"""The one control of the stand-ins: faults, counters, latency; from Python and over HTTP."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ from lib.config.loaders import LoaderConfig
 from lib.formats.base import Block, Layout, VolumeReader
 from lib.geometry import Box, LengthsZYX, ShapeZYX
 from lib.plan import About, SourceFile, VolumePlan
+from lib.records.lifecycle import NO_CHECKSUM, RecordDict
 from lib.records.manager import MetadataManager
-from lib.records.model import NO_CHECKSUM, Record
 from lib.storage.base import Store
 from lib.volumes.downsample import make_coarse_levels
 from lib.volumes.engine import convert
@@ -95,7 +95,7 @@ def make_recorded_volume(
     *,
     output_format: Literal["zarr", "npy"] = "zarr",
     seconds: float = 1.0,
-) -> Record:
+) -> RecordDict:
     """Make and publish a volume and write its record, complete."""
     job, finished = _make(store, voxels, plan, output_format)
     manager, about = MetadataManager(store), plan.about

@@ -96,7 +96,7 @@ def abandoned_jobs(
     return found
 
 
-def tidy(client: SyncPrefectClient, namespace: str, pool: str, *, grace_seconds: float) -> int:
+def clean_up(client: SyncPrefectClient, namespace: str, pool: str, *, grace_seconds: float) -> int:
     """Do all three; returns how many runs, Jobs and clusters were put right.
 
     The runs are listed before the Jobs: a run that was at work at the first listing had its Job
@@ -158,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     grace = args.grace_seconds
     with get_client(sync_client=True) as client:
         if (away := client.api_healthcheck()) is None:
-            count = tidy(client, args.namespace, args.pool, grace_seconds=grace)
+            count = clean_up(client, args.namespace, args.pool, grace_seconds=grace)
             _log.info("%d runs, Jobs and clusters put right", count)
             return 0
     # the next turn comes by itself, and a pod in Error would say that something is to be done

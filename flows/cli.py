@@ -318,7 +318,7 @@ def view(
 @app.command(epilog=epilog("config"))
 def config(as_json: Json = False) -> None:
     """Show every setting in force, and what set it."""
-    from lib.config.survey import survey
+    from lib.config.manager import survey
 
     found = survey()
     if as_json:

@@ -120,7 +120,7 @@ def make_volume(run: Run, volume_plan: VolumePlan) -> VolumeResult:
 def tell_of(volume: VolumeResult) -> None:
     """One line in the log for what came of a volume."""
     level = logging.ERROR if volume.error else logging.INFO
-    kept = "" if volume.made else " (kept)"
+    kept = "" if volume.made else " (up to date)"
     if volume.repaired_files:
         kept = f" (repaired: {volume.repaired_files} files)"
     LOGGER.log(

@@ -22,7 +22,8 @@ from flows.logs import log_file
 from flows.runners import task_runner
 from lib.concurrency import cancel as stopping
 from lib.config.loaders import LoaderConfig
-from lib.config.manager import ConfigManager, Settings
+from lib.config.manager import ConfigManager
+from lib.config.settings import Settings
 from lib.errors import MacroscopeError
 from lib.execution import is_heavy
 from lib.ingest.costs import VolumeCost

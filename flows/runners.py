@@ -15,7 +15,7 @@ from typing import Any
 from prefect.context import FlowRunContext
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from lib.config.manager import Settings
+from lib.config.settings import Settings
 from lib.errors import ConfigError, MacroscopeError
 from lib.execution import dask_choice, on_kubernetes
 from lib.jobqueue import read_options, start_queue

@@ -1,7 +1,10 @@
-"""Write the table of values in helm/macroscope/README.md from values.schema.json.
+"""Write what of the chart is made from something else.
 
-python helm/values_table.py          writes it
-python helm/values_table.py --check  exits with 1 where it is out of date
+The names of sources in values.schema.json come from the registry of archives, the table of values
+in README.md from values.schema.json.
+
+python helm/values_table.py          writes them
+python helm/values_table.py --check  exits with 1 where one is out of date
 """
 
 from __future__ import annotations
@@ -14,7 +17,10 @@ from typing import Any
 
 import yaml
 
+from lib.archives.registry import REGISTRY
+
 CHART = Path(__file__).parent / "macroscope"
+SCHEMA, README = CHART / "values.schema.json", CHART / "README.md"
 BEGIN, END = "<!-- values: begin -->", "<!-- values: end -->"
 
 
@@ -27,28 +33,39 @@ def rows(schema: dict[str, Any], values: Any, path: str = "") -> Iterator[str]:
         default = values.get(key) if isinstance(values, dict) else None
         if child.get("properties"):
             yield from rows(child, default, name)
+        elif isinstance(each := child.get("additionalProperties"), dict) and "properties" in each:
+            for one in default or {}:  # alike, whatever their names are
+                yield from rows(each, default[one], f"{name}.{one}")
         else:
             text = child["description"].replace("|", "\\|")
             shown = "" if default is None else f"`{json.dumps(default)}`".replace("|", "\\|")
             yield f"| `{name}` | {text} | {shown} |"
 
 
+def schema() -> str:
+    """The schema with the names of the registry."""
+    document = json.loads(SCHEMA.read_text())
+    document["properties"]["sources"]["propertyNames"]["enum"] = sorted(REGISTRY)
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
 def readme() -> str:
     """The README with a fresh table."""
-    schema = json.loads((CHART / "values.schema.json").read_text())
     values = yaml.safe_load((CHART / "values.yaml").read_text())
-    table = "\n".join(["| value | what it is | default |", "|---|---|---|", *rows(schema, values)])
-    text = (CHART / "README.md").read_text()
-    head, rest = text.split(BEGIN)
+    table = "\n".join(
+        ["| value | what it is | default |", "|---|---|---|", *rows(json.loads(schema()), values)]
+    )
+    head, rest = README.read_text().split(BEGIN)
     return f"{head}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}"
 
 
 def main() -> int:
     """Write or check; returns the exit code."""
-    fresh, path = readme(), CHART / "README.md"
+    fresh = {SCHEMA: schema(), README: readme()}
     if "--check" in sys.argv[1:]:
-        return int(fresh != path.read_text())
-    path.write_text(fresh)
+        return int(any(text != path.read_text() for path, text in fresh.items()))
+    for path, text in fresh.items():
+        path.write_text(text)
     return 0
 
 

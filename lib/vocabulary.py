@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from datetime import date, datetime, time
+from enum import StrEnum
 
 LONGEST_TEXT = 4000
 
@@ -30,53 +31,83 @@ def plain_text(text: str, longest: int = LONGEST_TEXT) -> str | None:
 
 # --- modality -------------------------------------------------------------------------------
 
+
+class Modality(StrEnum):
+    """The imaging methods that a record tells apart."""
+
+    FIB_SEM = "FIB-SEM"
+    SBF_SEM = "SBF-SEM"
+    SS_SEM = "ssSEM"
+    SS_TEM = "ssTEM"
+    ATUM_SEM = "ATUM-SEM"
+    SEM = "SEM"
+    TEM = "TEM"
+    STEM = "STEM"
+    TOMOGRAPHY = "tomography"
+    CRYO_ET = "cryo-ET"
+    LIGHT = "light microscopy"
+    X_RAY = "X-ray"
+    SEGMENTATION = "segmentation"
+    OTHER = "other"
+
+
 _MODALITIES = {
-    "fibsem": "FIB-SEM",
-    "sbfsem": "SBF-SEM",
-    "sbem": "SBF-SEM",
-    "sssem": "ssSEM",
-    "serialsectionsem": "ssSEM",
-    "sstem": "ssTEM",
-    "serialsectiontem": "ssTEM",
-    "atumsem": "ATUM-SEM",
-    "sem": "SEM",
-    "scanningelectronmicroscopy": "SEM",
-    "tem": "TEM",
-    "transmissionelectronmicroscopy": "TEM",
-    "stem": "STEM",
-    "scanningtransmissionelectronmicroscopy": "STEM",
-    "tomography": "tomography",
-    "electrontomography": "tomography",
-    "cryoet": "cryo-ET",
-    "electroncryotomography": "cryo-ET",
-    "cryoelectrontomography": "cryo-ET",
-    "lightmicroscopy": "light microscopy",
-    "sxt": "X-ray",
-    "segmentation": "segmentation",
+    **{re.sub(r"[^a-z]", "", word.lower()): word for word in Modality},
+    "sbem": Modality.SBF_SEM,
+    "serialsectionsem": Modality.SS_SEM,
+    "serialsectiontem": Modality.SS_TEM,
+    "scanningelectronmicroscopy": Modality.SEM,
+    "transmissionelectronmicroscopy": Modality.TEM,
+    "scanningtransmissionelectronmicroscopy": Modality.STEM,
+    "electrontomography": Modality.TOMOGRAPHY,
+    "electroncryotomography": Modality.CRYO_ET,
+    "cryoelectrontomography": Modality.CRYO_ET,
+    "sxt": Modality.X_RAY,
 }
 # Parts of a longer name that leave no doubt, the narrower ones first.
 _MODALITY_PARTS = (
-    ("focusedionbeam", "FIB-SEM"),
-    ("fibsem", "FIB-SEM"),
-    ("serialblockface", "SBF-SEM"),
-    ("sbfsem", "SBF-SEM"),
-    ("fluorescence", "light microscopy"),
-    ("confocal", "light microscopy"),
-    ("lightsheet", "light microscopy"),
-    ("structuredillumination", "light microscopy"),
-    ("brightfieldmicroscopy", "light microscopy"),
-    ("xray", "X-ray"),
+    ("focusedionbeam", Modality.FIB_SEM),
+    ("fibsem", Modality.FIB_SEM),
+    ("serialblockface", Modality.SBF_SEM),
+    ("sbfsem", Modality.SBF_SEM),
+    ("fluorescence", Modality.LIGHT),
+    ("confocal", Modality.LIGHT),
+    ("lightsheet", Modality.LIGHT),
+    ("structuredillumination", Modality.LIGHT),
+    ("brightfieldmicroscopy", Modality.LIGHT),
+    ("xray", Modality.X_RAY),
 )
 
 
-def modality(text: str) -> str | None:
+def modality(text: str) -> Modality | None:
     """The record's word for an imaging method; ``other`` for a method it has no word for."""
     letters = re.sub(r"[^a-z]", "", text.lower())
     if not letters:
         return None
     if letters in _MODALITIES:
         return _MODALITIES[letters]
-    return next((word for part, word in _MODALITY_PARTS if part in letters), "other")
+    return next((word for part, word in _MODALITY_PARTS if part in letters), Modality.OTHER)
+
+
+# --- kind -----------------------------------------------------------------------------------
+
+
+class Kind(StrEnum):
+    """What the voxels are."""
+
+    IMAGE = "image"
+    LABELS = "labels"
+
+
+_KINDS = {
+    "image": Kind.IMAGE, "em": Kind.IMAGE, "raw": Kind.IMAGE,
+    "labels": Kind.LABELS, "label": Kind.LABELS, "segmentation": Kind.LABELS,
+}  # fmt: skip
+
+
+def kind(text: str) -> Kind | None:
+    """What voxels are, by a word for it; None where the word says nothing of it."""
+    return _KINDS.get(text.strip().lower())
 
 
 # --- dates ----------------------------------------------------------------------------------

@@ -20,8 +20,8 @@ from lib.ingest.request import VolumeRequest
 from lib.ingest.result import ProcessingResult, VolumeResult
 from lib.names import digest
 from lib.present.words import shape_text, size_text, voxel_text
+from lib.records.lifecycle import RecordDict
 from lib.records.manager import MetadataManager
-from lib.records.model import Record
 from lib.storage.open import open_store
 from lib.storage.settings import StoreSettings
 
@@ -51,7 +51,7 @@ def show_plan(source: str, costs: list[VolumeCost]) -> None:
     )
 
 
-def show_record(request: VolumeRequest, record: Record) -> None:
+def show_record(request: VolumeRequest, record: RecordDict) -> None:
     """The finished record with its picture, one key a volume, so that the UI shows its history."""
     store = volume_context(request).store
     picture = stored_picture(store, record, _PICTURE_WIDTH)

@@ -30,7 +30,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Samples]:
 
 @pytest.fixture
 def faults(samples: Samples) -> Iterator[Control]:
-    """The stand-ins' switchboard; rules, latency and counters are gone after the test."""
+    """The stand-ins' control; rules, latency and counters are gone after the test."""
     samples.control.clear()
     yield samples.control
     samples.control.clear()

@@ -92,7 +92,7 @@ def _row(source: str, volume: VolumeResult) -> tuple[str, ...]:
 def _status(volume: VolumeResult) -> str:
     if volume.repaired_files:
         return f"{volume.status} (repaired: {volume.repaired_files} files)"
-    return volume.status if volume.made or volume.status != "complete" else "complete (kept)"
+    return volume.status if volume.made or volume.status != "complete" else "up to date"
 
 
 def _absolute(place: str) -> str:

@@ -331,7 +331,7 @@ def services_layer(services: str | Mapping[str, Any], keys: Keys) -> Layer:
         services = _read_services(services)
     layer: Layer = {}
     for name, values in _section(services, "services", "services").items():
-        if name == "control_url":  # the stand-ins' switchboard, of no use to a loader
+        if name == "control_url":  # the stand-ins' control, of no use to a loader
             continue
         if str(name).upper() == "SEARCH":  # asked by words, no source of volumes
             layer |= keys.flatten(values, "services")

@@ -22,7 +22,7 @@ from lib.ingest.coarse import GATHER_BYTES
 from lib.plan import VolumePlan
 from lib.present.preview import THUMBNAIL
 from lib.present.words import duration_text, size_text
-from lib.records.model import record_key
+from lib.records.lifecycle import record_key
 from lib.storage.base import Store
 from lib.volumes.job import VolumeJob, fit_job
 

@@ -10,7 +10,7 @@ from lib.geometry import LengthsZYX
 from lib.ingest.stages import Made
 from lib.plan import SourceFile, VolumePlan, absent_note
 from lib.provenance import Provenance
-from lib.records.model import Key
+from lib.records.plain import Key
 from lib.safety import redact
 from lib.transport.partial import Fetched
 from lib.volumes.finish import Finished

@@ -12,7 +12,7 @@ from lib.present.described import describe_group
 from lib.present.inline import inline_picture
 from lib.present.planes import read_planes
 from lib.present.preview import draw_preview, draw_thumbnail, preview_key, render_preview
-from lib.records.model import Record
+from lib.records.lifecycle import RecordDict
 from lib.storage.base import Store
 from lib.volumes.finish import Finished
 from lib.volumes.statistics import Statistics
@@ -73,7 +73,7 @@ class Artist:
         self.notes += (f"no {what} could be drawn: {type(error).__name__}: {error}",)
 
 
-def stored_picture(store: Store, record: Record, width: int) -> str | None:
+def stored_picture(store: Store, record: RecordDict, width: int) -> str | None:
     """The picture of a complete volume as a ``data:`` address, for a page that shows its run."""
     key = record["files"].get("preview")
     try:

@@ -15,8 +15,9 @@ from lib.ingest.request import VolumeRequest
 from lib.ingest.result import VolumeResult
 from lib.ingest.stages import Made
 from lib.plan import VolumePlan
+from lib.records.lifecycle import FINAL, RecordDict, record_key
 from lib.records.manager import MetadataManager
-from lib.records.model import FINAL, Key, Record, record_key
+from lib.records.plain import Key
 from lib.verify.sums import is_intact
 from lib.volumes.job import VolumeJob
 
@@ -28,7 +29,7 @@ class Keeper:
 
     def __init__(self, request: VolumeRequest, run_name: str) -> None:
         self._request, self._run = request, run_name
-        self._record: Record | None = None
+        self._record: RecordDict | None = None
 
     def require_own_name(self) -> None:
         """Refuse a name that a record of the store holds for another source's volume.
@@ -63,7 +64,7 @@ class Keeper:
         technical = record["metadata"]["technical"]
         return self._result("complete", made=False, stored_bytes=technical["file_size_bytes"])
 
-    def _repaired(self, record: Record, damage: MacroscopeError) -> VolumeResult | None:
+    def _repaired(self, record: RecordDict, damage: MacroscopeError) -> VolumeResult | None:
         """The result of making anew what is damaged; None where all has to be made anew."""
         began, volume = time.monotonic(), self._request.volume_key
         _log.warning(
@@ -170,7 +171,7 @@ class Keeper:
         return self._result(status, seconds=seconds, error=_sentence(error))
 
     @property
-    def record(self) -> Record:
+    def record(self) -> RecordDict:
         """The record as it was last written; empty before `begin`."""
         return self._record or {}
 
@@ -224,5 +225,5 @@ def _sentence(error: BaseException) -> str:
     return str(error) if isinstance(error, MacroscopeError) else f"{type(error).__name__}: {error}"
 
 
-def _identity_of(record: Record) -> Any:
+def _identity_of(record: RecordDict) -> Any:
     return record.get("additional_metadata", {}).get("identity")

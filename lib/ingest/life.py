@@ -19,7 +19,7 @@ from lib.ingest.costs import require_space
 from lib.ingest.keeper import Keeper
 from lib.ingest.request import VolumeRequest
 from lib.ingest.result import VolumeResult
-from lib.records.model import Record
+from lib.records.lifecycle import RecordDict
 from lib.volumes.job import VolumeJob
 
 Batches = list[list[ShapeZYX]]
@@ -40,7 +40,7 @@ def convert_here(request: VolumeRequest, job: VolumeJob, todo: Batches, on_share
         on_share(number / len(todo))
 
 
-def _show_nothing(request: VolumeRequest, record: Record) -> None:
+def _show_nothing(request: VolumeRequest, record: RecordDict) -> None:
     pass
 
 
@@ -51,7 +51,7 @@ class Steps:
     fetch: Callable[[VolumeRequest], tuple[VolumeJob, Batches]] = fetch_here
     convert: Callable[[VolumeRequest, VolumeJob, Batches, OnShare], Any] = convert_here
     finish: Callable[[VolumeRequest, VolumeJob], stages.Made] = stages.finish_volume
-    show: Callable[[VolumeRequest, Record], Any] = _show_nothing  # told of the complete record
+    show: Callable[[VolumeRequest, RecordDict], Any] = _show_nothing  # told of the complete record
 
 
 def make_volume(request: VolumeRequest, run_name: str, steps: Steps | None = None) -> VolumeResult:

@@ -21,8 +21,8 @@ from lib.errors import NameTakenError, NotFoundError, RecordError
 from lib.names import folded, marked_volume_name, same_place, volume_name
 from lib.plan import SourceFile, VolumePlan
 from lib.rawfiles.sidecar import facts_of
+from lib.records.lifecycle import RecordDict, record_key
 from lib.records.manager import read_json
-from lib.records.model import Record, record_key
 from lib.storage.base import Store
 from lib.transport.identity import FileIdentity, Likeness, compare
 
@@ -91,7 +91,7 @@ def stated_source(plan: VolumePlan) -> dict[str, str]:
     return {"source_path": plan.path_in_source, _DIGEST: _digest(plan)}
 
 
-def is_of(record: Record, plan: VolumePlan) -> bool:
+def is_of(record: RecordDict, plan: VolumePlan) -> bool:
     """Whether a record describes the volume of a plan, or an earlier state of it.
 
     Records of before `stated_source` are told by accession, path inside the container and files.
@@ -123,7 +123,7 @@ def _candidates(plan: VolumePlan) -> tuple[str, ...]:
 
 def _holders(
     store: Store | None, plans: Sequence[VolumePlan], candidates: Iterable[tuple[str, ...]]
-) -> dict[str, Record]:
+) -> dict[str, RecordDict]:
     """The records that hold one of the names, in any case, by the names that they hold."""
     if store is None or not plans:
         return {}
@@ -141,7 +141,7 @@ def _holders(
     return {name: record for name, record in zip(names, records, strict=True) if record is not None}
 
 
-def _read(store: Store, key: str) -> Record | None:
+def _read(store: Store, key: str) -> RecordDict | None:
     """A record, however old; None where there is none, or nothing that says whose it is."""
     try:
         record = read_json(store, key)
@@ -171,12 +171,12 @@ def _digest(plan: VolumePlan) -> str:
     return hashlib.sha256(identity.encode()).hexdigest()
 
 
-def _words(record: Record) -> str:
+def _words(record: RecordDict) -> str:
     path = _section(record, "additional_metadata").get("source_path")
     return str(path or record.get("source_id"))
 
 
-def _provenance(record: Record) -> dict[str, Any]:
+def _provenance(record: RecordDict) -> dict[str, Any]:
     return _section(_section(record, "metadata"), "provenance")
 
 
@@ -185,7 +185,7 @@ def _section(document: dict[str, Any], name: str) -> dict[str, Any]:
     return section if isinstance(section, dict) else {}
 
 
-def as_noted(plan: VolumePlan, record: Record) -> VolumePlan:
+def as_noted(plan: VolumePlan, record: RecordDict) -> VolumePlan:
     """The plan with the entity tags and times of a record, if all its files may be the same.
 
     Nodes of a mirror give one file other entity tags, and times that are off by a second. A

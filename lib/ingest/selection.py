@@ -7,7 +7,7 @@ from typing import Any
 
 from lib.archives.address.named import SettingsBySource, rounds
 from lib.archives.registry import REGISTRY, default_sources
-from lib.config.manager import Settings
+from lib.config.settings import Settings
 from lib.execution import check_sources
 
 

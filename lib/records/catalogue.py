@@ -11,8 +11,10 @@ from typing import Any
 
 from lib.errors import AlreadyExistsError, MacroscopeError, NothingThereError
 from lib.names import folded
+from lib.records.lifecycle import RecordDict
 from lib.records.manager import read_json, timestamp
-from lib.records.model import Record, plain, schema_errors
+from lib.records.plain import plain
+from lib.records.schema import schema_errors
 from lib.storage.base import Store
 from lib.storage.walk import Contents, contents, record_of, why_nothing
 
@@ -24,7 +26,7 @@ class CheckedRecord:
     """One record file, with everything that is wrong or doubtful about it."""
 
     path: str
-    record: Record | None
+    record: RecordDict | None
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -130,7 +132,7 @@ def _without_record(found: Contents, checked: list[CheckedRecord]) -> list[Check
     ]
 
 
-def _volume_errors(store: Store, record: Record) -> list[str]:
+def _volume_errors(store: Store, record: RecordDict) -> list[str]:
     """Return what speaks against a complete record: its volume, or the volume's root, is absent."""
     damaged = _part(_part(record, "metadata"), "quality").get("damaged")
     if damaged:
@@ -173,7 +175,7 @@ def _mark_duplicates(checked: list[CheckedRecord]) -> list[dict[str, Any]]:
     return duplicates
 
 
-def _which_volume(record: Record) -> str:
+def _which_volume(record: RecordDict) -> str:
     """What tells the volumes of one accession apart: files or inner path, part and coarseness."""
     metadata, more = _part(record, "metadata"), _part(record, "additional_metadata")
     provenance, core = _part(metadata, "provenance"), _part(metadata, "core")
@@ -201,7 +203,7 @@ def _catalog(
     }
 
 
-def _completeness(records: list[Record]) -> dict[str, dict[str, Any]]:
+def _completeness(records: list[RecordDict]) -> dict[str, dict[str, Any]]:
     """Per source: volumes, complete ones, and the mean completeness score of these."""
     result: dict[str, dict[str, Any]] = {}
     for source in sorted({record["source"] for record in records}):
@@ -274,7 +276,7 @@ def _document(content: Mapping[str, Any]) -> bytes:
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
-def _files(record: Record) -> Mapping[str, Any]:
+def _files(record: RecordDict) -> Mapping[str, Any]:
     return _part(record, "files")
 
 
@@ -283,11 +285,11 @@ def _part(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return part if isinstance(part, dict) else {}
 
 
-def _status(record: Record) -> str:
+def _status(record: RecordDict) -> str:
     return str(record.get("status", "unknown"))
 
 
-def _score(record: Record) -> float | None:
+def _score(record: RecordDict) -> float | None:
     """The completeness score; older records may have none."""
     quality = (record.get("metadata") or {}).get("quality") or {}
     score = quality.get("completeness_score")

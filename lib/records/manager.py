@@ -11,18 +11,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lib.errors import AlreadyExistsError, NotFoundError, RecordError
-from lib.records.model import (
-    FINAL,
-    MOVES,
-    SCHEMA_VERSION,
-    Record,
-    check_schema,
-    error_record,
-    plain,
-    record_id,
-    record_key,
-    schema_errors,
-)
+from lib.records.lifecycle import FINAL, MOVES, SCHEMA_VERSION, RecordDict, record_id, record_key
+from lib.records.plain import error_record, plain
+from lib.records.schema import check_schema, schema_errors
 from lib.storage.base import Store
 from lib.storage.walk import record_objects
 
@@ -77,7 +68,7 @@ class MetadataManager:
         """Where a record lies in the data store."""
         return record_key(record["source"], record["name"])
 
-    def begin(self, source: str, source_id: str, name: str, **changes: Any) -> Record:
+    def begin(self, source: str, source_id: str, name: str, **changes: Any) -> RecordDict:
         """Write a ``pending`` record for a new run and return it.
 
         Identity and time of creation of an earlier record stay, whatever its status was: the
@@ -99,7 +90,7 @@ class MetadataManager:
         """
         key = record_key(source, name)
         now = timestamp(self._now())
-        record: Record = {
+        record: RecordDict = {
             "id": record_id(source, source_id, name),
             "schema_version": SCHEMA_VERSION,
             "source": source,
@@ -120,7 +111,7 @@ class MetadataManager:
                 record["created_at"] = earlier["created_at"]
             return self._write(key, self._changed(record, changes), version)
 
-    def move(self, record: Mapping[str, Any], status: str, **changes: Any) -> Record:
+    def move(self, record: Mapping[str, Any], status: str, **changes: Any) -> RecordDict:
         """Write a record with another status and return it.
 
         Parameters
@@ -163,7 +154,7 @@ class MetadataManager:
                 moved["progress"]["percentage"] = 100
             return self._write(key, moved, version)
 
-    def amend(self, record: Mapping[str, Any], **changes: Any) -> Record:
+    def amend(self, record: Mapping[str, Any], **changes: Any) -> RecordDict:
         """Write a finished record with other content and return it; its status stays.
 
         Parameters
@@ -185,7 +176,9 @@ class MetadataManager:
             version = self._require_current(key, record)
             return self._write(key, self._changed(copy.deepcopy(dict(record)), changes), version)
 
-    def progress(self, record: Mapping[str, Any], percentage: float, step: str | None) -> Record:
+    def progress(
+        self, record: Mapping[str, Any], percentage: float, step: str | None
+    ) -> RecordDict:
         """Return the record with its progress; written at most once a second.
 
         A report that comes late, after the record has moved on or ended, is dropped.
@@ -205,7 +198,7 @@ class MetadataManager:
                 return changed
             return self._write(key, changed, version)
 
-    def load(self, key: str) -> Record:
+    def load(self, key: str) -> RecordDict:
         """Read one record.
 
         Raises
@@ -221,7 +214,7 @@ class MetadataManager:
 
     def find(
         self, *, source: str | None = None, status: str | None = None
-    ) -> Iterator[tuple[str, Record]]:
+    ) -> Iterator[tuple[str, RecordDict]]:
         """Yield key and content of all valid records, sorted by key.
 
         What is not valid is left to the validation report of `lib.records.catalogue`.
@@ -238,7 +231,7 @@ class MetadataManager:
 
     # --- inside -----------------------------------------------------------------------------
 
-    def _changed(self, record: Record, changes: Mapping[str, Any]) -> Record:
+    def _changed(self, record: RecordDict, changes: Mapping[str, Any]) -> RecordDict:
         for name, change in changes.items():
             if name == "error":
                 record["error"] = (
@@ -254,7 +247,7 @@ class MetadataManager:
                 raise RecordError(f"a record has no part {name!r}", location=self.key(record))
         return record
 
-    def _write(self, key: str, record: Record, version: str) -> Record:
+    def _write(self, key: str, record: RecordDict, version: str) -> RecordDict:
         """Write a record in place of the version that was just read, and of no other."""
         record["updated_at"] = timestamp(self._now())
         check_schema(record, key)
@@ -266,7 +259,7 @@ class MetadataManager:
         self._written[key] = self._clock()
         return record
 
-    def _earlier(self, key: str) -> tuple[Record | None, str]:
+    def _earlier(self, key: str) -> tuple[RecordDict | None, str]:
         """The stored record, where it is valid, and its version, where anything is stored."""
         try:
             found = self._store.get_versioned(key)
@@ -299,7 +292,7 @@ def _same_step(stored: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
     return (stored.get("id"), stored.get("status")) == (record["id"], record["status"])
 
 
-def read_json(store: Store, key: str, size: int = 0) -> Record:
+def read_json(store: Store, key: str, size: int = 0) -> RecordDict:
     """Read one JSON object.
 
     Parameters
@@ -319,7 +312,7 @@ def read_json(store: Store, key: str, size: int = 0) -> Record:
     return parse_json(store.get(key), key)
 
 
-def parse_json(data: bytes, key: str) -> Record:
+def parse_json(data: bytes, key: str) -> RecordDict:
     """Read one JSON object from the bytes of a record; raises `RecordError`."""
     try:
         record = json.loads(data.decode("utf-8"), parse_constant=_no_constant)

@@ -1,178 +1,218 @@
-"""What a record is: its schema, its moves, and its plain, secret-free form."""
+"""What a record is: the model that its JSON Schema, its proofs, and all that shows it come from.
+
+``python -m docs.record_schema`` (part of ``make docs``) writes ``schemas/metadata_schema.json``; a
+test holds the committed file to this model. Records are checked by the schema
+(`lib.records.schema`) and read by the model.
+"""
 
 from __future__ import annotations
 
-import json
 import math
-import re
-import traceback
-import uuid
-from collections.abc import Iterable, Mapping
-from datetime import date, datetime
-from functools import cache
-from importlib import resources
-from os import PathLike, fspath
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError
-from pydantic import BaseModel, SecretBytes, SecretStr
+from pydantic import Field
+from pydantic.fields import FieldInfo
 
-from lib.errors import MacroscopeError, RecordError
-from lib.safety import redact_text
+from lib.geometry import LengthsZYX, ShapeZYX
+from lib.records.fields import ALWAYS, LENIENT, Moment, OrAbsent, Part, Proof, Shown, Words
+from lib.records.lifecycle import Status
+from lib.records.sections import Core, Files, Quality, Technical, VolumeProvenance
 
-Record = dict[str, Any]
-
-SCHEMA_VERSION = "3.0"
-NO_CHECKSUM = "publisher gives none"
-STATUSES = ("pending", "processing", "saving-data", "complete", "failed", "cancelled")
-FINAL = frozenset({"complete", "failed", "cancelled"})
-#: From each status to those that may follow.
-MOVES: Mapping[str, frozenset[str]] = {
-    "pending": frozenset({"processing", "failed", "cancelled"}),
-    "processing": frozenset({"saving-data", "failed", "cancelled"}),
-    "saving-data": frozenset({"complete", "failed", "cancelled"}),
-    "complete": frozenset({"pending"}),
-    "failed": frozenset({"pending"}),
-    "cancelled": frozenset({"pending"}),
-}
-
-_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:macroscope:record")
-_SECRET = re.compile(
-    r"(?i)\b([\w-]*(?:secret|password|passwd|token|signature|access[_-]?key|authorization)[\w-]*)"
-    r"(\s*[=:]\s*)(?:bearer\s+|basic\s+)?(?!\s)[^\s,;'\"]+"
-)
+_FORM = Proof("the form that the schema asks for")
+_TIME = Proof("", "the time of a run: nothing else in the store keeps it")
 
 
-def record_id(source: str, source_id: str, name: str) -> str:
-    """Return the same UUID for the same volume, in every run and on every machine."""
-    return str(uuid.uuid5(_NAMESPACE, json.dumps([source, source_id, name])))
+class Error(Part):
+    """Why a volume failed."""
+
+    type: Words
+    message: Words
+    archive: str | None = None
+    location: str | None = None
+    unit: str | None = None
+    retryable: OrAbsent[bool] = None
+    advice: str | None = None
+    traceback: str | None = None
 
 
-def record_key(source: str, name: str) -> str:
-    """Where a volume's record lies in the data store: ``<source>/metadata_<name>.json``."""
-    return f"{source}/metadata_{name}.json"
+class Progress(Part):
+    """How far a run is with the volume."""
+
+    percentage: float = Field(ge=0, le=100)
+    current_step: str | None
 
 
-# --- validity -------------------------------------------------------------------------------
+class Metadata(Part):
+    """What is known of the volume."""
+
+    core: Annotated[Core, ALWAYS] = Field(default_factory=Core)
+    technical: Annotated[Technical, ALWAYS] = Field(default_factory=Technical)
+    provenance: Annotated[VolumeProvenance, ALWAYS] = Field(default_factory=VolumeProvenance)
+    quality: Annotated[Quality, ALWAYS] = Field(default_factory=Quality)
 
 
-@cache
-def schema() -> dict[str, Any]:
-    """Return the JSON Schema of records."""
-    text = resources.files("schemas").joinpath("metadata_schema.json").read_text("utf-8")
-    loaded: dict[str, Any] = json.loads(text)
-    return loaded
+class Record(Part):
+    """Metadata record of one volume.
 
-
-@cache
-def _validator() -> Any:
-    return Draft202012Validator(schema(), format_checker=Draft202012Validator.FORMAT_CHECKER)
-
-
-def schema_errors(record: object) -> list[str]:
-    """Return everything that is wrong with a record, each as ``field: what``, sorted by field."""
-    found = sorted(_validator().iter_errors(record), key=lambda e: [str(p) for p in e.path])
-    return list(dict.fromkeys(_sentence(error) for error in found))
-
-
-def check_schema(record: Record, location: str) -> None:
-    """Raise `RecordError` with all errors of an invalid record."""
-    errors = schema_errors(record)
-    if errors:
-        raise RecordError(
-            f"the record is invalid: {'; '.join(errors)}",
-            location=location,
-            advice="Report this: the record was not written",
-        )
-
-
-def _sentence(error: ValidationError) -> str:
-    where = ".".join(str(part) for part in error.absolute_path) or "(record)"
-    why = error.message
-    if error.context:
-        reasons = dict.fromkeys(cause.message for cause in error.context)
-        why = " and ".join(reason[:200] for reason in reasons)
-    return redact_text(f"{where}: {why[:500]}")
-
-
-# --- plain form -----------------------------------------------------------------------------
-
-
-class Key(str):
-    """The key of an object in the store: an identity, which `plain` leaves as it is."""
-
-    __slots__ = ()
-
-
-def plain(value: Any, secrets: Iterable[str] = ()) -> Any:
-    """Return `value` as plain JSON: no numpy, no NaN, no tuples, and no secrets.
-
-    Numbers that JSON does not have become null. Query strings and passwords are cut from URLs.
-
-    Raises
-    ------
-    RecordError
-        A value has no JSON form.
+    A record that was read may lack what the schema demands: what an older one does not say in
+    today's form is None or empty, never guessed.
     """
-    secrets = tuple(secret for secret in secrets if secret)
-    return _plain(value, secrets)
+
+    id: Annotated[
+        str,
+        ALWAYS,
+        Proof("computed again from source, source_id and name"),
+        Field(json_schema_extra={"format": "uuid"}),
+    ] = ""
+    schema_version: Annotated[OrAbsent[Literal["3.0"]], ALWAYS, _FORM] = None
+    source: Annotated[
+        str,
+        ALWAYS,
+        Proof("`id` is computed from it, and the record lies in its folder"),
+        Shown("Archive", report="", column="source"),
+        Field(pattern="^[a-z][a-z0-9_-]*$"),
+    ] = ""
+    source_id: Annotated[
+        Words,
+        ALWAYS,
+        Proof("`id` is computed from it"),
+        Shown("Accession", report="details", column="source_id"),
+    ] = ""
+    name: Annotated[Words, ALWAYS, Proof("`id` is computed from it, and the record lies under it")]
+    status: Annotated[
+        OrAbsent[Status],
+        ALWAYS,
+        Proof("`complete` is what all of this proves; its form where it is another"),
+    ] = None
+    created_at: Annotated[OrAbsent[Moment], ALWAYS, _TIME] = None
+    updated_at: Annotated[
+        OrAbsent[Moment], ALWAYS, _TIME, Shown("Updated", report="details", artifact=False)
+    ] = None
+    progress: Annotated[OrAbsent[Progress], ALWAYS, Proof("100 % where the status is complete")] = (
+        None
+    )
+    error: Annotated[Error | None, ALWAYS, Proof("none where the status is complete")] = None
+    metadata: Annotated[Metadata, ALWAYS] = Field(default_factory=Metadata)
+    files: Annotated[Files, ALWAYS] = Field(default_factory=Files)
+    additional_metadata: Annotated[
+        dict[str, Any], ALWAYS, Proof("", "the archive's own words: only the archive can tell")
+    ] = Field(default_factory=dict)
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Record:
+        """Read a record of any schema version; see `lib.records.schema` for whether it is valid."""
+        return cls.model_validate(_in_todays_form(document), context=LENIENT, extra="ignore")
+
+    @property
+    def core(self) -> Core:
+        return self.metadata.core
+
+    @property
+    def technical(self) -> Technical:
+        return self.metadata.technical
+
+    @property
+    def provenance(self) -> VolumeProvenance:
+        return self.metadata.provenance
+
+    @property
+    def quality(self) -> Quality:
+        return self.metadata.quality
+
+    @property
+    def title(self) -> str:
+        return self.core.title or self.name
+
+    @property
+    def kind(self) -> str:
+        return self.core.kind or "image"
+
+    @property
+    def shape_zyx(self) -> ShapeZYX | None:
+        return self.core.volume_shape
+
+    @property
+    def voxel_nm_zyx(self) -> LengthsZYX | None:
+        return self.core.voxel_size_nm.zyx if self.core.voxel_size_nm else None
+
+    @property
+    def voxel_bytes(self) -> int | None:
+        """Size of the decompressed voxels."""
+        shape, dtype = self.core.volume_shape, self.core.data_type
+        if shape is None or dtype is None:
+            return None
+        digits = "".join(c for c in dtype if c.isdigit())
+        return math.prod(shape) * (int(digits) // 8 if digits else 1)
+
+    @property
+    def released(self) -> str | None:
+        """When the data were made public, as exactly as the archive says it."""
+        return self.core.release_date or self.core.deposition_date
+
+    @property
+    def missing_chunks(self) -> int:
+        """How many chunks the archive lacks."""
+        return self.quality.missing_chunks_total or len(self.quality.missing_chunks or ())
 
 
-def _plain(value: Any, secrets: tuple[str, ...]) -> Any:
-    if value is None or isinstance(value, bool):
+def _in_todays_form(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The document with what earlier versions wrote at its top where its section has it now."""
+    metadata = document.get("metadata")
+    sections: dict[str, Any] = dict(metadata) if isinstance(metadata, Mapping) else {}
+    for section, field in Metadata.model_fields.items():
+        members = field.annotation.model_fields  # type: ignore[union-attr]
+        above = {name: document[name] for name in members if name in document}
+        own = sections.get(section)
+        sections[section] = {**above, **(own if isinstance(own, Mapping) else {})}
+    name = document.get("name") or str(document.get("source_id") or "unknown")
+    return {**document, "name": name, "metadata": sections}
+
+
+class RecordField(NamedTuple):
+    """One field of the model, wherever it lies.
+
+    ``name`` is dotted, without ``metadata.``, and a member of a list is ``[]``:
+    ``technical.levels[].shape``.
+    """
+
+    name: str
+    info: FieldInfo
+
+    def mark(self, kind: type[Any]) -> Any:
+        """The field's mark of a kind (`Proof`, `Shown`), or None."""
+        return next((mark for mark in self.info.metadata if isinstance(mark, kind)), None)
+
+    @property
+    def shown(self) -> Shown | None:
+        found: Shown | None = self.mark(Shown)
+        return found
+
+    def of(self, record: Record) -> Any:
+        """The value that a record has of a field that is no member of a list."""
+        value: Any = record
+        for step in self.name.split("."):
+            value = getattr(value, step)
         return value
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, Key):
-        return str(value)
-    if isinstance(value, str):
-        return clean_text(str(value), secrets)
-    if hasattr(value, "tolist"):  # numpy scalars and arrays
-        return _plain(value.tolist(), secrets)
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, SecretStr | SecretBytes):
-        return str(value)
-    if isinstance(value, BaseModel):
-        return _plain(value.model_dump(), secrets)
-    if isinstance(value, Mapping):
-        return {clean_text(str(key), secrets): _plain(item, secrets) for key, item in value.items()}
-    if isinstance(value, set | frozenset):
-        return [_plain(item, secrets) for item in sorted(value, key=str)]
-    if isinstance(value, list | tuple):
-        return [_plain(item, secrets) for item in value]
-    if isinstance(value, datetime | date):
-        return value.isoformat()
-    if isinstance(value, PathLike):
-        return clean_text(str(fspath(value)), secrets)
-    raise RecordError(f"a record cannot hold a {type(value).__name__}")
 
 
-def clean_text(text: str, secrets: Iterable[str] = ()) -> str:
-    """Return text without the given secrets and without credentials in URLs; lines are kept."""
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    # A lone surrogate (from a file name, say) has no UTF-8 form.
-    text = text.encode("utf-8", errors="replace").decode()
-    return "\n".join(redact_text(line) for line in text.split("\n"))
+def record_fields(part: type[Part] = Record, within: str = "") -> Iterator[RecordField]:
+    """Every field of a record, members of its objects and lists after the field itself."""
+    for key, info in part.model_fields.items():
+        name = f"{within}{key}"
+        yield RecordField(name, info)
+        inner, listed = _part_in(info.annotation)
+        if inner is not None:
+            here = "" if inner is Metadata else f"{name}{'[]' if listed else ''}."
+            yield from record_fields(inner, here)
 
 
-def error_record(error: BaseException, secrets: Iterable[str] = ()) -> dict[str, Any]:
-    """Return the form of a failure that a record's ``error`` holds, without secrets."""
-    if isinstance(error, MacroscopeError):
-        said = error.as_record()
-    else:
-        said = {
-            "type": type(error).__name__,
-            "message": str(error) or type(error).__name__,
-            "retryable": False,
-            "advice": "Report this with the traceback",
-        }
-    lines = traceback.format_exception(type(error), error, error.__traceback__, limit=-12)
-    said["traceback"] = "".join(lines)[-8000:]
-    cleaned: dict[str, Any] = plain(said, secrets)
-    return {
-        field: _SECRET.sub(r"\1\2***", value) if isinstance(value, str) else value
-        for field, value in cleaned.items()
-    }
+def _part_in(kind: Any, listed: bool = False) -> tuple[type[Part] | None, bool]:
+    """The part that a field's type holds, if it holds one, and whether it is a list of them."""
+    if isinstance(kind, type) and issubclass(kind, Part):
+        return kind, listed
+    for inner in get_args(kind):
+        found = _part_in(inner, listed or getattr(kind, "__origin__", None) is list)
+        if found[0] is not None:
+            return found
+    return None, False

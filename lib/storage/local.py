@@ -29,7 +29,7 @@ from lib.storage.keys import (
 )
 from lib.storage.local_draft import LocalDraft
 from lib.storage.local_lease import FolderLease, FollowedFolderLease
-from lib.storage.local_lock import hold, honours_flock
+from lib.storage.local_lock import honours_flock, lock
 from lib.storage.local_trees import remove_tree, replace_tree
 from lib.storage.os_errors import naming_os_errors
 
@@ -267,7 +267,7 @@ class LocalStore:
         """
         path, holder_path = self._path(lock_key(key, ".lock")), self._path(lock_key(key, ".json"))
         if self._flocks:
-            return hold(path, holder_path, key, holder)
+            return lock(path, holder_path, key, holder)
         path = self._path(lock_key(key, ".lease"))
         return FolderLease(path, holder_path, self._fence, key, holder, self.lease_seconds)
 

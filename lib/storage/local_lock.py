@@ -70,14 +70,14 @@ def honours_flock(folder: str) -> bool:
 
 
 @contextmanager
-def hold(lock_path: str, holder_path: str, key: str, holder: str) -> Iterator[None]:
+def lock(lock_path: str, holder_path: str, key: str, holder: str) -> Iterator[None]:
     """Hold the lock file at `lock_path`.
 
     The kernel releases the lock when the process ends, also by SIGKILL. The file is removed at
     release, while still held: `filelock` notices when it has locked a removed file and tries again.
     """
     with naming_os_errors(lock_path, "lock"):
-        lock = _acquire(lock_path, holder_path, key)
+        held = _acquire(lock_path, holder_path, key)
         with suppress(OSError):  # who holds it is a courtesy; holding it is what counts
             write_holder(holder_path, holder)
     try:
@@ -86,7 +86,7 @@ def hold(lock_path: str, holder_path: str, key: str, holder: str) -> Iterator[No
         for path in (holder_path, lock_path):
             with suppress(OSError):
                 os.unlink(path)
-        lock.release()
+        held.release()
         with suppress(OSError):
             os.rmdir(os.path.dirname(lock_path))
 

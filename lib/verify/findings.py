@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lib.records.model import NO_CHECKSUM
-from lib.verify.proofs import PROOFS, Proof
+from lib.records.fields import Proof
+from lib.records.lifecycle import NO_CHECKSUM
+from lib.verify.proofs import PROOFS
 
 _WHOLE = ("progress", "error", "additional_metadata", "metadata.technical.histogram")
 _LENGTHS = {"x", "y", "z"}

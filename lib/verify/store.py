@@ -6,8 +6,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lib.errors import MacroscopeError, NothingThereError
+from lib.records.lifecycle import RecordDict
 from lib.records.manager import read_json
-from lib.records.model import Record, schema_errors
+from lib.records.schema import schema_errors
 from lib.storage.base import Store
 from lib.storage.walk import contents, record_of, why_nothing
 from lib.verify.findings import Facts
@@ -94,7 +95,7 @@ def _unreadable(key: str, error: MacroscopeError) -> Verdict:
     return Verdict(key, "unreadable", (str(error),))
 
 
-def _verdict(store: Store, key: str, record: Record, *, digests: bool) -> Verdict:
+def _verdict(store: Store, key: str, record: RecordDict, *, digests: bool) -> Verdict:
     status = str(record.get("status", "unknown"))
     problems = list(schema_errors(record))
     if problems or status != "complete" or not record.get("schema_version"):

@@ -8,7 +8,7 @@ from typing import Any
 
 from lib.concurrency.bounded_map import run_ordered
 from lib.errors import MacroscopeError, NotFoundError
-from lib.records.model import record_id, record_key
+from lib.records.lifecycle import record_id, record_key
 from lib.storage.base import Store
 from lib.storage.digests import digest_of
 from lib.verify.beside import prove_crate, prove_preview, prove_raw_files

@@ -13,7 +13,7 @@ import s3fs
 import zarr
 from ome_zarr_models.v05 import Image
 
-from lib.records.model import schema_errors
+from lib.records.schema import schema_errors
 from tests.end_to_end.bucket import KEY, SECRET, Bucket
 from tests.end_to_end.conftest import Command, volumes
 from tests.end_to_end.test_main_job import SOURCES, expected
@@ -141,7 +141,7 @@ def test_a_run_with_its_own_s3_server_ends_with_a_proof_and_no_process(
     assert "requests to the store: DELETE" in first.stdout
     assert "2 records, 0 with problems, in s3://volumes" in first.stderr
     again = macroscope("run", "--local-s3", "-s", "epfl")
-    assert "complete (kept)" in again.stdout
+    assert "up to date" in again.stdout
     processes = subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True)
     assert str(tmp_path / "data-s3") not in processes.stdout
 

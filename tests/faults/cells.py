@@ -43,7 +43,7 @@ class Lane:
     Attributes
     ----------
     service
-        Its stand-in, by the name of the switchboard.
+        Its stand-in, by the name of the control.
     match
         Requests for voxels, or for the document, that faults are to hit.
     """
@@ -62,7 +62,7 @@ class Cell:
     Attributes
     ----------
     rules
-        Faults for the stand-ins' switchboard.
+        Faults for the stand-ins' control.
     ends
         Errors of which one must come; empty where every voxel must be right.
     once
@@ -74,7 +74,7 @@ class Cell:
     new_source
         The later run meets another source, so nothing of the first half may be used.
     bucket
-        The destination is a bucket behind the switchboard, not a folder.
+        The destination is a bucket behind the control, not a folder.
     unwritable
         Nothing can be written at the destination, the record included.
     truth

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from emulators.s3 import S3Server
 from emulators.serving import Samples
 from lib.errors import MacroscopeError
-from lib.records.model import schema_errors
+from lib.records.schema import schema_errors
 from lib.storage.settings import StoreSettings
 from tests.archives.conftest import truth_of
 from tests.faults.bench import Bench, Ended
@@ -106,7 +106,7 @@ class Judge:
         return Bench(self._samples, folder, cell.lane.source, **place, **settings)
 
     def _bucket(self) -> StoreSettings:
-        """A bucket with credentials, behind the stand-ins' switchboard; started when needed."""
+        """A bucket with credentials, behind the stand-ins' control; started when needed."""
         if self._server is None:
             self._server = S3Server("volumes", key="macroscope", secret="kept-to-itself")
             self._server.start()

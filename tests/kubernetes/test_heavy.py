@@ -14,7 +14,8 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.run import Run
 from lib.config.loaders import LoaderConfig
-from lib.config.manager import ConfigManager, Settings
+from lib.config.manager import ConfigManager
+from lib.config.settings import Settings
 from lib.execution import is_heavy
 from lib.geometry import ShapeZYX
 from lib.ingest.costs import planned_job

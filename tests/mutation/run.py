@@ -48,7 +48,9 @@ PARTS = {
     "streams": Part(("lib/storage/ordered_hash.py",), "tests/unit/test_ordered_hash.py", 30),
     "finish": Part(("lib/volumes/finish.py",), "tests/unit/test_finish.py", 60),
     "records": Part(
-        ("lib/records/model.py",), "tests/unit/test_records.py tests/unit/test_record_errors.py", 60
+        ("lib/records/schema.py", "lib/records/plain.py", "lib/records/lifecycle.py"),
+        "tests/unit/test_records.py tests/unit/test_record_errors.py",
+        60,
     ),
     "moves": Part(
         ("lib/records/manager.py",),

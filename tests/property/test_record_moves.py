@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from lib.errors import DestinationFullError, RecordError
+from lib.records.lifecycle import FINAL, MOVES, STATUSES
 from lib.records.manager import MetadataManager
-from lib.records.model import FINAL, MOVES, STATUSES, schema_errors
+from lib.records.schema import schema_errors
 from lib.storage.local import LocalStore
 
 KEY = "ebi/metadata_x.json"

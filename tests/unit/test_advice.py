@@ -13,7 +13,8 @@ import typer
 
 from flows.cli import app
 from lib.archives.registry import loader_configs
-from lib.config.manager import ConfigManager, Settings
+from lib.config.manager import ConfigManager
+from lib.config.settings import Settings
 from lib.config.sources import OTHER_NAMES
 
 ROOT = Path(__file__).parents[2]

@@ -18,7 +18,8 @@ from lib.config.loaders import (
     LoaderConfig,
     OpenOrganelleConfig,
 )
-from lib.config.manager import ConfigManager, LoadedSettings, Settings
+from lib.config.manager import ConfigManager, LoadedSettings
+from lib.config.settings import Settings
 from lib.config.sources import Keys
 from lib.errors import ConfigError
 

@@ -18,7 +18,7 @@ from emulators.volumes import make_recorded_volume, plan_of
 from lib.plan import About
 from lib.present.crate import address, crate_document, crate_key, encode
 from lib.present.croissant import croissant_document
-from lib.records.model import Record
+from lib.records.lifecycle import RecordDict
 from lib.storage.open import open_store
 
 _SCHEMA = "http://schema.org/"
@@ -59,7 +59,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def records(tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
+def records(tmp_path_factory: pytest.TempPathFactory) -> list[RecordDict]:
     """Everything said of a volume, nothing said, and a volume that is not finished."""
     store = open_store(str(tmp_path_factory.mktemp("crates")))
     voxels = np.arange(4 * 6 * 8, dtype=np.uint8).reshape(4, 6, 8)
@@ -97,13 +97,13 @@ def problems(document: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize("which", [0, 1])
 def test_the_ro_crate_validator_accepts_every_crate(
-    which: int, records: list[Record], offline: None
+    which: int, records: list[RecordDict], offline: None
 ) -> None:
     document = crate_document(records[which], "/data/of ours")
     assert problems(json.loads(encode(document))) == []
 
 
-def test_the_validator_sees_what_a_crate_lacks(records: list[Record], offline: None) -> None:
+def test_the_validator_sees_what_a_crate_lacks(records: list[RecordDict], offline: None) -> None:
     document = crate_document(records[0], "/data")
     root = {key: document["@graph"][1][key] for key in ("@id", "@type", "name", "description")}
     small = {**document, "@graph": [document["@graph"][0], root]}  # small, because it takes long
@@ -111,7 +111,7 @@ def test_the_validator_sees_what_a_crate_lacks(records: list[Record], offline: N
 
 
 def test_a_crate_tells_licence_organism_modality_citation_voxel_size_and_digest(
-    records: list[Record],
+    records: list[RecordDict],
 ) -> None:
     document = crate_document(records[0], "s3://bucket/data")
     by_id = {entity["@id"]: entity for entity in document["@graph"]}
@@ -134,7 +134,7 @@ def test_a_crate_tells_licence_organism_modality_citation_voxel_size_and_digest(
     assert by_id["#conversion"]["result"]["@id"] == volume["@id"]
 
 
-def test_a_licence_that_nobody_states_is_not_invented(records: list[Record]) -> None:
+def test_a_licence_that_nobody_states_is_not_invented(records: list[RecordDict]) -> None:
     graph = crate_document(records[1], "/data")["@graph"]
     licences = {entity["license"]["@id"] for entity in graph if "license" in entity}
     assert licences == {"#licence-not-stated"}
@@ -143,7 +143,9 @@ def test_a_licence_that_nobody_states_is_not_invented(records: list[Record]) -> 
     assert mixed == ["https://spdx.org/licenses/CC0-1.0", "not stated for some volumes"]
 
 
-def test_a_crate_lies_beside_its_volume_and_is_the_same_every_time(records: list[Record]) -> None:
+def test_a_crate_lies_beside_its_volume_and_is_the_same_every_time(
+    records: list[RecordDict],
+) -> None:
     assert crate_key("ebi/full.ome.zarr") == "ebi/full-ro-crate-metadata.json"
     twice = {encode(crate_document(records[0], "/data")) for _ in range(2)}
     assert len(twice) == 1
@@ -151,7 +153,7 @@ def test_a_crate_lies_beside_its_volume_and_is_the_same_every_time(records: list
 
 
 def test_croissants_own_library_reads_the_index(
-    records: list[Record], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    records: list[RecordDict], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     document = croissant_document(records, "s3://bucket/data", date="2026-11-21")
     path = tmp_path / "croissant.json"

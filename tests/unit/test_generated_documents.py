@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from docs import proof_table
+from docs import proof_table, record_schema
 from docs.config_reference import PATH, reference
 from lib.config.loaders import LOADER_CONFIGS
-from lib.config.manager import Settings
+from lib.config.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "dependencies.md").read_text()
@@ -32,6 +32,10 @@ def rows() -> dict[str, list[str]]:
 
 def test_the_configuration_reference_is_current() -> None:
     assert PATH.read_text(encoding="utf-8") == reference(), "run: make docs"
+
+
+def test_the_schema_of_records_is_the_model_s() -> None:
+    assert record_schema.PATH.read_text("utf-8") == record_schema.text(), "run: make docs"
 
 
 def test_the_table_of_proofs_is_current() -> None:

@@ -16,7 +16,7 @@ from flows.run import Run
 from flows.runners import task_runner
 from lib import jobqueue
 from lib.config.loaders import LoaderConfig
-from lib.config.manager import Settings
+from lib.config.settings import Settings
 from lib.errors import ConfigError
 from lib.jobqueue import BatchQueueError, read_options, start_queue
 from lib.storage.settings import StoreSettings

@@ -9,7 +9,8 @@ import pytest
 
 from lib.errors import RecordError, TransportError
 from lib.records.manager import MetadataManager, read_json
-from lib.records.model import error_record, schema_errors
+from lib.records.plain import error_record
+from lib.records.schema import schema_errors
 from lib.storage.local import LocalStore
 
 

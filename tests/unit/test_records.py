@@ -13,17 +13,10 @@ from jsonschema import Draft202012Validator
 from pydantic import SecretStr
 
 from lib.errors import DestinationFullError, NotFoundError, RecordError, TransportError
+from lib.records.lifecycle import MOVES, STATUSES, record_id
 from lib.records.manager import MetadataManager
-from lib.records.model import (
-    MOVES,
-    STATUSES,
-    Key,
-    error_record,
-    plain,
-    record_id,
-    schema,
-    schema_errors,
-)
+from lib.records.plain import Key, error_record, plain
+from lib.records.schema import schema, schema_errors
 from lib.storage.local import LocalStore
 from lib.vocabulary import modality
 
@@ -445,7 +438,7 @@ def test_all_errors_are_told_not_only_the_first(manager: MetadataManager) -> Non
     "text", ["uint64", "int64", "uint8", "int16", "float32"], ids=lambda text: text
 )
 def test_the_data_types_of_the_archives_are_known(text: str) -> None:
-    assert text in schema()["$defs"]["core"]["properties"]["data_type"]["enum"]
+    assert text in schema()["$defs"]["DataType"]["enum"]
 
 
 @pytest.mark.parametrize(
@@ -468,7 +461,7 @@ def test_the_data_types_of_the_archives_are_known(text: str) -> None:
 )
 def test_modalities_become_words_of_the_schema(text: str, word: str | None) -> None:
     assert modality(text) == word
-    assert word in schema()["$defs"]["core"]["properties"]["modality"]["enum"]
+    assert word in [None, *schema()["$defs"]["Modality"]["enum"]]
 
 
 # --- finding ---------------------------------------------------------------------------------

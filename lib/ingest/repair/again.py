@@ -10,7 +10,7 @@ from lib.config.manager import LoadedSettings
 from lib.errors import NotFoundError, SourceChangedError
 from lib.ingest.request import VolumeRequest
 from lib.ingest.stages import plan_source
-from lib.records.model import Record
+from lib.records.lifecycle import RecordDict
 from lib.storage.base import Store
 from lib.storage.settings import StoreSettings
 
@@ -21,7 +21,7 @@ def holder_here(what: str) -> str:
 
 
 def order_again(
-    record: Record,
+    record: RecordDict,
     loaded: LoadedSettings,
     store: Store,
     store_settings: StoreSettings,

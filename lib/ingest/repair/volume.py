@@ -19,8 +19,9 @@ from typing import Any
 from lib.errors import IntegrityError
 from lib.ingest.repair.remake import Planned, Remaking
 from lib.rawfiles.tee import hash_file
+from lib.records.lifecycle import RecordDict
 from lib.records.manager import MetadataManager, timestamp
-from lib.records.model import Key, Record
+from lib.records.plain import Key
 from lib.storage.base import Store
 from lib.storage.digests import digest_of
 from lib.storage.keys import state_key
@@ -45,7 +46,7 @@ class Repair:
         What is still wrong, in words.
     """
 
-    record: Record
+    record: RecordDict
     made: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
 
@@ -62,7 +63,7 @@ class Repair:
         return f"{files} made anew: {', '.join(parts)}"
 
 
-def note_damage(store: Store, record_key: str, damaged: Iterable[str]) -> Record:
+def note_damage(store: Store, record_key: str, damaged: Iterable[str]) -> RecordDict:
     """Say in a complete record which files were found damaged; the caller holds the lock.
 
     A run that meets the record then repairs the volume, and no catalogue lists it.
@@ -133,7 +134,7 @@ def repair_volume(
     return Repair(record, made, tuple(dict.fromkeys([*left, *after.problems])))
 
 
-def _without_note(record: Record) -> Record:
+def _without_note(record: RecordDict) -> RecordDict:
     """The record as if nothing had been found damaged."""
     metadata = record["metadata"]
     quality = {**metadata["quality"], "damaged": []}
@@ -163,7 +164,7 @@ def _of_file(path: Path) -> tuple[int, str]:
 
 
 def _changes(
-    record: Record, remaking: Remaking, made: Mapping[str, str], by: str
+    record: RecordDict, remaking: Remaking, made: Mapping[str, str], by: str
 ) -> dict[str, dict[str, Any]]:
     """What the record says of the repair, and what is still damaged."""
     files = {Key(key): origin for key, origin in sorted(made.items())[:_MOST_NAMED]}
