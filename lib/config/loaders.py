@@ -60,7 +60,7 @@ TransferProtocol = Literal["auto", "ftp", "https"]
 
 
 class EBIConfig(FilesConfig):
-    """EMPIAR entries at EMBL-EBI: files of any format, over FTP or its HTTPS mirror."""
+    """EMPIAR entries at EMBL-EBI: files of any format, over the HTTPS mirror or FTP."""
 
     entry_id: AccessionNumber = Field(
         default="11759", description="Accession, with or without EMPIAR- before it."
@@ -80,16 +80,18 @@ class EBIConfig(FilesConfig):
     )
     folder: InnerPath | None = Field(
         default=None,
-        description="Folder of the entry, as data/aligned; empty: those that the entry names.",
+        description="Folder, file or ZIP file of the entry, as data/aligned; empty: the folders "
+        "that the entry's image sets name. What lies in folders below is looked at, too.",
     )
     assemble: Literal["auto", "stack", "files"] = Field(
         default="auto",
-        description="auto: numbered sections of one shape and dtype become one volume, unless the "
-        "archive calls them micrographs, tilt series or the like; stack: they must; files: one "
-        "volume a file.",
+        description="auto: numbered sections of one shape and dtype become one volume, and what "
+        "the archive calls micrographs, tilt series or the like is left out; stack: all that is "
+        "numbered alike must make a volume; files: one volume a file.",
     )
     protocol: TransferProtocol = Field(
-        default="auto", description="auto: FTP, then HTTPS where FTP fails."
+        default="auto",
+        description="auto: HTTPS, then FTP where HTTPS fails; listings are compared.",
     )
     mrc_mode0: Literal["auto", "int8", "uint8"] = Field(
         default="auto",

@@ -1,8 +1,8 @@
-"""Files of which each is one volume or one section: what an archive of files asks of a format."""
+"""The volumes of a file whose format its name suggests: what an archive of files asks."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from lib.bytesource.base import ByteSource
 from lib.errors import UnsupportedFormatError
@@ -10,10 +10,10 @@ from lib.formats import registry
 from lib.formats.format import FileFormat, Options, VolumeDescription
 
 
-def describe_file(
+def describe_volumes(
     source: ByteSource, name: str, options: Options, among: Collection[str] = ()
-) -> tuple[FileFormat, VolumeDescription]:
-    """The format of a file and its one volume; reads metadata only.
+) -> tuple[FileFormat, Sequence[VolumeDescription]]:
+    """The format of a file and its volumes, those included that are refused; metadata only.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ def describe_file(
     FormatError
         The file is damaged.
     UnsupportedFormatError
-        It is of no format that counts, or holds several volumes.
+        It is of no format that counts.
     """
     counts = set(among or registry.FILE_FORMATS)
     fitting = [fmt for fmt in registry.formats_of_file(source, name) if fmt.name in counts]
@@ -38,15 +38,4 @@ def describe_file(
         )
     # Where no beginning fits, the format that the name promises says best what is wrong.
     fmt = next((one for one in fitting if one in called), (fitting or called)[0])
-    volumes = fmt.describe(source, "", options)
-    whole = [one for one in volumes if one.refused is None]
-    if len(whole) == 1:
-        return fmt, whole[0]
-    if volumes and not whole:
-        raise UnsupportedFormatError(str(volumes[0].refused), location=source.name)
-    inside = ", ".join(one.path for one in whole[:10])
-    raise UnsupportedFormatError(
-        f"the file holds {len(whole)} volumes ({inside})",
-        location=source.name,
-        advice=f"Run each by the file's own address, as {source.name}|{fmt.name}:{whole[0].path}",
-    )
+    return fmt, fmt.describe(source, "", options)

@@ -376,7 +376,13 @@ def _left_behind(folder: Path) -> dict[str, list[Path]]:
 
 def _acquire(path: Path) -> FileLock:
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            if path.parent.exists() and not path.parent.is_dir():
+                raise
+            stopping.check()  # it was there, and another's end removed it before it was looked at
+            continue
         # One object per attempt: the same object in two threads would count as re-entry.
         lock = FileLock(str(path), timeout=0, thread_local=False, is_singleton=False)
         try:

@@ -70,11 +70,11 @@ def plain_tag(tag: str | None) -> str | None:
 def seconds_apart(one: str | None, other: str | None) -> float | None:
     """Seconds between two modification times.
 
-    None where one is missing or they are of different protocols: FTP's are ISO 8601, HTTP's RFC
-    9110, and FTP servers differ in the time zone that they mean. Times that nobody understands are
-    equal or far apart.
+    None where one is missing or they are of different kinds: FTP's are ISO 8601, HTTP's RFC 9110,
+    those of a directory page are ``index`` and whole minutes, and servers differ in the time zone
+    that they mean. Times that nobody understands are equal or far apart.
     """
-    if one is None or other is None or one[:1].isdigit() != other[:1].isdigit():
+    if one is None or other is None or _kind_of_time(one) != _kind_of_time(other):
         return None
     if one == other:
         return 0.0
@@ -83,6 +83,10 @@ def seconds_apart(one: str | None, other: str | None) -> float | None:
     except (TypeError, ValueError, IndexError, OverflowError):
         return float("inf")
     return abs(moments[0] - moments[1])
+
+
+def _kind_of_time(text: str) -> str:
+    return "index" if text.startswith("index ") else "ftp" if text[:1].isdigit() else "http"
 
 
 def _algorithm(facts: FileIdentity) -> str:

@@ -42,6 +42,9 @@ class Limits:
         Longest time that a document, a listing, a header or a reply may take to come.
     floor_bytes_per_minute
         A transfer that brings less in a minute of waiting is broken off, and tried again.
+    stall_s
+        Bound on ``read_timeout_s``, whatever the settings say: of a service of which some requests
+        hang, where to ask again is what helps.
     """
 
     connections: int
@@ -53,6 +56,7 @@ class Limits:
     range_bytes: int = 8 * MIB
     document_s: float = 600.0
     floor_bytes_per_minute: int = 16 * 1024
+    stall_s: float | None = None
 
 
 CAREFUL = Limits(2, 4.0)
@@ -68,6 +72,8 @@ def limits_for(service: str, given: Mapping[str, Limits], timeout_seconds: float
     if timeout_seconds is None:
         return limits
     seconds = float(timeout_seconds)
+    if limits.stall_s is not None:
+        seconds = min(seconds, limits.stall_s)
     return replace(limits, read_timeout_s=seconds, document_s=max(limits.document_s, 2 * seconds))
 
 

@@ -70,10 +70,18 @@ class RemoteFile:
 
 @dataclass(frozen=True, slots=True)
 class IndexEntry:
-    """One entry of a directory listing page; `name` without slashes."""
+    """One entry of a directory listing page; `name` without slashes.
+
+    Attributes
+    ----------
+    modified
+        ``index 2024-01-15 12:00``: as the page shows it, in the server's own time zone; None where
+        it shows none.
+    """
 
     name: str
     is_dir: bool
+    modified: str | None = None
 
 
 # --- headers --------------------------------------------------------------------------------
@@ -237,14 +245,30 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 # --- index pages ----------------------------------------------------------------------------
 
 
+_PAGE_TIME = re.compile(r"\b\d{4}-\d\d-\d\d \d\d:\d\d\b")
+
+
 class _Anchors(HTMLParser):
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
-        self.targets: list[str] = []
+        self.targets: list[tuple[str, str | None]] = []
+        self._inside = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag == "a":
-            self.targets += [value for name, value in attrs if name == "href" and value]
+            self._inside = True
+            self.targets += [(value, None) for name, value in attrs if name == "href" and value]
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "a":
+            self._inside = False
+
+    def handle_data(self, data: str) -> None:
+        """The first time behind a link belongs to it."""
+        if self.targets and self.targets[-1][1] is None and not self._inside:
+            found = _PAGE_TIME.search(data)
+            if found is not None:
+                self.targets[-1] = (self.targets[-1][0], f"index {found[0]}")
 
 
 def parse_index(page: str) -> list[IndexEntry]:
@@ -257,12 +281,12 @@ def parse_index(page: str) -> list[IndexEntry]:
     parser.feed(page)
     parser.close()
     entries: dict[str, IndexEntry] = {}
-    for target in parser.targets:
+    for target, modified in parser.targets:
         path = target.removeprefix("./")
         if "?" in path or "#" in path or ":" in path.split("/")[0] or path.startswith("/"):
             continue
         name = unquote(path.removesuffix("/"))
         if name in {"", ".", ".."} or "/" in name or "\0" in name:
             continue
-        entries.setdefault(name, IndexEntry(name, path.endswith("/")))
+        entries.setdefault(name, IndexEntry(name, path.endswith("/"), modified))
     return list(entries.values())

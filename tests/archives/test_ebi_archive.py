@@ -19,7 +19,8 @@ from emulators.documents import empiar_entry
 from emulators.mrc import write_mrc
 from emulators.serving import Samples
 from lib.archives.ebi.entry import organism_in, parse_entry
-from lib.archives.ebi.volumes import sort_files, why_single
+from lib.archives.ebi.grouping import sort_files
+from lib.archives.ebi.volumes import why_none
 from lib.errors import (
     BadAnswerError,
     FormatError,
@@ -27,7 +28,6 @@ from lib.errors import (
     NotFoundError,
     OutOfBoundsError,
     SourceChangedError,
-    UnsupportedFormatError,
 )
 from lib.formats.format import VolumeDescription
 from lib.geometry import Box
@@ -73,14 +73,19 @@ def test_an_entry_of_another_format_is_read_as_by_its_address(bench: Any, data: 
     np.testing.assert_array_equal(box.read(box.one_plan()), em[2:5, 3:9])
 
 
-def test_a_file_of_several_volumes_names_their_addresses(bench: Any, data: Path) -> None:
+def test_a_file_of_several_volumes_is_as_many(bench: Any, data: Path) -> None:
     (data / "aligned").mkdir()
+    random = np.random.default_rng(4)
+    truth = {name: random.integers(0, 9, (4, 5, 6), np.uint8) for name in ("raw", "labels")}
     with h5py.File(data / "aligned/both.h5", "w") as file:
-        for name in ("raw", "labels"):
-            file.create_dataset(name, data=np.zeros((4, 5, 6), np.uint8), chunks=(2, 5, 6))
-    with pytest.raises(UnsupportedFormatError, match="holds 2 volumes") as caught:
-        bench("ebi", folder="data/aligned").plan()
-    assert "both.h5|hdf5:" in caught.value.advice
+        for name, voxels in truth.items():
+            file.create_dataset(name, data=voxels, chunks=(2, 5, 6))
+    one = bench("ebi", folder="data/aligned")
+    plans = {plan.internal_path: plan for plan in one.plan()}
+    assert {name: plan.kind for name, plan in plans.items()} == {"raw": "image", "labels": "labels"}
+    for name, voxels in truth.items():
+        np.testing.assert_array_equal(one.read(plans[name]), voxels)
+        assert one.verify_source_unchanged(plans[name])
 
 
 # --- the plan ---------------------------------------------------------------------------------
@@ -201,11 +206,11 @@ def test_either_protocol_alone_brings_the_same_voxels(
     assert len(one.verify_source_unchanged(plan)) == 3
 
 
-def test_https_takes_over_where_ftp_fails(bench: Any, truth: Any, faults: Any) -> None:
+def test_ftp_takes_over_where_https_fails(bench: Any, truth: Any, faults: Any) -> None:
     one = bench("ebi", box="z=0:3")
     plan = one.one_plan()
-    assert plan.files[0].url.startswith("ftp://")
-    faults.add("reply_550", "ftp")
+    assert plan.files[0].url.startswith("http://")
+    faults.add("status_403", "mirror")
     np.testing.assert_array_equal(one.read(plan), truth(plan))
     assert len(one.verify_source_unchanged(plan)) == 3
 
@@ -324,7 +329,7 @@ def test_a_file_that_is_replaced_meanwhile_is_not_settled(bench: Any, data: Path
     one.read(plan)
     with (data / SLICE.format(1)).open("ab") as file:
         file.write(b"\0")
-    with pytest.raises(SourceChangedError, match="planned were"):
+    with pytest.raises(SourceChangedError, match="size was"):
         one.verify_source_unchanged(plan)
 
 
@@ -354,13 +359,13 @@ def facts(shape: tuple[int, int, int] = (1, 4, 5), dtype: str = "uint8") -> Volu
 def sort(
     names: list[str], describe: Callable[[str], VolumeDescription], assemble: str = "auto"
 ) -> Any:
-    return sort_files(dict.fromkeys(names, 1000), describe, assemble)
+    return sort_files(dict.fromkeys(names, 1000), lambda name: [describe(name)], assemble)
 
 
 def test_numbers_in_steps_leave_no_hole() -> None:
     (volume,) = sort(["a_10.dm3", "a_20.dm3", "a_30.dm3"], lambda _: facts()).volumes
     assert (volume.shape_zyx, volume.places) == ((3, 4, 5), (0, 1, 2))
-    assert volume.notes == ("sections are numbered in steps of 10",)
+    assert volume.notes[0] == "sections are numbered in steps of 10"
 
 
 def test_numbered_volumes_are_no_sections() -> None:
@@ -372,7 +377,7 @@ def test_numbered_volumes_are_no_sections() -> None:
 
 def test_sections_too_small_for_their_voxels_are_left_out() -> None:
     sizes = {"a_1.dm3": 1000, "a_2.dm3": 1000, "a_3.dm3": 10}
-    sorting = sort_files(sizes, lambda _: facts(), "auto")
+    sorting = sort_files(sizes, lambda _: [facts()], "auto")
     assert [volume.names for volume in sorting.volumes] == [("a_1.dm3", "a_2.dm3")]
     assert sorting.refused == {"a_3.dm3": "the file has 10 bytes, a section of this stack needs 20"}
 
@@ -396,11 +401,11 @@ def test_what_is_wrong_with_one_section_keeps_no_other_from_the_stack(
     count = max(max(wrong), max(stack))
     sizes = {f"s_{n}.dm3": 900 + 50 * bool(wrong.get(n)) for n in range(1, count + 1)}
 
-    def describe(name: str) -> VolumeDescription:
+    def describe(name: str) -> list[VolumeDescription]:
         fault = wrong.get(int(name[2:-4]), "")
         if fault == "bad":
             raise FormatError("it is complex")
-        return facts((1, 4, 6)) if fault == "shape" else facts()
+        return [facts((1, 4, 6)) if fault == "shape" else facts()]
 
     sorting = sort_files(sizes, describe, "auto")
     (made,) = (volume for volume in sorting.volumes if volume.stacked)
@@ -473,16 +478,17 @@ def test_what_the_archive_calls_micrographs_is_no_stack(
     def sorted_by(assemble: str) -> Any:
         return sort_files(
             sizes,
-            lambda _: facts(),
+            lambda _: [facts()],
             assemble,
-            why_single=lambda path: why_single(path, entry.imagesets),
+            why_none=lambda path: why_none(path, entry.imagesets),
         )
 
-    volumes = sorted_by("auto").volumes
-    assert [volume.stacked for volume in volumes] == ([True] if stacked else [False] * 3)
-    if not stacked:
-        assert all(categories[0] in volume.notes[0] for volume in volumes)
+    sorting = sorted_by("auto")
+    assert [volume.stacked for volume in sorting.volumes] == ([True] if stacked else [])
+    assert sorted(sorting.refused) == ([] if stacked else names)
+    assert all(categories[0] in reason for reason in sorting.refused.values())
     assert [volume.stacked for volume in sorted_by("stack").volumes] == [True]
+    assert [volume.stacked for volume in sorted_by("files").volumes] == [False] * 3
 
 
 def test_a_folder_of_micrographs_leaves_the_sections_of_another_alone() -> None:
@@ -491,8 +497,9 @@ def test_a_folder_of_micrographs_leaves_the_sections_of_another_alone() -> None:
         {"category": "reconstructed volumes", "data_format": "MRC", "directory": "data/b"},
     ]
     entry = parse_entry({"EMPIAR-1": {"imagesets": sets}}, "EMPIAR-1", "where")
-    assert why_single("data/a/m_1.mrc", entry.imagesets)
-    assert not why_single("data/b/m_1.mrc", entry.imagesets)
+    assert why_none("data/a/m_1.mrc", entry.imagesets)
+    assert why_none("data/a/deep/m_1.mrc", entry.imagesets)
+    assert not why_none("data/b/m_1.mrc", entry.imagesets)
 
 
 def test_a_stack_of_which_the_last_section_is_complex(bench: Any, data: Path) -> None:

@@ -141,14 +141,15 @@ class Listing:
     """A file tree with one folder."""
 
     ways = ("ftp",)
+    failed = ()
 
     def __init__(self, *names: str) -> None:
         self.names = names
 
-    def listing(self, path: str) -> tuple[str, list[FtpEntry]]:
-        return "ftp", [FtpEntry(name, False, 100) for name in self.names]
+    def folder(self, path: str) -> tuple[list[FtpEntry], tuple[str, ...]]:
+        return [FtpEntry(name, False, 100) for name in self.names], ()
 
-    def file(self, path: str, name: str, entry: FtpEntry) -> SourceFile:
+    def listed(self, path: str, name: str, entry: FtpEntry) -> SourceFile:
         return SourceFile(url=f"ftp://h{path}", name=name, size=entry.size)
 
 

@@ -218,7 +218,10 @@ def test_the_category_of_an_image_set_is_heard(
     bench: Any, empiar_entry: Any, tmp_path: Path
 ) -> None:
     path, _ = an_mrc_of_bytes(tmp_path)
-    plan = bench("ebi", entry_id=empiar_entry({"a.st": path}, category="tilt series")).one_plan()
+    entry = empiar_entry({"a.st": path}, category="tilt series")
+    with pytest.raises(UnsupportedFormatError, match="'tilt series', which are no volume"):
+        bench("ebi", entry_id=entry).plan()
+    plan = bench("ebi", entry_id=entry, assemble="files").one_plan()
     assert plan.about.extra["imageset_category"] == "tilt series"
     assert plan.voxel_size_provenance == "file, z unknown"
     assert any("'tilt series'" in note for note in plan.notes)

@@ -50,7 +50,12 @@ class StoppableRun:
         self.process = subprocess.Popen(
             [str(Path(sys.executable).with_name("macroscope")), "run", *SOURCES],
             cwd=folder,
-            env={**environment, name: value, "TMPDIR": str(self._temporary)},
+            env={
+                **environment,
+                name: value,
+                "TMPDIR": str(self._temporary),
+                "EBI_PROTOCOL": "ftp",  # one file after another: that takes its time
+            },
             stdout=self._output,
             stderr=subprocess.STDOUT,
             start_new_session=True,

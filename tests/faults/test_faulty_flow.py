@@ -41,6 +41,7 @@ def test_a_parallel_run_recovers_where_it_can_names_what_it_cannot_and_stays_pol
             "EM_METADATA_DIR": str(tmp_path / "metadata"),
             "PREFECT_HOME": str(tmp_path / "prefect"),
             "EM_DASK": "off",
+            "EBI_PROTOCOL": "ftp",
         },
         capture_output=True,
         text=True,

@@ -55,7 +55,7 @@ def test_the_defaults_are_those_recommended() -> None:
         for name, lim in recommended_limits().items()
     } == {
         "ebi-ftp": (2, None),
-        "ebi-https": (4, 4.0),
+        "ebi-https": (8, 4.0),
         "empiar-api": (1, None),
         "ebi-search": (1, 4.0),
         "epfl": (4, None),

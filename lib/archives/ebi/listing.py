@@ -12,12 +12,11 @@ from typing import Any
 
 from lib.archives.ebi.entry import EmpiarEntry, parse_entry
 from lib.archives.ebi.tree import HTTPS
-from lib.archives.listed import Item, holder, planned, refused
+from lib.archives.listed import Item, holder, refused
 from lib.archives.lucene import all_of
 from lib.config.errors import build
 from lib.config.loaders import EBIConfig
 from lib.errors import BadAnswerError, MacroscopeError, NotFoundError, StoppedError
-from lib.plan import VolumePlan
 from lib.transport.session import Session
 
 API = "empiar-api"
@@ -25,7 +24,7 @@ SEARCH = "ebi-search"
 _MOST_ENTRIES = 100
 _ALL = "domain_source:empiar"
 
-Planner = Callable[[EBIConfig, Session], list[VolumePlan]]
+Rows = Callable[[EBIConfig, Session], list[Item]]
 
 
 def search_entries(words: list[str], most: int, config: EBIConfig, session: Session) -> list[Item]:
@@ -46,8 +45,8 @@ def all_entries(config: EBIConfig, session: Session) -> list[Item]:
     return [holder(f"empiar:{one.removeprefix('EMPIAR-')}", one, "entry") for one in found]
 
 
-def list_entry(inside: str, config: EBIConfig, session: Session, plan: Planner) -> list[Item]:
-    """The volumes of an entry's folders, or why there are none; then its other folders.
+def list_entry(inside: str, config: EBIConfig, session: Session, rows: Rows) -> list[Item]:
+    """How an entry, or a folder of it, is understood: `rows` of it, then the folders in it.
 
     Raises
     ------
@@ -62,7 +61,7 @@ def list_entry(inside: str, config: EBIConfig, session: Session, plan: Planner) 
     where = f"{address}/{chosen.folder}" if chosen.folder else address
     items: list[Item] = []
     try:
-        items = planned(plan(chosen, session), where)
+        items = rows(chosen, session)
     except StoppedError:
         raise
     except MacroscopeError as error:

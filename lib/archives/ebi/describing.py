@@ -1,0 +1,72 @@
+"""How an entry was understood, as rows for people: volumes, their files, and what is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lib.archives.ebi.grouping import Volume
+from lib.archives.ebi.planning import Planner, printable
+from lib.archives.listed import Item, VoxelZYX, refused, voxel_bytes
+from lib.errors import FormatError
+from lib.plan import VolumePlan
+
+_MOST_LEFT_OUT = 100
+
+
+def rows_of(planner: Planner, plans: Sequence[VolumePlan], failed: FormatError) -> list[Item]:
+    """A row for each volume, with the files that make it; then one for each file that makes none.
+
+    Parameters
+    ----------
+    failed
+        Why there is no volume, where there is none.
+    """
+    accession, entry_id = planner.entry.accession, planner.config.entry_id
+    by_path = {plan.source_path: plan for plan in plans}
+    told = {*planner.found.notes, *planner.left_out_notes()}
+    rows = []
+    for volume in planner.sorting.volumes:
+        plan = by_path.get(f"{accession}/{printable(volume.path)}")
+        if plan is not None:
+            rows.append(_row(entry_id, volume, plan, told))
+    left_out = planner.refused()
+    for path, why in [*left_out.items()][:_MOST_LEFT_OUT]:
+        rows.append(refused(f"empiar:{entry_id}/{path}", path.rpartition("/")[2] or path, why))
+    if len(left_out) > _MOST_LEFT_OUT:
+        why = "more files that make no volume"
+        rows.append(refused(f"empiar:{entry_id}", f"{len(left_out) - _MOST_LEFT_OUT}", why))
+    if not rows:
+        title = planner.entry.about.title or accession
+        rows.append(refused(f"empiar:{entry_id}", title, failed.message, "entry"))
+    return [row.model_copy(update={"notes": (*row.notes, *planner.found.notes)}) for row in rows]
+
+
+def _row(entry_id: str, volume: Volume, plan: VolumePlan, told: set[str]) -> Item:
+    where = volume.names[0]
+    files = f"{printable(where)}"
+    if volume.stacked:
+        where = where.rpartition("/")[0]
+        last = printable(volume.names[-1].rpartition("/")[2])
+        files = f"{len(volume.names)} files, {files} to {last}"
+    lengths = zip("zyx", plan.voxel_nm_zyx, strict=True)
+    z, y, x = (
+        None if plan.stated[f"voxel_size_nm.{axis}"].source == "assumed" else length
+        for axis, length in lengths
+    )
+    voxel: VoxelZYX | None = None if (z, y, x) == (None, None, None) else (z, y, x)
+    return Item(
+        address=f"empiar:{entry_id}/{printable(where)}",
+        name=plan.name,
+        what="volume",
+        kind=plan.kind,
+        shape_zyx=plan.shape_zyx,
+        dtype=plan.dtype,
+        voxel_nm_zyx=voxel,
+        nbytes=voxel_bytes(plan.shape_zyx, plan.dtype),
+        title=plan.about.title,
+        organism=plan.about.organism,
+        technique=plan.about.modality,
+        licence=plan.about.licence,
+        loadable=True,
+        notes=(files, *(note for note in plan.notes if note not in told)),
+    )

@@ -1,0 +1,328 @@
+"""The rules of grouping as a table: names, sizes and headers in, volumes and reasons out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from lib.archives.ebi.entry import parse_entry
+from lib.archives.ebi.grouping import Sorting, sort_files
+from lib.archives.ebi.labels import kinds_of, pair_up
+from lib.archives.ebi.sizes import positions_in_names, stated_in_names, thickness_in_text
+from lib.archives.ebi.volumes import claims_about, why_none
+from lib.errors import FormatError
+from lib.formats.format import VolumeDescription
+
+Shape = tuple[int, int, int]
+
+
+def plane(y: int = 4, x: int = 5, dtype: str = "uint8") -> VolumeDescription:
+    return VolumeDescription("", {}, (1, y, x), dtype)
+
+
+def block(z: int, y: int = 4, x: int = 5, dtype: str = "uint8", path: str = "") -> Any:
+    return VolumeDescription(path, {}, (z, y, x), dtype)
+
+
+def run(pattern: str, numbers: Sequence[int]) -> list[str]:
+    return [pattern.format(n) for n in numbers]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One rule: what lies there, and what it must become.
+
+    ``like`` gives what the header of a file says, by the beginning of its path; the first that fits
+    counts. ``volumes`` maps each volume's path to its z, y, x; ``left_out`` each refused file to a
+    word of the reason.
+    """
+
+    name: str
+    files: Sequence[str]
+    volumes: Mapping[str, Shape]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    like: Mapping[str, Any] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    categories: Mapping[str, str] = field(default_factory=dict)
+    places: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    assemble: str = "auto"
+
+
+ROWS = [
+    Row("one running number", run("data/s_{:04d}.tif", range(7)), {"data/s_#.tif": (7, 4, 5)}),
+    Row(
+        "sorted by number and not by text",
+        run("data/s{}.tif", (1, 2, 10)),
+        {"data/s#.tif": (10, 4, 5)},
+        places={"data/s#.tif": (0, 1, 9)},
+    ),
+    Row(
+        "a position that follows the number",
+        ["data/slice_00288_z=1.4263um.tif", "data/slice_00289_z=1.4313um.tif",
+         "data/slice_00290_z=1.4362um.tif", "data/slice_00291_z=1.4412um.tif"],
+        {"data/slice_#_z=1.*um.tif": (4, 4, 5)},
+    ),
+    Row(
+        "runs of a cell that begin again, of other frame sizes",
+        run("data/r01a_00_s_{:04d}.dm4", range(3)) + run("data/r01b_00_s_{:04d}.dm4", range(4)),
+        {"data/r01a_00_s_#.dm4": (3, 4, 5), "data/r01b_00_s_#.dm4": (4, 8, 8)},
+        like={"data/r01b": plane(8, 8)},
+    ),
+    Row(
+        "a run of another size under the same name",
+        run("data/s_{:03d}.tif", range(9)),
+        {"data/s_#.tif": (5, 4, 5), "data/s_#from5.tif": (4, 8, 8)},
+        like={f"data/s_{n:03d}": plane(8, 8) for n in range(5, 9)},
+        sizes={f"data/s_{n:03d}": 900 for n in range(5, 9)},
+    ),
+    Row(
+        "one section of another size",
+        run("data/s_{:03d}.tif", range(6)),
+        {"data/s_#.tif": (6, 4, 5), "data/s_002.tif": (1, 8, 8)},
+        like={"data/s_002": plane(8, 8)},
+        sizes={"data/s_002": 900},
+        places={"data/s_#.tif": (0, 1, 3, 4, 5)},
+    ),
+    Row(
+        "a gap",
+        run("data/s_{}.tif", (1, 2, 4, 5)),
+        {"data/s_#.tif": (5, 4, 5)},
+        places={"data/s_#.tif": (0, 1, 3, 4)},
+    ),
+    Row("equal steps are no gap", run("data/s_{}.tif", (10, 20, 30)), {"data/s_#.tif": (3, 4, 5)}),
+    Row(
+        "blanks and nested folders",
+        run("data/a b/c - Raw/8x8x8nm.{:04d}.tif", range(3))
+        + run("data/a b/e/8x8x8nm.{:04d}.tif", range(2)),
+        {"data/a b/c - Raw/8x8x8nm.#.tif": (3, 4, 5), "data/a b/e/8x8x8nm.#.tif": (2, 4, 5)},
+    ),
+    Row(
+        "another suffix is another stack",
+        run("data/s_{}.tif", range(2)) + run("data/s_{}.png", range(2)),
+        {"data/s_#.tif": (2, 4, 5), "data/s_#.png": (2, 4, 5)},
+    ),
+    Row(
+        "micrographs and tilt series are no volumes",
+        [*run("data/mic/m_{}.mrc", range(3)), *run("data/vol/s_{}.mrc", range(3))],
+        {"data/vol/s_#.mrc": (3, 4, 5)},
+        {f"data/mic/m_{n}.mrc": "micrographs" for n in range(3)},
+        categories={"data/mic": "micrographs - single frame", "data/vol": "reconstructed volumes"},
+    ),
+    Row(
+        "but each file is one where the user says so",
+        run("data/m_{}.mrc", range(2)),
+        {"data/m_0.mrc": (1, 4, 5), "data/m_1.mrc": (1, 4, 5)},
+        categories={"data": "tilt series"},
+        assemble="files",
+    ),
+    Row(
+        "files of several planes are volumes, however they are numbered",
+        run("data/v_{}.mrc", range(2)),
+        {"data/v_0.mrc": (7, 4, 5), "data/v_1.mrc": (7, 4, 5)},
+        like={"data/": block(7)},
+    ),
+    Row(
+        "a file of several volumes is as many",
+        ["data/both.h5"],
+        {"data/both.h5|raw": (7, 4, 5), "data/both.h5|labels": (7, 4, 5)},
+        like={"data/": [block(7, path="raw"), block(7, path="labels")]},
+    ),
+    Row(
+        "one bad file costs its own place",
+        run("data/s_{}.tif", range(5)),
+        {"data/s_#.tif": (5, 4, 5)},
+        {"data/s_2.tif": "damaged"},
+        like={"data/s_2": FormatError("damaged")},
+        sizes={"data/s_2": 77},
+        places={"data/s_#.tif": (0, 1, 3, 4)},
+    ),
+    Row("a lone picture", ["data/preview.png"], {}, {"data/preview.png": "no volume"}),
+]  # fmt: skip
+
+
+def sorted_row(row: Row) -> Sorting:
+    sets = [
+        {"category": category, "directory": folder, "data_format": "MRC"}
+        for folder, category in row.categories.items()
+    ]
+    entry = parse_entry({"EMPIAR-1": {"imagesets": sets}}, "EMPIAR-1", "where")
+
+    def of(path: str, known: Mapping[str, Any], default: Any) -> Any:
+        return next((value for start, value in known.items() if path.startswith(start)), default)
+
+    def describe(path: str) -> Sequence[VolumeDescription]:
+        found = of(path, row.like, plane())
+        if isinstance(found, FormatError):
+            raise found
+        return found if isinstance(found, list) else [found]
+
+    return sort_files(
+        {path: of(path, row.sizes, 500) for path in row.files},
+        describe,
+        row.assemble,
+        why_none=lambda path: why_none(path, entry.imagesets),
+    )
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
+def test_what_belongs_together(row: Row) -> None:
+    sorting = sorted_row(row)
+    assert {volume.path: volume.shape_zyx for volume in sorting.volumes} == row.volumes
+    assert sorting.refused.keys() == row.left_out.keys()
+    assert all(word in sorting.refused[path] for path, word in row.left_out.items())
+    used = [name for volume in sorting.volumes for name in volume.names]
+    assert set(used) | set(sorting.refused) == set(row.files), "each file is somewhere"
+    for volume in sorting.volumes:
+        if volume.path in row.places:
+            assert volume.places == row.places[volume.path]
+
+
+# --- labels -------------------------------------------------------------------------------------
+
+
+def kinds(files: Mapping[str, VolumeDescription]) -> dict[str, str]:
+    sorting = sort_files(dict.fromkeys(files, 500), lambda name: [files[name]], "auto")
+    return {path: known.kind for path, known in kinds_of(sorting.volumes).items()}
+
+
+@pytest.mark.parametrize(
+    ("path", "dtype", "kind"),
+    [
+        ("data/Images/cell_0001.mrc", "uint8", "image"),
+        ("data/Labels/Labels_cell_0001.mrc", "uint8", "labels"),
+        ("data/FIB-SEM Raw and Segmentation Data/6461 - Raw/x.mrc", "uint8", "image"),
+        ("data/FIB-SEM Raw and Segmentation Data/6461 - Segmentation/x.mrc", "uint8", "labels"),
+        ("data/set_mito_segmentation_h5/0000.mrc", "uint32", "labels"),
+        ("data/x.mrc", "uint32", "labels"),
+        ("data/x.mrc", "uint8", "image"),
+        ("data/labels/distance.mrc", "float32", "image"),
+        ("data/SetN/x ORGANELLE CLASS LABELS.mrc", "uint8", "labels"),
+        ("data/masks/a.mrc", "int16", "labels"),
+    ],
+)
+def test_labels_are_told_by_names_and_types(path: str, dtype: str, kind: str) -> None:
+    assert kinds({path: block(6, dtype=dtype)}) == {path: kind}
+
+
+def test_a_file_called_after_another_and_an_organelle_is_labels_of_it() -> None:
+    files = {
+        "data/F107_A1_bin2.mrc": block(6),
+        "data/F107_A1_bin2_nuclei.mrc": block(6),
+        "data/F107_A1_bin2_entotic_cell.mrc": block(6),
+        "data/F107_A1_bin2_denoised.mrc": block(6),
+        "data/F107_A1_bin2_actin.mrc": block(6, 9, 9),
+        "data/hela_em.tif": block(5),
+        "data/hela_mito.tif": block(5),
+    }
+    assert {p.partition("/")[2] for p, kind in kinds(files).items() if kind == "labels"} == {
+        "F107_A1_bin2_nuclei.mrc", "F107_A1_bin2_entotic_cell.mrc", "hela_mito.tif",
+    }  # fmt: skip
+
+
+def paired(files: Mapping[str, VolumeDescription]) -> dict[str, tuple[str | None, int, str]]:
+    sorting = sort_files(dict.fromkeys(files, 500), lambda name: [files[name]], "auto")
+    known = kinds_of(sorting.volumes)
+    pairs = pair_up(sorting.volumes, known)
+    return {path: (pair.image, pair.first_z, pair.note) for path, pair in pairs.items()}
+
+
+RAW, LABELS = "data/raw/s_{:04d}.tif", "data/seg/s_{:04d}.tif"
+
+
+def stacks(
+    raw: Sequence[int], labels: Sequence[int], of: VolumeDescription | None = None
+) -> dict[str, VolumeDescription]:
+    known = dict.fromkeys(run(RAW, raw), plane())
+    return known | dict.fromkeys(run(LABELS, labels), of or plane())
+
+
+@pytest.mark.parametrize(
+    ("files", "image", "first_z", "word"),
+    [
+        (stacks(range(6), range(6)), "data/raw/s_#.tif", 0, "section by section"),
+        (stacks(range(1, 7), range(6)), "data/raw/s_#.tif", 0, "count from 0, the images from 1"),
+        (stacks(range(1, 9), range(1, 5)), "data/raw/s_#.tif", 0, "sections 0 to 3 of 8"),
+        (stacks(range(1, 9), range(3, 6)), "data/raw/s_#.tif", 2, "sections 2 to 4 of 8"),
+        (stacks(range(1, 9), range(4)), None, 0, "nothing says how they lie"),
+        (stacks(range(100, 106), range(6)), None, 0, "nothing says how they lie"),
+        (stacks(range(6), range(6), plane(8, 8)), None, 0, "(4, 5) (y, x), those of the labels"),
+    ],
+)
+def test_labels_are_paired_where_grid_and_numbers_agree(
+    files: dict[str, VolumeDescription], image: str | None, first_z: int, word: str
+) -> None:
+    ((found, start, note),) = paired(files).values()
+    assert (found, start) == (image, first_z)
+    assert word in note
+
+
+def test_labels_belong_to_the_nearest_images_that_fit() -> None:
+    files = {
+        f"data/{cell}/{kind}/x.tif": block(depth)
+        for cell, depth in (("one", 5), ("two", 5), ("three", 6))
+        for kind in ("raw", "labels")
+    }
+    assert {path: pair[0] for path, pair in paired(files).items()} == {
+        f"data/{cell}/labels/x.tif": f"data/{cell}/raw/x.tif" for cell in ("one", "two", "three")
+    }
+
+
+# --- sizes that nobody measures -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "nm"),
+    [
+        ("data/20140801_hela-wt_xy5z8nm_as/slice_#.tif", (8.0, 5.0, 5.0)),
+        ("data/Raw/Gunes_WT1_8x8x8nm_3MHz.#.tif", (8.0, 8.0, 8.0)),
+        ("data/4x4x40nm/a.tif", (40.0, 4.0, 4.0)),
+        ("data/40x4x4nm/a.tif", (40.0, 4.0, 4.0)),
+        ("data/4x5x6nm/a.tif", None),
+        ("data/5632x5632x100/a.tif", None),
+        ("data/a.tif", None),
+    ],
+)
+def test_sizes_in_names(path: str, nm: tuple[float, ...] | None) -> None:
+    claim = stated_in_names(path)
+    assert (claim and claim.nm_zyx) == nm
+
+
+def test_positions_in_names_give_the_mean_distance_and_its_spread() -> None:
+    known = {288: "1.4263", 2534: "12.6376", 3979: "19.8626"}
+    names = [f"slice_{n:05d}_z={z}um.tif" for n, z in known.items()]
+    claim = positions_in_names(names, [0, 2246, 3691])
+    assert claim is not None and claim.nm_zyx == (4.99493, None, None)
+    assert "4.992 to 5 nm" in claim.where
+    assert positions_in_names(["a_1.tif", "a_2.tif"], [0, 1]) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "nm"),
+    [
+        ("8nm/px in xy, 50nm per section; Magellan400", 50.0),
+        ("Section thickness was 200 nm.", 200.0),
+        ("voxels of 10 nm, z-step of 0.02 µm", 20.0),
+        ("65 nm pixels, 200 nm thick sections", 200.0),
+        ("50 nm per section; 60 nm per section", None),
+        ("a resolution of 5 nm", None),
+        ("", None),
+    ],
+)
+def test_a_thickness_in_a_text(text: str, nm: float | None) -> None:
+    claim = thickness_in_text(text)
+    assert (claim and claim.nm_zyx[0]) == nm
+
+
+def test_the_image_set_of_a_folder_speaks_of_the_files_below_it() -> None:
+    sets = [
+        {"directory": "/data/a", "data_format": "TIFF", "pixel_width": 50.0},
+        {"directory": "/data/b", "data_format": "TIFF", "pixel_width": 80.0},
+    ]
+    entry = parse_entry({"EMPIAR-1": {"imagesets": sets}}, "EMPIAR-1", "where")
+
+    for folder, nm in (("data/a", 5.0), ("data/b", 8.0)):
+        claims = claims_about([f"{folder}/x/s_1.tif"], entry.imagesets, 2)
+        assert claims is not None and claims.pixel_nm_yx[1] == nm
