@@ -77,7 +77,7 @@ Addresses = Annotated[
         "what lies inside follows a |, as x.zarr|zarr:em/s0.",
     ),
 ]
-Kind = Annotated[str | None, typer.Option(help="image, labels, or auto, of volumes by address.")]
+Kind = Annotated[str | None, typer.Option(help="image, labels, or auto (see a plan).")]
 VolumeName = Annotated[str | None, typer.Option("--name", help="Name of a volume by address.")]
 VoxelSize = Annotated[
     str | None, typer.Option(help="Voxel size in nm, z,y,x, of a volume by address.")
@@ -151,12 +151,12 @@ def run(
             mode=mode,
             archives=archives,
             data_dir=data_dir,
-            common={"box": box, "output_format": output_format},
+            common={"box": box, "output_format": output_format, "kind": kind},
             level=level,
             dry_run=dry_run,
             local_s3=local_s3,
             as_json=as_json,
-            about=_about(kind, name, voxel_size, title, licence, citation),
+            about=_about(name, voxel_size, title, licence, citation),
             quiet=quiet,
             verbose=verbose,
         )
@@ -189,16 +189,15 @@ def plan(
             sources=source,
             archives=archives,
             data_dir=data_dir,
-            common={"box": box, "output_format": output_format},
+            common={"box": box, "output_format": output_format, "kind": kind},
             level=level,
             as_json=as_json,
-            about=_about(kind, name, voxel_size),
+            about=_about(name, voxel_size),
         )
     )
 
 
 def _about(
-    kind: str | None,
     name: str | None,
     voxel_size: str | None,
     title: str | None = None,
@@ -207,7 +206,6 @@ def _about(
 ) -> dict[str, str | None]:
     """Options about a volume by its address, as its archive's settings call them."""
     return {
-        "kind": kind,
         "name": name,
         "voxel_size_nm": voxel_size,
         "title": title,

@@ -138,6 +138,25 @@ def unpack_holes(packed: str, wanted: Sequence[ShapeZYX]) -> frozenset[ShapeZYX]
     return frozenset(index for index, bit in zip(wanted, bits, strict=True) if bit)
 
 
+class LabelPooling(FrozenModel):
+    """How a coarser voxel of labels gets its id: the most frequent one among its children.
+
+    Attributes
+    ----------
+    ties
+        Which of several that are as frequent. ``largest`` is what earlier versions took: their
+        volumes are known, proven and repaired by it, and none is made by it any more.
+    yielding
+        Ids that lose to every other, however frequent: background, or voxels that nobody annotated.
+    """
+
+    ties: Literal["smallest", "largest"] = "smallest"
+    yielding: tuple[int, ...] = ()
+
+
+EARLIER_POOLING = LabelPooling(ties="largest")
+
+
 class VolumePlan(FrozenModel):
     """One volume to be made.
 
@@ -160,6 +179,9 @@ class VolumePlan(FrozenModel):
     origin_nm_zyx: LengthsZYX = (0.0, 0.0, 0.0)  # centre of the first voxel
     box_zyx: Box | None = None  # the chosen part, in the source's own voxels
     kind: Literal["image", "labels"] = "image"
+    # by what the source itself states the kind; None: it does not, see `lib.ingest.kind`
+    kind_evidence: str | None = None
+    label_pooling: LabelPooling = LabelPooling()
     scale_level: str | None = None
     internal_path: str | None = None
     reader: dict[str, Any]
@@ -190,6 +212,11 @@ class VolumePlan(FrozenModel):
         return {**data, "reader": reader, "downsample_steps": reader.pop(_OLD_STEPS)}
 
     @property
+    def labels(self) -> LabelPooling | None:
+        """How coarser levels take their ids; None for images, which are averaged."""
+        return self.label_pooling if self.kind == "labels" else None
+
+    @property
     def path_in_source(self) -> str:
         """Where the archive keeps the volume: ``source_path``, or what stands for it."""
         parts = (self.source_id, self.internal_path, self.name)
@@ -203,6 +230,9 @@ class VolumePlan(FrozenModel):
         """
         words = {"about", "notes", "stated", "download_bytes", "download_requests", "stored_as"}
         words |= {"source_path"}  # tells volumes apart, and decides no voxel
+        words |= {"kind_evidence"}
+        if self.labels in (None, EARLIER_POOLING):
+            words |= {"label_pooling"}  # decides nothing, or is from before it was stated
         typed = {"source_grid", "sections", "downsample_steps"}
         decided = self.model_dump(mode="json", exclude=words | typed)
         for file in decided["files"]:

@@ -125,6 +125,7 @@ class FlyEM(ArchiveBase):
                 voxel_size_approximate=not instance.united,
                 origin_nm_zyx=chosen.origin_nm_zyx,
                 box_zyx=box,
+                kind_evidence="DVID type uint8blk",
                 internal_path=f"{config.uuid}/{config.instance}",
                 stored_as="boxes",
                 reader={"background": instance.background},

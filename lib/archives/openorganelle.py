@@ -189,6 +189,7 @@ class OpenOrganelle(ArchiveBase):
             origin_nm_zyx=crop.origin_nm_zyx,
             box_zyx=crop.chosen,
             kind="labels" if array.labels else "image",
+            kind_evidence=_kind_evidence(array, path),
             scale_level=array.level,
             internal_path=path,
             stored_as="boxes",
@@ -211,6 +212,12 @@ class OpenOrganelle(ArchiveBase):
             notes=(*array.notes, *document.notes, *voxel.notes, *survey.notes),
             stated=voxel.stated,
         )
+
+
+def _kind_evidence(array: ZarrArray, path: str) -> str | None:
+    if array.labels:
+        return "image-label, or a group named labels"
+    return "a group named em" if "em" in path.split("/") else None
 
 
 def _handle(plan: VolumePlan) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from lib.config.types import (
     Count,
@@ -13,6 +13,7 @@ from lib.config.types import (
     PathPatterns,
     Positive,
     StoreLocation,
+    split_list,
 )
 from lib.errors import ConfigError, OutOfBoundsError
 from lib.geometry import parse_box
@@ -68,6 +69,17 @@ class LoaderConfig(BaseModel):
     )
     keep_raw: bool = Field(
         default=True, description="Keep the archive's files under downloads/ beside the volumes."
+    )
+    kind: Literal["auto", "image", "labels"] = Field(
+        default="auto",
+        description="image: coarser levels are averages; labels: they take ids that are there. "
+        "auto: what the source states, else by data type and names; a plan says what decided.",
+    )
+    yielding_labels: Annotated[list[int], BeforeValidator(split_list)] = Field(
+        default=[],
+        description="Ids that lose to every other id in coarser levels, such as 0 (background) or "
+        "-1 (not annotated); empty: every id counts alike, and the smallest of those that are as "
+        "frequent is taken.",
     )
     box: str | None = Field(
         default=None,

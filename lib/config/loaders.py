@@ -341,10 +341,6 @@ class AddressConfig(LoaderConfig):
         description="Addresses, for example data/sections/|tiff: or s3://bucket/x.zarr|zarr:em; in "
         "an environment variable one a line.",
     )
-    kind: Literal["auto", "image", "labels"] = Field(
-        default="auto",
-        description="auto: by what the data themselves state, else an image.",
-    )
     scale_level: str | list[str] | None = Field(
         default=None,
         description="Scale level by number (s0 is the finest) or name, several, or all; empty: the "

@@ -72,7 +72,7 @@ class CoarseReader(VolumeReader):
         self._reader = reader
         self._steps = plan.downsample_steps
         self._by = _shape(math.prod(axis) for axis in zip(*self._steps, strict=True))
-        self._labels = plan.kind == "labels"
+        self._labels = plan.labels
         self.shape_zyx = plan.shape_zyx
         self.dtype = reader.dtype
         chunk = kernels.pooled_shape(reader.layout.chunk_zyx, self._by)

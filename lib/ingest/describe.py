@@ -115,7 +115,7 @@ def technical(job: VolumeJob, finished: Finished) -> dict[str, Any]:
         "global_max": statistics.maximum,
         "histogram": {
             "counts": list(statistics.histogram.counts),
-            "first": statistics.histogram.start,
+            "first": statistics.histogram.exact_start,
             "bin_width": statistics.histogram.width,
         },
         "levels": [
@@ -131,7 +131,16 @@ def technical(job: VolumeJob, finished: Finished) -> dict[str, Any]:
         ]
         if zarr
         else [],
+        **_labels(plan),
     }
+
+
+def _labels(plan: VolumePlan) -> dict[str, Any]:
+    """How coarser levels of labels were made; nothing of an image."""
+    rule = plan.labels
+    if rule is None:
+        return {}
+    return {"labels": {"ties": rule.ties, "yielding": list(rule.yielding)}}
 
 
 def made_provenance(plan: VolumePlan, made: Made, seconds: float, run: str) -> dict[str, Any]:

@@ -55,17 +55,26 @@ class Keeper:
             record = self._manager().load(record_key(plan.source, plan.name))
         except (NotFoundError, RecordError):
             return None
-        if record.get("status") != "complete" or self._identity() != _identity_of(record):
+        request = self._request.making(_identity_of(record))
+        if record.get("status") != "complete" or request is None:
             return None
         try:
             is_intact(store, record)
         except (IntegrityError, NotFoundError) as error:
-            return self._repaired(record, error)
+            return self._repaired(record, request, error)
         technical = record["metadata"]["technical"]
         return self._result("complete", made=False, stored_bytes=technical["file_size_bytes"])
 
-    def _repaired(self, record: RecordDict, damage: MacroscopeError) -> VolumeResult | None:
-        """The result of making anew what is damaged; None where all has to be made anew."""
+    def _repaired(
+        self, record: RecordDict, request: VolumeRequest, damage: MacroscopeError
+    ) -> VolumeResult | None:
+        """The result of making anew what is damaged; None where all has to be made anew.
+
+        Parameters
+        ----------
+        request
+            What makes the very volume of the record.
+        """
         began, volume = time.monotonic(), self._request.volume_key
         _log.warning(
             "%s is complete, and damaged; what is damaged is made anew: %s", volume, damage
@@ -74,7 +83,7 @@ class Keeper:
             repair = repair_volume(
                 volume_context(self._request).store,
                 record_key(record["source"], record["name"]),
-                lambda: self._request,
+                lambda: request,
                 by=self._run,
                 volume_key=volume,
                 secrets=self._request.secrets,

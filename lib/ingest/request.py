@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import SecretStr
 
 from lib.config.loaders import LoaderConfig
-from lib.plan import VolumePlan
+from lib.plan import EARLIER_POOLING, VolumePlan
 from lib.storage.settings import StoreSettings
 from lib.volumes.job import ENGINE_VERSION
 
@@ -49,6 +49,21 @@ class VolumeRequest:
             "engine": ENGINE_VERSION,
         }
         return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()
+
+    def making(self, identity: object) -> VolumeRequest | None:
+        """This request, or as an earlier version took it, if it makes the volume of an identity.
+
+        A volume that an earlier version completed is complete: its coarse levels hold ids of the
+        level above by the rule of then. What is made or gone on with follows today's.
+        """
+        if identity == self.identity:
+            return self
+        pooling = self.plan.label_pooling
+        if self.plan.kind == "labels" and not pooling.yielding:
+            plan = self.plan.model_copy(update={"label_pooling": EARLIER_POOLING})
+            earlier = replace(self, plan=plan)
+            return earlier if identity == earlier.identity else None
+        return None
 
     @property
     def secrets(self) -> tuple[str, ...]:

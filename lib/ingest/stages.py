@@ -22,6 +22,7 @@ from lib.geometry import ShapeZYX
 from lib.ingest.coarse import fit_plan
 from lib.ingest.context import close_context, volume_context
 from lib.ingest.illustrate import Artist
+from lib.ingest.kind import doubts_of_values, settle_kind
 from lib.ingest.naming import name_plans
 from lib.ingest.progress import tell
 from lib.ingest.request import VolumeRequest
@@ -89,6 +90,8 @@ def plan_source(
     ------
     NameTakenError
         The archive gives one volume twice.
+    ConfigError
+        Labels are demanded of voxels that are none.
     MacroscopeError
         The archive's or the store's own.
     """
@@ -97,6 +100,7 @@ def plan_source(
             plans = archive(source).plan(config, session)
         except MacroscopeError as error:
             raise error.located(archive=source) from error.__cause__
+    plans = [settle_kind(plan, config) for plan in plans]
     fitted = [fit_plan(plan, config) for plan in plans]
     # Those that are left out take part, so that the names of the others do not depend on it.
     every = [fit or plan for plan, fit in zip(plans, fitted, strict=True)]
@@ -258,6 +262,9 @@ def finish_volume(request: VolumeRequest, job: VolumeJob) -> Made:
         draw=artist.thumbnail,
     )
     raw_keys = context.raw.finish(complete=True)
+    doubts = doubts_of_values(request.plan, finished.statistics)
+    for doubt in doubts:
+        _told.warning("%s: %s", request.volume_key, doubt)
     preview = artist.preview(finished)
     if preview:
         context.store.persist(preview[0])
@@ -268,7 +275,7 @@ def finish_volume(request: VolumeRequest, job: VolumeJob) -> Made:
         tuple(context.raw.key_of(file) for file in sources),
         tuple(raw_keys),
         preview,
-        (*context.notes, *context.raw.notes, *artist.notes),
+        (*context.notes, *context.raw.notes, *artist.notes, *doubts),
         traffic["requests"],
         traffic["bytes_received"],
         context.store_requests(),

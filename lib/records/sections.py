@@ -111,7 +111,7 @@ class Histogram(Part):
 
     counts: list[Count]
     edges: OrAbsent[list[float]] = None
-    first: OrAbsent[float] = None
+    first: OrAbsent[int | float] = None
     bin_width: OrAbsent[Annotated[float, Field(gt=0)]] = None
 
 
@@ -129,6 +129,20 @@ class Level(Part):
     ] = None
     scale_nm: Annotated[OrAbsent[Lengths], Proof("the OME metadata")] = None
     translation_nm: Annotated[OrAbsent[Position], Proof("the OME metadata")] = None
+
+
+_POOLED = Proof("how the OME metadata says that levels were pooled", _NPY)
+
+
+class Labels(Part):
+    """Of label volumes: how coarser levels take their ids."""
+
+    ties: Annotated[
+        Literal["smallest", "largest"],
+        _POOLED,
+        Field(description="Which of several ids that are as frequent is taken."),
+    ]
+    yielding: Annotated[list[int], _POOLED, Field(description="Ids that lose to every other id.")]
 
 
 class Technical(Part):
@@ -179,10 +193,11 @@ class Technical(Part):
         Field(description="Null where the file has no shards."),
     ] = None
     global_mean: Annotated[float | None, COMPLETE, _COUNTED] = None
-    global_min: Annotated[float | None, _COUNTED] = None
-    global_max: Annotated[float | None, _COUNTED] = None
+    global_min: Annotated[int | float | None, _COUNTED] = None
+    global_max: Annotated[int | float | None, _COUNTED] = None
     std: Annotated[float | None, Proof("", "macroscope writes none")] = None
     histogram: Annotated[Histogram | None, _COUNTED] = None
+    labels: Annotated[Labels | None, Field(description="Null or absent of an image.")] = None
     dimensions_nm: Annotated[OrAbsent[Lengths], COMPLETE, Proof("shape times voxel size")] = None
     axes: Annotated[
         OrAbsent[

@@ -167,6 +167,14 @@ def _prove_ome(
         f"{where}: the OME metadata is that of {'labels' if labels else 'an image'}, "
         f"where the record says {kind}",
     )
+    pooled = (ome["multiscales"][0].get("metadata") or {}).get("kwargs") or {}
+    for name, said in (technical_labels(record) or {}).items():
+        if name in ("ties", "yielding"):
+            found.hold(
+                f"technical.labels.{name}",
+                pooled.get(name) == said,
+                f"{where}: the OME metadata says {name} {pooled.get(name)!r}, the record {said!r}",
+            )
     by_path = {dataset["path"]: dataset["coordinateTransformations"] for dataset in datasets}
     paths = [level["path"] for level in levels]
     found.hold(
@@ -188,6 +196,12 @@ def _prove_ome(
     if paths and paths[0] in by_path:
         given = {one["type"]: one[one["type"]] for one in by_path[paths[0]]}
         _hold_finest(given, record, found)
+
+
+def technical_labels(record: dict[str, Any]) -> dict[str, Any] | None:
+    """What a record says of its labels; None of an image, and in records of before."""
+    said: dict[str, Any] | None = record["metadata"]["technical"].get("labels")
+    return said
 
 
 def _hold_finest(given: Mapping[str, Any], record: dict[str, Any], found: Findings) -> None:

@@ -111,8 +111,10 @@ def histogram_of(said: dict[str, Any] | None) -> Histogram:
     """The histogram that a record states; one without bins where it states none."""
     if not said or not said["counts"] or not said.get("bin_width"):
         return NO_HISTOGRAM
-    width = said["bin_width"]
-    return Histogram(math.frexp(width)[1] - 1, round(said["first"] / width), tuple(said["counts"]))
+    width, start = said["bin_width"], said["first"]
+    exact = isinstance(start, int) and width >= 1
+    first = start // int(width) if exact else round(start / width)
+    return Histogram(math.frexp(width)[1] - 1, first, tuple(said["counts"]))
 
 
 def _hold_holes(quality: dict[str, Any], holes: int, key: str, found: Findings) -> None:

@@ -91,5 +91,5 @@ def pool_shard(
         source = np.empty(source_box.shape_zyx, job.dtype)
         gather(reader, source_box, source)
         target = pooled[row.slices(box.start_zyx)]
-        kernels.pool(source, level.factor_zyx, target, labels=job.plan.kind == "labels")
+        kernels.pool(source, level.factor_zyx, target, labels=job.plan.labels)
     return pooled

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from lib.compiled import compiled
 from lib.geometry import ShapeZYX
+from lib.plan import LabelPooling
 
 _SCIPY_BLAS = "scipy.linalg.cython_blas"
 
@@ -48,21 +49,28 @@ def _start_without_scipy() -> None:
 def _load(dtype: str, labels: bool) -> None:
     _start_without_scipy()
     voxels = np.zeros((2, 2, 2), dtype)
-    pool(voxels, (2, 2, 2), np.zeros((1, 1, 1), dtype), labels=labels)
+    rule = LabelPooling() if labels else None
+    pool(voxels, (2, 2, 2), np.zeros((1, 1, 1), dtype), labels=rule)
     if voxels.dtype.kind in "iu" and voxels.dtype.itemsize <= 2:
         count_values(voxels)
 
 
-def pool(source: NDArray[Any], factor_zyx: ShapeZYX, target: NDArray[Any], *, labels: bool) -> None:
+def pool(
+    source: NDArray[Any],
+    factor_zyx: ShapeZYX,
+    target: NDArray[Any],
+    *,
+    labels: LabelPooling | None,
+) -> None:
     """Pool `source` by 1 or 2 along each axis into `target` (shape `pooled_shape`).
 
     Images are averaged over the voxels that exist (fewer at odd edges), integers rounded half up.
-    Labels take the most frequent value, the larger one on a tie, so that thin objects do not
-    dissolve into background.
+    Labels take a value that is among those that exist: see `LabelPooling`.
     """
     fz, fy, fx = factor_zyx
-    if labels:
-        _pool_mode(source, fz, fy, fx, target)
+    if labels is not None:
+        yielding = _representable(labels.yielding, source.dtype)
+        _pool_mode(source, fz, fy, fx, target, yielding, labels.ties == "largest")
     elif source.dtype.kind == "f":
         _pool_mean_float(source, fz, fy, fx, target)
     elif source.dtype.itemsize <= 2:
@@ -181,8 +189,16 @@ def _pool_mean_float(source, fz, fy, fx, target):  # type: ignore[no-untyped-def
                 target[z, y, x] = total / count
 
 
+def _representable(values: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Those that voxels of the dtype can have, in it."""
+    if dtype.kind in "iu":
+        info = np.iinfo(dtype)
+        values = tuple(value for value in values if info.min <= value <= info.max)
+    return np.array(values, dtype)
+
+
 @compiled
-def _pool_mode(source, fz, fy, fx, target):  # type: ignore[no-untyped-def]
+def _pool_mode(source, fz, fy, fx, target, yielding, larger):  # type: ignore[no-untyped-def]
     seen = np.empty(8, dtype=source.dtype)
     for z in range(target.shape[0]):
         z1 = min((z + 1) * fz, source.shape[0])
@@ -190,20 +206,31 @@ def _pool_mode(source, fz, fy, fx, target):  # type: ignore[no-untyped-def]
             y1 = min((y + 1) * fy, source.shape[1])
             for x in range(target.shape[2]):
                 x1 = min((x + 1) * fx, source.shape[2])
+                first = source[z * fz, y * fy, x * fx]
                 n = 0
+                alike = True
                 for k in range(z * fz, z1):
                     for j in range(y * fy, y1):
                         for i in range(x * fx, x1):
                             seen[n] = source[k, j, i]
+                            alike = alike and seen[n] == first
                             n += 1
-                best = seen[0]
-                most = 0
+                if alike:  # most voxels of a segmentation lie inside of something
+                    target[z, y, x] = first
+                    continue
+                best = first
+                most = -9
                 for a in range(n):
                     votes = 0
                     for b in range(n):
                         if seen[b] == seen[a]:
                             votes += 1
-                    if votes > most or (votes == most and seen[a] > best):
+                    for one in yielding:
+                        if seen[a] == one:
+                            votes -= 8  # below whoever does not yield; alike among themselves
+                    if votes > most or (
+                        votes == most and (seen[a] > best if larger else seen[a] < best)
+                    ):
                         most = votes
                         best = seen[a]
                 target[z, y, x] = best

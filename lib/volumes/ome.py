@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from lib.plan import EARLIER_POOLING
 from lib.volumes.codecs import zarr_v3_codecs
 from lib.volumes.job import VolumeJob
 from lib.volumes.levels import Level
@@ -82,7 +83,7 @@ def group_document(job: VolumeJob, statistics: Statistics) -> dict[str, Any]:
                     for level in job.levels
                 ],
                 "type": "mode" if job.plan.kind == "labels" else "mean",
-                "metadata": {"description": "made by macroscope; ties round up, edges round up"},
+                "metadata": _pooled(job),
             }
         ],
     }
@@ -99,6 +100,19 @@ def group_document(job: VolumeJob, statistics: Statistics) -> dict[str, Any]:
             "must_understand": False,
             "metadata": {str(level.index): array_document(job, level) for level in job.levels},
         },
+    }
+
+
+def _pooled(job: VolumeJob) -> dict[str, Any]:
+    """How coarser levels were made; NGFF leaves the words of it free."""
+    rule = job.plan.labels
+    if rule in (None, EARLIER_POOLING):  # byte for byte as documents of earlier versions
+        return {"description": "made by macroscope; ties round up, edges round up"}
+    assert rule is not None
+    return {
+        "description": "made by macroscope; the most frequent id, no id that the finer level lacks",
+        "method": "mode",
+        "kwargs": {"ties": rule.ties, "yielding": list(rule.yielding)},
     }
 
 

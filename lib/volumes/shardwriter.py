@@ -117,7 +117,7 @@ class ShardWriter:
             )
             shape = kernels.pooled_shape(box.shape_zyx, by)
             target = self._half[tuple(slice(a, a + n) for a, n in zip(start, shape, strict=True))]
-            kernels.pool(voxels, by, target, labels=self.job.plan.kind == "labels")
+            kernels.pool(voxels, by, target, labels=self.job.plan.labels)
 
     def add_missing(self, name: str) -> None:
         """Note a piece that the archive does not hold."""
@@ -147,7 +147,7 @@ class ShardWriter:
 
     def _pooled(self, array: NDArray[Any], level: Level) -> NDArray[Any]:
         target = np.empty(kernels.pooled_shape(array.shape, level.factor_zyx), array.dtype)
-        kernels.pool(array, level.factor_zyx, target, labels=self.job.plan.kind == "labels")
+        kernels.pool(array, level.factor_zyx, target, labels=self.job.plan.labels)
         return target
 
     def abandon(self) -> None:

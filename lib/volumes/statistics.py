@@ -38,6 +38,11 @@ class Histogram:
         start = float(self.first) * self.width
         return start if math.isfinite(start) else math.copysign(sys.float_info.max, start)
 
+    @property
+    def exact_start(self) -> int | float:
+        """The same, as an integer where it is one: floats round those above 2^53."""
+        return self.first << self.exponent if self.exponent >= 0 else self.start
+
     def coarsened(self, exponent: int) -> Histogram:
         """The same histogram with bins of ``2**exponent``."""
         by = exponent - self.exponent

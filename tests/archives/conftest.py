@@ -47,7 +47,7 @@ class Bench:
 
     def __init__(self, samples: Samples, home: Path, name: str, /, **settings: Any) -> None:
         self.archive = archive(name)
-        endpoints = samples.endpoints[name.upper()]
+        endpoints = samples.endpoints.get(name.upper(), {})
         quick = {"requests_per_second": 1000.0}
         given = {**quick, **SMALL.get(name, {}), **endpoints, **settings}
         self.config = self.archive.config_model(**given)

@@ -274,7 +274,7 @@ def assert_pyramid(levels: list[Voxels], job: VolumeJob) -> None:
 
 
 def pooled(voxels: Voxels, factor: ShapeZYX, *, labels: bool) -> Voxels:
-    """Means (integers: half up) or modes (ties: the larger) of the voxels that exist."""
+    """Means (integers: half up) or modes (ties: the smallest) of the voxels that exist."""
     corners, present = [], []
     shape = tuple(-(-n // f) for n, f in zip(voxels.shape, factor, strict=True))
     for offset in itertools.product(*(range(f) for f in factor)):
@@ -289,8 +289,8 @@ def pooled(voxels: Voxels, factor: ShapeZYX, *, labels: bool) -> Voxels:
         votes = (values[:, None] == values[None]) & there[:, None] & there[None]
         counts = np.where(there, votes.sum(axis=1), 0)
         winners = counts == counts.max(axis=0)
-        lowest = values.min(axis=0)  # among losers too, so never above the winner
-        return np.where(winners, values, lowest).max(axis=0)
+        highest = values.max(axis=0)  # among losers too, so never below the winner
+        return np.where(winners, values, highest).min(axis=0)
     count = there.sum(axis=0)
     if voxels.dtype.kind == "f":
         total = np.zeros(shape)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import warnings
+from collections import Counter
 
 import numpy as np
 import pytest
 from volume_kit import DTYPES, INTEGERS, pooled, random_voxels
 
 from lib.geometry import ShapeZYX
+from lib.plan import EARLIER_POOLING, LabelPooling
 from lib.volumes import kernels
 from lib.volumes.statistics import (
     MAX_BINS,
@@ -25,9 +27,12 @@ FACTORS = [(2, 2, 2), (1, 2, 2), (2, 1, 1), (1, 1, 2), (2, 2, 1), (1, 1, 1)]
 SHAPES = [(4, 6, 8), (5, 6, 8), (3, 3, 3), (1, 1, 1), (1, 7, 2), (2, 1, 5)]
 
 
-def pool(voxels: np.ndarray, factor: ShapeZYX, *, labels: bool = False) -> np.ndarray:
+def pool(
+    voxels: np.ndarray, factor: ShapeZYX, *, labels: bool | LabelPooling = False
+) -> np.ndarray:
     target = np.empty(kernels.pooled_shape(voxels.shape, factor), voxels.dtype)
-    kernels.pool(voxels, factor, target, labels=labels)
+    rule = labels if isinstance(labels, LabelPooling) else LabelPooling() if labels else None
+    kernels.pool(voxels, factor, target, labels=rule)
     return target
 
 
@@ -49,12 +54,45 @@ def test_labels_take_the_most_frequent_value(dtype: str, factor: ShapeZYX) -> No
         np.testing.assert_array_equal(pool(voxels, factor, labels=True), expected)
 
 
-def test_ties_between_labels_go_to_the_larger() -> None:
+@pytest.mark.parametrize("dtype", INTEGERS)
+@pytest.mark.parametrize("yielding", [(), (0,), (0, -1), (0, 300)])
+def test_labels_of_every_width_are_those_of_a_slow_count(
+    dtype: str, yielding: tuple[int, ...]
+) -> None:
+    rule = LabelPooling(yielding=yielding)
+    for seed, shape in enumerate(SHAPES):
+        voxels = random_voxels(shape, dtype, seed, labels=True)
+        if np.dtype(dtype).kind == "i":
+            voxels = voxels - voxels.dtype.type(1)  # -1 is among them
+        for factor in FACTORS:
+            found = pool(voxels, factor, labels=rule)
+            for at in np.ndindex(found.shape):
+                part = tuple(slice(i * f, (i + 1) * f) for i, f in zip(at, factor, strict=True))
+                children = voxels[part].reshape(-1).tolist()
+                votes = Counter(one for one in children if one not in yielding) or Counter(children)
+                most = max(votes.values())
+                assert found[at] == min(one for one, count in votes.items() if count == most)
+
+
+def test_ties_between_labels_go_to_the_smallest() -> None:
     voxels = np.array([[[0, 7], [0, 7]], [[0, 7], [0, 7]]], np.uint16)
-    assert pool(voxels, (2, 2, 2), labels=True).item() == 7
-    assert pool(voxels[..., ::-1], (2, 2, 2), labels=True).item() == 7
+    assert pool(voxels, (2, 2, 2), labels=True).item() == 0
+    assert pool(voxels[..., ::-1], (2, 2, 2), labels=True).item() == 0
+    assert pool(voxels, (2, 2, 2), labels=LabelPooling(yielding=(0,))).item() == 7
     thrice = np.array([[[3, 3], [3, 9]], [[9, 1], [1, 0]]], np.uint16)
     assert pool(thrice, (2, 2, 2), labels=True).item() == 3
+
+
+def test_a_lone_voxel_wins_over_background_that_yields() -> None:
+    voxels = np.zeros((2, 2, 2), np.int32)
+    voxels[1, 0, 1] = 9
+    assert pool(voxels, (2, 2, 2), labels=True).item() == 0
+    assert pool(voxels, (2, 2, 2), labels=LabelPooling(yielding=(0,))).item() == 9
+
+
+def test_volumes_of_before_are_repaired_by_the_rule_that_they_were_made_with() -> None:
+    voxels = np.array([[[0, 7], [0, 7]], [[0, 7], [0, 7]]], np.uint16)
+    assert pool(voxels, (2, 2, 2), labels=EARLIER_POOLING).item() == 7
 
 
 def test_label_numbers_beyond_the_exact_floats_stay_as_they_are() -> None:

@@ -22,6 +22,7 @@ Damage = Callable[[Path], None]
 MADE: dict[str, dict[str, Any]] = {
     "zarr": {"source": "idr"},
     "npy": {"source": "idr", "output_format": "npy"},
+    "labels": {"source": "idr", "kind": "labels"},
     "holes": {
         "source": "openorganelle",
         "dataset_id": "jrc_sample-holes",
@@ -169,6 +170,8 @@ DAMAGES: dict[str, tuple[str, Damage]] = {
         "zarr",
         technical("histogram", {"counts": [1, 2], "first": 0.0, "bin_width": 1.0}),
     ),
+    "technical.labels.ties": ("labels", technical("labels.ties", "largest")),
+    "technical.labels.yielding": ("labels", technical("labels.yielding", [7])),
     "technical.dimensions_nm": ("zarr", technical("dimensions_nm", ZYX)),
     "technical.axes": ("zarr", technical("axes", ["x", "y", "z"])),
     "technical.translation": ("zarr", technical("translation", ZYX)),

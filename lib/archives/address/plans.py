@@ -42,7 +42,6 @@ def plan_of(
     volume = one.volume
     voxel = _voxel(config, volume)
     crop = choose_crop(config.box, volume.shape_zyx, voxel.nm_zyx, voxel.origin_nm_zyx)
-    kind, kind_notes = _kind(config, volume)
     files, places = _chosen_files(place, one, crop)
     before = place.traffic()
     survey = _survey(place, one, crop)
@@ -59,7 +58,7 @@ def plan_of(
     cost, cost_notes = _cost(config, way, survey, crop, header, files)
     if not place.tree.remote:
         cost = (0, 0)
-    notes = [*volume.notes, *voxel.notes, *kind_notes, *survey.notes, *cost_notes]
+    notes = [*volume.notes, *voxel.notes, *survey.notes, *cost_notes]
     reader: dict[str, Any] = {
         "place": place.address,
         "way": way,
@@ -84,7 +83,8 @@ def plan_of(
         voxel_size_approximate=voxel.approximate,
         origin_nm_zyx=crop.origin_nm_zyx,
         box_zyx=crop.chosen,
-        kind=kind,
+        kind=volume.kind or "image",
+        kind_evidence=volume.kind_evidence if volume.kind else None,
         scale_level=volume.level,
         internal_path=volume.path or None,
         stored_as="files" if survey.grid is None else "boxes",
@@ -204,22 +204,6 @@ def _voxel(config: AddressConfig, volume: VolumeDescription) -> Voxel:
     by_user = Provenance(source="configuration", where="voxel_size_nm")
     stated = {f"voxel_size_nm.{axis}": by_user for axis in "zyx"}
     return Voxel(given, "user", False, notes, place.at(given), stated)
-
-
-def _kind(
-    config: AddressConfig, volume: VolumeDescription
-) -> tuple[Literal["image", "labels"], tuple[str, ...]]:
-    if config.kind == "auto":
-        if volume.kind is None:
-            note = "nothing says whether the voxels are an image or labels: an image is assumed"
-            return "image", (note,)
-        return volume.kind, (
-            (f"{volume.kind}: {volume.kind_evidence}",) * bool(volume.kind_evidence)
-        )
-    if volume.kind is not None and volume.kind != config.kind:
-        note = f"the user says {config.kind}, the data {volume.kind} ({volume.kind_evidence})"
-        return config.kind, (note,)
-    return config.kind, ()
 
 
 def _name(config: AddressConfig, one: Candidate, crop: Crop) -> str:

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -27,7 +27,6 @@ from lib.units import to_nm
 _MAGIC = b"\x89HDF\r\n\x1a\n"
 _BDV = re.compile(r"(?P<front>.*?/?t\d{5}/s\d{2})/(?P<level>\d+)/cells")
 _IMARIS = re.compile(r"DataSet/ResolutionLevel (\d+)/TimePoint (\d+)/Channel (\d+)/Data")
-_LABELS = re.compile(r"(?:^|[/_])(?:labels?|neuron_ids|seg(?:mentation)?|mask|gt)(?:$|[/_])", re.I)
 _MOST_BYTES = 2**50
 
 
@@ -152,12 +151,6 @@ def _described(
     if _IMARIS.fullmatch(path):
         size, voxel = _imaris(one, groups, size, notes)
         handle["size_zyx"] = [*size]
-    kind: Literal["image", "labels"] | None = None
-    evidence = None
-    if dtype.kind in "ui" and _LABELS.search(path):
-        kind, evidence = "labels", f"integers in {path}"
-    elif dtype.kind in "ui" and dtype.itemsize == 8:
-        kind, evidence = "labels", "integers of 64 bits"
     return VolumeDescription(
         path=path,
         handle=handle,
@@ -165,8 +158,6 @@ def _described(
         dtype=dtype.name,
         voxel=voxel,
         origin_nm_zyx=origin,
-        kind=kind,
-        kind_evidence=evidence,
         level=path if levels else None,
         levels=levels,
         chunk_zyx=axes.pick_zyx(tuple(one["chunks"])) if one["chunks"] else None,

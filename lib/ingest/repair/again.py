@@ -61,7 +61,8 @@ def order_again(
     request = VolumeRequest(
         plan, config, store.uri, store_settings, scratch_dir, holder_here("macroscope verify")
     )
-    if record.get("additional_metadata", {}).get("identity") != request.identity:
+    fitting = request.making(record.get("additional_metadata", {}).get("identity"))
+    if fitting is None:
         raise SourceChangedError(
             "the archive's file or array is not the one that the volume was made from, or other "
             "settings shape it now; nothing was touched",
@@ -69,4 +70,4 @@ def order_again(
             location=record["source_id"],
             advice="Run again to make the volume anew from what the archive holds now",
         )
-    return request
+    return fitting

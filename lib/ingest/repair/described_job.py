@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lib.errors import IntegrityError
-from lib.plan import About, VolumePlan
+from lib.plan import EARLIER_POOLING, About, LabelPooling, VolumePlan
 from lib.storage.base import Store
 from lib.verify.documents import read_document
 from lib.verify.voxels import histogram_of
@@ -45,6 +45,7 @@ def job_of(store: Store, record: dict[str, Any], is_whole: Callable[[str], bool]
         voxel_size_provenance="record",
         origin_nm_zyx=_lengths(technical["translation"]),
         kind=core.get("kind", "image"),
+        label_pooling=pooling_of(record),
         reader={},
         files=(),
         about=About(modality=core.get("modality")),
@@ -66,6 +67,14 @@ def job_of(store: Store, record: dict[str, Any], is_whole: Callable[[str], bool]
             location=record["files"]["volume"],
         )
     return job
+
+
+def pooling_of(record: dict[str, Any]) -> LabelPooling:
+    """How a record's labels were pooled; records of earlier versions do not say."""
+    said = record["metadata"]["technical"].get("labels")
+    if not said:
+        return EARLIER_POOLING
+    return LabelPooling(ties=said["ties"], yielding=tuple(said["yielding"]))
 
 
 def statistics_of(record: dict[str, Any]) -> Statistics:

@@ -1,0 +1,192 @@
+"""Whether voxels are an image or labels: the one place where that is decided.
+
+Images are averaged on their way to coarser levels, labels take an id that is there; the wrong one
+gives ids that do not exist, or images of noise. So it is decided once, before anything is named or
+made, from (the first that speaks): the setting ``kind``; what the source itself states
+(``VolumePlan.kind_evidence``: NGFF ``image-label``, precomputed ``type``, a DVID type); the data
+type; the names of file and folder. What decided is in the plan's ``stated`` and in the record;
+where nothing is certain a note says so, and how to say otherwise.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+from typing import Literal
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+
+from lib.config.loaders import LoaderConfig
+from lib.errors import ConfigError
+from lib.plan import VolumePlan
+from lib.provenance import Provenance
+from lib.volumes.statistics import Statistics
+
+Kind = Literal["image", "labels"]
+
+FEW_VALUES = 32
+"""At most so many values in all are those of classes or masks, rather than of a detector."""
+
+_LABELS = frozenset(
+    {"label", "labels", "labelled", "seg", "segs", "segm", "segmented", "segmentation"}
+    | {"segmentations", "mask", "masks", "gt", "groundtruth", "instance", "instances"}
+    | {"annotation", "annotations"}
+)
+_PAIRS = (("ground", "truth"), ("neuron", "ids"))
+_IMAGES = frozenset(
+    ("raw", "em", "image", "images", "img", "grey", "gray", "grayscale", "greyscale")
+)
+_DETECTORS = (".dm3", ".dm4", ".mrc", ".rec", ".st", ".ali")
+"""Formats that microscopes write: integers of 32 bits are counts of electrons there."""
+_FOLDERS = 2
+_FOUND_BY_NAME = ("address", "ebi", "epfl", "idr")
+"""Sources in which anything may lie: the name of a file is all that tells."""
+
+
+def settle_kind(plan: VolumePlan, config: LoaderConfig) -> VolumePlan:
+    """The same plan with its kind decided, how labels are pooled, who decided, and any doubt.
+
+    Raises
+    ------
+    ConfigError
+        Labels are demanded of voxels that are no integers.
+    """
+    kind, by, notes = _decide(plan, config.kind)
+    pooling = plan.label_pooling.model_copy(update={"yielding": tuple(config.yielding_labels)})
+    return plan.model_copy(
+        update={
+            "kind": kind,
+            "label_pooling": pooling,
+            "stated": {**plan.stated, "kind": by},
+            "notes": (*plan.notes, *notes),
+        }
+    )
+
+
+def doubts_of_values(plan: VolumePlan, statistics: Statistics) -> list[str]:
+    """What the voxels say against a kind that nothing but their type or names decided."""
+    by = plan.stated.get("kind")
+    if by is None or by.source in ("configuration", "api", "archive") or plan.kind_evidence:
+        return []
+    values = _values_of(statistics) if np.dtype(plan.dtype).kind in "iu" else None
+    if values is None or len(values) < 2:
+        return []
+    shown = ", ".join(map(str, values[:8])) + (", ..." if len(values) > 8 else "")
+    if plan.kind == "image" and len(values) <= FEW_VALUES:
+        return [
+            f"only {len(values)} values occur ({shown}): if they are labels, set kind to labels "
+            "and run again, for coarser levels of an image are averages"
+        ]
+    if plan.kind == "labels" and len(values) > 200 and np.dtype(plan.dtype).itemsize == 1:
+        return [
+            f"{len(values)} of 256 values occur: if this is an image, set kind to image and run "
+            "again"
+        ]
+    return []
+
+
+def _values_of(statistics: Statistics) -> list[int] | None:
+    """The values that occur, where the histogram has a bin for each; else None."""
+    bins = statistics.histogram
+    if bins.exponent != 0:
+        return None
+    return [bins.first + place for place, count in enumerate(bins.counts) if count]
+
+
+def _decide(
+    plan: VolumePlan, wanted: Literal["auto", "image", "labels"]
+) -> tuple[Kind, Provenance, tuple[str, ...]]:
+    evidence = plan.kind_evidence or ("the archive" if plan.kind == "labels" else None)
+    integers = np.dtype(plan.dtype).kind in "iu"
+    if wanted != "auto":
+        if wanted == "labels" and not integers:
+            raise ConfigError(
+                f"labels are integers, and {plan.name} holds {plan.dtype}",
+                archive=plan.source,
+                location=plan.path_in_source,
+                advice="Set kind to auto or image, or choose other files with include",
+            )
+        by = Provenance(source="configuration", where="kind")
+        if evidence and plan.kind != wanted:
+            note = f"the settings say {wanted}, the data {plan.kind} ({evidence})"
+            return wanted, by, (note,)
+        return wanted, by, ()
+    if evidence and plan.kind == "labels" and not integers:
+        note = f"stated to be labels ({evidence}); voxels of {plan.dtype} are taken for an image"
+        return "image", Provenance(source="file", where=f"data type {plan.dtype}"), (note,)
+    if evidence:
+        return plan.kind, Provenance(source="file", where=evidence), ()
+    if not integers:
+        return "image", Provenance(source="file", where=f"data type {plan.dtype}"), ()
+    return _by_type_and_names(plan)
+
+
+def _by_type_and_names(plan: VolumePlan) -> tuple[Kind, Provenance, tuple[str, ...]]:
+    """For integers of which nobody says what they are."""
+    dtype = np.dtype(plan.dtype)
+    named, unsure = _named(plan)
+    if named and not unsure:
+        note = f"taken for labels, because {named}; set kind to image if that is wrong"
+        return "labels", Provenance(source="name", where=named), (note,)
+    detector = any(_suffix(file.name) in _DETECTORS for file in plan.files)
+    wide = dtype.itemsize == 8 or dtype == np.uint32
+    if wide and not detector:
+        by = Provenance(source="file", where=f"data type {dtype.name}")
+        note = f"taken for labels by their data type, {dtype.name}; set kind to image if wrong"
+        return "labels", by, (note,)
+    assumed = Provenance(source="assumed")
+    if named:
+        note = f"an image is assumed, although {named}; set kind to labels if it is none"
+        return "image", assumed, (note,)
+    if plan.source == "address" or (dtype.itemsize >= 4 and not detector):
+        note = (
+            "nothing says whether the voxels are an image or labels: an image is assumed; set "
+            "kind to labels if they are"
+        )
+        return "image", assumed, (note,)
+    return "image", assumed, ()
+
+
+def _named(plan: VolumePlan) -> tuple[str, bool]:
+    """Which name speaks of labels (empty: none), and whether it speaks of images as well.
+
+    The innermost name that speaks at all decides: a ``raw`` in a ``segmentation.zarr`` is an image.
+    """
+    if plan.source not in _FOUND_BY_NAME:
+        return "", False
+    for path in _paths(plan):
+        *folders, name = PurePosixPath(path).parts[-_FOLDERS - 1 :] or ("",)
+        for said, what in ((name, "name"), *((folder, "folder") for folder in reversed(folders))):
+            words = _words(said)
+            if _speaks_of_labels(words):
+                return f"of the {what} {said!r}", bool(words & _IMAGES)
+            if words & _IMAGES:
+                return "", False
+    imageset = str(plan.about.extra.get("imageset") or "")
+    words = _words(imageset)
+    if _speaks_of_labels(words):
+        return f"the image set is called {imageset!r}", bool(words & _IMAGES)
+    return "", False
+
+
+def _paths(plan: VolumePlan) -> list[str]:
+    """Paths that the volume is known by: inside its container, then of its place and files."""
+    urls = [unquote(urlsplit(file.url).path) for file in plan.files[:1]]
+    place = plan.path_in_source.partition("|")[0].rstrip("/")
+    paths = [plan.internal_path, place, *urls, *(file.name for file in plan.files[:1])]
+    return [path for path in paths if path]
+
+
+def _words(name: str) -> set[str]:
+    """``trainingGroundTruth_01.tif`` -> training, ground, truth."""
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    return {word.lower() for word in re.findall(r"[A-Za-z]+", apart)} - {"tif", "tiff", "ome"}
+
+
+def _speaks_of_labels(words: set[str]) -> bool:
+    return bool(words & _LABELS) or any(words.issuperset(pair) for pair in _PAIRS)
+
+
+def _suffix(name: str) -> str:
+    return PurePosixPath(name.removesuffix(".gz").removesuffix(".bz2")).suffix.lower()

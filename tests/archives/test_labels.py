@@ -1,0 +1,167 @@
+"""Label stacks of every archive that may hold them: each level is that of a slow, obvious count."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from numpy.typing import NDArray
+
+from lib.errors import ConfigError
+from lib.ingest.repair.volume import note_damage
+from lib.ingest.stages import plan_source
+from lib.plan import VolumePlan
+from lib.verify.store import verify_store
+
+SHAPE = (9, 100, 110)
+
+
+def cells(dtype: str = "uint8", *, most: int = 250) -> NDArray[Any]:
+    """Ids in boxes of odd sizes, ids 1 and 3 side by side, some voxels alone in background."""
+    random = np.random.default_rng(3)
+    voxels = np.zeros(SHAPE, dtype)
+    for number in range(60):
+        z, y, x = (int(random.integers(0, n - 3)) for n in SHAPE)
+        depth, height, width = random.integers(1, 12, 3)
+        voxels[z : z + depth, y : y + height, x : x + width] = 1 + number * 7919 % most
+    voxels[:, 20:41, 30:51], voxels[:, 20:41, 51:72] = 1, 3
+    return voxels
+
+
+def slowly_pooled(voxels: NDArray[Any], factor: tuple[int, int, int]) -> NDArray[Any]:
+    """The most frequent of the children that exist, the smallest of those that are as frequent."""
+    shape = [-(-n // f) for n, f in zip(voxels.shape, factor, strict=True)]
+    pooled = np.zeros(shape, voxels.dtype)
+    for at in itertools.product(*map(range, shape)):
+        children = voxels[tuple(slice(i * f, i * f + f) for i, f in zip(at, factor, strict=True))]
+        votes = Counter(children.reshape(-1).tolist())
+        most = max(votes.values())
+        pooled[at] = min(one for one, count in votes.items() if count == most)
+    return pooled
+
+
+def assert_levels(path: Path, truth: NDArray[Any]) -> None:
+    group = zarr.open_group(path, mode="r")
+    levels = [group[str(number)][:] for number in range(len(list(group.array_keys())))]
+    np.testing.assert_array_equal(levels[0], truth)
+    assert len(levels) > 1
+    for finer, level in itertools.pairwise(levels):
+        factor = tuple(-(-a // b) for a, b in zip(finer.shape, level.shape, strict=True))
+        np.testing.assert_array_equal(level, slowly_pooled(finer, factor))  # type: ignore[arg-type]
+        assert set(np.unique(level).tolist()) <= set(np.unique(finer).tolist())
+
+
+def planned(bench: Any, tmp_path: Path) -> VolumePlan:
+    (plan,) = plan_source(bench.archive.name, bench.config, tmp_path / "plan").plans
+    return plan
+
+
+def made(bench: Any, tmp_path: Path, truth: NDArray[Any]) -> dict[str, Any]:
+    plan = planned(bench, tmp_path)
+    record: dict[str, Any] = bench.complete_record(plan)
+    assert record["metadata"]["core"]["kind"] == "labels"
+    assert record["metadata"]["technical"]["labels"]["ties"] == "smallest"
+    assert_levels(tmp_path / "data" / record["files"]["volume"], truth)
+    return record
+
+
+def test_label_sections_of_empiar(bench: Any, empiar_entry: Any, tmp_path: Path) -> None:
+    voxels = cells("uint16", most=60000)
+    files = {}
+    for z, plane in enumerate(voxels):
+        tifffile.imwrite(tmp_path / f"{z}.tif", plane)
+        files[f"seg_{z:03d}.tif"] = tmp_path / f"{z}.tif"
+    record = made(bench("ebi", entry_id=empiar_entry(files)), tmp_path, voxels)
+    by = record["metadata"]["provenance"]["stated"]["kind"]
+    assert by == {"source": "name", "where": "of the name 'seg_#.tif'"}
+
+
+@pytest.mark.parametrize("name", ["training_groundtruth.tif", "cells.tif"])
+def test_a_label_stack_of_epfl(
+    bench: Any, samples: Any, published: Any, tmp_path: Path, name: str
+) -> None:
+    voxels, beside = cells(), published("volumedata.tif").with_name(name)
+    tifffile.imwrite(beside, voxels, photometric="minisblack")
+    url = bench("epfl").config.download_url.replace("volumedata.tif", name)
+    settings = {} if "truth" in name else {"kind": "labels"}
+    try:
+        made(bench("epfl", download_url=url, source_id="L", **settings), tmp_path, voxels)
+    finally:
+        beside.unlink()
+
+
+def test_a_label_stack_of_idr(bench: Any, idr_image: Any, tmp_path: Path) -> None:
+    voxels = cells()
+    tifffile.imwrite(tmp_path / "x.tif", voxels, photometric="minisblack")
+    one = bench("idr", image_ids=[idr_image(tmp_path / "x.tif", SHAPE)], kind="labels")
+    made(one, tmp_path, voxels)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint32", "int64", "uint64"])
+def test_labels_by_address(bench: Any, tmp_path: Path, dtype: str) -> None:
+    """Of every width, negative and beyond what floats hold exactly."""
+    voxels = cells(dtype)
+    if dtype == "int16":
+        voxels[voxels == 3] = -1
+    if np.dtype(dtype).itemsize == 8:
+        voxels[voxels == 3] = 2**53 + 1
+        voxels[voxels == 1] = np.iinfo(dtype).max
+    zarr.create_array(tmp_path / "cells.zarr", data=voxels, chunks=(9, 50, 55), zarr_format=2)
+    one = bench("address", addresses=[str(tmp_path / "cells.zarr")], kind="labels")
+    record = made(one, tmp_path, voxels)
+    technical = record["metadata"]["technical"]
+    assert technical["global_max"] == int(voxels.max())
+    assert technical["histogram"]["first"] <= int(voxels.min())
+    (verdict,) = verify_store(one.store, digests=True)
+    assert not verdict.problems
+    assert {"technical.histogram", "technical.global_max"} <= {*verdict.facts.proven}
+
+
+def test_the_largest_ids_are_exact_in_the_record(bench: Any, tmp_path: Path) -> None:
+    """Where a float of 64 bits would round: JSON as it is written, bins included."""
+    voxels = cells("uint64") + np.uint64(2**63 + 1)
+    zarr.create_array(tmp_path / "cells.zarr", data=voxels, chunks=(9, 50, 55), zarr_format=2)
+    record = made(bench("address", addresses=[str(tmp_path / "cells.zarr")]), tmp_path, voxels)
+    assert record["metadata"]["technical"]["global_min"] == 2**63 + 1
+    assert record["metadata"]["technical"]["histogram"]["first"] == 2**63 + 1
+
+
+def test_floats_are_no_labels_whatever_is_asked(bench: Any, tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "mask.tif", np.zeros((5, 20, 30), np.float32))
+    with pytest.raises(ConfigError, match="labels are integers"):
+        planned(bench("address", addresses=[str(tmp_path / "mask.tif")], kind="labels"), tmp_path)
+
+
+def test_a_volume_of_before_is_complete_as_it_is(bench: Any, tmp_path: Path) -> None:
+    """Its coarse levels follow the rule of then; a run neither makes it anew nor mixes rules."""
+    voxels = cells()
+    tifffile.imwrite(tmp_path / "mask.tif", voxels, photometric="minisblack")
+    one = bench("address", addresses=[str(tmp_path / "mask.tif")])
+    plan = planned(one, tmp_path)
+    before = plan.model_copy(
+        update={"label_pooling": plan.label_pooling.model_copy(update={"ties": "largest"})}
+    )
+    old = one.complete_record(before)
+    del old["metadata"]["technical"]["labels"], old["metadata"]["provenance"]["stated"]["kind"]
+    key = f"address/metadata_{plan.name}.json"
+    one.store.put(key, json.dumps(old).encode())  # as that version wrote it
+    again = one.make(plan)
+    assert (again.status, again.made) == ("complete", False)
+    # a damaged shard is made anew by the rule of then
+    volume = tmp_path / "data" / old["files"]["volume"]
+    shard = volume / "1/c/0/0/0"
+    good = shard.read_bytes()
+    shard.write_bytes(bytes(len(good)))
+    (verdict,) = verify_store(one.store, digests=True)
+    assert [*verdict.damaged] == [f"{old['files']['volume']}/1/c/0/0/0"]
+    note_damage(one.store, key, verdict.damaged)
+    repaired = one.make(plan)
+    assert (repaired.status, repaired.repaired_files) == ("complete", 1), repaired
+    assert shard.read_bytes() == good
