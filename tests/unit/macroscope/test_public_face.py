@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -16,10 +17,10 @@ import macroscope
 from emulators.serving import Samples
 from lib import errors as lib_errors
 from lib.concurrency import cancel
-from macroscope import _plan, errors
-from macroscope.errors import ConfigError, MacroscopeError, NotFoundError, PlanError
+from macroscope import _list, _plan, errors
+from macroscope.errors import ConfigError, MacroscopeError, NotFoundError, PlanError, TransportError
 
-NAMES = ["ingest", "open", "plan", "verify"]
+NAMES = ["ingest", "list", "open", "plan", "search", "verify"]
 
 
 @pytest.fixture
@@ -117,6 +118,28 @@ def test_a_stop_of_an_earlier_call_is_forgotten() -> None:
 
 
 @pytest.mark.usefixtures("archives")
-def test_the_example_runs() -> None:
-    ran = doctest.testmod(_plan)
+def test_an_archive_that_cannot_be_asked_is_told_beside_those_that_can(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def away(*_: object) -> None:
+        raise TransportError("the server is away")
+
+    monkeypatch.setattr("lib.archives.bioimages.search", away)
+    found = macroscope.search("hemibrain", archive=["reach", "bioimages"])
+    assert [(one.archive, one.error is None) for one in found] == [
+        ("reach", True),
+        ("bioimages", False),
+    ]
+    with pytest.raises(TransportError, match="away"):
+        macroscope.search("hemibrain", archive="bioimages")
+    with pytest.raises(ConfigError, match="no word"):
+        macroscope.search()
+    with pytest.raises(NotFoundError):
+        macroscope.list("/nowhere")
+
+
+@pytest.mark.usefixtures("archives")
+@pytest.mark.parametrize("module", [_plan, _list])
+def test_the_examples_run(module: ModuleType) -> None:
+    ran = doctest.testmod(module)
     assert (ran.failed, ran.attempted > 1) == (0, True)
