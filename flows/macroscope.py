@@ -23,8 +23,8 @@ from lib.config.manager import ConfigManager
 from lib.errors import MacroscopeError, NothingThereError
 from lib.execution import mode as find_mode
 from lib.execution import schedule
+from lib.ingest.planning import by_round
 from lib.ingest.result import ProcessingResult
-from lib.ingest.selection import by_round
 from lib.records.catalogue import require_contents
 from lib.storage.open import open_store
 from tasks.artifacts import run_in_words, show_run, show_volumes

@@ -12,8 +12,7 @@ from flows.commands.options import source_parameters, stand_ins, take_options
 from flows.credentials import store_settings
 from lib.config.manager import ConfigManager
 from lib.ingest.costs import VolumeCost, available_memory, row_of, warnings_for
-from lib.ingest.planning import Planned, plan_all
-from lib.ingest.selection import by_round
+from lib.ingest.planning import Planned, by_round, plan_all
 from lib.present.output import console, say, say_json
 from lib.storage.open import open_store
 

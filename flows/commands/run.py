@@ -19,8 +19,7 @@ from lib.config.loaders import LoaderConfig
 from lib.config.manager import ConfigManager, LoadedSettings
 from lib.errors import ConfigError
 from lib.execution import mode as find_mode
-from lib.ingest.planning import configs
-from lib.ingest.selection import by_round
+from lib.ingest.planning import by_round, configs
 from lib.present.output import say, say_json
 from lib.records.catalogue import require_contents
 from lib.storage.open import is_remote, open_store, probe_once

@@ -41,7 +41,7 @@ REGISTRY: dict[str, str] = {
     "epfl": "lib.archives.epfl:EPFL",
     "flyem": "lib.archives.flyem:FlyEM",
     "idr": "lib.archives.idr.archive:IDR",
-    "openorganelle": "lib.archives.openorganelle:OpenOrganelle",
+    "openorganelle": "lib.archives.openorganelle.archive:OpenOrganelle",
 }
 """Where each archive's class is, as ``package.module:Class``; imported when it is first used, so
 that listing them is cheap. All that is known of an archive stands in its class."""

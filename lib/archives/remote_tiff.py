@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lib.archives.selection import Crop
 from lib.bytesource.base import ByteSource, LocalBytes
-from lib.bytesource.http_bytes import HttpBytes
+from lib.bytesource.remote import HttpBytes
 from lib.errors import FormatError
 from lib.formats import registry
 from lib.formats.base import VolumeReader

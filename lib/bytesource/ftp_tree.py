@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from lib.bytesource.http_bytes import FtpBytes
+from lib.bytesource.remote import FtpBytes
 from lib.bytesource.tree import MOST_BYTES, Listing, ObjectInfo, check_length, join
 from lib.errors import NotFoundError, SourceChangedError
 from lib.transport.partial import Fetched

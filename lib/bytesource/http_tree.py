@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
 
-from lib.bytesource.http_bytes import HttpBytes
+from lib.bytesource.remote import HttpBytes
 from lib.bytesource.tree import MOST_BYTES, Listing, ObjectInfo, join
 from lib.errors import (
     AccessDeniedError,

@@ -1,19 +1,23 @@
-"""What a run would bring in: every source is asked for its plans, all at once."""
+"""What a run would bring in: the sources that are selected, each asked for its plans at once."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from lib.archives.address.named import SettingsBySource
+from lib.archives.address.named import SettingsBySource, rounds
+from lib.archives.registry import REGISTRY, default_sources
 from lib.concurrency import cancel as stopping
 from lib.config.errors import Refusals
 from lib.config.loaders import LoaderConfig
 from lib.config.manager import LoadedSettings
+from lib.config.settings import Settings
 from lib.errors import MacroscopeError, StoppedError
+from lib.execution import check_sources
 from lib.ingest.costs import VolumeCost, cost_of
 from lib.ingest.stages import plan_source
 from lib.plan import VolumePlan
@@ -77,7 +81,7 @@ def plan_all(
     Parameters
     ----------
     rounds
-        Settings by source, see `lib.ingest.selection.by_round`.
+        Settings by source, see `lib.ingest.planning.by_round`.
     access
         How to reach the destination: names of volumes depend on what lies there.
     dry_run
@@ -117,3 +121,33 @@ def plan_all(
             except BaseException:
                 stopping.request_stop()
                 raise
+
+
+def by_round(
+    sources: Sequence[str] | None,
+    addresses: Sequence[str] | None,
+    parameters: Mapping[str, Mapping[str, Any]],
+    settings: Settings,
+) -> list[SettingsBySource]:
+    """Settings by source, in as many rounds as one source has different settings.
+
+    Parameters
+    ----------
+    sources
+        By their names; all that have something to bring in where neither they nor addresses are
+        given.
+    parameters
+        Further settings, by source; those that an address implies are stronger.
+
+    Raises
+    ------
+    ConfigError
+        A source is unknown, an address cannot be read, or nothing is selected.
+    """
+    found: list[SettingsBySource] = []
+    if sources or not addresses:
+        selected = check_sources(sources or default_sources(settings.sources), REGISTRY)
+        found.append({name: dict(parameters.get(name, {})) for name in selected})
+    for given in rounds(addresses or ()):
+        found.append({name: {**parameters.get(name, {}), **own} for name, own in given.items()})
+    return found

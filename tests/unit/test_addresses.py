@@ -20,7 +20,7 @@ from lib.config.manager import ConfigManager
 from lib.errors import AccessDeniedError, ConfigError
 from lib.execution import MODES
 from lib.formats import registry
-from lib.ingest.selection import by_round
+from lib.ingest.planning import by_round
 from lib.safety import is_address
 from lib.transport.reach import ReachPolicy
 from lib.transport.session import Session

@@ -16,7 +16,7 @@ from emulators import catalogue
 from emulators.control import Control
 from emulators.serving import BUCKET, Samples
 from emulators.zarr_v2 import ZarrV2Layout, consolidate, mark_groups, write_multiscale
-from lib.archives.openorganelle import OpenOrganelle
+from lib.archives.openorganelle.archive import OpenOrganelle
 from lib.config.loaders import OpenOrganelleConfig
 from lib.errors import (
     BadAnswerError,

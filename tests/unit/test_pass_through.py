@@ -24,7 +24,7 @@ from volume_kit import (
 from emulators import catalogue
 from emulators.control import Control
 from emulators.serving import Samples
-from lib.archives.openorganelle import OpenOrganelle
+from lib.archives.openorganelle.archive import OpenOrganelle
 from lib.compression import read_by_all
 from lib.errors import FormatError, TransportError
 from lib.geometry import Box

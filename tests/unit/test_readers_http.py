@@ -15,7 +15,7 @@ import pytest
 from emulators.dm import write_dm
 from emulators.tiff import write_imagej_tiff, write_itk_tiff
 from lib.archives.epfl import EPFL
-from lib.bytesource.http_bytes import HttpBytes
+from lib.bytesource.remote import HttpBytes
 from lib.errors import FormatError
 from lib.formats.dm.reader import DmReader, open_dm
 from lib.formats.tiff.reader import TiffReader, open_tiff

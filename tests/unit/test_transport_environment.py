@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from lib.archives.openorganelle import SERVICE
+from lib.archives.openorganelle.archive import SERVICE
 from lib.archives.sessions import open_session
 from lib.concurrency import cancel as stopping
 from lib.config.loader_base import EtagPolicy

@@ -11,9 +11,8 @@ import numpy as np
 
 from lib.bytesource.base import ByteSource, LocalBytes
 from lib.bytesource.ftp_tree import FtpTree
-from lib.bytesource.http_bytes import HttpBytes
 from lib.bytesource.http_tree import HttpTree
-from lib.bytesource.remote import RemoteBytes
+from lib.bytesource.remote import HttpBytes, RemoteBytes
 from lib.bytesource.tree import ObjectInfo, Tree, join, listing_or_none
 from lib.errors import FormatError, MacroscopeError, NotFoundError, SourceChangedError
 from lib.formats import registry

@@ -17,8 +17,8 @@ from urllib.parse import quote, unquote, urlsplit
 from lib.archives.address.reading import bring as bring_ranges
 from lib.archives.remote_tiff import as_remote, source_file
 from lib.bytesource.base import ByteSource
-from lib.bytesource.http_bytes import FtpBytes, HttpBytes
 from lib.bytesource.http_tree import HttpTree
+from lib.bytesource.remote import FtpBytes, HttpBytes
 from lib.bytesource.tree import ObjectInfo
 from lib.bytesource.zip_tree import ZipTree
 from lib.config.loaders import TransferProtocol

@@ -18,8 +18,7 @@ from PIL import Image
 from lib.errors import IntegrityError, StoppedError
 from lib.geometry import ShapeZYX
 from lib.ingest.repair.described_job import job_of, statistics_of
-from lib.ingest.repair.from_source import SecondMaking
-from lib.ingest.repair.patched import PatchedStore
+from lib.ingest.repair.from_source import PatchedStore, SecondMaking
 from lib.ingest.request import VolumeRequest
 from lib.present.described import describe_group
 from lib.present.planes import read_planes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lib.archives.listed import Item, described, holder, refused
-from lib.archives.openorganelle_about import known_about
+from lib.archives.openorganelle.about import known_about
 from lib.bytesource.s3_tree import S3Tree
 from lib.bytesource.tree import join
 from lib.errors import MacroscopeError, NotFoundError, StoppedError

@@ -14,8 +14,8 @@ from urllib.parse import quote
 
 from lib.archives.base import ArchiveBase, Publisher
 from lib.archives.listed import Item
-from lib.archives.openorganelle_about import about_array
-from lib.archives.openorganelle_listing import list_dataset, list_datasets, search_datasets
+from lib.archives.openorganelle.about import about_array
+from lib.archives.openorganelle.listing import list_dataset, list_datasets, search_datasets
 from lib.archives.selection import Selection, choose_crop, left_out_notes, plan_each, with_notes
 from lib.archives.voxels import Voxel, decide_voxel
 from lib.bytesource.s3_tree import S3Tree
