@@ -7,22 +7,18 @@ record never carries a query string or a password.
 
 from __future__ import annotations
 
-import bz2
 import ipaddress
 import re
 import socket
 import unicodedata
-import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
-from typing import BinaryIO
 from urllib.parse import urlsplit
 from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml.common import DefusedXmlException  # type: ignore[import-untyped]
 from defusedxml.ElementTree import fromstring  # type: ignore[import-untyped]
 
-from lib.concurrency import cancel as stopping
 from lib.errors import FormatError, RequestRefusedError, TransportError
 from lib.names import safe_name
 
@@ -184,64 +180,3 @@ def parse_xml(data: bytes, max_bytes: int = 64 * MIB) -> Element:
     except (ParseError, ValueError, LookupError) as error:
         raise FormatError(f"the XML is not well-formed: {error}") from error
     return root
-
-
-def bounded_decompress(stream: BinaryIO, limit: int, block: int = MIB) -> Iterator[bytes]:
-    """Decompress gzip or bzip2, told apart by magic number, in blocks of at most `block` bytes.
-
-    Several compressed members one after another are read as one, as gzip and bzip2 do.
-
-    Raises
-    ------
-    FormatError
-        If more than `limit` bytes come out, the data is damaged or ends early, or it is of
-        another kind.
-    """
-    data = stream.read(block)
-    if not data.startswith((b"\x1f\x8b", b"BZh")):
-        raise FormatError("the data is neither gzip nor bzip2")
-    is_gzip = data.startswith(b"\x1f\x8b")
-    total = 0
-    try:
-        for piece in _gunzip(stream, data, block) if is_gzip else _bunzip(stream, data, block):
-            total += len(piece)
-            if total > limit:
-                raise FormatError(
-                    f"the data decompresses to more than {limit} bytes",
-                    advice="Leave the file out with exclude",
-                )
-            yield piece
-    except (zlib.error, OSError, EOFError) as error:
-        raise FormatError(f"the compressed data is damaged: {error}") from error
-
-
-def _gunzip(stream: BinaryIO, data: bytes, block: int) -> Iterator[bytes]:
-    while data.startswith(b"\x1f"):
-        inflater = zlib.decompressobj(wbits=31)
-        while not inflater.eof:
-            stopping.check()
-            if not data and not (data := stream.read(block)):
-                raise EOFError("it ends early")
-            if piece := inflater.decompress(data, block):
-                yield piece
-            data = inflater.unconsumed_tail
-        data = inflater.unused_data or stream.read(block)
-        if not data.strip(b"\0"):  # padding after the last member is legal
-            return
-    raise EOFError("something else follows the compressed data")
-
-
-def _bunzip(stream: BinaryIO, data: bytes, block: int) -> Iterator[bytes]:
-    while data.startswith(b"B"):
-        inflater = bz2.BZ2Decompressor()
-        while not inflater.eof:
-            stopping.check()
-            if inflater.needs_input and not data and not (data := stream.read(block)):
-                raise EOFError("it ends early")
-            if piece := inflater.decompress(data, block):
-                yield piece
-            data = b""
-        data = inflater.unused_data or stream.read(block)
-        if not data:
-            return
-    raise EOFError("something else follows the compressed data")

@@ -100,8 +100,7 @@ def plan(
     from flows.credentials import store_settings
     from lib.concurrency import cancel
     from lib.ingest.costs import available_memory, warnings_for
-    from lib.ingest.planning import plan_all
-    from lib.ingest.selection import by_round
+    from lib.ingest.planning import by_round, plan_all
     from lib.storage.open import open_store
     from macroscope.errors import PlanError
 

@@ -66,7 +66,7 @@ def parameters_of(
         A source is unknown, or takes no such setting.
     """
     from flows.commands.options import source_parameters
-    from lib.ingest.selection import by_round
+    from lib.ingest.planning import by_round
 
     rounds = by_round(sources, addresses, {}, loaded.settings)
     selected = tuple(dict.fromkeys(source for given in rounds for source in given))

@@ -28,8 +28,8 @@ from lib.config.manager import ConfigManager
 from lib.errors import MacroscopeError, StoppedError
 from lib.execution import mode as find_mode
 from lib.ingest.context import standings
+from lib.ingest.planning import by_round
 from lib.ingest.progress import Standing, watching
-from lib.ingest.selection import by_round
 
 _EVERY_S = 0.5
 _GRACE_S = 60.0

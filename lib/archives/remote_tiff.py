@@ -48,9 +48,7 @@ def source_file(remote: RemoteFile, name: str) -> SourceFile:
 
 def as_remote(file: SourceFile) -> RemoteFile:
     """The inverse of `source_file`; every range is held against it."""
-    return RemoteFile(
-        file.url, file.size, file.etag, file.last_modified, True, file.publisher_checksum
-    )
+    return RemoteFile(file.url, file.size, file.etag, file.last_modified, file.publisher_checksum)
 
 
 def describe(

@@ -108,14 +108,14 @@ class HttpTree:
             remote = self._http.head(self.url(key))
         else:
             remote = RemoteFile(
-                self.url(key), known.size, known.etag, known.last_modified, True, known.checksum
+                self.url(key), known.size, known.etag, known.last_modified, known.checksum
             )
         return HttpBytes(self._session, self._service, remote)
 
     def download(self, key: str, known: ObjectInfo, path: Path) -> Fetched:
         """Fetch a whole file to `path`, going on from what an earlier try left."""
         remote = RemoteFile(
-            self.url(key), known.size, known.etag, known.last_modified, True, known.checksum
+            self.url(key), known.size, known.etag, known.last_modified, known.checksum
         )
         return self._http.download(remote, path)
 

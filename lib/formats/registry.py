@@ -8,7 +8,6 @@ from importlib import import_module
 from typing import cast
 
 from lib.bytesource.base import ByteSource
-from lib.bytesource.tree import Tree
 from lib.config.errors import suggestion
 from lib.errors import ConfigError
 from lib.formats.format import HEAD_BYTES, FileFormat, TreeFormat
@@ -88,11 +87,6 @@ def formats_of_file(source: ByteSource, name: str) -> list[FileFormat]:
     """The formats of which a file is, by its own beginning."""
     head = source.read(0, min(source.size, HEAD_BYTES))
     return [one for one in map(file_format, FILE_FORMATS) if one.fits(head, name)]
-
-
-def formats_of_tree(tree: Tree, path: str) -> list[TreeFormat]:
-    """The formats of which a group or an array lies at a path, by its documents."""
-    return [one for one in map(tree_format, TREE_FORMATS) if one.fits(tree, path)]
 
 
 def file_formats_for(name: str, among: Iterable[str] = ()) -> list[FileFormat]:

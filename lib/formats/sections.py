@@ -128,12 +128,6 @@ class Section:
     open: Callable[[], VolumeReader]
 
 
-def number_of(name: str) -> int | None:
-    """The last number in a file name, its extension left out; None if there is none."""
-    numbers = _NUMBER.findall(_split(name)[0])
-    return int(numbers[-1]) if numbers else None
-
-
 def group_sections(
     names: Iterable[str], excluded: Collection[str] = ()
 ) -> tuple[list[SectionGroup], list[str]]:

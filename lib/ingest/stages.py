@@ -53,15 +53,12 @@ class Batch:
 
     Attributes
     ----------
-    bytes_written
-        Of its shards, pyramid levels included.
     worker
         The process that made it.
     traffic, store_requests
         What that process has asked of archive and destination for this volume, in all.
     """
 
-    bytes_written: int
     worker: str
     traffic: dict[str, int]
     store_requests: dict[str, int]
@@ -193,11 +190,8 @@ def convert_batch(
             _told.info("%s: shard %s", request.volume_key, "/".join(map(str, entry.index_zyx)))
         on_shard(entry)
 
-    entries = convert(
-        job, context.reader(), context.store, shard_indices, limits=limits, on_shard=finished
-    )
+    convert(job, context.reader(), context.store, shard_indices, limits=limits, on_shard=finished)
     return Batch(
-        sum(file.size for entry in entries for file in entry.files),
         context.worker,
         context.own_traffic(),
         context.store.counts(),

@@ -58,22 +58,7 @@ class HttpClient(Requester):
         self, url: str, params: Params | None = None, max_bytes: int = DOCUMENT_BYTES
     ) -> Any:
         """GET a JSON document. Raises `BadAnswerError` if it is none, or longer than allowed."""
-        return self.retry("GET", url, lambda: self._json("GET", url, params, None, max_bytes))
-
-    def post_json(self, url: str, body: Any, max_bytes: int = DOCUMENT_BYTES) -> Any:
-        """POST `body` (str or bytes as they are, anything else as JSON); the answer is JSON."""
-        return self.retry("POST", url, lambda: self._json("POST", url, None, body, max_bytes))
-
-    def get_text(
-        self, url: str, params: Params | None = None, max_bytes: int = DOCUMENT_BYTES
-    ) -> str:
-        """GET text of any kind, web pages included; undecodable bytes become U+FFFD."""
-
-        def once() -> str:
-            with self.ask("GET", url, params=params) as response:
-                return self._whole(response, url, max_bytes).decode("utf-8", "replace")
-
-        return self.retry("GET", url, once)
+        return self.retry("GET", url, lambda: self._json(url, params, max_bytes))
 
     def list_index(self, url: str) -> list[IndexEntry]:
         """The entries of a directory page, in its order.
@@ -326,14 +311,9 @@ class HttpClient(Requester):
             size = span[2] if span else responses.content_length(response.headers)
             return responses.remote_file(url, response.headers, size)
 
-    def _json(self, method: str, url: str, params: Params | None, body: Any, limit: int) -> Any:
-        data: bytes | None = None
-        headers = {"Accept": "application/json"}
-        if body is not None:
-            data = body.encode() if isinstance(body, str) else body
-            if not isinstance(data, bytes):
-                data, headers["Content-Type"] = json.dumps(body).encode(), "application/json"
-        with self.ask(method, url, params=params, headers=headers, data=data) as response:
+    def _json(self, url: str, params: Params | None, limit: int) -> Any:
+        accepts = {"Accept": "application/json"}
+        with self.ask("GET", url, params=params, headers=accepts) as response:
             self._refuse_page(response, url)
             text = self._whole(response, url, limit)
         try:

@@ -51,7 +51,6 @@ class RemoteFile:
     size: int | None
     etag: str | None = None
     last_modified: str | None = None
-    accepts_ranges: bool = False
     publisher_checksum: str | None = None
 
     def facts(self) -> FileIdentity:
@@ -121,7 +120,6 @@ def remote_file(url: str, headers: Mapping[str, str], size: int | None) -> Remot
         size=size,
         etag=plain_tag(headers.get("ETag")),
         last_modified=headers.get("Last-Modified"),
-        accepts_ranges="bytes" in headers.get("Accept-Ranges", "").lower(),
         publisher_checksum=checksum,
     )
 

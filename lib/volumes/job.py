@@ -17,7 +17,6 @@ import numpy as np
 from pydantic import ConfigDict, Field
 
 from lib.config.loaders import LoaderConfig
-from lib.errors import ConfigError
 from lib.formats.base import ChunkReader, Layout, VolumeReader
 from lib.geometry import Box, ShapeZYX
 from lib.plan import FrozenModel, VolumePlan
@@ -227,14 +226,6 @@ def _npy_unit(shape: ShapeZYX, chunk: ShapeZYX, dtype: np.dtype[Any], budget: in
     if rows == math.ceil(shape[1] / chunk[1]):
         slabs = min(max(1, budget // (layer * rows)), math.ceil(shape[0] / chunk[0]))
     return (chunk[0] * slabs, chunk[1] * rows, width)
-
-
-def check_box_alignment(job: VolumeJob, box: Box) -> None:
-    """Refuse a write that is not exactly one shard."""
-    grid = job.grid
-    index = tuple(a // s for a, s in zip(box.start_zyx, grid.shard_zyx, strict=True))
-    if grid.shard_box(index) != box:  # type: ignore[arg-type]
-        raise ConfigError(f"{box} is not a shard of {grid}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import cases_zarr2
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 from servers import BUCKET, Servers
 from volume_kit import random_voxels
 
@@ -69,6 +70,19 @@ def test_two_stacks_in_a_folder_are_offered_by_their_patterns(folder: Path, tmp_
     depths = [plan_of(address, tmp_path).shape_zyx[0] for address in addresses]
     assert depths == [6, 5]
     assert plan_of(f"{folder}/raw_*", tmp_path).shape_zyx[0] == 5
+
+
+def test_losses_of_the_source_are_told_and_those_of_none_are_not(
+    folder: Path, tmp_path: Path
+) -> None:
+    planes(folder, "whole_{:03d}.tif", 2, 1)
+    for z, plane in enumerate(random_voxels((2, 20, 30), "uint8", 1)):
+        Image.fromarray(plane).save(folder / f"s_{z}.jpg")
+    told = [
+        [note for note in plan_of(f"{folder}|{what}", tmp_path).notes if "with loss" in note]
+        for what in ("tiff:", "jpeg:")
+    ]
+    assert told == [[], ["the source holds its voxels compressed with loss (jpeg)"]]
 
 
 def test_volumes_beside_each_other_are_offered_by_their_names(folder: Path, tmp_path: Path) -> None:

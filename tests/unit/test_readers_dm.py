@@ -18,7 +18,7 @@ from lib.formats.dm.format import second_opinion
 from lib.formats.dm.reader import DmReader, open_dm
 from lib.formats.dm.tags import MAX_DEPTH, read_tags
 from lib.formats.sections import Section as StackSection
-from lib.formats.sections import SectionStack, group_sections, number_of
+from lib.formats.sections import SectionStack, group_sections
 
 DTYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"]
 PIXEL = (0.05, 0.007998250424861908, 0.007998250424861908)
@@ -211,8 +211,6 @@ def test_a_section_of_another_shape_is_refused(tmp_path: Path) -> None:
 def test_sections_are_counted_by_number_and_not_by_name() -> None:
     (group,), _ = group_sections(["s9.dm3", "s10.dm3", "s11.dm3"])
     assert group.names == ("s9.dm3", "s10.dm3", "s11.dm3")
-    assert number_of("F57-8_test1_slice_0015.dm3") == 15
-    assert number_of("notes.dm3") is None
 
 
 def test_a_missing_section_is_seen() -> None:

@@ -6,12 +6,10 @@ import math
 
 import numpy as np
 import pytest
-from volume_kit import ArrayReader, a_job, a_plan
 
 from lib.errors import ConfigError
 from lib.geometry import Box
 from lib.volumes.grid import ShardGrid, shard_key
-from lib.volumes.job import check_box_alignment
 
 GRID = ShardGrid((70, 33, 65), (8, 8, 16), (32, 16, 32))
 
@@ -93,23 +91,3 @@ def test_a_shard_may_reach_past_a_small_volume() -> None:
 
 def test_keys_are_those_of_zarr_v3() -> None:
     assert shard_key(2, (3, 0, 11)) == "2/c/3/0/11"
-
-
-@pytest.mark.parametrize(
-    "box",
-    [
-        Box((1, 0, 0), (17, 16, 16)),  # shifted
-        Box((0, 0, 0), (16, 16, 8)),  # half of one
-        Box((0, 0, 0), (32, 16, 16)),  # two of them
-        Box((-16, 0, 0), (0, 16, 16)),
-        Box((48, 0, 0), (64, 16, 16)),
-    ],
-)
-def test_a_write_that_is_not_one_shard_is_refused(box: Box) -> None:
-    voxels = np.zeros((40, 40, 40), np.uint8)
-    job = a_job(a_plan(voxels.shape), ArrayReader(voxels), chunk_zyx=(16, 16, 16), shard_mb=0.004)
-    assert job.shard_zyx == (16, 16, 16)
-    for shard in job.grid.shards():
-        check_box_alignment(job, job.grid.shard_box(shard))
-    with pytest.raises((ConfigError, IndexError)):
-        check_box_alignment(job, box)

@@ -58,7 +58,14 @@ def plan_of(
     cost, cost_notes = _cost(config, way, survey, crop, header, files)
     if not place.tree.remote:
         cost = (0, 0)
-    notes = [*volume.notes, *voxel.notes, *survey.notes, *cost_notes]
+    lossy = (f"the source holds its voxels compressed with loss ({volume.lossy})",)
+    notes = [
+        *volume.notes,
+        *(lossy if volume.lossy else ()),
+        *voxel.notes,
+        *survey.notes,
+        *cost_notes,
+    ]
     reader: dict[str, Any] = {
         "place": place.address,
         "way": way,
