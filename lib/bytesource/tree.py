@@ -8,11 +8,19 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 from lib.bytesource.base import ByteSource
-from lib.errors import AccessDeniedError, BadAnswerError, FormatError, NotListableError
+from lib.errors import (
+    AccessDeniedError,
+    BadAnswerError,
+    FormatError,
+    NotListableError,
+    SourceChangedError,
+)
 from lib.transport.listing import Listing, ObjectInfo
+from lib.transport.partial import Fetched, PartialFile
 
 __all__ = [
     "MOST_BYTES",
@@ -167,3 +175,31 @@ def check_length(name: str, length: int | None, most: int) -> None:
             location=name,
             retryable=False,
         )
+
+
+def fetch_whole(source: ByteSource, info: ObjectInfo, path: Path) -> Fetched:
+    """Fetch all bytes to `path`, going on from what an earlier try left in ``path.partial``.
+
+    Raises
+    ------
+    SourceChangedError, TransportError, DestinationError
+    """
+    identity: dict[str, str | int | None] = {
+        "url": source.name,
+        "size": source.size,
+        "etag": info.etag,
+        "last_modified": info.last_modified,
+    }
+    with PartialFile(path, identity) as part:
+        step = source.range_bytes
+        starts = range(part.offset, source.size, step)
+        ranges = [(start, min(step, source.size - start)) for start in starts]
+        try:
+            for view in source.ranges_ordered(ranges):
+                part.write(view)
+        except SourceChangedError:
+            part.discard()
+            raise
+        size = part.finish(source.size)
+        digest = part.sha256.hexdigest()
+        return Fetched(path, size, digest, info.etag, info.last_modified, info.checksum)

@@ -13,7 +13,7 @@ from lib.bytesource.base import ByteSource, LocalBytes
 from lib.bytesource.ftp_tree import FtpTree
 from lib.bytesource.http_tree import HttpTree
 from lib.bytesource.remote import HttpBytes, RemoteBytes
-from lib.bytesource.tree import ObjectInfo, Tree, join, listing_or_none
+from lib.bytesource.tree import ObjectInfo, Tree, fetch_whole, join, listing_or_none
 from lib.errors import FormatError, MacroscopeError, NotFoundError, SourceChangedError
 from lib.formats import registry
 from lib.formats.base import VolumeReader
@@ -26,7 +26,7 @@ from lib.rawfiles.files import RawFiles, fetched_or_error, kept_or_error
 from lib.rawfiles.ranged import digest_of, kept_while_read, settle_ranged
 from lib.rawfiles.sidecar import facts_of
 from lib.transport.identity import FileIdentity, Likeness, compare
-from lib.transport.partial import Fetched, PartialFile
+from lib.transport.partial import Fetched
 
 _MOST_HASHED = 4 * 2**30
 """Bytes of local files that are read once more for their digests."""
@@ -75,7 +75,7 @@ def bring_file(plan: VolumePlan, file: SourceFile, tree: Tree, raw: RawFiles) ->
     if isinstance(tree, FtpTree | HttpTree):
         fetched = tree.download(key, info, path)
     else:
-        fetched = bring(tree.source(key, info), info, path)
+        fetched = fetch_whole(tree.source(key, info), info, path)
         _check_published(path, file)
     fmt = registry.file_format(plan.reader["format"])
     try:
@@ -268,31 +268,3 @@ def _hashed(plan: VolumePlan, tree: Tree, raw: RawFiles) -> list[Fetched]:
         moment, proof = file.last_modified, file.publisher_checksum
         found.append(Fetched(raw.path(file), source.size, sha256, file.etag, moment, proof))
     return found
-
-
-def bring(source: ByteSource, info: ObjectInfo, path: Path) -> Fetched:
-    """Fetch all bytes to `path`, going on from what an earlier try left in ``path.partial``.
-
-    Raises
-    ------
-    SourceChangedError, TransportError, DestinationError
-    """
-    identity: dict[str, str | int | None] = {
-        "url": source.name,
-        "size": source.size,
-        "etag": info.etag,
-        "last_modified": info.last_modified,
-    }
-    with PartialFile(path, identity) as part:
-        step = source.range_bytes
-        starts = range(part.offset, source.size, step)
-        ranges = [(start, min(step, source.size - start)) for start in starts]
-        try:
-            for view in source.ranges_ordered(ranges):
-                part.write(view)
-        except SourceChangedError:
-            part.discard()
-            raise
-        size = part.finish(source.size)
-        digest = part.sha256.hexdigest()
-        return Fetched(path, size, digest, info.etag, info.last_modified, info.checksum)

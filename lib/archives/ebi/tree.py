@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Literal, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
-from lib.archives.address.reading import bring as bring_ranges
 from lib.archives.remote_tiff import as_remote, source_file
 from lib.bytesource.base import ByteSource
 from lib.bytesource.http_tree import HttpTree
 from lib.bytesource.remote import FtpBytes, HttpBytes
-from lib.bytesource.tree import ObjectInfo
+from lib.bytesource.tree import ObjectInfo, fetch_whole
 from lib.bytesource.zip_tree import ZipTree
 from lib.config.loaders import TransferProtocol
 from lib.errors import (
@@ -283,7 +282,7 @@ class EbiTree:
         if is_member(file):
             key = _inside(file)[1]
             info = ObjectInfo(key, file.size, file.etag, None, file.publisher_checksum)
-            return bring_ranges(self.source(file), info, local)
+            return fetch_whole(self.source(file), info, local)
         planned: Way = "ftp" if file.url.startswith("ftp:") else "https"
         others = [way for way in self.ways if way != planned]
         path = path_of(file)
