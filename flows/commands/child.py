@@ -18,8 +18,6 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import IO, Any
 
-from lib.ingest.selection import by_round
-
 from flows.commands.interrupts import ended_by_signals
 from flows.commands.options import source_parameters, stand_ins, take_options
 from flows.commands.outcome import newest_report
