@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lib import vocabulary
 from lib.provenance import Provenance
 
-_READ: Mapping[str, tuple[Callable[[str], str | None], str]] = {
-    "title": (vocabulary.plain_text, "text"),
-    "description": (vocabulary.plain_text, "text"),
-    "modality": (vocabulary.modality, "modality"),
-    "organism": (vocabulary.plain_text, "text"),
-    "specimen": (vocabulary.plain_text, "text"),
-    "licence": (vocabulary.licence, "licence with an SPDX identifier"),
-    "citation": (vocabulary.plain_text, "text"),
-    "doi": (vocabulary.doi, "DOI"),
-    "imaging_date": (vocabulary.day, "date"),
-    "release_date": (vocabulary.day, "date"),
-}
-_PLAIN_TEXTS = frozenset(field for field, (_, what) in _READ.items() if what == "text")
+
+class _Reading(NamedTuple):
+    """How foreign text becomes a field, and what it is called where it cannot be read."""
+
+    read: Callable[[str], str | None]
+    what: str
+
+
+_TEXT = _Reading(vocabulary.plain_text, "text")
+_DAY = _Reading(vocabulary.day, "date")
 
 
 class About(BaseModel):
@@ -42,17 +39,19 @@ class About(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    title: str | None = None
-    description: str | None = None
-    modality: str | None = None
-    organism: str | None = None
-    specimen: str | None = None
+    title: Annotated[str | None, _TEXT] = None
+    description: Annotated[str | None, _TEXT] = None
+    modality: Annotated[str | None, _Reading(vocabulary.modality, "modality")] = None
+    organism: Annotated[str | None, _TEXT] = None
+    specimen: Annotated[str | None, _TEXT] = None
     authors: tuple[str, ...] = ()
-    licence: str | None = None  # SPDX id, or None where none is stated
-    citation: str | None = None
-    doi: str | None = None
-    imaging_date: str | None = None  # ISO 8601
-    release_date: str | None = None
+    licence: Annotated[  # SPDX id, or None where none is stated
+        str | None, _Reading(vocabulary.licence, "licence with an SPDX identifier")
+    ] = None
+    citation: Annotated[str | None, _TEXT] = None
+    doi: Annotated[str | None, _Reading(vocabulary.doi, "DOI")] = None
+    imaging_date: Annotated[str | None, _DAY] = None  # ISO 8601
+    release_date: Annotated[str | None, _DAY] = None
     extra: dict[str, Any] = Field(default_factory=dict)
     origin: Provenance = Provenance(source="api")
     stated: dict[str, Provenance] = Field(default_factory=dict)
@@ -68,12 +67,12 @@ class About(BaseModel):
             field: Provenance.model_validate(one)
             for field, one in dict(fields.get("stated") or {}).items()
         }
-        for field, (read, _) in _READ.items():
+        for field, (read, what) in _READ.items():
             text = fields.get(field)
             if not isinstance(text, str):
                 continue
             fields[field] = read(text)
-            if fields[field] != text and field not in _PLAIN_TEXTS:
+            if fields[field] != text and what != "text":
                 quoted = {"said": vocabulary.plain_text(text, 200)}
                 stated[field] = stated.get(field, origin).model_copy(update=quoted)
         authors = fields.get("authors") or ()
@@ -92,7 +91,17 @@ class About(BaseModel):
     def remarks(self) -> tuple[str, ...]:
         """What was said and could not be read, in words for the record's notes."""
         return tuple(
-            f"{field.replace('_', ' ')}: {one.said!r} is no {_READ[field][1]} that is understood"
+            f"{field.replace('_', ' ')}: {one.said!r} is no {_READ[field].what} that is understood"
             for field, one in self.stated.items()
             if one.said is not None and field in _READ and getattr(self, field) in (None, "other")
         )
+
+
+_READ = {
+    field: mark
+    for field, info in About.model_fields.items()
+    for mark in info.metadata
+    if isinstance(mark, _Reading)
+}
+SAID = tuple(_READ)
+"""The fields that hold what archives and files say, but for the authors, who are several."""

@@ -19,9 +19,11 @@ from lib.ingest.illustrate import stored_picture
 from lib.ingest.request import VolumeRequest
 from lib.ingest.result import ProcessingResult, VolumeResult
 from lib.names import digest
+from lib.present.rows import how_to_cite, rows
 from lib.present.words import shape_text, size_text, voxel_text
 from lib.records.lifecycle import RecordDict
 from lib.records.manager import MetadataManager
+from lib.records.model import Record
 from lib.storage.open import open_store
 from lib.storage.settings import StoreSettings
 
@@ -55,34 +57,28 @@ def show_record(request: VolumeRequest, record: RecordDict) -> None:
     """The finished record with its picture, one key a volume, so that the UI shows its history."""
     store = volume_context(request).store
     picture = stored_picture(store, record, _PICTURE_WIDTH)
-    core, technical = record["metadata"]["core"], record["metadata"]["technical"]
-    voxel = [core["voxel_size_nm"][axis] for axis in "zyx"]
-    rows = {
-        "from": f"{record['source']}, {record['source_id']}",
-        "shape z, y, x": f"{shape_text(core['volume_shape'])}, {core['data_type']}",
-        "voxel z, y, x": voxel_text(voxel),
-        "stored": f"{size_text(technical['file_size_bytes'])}, {technical['compression']}",
-        "complete": f"{100 * record['metadata']['quality']['completeness_score']:.6g} %",
-        "licence": core["licence"] or "none stated",
-        "cite": core["citation"] or core["doi"] or "see the archive",
-        "volume": f"`{store.uri}/{record['files']['volume']}`",
-        "sha256": f"`{technical['sha256']}`",
-    }
-    lines = [f"## {core['title'] or record['source_id']}", ""]
+    read = Record.read(record)
+    shown = rows(read, "artifact")
+    lines = [f"## {read.title}", ""]
     if picture is not None:
-        lines += [f"![Middle planes of {record['name']}]({picture})", ""]
-    lines += ["| | |", "|---|---|", *(f"| **{k}** | {_cell(v)} |" for k, v in rows.items())]
+        lines += [f"![Middle planes of {read.name}]({picture})", ""]
+    lines += ["| | |", "|---|---|"]
+    lines += [f"| **{row.label}** | {_cell(row.text, code=row.code)} |" for row in shown]
+    lines += [f"| **Cite as** | {_cell(how_to_cite(read))} |"]
+    lines += [f"| **Stored at** | {_cell(f'{store.uri}/{read.files.volume}', code=True)} |"]
+    stored = size_text(read.technical.file_size_bytes)
     create_markdown_artifact(
         "\n".join(lines),
-        key=volume_artifact_key("record", record["source"], record["name"]),
-        description=f"{record['source']} {record['source_id']}: {rows['shape z, y, x']}, "
-        f"{rows['voxel z, y, x']}, {rows['stored']}",
+        key=volume_artifact_key("record", read.source, read.name),
+        description=f"{read.source} {read.source_id}: {shape_text(read.shape_zyx)}, "
+        f"{read.core.data_type}, {voxel_text(read.voxel_nm_zyx)}, {stored}",
     )
 
 
-def _cell(text: str) -> str:
+def _cell(text: str, *, code: bool = False) -> str:
     """A text of the archive's as one cell of a table."""
-    return " ".join(text.split()).replace("|", "\\|")
+    cell = " ".join(text.split()).replace("|", "\\|")
+    return f"`{cell}`" if code else cell
 
 
 class ProgressBar:

@@ -6,46 +6,35 @@ import sys
 from importlib.metadata import version
 from typing import Any
 
+from lib.about import SAID
 from lib.geometry import LengthsZYX
 from lib.ingest.stages import Made
 from lib.plan import SourceFile, VolumePlan, absent_note
 from lib.provenance import Provenance
+from lib.records.lifecycle import NO_CHECKSUM
 from lib.records.plain import Key
 from lib.safety import redact
 from lib.transport.partial import Fetched
 from lib.volumes.finish import Finished
 from lib.volumes.job import VolumeJob
 
-NO_CHECKSUM = "publisher gives none"
 PIPELINE = "macroscope"
 _MOST_NAMED_HOLES = 1000
 _SOFTWARE = ("macroscope", "numpy", "numcodecs", "imagecodecs", "urllib3", "prefect")
-_WORDS = {  # fields of an About whose origin a record states -> the record's own name of them
-    **{name: name for name in ("modality", "organism", "specimen", "authors", "licence")},
-    **{name: name for name in ("citation", "doi", "release_date")},
-    "imaging_date": "imaging_start_date",
-}
+_NAMES = {"imaging_date": "imaging_start_date"}  # of an About, where the record has another
 
 
 def core(plan: VolumePlan) -> dict[str, Any]:
     """``metadata.core``: what the volume is."""
     about = plan.about
     return {
-        "title": about.title,
+        **{_NAMES.get(field, field): getattr(about, field) for field in SAID},
         "description": about.description or about.title or plan.source_id,
         "volume_shape": list(plan.shape_zyx),
         "voxel_size_nm": named_axes(plan.voxel_nm_zyx),
         "data_type": plan.dtype,
-        "modality": about.modality,
         "kind": plan.kind,
-        "organism": about.organism,
-        "specimen": about.specimen,
         "authors": list(about.authors),
-        "licence": about.licence,
-        "citation": about.citation,
-        "doi": about.doi,
-        "imaging_start_date": about.imaging_date,
-        "release_date": about.release_date,
     }
 
 
@@ -71,8 +60,9 @@ def _all_stated(plan: VolumePlan) -> dict[str, Provenance]:
     """Who states what: the geometry, and those words that are there or could not be read."""
     about = plan.about
     words = {
-        word: about.stated.get(field, about.origin)
-        for field, word in _WORDS.items()
+        _NAMES.get(field, field): about.stated.get(field, about.origin)
+        for field in (*SAID, "authors")
+        if field not in ("title", "description")
         if getattr(about, field) or (field in about.stated and about.stated[field].said)
     }
     return {**plan.stated, **words}

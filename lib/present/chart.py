@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lib.present.facts import Facts
 from lib.present.words import duration_text, rate_text, size_text
+from lib.records.model import Record
 
 WIDTH, ROW, TOP = 640, 58, 8
 _LABEL, _NUMBER = 158, 132  # pixels left of the bars, and right of the longest one
@@ -50,18 +50,18 @@ class SourceTime:
         }
 
 
-def source_times(volumes: Iterable[Facts]) -> list[SourceTime]:
+def source_times(volumes: Iterable[Record]) -> list[SourceTime]:
     """One row for each source, with bars to common scales."""
-    timed: dict[str, list[Facts]] = {}
-    for facts in volumes:
-        if facts.seconds is not None:
-            timed.setdefault(facts.source, []).append(facts)
+    timed: dict[str, list[Record]] = {}
+    for record in volumes:
+        if record.provenance.seconds is not None:
+            timed.setdefault(record.source, []).append(record)
     sums = [
         SourceTime(
             source,
             len(own),
-            sum(f.seconds or 0.0 for f in own),
-            sum(f.received_bytes or 0 for f in own),
+            sum(f.provenance.seconds or 0.0 for f in own),
+            sum(f.provenance.bytes or 0 for f in own),
             TOP + index * ROW,
             (),
         )

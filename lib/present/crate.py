@@ -10,12 +10,15 @@ and this naming, for that case; its data entities must have absolute addresses.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote
 
 from lib.present.described import beside
-from lib.present.facts import Facts, Json, facts_of, how_to_cite, licence_url
+from lib.present.rows import Json, how_to_cite, licence_url, publisher, shown_fields
+from lib.records.fields import Lengths
+from lib.records.model import Record
 
 CRATE_SUFFIX = "-ro-crate-metadata.json"
 DESCRIPTOR = "ro-crate-metadata.json"  # the @id that RO-Crate fixes, whatever the file is called
@@ -47,12 +50,12 @@ def address(base_uri: str, key: str) -> str:
     return f"{base.rstrip('/')}/{quote(key)}"
 
 
-def crate_document(record: Json, base_uri: str) -> dict[str, Any]:
+def crate_document(document: Json, base_uri: str) -> dict[str, Any]:
     """Describe a complete volume as an RO-Crate.
 
     Parameters
     ----------
-    record
+    document
         The volume's record.
     base_uri
         Address of the data store (``Store.uri``, or where it is published).
@@ -62,31 +65,35 @@ def crate_document(record: Json, base_uri: str) -> dict[str, Any]:
     JSON-LD for `crate_key`. What the record does not say is left out, but for the licence, which
     RO-Crate demands: that none is stated is then said in words.
     """
-    facts = facts_of(record)
-    volume = _volume(facts, base_uri)
-    others = _context_entities(facts)
+    record = Record.read(document)
+    volume = _volume(record, base_uri)
+    others = _context_entities(record)
     root: Entity = {
-        "@id": f"urn:uuid:{facts.id}",
+        "@id": f"urn:uuid:{record.id}",
         "@type": "Dataset",
-        "name": facts.title,
-        "description": facts.description or _summary(facts),
-        "datePublished": (facts.released or facts.updated_at)[:10],
-        "license": {"@id": licence_url(facts.licence) if facts.licence else _UNKNOWN_LICENCE},
-        "publisher": {"@id": _archive_id(facts)},
+        "name": record.title,
+        "description": record.core.description or _summary(record),
+        "datePublished": (record.released or record.updated_at or "")[:10],
+        "license": {
+            "@id": licence_url(record.core.licence) if record.core.licence else _UNKNOWN_LICENCE
+        },
+        "publisher": {"@id": _archive_id(record)},
         "identifier": {"@id": "#accession"},
-        "keywords": [w for w in (facts.modality, facts.organism, facts.kind, "OME-Zarr") if w],
-        "creditText": how_to_cite(facts),
+        "keywords": [
+            w for w in (record.core.modality, record.core.organism, record.kind, "OME-Zarr") if w
+        ],
+        "creditText": how_to_cite(record),
     }
-    if facts.authors:
-        root["author"] = _references(_author_id(n) for n in range(len(facts.authors)))
-    if facts.doi:
-        root["citation"] = {"@id": f"https://doi.org/{facts.doi}"}
-    if facts.organism:
-        root["about"] = {"@id": _taxon_id(facts.organism)}
-    made_from = _made_from(facts, volume)
+    if record.core.authors:
+        root["author"] = _references(_author_id(n) for n in range(len(record.core.authors or ())))
+    if record.core.doi:
+        root["citation"] = {"@id": f"https://doi.org/{record.core.doi}"}
+    if record.core.organism:
+        root["about"] = {"@id": _taxon_id(record.core.organism)}
+    made_from = _made_from(record, volume)
     if made_from:
         root["mentions"] = {"@id": _CONVERSION}
-    parts = [volume, *_beside_volume(facts, base_uri)]
+    parts = [volume, *_beside_volume(record, base_uri)]
     root["hasPart"] = _references(part["@id"] for part in parts)
     graph = [_descriptor(root), root, *parts, *others, *made_from]
     return {"@context": f"{_SPECIFICATION}/context", "@graph": graph}
@@ -107,73 +114,73 @@ def _descriptor(root: Entity) -> Entity:
     }
 
 
-def _volume(facts: Facts, base_uri: str) -> Entity:
-    key = facts.volume_key or f"{facts.source}/{facts.name}"
+def _volume(record: Record, base_uri: str) -> Entity:
+    key = record.files.volume or f"{record.source}/{record.name}"
     zarr = key.endswith(".zarr")
     entity: Entity = {
         "@id": address(base_uri, key) + ("/" if zarr else ""),
         "@type": "Dataset" if zarr else "File",
-        "name": facts.name,
-        "description": _summary(facts),
-        "variableMeasured": _references(f"#{name}" for name, *_ in _measures(facts)),
+        "name": record.name,
+        "description": _summary(record),
+        "variableMeasured": _references(f"#{name}" for name, *_ in _measures(record)),
     }
-    if facts.stored_bytes is not None:
-        entity["contentSize"] = str(facts.stored_bytes)
+    for _, shown, value in shown_fields(record):
+        if shown.crate not in ("", "property") and value is not None:
+            entity[shown.crate] = str(value)
     if not zarr:
         entity["encodingFormat"] = "application/x-npy"
-        if facts.sha256:
-            entity["sha256"] = facts.sha256
-    if facts.modality:
-        entity["measurementTechnique"] = facts.modality
+        if record.technical.sha256:
+            entity["sha256"] = record.technical.sha256
     return entity
 
 
-def _beside_volume(facts: Facts, base_uri: str) -> list[Entity]:
+def _beside_volume(record: Record, base_uri: str) -> list[Entity]:
     """The list of digests, whose own digest the record holds, so that one value proves it all."""
-    if not facts.sums_key or not (facts.volume_key or "").endswith(".zarr"):
+    if not record.files.sums or not (record.files.volume or "").endswith(".zarr"):
         return []
     entity: Entity = {
-        "@id": address(base_uri, facts.sums_key),
+        "@id": address(base_uri, record.files.sums),
         "@type": "File",
         "name": "SHA-256 of every file of the volume",
         "description": "Check with sha256sum --check",
         "encodingFormat": "text/plain",
     }
-    return [entity | ({"sha256": facts.sha256} if facts.sha256 else {})]
+    return [entity | ({"sha256": record.technical.sha256} if record.technical.sha256 else {})]
 
 
-def _context_entities(facts: Facts) -> list[Entity]:
+def _context_entities(record: Record) -> list[Entity]:
+    whose = publisher(record.source)
     entities: list[Entity] = [
         {
-            "@id": _archive_id(facts),
+            "@id": _archive_id(record),
             "@type": "Organization",
-            "name": facts.archive.name,
-            **({"url": facts.archive.url} if facts.archive.url else {}),
+            "name": whose.name,
+            **({"url": whose.url} if whose.url else {}),
         },
         {
             "@id": "#accession",
             "@type": "PropertyValue",
             "name": "accession",
-            "propertyID": facts.source,
-            "value": facts.source_id,
+            "propertyID": record.source,
+            "value": record.source_id,
         },
-        _licence(facts),
+        _licence(record),
     ]
     entities += [
         {"@id": _author_id(n), "@type": "Person", "name": name}
-        for n, name in enumerate(facts.authors)
+        for n, name in enumerate(record.core.authors or ())
     ]
-    if facts.doi:
+    if record.core.doi:
         entities.append(
             {
-                "@id": f"https://doi.org/{facts.doi}",
+                "@id": f"https://doi.org/{record.core.doi}",
                 "@type": "ScholarlyArticle",
-                "name": facts.citation or facts.title,
+                "name": record.core.citation or record.title,
             }
         )
-    if facts.organism:
+    if record.core.organism:
         entities.append(
-            {"@id": _taxon_id(facts.organism), "@type": "Taxon", "name": facts.organism}
+            {"@id": _taxon_id(record.core.organism), "@type": "Taxon", "name": record.core.organism}
         )
     entities += [
         {
@@ -183,18 +190,18 @@ def _context_entities(facts: Facts) -> list[Entity]:
             "value": value,
             **({"unitText": unit} if unit else {}),
         }
-        for name, text, value, unit in _measures(facts)
+        for name, text, value, unit in _measures(record)
     ]
     return entities
 
 
-def _licence(facts: Facts) -> Entity:
-    if facts.licence:
+def _licence(record: Record) -> Entity:
+    if record.core.licence:
         return {
-            "@id": licence_url(facts.licence),
+            "@id": licence_url(record.core.licence),
             "@type": "CreativeWork",
-            "name": facts.licence,
-            "description": f"SPDX licence {facts.licence}",
+            "name": record.core.licence,
+            "description": f"SPDX licence {record.core.licence}",
         }
     return {
         "@id": _UNKNOWN_LICENCE,
@@ -204,26 +211,31 @@ def _licence(facts: Facts) -> Entity:
     }
 
 
-def _measures(facts: Facts) -> list[tuple[str, str, Any, str | None]]:
-    """What can be said in numbers: id, name, value, unit."""
-    found: list[tuple[str, str, Any, str | None]] = []
-    for axis, length in zip("zyx", facts.voxel_nm_zyx or (), strict=False):
-        found.append((f"voxel-size-{axis}", f"voxel size {axis}", length, "nanometer"))
-    for axis, count in zip("zyx", facts.shape_zyx or (), strict=False):
-        found.append((f"voxels-{axis}", f"voxels along {axis}", count, None))
-    if facts.dtype:
-        found.append(("data-type", "data type", facts.dtype, None))
-    if facts.completeness is not None:
-        found.append(("completeness", "completeness", facts.completeness, None))
+def _measures(record: Record) -> list[tuple[str, str, Any, str]]:
+    """What is measured of the volume: id, name, value, unit."""
+    found: list[tuple[str, str, Any, str]] = []
+    for _, shown, value in shown_fields(record):
+        if shown.crate != "property" or value is None:
+            continue
+        stem = re.sub(r"[^a-z0-9]+", "-", shown.label.lower()).strip("-")
+        along = value.zyx if isinstance(value, Lengths) else value
+        if isinstance(along, tuple):
+            found += [
+                (f"{stem}-{axis}", f"{shown.label} {axis}", one, shown.unit)
+                for axis, one in zip("zyx", along, strict=True)
+            ]
+        else:
+            found.append((stem, shown.label, value, shown.unit))
     return found
 
 
-def _made_from(facts: Facts, volume: Entity) -> list[Entity]:
+def _made_from(record: Record, volume: Entity) -> list[Entity]:
     """The conversion, with the archive's files (or the address of its array) as what went in."""
-    if not facts.source_files and not facts.download_url:
+    files = record.provenance.source_files or ()
+    if not files and not record.provenance.download_url:
         return []
     inputs: list[Entity] = []
-    for file in facts.source_files[:1000]:
+    for file in files[:1000]:
         entity: Entity = {"@id": file.url, "@type": "CreativeWork", "name": file.name}
         if file.size is not None:
             entity["size"] = str(file.size)
@@ -231,13 +243,14 @@ def _made_from(facts: Facts, volume: Entity) -> list[Entity]:
             entity["sha256"] = file.sha256
         inputs.append(entity)
     if not inputs:
-        inputs = [{"@id": facts.download_url, "@type": "CreativeWork", "name": facts.source_id}]
+        whole = {"@id": record.provenance.download_url, "name": record.source_id}
+        inputs = [{**whole, "@type": "CreativeWork"}]
     inputs = list({entity["@id"]: entity for entity in inputs}.values())
     action = {
         "@id": _CONVERSION,
         "@type": "CreateAction",
         "name": "Conversion by macroscope",
-        "endTime": facts.updated_at,
+        "endTime": record.updated_at,
         "object": _references(entity["@id"] for entity in inputs),
         "result": {"@id": volume["@id"]},
     }
@@ -250,12 +263,12 @@ def _references(ids: Iterable[str]) -> Entity | list[Entity]:
     return found[0] if len(found) == 1 else found
 
 
-def _summary(facts: Facts) -> str:
-    shape = " x ".join(str(n) for n in facts.shape_zyx or ())
-    voxel = " x ".join(f"{v:g}" for v in facts.voxel_nm_zyx or ())
+def _summary(record: Record) -> str:
+    shape = " x ".join(str(n) for n in record.shape_zyx or ())
+    voxel = " x ".join(f"{v:g}" for v in record.voxel_nm_zyx or ())
     parts = [
-        facts.modality or "Electron microscopy",
-        "labels" if facts.kind == "labels" else "volume",
+        record.core.modality or "Electron microscopy",
+        "labels" if record.kind == "labels" else "volume",
     ]
     text = " ".join(parts)
     text += f" of {shape} voxels (z, y, x)" if shape else ""
@@ -266,8 +279,8 @@ def _author_id(index: int) -> str:
     return f"#author-{index + 1}"
 
 
-def _archive_id(facts: Facts) -> str:
-    return facts.archive.url or f"#archive-{quote(facts.source)}"
+def _archive_id(record: Record) -> str:
+    return publisher(record.source).url or f"#archive-{quote(record.source)}"
 
 
 def _taxon_id(organism: str) -> str:

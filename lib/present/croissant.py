@@ -11,7 +11,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from lib.present.crate import address
-from lib.present.facts import Facts, Json, facts_of, how_to_cite, licence_url
+from lib.present.rows import Json, how_to_cite, licence_url, publisher, shown_fields
+from lib.records.fields import Shown
+from lib.records.model import Record, record_fields
 
 CROISSANT_NAME = "croissant.json"
 
@@ -54,25 +56,9 @@ _CONTEXT: dict[str, Any] = {
     "subField": "cr:subField",
     "transform": "cr:transform",
 }
-_COLUMNS = (
-    ("path", "sc:Text", "Key of the volume in the store"),
-    ("source", "sc:Text", "Archive"),
-    ("source_id", "sc:Text", "Accession"),
-    ("kind", "sc:Text", "image or labels"),
-    ("modality", "sc:Text", "Microscope"),
-    ("organism", "sc:Text", "Species"),
-    ("data_type", "sc:Text", "Type of a voxel"),
-    ("licence", "sc:Text", "SPDX identifier; empty where the archive states none"),
-    ("cite_as", "sc:Text", "How to cite"),
-    ("voxels_z", "sc:Integer", "Voxels along z"),
-    ("voxels_y", "sc:Integer", "Voxels along y"),
-    ("voxels_x", "sc:Integer", "Voxels along x"),
-    ("voxel_nm_z", "sc:Float", "Voxel size along z in nanometres; 0 where unknown"),
-    ("voxel_nm_y", "sc:Float", "Voxel size along y in nanometres; 0 where unknown"),
-    ("voxel_nm_x", "sc:Float", "Voxel size along x in nanometres; 0 where unknown"),
-    ("stored_bytes", "sc:Integer", "Size in the store"),
-    ("sha256", "sc:Text", "Of the .npy, or of the SHA256SUMS list of the OME-Zarr"),
-)
+_TYPES = {"shape": "sc:Integer", "bytes": "sc:Integer", "lengths": "sc:Float"}
+_NOTHING: dict[str, Any] = {"sc:Text": "", "sc:Integer": 0, "sc:Float": 0.0}
+_CITE = ("cite_as", "sc:Text", "How to cite")
 
 
 def croissant_document(
@@ -93,28 +79,30 @@ def croissant_document(
     -------
     JSON-LD of Croissant 1.0.
     """
-    volumes = [facts for facts in map(facts_of, records) if _listed(facts)]
-    licences = sorted({licence_url(facts.licence) for facts in volumes if facts.licence})
+    volumes = [record for record in map(Record.read, records) if _listed(record)]
+    licences = sorted(
+        {licence_url(record.core.licence) for record in volumes if record.core.licence}
+    )
     document: dict[str, Any] = {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": _CONFORMS,
         "name": _identifier(name),
         "description": f"{len(volumes)} electron-microscopy volumes from "
-        f"{len({facts.source for facts in volumes})} public archives.",
+        f"{len({record.source for record in volumes})} public archives.",
         "url": address(base_uri, ""),
         "datePublished": date,
         "version": "1.0.0",
-        "citeAs": " | ".join(dict.fromkeys(how_to_cite(facts) for facts in volumes)),
+        "citeAs": " | ".join(dict.fromkeys(how_to_cite(record) for record in volumes)),
         "creator": [
             {"@type": "sc:Organization", "name": archive.name, "url": archive.url}
-            for archive in dict.fromkeys(facts.archive for facts in volumes)
+            for archive in dict.fromkeys(publisher(record.source) for record in volumes)
         ],
-        "distribution": [entry for facts in volumes for entry in _files(facts, base_uri)],
+        "distribution": [entry for record in volumes for entry in _files(record, base_uri)],
     }
     # a list with a volume of no stated licence must not look as if all were free to use
     if licences:
-        unstated = any(facts.licence is None for facts in volumes)
+        unstated = any(record.core.licence is None for record in volumes)
         document["license"] = licences + (["not stated for some volumes"] if unstated else [])
     else:
         document["license"] = "not stated"
@@ -123,15 +111,16 @@ def croissant_document(
     return document
 
 
-def _listed(facts: Facts) -> bool:
-    return facts.status == "complete" and facts.volume_key is not None
+def _listed(record: Record) -> bool:
+    return record.status == "complete" and record.files.volume is not None
 
 
-def _files(facts: Facts, base_uri: str) -> list[dict[str, Any]]:
-    key = facts.volume_key or ""
-    about = f"{facts.title}: {facts.modality or 'EM'} {facts.kind}"
+def _files(record: Record, base_uri: str) -> list[dict[str, Any]]:
+    key = record.files.volume or ""
+    about = f"{record.title}: {record.core.modality or 'EM'} {record.kind}"
     if not key.endswith(".zarr"):
-        return [_file(key, base_uri, "application/x-npy", about, facts.sha256, facts.stored_bytes)]
+        size = record.technical.file_size_bytes
+        return [_file(key, base_uri, "application/x-npy", about, record.technical.sha256, size)]
     entries = [
         {
             "@type": "cr:FileSet",
@@ -142,9 +131,11 @@ def _files(facts: Facts, base_uri: str) -> list[dict[str, Any]]:
             "includes": f"{key}/**",
         }
     ]
-    if facts.sums_key:
+    if record.files.sums:
         sums = "SHA-256 of every file of this OME-Zarr"
-        entries.append(_file(facts.sums_key, base_uri, "text/plain", sums, facts.sha256, None))
+        entries.append(
+            _file(record.files.sums, base_uri, "text/plain", sums, record.technical.sha256, None)
+        )
     return entries
 
 
@@ -163,7 +154,7 @@ def _file(
     return entry | ({"contentSize": f"{size} B"} if size is not None else {})
 
 
-def _table(volumes: list[Facts]) -> dict[str, Any]:
+def _table(volumes: list[Record]) -> dict[str, Any]:
     return {
         "@type": "cr:RecordSet",
         "@id": "volumes",
@@ -178,32 +169,51 @@ def _table(volumes: list[Facts]) -> dict[str, Any]:
                 "description": text,
                 "dataType": kind,
             }
-            for column, kind, text in _COLUMNS
+            for column, kind, text in _columns()
         ],
         "data": [
-            {f"volumes/{column}": value for column, value in _row(facts).items()}
-            for facts in volumes
+            {f"volumes/{column}": value for column, value in _row(record).items()}
+            for record in volumes
         ],
     }
 
 
-def _row(facts: Facts) -> dict[str, Any]:
-    shape, voxel = facts.shape_zyx or (0, 0, 0), facts.voxel_nm_zyx or (0.0, 0.0, 0.0)
-    return {
-        "path": facts.volume_key,
-        "source": facts.source,
-        "source_id": facts.source_id,
-        "kind": facts.kind,
-        "modality": facts.modality or "",
-        "organism": facts.organism or "",
-        "data_type": facts.dtype or "",
-        "licence": facts.licence or "",
-        "cite_as": how_to_cite(facts),
-        **{f"voxels_{axis}": n for axis, n in zip("zyx", shape, strict=True)},
-        **{f"voxel_nm_{axis}": v for axis, v in zip("zyx", voxel, strict=True)},
-        "stored_bytes": facts.stored_bytes or 0,
-        "sha256": facts.sha256 or "",
-    }
+def _columns() -> list[tuple[str, str, str]]:
+    """Name, type and description of each column."""
+    columns = []
+    for field in record_fields():
+        shown = field.shown
+        if shown is None or not shown.column:
+            continue
+        kind = _type(shown)
+        text = field.info.description or shown.label
+        text += "; 0 where unknown" if kind == "sc:Float" else ""
+        columns += [
+            (f"{shown.column}{axis}", kind, f"{text}, along {axis[1]}" if axis else text)
+            for axis in _axes(shown)
+        ]
+    return [*columns, _CITE]
+
+
+def _row(record: Record) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for _, shown, value in shown_fields(record):
+        if not shown.column:
+            continue
+        nothing = _NOTHING[_type(shown)]
+        along = getattr(value, "zyx", value) if len(_axes(shown)) == 3 else (value,)
+        for axis, one in zip(_axes(shown), along or (None,) * 3, strict=True):
+            row[f"{shown.column}{axis}"] = nothing if one is None else one
+    return {**row, _CITE[0]: how_to_cite(record)}
+
+
+def _type(shown: Shown) -> str:
+    return _TYPES.get(shown.form, "sc:Text")
+
+
+def _axes(shown: Shown) -> tuple[str, ...]:
+    """Ends of the names of a field's columns."""
+    return ("_z", "_y", "_x") if shown.form in ("shape", "lengths") else ("",)
 
 
 def _identifier(text: str) -> str:

@@ -18,8 +18,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lib.errors import AlreadyExistsError, MacroscopeError
 from lib.present import chart, words
-from lib.present.facts import Facts, Json, facts_of, how_to_cite, licence_url
 from lib.present.inline import inline_picture
+from lib.present.preview import preview_key
+from lib.present.rows import Json, Row, how_to_cite, publisher, rows
+from lib.records.model import Record
 from lib.storage.base import Store
 
 MOST_PICTURES = 150
@@ -33,7 +35,7 @@ _WEB = ("http", "https", "ftp")
 class Card:
     """One volume as the page shows it."""
 
-    facts: Facts
+    record: Record
     anchor: str
     picture: str | None
     picture_size: tuple[int, int]
@@ -41,7 +43,9 @@ class Card:
     command: str | None
     viewer_url: str | None
     cite: str
-    licence_url: str | None
+    publisher: str
+    rows: list[Row]
+    details: list[Row]
 
 
 def write_report(
@@ -92,15 +96,15 @@ def write_report(
     raise AlreadyExistsError("a thousand reports of one second exist", location=metadata_store.uri)
 
 
-def read_pictures(store: Store, volumes: Iterable[Facts]) -> dict[str, bytes]:
+def read_pictures(store: Store, volumes: Iterable[Record]) -> dict[str, bytes]:
     """The previews that there are, by volume key; one that is missing or unreadable is left out."""
     pictures: dict[str, bytes] = {}
-    for facts in volumes:
+    for record in volumes:
         if len(pictures) == MOST_PICTURES:
             break
-        if facts.preview_key and facts.volume_key:
+        if (key := record.files.volume) is not None:
             try:
-                pictures[facts.volume_key] = store.get(facts.preview_key)
+                pictures[key] = store.get(record.files.preview or preview_key(key))
             except MacroscopeError:
                 continue  # the page says that there is no picture
     return pictures
@@ -124,10 +128,10 @@ def report_html(
     environment = _environment()
     script = _source(environment, "report.js.jinja")
     volumes = _volumes(catalog)
-    cards = [_card(n, facts, pictures, viewer_urls or {}) for n, facts in enumerate(volumes)]
+    cards = [_card(n, record, pictures, viewer_urls or {}) for n, record in enumerate(volumes)]
     sources: dict[str, list[Card]] = {}
     for card in cards:
-        sources.setdefault(card.facts.source, []).append(card)
+        sources.setdefault(card.record.source, []).append(card)
     times = chart.source_times(volumes)
     page = environment.get_template("report.html.jinja").render(
         created=f"{now.astimezone(UTC):%d %B %Y, %H:%M} UTC".lstrip("0"),
@@ -135,7 +139,7 @@ def report_html(
         sources=sources,
         completeness=catalog.get("completeness_by_source", {}),
         totals=_totals(volumes),
-        failed=[card for card in cards if card.facts.status == "failed"],
+        failed=[card for card in cards if card.record.status == "failed"],
         invalid=[r for r in validation.get("results", []) if r["errors"]],
         doubtful=[r for r in validation.get("results", []) if r["warnings"] and not r["errors"]],
         results=validation.get("results", []),
@@ -175,54 +179,54 @@ def _policy(script: str) -> str:
     )
 
 
-def _volumes(catalog: Json) -> list[Facts]:
-    found = [facts_of(entry["record"]) for entry in catalog.get("records", [])]
-    return sorted(found, key=lambda facts: (facts.source, facts.name))
+def _volumes(catalog: Json) -> list[Record]:
+    found = [Record.read(entry["record"]) for entry in catalog.get("records", [])]
+    return sorted(found, key=lambda record: (record.source, record.name))
 
 
 def _card(
-    number: int, facts: Facts, pictures: Mapping[str, bytes], viewer_urls: Mapping[str, str]
+    number: int, record: Record, pictures: Mapping[str, bytes], viewer_urls: Mapping[str, str]
 ) -> Card:
-    key = facts.volume_key or ""
+    key = record.files.volume or ""
     picture, size = inline_picture(pictures.get(key, b""), _PICTURE_WIDTH) or (None, (0, 0))
-    viewable = facts.status == "complete" and key.endswith(".zarr")
+    viewable = record.status == "complete" and key.endswith(".zarr")
     return Card(
-        facts=facts,
+        record=record,
         anchor=f"volume-{number + 1}",
         picture=picture,
         picture_size=size,
-        alt=_alt(facts),
+        alt=_alt(record),
         command=f"macroscope view {key}" if viewable else None,
         viewer_url=_web(viewer_urls.get(key)),
-        cite=how_to_cite(facts),
-        licence_url=licence_url(facts.licence) if facts.licence else None,
+        cite=how_to_cite(record),
+        publisher=publisher(record.source).name,
+        rows=rows(record, "card"),
+        details=rows(record, "details"),
     )
 
 
-def _alt(facts: Facts) -> str:
-    what = " ".join(
-        part for part in (facts.modality, "labels" if facts.kind == "labels" else "image") if part
-    )
-    of = f" of {facts.organism}" if facts.organism else ""
+def _alt(record: Record) -> str:
+    what = f"{record.core.modality} {record.kind}" if record.core.modality else record.kind
+    of = f" of {record.core.organism}" if record.core.organism else ""
     return (
-        f"Middle planes xy, yz and xz of {facts.name}, {what}{of}: "
-        f"{words.shape_text(facts.shape_zyx)} voxels of {words.voxel_text(facts.voxel_nm_zyx)}, "
+        f"Middle planes xy, yz and xz of {record.name}, {what}{of}: "
+        f"{words.shape_text(record.shape_zyx)} voxels of {words.voxel_text(record.voxel_nm_zyx)}, "
         "with scale bar and histogram"
     )
 
 
-def _totals(volumes: list[Facts]) -> dict[str, Any]:
-    complete = [facts for facts in volumes if facts.status == "complete"]
-    stored = sum(facts.stored_bytes or 0 for facts in complete)
-    voxels = sum(facts.voxel_bytes or 0 for facts in complete)
+def _totals(volumes: list[Record]) -> dict[str, Any]:
+    complete = [record for record in volumes if record.status == "complete"]
+    stored = sum(record.technical.file_size_bytes or 0 for record in complete)
+    voxels = sum(record.voxel_bytes or 0 for record in complete)
     return {
         "volumes": len(volumes),
         "complete": len(complete),
-        "sources": len({facts.source for facts in volumes}),
+        "sources": len({record.source for record in volumes}),
         "stored": stored,
         "voxel_bytes": voxels,
         "ratio": voxels / stored if stored else None,
-        "unlicensed": sum(1 for facts in complete if not facts.licence),
+        "unlicensed": sum(1 for record in complete if not record.core.licence),
     }
 
 

@@ -19,6 +19,7 @@ from pydantic import (
     ValidatorFunctionWrapHandler,
     WithJsonSchema,
     field_validator,
+    model_validator,
 )
 from pydantic_core import CoreSchema
 from typing_extensions import TypeAliasType
@@ -31,7 +32,10 @@ LENIENT: Mapping[str, bool] = {"lenient": True}
 
 # --- marks of a field -----------------------------------------------------------------------
 
-Form = Literal["text", "shape", "nm", "bytes", "share", "duration", "names", "licence", "code"]
+Form = Literal[
+    "text", "shape", "lengths", "nm", "bytes", "share", "duration", "count", "names", "sentences",
+    "licence", "doi", "address", "code",
+]  # fmt: skip
 
 
 class Proof(NamedTuple):
@@ -220,6 +224,14 @@ class _Axes(Part):
     def zyx(self) -> LengthsZYX:
         """In the order z, y, x."""
         return (self.z, self.y, self.x)  # type: ignore[attr-defined]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any, info: ValidationInfo) -> Any:
+        """Older records have three numbers, in z, y, x."""
+        if info.context == LENIENT and isinstance(value, list) and len(value) == 3:
+            return dict(zip("zyx", value, strict=True))
+        return value
 
 
 class Lengths(_Axes):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import Field
@@ -192,19 +193,24 @@ class RecordField(NamedTuple):
         """The value that a record has of a field that is no member of a list."""
         value: Any = record
         for step in self.name.split("."):
-            value = getattr(value, step)
+            value = getattr(value, step, None)
         return value
 
 
-def record_fields(part: type[Part] = Record, within: str = "") -> Iterator[RecordField]:
+@cache
+def record_fields() -> tuple[RecordField, ...]:
     """Every field of a record, members of its objects and lists after the field itself."""
+    return tuple(_fields_of(Record, ""))
+
+
+def _fields_of(part: type[Part], within: str) -> Iterator[RecordField]:
     for key, info in part.model_fields.items():
         name = f"{within}{key}"
         yield RecordField(name, info)
         inner, listed = _part_in(info.annotation)
         if inner is not None:
             here = "" if inner is Metadata else f"{name}{'[]' if listed else ''}."
-            yield from record_fields(inner, here)
+            yield from _fields_of(inner, here)
 
 
 def _part_in(kind: Any, listed: bool = False) -> tuple[type[Part] | None, bool]:

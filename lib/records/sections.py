@@ -49,13 +49,13 @@ class Core(Part):
         OrAbsent[Shape],
         COMPLETE,
         Proof("shape of level 0's `zarr.json`, or of the npy header"),
-        Shown("Voxels (z, y, x)", "shape", crate="property", column="voxels"),
+        Shown("Voxels", "shape", crate="property", column="voxels"),
     ] = None
     voxel_size_nm: Annotated[
         OrAbsent[Lengths],
         COMPLETE,
         Proof("scale of level 0 in the OME metadata", _NPY),
-        Shown("Voxel size", "nm", crate="property", unit="nanometer", column="voxel_nm"),
+        Shown("Voxel size", "lengths", crate="property", unit="nanometer", column="voxel_nm"),
     ] = None
     data_type: Annotated[
         OrAbsent[DataType],
@@ -93,7 +93,7 @@ class Core(Part):
     doi: Annotated[
         Annotated[str, Field(pattern=r"^10\.[0-9]{4,9}/\S+$")] | None,
         _SAID,
-        Shown("DOI", report="details"),
+        Shown("DOI", "doi", report="details"),
     ] = None
     imaging_start_date: Annotated[
         Day | None, _SAID, Shown("Imaged", report="details", artifact=False)
@@ -270,7 +270,9 @@ class Repair(Part):
 class VolumeProvenance(Part):
     """Where the volume comes from, and how it was made."""
 
-    download_url: Annotated[Address | None, COMPLETE, _SOURCE] = None
+    download_url: Annotated[
+        Address | None, COMPLETE, _SOURCE, Shown("From", "address", report="details")
+    ] = None
     processing_pipeline: Annotated[str | None, COMPLETE, _RUN] = None
     internal_zarr_path: Annotated[str | None, COMPLETE, _SOURCE] = None
     scale_level: Annotated[
@@ -360,6 +362,7 @@ class Quality(Part):
             "chunk",
             deep=True,
         ),
+        Shown("Chunks that the archive lacks", "count"),
     ] = None
     damaged: Annotated[
         OrAbsent[list[Words]],
@@ -369,7 +372,7 @@ class Quality(Part):
         ),
     ] = None
     notes: Annotated[
-        OrAbsent[list[str]], _RUN, Shown("Notes", "names", report="details", artifact=False)
+        OrAbsent[list[str]], _RUN, Shown("Notes", "sentences", report="details", artifact=False)
     ] = None
 
 
@@ -380,7 +383,7 @@ class Files(Part):
         OrAbsent[Words],
         COMPLETE,
         Proof("it is there, and every file of it is listed"),
-        Shown("Stored at", "code", report="details", column="path"),
+        Shown("Stored at", "code", report="details", artifact=False, column="path"),
         Field(description="Key of the volume in the store."),
     ] = None
     record: Annotated[OrAbsent[Words], Proof("where the record lies")] = None

@@ -21,12 +21,13 @@ from emulators.volumes import make_recorded_volume, plan_of
 from lib.errors import TransportError
 from lib.plan import About
 from lib.present.chart import source_times
-from lib.present.facts import facts_of, how_to_cite
 from lib.present.preview import preview_key, render_preview
 from lib.present.report import report_html, write_report
+from lib.present.rows import how_to_cite
 from lib.present.words import duration_text, shape_text, size_text, voxel_text
 from lib.records.catalogue import consolidate
 from lib.records.manager import MetadataManager
+from lib.records.model import Record
 from lib.storage.open import open_store
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
@@ -237,7 +238,7 @@ def test_motion_schemes_focus_and_narrow_screens_are_thought_of(written: str) ->
 def test_the_chart_draws_the_recorded_times_and_rates(page: Page) -> None:
     def timed(source: str, seconds: float | None, received: int) -> Any:
         provenance = {"seconds": seconds, "bytes": received}
-        return facts_of({"source": source, "metadata": {"provenance": provenance}})
+        return Record.read({"source": source, "metadata": {"provenance": provenance}})
 
     rows = source_times(
         timed(*given)
@@ -282,9 +283,10 @@ def test_older_records_are_shown_with_what_they_have() -> None:
         "files": [],
         "metadata": {},
     }
-    facts = facts_of(old)
-    assert (facts.voxel_nm_zyx, facts.description, facts.licence) == ((5.0, 5.0, 5.0), "old", None)
-    assert how_to_cite(facts).startswith("EPFL-Hippocampus. CVLab, EPFL, EPFL-Hippocampus")
+    read = Record.read(old)
+    assert (read.voxel_nm_zyx, read.core.description) == ((5.0, 5.0, 5.0), "old")
+    assert read.core.licence is None
+    assert how_to_cite(read).startswith("EPFL-Hippocampus. CVLab, EPFL, EPFL-Hippocampus")
     catalog = {"records": [{"path": "p", "record": old}]}
     assert "EPFL-Hippocampus" in report_html(catalog, {}, pictures={}, now=NOW).decode()
 
