@@ -26,6 +26,7 @@ REASONS = {
     "prefect-kubernetes": ("one Kubernetes Job for each flow run", "a worker that starts pods"),
     "prefect-aws": ("credentials from Prefect blocks", "keeping secrets"),
     "prefect-dask": ("batches of shards as tasks on Dask", "a task runner"),
+    "prefect-redis": ("messages between several Prefect servers", "a broker"),
     "dask": ("the cluster's protocol and settings", "distributing work"),
     "distributed": ("scheduler and workers, local and on Kubernetes", "distributing work"),
     "dask-kubernetes": ("the operator that makes and removes clusters", "pods by hand"),

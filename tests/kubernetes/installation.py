@@ -143,7 +143,7 @@ class Installation:
         return ask(url, path, body, self.auth)
 
     @property
-    def auth(self) -> str:
+    def auth(self) -> str | None:
         """The auth string that the chart made."""
         data = self.cluster.store.get(SECRET, "em", "macroscope-prefect")["data"]
         return base64.b64decode(data["auth-string"]).decode()

@@ -34,7 +34,7 @@ def pod_specs(manifest: Manifest) -> Iterator[tuple[str, Manifest]]:
     match manifest["kind"]:
         case "Pod":
             yield name, spec
-        case "Deployment" | "Job":
+        case "Deployment" | "Job" | "DaemonSet":
             yield name, spec["template"]["spec"]
         case "CronJob":
             yield name, spec["jobTemplate"]["spec"]["template"]["spec"]

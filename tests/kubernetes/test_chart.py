@@ -59,8 +59,49 @@ GATEWAY = (
     'server={"gateway":{"enabled":true,"host":"em.lab","parentRefs":[{"name":"lab"}]}}',
     CONTROLLER,
 )
+PROXY = {
+    "name": "proxy",
+    "image": "proxy:1",
+    "securityContext": {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    },
+    "resources": {"requests": {"cpu": "1m", "memory": "8Mi"}, "limits": {"memory": "8Mi"}},
+    "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+}
+PLACEMENT = {
+    "server": {"priorityClassName": "high"},
+    "services": {
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": "topology.kubernetes.io/zone",
+                "whenUnsatisfiable": "DoNotSchedule",
+            }
+        ]
+    },
+    "jobs": {"nodeSelector": {"pool": "small"}},
+    "flow": {"nodeSelector": {"pool": "big"}},
+    "dask": {
+        "priorityClassName": "spot",
+        "tolerations": [{"key": "spot", "operator": "Exists"}],
+    },
+}
+AVAILABLE = (
+    'server={"replicas":2,"database":{"existingSecret":"pg"},'
+    '"redis":{"existingSecret":"redis"},"services":{"replicas":2}}',
+    "worker.replicas=2",
+    'nodeSelector={"disk":"ssd"}',
+    'priorityClassName="low"',
+    f"placement={json.dumps(PLACEMENT)}",
+    f"extraContainers={json.dumps({'server': [PROXY]})}",
+    f"extraInitContainers={json.dumps({'server': [PROXY]})}",
+    "image.prePull=true",
+)
 MATRIX = {
     "defaults": (),
+    "several servers": AVAILABLE,
     "samples": ("samples.enabled=true",),
     "cloud": CLOUD,
     "own server with a password": ('prefect={"existingSecret":"p","authStringKey":"auth"}',),
@@ -502,6 +543,18 @@ def test_claims_outlive_the_release_unless_told_otherwise(render: Render) -> Non
             "enable one of them",
         ),
         (('server={"gateway":{"enabled":true,"host":"a"}}', CONTROLLER), "parentRefs is empty"),
+        (("server.replicas=2",), "a SQLite file serves one server"),
+        (('server={"replicas":2,"database":{"existingSecret":"pg"}}',), "through Redis"),
+        (('server={"redis":{"existingSecret":"r"}}',), "both need one database"),
+        (
+            (
+                'server={"enabled":false,"database":{"existingSecret":"pg"},'
+                '"redis":{"existingSecret":"r"}}',
+                'prefect={"apiUrl":"http://x/api"}',
+            ),
+            "are of the server of this chart",
+        ),
+        (("server.services.replicas=2",), "run inside the server"),
         (
             (
                 'server={"auth":{"generate":false},"ingress":{"enabled":true,"host":"a"}}',
@@ -534,6 +587,10 @@ def test_contradictions_are_refused_with_a_sentence(
         (('sources={"ebi":{"enabled":true,"schedule":"0 3 * *"}}',), "schedule"),
         (('cleanup={"schedule":"often"}',), "schedule"),
         (('image={"digest":"sha256:abc"}',), "digest"),
+        (('placement={"sever":{}}',), "sever"),
+        (('placement={"server":{"nodeSelektor":{}}}',), "nodeSelektor"),
+        (('placement={"flow":{"topologySpreadConstraints":[]}}',), "topologySpreadConstraints"),
+        (('extraContainers={"flow":[{"name":"a","image":"b"}]}',), "flow"),
     ],
 )
 def test_wrong_values_are_refused_by_name(

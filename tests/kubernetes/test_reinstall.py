@@ -81,7 +81,7 @@ def test_a_schedule_starts_a_job(assigned: Installation) -> None:
     assigned.cluster.wait(completed, RUN_S, "a scheduled run completed")
     url = f"http://{assigned.cluster.address(assigned.server())}:4200/api/deployments/{deployment}"
     for one in assigned.api(f"deployments/{deployment}/schedules"):
-        auth = ("macroscope", assigned.auth.partition(":")[2])
+        auth = ("macroscope", str(assigned.auth).partition(":")[2])
         done = requests.delete(f"{url}/schedules/{one['id']}", timeout=60, auth=auth)
         done.raise_for_status()
     assigned.assert_nothing_left(RUN_S)

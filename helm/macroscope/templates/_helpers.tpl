@@ -93,6 +93,47 @@ auth-string
 {{- end -}}
 {{- end -}}
 
+{{/* The password that the chart makes, in base64: what is there already, else another one. It is kept in
+.Release, which all templates share, so that all of them get the same. */}}
+{{- define "macroscope.generatedPassword" -}}
+{{- if not (hasKey .Release "macroscopePassword") -}}
+{{- $kept := (lookup "v1" "Secret" .Release.Namespace (include "macroscope.authSecret" .) | default dict).data | default dict -}}
+{{- $_ := set .Release "macroscopePassword" (index $kept "auth-string" | default (printf "macroscope:%s" (randAlphaNum 32) | b64enc)) -}}
+{{- end -}}
+{{ .Release.macroscopePassword }}
+{{- end -}}
+
+{{/* What a key of a Secret holds in the cluster; nothing where there is none, or no cluster is asked.
+Call with (list . "secret" "key"). */}}
+{{- define "macroscope.secretValue" -}}
+{{- $secret := lookup "v1" "Secret" (index . 0).Release.Namespace (index . 1) | default dict -}}
+{{- index ($secret.data | default dict) (index . 2) | default "" -}}
+{{- end -}}
+
+{{/* Digest of the password of the Prefect API; empty where it has none, or it is not known. */}}
+{{- define "macroscope.passwordDigest" -}}
+{{- if .Values.prefect.authStringKey -}}
+{{- with include "macroscope.secretValue" (list . .Values.prefect.existingSecret .Values.prefect.authStringKey) }}{{ sha256sum . | trunc 16 }}{{ end -}}
+{{- else if include "macroscope.authKey" . -}}
+{{- include "macroscope.generatedPassword" . | sha256sum | trunc 16 -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Digest of all that the Secrets hold that the values name; empty where none is known. */}}
+{{- define "macroscope.secretsDigest" -}}
+{{- $v := .Values -}}
+{{- $found := include "macroscope.passwordDigest" . -}}
+{{- range list
+  (list $v.prefect.existingSecret $v.prefect.apiKeyKey)
+  (list $v.server.database.existingSecret $v.server.database.key)
+  (list $v.server.redis.existingSecret $v.server.redis.key)
+  (list $v.storage.bucket.existingSecret $v.storage.bucket.accessKeyKey)
+  (list $v.storage.bucket.existingSecret $v.storage.bucket.secretKeyKey) -}}
+{{- if and (index . 0) (index . 1) }}{{ $found = print $found (include "macroscope.secretValue" (prepend . $)) }}{{ end -}}
+{{- end -}}
+{{- with $found }}{{ sha256sum . | trunc 16 }}{{ end -}}
+{{- end -}}
+
 {{- define "macroscope.prefectSecretEnv" -}}
 {{- with .Values.prefect.apiKeyKey }}
 - name: PREFECT_API_KEY
@@ -101,6 +142,47 @@ auth-string
 {{- with include "macroscope.authKey" . }}
 - name: PREFECT_API_AUTH_STRING
   valueFrom: {secretKeyRef: {name: {{ include "macroscope.authSecret" $ | quote }}, key: {{ . | quote }}}}
+{{- end }}
+{{- end -}}
+
+{{/* Environment of everything that runs Prefect's server: its API, its services, the migration. */}}
+{{- define "macroscope.serverEnv" -}}
+- {name: PREFECT_SERVER_ANALYTICS_ENABLED, value: "false"}
+- {name: PREFECT_LOGGING_LEVEL, value: {{ .Values.prefect.loggingLevel | quote }}}
+{{- with .Values.server.database }}
+{{- if .existingSecret }}
+- name: PREFECT_SERVER_DATABASE_CONNECTION_URL
+  valueFrom: {secretKeyRef: {name: {{ .existingSecret | quote }}, key: {{ .key | quote }}}}
+{{- else }}
+{{- /* ":memory:" (which names nothing here) makes Prefect open the file once: with more connections it
+answers 503, "database is locked", to flows that start together */}}
+- {name: PREFECT_SERVER_DATABASE_CONNECTION_URL, value: "sqlite+aiosqlite:///file:/var/lib/prefect/prefect.db?once=:memory:&uri=true"}
+{{- end }}
+{{- end }}
+{{- with .Values.server.redis }}
+{{- if .existingSecret }}
+- {name: PREFECT_SERVER_DATABASE_MIGRATE_ON_START, value: "false"}
+- {name: PREFECT_SERVER_REGISTER_BLOCKS_ON_START, value: "false"}
+- {name: PREFECT_SERVER_EVENTS_MESSAGING_BROKER, value: prefect_redis.messaging}
+- {name: PREFECT_SERVER_EVENTS_MESSAGING_CACHE, value: prefect_redis.messaging}
+- {name: PREFECT_SERVER_EVENTS_CAUSAL_ORDERING, value: prefect_redis.ordering}
+- {name: PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE, value: prefect_redis.lease_storage}
+- {name: PREFECT_SERVER_WORKER_CHANNEL_CLEANUP_QUEUE_STORAGE, value: prefect_redis.cleanup_queue}
+{{- range $variable := list "PREFECT_REDIS_MESSAGING_URL" "PREFECT_REDIS_WORKER_CLEANUP_QUEUE_URL" "PREFECT_SERVER_DOCKET_URL" }}
+- name: {{ $variable }}
+  valueFrom: {secretKeyRef: {name: {{ $.Values.server.redis.existingSecret | quote }}, key: {{ $.Values.server.redis.key | quote }}}}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- with include "macroscope.authKey" . }}
+{{- /* the second is for commands that are run in these pods */}}
+{{- range $variable := list "PREFECT_SERVER_API_AUTH_STRING" "PREFECT_API_AUTH_STRING" }}
+- name: {{ $variable }}
+  valueFrom: {secretKeyRef: {name: {{ include "macroscope.authSecret" $ | quote }}, key: {{ include "macroscope.authKey" $ | quote }}}}
+{{- end }}
+{{- end }}
+{{- with .Values.extraEnv }}
+{{ toYaml . }}
 {{- end }}
 {{- end -}}
 
@@ -140,6 +222,29 @@ auth-string
 {{- toYaml $context -}}
 {{- end -}}
 
+{{/* Where the pods of a component go, as JSON: what placement says of it, else what is said of all pods.
+Pods of Jobs are "jobs". Call with (list . "component"). */}}
+{{- define "macroscope.placement" -}}
+{{- $root := index . 0 -}}
+{{- $part := ternary "jobs" (index . 1) (has (index . 1) (list "register" "store" "cleanup" "test" "migrate")) -}}
+{{- $own := index $root.Values.placement $part | default dict -}}
+{{- $found := dict -}}
+{{- range $key := list "nodeSelector" "tolerations" "affinity" "priorityClassName" -}}
+{{- with index (hasKey $own $key | ternary $own $root.Values) $key }}{{ $_ := set $found $key . }}{{ end -}}
+{{- end -}}
+{{- $replicas := dict "server" $root.Values.server.replicas "services" $root.Values.server.services.replicas "worker" $root.Values.worker.replicas -}}
+{{- $selector := dict "matchLabels" (include "macroscope.selector" . | fromYaml) -}}
+{{- $spread := list -}}
+{{- if gt (int (index $replicas $part | default 1)) 1 -}}
+{{- $spread = list (dict "maxSkew" 1 "topologyKey" "kubernetes.io/hostname" "whenUnsatisfiable" "ScheduleAnyway") -}}
+{{- end -}}
+{{- if hasKey $own "topologySpreadConstraints" }}{{ $spread = $own.topologySpreadConstraints }}{{ end -}}
+{{- $constraints := list -}}
+{{- range $spread }}{{ $constraints = append $constraints (merge (deepCopy .) (dict "labelSelector" $selector)) }}{{ end -}}
+{{- with $constraints }}{{ $_ := set $found "topologySpreadConstraints" . }}{{ end -}}
+{{- toJson $found -}}
+{{- end -}}
+
 {{/* What every pod of the chart begins with. Call with (list . "component" "service-account" token?). */}}
 {{- define "macroscope.podHead" -}}
 {{- $root := index . 0 -}}
@@ -153,17 +258,11 @@ imagePullSecrets:
   - name: {{ . }}
   {{- end }}
 {{- end }}
-{{- with $root.Values.nodeSelector }}
-nodeSelector: {{ toYaml . | nindent 2 }}
+{{- range $key, $value := include "macroscope.placement" (list $root (index . 1)) | fromJson }}
+{{ $key }}: {{- toYaml $value | nindent 2 }}
 {{- end }}
-{{- with $root.Values.tolerations }}
-tolerations: {{ toYaml . | nindent 2 }}
-{{- end }}
-{{- with $root.Values.affinity }}
-affinity: {{ toYaml . | nindent 2 }}
-{{- end }}
-{{- with $root.Values.priorityClassName }}
-priorityClassName: {{ . }}
+{{- with index $root.Values.extraInitContainers (index . 1) }}
+initContainers: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}
 
@@ -183,7 +282,15 @@ labels:
   {{- with $root.Values.podLabels }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
-{{- with $root.Values.podAnnotations }}
+{{- $annotations := dict -}}
+{{- if has (index . 1) (list "server" "services" "worker" "metrics") -}}
+{{- /* another Secret makes other pods: the next upgrade restarts what reads it */ -}}
+{{- with include "macroscope.secretsDigest" $root }}{{ $_ := set $annotations "macroscope/secrets" . }}{{ end -}}
+{{- end -}}
+{{- if eq (index . 1) "server" -}}
+{{- with include "macroscope.passwordDigest" $root }}{{ $_ := set $annotations "macroscope/password" . }}{{ end -}}
+{{- end -}}
+{{- with merge $annotations $root.Values.podAnnotations }}
 annotations: {{ toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}
@@ -212,10 +319,11 @@ annotations: {{ toYaml . | nindent 2 }}
 {{- $_ := set $http $name (printf "http://%s:%d" $host (add $base $offset | int)) -}}
 {{- end -}}
 {{- dict
-  "EBI" (dict "ftp_server" $ftp "https_base_url" $http.mirror "api_base_url" (printf "%s/empiar/api" $http.empiar))
+  "EBI" (dict "ftp_server" $ftp "https_base_url" $http.mirror "api_base_url" (printf "%s/empiar/api" $http.empiar) "search_base_url" (printf "%s/ebisearch/ws/rest" $http.empiar))
   "EPFL" (dict "download_url" (printf "%s/groups/c/cv/cvlab-unit/www/data/%%20ElectronMicroscopy_Hippocampus/volumedata.tif" $http.epfl))
   "FLYEM" (dict "dvid_server" $http.dvid)
   "IDR" (dict "ftp_host" $ftp "https_base_url" $http.mirror "api_base_url" $http.omero)
   "OPENORGANELLE" (dict "s3_uri" "s3://janelia-cosem-datasets" "s3_endpoint_url" $http.s3)
+  "SEARCH" (dict "biostudies_url" (printf "%s/biostudies/api/v1" $http.empiar))
   | toJson -}}
 {{- end -}}

@@ -78,10 +78,11 @@ class Cluster:
         """A kubeconfig for a service account, or for the administrator."""
         path = self.folder / f"kubeconfig-{account or ADMIN}.yaml"
         token = f"{namespace}:{account}" if account else ADMIN
+        port = self.port if account else self.api.admin_port  # Go's clients send no token over HTTP
         document = {
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{self.port}"}}],
+            "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{port}"}}],
             "users": [{"name": "u", "user": {"token": token}}],
             "contexts": [
                 {"name": "x", "context": {"cluster": "c", "user": "u", "namespace": namespace}}
@@ -178,7 +179,8 @@ class Cluster:
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
-        self.port = self._runner.addresses[0][1]
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self.port, self.api.admin_port = (address[1] for address in self._runner.addresses)
 
     def _control(self) -> None:
         while not self._stop.wait(LOOK_S):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +12,7 @@ from apiserver.kinds import DEPLOYMENT, JOB, POD, Kind
 from apiserver.store import Manifest, Store, now
 
 TRACKED = "batch.kubernetes.io/job-tracking"  # the real Job controller's own finalizer
+HASH = "pod-template-hash"
 
 
 def reconcile(store: Store) -> None:
@@ -74,24 +77,40 @@ def reconcile_job(store: Store, job: Manifest) -> None:
 
 
 def reconcile_deployment(store: Store, deployment: Manifest) -> None:
-    """As many pods as there shall be."""
+    """As many pods as there shall be, and of the template that is there now."""
     meta, spec = deployment["metadata"], deployment["spec"]
     if "deletionTimestamp" in meta:
         return
-    pods = [
-        pod
-        for pod in owned(store, POD, deployment)
-        if "deletionTimestamp" not in pod["metadata"] and not _ended(pod)
-    ]
-    wanted = spec.get("replicas", 1)
-    for _ in range(wanted - len(pods)):
-        pods.append(store.create(pod_of(DEPLOYMENT, deployment, {})))
-    for pod in pods[wanted:]:
-        store.delete(POD, meta["namespace"], pod["metadata"]["name"])
-    ready = sum(is_ready(pod) for pod in pods)
-    status = {"replicas": len(pods), "readyReplicas": ready, "availableReplicas": ready}
+    wanted, template = spec.get("replicas", 1), _digest(spec["template"])
+    pods = [pod for pod in owned(store, POD, deployment) if not _ended(pod)]
+    there = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+    new = [pod for pod in there if pod["metadata"]["labels"][HASH] == template]
+    old = [pod for pod in pods if pod["metadata"]["labels"][HASH] != template]
+    recreate = (spec.get("strategy") or {}).get("type") == "Recreate"
+    if not (recreate and old):
+        for _ in range(wanted - len(new)):
+            new.append(store.create(pod_of(DEPLOYMENT, deployment, {HASH: template})))
+    ready = sum(is_ready(pod) for pod in new)
+    going = new[wanted:] + (old if recreate or ready >= wanted else [])
+    for pod in going:
+        if "deletionTimestamp" not in pod["metadata"]:
+            store.delete(POD, meta["namespace"], pod["metadata"]["name"])
+    available = {"type": "Available", "status": str(ready >= wanted), "reason": "Counted"}
+    status = {
+        "observedGeneration": meta.get("generation", 1),
+        "replicas": len(new[:wanted]) + len([pod for pod in old if pod in there]),
+        "updatedReplicas": len(new[:wanted]),
+        "readyReplicas": ready,
+        "availableReplicas": ready,
+        "conditions": [available],
+    }
     if status != deployment.get("status"):
         store.change(DEPLOYMENT, meta["namespace"], meta["name"], lambda m: m.update(status=status))
+
+
+def _digest(template: Manifest) -> str:
+    """The label by which a Deployment knows the pods of its template."""
+    return hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def collect_garbage(store: Store) -> None:

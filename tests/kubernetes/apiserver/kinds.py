@@ -112,6 +112,32 @@ def api_groups() -> dict[str, Any]:
     return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
 
 
+def openapi(path: str) -> dict[str, Any] | None:
+    """What ``/openapi/v3`` answers, or a document below it; or None.
+
+    Only that every kind may be patched with ``fieldValidation``: what helm looks for before it
+    leaves the validation to the server.
+    """
+    places = {f"apis/{k.api_version}" if k.group else "api/v1": k for k in KINDS}
+    if not path:
+        return {"paths": {p: {"serverRelativeURL": f"/openapi/v3/{p}"} for p in places}}
+    if path not in places:
+        return None
+    patched = {}
+    for kind in KINDS:
+        if kind.api_version == places[path].api_version:
+            gvk = {"group": kind.group, "version": kind.version, "kind": kind.name}
+            patched[f"/{kind.plural}"] = {
+                "patch": {
+                    "x-kubernetes-group-version-kind": gvk,
+                    "parameters": [{"name": "fieldValidation", "in": "query"}],
+                    "responses": {},
+                }
+            }
+    about = {"title": "stand-in", "version": "1"}
+    return {"openapi": "3.0.0", "info": about, "paths": patched}
+
+
 def api_resources(group: str, version: str) -> dict[str, Any] | None:
     """What ``/api/v1`` or ``/apis/<group>/<version>`` answers, or None."""
     kinds = [kind for kind in KINDS if (kind.group, kind.version) == (group, version)]
@@ -137,3 +163,21 @@ def api_resources(group: str, version: str) -> dict[str, Any] | None:
         "groupVersion": name,
         "resources": rows,
     }
+
+
+_FIXED = {
+    "Deployment": ("selector",),
+    "PersistentVolumeClaim": ("accessModes", "storageClassName", "volumeName", "volumeMode"),
+    "Job": ("selector", "template", "completions"),
+}
+
+
+def changed_for_good(kind: Kind, old: dict[str, Any], new: dict[str, Any]) -> str:
+    """The first field that Kubernetes does not let change, and that did; or nothing."""
+    before, after = old.get("spec") or {}, new.get("spec") or {}
+    for field in _FIXED.get(kind.name, ()):
+        if field in after and after[field] != before.get(field):
+            return f"spec.{field}"
+    if kind.name == "RoleBinding" and old["roleRef"] != new["roleRef"]:
+        return "roleRef"
+    return ""

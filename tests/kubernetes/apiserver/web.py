@@ -9,11 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import yaml
 from aiohttp import web
 
-from apiserver import kinds
-from apiserver.access import Access, Request
-from apiserver.kinds import POD, Kind
+from apiserver import kinds, protobuf
+from apiserver.access import ADMIN, Access, Request
+from apiserver.kinds import POD, Kind, changed_for_good
 from apiserver.selecting import at, matches_fields, matches_labels, patched
 from apiserver.store import ApiError, Change, Manifest, Store
 
@@ -38,6 +39,7 @@ class Api:
         self._store, self._access = store, access
         self._admission, self._log_path = admission, log_path
         self.away = False
+        self.admin_port = 0  # where whoever asks is the administrator, as behind ``kubectl proxy``
         self.seen: list[str] = []
         self._watches: set[asyncio.Task[Any]] = set()
 
@@ -73,6 +75,8 @@ class Api:
                 return web.json_response(kinds.api_versions())
             case ["apis"]:
                 return web.json_response(kinds.api_groups())
+            case ["openapi", "v3", *place] if described := kinds.openapi("/".join(place)):
+                return web.json_response(described)
             case ["api", version, *rest]:
                 group = ""
             case ["apis", group, version, *rest]:
@@ -101,11 +105,15 @@ class Api:
         watching = request.query.get("watch", "").lower() in ("1", "true")
         verb = _verb(request.method, name, watching)
         self._allow(request, Request(verb, kind, namespace, more))
+        if "sendInitialEvents" in request.query:  # as of an API server without streaming lists
+            raise ApiError(422, "Invalid", "sendInitialEvents is forbidden for watch")
         if watching:
             return await self._watch(request, kind, namespace, name)
         if request.method == "GET" and more == "log":
             return self._logs(namespace, name)
-        body = await request.json() if request.can_read_body else {}
+        body = await _body(request)
+        if request.method == "POST" and "dryRun" in request.query:
+            return web.json_response(body, status=201)
         match request.method:
             case "GET" if name:
                 return web.json_response(_shown(self._store.get(kind, namespace, name), more))
@@ -115,6 +123,8 @@ class Api:
                 return web.json_response(self._create(kind, namespace, body), status=201)
             case "PATCH" | "PUT":
                 how = request.content_type if request.method == "PATCH" else "put"
+                if "apply-patch" in how and self._store.find(kind, namespace, name) is None:
+                    return web.json_response(self._create(kind, namespace, body), status=201)
                 done = self._edit(kind, (namespace, name), more, body, how)
                 return web.json_response(_shown(done, more))
             case "DELETE" if name:
@@ -123,6 +133,9 @@ class Api:
 
     def _allow(self, request: web.Request, asked: Request) -> None:
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        assert request.transport is not None
+        if request.transport.get_extra_info("sockname")[1] == self.admin_port:
+            token = ADMIN
         self.seen.append(f"{token} {asked.verb} {asked.resource}")
         self._access.check(token, asked)
 
@@ -139,7 +152,10 @@ class Api:
                 body = {"spec": {_replicas_field(kind): at(body, "spec.replicas")}}
                 body = _nested(body) if kind.group == "kubernetes.dask.org" else body
             try:
-                new = body if how == "put" else patched(old, body, how)
+                if how == "put" or "apply-patch" in how:
+                    new = {**body, "metadata": {**_kept(old), **body["metadata"]}}
+                else:
+                    new = patched(old, body, how)
             except ValueError as error:
                 raise ApiError(422, "Invalid", str(error)) from None
             asked = new["metadata"].get("resourceVersion")
@@ -149,6 +165,13 @@ class Api:
                 new = {**old, "status": new.get("status") or {}}
             elif "status" in kind.subresources:
                 new = {**new, "status": old.get("status") or {}}
+            if fixed := changed_for_good(kind, old, new):
+                text = (
+                    f"{kind.name}.{kind.group} {where[1]!r} is invalid: {fixed}: field is immutable"
+                )
+                raise ApiError(422, "Invalid", text)
+            if old.get("spec") != new.get("spec"):
+                new["metadata"]["generation"] = old["metadata"].get("generation", 1) + 1
             return self._store.replace(kind, old, new)
 
     def _delete(
@@ -183,7 +206,8 @@ class Api:
         self, request: web.Request, kind: Kind, namespace: str, name: str
     ) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
-        await response.prepare(request)
+        with contextlib.suppress(ConnectionError):  # the client may be gone already
+            await response.prepare(request)
         task = asyncio.ensure_future(self._stream(request, response, kind, (namespace, name)))
         self._watches.add(task)
         seconds = float(request.query.get("timeoutSeconds") or 1800)
@@ -234,6 +258,16 @@ class Api:
             self._store.forget(tell)
 
 
+async def _body(request: web.Request) -> Any:
+    """What was sent, in any of the three forms of the API's clients."""
+    if not request.can_read_body:
+        return {}
+    if "protobuf" in request.content_type:
+        return protobuf.secret(await request.read())
+    text = await request.text()
+    return yaml.safe_load(text) if "yaml" in request.content_type else json.loads(text)
+
+
 def _verb(method: str, name: str, watching: bool) -> str:
     if watching:
         return "watch"
@@ -248,6 +282,12 @@ def _selected(request: web.Request, manifest: Manifest) -> bool:
     return matches_labels(manifest, request.query.get("labelSelector", "")) and matches_fields(
         manifest, request.query.get("fieldSelector", "")
     )
+
+
+def _kept(old: Manifest) -> Manifest:
+    """Of an object that is replaced: what its new version does not say, and must keep."""
+    wanted = ("uid", "creationTimestamp", "generation", "ownerReferences", "finalizers")
+    return {key: value for key, value in old["metadata"].items() if key in wanted}
 
 
 def _replicas_field(kind: Kind) -> str:

@@ -1,0 +1,131 @@
+"""Releases by the real helm, in a stand-in cluster that runs no pod: what an upgrade changes."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from apiserver.cluster import Cluster
+from apiserver.kinds import JOB, SECRET, by_manifest, changed_for_good
+from releases import CHART_0_1_0, Release
+from test_chart import BUCKET
+
+Manifest = dict[str, Any]
+Render = Callable[..., list[Manifest]]
+Helm = Callable[..., "subprocess.CompletedProcess[str]"]
+OPEN, ASKING = "server.auth.generate=false", "server.auth.generate=true"
+READERS = ("server", "worker")
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Iterator[Release]:
+    """Nothing yet, in a cluster whose node takes no pod."""
+    with Cluster(tmp_path / "cluster") as cluster:
+        cluster.kubelet.cordoned = True
+        yield Release(cluster)
+
+
+def test_the_fixture_is_the_chart_of_0_1_0(helm: Helm) -> None:
+    shown = helm("show", "chart", str(CHART_0_1_0))
+    assert yaml.safe_load(shown.stdout)["version"] == "0.1.0"
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [(), ('server={"database":{"existingSecret":"pg"}}', *BUCKET, "worker.replicas=2")],
+    ids=["defaults", "postgresql and bucket"],
+)
+def test_an_upgrade_from_0_1_0_changes_nothing_that_kubernetes_fixes(
+    helm: Helm, render: Render, sets: tuple[str, ...]
+) -> None:
+    flags = [part for text in sets for part in ("--set-json", text)]
+    done = helm("template", "macroscope", str(CHART_0_1_0), "--namespace", "em", *flags)
+    old = {(o["kind"], o["metadata"]["name"]): o for o in yaml.safe_load_all(done.stdout) if o}
+    new = {(o["kind"], o["metadata"]["name"]): o for o in render(*sets)}
+    assert set(old) <= set(new)
+    for key, manifest in old.items():
+        if key[0] != "Job":  # hooks, and a Job for each revision
+            assert changed_for_good(by_manifest(manifest), manifest, new[key]) == "", key
+    for key, manifest in new.items():
+        if key[0] == "Deployment":
+            selected = manifest["spec"]["selector"]["matchLabels"]
+            assert selected.items() <= manifest["spec"]["template"]["metadata"]["labels"].items()
+
+
+def test_helm_upgrades_0_1_0_in_place(release: Release) -> None:
+    assert release.put("install", chart=CHART_0_1_0, hooks=False) == ""
+    claim = release.find("PersistentVolumeClaim", "macroscope-data")
+    assert release.put("upgrade", hooks=False) == ""
+    assert release.find("PersistentVolumeClaim", "macroscope-data") == claim
+    assert release.password().startswith("macroscope:")
+
+
+def test_the_password_that_was_made_outlives_upgrades_which_then_restart_nothing(
+    release: Release,
+) -> None:
+    release.put("install", hooks=False)
+    password, before = release.password(), [release.template(name) for name in READERS]
+    assert release.put("upgrade", hooks=False) == ""
+    assert release.password() == password
+    assert [release.template(name) for name in READERS] == before
+
+
+def test_a_secret_that_changed_restarts_what_reads_it_at_the_next_upgrade(
+    release: Release,
+) -> None:
+    named = 'prefect={"existingSecret":"mine","authStringKey":"auth"}'
+    release.keep_secret("mine", auth="me:one")
+    release.put("install", named, hooks=False)
+    before = {name: release.template(name) for name in (*READERS, "operator")}
+    assert release.put("upgrade", named, hooks=False) == ""
+    assert {name: release.template(name) for name in before} == before
+    release.keep_secret("mine", auth="me:two")
+    assert release.put("upgrade", named, hooks=False) == ""
+    changed = {name for name in before if release.template(name) != before[name]}
+    assert changed == set(READERS)
+
+
+def test_a_password_that_was_deleted_is_made_anew(release: Release) -> None:
+    release.put("install", hooks=False)
+    password, before = release.password(), [release.template(name) for name in READERS]
+    release.cluster.delete(SECRET, "macroscope-prefect")
+    release.put("upgrade", hooks=False)
+    assert release.password() != password
+    assert all(release.template(name) != old for name, old in zip(READERS, before, strict=True))
+
+
+def test_no_upgrade_shuts_out_the_runs_at_work(release: Release) -> None:
+    """Their pods have no password, or the old one, until they end."""
+    release.put("install", chart=CHART_0_1_0, hooks=False)
+    run_at_work(release, "wise-fox", "macroscope")
+    refusal = release.put("upgrade", hooks=False)
+    assert "gets a password with this upgrade" in refusal
+    assert "wise-fox" in refusal
+    assert release.put("upgrade", OPEN, hooks=False) == ""
+    release.cluster.delete(JOB, "wise-fox")
+    run_at_work(release, "of-another-release", "other")
+    assert release.put("upgrade", ASKING, hooks=False) == ""
+    run_at_work(release, "calm-owl", "macroscope")
+    assert release.put("upgrade", hooks=False) == ""
+    release.cluster.delete(SECRET, "macroscope-prefect")
+    refusal = release.put("upgrade", hooks=False)
+    assert "changes with this upgrade" in refusal
+    assert "calm-owl" in refusal
+
+
+def run_at_work(release: Release, name: str, instance: str) -> None:
+    """A flow's Job, as Prefect's worker makes it."""
+    labels = {"macroscope/part": "flow", "app.kubernetes.io/instance": instance}
+    template = {
+        "metadata": {"labels": labels},
+        "spec": {"containers": [{"name": "flow", "image": "x"}], "restartPolicy": "Never"},
+    }
+    made = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}}
+    release.cluster.apply({**made, "spec": {"template": template}})
+    release.cluster.wait(
+        lambda: release.cluster.store.get(JOB, "em", name)["status"].get("active"), 30, "at work"
+    )
