@@ -203,6 +203,11 @@ def parse_dataset(document: dict[str, Any], where: str) -> Dataset | None:
     if compression["type"] not in ("raw", "gzip", "bzip2", "lz4", "xz", "blosc", "zstd"):
         raise UnsupportedFormatError(f"compression {compression['type']!r}", location=where)
     stored = np.dtype(_DTYPES[name])
+    dataset = Dataset(shape, block, stored, compression, document)
+    try:
+        open_codec(dataset.codec)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise FormatError(f"compression cannot be read: {error!r}", location=where) from None
     if not 2 <= len(shape) <= 5 or len(block) != len(shape) or min(*shape, *block) < 1:
         raise UnsupportedFormatError(
             f"a dataset of {shape} and blocks {block} (x first), where 2 to 5 axes are converted",
@@ -210,4 +215,4 @@ def parse_dataset(document: dict[str, Any], where: str) -> Dataset | None:
         )
     if math.prod(block) * stored.itemsize > MAX_BLOCK_BYTES:
         raise FormatError(f"impossible blocks {block}", location=where)
-    return Dataset(shape, block, stored, compression, document)
+    return dataset

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from lib.bytesource.tree import Tree, join, listing_or_none, optional_document
-from lib.errors import NotFoundError, NotListableError, UnsupportedFormatError
+from lib.errors import FormatError, NotFoundError, NotListableError, UnsupportedFormatError
 from lib.formats.calibration import VoxelSize
 from lib.formats.chunked import cells_in, estimated_bytes, listed_objects, listing_identity
 from lib.formats.format import Options, Survey, VolumeDescription
@@ -46,6 +46,23 @@ class N5Format:
     def describe(
         self, tree: Tree, root: str, path: str, options: Options
     ) -> Sequence[VolumeDescription]:
+        where = join(root, path)
+        try:
+            return self._found(tree, root, path, options)
+        except (
+            KeyError,
+            TypeError,
+            AttributeError,
+            ValueError,
+            IndexError,
+            OverflowError,
+        ) as error:
+            raise FormatError(
+                f"an attributes.json at, above or below cannot be read: {error!r}",
+                location=f"{tree.uri}/{where}",
+            ) from None
+
+    def _found(self, tree: Tree, root: str, path: str, options: Options) -> list[VolumeDescription]:
         where = join(root, path)
         found = _volumes(tree, where, options, 0)
         if not found:

@@ -117,8 +117,8 @@ def _scale(given: dict[str, Any], where: str) -> Scale:
         raise FormatError(f"impossible chunks {chunk} (z, y, x)", location=where)
     block = given.get("compressed_segmentation_block_size")
     encoding = str(given["encoding"]).lower()
-    if encoding == "compressed_segmentation" and block is None:
-        raise FormatError("compressed_segmentation without its block size", location=where)
+    if encoding == "compressed_segmentation" and (block is None or min(_zyx(block)) < 1):
+        raise FormatError(f"compressed_segmentation with blocks of {block}", location=where)
     return Scale(
         key=str(given["key"]),
         size_zyx=size,

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from lib.bytesource.neighbours import requests_for
 from lib.bytesource.tree import Listing, Tree, join, listing_or_none, optional_document
-from lib.errors import NotFoundError, NotListableError
+from lib.errors import FormatError, NotFoundError, NotListableError
 from lib.formats.base import WIDENED
 from lib.formats.calibration import VoxelSize
 from lib.formats.chunked import cells_in, estimated_bytes, listed_objects, listing_identity
@@ -45,26 +45,20 @@ class Zarr3Format:
         self, tree: Tree, root: str, path: str, options: Options
     ) -> Sequence[VolumeDescription]:
         where = join(root, path)
-        node = _node(tree, where)
-        if node is not None and node["node_type"] == "array":
-            at, inner, block = _multiscale_above(tree, where)
-            return [_described(tree, root, where, options, at, inner, block)]
-        found = _multiscales_below(tree, where, 0)
-        described = [
-            _described(tree, root, join(at, level), options, at, level, block)
-            for at, block in found
-            for level in [_chosen(tree, at, block, options.level)]
-        ]
-        if not found:
-            arrays = _arrays_below(tree, where, 0)
-            described = [_described(tree, root, key, options, None, "", None) for key in arrays]
-        if not described:
-            raise NotFoundError(
-                f"there is no array or multiscale at {path or 'the root'!r}",
+        try:
+            return _described_below(tree, root, path, options)
+        except (
+            KeyError,
+            TypeError,
+            AttributeError,
+            ValueError,
+            IndexError,
+            OverflowError,
+        ) as error:
+            raise FormatError(
+                f"a zarr.json at, above or below cannot be read: {error!r}",
                 location=f"{tree.uri}/{where}",
-                advice=f"There are: {', '.join(_children(tree, where)) or 'nothing'}",
-            )
-        return described
+            ) from None
 
     def survey(self, tree: Tree, root: str, volume: VolumeDescription, box: Box) -> Survey:
         array, axes, document = _of_handle(volume.handle)
@@ -124,6 +118,31 @@ class Zarr3Format:
 
 
 Block = dict[str, Any]
+
+
+def _described_below(tree: Tree, root: str, path: str, options: Options) -> list[VolumeDescription]:
+    """The array at a path, or a level of each multiscale at and below it, or each array."""
+    where = join(root, path)
+    node = _node(tree, where)
+    if node is not None and node["node_type"] == "array":
+        at, inner, block = _multiscale_above(tree, where)
+        return [_described(tree, root, where, options, at, inner, block)]
+    found = _multiscales_below(tree, where, 0)
+    described = [
+        _described(tree, root, join(at, level), options, at, level, block)
+        for at, block in found
+        for level in [_chosen(tree, at, block, options.level)]
+    ]
+    if not found:
+        arrays = _arrays_below(tree, where, 0)
+        described = [_described(tree, root, key, options, None, "", None) for key in arrays]
+    if not described:
+        raise NotFoundError(
+            f"there is no array or multiscale at {path or 'the root'!r}",
+            location=f"{tree.uri}/{where}",
+            advice=f"There are: {', '.join(_children(tree, where)) or 'nothing'}",
+        )
+    return described
 
 
 def _node(tree: Tree, path: str) -> dict[str, Any] | None:

@@ -91,6 +91,8 @@ def test_a_payload_that_unpacks_beyond_its_block_is_bounded() -> None:
         {"isLabelMultiset": True},
         {"dataType": "string"},
         {"compression": {"type": "jpeg"}},
+        {"compression": {"type": "blosc", "shuffle": {}}},
+        {"compression": {"type": "zstd", "level": float("nan")}},
         {"dimensions": [10, 9]},
         {"blockSize": [0, 4, 4]},
         {"blockSize": [2**20, 2**20, 4]},
@@ -129,6 +131,14 @@ def test_a_mirrored_volume_is_refused_by_name(tmp_path: Path) -> None:
     volume = described(tmp_path, {"transform": {**TRANSFORM, "scale": [5.24, -4.0, 4.0]}})
     assert volume.refused is not None
     assert "the y axis is mirrored" in volume.refused
+
+
+@pytest.mark.parametrize("group", [{"multiscales": "x"}, {"multiscales": [{"datasets": [1]}]}])
+def test_attributes_of_a_group_that_are_no_pyramid_are_named(
+    tmp_path: Path, group: dict[str, Any]
+) -> None:
+    with pytest.raises(FormatError, match="cannot be read"):
+        described(tmp_path, {}, group)
 
 
 def test_the_order_of_a_transform_is_in_its_axes(tmp_path: Path) -> None:

@@ -268,6 +268,14 @@ def test_a_shard_shorter_than_its_index_is_no_hole(tmp_path: Path, length: int) 
         read(tmp_path, volume)
 
 
+@pytest.mark.parametrize("blocks", [[0, 8, 8], [-8, 8, 8], None])
+def test_impossible_blocks_of_a_segmentation_are_refused(blocks: Any) -> None:
+    scale = {**SCALE, "encoding": "compressed_segmentation"}
+    info = {**INFO, "scales": [{**scale, "compressed_segmentation_block_size": blocks}]}
+    with pytest.raises(FormatError, match="blocks of"):
+        parse_info(json.dumps(info).encode(), "x/info")
+
+
 def test_graphene_says_what_to_ask_for() -> None:
     with pytest.raises(UnsupportedFormatError) as caught:
         parse_info(json.dumps({**INFO, "app": {"table": 1}}).encode(), "x/info")

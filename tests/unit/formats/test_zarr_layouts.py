@@ -245,6 +245,19 @@ def test_what_is_no_geometry_of_axes_is_refused(form: int, tmp_path: Path) -> No
             found(LocalTree(tmp_path), form, layout, "")
 
 
+@pytest.mark.parametrize("form", [2, 3])
+@pytest.mark.parametrize(("name", "other"), [('"name"', '"nam"'), ('"scale": [', '"scaIe": [')])
+def test_documents_that_lack_a_key_are_named(
+    form: int, name: str, other: str, tmp_path: Path
+) -> None:
+    layout = Layout("czyx", "0.4" if form == 2 else "0.5", PICK)
+    written(tmp_path, form, layout)
+    document = tmp_path / (".zattrs" if form == 2 else "zarr.json")
+    document.write_text(document.read_text().replace(name, other, 1))
+    with pytest.raises(FormatError):
+        found(LocalTree(tmp_path), form, layout, "")
+
+
 def test_the_table_has_every_order_of_axes_that_readers_meet() -> None:
     for form, layouts in itertools.groupby(ALL, key=lambda one: one[0]):
         orders = {layout.axes for _, layout in layouts}

@@ -1,0 +1,26 @@
+"""A few damaged inputs of every format on each run; ``python -m tests.formats.fuzz`` tries many."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import fuzz
+import pytest
+from forked import Forked
+
+from lib.formats.hdf5 import asking
+
+INPUTS = int(os.environ.get("FUZZ_INPUTS", "60"))
+
+
+@pytest.mark.parametrize("form", fuzz.names())
+def test_damage_ends_in_a_named_error_or_an_array(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking.subprocess, "Popen", Forked)  # type: ignore[attr-defined]
+    outcome = fuzz.fuzz(form, INPUTS, 0, tmp_path)
+    assert not outcome.failures
+    assert outcome.inputs == INPUTS
+    assert outcome.ends["named error"] > 0
+    assert outcome.ends["exact"] + outcome.ends["other voxels"] > 0
