@@ -301,7 +301,7 @@ def verify(
 @app.command(epilog=epilog("view"))
 def view(
     volume: Annotated[
-        list[str] | None, typer.Argument(help="Volume or source; several are overlaid.")
+        list[str] | None, typer.Argument(help="Volume or source; without any a page of all.")
     ] = None,
     port: Annotated[int, typer.Option(help="Port on the loopback; 0: a free one.")] = 0,
     browser: Annotated[bool, typer.Option(help="Open the link, or only print it.")] = True,

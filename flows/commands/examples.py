@@ -31,7 +31,7 @@ _EXAMPLES = {
         ("macroscope verify s3://bucket/em --quick", "records and grids of a bucket"),
     ),
     "view": (
-        ("macroscope view", "every volume of the data folder"),
+        ("macroscope view", "a page of the data folder, to filter and open"),
         ("macroscope view idr --no-browser", "one source; print the link only"),
     ),
     "config": (

@@ -11,7 +11,7 @@ from flows.credentials import store_settings
 from lib.config.manager import ConfigManager
 from lib.errors import NotFoundError, NothingThereError
 from lib.present.output import say
-from lib.present.viewer import serve
+from lib.present.viewer import serve, serve_store
 from lib.records.manager import MetadataManager
 from lib.storage.base import Store
 from lib.storage.open import open_store
@@ -21,14 +21,15 @@ from lib.storage.walk import contents, why_nothing
 def view_command(
     names: list[str], *, port: int, open_browser: bool, data_dir: str | None = None
 ) -> int:
-    """Serve until interrupted. Without names: every complete OME-Zarr of the store."""
+    """Serve until interrupted. Without names: a page of the whole store, which opens each."""
     take_options(data_dir=data_dir)
     loaded = ConfigManager().load()
     store = open_store(loaded.settings.data_dir, store_settings(loaded))
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    with serve(store, _volumes(store, names), port=port) as viewer:
+    keys = _volumes(store, names) if names else []
+    with serve(store, keys, port=port) if names else serve_store(store, port=port) as viewer:
         say(viewer.url)
         if open_browser:
             webbrowser.open(viewer.url)
@@ -43,10 +44,7 @@ def _volumes(store: Store, names: list[str]) -> list[str]:
         for _, record in MetadataManager(store).find(status="complete")
         if record.get("schema_version") and record["files"]["volume"].endswith(".ome.zarr")
     ]
-    if not names:
-        chosen = complete
-    else:
-        chosen = [key for key in complete if any(_means(name, key) for name in names)]
+    chosen = [key for key in complete if any(_means(name, key) for name in names)]
     if not chosen and not complete:
         found = contents(store)
         if not found.records and not found.volumes:

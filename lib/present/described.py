@@ -118,6 +118,24 @@ def describe_group(store: Store, key: str, group: dict[str, Any]) -> DescribedVo
         ) from error
 
 
+def labels_inside(store: Store, key: str) -> list[DescribedVolume]:
+    """The label images of an OME-Zarr, which its group ``labels`` lists (NGFF 0.5).
+
+    Raises
+    ------
+    IntegrityError, UnsupportedFormatError
+        A document is damaged, or not of the kind that macroscope writes.
+    """
+    try:
+        group = _json(store, f"{key}/labels/zarr.json")
+    except NotFoundError:
+        return []
+    ome = (group.get("attributes") or {}).get("ome")
+    names = ome.get("labels") if isinstance(ome, dict) else None
+    roots = [f"{key}/labels/{name}" for name in names or ()]
+    return [describe_group(store, root, _json(store, f"{root}/zarr.json")) for root in roots]
+
+
 def _describe_zarr(store: Store, key: str, group: dict[str, Any]) -> DescribedVolume:
     ome = group["attributes"]["ome"]
     multiscale = ome["multiscales"][0]

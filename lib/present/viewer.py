@@ -1,5 +1,7 @@
 """Looking at volumes in the browser: a read-only Neuroglancer server on the loopback.
 
+It shows some volumes, or the page of a whole store, from which each is opened.
+
 The client comes out of the ``neuroglancer`` package, so nothing is loaded from elsewhere. The same
 server reads a folder and an object store, whose credentials never leave this process.
 """
@@ -16,11 +18,13 @@ from urllib.parse import quote
 
 import uvicorn
 
-from lib.errors import ConfigError, DestinationError, NotFoundError
-from lib.present.described import ZARR, DescribedVolume, describe
+from lib.errors import ConfigError, DestinationError, NotFoundError, NothingThereError
+from lib.present.described import ZARR, DescribedVolume, describe, labels_inside
+from lib.present.store_page import page_html, read_contents
 from lib.present.viewer_app import viewer_app
 from lib.present.viewer_state import check_viewable, fragment, viewer_state
 from lib.storage.base import Store
+from lib.storage.walk import contents, why_nothing
 
 _LOOPBACK = ["127.0.0.1", "localhost"]
 
@@ -56,6 +60,38 @@ def serve(
     UnsupportedFormatError
         A volume cannot be shown (``.npy``, a dtype such as float64).
     """
+    _require_client()
+    if not volume_keys:
+        raise ConfigError(
+            "no volume to view", location="volume", advice="Name one; the catalogue lists them"
+        )
+    for key in volume_keys:
+        _viewable(store, key)
+    return Viewer(store, volume_keys, host=host, port=port)
+
+
+def serve_store(store: Store, *, host: str = "127.0.0.1", port: int = 0) -> Viewer:
+    """Make a viewer of a whole store: its address leads to a page of all volumes.
+
+    Of a folder the page is made anew each time that it is asked for; of a bucket once.
+
+    Raises
+    ------
+    ConfigError
+        This installation has no Neuroglancer client.
+    NothingThereError
+        The store holds neither a record nor a volume.
+    """
+    _require_client()
+    found = contents(store)
+    if not found.records and not found.volumes:
+        raise NothingThereError(
+            f"there is nothing to view: {why_nothing(store, found)}", location=store.uri
+        )
+    return Viewer(store, (), host=host, port=port, whole=True)
+
+
+def _require_client() -> None:
     if find_spec("neuroglancer") is None:
         raise ConfigError(
             "this installation cannot show volumes: the package neuroglancer is not in it",
@@ -64,21 +100,24 @@ def serve(
             "and name the bucket (EM_DATA_DIR=s3://...) or a copy of the claim's data folder; "
             "k8s/store-get.sh fetches one",
         )
-    if not volume_keys:
-        raise ConfigError(
-            "no volume to view", location="volume", advice="Name one; the catalogue lists them"
-        )
-    return Viewer(store, [_viewable(store, key) for key in volume_keys], host=host, port=port)
 
 
 class Viewer:
     """A running viewer; use as a context manager."""
 
     def __init__(
-        self, store: Store, volumes: Sequence[DescribedVolume], *, host: str, port: int
+        self,
+        store: Store,
+        volume_keys: Sequence[str],
+        *,
+        host: str,
+        port: int,
+        whole: bool = False,
     ) -> None:
         self._store, self._host, self._port = store, host, port
-        self._volumes = {volume.key: volume for volume in volumes}
+        self._keys, self._whole = tuple(volume_keys), whole
+        self._contents = read_contents(store) if whole else None
+        self._reading = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stopped = asyncio.Event()
 
@@ -96,8 +135,13 @@ class Viewer:
 
     @property
     def url(self) -> str:
-        """The link that shows all volumes."""
-        return self.url_for(list(self._volumes))
+        """The link that shows all volumes: side by side, or the page of the store."""
+        return f"{self.address}/" if self._whole else self.url_for(self._keys)
+
+    @property
+    def served(self) -> tuple[str, ...]:
+        """Keys of the volumes that are served."""
+        return self._keys if self._contents is None else self._contents.viewable
 
     @property
     def address(self) -> str:
@@ -105,21 +149,26 @@ class Viewer:
         return f"http://{_named(self._host)}:{self._port}"
 
     def url_for(self, volume_keys: Sequence[str]) -> str:
-        """The link that shows some of the volumes.
+        """The link that shows some of the volumes, and the labels inside them over each.
 
         Raises
         ------
         NotFoundError
             One of them is not served.
+        IntegrityError, UnsupportedFormatError
+            One cannot be shown.
         """
-        unknown = [key for key in volume_keys if key not in self._volumes]
+        served = self.served
+        unknown = [key for key in volume_keys if key not in served]
         if unknown or not volume_keys:
             raise NotFoundError(
                 f"not served here: {', '.join(unknown) or 'no volume'}",
-                advice=f"Served are {', '.join(self._volumes)}",
+                advice=f"Served are {', '.join(served[:20])}{', ...' * (len(served) > 20)}",
             )
-        volumes = [self._volumes[key] for key in volume_keys]
-        sources = [f"{self.address}/store/{quote(key)}" for key in volume_keys]
+        volumes = []
+        for key in volume_keys:
+            volumes += [_viewable(self._store, key), *labels_inside(self._store, key)]
+        sources = [f"{self.address}/store/{quote(volume.key)}" for volume in volumes]
         return f"{self.address}/v/volumes/#{fragment(viewer_state(volumes, sources))}"
 
     def start(self) -> None:
@@ -135,9 +184,10 @@ class Viewer:
         everywhere = self._host in ("0.0.0.0", "::")
         app = viewer_app(
             self._store,
-            frozenset(self._volumes),
+            lambda: frozenset(self.served),
             hosts=["*"] if everywhere else [*_LOOPBACK, self._host],
-            start=lambda: self.url,
+            link=lambda keys: self.url_for(keys or self._keys),
+            page=self._page if self._whole else None,
             stopped=self._stopped,
         )
         self._server = uvicorn.Server(
@@ -160,6 +210,12 @@ class Viewer:
             return
         self._server.should_exit = True
         thread.join()
+
+    def _page(self) -> tuple[bytes, str]:
+        with self._reading:
+            if self._contents is None or self._store.local_path("x") is not None:
+                self._contents = read_contents(self._store)
+            return page_html(self._contents)
 
     def _run(self, listening: socket.socket) -> None:
         async def main() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import mimetypes
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from importlib import resources
 
 from starlette.applications import Starlette
@@ -20,7 +20,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from lib.errors import DestinationError, MacroscopeError, NotFoundError
+from lib.errors import DestinationError, MacroscopeError, NotFoundError, UnsupportedFormatError
+from lib.present.preview import preview_key
 from lib.storage.base import Store
 
 _BLOCK = 4 * 2**20
@@ -36,34 +37,67 @@ _POLICY = (
 
 def viewer_app(
     store: Store,
-    volume_keys: frozenset[str],
+    served: Callable[[], frozenset[str]],
     *,
     hosts: list[str],
-    start: Callable[[], str],
+    link: Callable[[Sequence[str]], str],
+    page: Callable[[], tuple[bytes, str]] | None = None,
     stopped: asyncio.Event,
 ) -> Starlette:
     """The whole site.
 
     Parameters
     ----------
+    served
+        Keys of the volumes that may be read.
     hosts
         Values of the Host header that are answered: a page elsewhere must not read the volumes by
         giving its own name this address.
-    start
-        The address that ``/`` leads to.
+    link
+        The address that shows some volumes; all where none is named.
+    page
+        What ``/`` shows, and its Content-Security-Policy; without one it leads to all volumes.
     stopped
         Set when the server is about to stop; open event streams end then.
     """
 
     def home(request: Request) -> Response:
-        return RedirectResponse(start(), 302)
+        if page is None:
+            return RedirectResponse(link(()), 302)
+        try:
+            shown, policy = page()
+        except MacroscopeError:
+            return Response("The store does not answer.\n", 502, media_type="text/plain")
+        headers = {"Content-Security-Policy": policy, **_plain_headers()}
+        return Response(shown, media_type="text/html", headers=headers)
+
+    def chosen(request: Request) -> Response:
+        """Lead to the volumes that were chosen on the page."""
+        try:
+            return RedirectResponse(link(request.query_params.getlist("volume")), 302)
+        except NotFoundError:
+            return Response("No such volume is served here.\n", 404, media_type="text/plain")
+        except UnsupportedFormatError as error:
+            return Response(f"{error}\n", 415, media_type="text/plain")
+        except MacroscopeError as error:
+            return Response(f"{error.message}\n", 502, media_type="text/plain")
+
+    def preview(request: Request) -> Response:
+        """A volume's picture, which lies beside it."""
+        key = request.path_params["key"]
+        if key not in {preview_key(volume) for volume in served()}:
+            return Response("No such picture is served here.\n", 404, media_type="text/plain")
+        try:
+            return Response(store.get(key), media_type="image/png", headers=_plain_headers())
+        except MacroscopeError:
+            return Response("There is no such picture.\n", 404, media_type="text/plain")
 
     def client(request: Request) -> Response:
         return _client_file(request.path_params.get("name") or "index.html")
 
     def volume(request: Request) -> Response:
         key = request.path_params["key"]
-        if not _inside(key, volume_keys):
+        if not _inside(key, served()):
             return Response("No such volume is served here.\n", 404, media_type="text/plain")
         try:
             return _object(store, key, request)
@@ -86,6 +120,8 @@ def viewer_app(
     return Starlette(
         routes=[
             Route("/", home),
+            Route("/open", chosen),
+            Route("/preview/{key:path}", preview),
             Route("/favicon.ico", lambda request: Response(status_code=204)),
             Route("/v/{token}/", client),
             Route("/v/{token}/{name}", client),

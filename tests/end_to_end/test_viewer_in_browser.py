@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from emulators.tissue import labels, tissue
-from emulators.volumes import make_volume, plan_of
-from lib.present.viewer import Viewer, serve
+from emulators.volumes import make_recorded_volume, make_volume, plan_of
+from lib.plan import About
+from lib.present.preview import preview_key, render_preview
+from lib.present.viewer import Viewer, serve, serve_store
 from lib.storage.open import open_store
 from tests.kit.browser import Browser, find_chromium
 
@@ -148,3 +150,43 @@ def test_the_short_address_leads_to_the_same_view(volumes: Viewer, browser: Brow
     state: dict[str, Any] = browser.until("window.viewer && viewer.state.toJSON()")
     assert [layer["name"] for layer in state["layers"]] == ["em", "other", "em_cells"]
     assert json.dumps(state["layout"]).count('"viewer"') == 2
+
+
+@pytest.fixture(scope="module")
+def whole_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Viewer]:
+    store = open_store(str(tmp_path_factory.mktemp("page")))
+    for source, name in (("ebi", "em"), ("idr", "other")):
+        voxels = tissue((0, 0, 0), SHAPE, seed=3, dtype="int16", voxel_nm_zyx=VOXEL)
+        plan = plan_of(voxels, source, name, VOXEL, about=About(title=f"Tissue of {source}"))
+        key = make_recorded_volume(store, voxels, plan)["files"]["volume"]
+        store.put(preview_key(key), render_preview(store, key))
+    with serve_store(store) as running:
+        yield running
+
+
+SHOWN = "[...document.querySelectorAll('article')].filter(a => !a.hidden).map(a => a.ariaLabel)"
+
+
+@pytest.mark.long
+def test_the_page_of_a_store_filters_and_a_click_opens_a_volume(
+    whole_store: Viewer, browser: Browser
+) -> None:
+    browser.open("about:blank")
+    browser.messages.clear()
+    browser.open(whole_store.address)
+    browser.until("document.images.length == 2 && [...document.images].every(i => i.naturalWidth)")
+    browser.requested.clear()  # of pages before
+    assert browser.evaluate(SHOWN) == ["em", "other"]
+    browser.evaluate(
+        "(w => { w.value = 'TISSUE idr'; w.dispatchEvent(new Event('input')) })"
+        "(document.getElementById('words'))"
+    )
+    assert browser.evaluate(SHOWN) == ["other"]
+    assert browser.evaluate("document.getElementById('shown').innerText") == "1 of 2 volumes"
+    browser.evaluate("document.querySelector('article:not([hidden]) a.button').click()")
+    state: dict[str, Any] = browser.until("window.viewer && viewer.state.toJSON()")
+    assert [layer["name"] for layer in state["layers"]] == ["other"]
+    browser.until("viewer.isReady()")
+    asked = [url for url in browser.requested if url != "about:blank"]
+    assert [url for url in asked if not url.startswith(whole_store.address)] == []
+    assert browser.messages == []
