@@ -6,15 +6,62 @@ speak ``x, y, z``, micrometres or ångström are converted where their answers a
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from lib.errors import ConfigError, OutOfBoundsError
 
-ShapeZYX = tuple[int, int, int]
-LengthsZYX = tuple[float, float, float]  # nanometres
+T = TypeVar("T")
+Number = TypeVar("Number", int, float)
+
+ZYX = tuple[T, T, T]
+ShapeZYX = ZYX[int]
+LengthsZYX = ZYX[float]  # nanometres
+
+
+def zyx(values: Iterable[T]) -> ZYX[T]:
+    """Three values as a triple; raises `ValueError` if they are not three."""
+    z, y, x = values
+    return (z, y, x)
+
+
+def add(a_zyx: ZYX[Number], b_zyx: ZYX[Number]) -> ZYX[Number]:
+    """The sum, axis by axis; so are the next ones."""
+    return zyx(a + b for a, b in zip(a_zyx, b_zyx, strict=True))
+
+
+def subtract(a_zyx: ZYX[Number], b_zyx: ZYX[Number]) -> ZYX[Number]:
+    return zyx(a - b for a, b in zip(a_zyx, b_zyx, strict=True))
+
+
+def multiply(a_zyx: ZYX[Number], b_zyx: ZYX[Number]) -> ZYX[Number]:
+    return zyx(a * b for a, b in zip(a_zyx, b_zyx, strict=True))
+
+
+def floor_divide(a_zyx: ShapeZYX, b_zyx: ShapeZYX) -> ShapeZYX:
+    return zyx(a // b for a, b in zip(a_zyx, b_zyx, strict=True))
+
+
+def ceil_divide(a_zyx: ShapeZYX, b_zyx: ShapeZYX) -> ShapeZYX:
+    """How many pieces of `b_zyx` cover `a_zyx`."""
+    return zyx(-(-a // b) for a, b in zip(a_zyx, b_zyx, strict=True))
+
+
+def minimum(a_zyx: ShapeZYX, b_zyx: ShapeZYX) -> ShapeZYX:
+    return zyx(min(a, b) for a, b in zip(a_zyx, b_zyx, strict=True))
+
+
+def maximum(a_zyx: ShapeZYX, b_zyx: ShapeZYX) -> ShapeZYX:
+    return zyx(max(a, b) for a, b in zip(a_zyx, b_zyx, strict=True))
+
+
+def is_multiple(a_zyx: ShapeZYX, of_zyx: ShapeZYX) -> bool:
+    """Whether `a_zyx` is a whole number of `of_zyx` on every axis."""
+    return all(a % b == 0 for a, b in zip(a_zyx, of_zyx, strict=True))
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -30,8 +77,7 @@ class Box:
 
     @property
     def shape_zyx(self) -> ShapeZYX:
-        z, y, x = (b - a for a, b in zip(self.start_zyx, self.stop_zyx, strict=True))
-        return (z, y, x)
+        return subtract(self.stop_zyx, self.start_zyx)
 
     @property
     def voxels(self) -> int:
@@ -43,25 +89,30 @@ class Box:
 
     def slices(self, origin_zyx: ShapeZYX = (0, 0, 0)) -> tuple[slice, slice, slice]:
         """Index of this box in an array whose first voxel lies at ``origin_zyx``."""
-        z, y, x = (
+        return zyx(
             slice(a - o, b - o)
             for a, b, o in zip(self.start_zyx, self.stop_zyx, origin_zyx, strict=True)
         )
-        return (z, y, x)
 
     def intersect(self, other: Box) -> Box:
         """The common part; may be ``empty``."""
-        start = tuple(max(a, b) for a, b in zip(self.start_zyx, other.start_zyx, strict=True))
-        stop = tuple(min(a, b) for a, b in zip(self.stop_zyx, other.stop_zyx, strict=True))
-        return Box(start, stop)  # type: ignore[arg-type]
+        return Box(maximum(self.start_zyx, other.start_zyx), minimum(self.stop_zyx, other.stop_zyx))
 
     def contains(self, other: Box) -> bool:
         return self.intersect(other) == other
 
     def shifted(self, by_zyx: ShapeZYX) -> Box:
-        start = tuple(a + d for a, d in zip(self.start_zyx, by_zyx, strict=True))
-        stop = tuple(b + d for b, d in zip(self.stop_zyx, by_zyx, strict=True))
-        return Box(start, stop)  # type: ignore[arg-type]
+        return Box(add(self.start_zyx, by_zyx), add(self.stop_zyx, by_zyx))
+
+    def cells(self, cell_zyx: ShapeZYX) -> Box:
+        """The cells, of a grid from voxel 0, that hold voxels of this box: a box of indices."""
+        return Box(floor_divide(self.start_zyx, cell_zyx), ceil_divide(self.stop_zyx, cell_zyx))
+
+    def indices(self) -> list[ShapeZYX]:
+        """Every voxel's index, in C order."""
+        spans = zip(self.start_zyx, self.stop_zyx, strict=True)
+        z, y, x = (range(a, b) for a, b in spans)
+        return list(itertools.product(z, y, x))
 
     def tiles(self, tile_zyx: ShapeZYX) -> Iterator[Box]:
         """Cut into tiles that start at this box's own corner, in C order."""

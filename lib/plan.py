@@ -6,7 +6,6 @@ An archive makes a `VolumePlan`; jobs, records, raw files and workers on other h
 from __future__ import annotations
 
 import base64
-import itertools
 import math
 import zlib
 from collections.abc import Collection, Sequence
@@ -83,13 +82,11 @@ class SourceGrid(FrozenModel):
         holes
             Indices, in the source's own grid, of chunks that are not there.
         """
-        offset = tuple(a // c for a, c in zip(box.start_zyx, chunk_zyx, strict=True))
-        stop = (-(-b // c) for b, c in zip(box.stop_zyx, chunk_zyx, strict=True))
-        z, y, x = (b - a for a, b in zip(offset, stop, strict=True))
+        cells = box.cells(chunk_zyx)
         grid = cls(
             chunk_zyx=chunk_zyx,
-            offset_zyx=offset,  # type: ignore[arg-type]
-            cells_zyx=(z, y, x),
+            offset_zyx=cells.start_zyx,
+            cells_zyx=cells.shape_zyx,
             codec=codec or {},
         )
         return grid.model_copy(update={"holes": pack_holes(holes, grid.indices())})
@@ -101,8 +98,7 @@ class SourceGrid(FrozenModel):
 
     def indices(self) -> list[ShapeZYX]:
         """Indices of all chunks in the source's own grid, in C order."""
-        z, y, x = (range(a, a + n) for a, n in zip(self.offset_zyx, self.cells_zyx, strict=True))
-        return list(itertools.product(z, y, x))
+        return Box.whole(self.cells_zyx).shifted(self.offset_zyx).indices()
 
     def missing(self) -> frozenset[ShapeZYX]:
         """Indices, in the source's own grid, of the chunks that the source does not hold."""

@@ -27,7 +27,7 @@ from lib.errors import (
     UnsupportedFormatError,
 )
 from lib.formats.dvid import MAX_TILE_ZYX, DvidReader
-from lib.geometry import Box, LengthsZYX, ShapeZYX
+from lib.geometry import Box, LengthsZYX, ShapeZYX, ceil_divide, multiply, zyx
 from lib.plan import About, SourceFile, VolumePlan
 from lib.provenance import Provenance
 from lib.rawfiles.files import RawFiles
@@ -109,9 +109,7 @@ class FlyEM(ArchiveBase):
         box = chosen.box.shifted(crop.start_zyx)
         x, y, z = reversed(box.start_zyx)
         width, height, depth = reversed(box.shape_zyx)
-        tiles = math.prod(
-            math.ceil(n / t) for n, t in zip(box.shape_zyx, MAX_TILE_ZYX, strict=True)
-        )
+        tiles = math.prod(ceil_divide(box.shape_zyx, MAX_TILE_ZYX))
         stem = f"{config.instance}_{config.uuid[:8].replace(':', '-')}"
         return [
             VolumePlan(
@@ -216,7 +214,7 @@ def _unknown(error: RequestRefusedError, where: str) -> MacroscopeError:
 
 def place_crop(config: FlyEMConfig, extents: Box) -> Box:
     """The crop as a box, given or drawn; always wholly inside the extents."""
-    size: ShapeZYX = tuple(reversed(config.crop_size))  # type: ignore[assignment]
+    size = zyx(reversed(config.crop_size))
     if any(n > limit for n, limit in zip(size, extents.shape_zyx, strict=True)):
         raise OutOfBoundsError(
             f"a crop of {config.crop_size} (x, y, z) is larger than the volume, "
@@ -225,7 +223,7 @@ def place_crop(config: FlyEMConfig, extents: Box) -> Box:
             location="crop_size",
         )
     if config.crop_origin is not None:
-        start: ShapeZYX = tuple(reversed(config.crop_origin))  # type: ignore[assignment]
+        start = zyx(reversed(config.crop_origin))
     else:
         draw = random.Random(config.random_seed)
         # x, y, z in this order: the same seed gives the same crop for ever
@@ -304,5 +302,4 @@ def _stated(instance: Instance) -> dict[str, Provenance]:
 
 
 def _lengths(start: ShapeZYX, voxel: LengthsZYX) -> LengthsZYX:
-    z, y, x = (a * v for a, v in zip(start, voxel, strict=True))
-    return (z, y, x)
+    return multiply(start, voxel)

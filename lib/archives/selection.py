@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from lib.config.loaders import FilesConfig
 from lib.errors import FormatError, MacroscopeError, NotFoundError, OutOfBoundsError
-from lib.geometry import Box, LengthsZYX, ShapeZYX, parse_box
+from lib.geometry import Box, LengthsZYX, ShapeZYX, add, multiply, parse_box
 from lib.plan import VolumePlan
 
 T = TypeVar("T")
@@ -159,8 +159,6 @@ def choose_crop(
     box = parse_box(text, shape_zyx, voxel_nm_zyx) if text else whole
     if box == whole:
         return Crop(whole, origin_nm_zyx, "", True)
-    z, y, x = (
-        o + a * v for o, a, v in zip(origin_nm_zyx, box.start_zyx, voxel_nm_zyx, strict=True)
-    )
+    corner = add(origin_nm_zyx, multiply(box.start_zyx, voxel_nm_zyx))
     bounds = zip("zyx", box.start_zyx, box.stop_zyx, strict=True)
-    return Crop(box, (z, y, x), "".join(f"_{axis}{a}-{b}" for axis, a, b in bounds), False)
+    return Crop(box, corner, "".join(f"_{axis}{a}-{b}" for axis, a, b in bounds), False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from lib.geometry import LengthsZYX
+from lib.geometry import LengthsZYX, zyx
 from lib.units import nm_per
 
 
@@ -65,8 +65,7 @@ class Origin:
         if self.nm_zyx is not None:
             return self.nm_zyx
         pairs = zip(self.voxels_zyx or (0.0, 0.0, 0.0), voxel_nm_zyx, strict=True)
-        z, y, x = (float(f"{n * length:.9g}") + 0.0 for n, length in pairs)
-        return (z, y, x)
+        return zyx(float(f"{n * length:.9g}") + 0.0 for n, length in pairs)
 
 
 def positive(value: float | None) -> float | None:

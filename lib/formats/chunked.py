@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import math
 import random
@@ -19,7 +18,7 @@ from lib.bytesource.tree import ObjectInfo, Tree, join
 from lib.compression import Encoded
 from lib.errors import BadAnswerError, TransportError, UnsupportedFormatError
 from lib.formats.base import Block, ChunkCodec, Layout, VolumeReader
-from lib.geometry import Box, ShapeZYX
+from lib.geometry import Box, ShapeZYX, is_multiple
 
 T = TypeVar("T")
 Ordered = Callable[[Iterable[Callable[[], T]]], Iterator[T]]
@@ -37,16 +36,13 @@ def cells_in(box: Box, chunk_zyx: ShapeZYX) -> list[ShapeZYX]:
     UnsupportedFormatError
         They are more than can be planned: the array is vast, or its document lies.
     """
-    first = tuple(a // c for a, c in zip(box.start_zyx, chunk_zyx, strict=True))
-    stop = tuple(-(-b // c) for b, c in zip(box.stop_zyx, chunk_zyx, strict=True))
-    count = math.prod(b - a for a, b in zip(first, stop, strict=True))
-    if count > MAX_CHUNKS:
+    cells = box.cells(chunk_zyx)
+    if cells.voxels > MAX_CHUNKS:
         raise UnsupportedFormatError(
-            f"{count} chunks are to be read, where {MAX_CHUNKS} at once are planned",
+            f"{cells.voxels} chunks are to be read, where {MAX_CHUNKS} at once are planned",
             advice="Choose a box, or a coarser level",
         )
-    z, y, x = (range(a, b) for a, b in zip(first, stop, strict=True))
-    return list(itertools.product(z, y, x))
+    return cells.indices()
 
 
 class ChunkedReader(VolumeReader):
@@ -86,7 +82,7 @@ class ChunkedReader(VolumeReader):
         self.layout = Layout(chunk_zyx)
         self.codec = ChunkCodec(codec or {})
         self.fill_value = fill_value
-        self.aligned = all(a % c == 0 for a, c in zip(box.start_zyx, chunk_zyx, strict=True))
+        self.aligned = is_multiple(box.start_zyx, chunk_zyx)
         self.pass_through = self.aligned and fits_shard
 
     @abstractmethod

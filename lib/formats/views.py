@@ -10,7 +10,7 @@ import numpy as np
 
 from lib.formats.base import Block, Layout, VolumeReader
 from lib.formats.planes import check_box
-from lib.geometry import Box
+from lib.geometry import Box, minimum, subtract
 
 
 class CroppedReader(VolumeReader):
@@ -24,10 +24,8 @@ class CroppedReader(VolumeReader):
         self._reader, self._box, self._name = reader, box, name
         self.shape_zyx = box.shape_zyx
         self.dtype = reader.dtype
-        z, y, x = (
-            min(n, limit) for n, limit in zip(reader.layout.chunk_zyx, box.shape_zyx, strict=True)
-        )
-        self.layout = replace(reader.layout, chunk_zyx=(z, y, x))
+        chunk = minimum(reader.layout.chunk_zyx, box.shape_zyx)
+        self.layout = replace(reader.layout, chunk_zyx=chunk)
 
     def __exit__(self, *details: object) -> None:
         self._reader.__exit__(None, None, None)
@@ -36,9 +34,9 @@ class CroppedReader(VolumeReader):
         """Yield blocks that tile `box`; see `VolumeReader`."""
         check_box(box, self.shape_zyx, self._name)
         corner = self._box.start_zyx
-        z, y, x = (-a for a in corner)
+        back = subtract((0, 0, 0), corner)
         for block in self._reader.blocks(box.shifted(corner)):
-            yield replace(block, box=block.box.shifted((z, y, x)))
+            yield replace(block, box=block.box.shifted(back))
 
 
 class MissingSection(VolumeReader):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lib.config.loaders import LoaderConfig
 from lib.errors import ConfigError
 from lib.formats.base import Block, VolumeReader
-from lib.geometry import Box, LengthsZYX, ShapeZYX
+from lib.geometry import Box, ShapeZYX, minimum, multiply, zyx
 from lib.plan import VolumePlan
 from lib.volumes import kernels
 from lib.volumes.levels import factor
@@ -46,8 +46,8 @@ def coarser(plan: VolumePlan, by: int) -> VolumePlan:
     for _ in range(by.bit_length() - 1):
         step = factor(shape, voxel)
         shape = kernels.pooled_shape(shape, step)
-        origin = _lengths(o + v * (f - 1) / 2 for o, v, f in zip(origin, voxel, step, strict=True))
-        voxel = _lengths(v * f for v, f in zip(voxel, step, strict=True))
+        origin = zyx(o + v * (f - 1) / 2 for o, v, f in zip(origin, voxel, step, strict=True))
+        voxel = multiply(voxel, step)
         steps.append(step)
     return plan.model_copy(
         update={
@@ -71,7 +71,7 @@ class CoarseReader(VolumeReader):
     def __init__(self, reader: VolumeReader, plan: VolumePlan) -> None:
         self._reader = reader
         self._steps = plan.downsample_steps
-        self._by = _shape(math.prod(axis) for axis in zip(*self._steps, strict=True))
+        self._by = zyx(math.prod(axis) for axis in zip(*self._steps, strict=True))
         self._labels = plan.labels
         self.shape_zyx = plan.shape_zyx
         self.dtype = reader.dtype
@@ -81,12 +81,8 @@ class CoarseReader(VolumeReader):
     def blocks(self, box: Box) -> Iterator[Block]:
         """Pool tiles whose source voxels fit a bounded buffer."""
         for tile in box.tiles(self._tile(box.shape_zyx)):
-            start = _shape(a * f for a, f in zip(tile.start_zyx, self._by, strict=True))
-            stop = _shape(
-                min(b * f, n)
-                for b, f, n in zip(tile.stop_zyx, self._by, self._reader.shape_zyx, strict=True)
-            )
-            source = Box(start, stop)
+            start, stop = (multiply(at, self._by) for at in (tile.start_zyx, tile.stop_zyx))
+            source = Box(start, minimum(stop, self._reader.shape_zyx))
             voxels: NDArray[Any] = np.empty(source.shape_zyx, self.dtype)
             missing = gather(self._reader, source, voxels)
             yield Block(tile, self._pooled(voxels), tuple(missing))
@@ -100,17 +96,7 @@ class CoarseReader(VolumeReader):
 
     def _pooled(self, voxels: NDArray[Any]) -> NDArray[Any]:
         for step in self._steps:
-            target = np.empty(kernels.pooled_shape(_shape(voxels.shape), step), self.dtype)
+            target = np.empty(kernels.pooled_shape(zyx(voxels.shape), step), self.dtype)
             kernels.pool(voxels, step, target, labels=self._labels)
             voxels = target
         return voxels
-
-
-def _shape(values: Any) -> ShapeZYX:
-    z, y, x = (int(value) for value in values)
-    return (z, y, x)
-
-
-def _lengths(values: Any) -> LengthsZYX:
-    z, y, x = (float(value) for value in values)
-    return (z, y, x)

@@ -18,6 +18,7 @@ from lib.archives.registry import archive
 from lib.config.loaders import LoaderConfig
 from lib.errors import DestinationFullError
 from lib.formats.base import Layout
+from lib.geometry import LengthsZYX, ShapeZYX, ceil_divide, multiply, zyx
 from lib.ingest.coarse import GATHER_BYTES
 from lib.plan import VolumePlan
 from lib.present.preview import THUMBNAIL
@@ -47,9 +48,9 @@ class VolumeCost(BaseModel):
     source: str
     source_id: str
     name: str
-    shape_zyx: tuple[int, int, int]
+    shape_zyx: ShapeZYX
     dtype: str
-    voxel_nm_zyx: tuple[float, float, float]
+    voxel_nm_zyx: LengthsZYX
     scale_level: str | None
     licence: str | None
     download_requests: int
@@ -231,7 +232,7 @@ def row_of(cost: VolumeCost) -> dict[str, Any]:
 
 
 def _thumbnail_bytes(plan: VolumePlan) -> float:
-    _, y, x = (n * v for n, v in zip(plan.shape_zyx, plan.voxel_nm_zyx, strict=True))
+    _, y, x = multiply(plan.shape_zyx, plan.voxel_nm_zyx)
     return THUMBNAIL_BYTES * THUMBNAIL**2 * min(y, x) / max(y, x)
 
 
@@ -245,9 +246,8 @@ def planned_job(plan: VolumePlan, config: LoaderConfig) -> VolumeJob:
     grid = plan.source_grid
     chunk = _CHUNK if grid is None else grid.chunk_zyx
     if plan.downsample_steps:
-        by = [math.prod(axis) for axis in zip(*plan.downsample_steps, strict=True)]
-        z, y, x = (math.ceil(n / f) for n, f in zip(chunk, by, strict=True))
-        chunk = (z, y, x)
+        by = zyx(math.prod(axis) for axis in zip(*plan.downsample_steps, strict=True))
+        chunk = ceil_divide(chunk, by)
     elif config.output_format == "zarr" and config.chunk_zyx is None and grid is not None:
         config = config.model_copy(update={"chunk_zyx": grid.chunk_zyx})
     return fit_job(plan, Layout(chunk, by_planes=plan.stored_as == "files"), config)
@@ -273,8 +273,6 @@ def store_requests(job: VolumeJob, config: LoaderConfig, raw_files: int) -> tupl
     for finer, level in itertools.pairwise(levels):
         if not level.in_pass:  # made from the finer level: each of its indices and chunks
             grid = finer.grid
-            chunks = math.prod(
-                math.ceil(n / c) for n, c in zip(grid.shape_zyx, grid.chunk_zyx, strict=True)
-            )
+            chunks = math.prod(ceil_divide(grid.shape_zyx, grid.chunk_zyx))
             get += len(grid) + chunks
     return (put, get)

@@ -6,6 +6,7 @@ from collections import Counter
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lib.geometry import LengthsZYX, ShapeZYX
 from lib.ingest.costs import VolumeCost
 from lib.present.words import duration_text, size_text
 
@@ -18,8 +19,8 @@ class VolumeResult(BaseModel):
     name: str
     source_id: str
     status: str  # complete, failed, cancelled, skipped, planned
-    shape_zyx: tuple[int, int, int]
-    voxel_nm_zyx: tuple[float, float, float]
+    shape_zyx: ShapeZYX
+    voxel_nm_zyx: LengthsZYX
     stored_bytes: int = 0
     seconds: float = 0.0
     made: bool = True  # False: it was complete already

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.concurrency.bounded_map import run_each
-from lib.geometry import Box, ShapeZYX
+from lib.geometry import Box, ShapeZYX, minimum, multiply
 from lib.storage.base import Store
 from lib.volumes import kernels
 from lib.volumes.job import ConcurrencyLimits, VolumeJob
@@ -26,12 +26,8 @@ from lib.volumes.stored import StoredLevel
 
 def finer_box(level: Level, finer: Level, box: Box) -> Box:
     """The voxels of the finer level that a box of this level is made from."""
-    start = tuple(a * f for a, f in zip(box.start_zyx, level.factor_zyx, strict=True))
-    stop = tuple(
-        min(b * f, n)
-        for b, f, n in zip(box.stop_zyx, level.factor_zyx, finer.grid.shape_zyx, strict=True)
-    )
-    return Box(start, stop)  # type: ignore[arg-type]
+    start, stop = (multiply(at, level.factor_zyx) for at in (box.start_zyx, box.stop_zyx))
+    return Box(start, minimum(stop, finer.grid.shape_zyx))
 
 
 def make_coarse_levels(

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 
 from lib.errors import EmptyVolumeError, IntegrityError, MissingChunksError
-from lib.geometry import ShapeZYX
+from lib.geometry import ShapeZYX, ceil_divide
 from lib.storage.base import Store
 from lib.volumes import ome
 from lib.volumes.grid import shard_key
@@ -145,9 +145,7 @@ def _source_chunks(job: VolumeJob) -> int:
         return job.plan.source_grid.chunks
     if job.plan.sections is not None:
         return job.plan.sections
-    return math.prod(
-        math.ceil(n / c) for n, c in zip(job.grid.shape_zyx, job.grid.chunk_zyx, strict=True)
-    )
+    return math.prod(ceil_divide(job.grid.shape_zyx, job.grid.chunk_zyx))
 
 
 def _allow(

@@ -13,7 +13,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lib.errors import ConfigError
-from lib.geometry import Box, ShapeZYX
+from lib.geometry import (
+    Box,
+    ShapeZYX,
+    add,
+    ceil_divide,
+    floor_divide,
+    is_multiple,
+    minimum,
+    multiply,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +51,7 @@ class ShardGrid:
     def __post_init__(self) -> None:
         if min(*self.shape_zyx, *self.chunk_zyx, *self.shard_zyx) < 1:
             raise ConfigError(f"shape, chunk and shard must be positive, not {self}")
-        if any(s % c for s, c in zip(self.shard_zyx, self.chunk_zyx, strict=True)):
+        if not is_multiple(self.shard_zyx, self.chunk_zyx):
             raise ConfigError(
                 f"shard {self.shard_zyx} is not a whole number of chunks {self.chunk_zyx}",
                 location="chunk_zyx",
@@ -51,13 +60,11 @@ class ShardGrid:
     @property
     def counts_zyx(self) -> ShapeZYX:
         """Shards along each axis."""
-        z, y, x = (math.ceil(n / s) for n, s in zip(self.shape_zyx, self.shard_zyx, strict=True))
-        return (z, y, x)
+        return ceil_divide(self.shape_zyx, self.shard_zyx)
 
     @property
     def chunks_per_shard_zyx(self) -> ShapeZYX:
-        z, y, x = (s // c for s, c in zip(self.shard_zyx, self.chunk_zyx, strict=True))
-        return (z, y, x)
+        return floor_divide(self.shard_zyx, self.chunk_zyx)
 
     def __len__(self) -> int:
         return math.prod(self.counts_zyx)
@@ -78,17 +85,16 @@ class ShardGrid:
     def chunks_of(self, index_zyx: ShapeZYX) -> Iterator[tuple[int, ShapeZYX]]:
         """Chunks of a shard that hold voxels: slot in the shard's index (C order), chunk index."""
         per_shard = self.chunks_per_shard_zyx
-        shard = self.shard_box(index_zyx)
-        for slot, inner in enumerate(itertools.product(*(range(n) for n in per_shard))):
-            z, y, x = (i * n + k for i, n, k in zip(index_zyx, per_shard, inner, strict=True))
-            start = (z * self.chunk_zyx[0], y * self.chunk_zyx[1], x * self.chunk_zyx[2])
+        shard, first = self.shard_box(index_zyx), multiply(index_zyx, per_shard)
+        for slot, inner in enumerate(Box.whole(per_shard).indices()):
+            chunk = add(first, inner)
+            start = multiply(chunk, self.chunk_zyx)
             if all(a < b for a, b in zip(start, shard.stop_zyx, strict=True)):
-                yield slot, (z, y, x)
+                yield slot, chunk
 
     def _box(self, index_zyx: ShapeZYX, step_zyx: ShapeZYX) -> Box:
-        start = tuple(i * s for i, s in zip(index_zyx, step_zyx, strict=True))
-        stop = tuple(min(a + s, n) for a, s, n in zip(start, step_zyx, self.shape_zyx, strict=True))
-        box = Box(start, stop)  # type: ignore[arg-type]
+        start = multiply(index_zyx, step_zyx)
+        box = Box(start, minimum(add(start, step_zyx), self.shape_zyx))
         if box.empty or min(index_zyx) < 0:
             raise IndexError(f"{index_zyx} lies outside the grid of {self.counts_zyx}")
         return box

@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field
 
 from lib.config.loaders import LoaderConfig
 from lib.formats.base import ChunkReader, Layout, VolumeReader
-from lib.geometry import Box, ShapeZYX
+from lib.geometry import Box, ShapeZYX, multiply, zyx
 from lib.plan import FrozenModel, VolumePlan
 from lib.storage.keys import state_key
 from lib.volumes.codecs import named_codec
@@ -207,8 +207,7 @@ def _shard(
     while True:
         growable = [a for a in order if cells[a] < limit[a]]
         if not growable or math.prod(cells) * chunk_bytes * 2 > budget:
-            z, y, x = (c * n for c, n in zip(chunk, cells, strict=True))
-            return (z, y, x)
+            return multiply(chunk, zyx(cells))
         axis = max(growable, key=lambda a: (-cells[a] * chunk[a], a))
         cells[axis] = min(2 * cells[axis], limit[axis])
 

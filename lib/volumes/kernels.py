@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.compiled import compiled
-from lib.geometry import ShapeZYX
+from lib.geometry import ShapeZYX, ceil_divide
 from lib.plan import LabelPooling
 
 _SCIPY_BLAS = "scipy.linalg.cython_blas"
@@ -23,8 +23,7 @@ _SCIPY_BLAS = "scipy.linalg.cython_blas"
 
 def pooled_shape(shape_zyx: ShapeZYX, factor_zyx: ShapeZYX) -> ShapeZYX:
     """Shape after pooling; odd edges round up."""
-    z, y, x = (-(-n // f) for n, f in zip(shape_zyx, factor_zyx, strict=True))
-    return (z, y, x)
+    return ceil_divide(shape_zyx, factor_zyx)
 
 
 def load_meanwhile(dtype: str, *, labels: bool) -> None:

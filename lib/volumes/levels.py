@@ -10,7 +10,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from lib.geometry import LengthsZYX, ShapeZYX
+from lib.geometry import (
+    LengthsZYX,
+    ShapeZYX,
+    ceil_divide,
+    floor_divide,
+    is_multiple,
+    minimum,
+    multiply,
+    zyx,
+)
 from lib.volumes.grid import ShardGrid
 
 NEAR_ISOTROPIC = math.sqrt(2)
@@ -40,11 +49,10 @@ def factor(shape_zyx: ShapeZYX, scale_nm_zyx: LengthsZYX) -> ShapeZYX:
     """Which axes to halve next: those near the finest voxel, if longer than one voxel."""
     usable = [s for s, n in zip(scale_nm_zyx, shape_zyx, strict=True) if n > 1]
     finest = min(usable, default=math.inf)
-    z, y, x = (
+    return zyx(
         2 if n > 1 and s < finest * NEAR_ISOTROPIC else 1
         for s, n in zip(scale_nm_zyx, shape_zyx, strict=True)
     )
-    return (z, y, x)
 
 
 def plan_levels(
@@ -61,9 +69,9 @@ def plan_levels(
         by = factor(last.grid.shape_zyx, last.scale_nm_zyx)
         if by == (1, 1, 1):
             break
-        shape = _ceil_div(last.grid.shape_zyx, by)
-        scale = _times(last.scale_nm_zyx, by)
-        shift = tuple(
+        shape = ceil_divide(last.grid.shape_zyx, by)
+        scale = multiply(last.scale_nm_zyx, by)
+        shift = zyx(
             t + s * (f - 1) / 2
             for t, s, f in zip(last.translation_nm_zyx, last.scale_nm_zyx, by, strict=True)
         )
@@ -74,7 +82,7 @@ def plan_levels(
                 by,
                 grid or ShardGrid(shape, base.chunk_zyx, _rest_shard(base.chunk_zyx, shape)),
                 scale,
-                shift,  # type: ignore[arg-type]
+                shift,
                 in_pass=grid is not None,
             )
         )
@@ -83,35 +91,23 @@ def plan_levels(
 
 def _even(last: Level, by: ShapeZYX) -> bool:
     """Whether the next level can be made piece by piece: level 0 comes in chunks, others whole."""
-    return last.index > 0 or not any(c % f for c, f in zip(last.grid.chunk_zyx, by, strict=True))
+    return last.index > 0 or is_multiple(last.grid.chunk_zyx, by)
 
 
 def _halved(grid: ShardGrid, by: ShapeZYX, shape: ShapeZYX) -> ShardGrid | None:
     """The next level's grid, one shard for each shard of this one, if its chunks stay usable."""
-    if any(s % f for s, f in zip(grid.shard_zyx, by, strict=True)):
+    if not is_multiple(grid.shard_zyx, by):
         return None
-    z, y, x = (s // f for s, f in zip(grid.shard_zyx, by, strict=True))
-    shard = (z, y, x)
-    chunk = tuple(min(c, s) for c, s in zip(grid.chunk_zyx, shard, strict=True))
+    shard = floor_divide(grid.shard_zyx, by)
+    chunk = minimum(grid.chunk_zyx, shard)
     shrunk = any(
         c < before and c < SMALLEST_CHUNK for c, before in zip(chunk, grid.chunk_zyx, strict=True)
     )
-    if shrunk or any(s % c for s, c in zip(shard, chunk, strict=True)):
+    if shrunk or not is_multiple(shard, chunk):
         return None
-    return ShardGrid(shape, chunk, shard)  # type: ignore[arg-type]
+    return ShardGrid(shape, chunk, shard)
 
 
 def _rest_shard(chunk: ShapeZYX, shape: ShapeZYX) -> ShapeZYX:
     """Shards of the levels made afterwards: up to four chunks an axis, no more than is there."""
-    z, y, x = (c * min(4, math.ceil(n / c)) for c, n in zip(chunk, shape, strict=True))
-    return (z, y, x)
-
-
-def _ceil_div(shape: ShapeZYX, by: ShapeZYX) -> ShapeZYX:
-    z, y, x = (math.ceil(n / f) for n, f in zip(shape, by, strict=True))
-    return (z, y, x)
-
-
-def _times(scale: LengthsZYX, by: ShapeZYX) -> LengthsZYX:
-    z, y, x = (s * f for s, f in zip(scale, by, strict=True))
-    return (z, y, x)
+    return multiply(chunk, minimum((4, 4, 4), ceil_divide(shape, chunk)))

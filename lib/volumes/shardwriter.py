@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.compression import encode_chunk, open_codec
-from lib.geometry import Box, ShapeZYX
+from lib.geometry import Box, ShapeZYX, floor_divide, subtract
 from lib.storage.base import Buffer, Store
 from lib.volumes import kernels
 from lib.volumes.grid import shard_key
@@ -112,11 +112,9 @@ class ShardWriter:
         self._statistics.add(slot, voxels)
         if self._next is not None and self._half is not None:
             by = self._next.factor_zyx
-            start = tuple(
-                (a - o) // f for a, o, f in zip(box.start_zyx, self.box.start_zyx, by, strict=True)
-            )
+            start = floor_divide(subtract(box.start_zyx, self.box.start_zyx), by)
             shape = kernels.pooled_shape(box.shape_zyx, by)
-            target = self._half[tuple(slice(a, a + n) for a, n in zip(start, shape, strict=True))]
+            target = self._half[Box.whole(shape).shifted(start).slices()]
             kernels.pool(voxels, by, target, labels=self.job.plan.labels)
 
     def add_missing(self, name: str) -> None:

@@ -55,11 +55,8 @@ class StoredLevel(VolumeReader):
         IntegrityError
             A shard is absent or damaged.
         """
-        grid = self._grid
-        first = tuple(a // s for a, s in zip(box.start_zyx, grid.shard_zyx, strict=True))
-        last = tuple((b - 1) // s for b, s in zip(box.stop_zyx, grid.shard_zyx, strict=True))
-        for shard in Box(first, tuple(i + 1 for i in last)).tiles((1, 1, 1)):  # type: ignore[arg-type]
-            yield from self._shard_blocks(shard.start_zyx, box)
+        for shard in box.cells(self._grid.shard_zyx).indices():
+            yield from self._shard_blocks(shard, box)
 
     def read(self, box: Box) -> NDArray[Any]:
         """The voxels of a box, shape of the box."""

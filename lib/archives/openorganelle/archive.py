@@ -30,7 +30,7 @@ from lib.formats.zarr.array import parse_array
 from lib.formats.zarr.hierarchy import Hierarchy, ZarrArray
 from lib.formats.zarr.ngff import Multiscale
 from lib.formats.zarr.survey import survey_array
-from lib.geometry import Box, LengthsZYX, ShapeZYX
+from lib.geometry import Box, LengthsZYX, ShapeZYX, zyx
 from lib.plan import SourceFile, VolumePlan
 from lib.provenance import Provenance
 from lib.rawfiles.files import RawFiles
@@ -250,11 +250,10 @@ def _voxel(config: OpenOrganelleConfig, array: ZarrArray) -> Voxel:
 
 
 def _scaled(voxel_s0: LengthsZYX, array: ZarrArray) -> LengthsZYX:
-    z, y, x = (
+    return zyx(
         v * here / finest
         for v, here, finest in zip(voxel_s0, array.level_nm_zyx, array.finest_nm_zyx, strict=True)
     )
-    return (z, y, x)
 
 
 def find_arrays(

@@ -16,7 +16,7 @@ from lib.formats.calibration import Origin, VoxelSize
 from lib.formats.mrc.header import HEADER_BYTES, MrcChoices, MrcHeader, parse_header
 from lib.formats.planes import check_box, plane_blocks
 from lib.formats.unpacking import unpacked, write_unpacked
-from lib.geometry import Box, ShapeZYX
+from lib.geometry import Box, ShapeZYX, zyx
 
 _CHUNK_BYTES = 2**20
 _MAX_RATIO = 1100  # Deflate cannot exceed 1032:1; bzip2 can, but not on micrographs
@@ -158,12 +158,10 @@ class MrcReader(VolumeReader):
             yield Block(place, data)
 
     def _to_zyx(self, stored: ShapeZYX) -> ShapeZYX:
-        z, y, x = (stored[position] for position in self._order_zyx)
-        return (z, y, x)
+        return zyx(stored[position] for position in self._order_zyx)
 
     def _to_stored(self, triple_zyx: ShapeZYX) -> ShapeZYX:
-        s, r, c = (triple_zyx[self._order_zyx.index(position)] for position in range(3))
-        return (s, r, c)
+        return zyx(triple_zyx[self._order_zyx.index(position)] for position in range(3))
 
 
 def _unpack(source: ByteSource, scratch: Path, *, gzip: bool, more: bool) -> LocalBytes:

@@ -18,7 +18,7 @@ from lib.formats.format import Options, Survey, VolumeDescription
 from lib.formats.levels import choose_level_name
 from lib.formats.precomputed.info import ENCODINGS, Info, Scale, parse_info
 from lib.formats.precomputed.reader import PrecomputedReader, ShardedChunks
-from lib.geometry import Box, ShapeZYX
+from lib.geometry import Box, LengthsZYX, ShapeZYX, ceil_divide, zyx
 from lib.plan import SourceGrid, absent_note, unstored
 
 _MOST_DOCUMENT_BYTES = 16 * 2**20
@@ -114,7 +114,7 @@ class PrecomputedFormat:
             return _in_shards(tree, key, scale, box, wanted, document)
         suffix = volume.handle["suffix"]
         names = {index: scale.chunk_name(index) + suffix for index in wanted}
-        cells = math.prod(-(-n // c) for n, c in zip(scale.size_zyx, scale.chunk_zyx, strict=True))
+        cells = math.prod(ceil_divide(scale.size_zyx, scale.chunk_zyx))
         grid = unstored(SourceGrid.of_box(box, scale.chunk_zyx))
         try:
             if cells > _LISTABLE:
@@ -165,10 +165,9 @@ class PrecomputedFormat:
         )
 
 
-def _origin(scale: Scale, finest: tuple[float, float, float]) -> tuple[float, float, float]:
+def _origin(scale: Scale, finest: LengthsZYX) -> LengthsZYX:
     triples = zip(scale.offset_zyx, scale.resolution_zyx, finest, strict=True)
-    z, y, x = (offset * length + (length - base) / 2 for offset, length, base in triples)
-    return (z, y, x)
+    return zyx(offset * length + (length - base) / 2 for offset, length, base in triples)
 
 
 def _one_scale(data: bytes | memoryview, key: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from lib.errors import FormatError, UnsupportedFormatError
 from lib.formats.precomputed.shards import ShardingSpec, parse_sharding
-from lib.geometry import LengthsZYX, ShapeZYX
+from lib.geometry import LengthsZYX, ShapeZYX, minimum, multiply, subtract
 
 _DTYPES = {"uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "float32"}
 ENCODINGS = ("raw", "jpeg", "png", "compressed_segmentation")
@@ -34,7 +34,7 @@ class Scale:
 
     key: str
     size_zyx: ShapeZYX
-    offset_zyx: tuple[int, int, int]
+    offset_zyx: ShapeZYX
     resolution_zyx: LengthsZYX
     chunk_zyx: ShapeZYX
     encoding: str
@@ -53,9 +53,8 @@ class Scale:
 
     def extent_zyx(self, index_zyx: ShapeZYX) -> ShapeZYX:
         """Shape of a chunk as it is stored: cut off at the volume's end."""
-        triples = zip(index_zyx, self.chunk_zyx, self.size_zyx, strict=True)
-        z, y, x = (min(chunk, size - at * chunk) for at, chunk, size in triples)
-        return (z, y, x)
+        left = subtract(self.size_zyx, multiply(index_zyx, self.chunk_zyx))
+        return minimum(self.chunk_zyx, left)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +131,7 @@ def _scale(given: dict[str, Any], where: str) -> Scale:
     )
 
 
-def _zyx(given: Any) -> tuple[int, int, int]:
+def _zyx(given: Any) -> ShapeZYX:
     x, y, z = given
     if any(int(n) != n for n in (x, y, z)):
         raise ValueError(f"{given!r} are no whole numbers")

@@ -21,7 +21,7 @@ from lib.formats.chunked import ChunkedReader, check_listed, chunk_object
 from lib.formats.precomputed.info import Scale
 from lib.formats.precomputed.segmentation import decode_segmentation
 from lib.formats.precomputed.shards import gunzip, morton
-from lib.geometry import Box, ShapeZYX
+from lib.geometry import Box, ShapeZYX, ceil_divide
 
 _GZIP = b"\x1f\x8b"
 _INDEXES = 512  # of minishards, kept at once
@@ -39,8 +39,7 @@ class ShardedChunks:
     def __init__(self, tree: Tree, path: str, scale: Scale) -> None:
         assert scale.sharding is not None
         self._tree, self._path, self._sharding = tree, path, scale.sharding
-        z, y, x = (-(-n // c) for n, c in zip(scale.size_zyx, scale.chunk_zyx, strict=True))
-        self._grid = (z, y, x)
+        self._grid = ceil_divide(scale.size_zyx, scale.chunk_zyx)
         self._heads: OrderedDict[int, tuple[bytes, int] | None] = OrderedDict()
         self._minishards: OrderedDict[tuple[int, int], dict[int, tuple[int, int]]] = OrderedDict()
         self._lock = threading.Lock()

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.errors import FormatError, UnsupportedFormatError
-from lib.geometry import ShapeZYX
+from lib.geometry import ShapeZYX, zyx
 
 IMPLIED = ("t", "c", "z", "y", "x")  # NGFF 0.1 and 0.2 have these five axes and do not say so
 _SPATIAL = ("z", "y", "x")
@@ -36,8 +36,7 @@ class AxisMap:
 
     def pick_zyx(self, of_array: tuple[int, ...]) -> ShapeZYX:
         """Three lengths out of one for each of the array's axes."""
-        z, y, x = (1 if dim is None else of_array[dim] for dim in self.dims_zyx)
-        return (z, y, x)
+        return zyx(1 if dim is None else of_array[dim] for dim in self.dims_zyx)
 
     @property
     def plain(self) -> bool:
@@ -98,8 +97,7 @@ def axis_map(
                 f"there is no {word} {chosen}, the axis has length {shape[dim]}", location=where
             )
         fixed[dim] = chosen or 0
-    z, y, x = (names.index(name) if name in names else None for name in _SPATIAL)
-    return AxisMap((z, y, x), fixed)
+    return AxisMap(zyx(names.index(name) if name in names else None for name in _SPATIAL), fixed)
 
 
 def axis_names(block: dict[str, Any]) -> list[str] | None:

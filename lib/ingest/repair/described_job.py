@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lib.errors import IntegrityError
+from lib.geometry import LengthsZYX, zyx
 from lib.plan import EARLIER_POOLING, About, LabelPooling, VolumePlan
 from lib.storage.base import Store
 from lib.verify.documents import read_document
@@ -113,6 +114,5 @@ def _any_array(
     )
 
 
-def _lengths(lengths: dict[str, float]) -> tuple[float, float, float]:
-    z, y, x = (float(lengths[axis]) for axis in _AXES)
-    return (z, y, x)
+def _lengths(lengths: dict[str, float]) -> LengthsZYX:
+    return zyx(float(lengths[axis]) for axis in _AXES)

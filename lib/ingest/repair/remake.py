@@ -16,7 +16,7 @@ from typing import Any, cast
 from PIL import Image
 
 from lib.errors import IntegrityError, StoppedError
-from lib.geometry import ShapeZYX
+from lib.geometry import ShapeZYX, zyx
 from lib.ingest.repair.described_job import job_of, statistics_of
 from lib.ingest.repair.from_source import PatchedStore, SecondMaking
 from lib.ingest.request import VolumeRequest
@@ -150,8 +150,7 @@ class Remaking:
         for key in self._damaged:
             level, _, rest = key.removeprefix(f"{self._volume}/").partition("/c/")
             if key.startswith(f"{self._volume}/") and rest:
-                z, y, x = (int(part) for part in rest.split("/"))
-                found.setdefault(int(level), set()).add((z, y, x))
+                found.setdefault(int(level), set()).add(zyx(map(int, rest.split("/"))))
         return found
 
     # --- making -----------------------------------------------------------------------------
