@@ -77,6 +77,18 @@ Addresses = Annotated[
         "what lies inside follows a |, as x.zarr|zarr:em/s0.",
     ),
 ]
+Datasets = Annotated[
+    str | None,
+    typer.Option(help="A list of addresses with their options (YAML): docs/how-to/many.md."),
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Any setting, as max_workers=4 or ebi.assemble=stack; may be given several times.",
+    ),
+]
 Kind = Annotated[str | None, typer.Option(help="image, labels, or auto (see a plan).")]
 VolumeName = Annotated[str | None, typer.Option("--name", help="Name of a volume by address.")]
 VoxelSize = Annotated[
@@ -124,6 +136,8 @@ def run(
     title: Title = None,
     licence: Licence = None,
     citation: Citation = None,
+    datasets: Datasets = None,
+    sets: Sets = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan and its costs, as `macroscope plan`.")
     ] = False,
@@ -157,6 +171,8 @@ def run(
             local_s3=local_s3,
             as_json=as_json,
             about=_about(name, voxel_size, title, licence, citation),
+            datasets=datasets,
+            sets=sets,
             quiet=quiet,
             verbose=verbose,
         )
@@ -175,6 +191,8 @@ def plan(
     kind: Kind = None,
     name: VolumeName = None,
     voxel_size: VoxelSize = None,
+    datasets: Datasets = None,
+    sets: Sets = None,
     as_json: Json = False,
 ) -> None:
     """Show what a run would cost; only metadata is fetched.
@@ -193,6 +211,8 @@ def plan(
             level=level,
             as_json=as_json,
             about=_about(name, voxel_size),
+            datasets=datasets,
+            sets=sets,
         )
     )
 

@@ -22,4 +22,4 @@ def consolidate() -> CatalogResult:
     loaded = ConfigManager().load()
     settings, destination = loaded.settings, store_settings(loaded)
     require_contents(open_store(settings.data_dir, destination))
-    return catalogue(settings.data_dir, settings.metadata_dir, destination)
+    return catalogue(settings.data_dir, settings.metadata_dir, destination, settings.keep_reports)

@@ -42,10 +42,13 @@ class ChildRunError(MacroscopeError):
     )
 
 
-def run_deployed(source: str, config: LoaderConfig | None) -> ProcessingResult:
+def run_deployed(
+    source: str, config: LoaderConfig | None, dataset: str | None = None
+) -> ProcessingResult:
     """Start ``<source>/ingest``, or find the run that an earlier try of this parent started."""
+    own = [source] if dataset is None else [source, f"dataset:{dataset}"]
     with get_client(sync_client=True) as client:
-        child = _running_child(client, source) or _start(source, config)
+        child = _running_child(client, own) or _start(source, config, own)
         state = _wait(client, child.id)
         volumes = _volumes(client, source, child.id)
     if state.is_cancelled() or state.is_cancelling():
@@ -63,12 +66,12 @@ def cancel_children(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
                 client.set_flow_run_state(child.id, Cancelling(), force=False)
 
 
-def _start(source: str, config: LoaderConfig | None) -> FlowRun:
+def _start(source: str, config: LoaderConfig | None, own: list[str]) -> FlowRun:
     parameters: dict[str, Any] = {}
     if config is not None:
         parameters["config"] = config.model_dump(mode="json", exclude_unset=True)
     run = run_deployment(
-        f"{source}/ingest", parameters=parameters, timeout=0, as_subflow=True, tags=[source]
+        f"{source}/ingest", parameters=parameters, timeout=0, as_subflow=True, tags=own
     )
     assert isinstance(run, FlowRun)  # a coroutine only inside an event loop
     return run
@@ -82,14 +85,15 @@ def _children(client: SyncPrefectClient, parent: UUID) -> list[FlowRun]:
     )
 
 
-def _running_child(client: SyncPrefectClient, source: str) -> FlowRun | None:
+def _running_child(client: SyncPrefectClient, own: list[str]) -> FlowRun | None:
     """A parent that was rescheduled finds the children of its earlier try still at work."""
     parent = current_run.get_id()
     if parent is None:
         return None
     for child in _children(client, UUID(parent)):
         unfinished = child.state is None or not child.state.is_final()
-        if unfinished and source in (child.tags or []):
+        tags = [tag for tag in child.tags or [] if tag in own or tag.startswith("dataset:")]
+        if unfinished and set(tags) == set(own):
             return child
     return None
 

@@ -15,17 +15,27 @@ from flows.consolidate import consolidate
 from flows.credentials import store_settings
 from flows.deployed import cancel_children
 from flows.naming import parent_run_name
+from flows.parameters import (
+    AddressList,
+    DatasetList,
+    DryRun,
+    ModeName,
+    SourceNames,
+    SourceSettings,
+)
 from flows.run import carried, in_one_sentence
 from flows.schedule import Outcome, run_schedule
 from flows.sources import run_source
 from lib.archives.registry import archive
 from lib.config.manager import ConfigManager
 from lib.errors import MacroscopeError, NothingThereError
+from lib.execution import Step, schedule
 from lib.execution import mode as find_mode
-from lib.execution import schedule
-from lib.ingest.planning import by_round
+from lib.ingest.datasets import Job, check, jobs_of
+from lib.ingest.planning import by_round, with_parameters
 from lib.ingest.result import ProcessingResult
 from lib.records.catalogue import require_contents
+from lib.records.groups import note_groups
 from lib.storage.open import open_store
 from tasks.artifacts import run_in_words, show_run, show_volumes
 from tasks.outage import retry_through_outage
@@ -38,11 +48,12 @@ from tasks.outage import retry_through_outage
     on_cancellation=[cancel_children],
 )
 def macroscope(
-    mode: str | None = None,
-    sources: list[str] | None = None,
-    parameters: dict[str, dict[str, Any]] | None = None,
-    dry_run: bool = False,
-    addresses: list[str] | None = None,
+    mode: ModeName = None,
+    sources: SourceNames = None,
+    parameters: SourceSettings = None,
+    dry_run: DryRun = False,
+    addresses: AddressList = None,
+    datasets: DatasetList = None,
 ) -> list[ProcessingResult] | State[list[ProcessingResult]]:
     """Bring in all sources, or some, then catalogue what the store holds.
 
@@ -51,28 +62,39 @@ def macroscope(
     mode
         staged, background, parallel or sequential; EM_EXECUTION_MODE where it is not given.
     sources
-        Which of them; all by default, none where addresses are given.
+        Which of them; all by default, none where addresses or datasets are given.
     parameters
         Settings of single loaders, by source: ``{"flyem": {"crop_size": [256, 256, 256]}}``.
     dry_run
         Plan only.
     addresses
         Volumes by their addresses: ``empiar:10310``, ``s3://bucket/x.zarr|zarr:em``, a path.
+    datasets
+        Addresses with options of their own, each a run of its own.
     """
     loaded = ConfigManager().load()
     settings = loaded.settings
     chosen = find_mode(mode or settings.execution_mode)
     outcomes: list[Outcome[ProcessingResult]] = []
-    for given in by_round(sources, addresses, parameters or {}, settings):
+    jobs = {job.label: job for job in jobs_of(datasets or ())}
+    check(jobs.values(), loaded)
+    only_jobs = bool(jobs) and not (sources or addresses)
+    rounds = [] if only_jobs else by_round(sources, addresses, parameters or {}, settings)
+    for given in rounds:
         heavy = {name for name in given if archive(name).heavy}
         if dry_run:
             given = {name: {**one, "dry_run": True} for name, one in given.items()}
         start = partial(_start, given, settings.subflows)
         outcomes += run_schedule(schedule(chosen, given, heavy), start, workers=chosen.workers)
-    results = [_result(outcome) for outcome in outcomes]
+    if jobs:
+        alone = [Step(label, frozenset()) for label in jobs]
+        start_job = partial(_start_job, jobs, parameters or {}, settings.subflows, dry_run)
+        outcomes += run_schedule(alone, start_job, workers=settings.datasets_at_once)
+    results = [_result(outcome, jobs) for outcome in outcomes]
     failures = []
     if not dry_run:
         try:
+            note_groups(settings.metadata_dir, settings.data_dir, store_settings(loaded), results)
             require_contents(open_store(settings.data_dir, store_settings(loaded)))
             with tags("macroscope", "catalog"):  # as its deployment has
                 retry_through_outage(consolidate)
@@ -84,7 +106,7 @@ def macroscope(
     retry_through_outage(lambda: show_run(chosen.name, results, times))
     if not dry_run:
         retry_through_outage(lambda: show_volumes(results, store_settings(loaded)))
-    failures += [f"{r.source}: {'; '.join(r.errors)}" for r in results if not r.success]
+    failures += [f"{r.label}: {'; '.join(r.errors)}" for r in results if not r.success]
     if failures:
         return Failed(message=" | ".join(failures), data=carried(results))
     return Completed(message=run_in_words(results), data=results)
@@ -94,15 +116,34 @@ def _start(given: Mapping[str, Mapping[str, Any]], where: str, source: str) -> P
     return run_source(source, given[source], where=where)
 
 
-def _result(outcome: Outcome[ProcessingResult]) -> ProcessingResult:
+def _start_job(
+    jobs: Mapping[str, Job],
+    parameters: Mapping[str, Mapping[str, Any]],
+    where: str,
+    dry_run: bool,
+    label: str,
+) -> ProcessingResult:
+    job = jobs[label]
+    given = with_parameters(job, parameters)[job.source]
+    if dry_run:
+        given["dry_run"] = True
+    with tags(*([f"group:{job.group}"] if job.group else [])):
+        return run_source(job.source, given, where=where, dataset=label)
+
+
+def _result(outcome: Outcome[ProcessingResult], jobs: Mapping[str, Job]) -> ProcessingResult:
     """What a source came to, also where its flow ended in an error of its own."""
+    job = jobs.get(outcome.source)
     if outcome.result is not None:
-        return outcome.result
-    error = outcome.error or RuntimeError("ended without a result")
-    return ProcessingResult(
-        success=False,
-        source=outcome.source,
-        source_id="",
-        errors=[in_one_sentence(error)],
-        processing_time_seconds=outcome.ended - outcome.started,
-    )
+        result = outcome.result
+    else:
+        error = outcome.error or RuntimeError("ended without a result")
+        result = ProcessingResult(
+            success=False,
+            source=outcome.source if job is None else job.source,
+            source_id="",
+            errors=[in_one_sentence(error)],
+            processing_time_seconds=outcome.ended - outcome.started,
+        )
+    told = {} if job is None else {"dataset": job.label, "group": job.group}
+    return result.model_copy(update=told)

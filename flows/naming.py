@@ -11,7 +11,16 @@ from lib.config.manager import ConfigManager
 from lib.errors import MacroscopeError
 from lib.safety import redact
 
-_TOLD = ("accession", "source_id", "dataset_id", "image_ids", "uuid", "instance", "crop_size")
+_TOLD = (
+    "name",
+    "accession",
+    "source_id",
+    "dataset_id",
+    "image_ids",
+    "uuid",
+    "instance",
+    "crop_size",
+)
 _LEVEL = ("scale_level", "box")
 
 
@@ -25,7 +34,8 @@ def source_run_name() -> str:
     words = [
         _short(getattr(config, key)) for key in (*_TOLD, *_LEVEL) if getattr(config, key, None)
     ]
-    return " ".join([source, *words])
+    addresses = getattr(config, "addresses", None) or []
+    return " ".join([source, *_ends(addresses, 60), *words])
 
 
 def parent_run_name() -> str:
@@ -33,9 +43,17 @@ def parent_run_name() -> str:
     parameters: dict[str, Any] = flow_run.get_parameters()
     mode = parameters.get("mode") or ConfigManager().load().settings.execution_mode
     addresses = parameters.get("addresses") or []
-    shown = [redact(one)[-40:] for one in addresses[:2]] + ["..."] * (len(addresses) > 2)
-    named = [*(parameters.get("sources") or ()), *shown]
+    datasets = parameters.get("datasets") or []
+    shown = _ends(addresses, 40)
+    many = [f"{len(datasets)} datasets"] if datasets else []
+    named = [*(parameters.get("sources") or ()), *shown, *many]
     return f"macroscope {mode} {_short(named or 'all')}"
+
+
+def _ends(addresses: list[str], letters: int) -> list[str]:
+    """The ends of the first addresses, which tell more than their beginnings."""
+    shown = [redact(one)[-letters:] for one in addresses[:2]]
+    return [*shown, *(["..."] if len(addresses) > 2 else [])]
 
 
 def _short(value: Any) -> str:

@@ -68,6 +68,8 @@ def run_schedule(
             while len(outcomes) < len(steps):
                 finished = {outcome.source for outcome in outcomes}
                 for source in ready(steps, finished, set(running.values())):
+                    if len(running) >= workers:
+                        break
                     stopping.check()
                     running[pool.submit(contextvars.copy_context().run, one, source)] = source
                     time.sleep(STAGGER_S)

@@ -56,7 +56,9 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(name)
 
 
-def run_source(source: str, given: Mapping[str, Any], *, where: str) -> ProcessingResult:
+def run_source(
+    source: str, given: Mapping[str, Any], *, where: str, dataset: str | None = None
+) -> ProcessingResult:
     """Run one source and return what it came to, whether it succeeded or not.
 
     Parameters
@@ -65,10 +67,12 @@ def run_source(source: str, given: Mapping[str, Any], *, where: str) -> Processi
         The source's own settings; what is absent comes from the layers below.
     where
         ``inline`` or ``deployments``.
+    dataset
+        What people call it, where a run has several of one source.
     """
     config = build(archive(source).config_model, dict(given), archive=source) if given else None
     if where == "deployments":
-        return run_deployed(source, config)
+        return run_deployed(source, config, dataset)
     return retry_through_outage(lambda: _run_inline(source, config))
 
 

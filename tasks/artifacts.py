@@ -126,13 +126,13 @@ def show_run(
     spans = {source: (start - zero, end - zero) for source, start, end in times}
     rows = [
         {
-            "source": result.source,
+            "source": result.label,
             "accession": result.source_id,
             "status": "complete" if result.success else "failed",
             "volumes": result.files_processed,
             "MB": round(result.total_size_bytes / 1e6, 3),
-            "from s": round(spans.get(result.source, (0.0, 0.0))[0], 2),
-            "to s": round(spans.get(result.source, (0.0, 0.0))[1], 2),
+            "from s": round(spans.get(result.label, (0.0, 0.0))[0], 2),
+            "to s": round(spans.get(result.label, (0.0, 0.0))[1], 2),
             "errors": "; ".join(result.errors),
         }
         for result in results

@@ -6,19 +6,28 @@ from prefect import task
 from prefect.artifacts import create_table_artifact
 
 from lib.present.catalogue import present
-from lib.records.catalogue import CatalogResult, consolidate
+from lib.records.catalogue import CatalogResult, consolidate, forget_old
 from lib.storage.open import open_store
 from lib.storage.settings import StoreSettings
 from tasks.artifacts import artifact_key
 
 
 @task(name="consolidate", tags=["record"])
-def catalogue(data_uri: str, metadata_uri: str, store_settings: StoreSettings) -> CatalogResult:
-    """Read and validate every record below `data_uri`, write what was found, and present it."""
+def catalogue(
+    data_uri: str, metadata_uri: str, store_settings: StoreSettings, keep: int
+) -> CatalogResult:
+    """Read and validate every record below `data_uri`, write what was found, and present it.
+
+    Parameters
+    ----------
+    keep
+        How many catalogues and reports stay; older ones are deleted.
+    """
     data_store = open_store(data_uri, store_settings)
     metadata_store = open_store(metadata_uri, store_settings)
     result = consolidate(data_store, metadata_store)
     shown = present(data_store, metadata_store, result)
+    forget_old(metadata_store, keep)
     rows = [
         {"what": "valid records", "value": str(result.valid)},
         {"what": "invalid records", "value": str(result.invalid)},

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from lib.archives.registry import archive
+from lib.archives.registry import REGISTRY, archive
+from lib.config.errors import suggestion
 from lib.config.manager import LoadedSettings
+from lib.config.settings import Settings
 from lib.errors import ConfigError
 
 
@@ -44,6 +47,7 @@ def source_parameters(
     common: Mapping[str, Any],
     level: list[str] | None,
     about: Mapping[str, Any] | None = None,
+    sets: Sequence[str] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Options of the command line as settings of each selected loader.
 
@@ -51,6 +55,13 @@ def source_parameters(
     ----------
     about
         What the user says of a volume that is known by its address only.
+    sets
+        ``key=value`` or ``source.key=value``, see `set_settings`.
+
+    Raises
+    ------
+    ConfigError
+        An option is none of the selected sources.
     """
     given = {name: value for name, value in common.items() if value is not None}
     parameters: dict[str, dict[str, Any]] = {source: dict(given) for source in selected}
@@ -71,4 +82,65 @@ def source_parameters(
         )
     if said:
         parameters["address"] |= said
+    for source, key, value in _of_sources(sets or (), selected):
+        parameters.setdefault(source, {})[key] = value
     return {source: values for source, values in parameters.items() if values}
+
+
+def set_settings(sets: Sequence[str] | None) -> None:
+    """Lay those of ``--set key=value`` that are no source's over the environment.
+
+    Raises
+    ------
+    ConfigError
+        One is not of the form ``key=value``.
+    """
+    for key, value in map(_pair, sets or ()):
+        if key in Settings.model_fields and key != "sources":
+            os.environ[f"EM_{key.upper()}"] = value
+
+
+def _of_sources(sets: Sequence[str], selected: tuple[str, ...]) -> Iterator[tuple[str, str, str]]:
+    """Source, setting and value of each ``--set`` that is not of the whole installation."""
+    for key, value in map(_pair, sets):
+        if key in Settings.model_fields:
+            continue
+        name = key.removeprefix("sources.")
+        source, dot, field = name.partition(".")
+        if dot and source in REGISTRY:
+            fields = archive(source).config_model.model_fields
+            if field not in fields:
+                raise _no_setting(key, [f"{source}.{one}" for one in fields])
+            yield source, field, value
+            continue
+        name = name.removeprefix("common.")
+        having = [s for s in selected if name in archive(s).config_model.model_fields]
+        if not having:
+            known = {f for s in selected for f in archive(s).config_model.model_fields}
+            raise _no_setting(key, [*sorted(known), *Settings.model_fields])
+        for source in having:
+            yield source, name, value
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(
+            f"--set {text!r}: it is not of the form key=value",
+            location="set",
+            advice="Write for example --set max_workers=4, or --set ebi.assemble=stack",
+        )
+    return key.strip().replace("-", "_"), value.strip()
+
+
+def _no_setting(key: str, known: Sequence[str]) -> ConfigError:
+    said = suggestion(key, known) if len(known) < 12 or _near(key, known) else ""
+    return ConfigError(
+        f"--set {key}: there is no such setting" + (f"; {said}" if said else ""),
+        location=key,
+        advice="`macroscope config` lists all of them",
+    )
+
+
+def _near(key: str, known: Sequence[str]) -> bool:
+    return bool(difflib.get_close_matches(key, known, n=1, cutoff=0.6))

@@ -17,13 +17,14 @@ from lib.ingest.result import ProcessingResult, VolumeResult
 from lib.present.output import console, say
 from lib.storage.open import is_remote, open_store
 
+_MOST_LOGS = 6  # as many as there are sources
 _COLUMNS = ("source", "volume", "shape z,y,x", "voxel nm z,y,x", "bytes", "seconds", "status")
 
 
 def print_summary(results: list[ProcessingResult]) -> None:
     """A row for each volume, or lines where a row would not fit, and each error below."""
     out, table = console(), Table(*_COLUMNS)
-    volumes = [(result.source, volume) for result in results for volume in result.volumes]
+    volumes = [(result.label, volume) for result in results for volume in result.volumes]
     rows = [_row(source, volume) for source, volume in volumes]
     for row in rows:
         table.add_row(*row)
@@ -41,14 +42,14 @@ def print_summary(results: list[ProcessingResult]) -> None:
         say(f"requests to the store: {counted}")
     for result in results:
         for error in result.errors:
-            out.print(f"{result.source}: {error}", style="bold")
+            out.print(f"{result.label}: {error}", style="bold")
 
 
 def print_errors(results: list[ProcessingResult]) -> None:
     """What went wrong, and nothing else."""
     for result in results:
         for error in result.errors:
-            say(f"{result.source}: {error}", error=True)
+            say(f"{result.label}: {error}", error=True)
 
 
 def print_places(results: list[ProcessingResult], loaded: LoadedSettings) -> None:
@@ -58,8 +59,10 @@ def print_places(results: list[ProcessingResult], loaded: LoadedSettings) -> Non
         say(f"data    {_absolute(folder)}")
     if records and (report := newest_report(loaded)):
         say(f"report  {report}")
-    for path in written:
+    for path in written if len(written) <= _MOST_LOGS else ():
         say(f"log     {_absolute(path)}")
+    if len(written) > _MOST_LOGS:
+        say(f"log     {_absolute(os.path.dirname(written[0]))} ({len(written)} new files)")
     if records:
         given = loaded.origins.get("data_dir", "").startswith("environment")
         where = f" --data-dir {shlex.quote(loaded.settings.data_dir)}" if given else ""

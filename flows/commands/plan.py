@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
 
 from flows.commands.interrupts import ended_by_signals, exit_code
-from flows.commands.options import source_parameters, stand_ins, take_options
+from flows.commands.options import set_settings, source_parameters, stand_ins, take_options
 from flows.credentials import store_settings
 from lib.config.manager import ConfigManager
 from lib.ingest.costs import VolumeCost, available_memory, row_of, warnings_for
+from lib.ingest.datasets import Job, check, read_datasets
 from lib.ingest.planning import Planned, by_round, plan_all
 from lib.present.output import console, say, say_json
+from lib.present.words import duration_text, size_text
 from lib.storage.open import open_store
 
 
@@ -27,6 +29,8 @@ def plan_command(
     level: list[str] | None,
     as_json: bool,
     about: Mapping[str, Any] | None = None,
+    datasets: str | None = None,
+    sets: list[str] | None = None,
 ) -> int:
     """Print the cost of every volume and their total; metadata is all that is downloaded.
 
@@ -36,24 +40,36 @@ def plan_command(
         1 where a source cannot be planned; the others are shown all the same.
     """
     take_options(archives=archives, data_dir=data_dir)
+    set_settings(sets)
+    jobs = read_datasets(datasets)[1] if datasets is not None else []
     settings = ConfigManager().load()
-    rounds = by_round(sources, addresses, {}, settings.settings)
+    rounds = by_round(sources, addresses, {}, settings.settings, jobs)
     selected = tuple(dict.fromkeys(source for given in rounds for source in given))
-    parameters = source_parameters(selected, common, level, about)
+    parameters = source_parameters(selected, common, level, about, sets)
     try:
         with ended_by_signals(), stand_ins(settings):
-            found = _planned(sources, addresses, parameters)
+            found = _planned(sources, addresses, parameters, jobs)
     except KeyboardInterrupt:
         return exit_code()
     planned, warnings, total = found
     costs = [cost for one in planned for cost in one.costs]
-    errors = [(one.source, str(one.error)) for one in planned if one.error is not None]
+    of_jobs = planned[len(planned) - len(jobs) :]  # they are planned last, in their order
+    labels = [*(one.source for one in planned[: len(planned) - len(jobs)]), *_labels(jobs)]
+    errors = [
+        (label, str(one.error))
+        for label, one in zip(labels, planned, strict=True)
+        if one.error is not None
+    ]
+    groups = _by_group(jobs, of_jobs)
     if as_json:
         rows = [cost.model_dump(mode="json") for cost in costs]
         told = [{"source": source, "error": error} for source, error in errors]
-        say_json({"volumes": rows, "total": total, "warnings": warnings, "errors": told})
+        document = {"volumes": rows, "total": total, "warnings": warnings, "errors": told}
+        say_json({**document, **({"groups": groups} if groups else {})})
     else:
-        _print(costs, total, warnings)
+        _print(costs, total, warnings, brief=bool(jobs))
+        for group, sums in groups.items():
+            say(f"{group}: {_summed(sums)}")
         for source, error in errors:
             say(f"{source}: {error}", error=True)
     return 1 if errors else 0
@@ -63,16 +79,32 @@ def _planned(
     sources: list[str] | None,
     addresses: list[str] | None,
     parameters: Mapping[str, Mapping[str, Any]],
+    jobs: Sequence[Job],
 ) -> tuple[list[Planned], list[str], dict[str, Any]]:
     """Every source's plans, what will not do at the destination, and the sums."""
     loaded = ConfigManager().load()  # once more: stand-ins may have been started since
+    check(jobs, loaded)
     access = store_settings(loaded)
-    rounds = by_round(sources, addresses, parameters, loaded.settings)
+    rounds = by_round(sources, addresses, parameters, loaded.settings, jobs)
     planned = plan_all(loaded, rounds, access)
     costs = [cost for one in planned for cost in one.costs]
     store = open_store(loaded.settings.data_dir, access)
     warnings = warnings_for(costs, store, available_memory())
     return planned, warnings, totals(costs, store.free_bytes())
+
+
+def _labels(jobs: Sequence[Job]) -> list[str]:
+    return [job.label for job in jobs]
+
+
+def _by_group(jobs: Sequence[Job], planned: Sequence[Planned]) -> dict[str, dict[str, Any]]:
+    """The sums of each group of datasets, where there are groups."""
+    found: dict[str, list[VolumeCost]] = {}
+    for job, one in zip(jobs, planned, strict=True):
+        found.setdefault(job.group or "without a group", []).extend(one.costs)
+    if not any(job.group for job in jobs):
+        return {}
+    return {group: totals(costs, None) for group, costs in sorted(found.items())}
 
 
 def totals(costs: list[VolumeCost], free_bytes: int | None) -> dict[str, Any]:
@@ -89,9 +121,15 @@ def totals(costs: list[VolumeCost], free_bytes: int | None) -> dict[str, Any]:
     }
 
 
-def _print(costs: list[VolumeCost], total: dict[str, Any], warnings: list[str]) -> None:
+def _print(
+    costs: list[VolumeCost], total: dict[str, Any], warnings: list[str], *, brief: bool
+) -> None:
+    """A table for each volume, or a line where they are many; the sums."""
     out = console()
-    for cost in costs:
+    for cost in costs if brief else ():
+        shape = " × ".join(map(str, cost.shape_zyx))
+        say(f"{cost.source}: {cost.name}  {shape}, {_summed(cost.model_dump())}")
+    for cost in () if brief else costs:
         table = Table(title=f"{cost.source}: {cost.name}", show_header=False, title_justify="left")
         for name, value in row_of(cost).items():
             table.add_row(name, str(value))
@@ -107,3 +145,11 @@ def _print(costs: list[VolumeCost], total: dict[str, Any], warnings: list[str]) 
     )
     for warning in warnings:
         out.print(f"warning: {warning}", style="bold")
+
+
+def _summed(cost: Mapping[str, Any]) -> str:
+    many = f"{cost['volumes']} volumes, " if "volumes" in cost else ""
+    return (
+        f"{many}{size_text(cost['download_bytes'])} to download, {size_text(cost['disk_bytes'])} "
+        f"of disk, about {duration_text(cost['expected_seconds'])}"
+    )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from flows.commands.interrupts import ended_by_signals, exit_code
-from flows.commands.options import source_parameters, stand_ins, take_options
+from flows.commands.options import set_settings, source_parameters, stand_ins, take_options
 from flows.commands.outcome import print_errors, print_places, print_summary
 from flows.commands.server import start_own_server
 from flows.commands.watch import live_view
@@ -19,6 +19,7 @@ from lib.config.loaders import LoaderConfig
 from lib.config.manager import ConfigManager, LoadedSettings
 from lib.errors import ConfigError
 from lib.execution import mode as find_mode
+from lib.ingest.datasets import Dataset, Job, check, read_datasets
 from lib.ingest.planning import by_round, configs
 from lib.present.output import say, say_json
 from lib.records.catalogue import require_contents
@@ -38,6 +39,8 @@ def run_command(
     as_json: bool,
     local_s3: bool = False,
     about: Mapping[str, Any] | None = None,
+    datasets: str | None = None,
+    sets: list[str] | None = None,
     quiet: bool = False,
     verbose: bool = False,
 ) -> int:
@@ -54,6 +57,8 @@ def run_command(
             level=level,
             as_json=as_json,
             about=about,
+            datasets=datasets,
+            sets=sets,
         )
     if local_s3:
         if data_dir is not None:
@@ -72,21 +77,25 @@ def run_command(
             dry_run=dry_run,
             as_json=as_json,
             about=about,
+            datasets=datasets,
+            sets=sets,
             quiet=quiet,
             verbose=verbose,
         )
         return run_on_local_s3(again, verify=not dry_run)
     take_options(archives=archives, data_dir=data_dir, verbose=verbose or None)
+    set_settings(sets)
+    listed, jobs = read_datasets(datasets) if datasets is not None else ([], [])
     settings = ConfigManager().load()
     find_mode(mode or settings.settings.execution_mode)
-    rounds = by_round(sources, addresses, {}, settings.settings)
+    rounds = by_round(sources, addresses, {}, settings.settings, jobs)
     selected = tuple(dict.fromkeys(source for given in rounds for source in given))
-    parameters = source_parameters(selected, common, level, about)
+    parameters = source_parameters(selected, common, level, about, sets)
     prepare()
     view = live_view(shown=not (as_json or quiet), verbose=verbose)
     try:
         with ended_by_signals(), stand_ins(settings), view:
-            state = run_flow(settings, addresses, sources, parameters, mode=mode)
+            state = run_flow(settings, addresses, sources, parameters, (listed, jobs), mode=mode)
             if stopping.stop_requested():
                 raise KeyboardInterrupt  # the first one was swallowed, see `ended_by_signals`
     except KeyboardInterrupt:
@@ -100,13 +109,16 @@ def run_flow(
     addresses: list[str] | None,
     sources: list[str] | None,
     parameters: dict[str, dict[str, Any]],
+    datasets: tuple[Sequence[Dataset], Sequence[Job]] = ((), ()),
     *,
     mode: str | None,
 ) -> Any:
     """The parent flow's final state, once every source has been looked at for wrong settings."""
     loaded = ConfigManager().load()
     # a wrong setting is refused before anything starts
-    chosen = configs(loaded, by_round(sources, addresses, parameters, loaded.settings))
+    listed, jobs = datasets
+    check(jobs, loaded)
+    chosen = configs(loaded, by_round(sources, addresses, parameters, loaded.settings, jobs))
     try_destinations(loaded, [config for _, config in chosen])
     wait_for_server = start_own_server()
     from flows.macroscope import macroscope
@@ -119,6 +131,7 @@ def run_flow(
             sources=sources,
             addresses=[absolute(one) for one in addresses or ()] or None,
             parameters=parameters,
+            datasets=[*listed] or None,
             return_state=True,
         )
 

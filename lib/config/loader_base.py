@@ -108,7 +108,8 @@ class LoaderConfig(BaseModel):
     )
     chunk_zyx: CountsZYX | None = Field(
         default=None,
-        description="Inner chunk in voxels, z,y,x; empty: the source's own, or 64,64,64.",
+        description="Inner chunk in voxels, z,y,x or by name; empty: the source's own, or "
+        "64,64,64.",
     )
     shard_mb: Positive | None = Field(
         default=None,

@@ -155,12 +155,13 @@ class FlyEMConfig(LoaderConfig):
     )
     instance: Name = Field(default="grayscale", description="Data instance of type uint8blk.")
     crop_size: CountsXYZ = Field(
-        default=(1000, 1000, 1000), description="Voxels of the crop in the server's order x,y,z."
+        default=(1000, 1000, 1000),
+        description="Voxels of the crop: z=64,y=100,x=200, or in the server's order x,y,z.",
     )
     crop_origin: PointXYZ | None = Field(
         default=None,
-        description="First voxel of the crop, x,y,z; empty: drawn from random_seed inside the "
-        "extents.",
+        description="First voxel of the crop by name, z=..,y=..,x=.., or x,y,z; empty: drawn from "
+        "random_seed inside the extents.",
     )
     random_seed: Annotated[Whole, Field(ge=0)] = Field(
         default=0, description="Seed of the drawn origin: the same seed gives the same crop."

@@ -93,6 +93,17 @@ class Settings(BaseModel):
         description="inline: all sources in one process; deployments: each as a run of its own "
         "(the default on Kubernetes).",
     )
+    datasets_at_once: int = Field(
+        default=2,
+        ge=1,
+        description="Datasets of a list that are made at once, each in a run of its own; archives "
+        "bear no more than their limits, however many there are.",
+    )
+    keep_reports: int = Field(
+        default=50,
+        ge=1,
+        description="Reports and catalogues that stay in metadata_dir; older ones are deleted.",
+    )
     assumed_compression: float = Field(
         1.5,
         gt=0,

@@ -182,11 +182,11 @@ def read_dotenv(path: str | Path | None) -> dict[str, str]:
     """
     if path is None or not Path(path).is_file():
         return {}
-    values = dotenv_values(stream=io.StringIO(_text_of(Path(path))), interpolate=False)
+    values = dotenv_values(stream=io.StringIO(text_of(Path(path))), interpolate=False)
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _text_of(path: Path) -> str:
+def text_of(path: Path) -> str:
     """The text of a file that a person writes.
 
     Raises
@@ -263,7 +263,7 @@ def _interpolate_tree(
     return tree
 
 
-class _PlainTextLoader(yaml.SafeLoader):
+class PlainTextLoader(yaml.SafeLoader):
     """YAML without surprises: no guessed types, and no key twice.
 
     YAML 1.1 takes ``010324`` for an octal number, ``12:30`` for 750, ``off`` for false and
@@ -284,7 +284,7 @@ class _PlainTextLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_PlainTextLoader.yaml_implicit_resolvers = {
+PlainTextLoader.yaml_implicit_resolvers = {
     first: [pair for pair in resolvers if pair[0] in _KEPT_TAGS]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
@@ -304,7 +304,7 @@ def yaml_layer(
     """
     origin = str(path)
     try:
-        document = yaml.load(_text_of(Path(path).expanduser()), _PlainTextLoader)  # nosec B506: our own loader, which makes text only
+        document = yaml.load(text_of(Path(path).expanduser()), PlainTextLoader)  # nosec B506: our own loader, which makes text only
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(f"not valid YAML: {error.problem}{line}", location=origin) from None

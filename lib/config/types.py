@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+_AXIS = re.compile(r"[zyxZYX]\s*=")
 _UNSAFE = re.compile(r"[\x00-\x20\x7f\\]")
 _HOST = re.compile(r"^(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$|^[0-9A-Fa-f:.]+$")
 
@@ -68,13 +69,21 @@ def split_addresses(value: Any) -> Any:
     return [line.strip() for line in value.splitlines() if line.strip()]
 
 
-def _lengths_zyx(value: Any) -> Any:
-    value = split_list(value)
-    if isinstance(value, Mapping):
-        if set(value) != set("xyz"):
-            raise ValueError("a voxel size by axis needs exactly the keys x, y and z")
-        return [value["z"], value["y"], value["x"]]
-    return value
+def _triple(order: str) -> Callable[[Any], Any]:
+    """A reader of three values: in an order of axes, or by name as ``z=..,y=..,x=..``."""
+
+    def read(value: Any) -> Any:
+        if isinstance(value, str) and _AXIS.match(value.strip()):
+            pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+            value = {axis.strip().lower(): number.strip() for axis, _, number in pairs}
+        value = split_list(value)
+        if isinstance(value, Mapping):
+            if set(value) != set("xyz"):
+                raise ValueError("by name exactly z, y and x are needed, as z=40,y=4,x=4")
+            return [value[axis] for axis in order]
+        return value
+
+    return read
 
 
 def _split_address(text: str, default_scheme: str) -> SplitResult:
@@ -240,10 +249,10 @@ Whole = Annotated[int, BeforeValidator(_no_bool)]
 Count = Annotated[Whole, Field(gt=0)]
 Positive = Annotated[float, BeforeValidator(_no_bool), Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, le=1, allow_inf_nan=False)]
-CountsXYZ = Annotated[tuple[Count, Count, Count], BeforeValidator(split_list)]
-CountsZYX = Annotated[tuple[Count, Count, Count], BeforeValidator(split_list)]
-PointXYZ = Annotated[tuple[Whole, Whole, Whole], BeforeValidator(split_list)]
-NanometresZYX = Annotated[tuple[Positive, Positive, Positive], BeforeValidator(_lengths_zyx)]
+CountsXYZ = Annotated[tuple[Count, Count, Count], BeforeValidator(_triple("xyz"))]
+CountsZYX = Annotated[tuple[Count, Count, Count], BeforeValidator(_triple("zyx"))]
+PointXYZ = Annotated[tuple[Whole, Whole, Whole], BeforeValidator(_triple("xyz"))]
+NanometresZYX = Annotated[tuple[Positive, Positive, Positive], BeforeValidator(_triple("zyx"))]
 HttpEndpoint = Annotated[str, AfterValidator(http_endpoint)]
 FtpEndpoint = Annotated[str, AfterValidator(ftp_endpoint)]
 S3Location = Annotated[str, AfterValidator(s3_location)]

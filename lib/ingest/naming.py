@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -27,6 +28,10 @@ from lib.storage.base import Store
 from lib.transport.identity import FileIdentity, Likeness, compare
 
 _DIGEST = "source_digest"
+# Names that runs of this process have given, before a record holds them: store, source, name ->
+# digest of the volume. Several datasets of one run are planned at the same time.
+_given: dict[tuple[str, str, str], str] = {}
+_giving = threading.Lock()
 _READS_AT_ONCE = 8
 _log = logging.getLogger(__name__)
 
@@ -57,7 +62,7 @@ def name_plans(plans: Sequence[VolumePlan], store: Store | None) -> list[VolumeP
         own = (name for name in names if name in holders and is_of(holders[name], plan))
         plain, marked = names[-2:]
         free = shared[folded(plain)] == 1 and folded(plain) not in held
-        name = next(own, plain if free else marked)
+        name = next(own, None) or (plain if free and _give(store, plan, plain) else marked)
         update = {"name": name, "source_path": plan.path_in_source}
         mine = plan.model_copy(update=update)
         known = name in holders and is_of(holders[name], plan)
@@ -112,6 +117,15 @@ def is_of(record: RecordDict, plan: VolumePlan) -> bool:
 
 
 # --- inside ---------------------------------------------------------------------------------
+
+
+def _give(store: Store | None, plan: VolumePlan, name: str) -> bool:
+    """Whether a name is the plan's: no other volume got it in this process before."""
+    if store is None:
+        return True
+    with _giving:
+        key = (store.uri, plan.source, folded(name))
+        return _given.setdefault(key, _digest(plan)) == _digest(plan)
 
 
 def _candidates(plan: VolumePlan) -> tuple[str, ...]:

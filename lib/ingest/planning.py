@@ -19,6 +19,7 @@ from lib.config.settings import Settings
 from lib.errors import MacroscopeError, StoppedError
 from lib.execution import check_sources
 from lib.ingest.costs import VolumeCost, cost_of
+from lib.ingest.datasets import Job
 from lib.ingest.stages import plan_source
 from lib.plan import VolumePlan
 from lib.storage.open import open_store
@@ -128,6 +129,7 @@ def by_round(
     addresses: Sequence[str] | None,
     parameters: Mapping[str, Mapping[str, Any]],
     settings: Settings,
+    jobs: Sequence[Job] = (),
 ) -> list[SettingsBySource]:
     """Settings by source, in as many rounds as one source has different settings.
 
@@ -138,6 +140,8 @@ def by_round(
         given.
     parameters
         Further settings, by source; those that an address implies are stronger.
+    jobs
+        Datasets, each in a round of its own.
 
     Raises
     ------
@@ -145,9 +149,15 @@ def by_round(
         A source is unknown, an address cannot be read, or nothing is selected.
     """
     found: list[SettingsBySource] = []
-    if sources or not addresses:
+    if sources or not (addresses or jobs):
         selected = check_sources(sources or default_sources(settings.sources), REGISTRY)
         found.append({name: dict(parameters.get(name, {})) for name in selected})
     for given in rounds(addresses or ()):
         found.append({name: {**parameters.get(name, {}), **own} for name, own in given.items()})
+    found += [with_parameters(job, parameters) for job in jobs]
     return found
+
+
+def with_parameters(job: Job, parameters: Mapping[str, Mapping[str, Any]]) -> SettingsBySource:
+    """A dataset's source with its settings; what the run says of the source is weaker."""
+    return {job.source: {**parameters.get(job.source, {}), **job.settings}}

@@ -57,6 +57,13 @@ class ProcessingResult(BaseModel):
     total_size_bytes: int = 0
     volumes: list[VolumeResult] = Field(default_factory=list)
     plan: list[VolumeCost] = Field(default_factory=list)
+    dataset: str | None = None  # of a run of many: what people call it
+    group: str | None = None
+
+    @property
+    def label(self) -> str:
+        """What people call it: the dataset, else the source."""
+        return self.dataset or self.source
 
     def in_words(self) -> str:
         """One line for people: ``1 complete, 270 kB, 7.1 s``."""

@@ -24,10 +24,14 @@ from lib.present.rows import Json, Row, how_to_cite, publisher, rows
 from lib.records.model import Record
 from lib.storage.base import Store
 
-MOST_PICTURES = 150
-"""Pictures that one report carries; about 60 kB each. The others lie beside their volumes."""
+MOST_CARDS = 150
+"""Volumes that one report shows at length, with a picture; of the others it has a row each."""
 
-_PICTURE_WIDTH = 720
+MOST_PICTURE_BYTES = 2_000_000
+"""Of the pictures in one report, as text; the others lie beside their volumes."""
+
+_PICTURE_WIDTH, _SMALLER_WIDTH = 720, 360
+_FEW = 24
 _WEB = ("http", "https", "ftp")
 
 
@@ -46,6 +50,7 @@ class Card:
     publisher: str
     rows: list[Row]
     details: list[Row]
+    group: str | None = None
 
 
 def write_report(
@@ -100,7 +105,7 @@ def read_pictures(store: Store, volumes: Iterable[Record]) -> dict[str, bytes]:
     """The previews that there are, by volume key; one that is missing or unreadable is left out."""
     pictures: dict[str, bytes] = {}
     for record in volumes:
-        if len(pictures) == MOST_PICTURES:
+        if len(pictures) == MOST_CARDS:
             break
         if (key := record.files.volume) is not None:
             try:
@@ -128,15 +133,17 @@ def report_html(
     environment = _environment()
     script = _source(environment, "report.js.jinja")
     volumes = _volumes(catalog)
-    cards = [_card(n, record, pictures, viewer_urls or {}) for n, record in enumerate(volumes)]
-    sources: dict[str, list[Card]] = {}
-    for card in cards:
-        sources.setdefault(card.record.source, []).append(card)
+    cards = _cards(volumes, _groups(catalog), pictures, viewer_urls or {})
     times = chart.source_times(volumes)
     page = environment.get_template("report.html.jinja").render(
         created=f"{now.astimezone(UTC):%d %B %Y, %H:%M} UTC".lstrip("0"),
         store=str(catalog.get("data_store", "")),
-        sources=sources,
+        sources=sorted({record.source for record in volumes}),
+        cards=cards[:MOST_CARDS],
+        rows=cards if len(cards) > MOST_CARDS else (),
+        terms=_terms(cards),
+        by_group=catalog.get("by_group", {}),
+        crowded=len(cards) > MOST_CARDS,
         completeness=catalog.get("completeness_by_source", {}),
         totals=_totals(volumes),
         failed=[card for card in cards if card.record.status == "failed"],
@@ -180,15 +187,59 @@ def _policy(script: str) -> str:
 
 
 def _volumes(catalog: Json) -> list[Record]:
+    """Those of groups first, by their groups."""
+    groups = _groups(catalog)
     found = [Record.read(entry["record"]) for entry in catalog.get("records", [])]
-    return sorted(found, key=lambda record: (record.source, record.name))
+    return sorted(
+        found, key=lambda one: (one.id not in groups, groups.get(one.id or "", ""), *_by(one))
+    )
+
+
+def _by(record: Record) -> tuple[str, str]:
+    return record.source, record.name
+
+
+def _groups(catalog: Json) -> dict[str, str]:
+    """Group by the id of the record."""
+    listed = catalog.get("records", [])
+    return {str(one["record"].get("id", "")): one["group"] for one in listed if one.get("group")}
+
+
+def _terms(cards: list[Card]) -> list[tuple[list[Card], Card]]:
+    """Volumes by licence and citation; of a few each stands for itself."""
+    found: dict[tuple[str | None, str, int], list[Card]] = {}
+    for number, card in enumerate(cards):
+        alone = number if len(cards) <= MOST_CARDS else 0
+        found.setdefault((card.record.core.licence, card.cite, alone), []).append(card)
+    return [(alike, alike[0]) for alike in found.values()]
+
+
+def _cards(
+    volumes: list[Record],
+    groups: Mapping[str, str],
+    pictures: Mapping[str, bytes],
+    viewer_urls: Mapping[str, str],
+) -> list[Card]:
+    """A card for each volume; as many with a picture as the page can carry."""
+    width, left = _PICTURE_WIDTH if len(volumes) <= _FEW else _SMALLER_WIDTH, MOST_PICTURE_BYTES
+    cards = []
+    for number, record in enumerate(volumes):
+        png = pictures.get(record.files.volume or "", b"") if left > 0 else b""
+        picture = inline_picture(png, width) if png else None
+        left -= len(picture[0]) if picture else 0
+        cards.append(_card(number, record, picture, viewer_urls, groups.get(record.id or "")))
+    return cards
 
 
 def _card(
-    number: int, record: Record, pictures: Mapping[str, bytes], viewer_urls: Mapping[str, str]
+    number: int,
+    record: Record,
+    drawn: tuple[str, tuple[int, int]] | None,
+    viewer_urls: Mapping[str, str],
+    group: str | None,
 ) -> Card:
     key = record.files.volume or ""
-    picture, size = inline_picture(pictures.get(key, b""), _PICTURE_WIDTH) or (None, (0, 0))
+    picture, size = drawn or (None, (0, 0))
     viewable = record.status == "complete" and key.endswith(".zarr")
     return Card(
         record=record,
@@ -202,6 +253,7 @@ def _card(
         publisher=publisher(record.source).name,
         rows=rows(record, "card"),
         details=rows(record, "details"),
+        group=group,
     )
 
 

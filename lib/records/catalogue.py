@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any
 
 from lib.errors import AlreadyExistsError, MacroscopeError, NothingThereError
 from lib.names import folded
+from lib.records.groups import read_groups
 from lib.records.lifecycle import RecordDict
 from lib.records.manager import read_json, timestamp
 from lib.records.plain import plain
@@ -19,6 +21,16 @@ from lib.storage.base import Store
 from lib.storage.walk import Contents, contents, record_of, why_nothing
 
 CATALOG_VERSION = "1.0"
+_STAMP = r"_\d{8}T\d{6}Z(_\d+)?"
+_DATED = tuple(
+    re.compile(rf"{kind}{_STAMP}\.{suffix}")
+    for kind, suffix in (
+        ("metadata_catalog", "json"),
+        ("validation_report", "json"),
+        ("validation_report", "log"),
+        ("report", "html"),
+    )
+)
 
 
 @dataclass
@@ -78,7 +90,8 @@ def consolidate(
     checked = [_check(data_store, item.key, item.size) for item in found.records]
     checked += _without_record(found, checked)
     duplicates = _mark_duplicates(checked)
-    catalog = _catalog(data_store.uri, moment, checked, duplicates)
+    groups = read_groups(metadata_store)
+    catalog = _catalog(data_store.uri, moment, checked, duplicates, groups)
     report = _report(data_store.uri, moment, checked, duplicates)
     documents = {
         "metadata_catalog_{}.json": _document(catalog),
@@ -187,7 +200,11 @@ def _which_volume(record: RecordDict) -> str:
 
 
 def _catalog(
-    uri: str, moment: datetime, checked: list[CheckedRecord], duplicates: list[dict[str, Any]]
+    uri: str,
+    moment: datetime,
+    checked: list[CheckedRecord],
+    duplicates: list[dict[str, Any]],
+    groups: Mapping[str, str],
 ) -> dict[str, Any]:
     good = [(item.path, item.record) for item in checked if item.valid and item.record is not None]
     return {
@@ -196,10 +213,18 @@ def _catalog(
         "data_store": plain(uri),
         "total": len(good),
         "by_source": dict(sorted(Counter(record["source"] for _, record in good).items())),
+        "by_group": dict(sorted(Counter(groups[p] for p, _ in good if p in groups).items())),
         "by_status": dict(sorted(Counter(_status(record) for _, record in good).items())),
         "completeness_by_source": _completeness([record for _, record in good]),
         "duplicates": duplicates,
-        "records": [{"path": path, "record": plain(record)} for path, record in good],
+        "records": [
+            {
+                "path": path,
+                "record": plain(record),
+                **({"group": plain(groups[path])} if path in groups else {}),
+            }
+            for path, record in good
+        ],
     }
 
 
@@ -298,3 +323,26 @@ def _score(record: RecordDict) -> float | None:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
+
+
+def forget_old(metadata_store: Store, keep: int) -> int:
+    """Delete catalogues, validation reports and reports but for the newest of each kind.
+
+    Parameters
+    ----------
+    keep
+        How many stay of each kind.
+
+    Returns
+    -------
+    int
+        How many files were deleted.
+    """
+    names = [item.key for item in metadata_store.list_folder().objects]
+    deleted = 0
+    for pattern in _DATED:
+        old = sorted(name for name in names if pattern.fullmatch(name))[:-keep]
+        for name in old:
+            metadata_store.delete(name)
+        deleted += len(old)
+    return deleted

@@ -464,6 +464,20 @@ def test_disabled_and_scheduled_sources_reach_the_registration(render: Render) -
     overrides = yaml.safe_load(data["overrides.yaml"])
     assert overrides["ebi/ingest"] == {"enabled": False}
     assert overrides["idr/ingest"]["schedules"] == [{"cron": "0 3 * * *", "timezone": "UTC"}]
+    assert set(overrides["macroscope/full"]) == {"job_variables"}
+
+
+def test_a_list_of_datasets_with_a_schedule_is_a_mirror(
+    render: Render,
+) -> None:
+    listed = [{"address": "empiar:10310", "group": "worms"}]
+    objects = render(f"flow.datasets={json.dumps(listed)}", 'flow.schedule="0 4 * * *"')
+    texts = [
+        one["data"]["overrides.yaml"] for one in objects if "overrides.yaml" in one.get("data", {})
+    ]
+    full = yaml.safe_load(texts[0])["macroscope/full"]
+    assert full["parameters"] == {"datasets": listed}
+    assert full["schedules"] == [{"cron": "0 4 * * *", "timezone": "UTC"}]
 
 
 def test_chart_carries_the_job_template_of_k8s() -> None:

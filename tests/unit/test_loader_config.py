@@ -103,7 +103,7 @@ REFUSALS: list[tuple[type[LoaderConfig], dict[str, Any], str, str]] = [
     (EBIConfig, {"api_base_url": "host:99999"}, "api_base_url", "not an address"),
     (EBIConfig, {"api_base_url": ""}, "api_base_url", "not an address"),
     (EPFLConfig, {"voxel_size_nm": [5, 5, 0]}, "voxel_size_nm", "greater than 0"),
-    (EPFLConfig, {"voxel_size_nm": {"x": 5, "y": 5}}, "voxel_size_nm", "exactly the keys"),
+    (EPFLConfig, {"voxel_size_nm": {"x": 5, "y": 5}}, "voxel_size_nm", "exactly z, y and x"),
     (EPFLConfig, {"chunk_size_mb": -1}, "chunk_size_mb", "greater than 0"),
     (EPFLConfig, {"source_id": "../x"}, "source_id", "match pattern"),
     (FlyEMConfig, {"crop_size": "0,1,1"}, "crop_size", "greater than 0"),
