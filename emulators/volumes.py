@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from lib.config.loaders import LoaderConfig
 from lib.formats.base import Block, Layout, VolumeReader
 from lib.geometry import Box, LengthsZYX, ShapeZYX
+from lib.ingest import describe
 from lib.plan import About, SourceFile, VolumePlan
-from lib.records.lifecycle import NO_CHECKSUM, RecordDict
+from lib.records.lifecycle import RecordDict
 from lib.records.manager import MetadataManager
 from lib.storage.base import Store
 from lib.volumes.downsample import make_coarse_levels
@@ -98,55 +99,18 @@ def make_recorded_volume(
 ) -> RecordDict:
     """Make and publish a volume and write its record, complete."""
     job, finished = _make(store, voxels, plan, output_format)
-    manager, about = MetadataManager(store), plan.about
+    manager = MetadataManager(store)
     record = manager.begin(plan.source, plan.source_id, plan.name)
     record = manager.move(record, "processing")
     record = manager.move(record, "saving-data")
-    voxel, shape = plan.voxel_nm_zyx, plan.shape_zyx
-    sides = [n * v for n, v in zip(shape, voxel, strict=True)]
     return manager.move(
         record,
         "complete",
-        core={
-            "title": about.title,
-            "description": about.description or f"{plan.name}, made from an array",
-            "volume_shape": shape,
-            "voxel_size_nm": dict(zip("zyx", voxel, strict=True)),
-            "data_type": plan.dtype,
-            "modality": "segmentation" if plan.kind == "labels" else about.modality,
-            "kind": plan.kind,
-            "organism": about.organism,
-            "specimen": about.specimen,
-            "authors": about.authors,
-            "licence": about.licence,
-            "citation": about.citation,
-            "doi": about.doi,
-            "release_date": about.release_date,
-        },
-        technical={
-            "format": output_format,
-            "file_size_bytes": finished.stored_bytes,
-            "sha256": finished.sha256,
-            "compression": job.codec.get("id", "none") if output_format == "zarr" else "none",
-            "chunk_size": job.chunk_zyx if output_format == "zarr" else None,
-            "global_mean": finished.statistics.mean,
-            "dimensions_nm": dict(zip("zyx", sides, strict=True)),
-        },
+        core=describe.core(plan),
+        technical=describe.technical(job, finished),
         provenance={
-            "download_url": plan.files[0].url,
-            "processing_pipeline": "macroscope",
-            "internal_zarr_path": None,
-            "voxel_size_provenance": {"source": "file", "approximate": False},
-            "source_files": [
-                {
-                    "name": file.name,
-                    "url": file.url,
-                    "size": file.size,
-                    "sha256": None,
-                    "publisher_checksum": NO_CHECKSUM,
-                }
-                for file in plan.files
-            ],
+            **describe.provenance(plan),
+            "requests": 1,
             "seconds": seconds,
             "bytes": voxels.nbytes,
         },
