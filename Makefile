@@ -136,6 +136,7 @@ lock: | $(BIN)/python ## Renew the hashed locks (no addresses in them): run and 
 docs: $(VENV)/.dev ## Renew the documents that are written from the code
 	$(BIN)/python -m docs.config_reference
 	$(BIN)/python -m docs.record_schema
+	$(BIN)/python -m docs.record_reference
 	$(BIN)/python -m docs.proof_table
 	$(BIN)/python docs/dependencies.py
 	$(BIN)/python -m docs.reach

@@ -189,6 +189,11 @@ class RecordField(NamedTuple):
         found: Shown | None = self.mark(Shown)
         return found
 
+    @property
+    def holds(self) -> type[Part] | None:
+        """The part of a record that is its value, or of which its value is a list."""
+        return _part_in(self.info.annotation)[0]
+
     def of(self, record: Record) -> Any:
         """The value that a record has of a field that is no member of a list."""
         value: Any = record

@@ -77,6 +77,7 @@ class Core(Part):
         word_of(vocabulary.kind),
         Proof("labels have `image-label` in the OME metadata, images have not", _NPY),
         Shown("Kind", report="", artifact=False, column="kind"),
+        Field(description="What the voxels are."),
     ] = None
     organism: Annotated[str | None, _SAID, Shown("Organism", column="organism")] = None
     specimen: Annotated[str | None, _SAID, Shown("Specimen", crate="property")] = None
@@ -89,7 +90,9 @@ class Core(Part):
         Shown("Licence", "licence", absent="none stated", column="licence"),
         Field(description="SPDX identifier; null where the archive states none."),
     ] = None
-    citation: Annotated[str | None, _SAID] = None
+    citation: Annotated[str | None, _SAID, Field(description="As the archive wants it cited.")] = (
+        None
+    )
     doi: Annotated[
         Annotated[str, Field(pattern=r"^10\.[0-9]{4,9}/\S+$")] | None,
         _SAID,
@@ -198,7 +201,12 @@ class Technical(Part):
     std: Annotated[float | None, Proof("", "macroscope writes none")] = None
     histogram: Annotated[Histogram | None, _COUNTED] = None
     labels: Annotated[Labels | None, Field(description="Null or absent of an image.")] = None
-    dimensions_nm: Annotated[OrAbsent[Lengths], COMPLETE, Proof("shape times voxel size")] = None
+    dimensions_nm: Annotated[
+        OrAbsent[Lengths],
+        COMPLETE,
+        Proof("shape times voxel size"),
+        Field(description="Extent of the volume."),
+    ] = None
     axes: Annotated[
         OrAbsent[
             Annotated[
@@ -274,11 +282,21 @@ class VolumeProvenance(Part):
         Address | None, COMPLETE, _SOURCE, Shown("From", "address", report="details")
     ] = None
     processing_pipeline: Annotated[str | None, COMPLETE, _RUN] = None
-    internal_zarr_path: Annotated[str | None, COMPLETE, _SOURCE] = None
-    scale_level: Annotated[
-        str | None, _SOURCE, Shown("Scale level", report="details", artifact=False)
+    internal_zarr_path: Annotated[
+        str | None, COMPLETE, _SOURCE, Field(description="Path of the array in its container.")
     ] = None
-    box: Annotated[str | None, _SOURCE, Shown("Part", report="details", artifact=False)] = None
+    scale_level: Annotated[
+        str | None,
+        _SOURCE,
+        Shown("Scale level", report="details", artifact=False),
+        Field(description="Of the source's pyramid."),
+    ] = None
+    box: Annotated[
+        str | None,
+        _SOURCE,
+        Shown("Part", report="details", artifact=False),
+        Field(description="The chosen part, in voxels of the source."),
+    ] = None
     voxel_size_provenance: Annotated[
         OrAbsent[VoxelSizeProvenance], COMPLETE, Shown("Voxel size from")
     ] = None
@@ -310,7 +328,9 @@ class VolumeProvenance(Part):
         _RUN,
         Field(description="What was made anew of a finished volume, oldest first."),
     ] = None
-    software: Annotated[OrAbsent[dict[str, str]], _RUN] = None
+    software: Annotated[
+        OrAbsent[dict[str, str]], _RUN, Field(description="Versions of what took part.")
+    ] = None
     store_requests: Annotated[
         dict[str, Count] | None,
         _RUN,
@@ -387,7 +407,7 @@ class Files(Part):
         Field(description="Key of the volume in the store."),
     ] = None
     record: Annotated[OrAbsent[Words], Proof("where the record lies")] = None
-    preview: Annotated[str | None, Proof("it is there")] = None
+    preview: Annotated[str | None, Proof("it is there"), Field(description="A picture.")] = None
     preview_sha256: Annotated[
         Sha256 | None, Proof("the picture, read again", "there is no picture", deep=True)
     ] = None

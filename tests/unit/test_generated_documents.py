@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from docs import proof_table, record_schema
+from docs import proof_table, record_reference, record_schema
 from docs.config_reference import PATH, reference
 from lib.config.loaders import LOADER_CONFIGS
 from lib.config.settings import Settings
@@ -36,6 +36,12 @@ def test_the_configuration_reference_is_current() -> None:
 
 def test_the_schema_of_records_is_the_model_s() -> None:
     assert record_schema.PATH.read_text("utf-8") == record_schema.text(), "run: make docs"
+
+
+def test_the_reference_of_records_is_current() -> None:
+    text = record_reference.PATH.read_text("utf-8")
+    assert text == record_reference.reference(), "run: make docs"
+    assert "| `core.licence` |" in text
 
 
 def test_the_table_of_proofs_is_current() -> None:
