@@ -26,6 +26,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.workers.process import ProcessWorker
 
 from lib.archives.registry import REGISTRY, archive, recommended_limits
+from lib.config.manager import ConfigManager
 from lib.errors import ConfigError, TransportError
 from tasks.limits import limit_name
 
@@ -224,6 +225,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--template", type=Path, help="base job template (JSON)")
     parser.add_argument("--overrides", type=Path, help="what differs from prefect.yaml (YAML)")
     parser.add_argument(
+        "--config",
+        type=Path,
+        help="configuration of the runs (YAML): what they would refuse is refused here",
+    )
+    parser.add_argument(
         "--limit",
         type=_limit,
         action="append",
@@ -242,6 +248,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command line of the registration; returns the exit code."""
     args = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    if args.config is not None:
+        ConfigManager().load(environ={}, dotenv=None, path=args.config)
     template = job_template(args.type, args.template)
     overrides = {} if args.overrides is None else yaml.safe_load(args.overrides.read_text()) or {}
     with get_client(sync_client=True) as client:

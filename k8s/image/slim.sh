@@ -10,14 +10,17 @@ find "$site" -type f \( -name '*.c' -o -name '*.cpp' -o -name '*.pyx' -o -name '
 # descriptions of AWS services other than those that credentials and buckets need (20 MB)
 find "$site/botocore/data" -mindepth 1 -maxdepth 1 -type d \
   ! -name s3 ! -name sts ! -name sso ! -name sso-oidc ! -name signin -exec rm -rf {} +
-# codecs of images that no archive here has: AV1, JPEG XL, SZ3, pcodec (25 MB)
+# codecs of images that no archive here has: AV1, JPEG XL, SZ3, pcodec (30 MB)
 for name in aom avif jxl SZ3c cpcodec; do rm -f "$site"/imagecodecs.libs/lib"$name"-*; done
+rm -f "$site"/PIL/_avif.* "$site"/pillow.libs/libavif-*
 rm -f "$site"/imagecodecs/_avif.* "$site"/imagecodecs/_jpegxl.* "$site"/imagecodecs/_sz3.* "$site"/imagecodecs/_pcodec.*
-# symbols for debuggers (130 MB), in packages that bear it: libraries whose paths were rewritten for
+# symbols for debuggers (155 MB), in packages that bear it: libraries whose paths were rewritten for
 # the wheel (*.libs, numba) do not load any more once they are stripped
-for name in asyncpg box cryptography h5py imagecodecs llvmlite numcodecs; do
+for name in aiohttp asyncpg box burner_redis cryptography frozenlist greenlet h5py imagecodecs llvmlite \
+  msgpack multidict numcodecs propcache regex rpds sqlalchemy wrapt yaml; do
   find "$site/$name" -type f -name '*.so' -exec strip --strip-unneeded {} +
 done
+strip --strip-unneeded "$site"/_ruamel_yaml.*.so
 # the object store of the stand-in archives: 150 MB that unpack to /tmp where they are wanted
 if [ -f "$venv/bin/weed" ] && [ ! -f "$venv/lib/weed.xz" ]; then
   "$venv/bin/python" -c 'import lzma, shutil, sys

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from prefect.cli.deploy._config import _load_deploy_configs_and_actions
 from prefect.settings import get_current_settings
 from rich.console import Console
 
-from flows.register import deployment_key, job_template, merge_overrides, with_registry
+from flows.register import deployment_key, job_template, main, merge_overrides, with_registry
 from lib.archives.registry import REGISTRY
 from lib.errors import ConfigError
 
@@ -86,3 +87,25 @@ def test_unknown_deployments_and_keys_are_refused(document: dict[str, Any]) -> N
 
 def test_process_pool_gets_prefects_own_template() -> None:
     assert "stream_output" in job_template("process", None)["variables"]["properties"]
+
+
+def test_a_configuration_that_runs_would_refuse_is_refused_before_anything_is_registered(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("sources: {epfl: {hevy: true}}\n")
+    with pytest.raises(ConfigError, match="hevy"):
+        main(["--config", str(path), "--wait-seconds", "0"])
+
+
+def test_the_chart_lets_the_registration_check_what_runs_read(
+    render: Callable[..., list[dict[str, Any]]],
+) -> None:
+    objects = {f"{o['kind']}/{o['metadata']['name']}": o for o in render()}
+    pod = objects["Job/macroscope-register"]["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    [argument] = [word for word in container["args"] if word.startswith("--config=")]
+    folder, _, file = argument.removeprefix("--config=").rpartition("/")
+    [name] = [m["name"] for m in container["volumeMounts"] if m["mountPath"] == folder]
+    [volume] = [v["configMap"]["name"] for v in pod["volumes"] if v["name"] == name]
+    assert file in objects[f"ConfigMap/{volume}"]["data"]
