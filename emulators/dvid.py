@@ -7,6 +7,7 @@ import io
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +23,15 @@ from starlette.types import Receive, Scope, Send
 
 from emulators.control import Control
 from emulators.documents import DVID_INSTANCE, DVID_UUID, dvid_info
+from emulators.dvid_labels import (
+    LABELS_INSTANCE,
+    LABELS_UUID,
+    MAX_SCALE,
+    dvid_labels,
+    labels_info,
+    labels_repo,
+    stream,
+)
 from emulators.dvid_requests import (
     BLOCK,
     EXTENT_ZYX,
@@ -101,15 +111,18 @@ class DvidApp:
         if parts == ["api", "server", "info"]:
             return JSONResponse({"DVID Version": "0.8.20", "Server uptime": "1h", "Cores": "2"})
         if parts == ["api", "repos", "info"]:
-            return JSONResponse({DVID_UUID: _repo_info()})
+            return JSONResponse({DVID_UUID: _repo_info(), LABELS_UUID: labels_repo()})
         if parts[:2] == ["api", "repo"] and len(parts) in (3, 4):
-            _check_uuid(parts[2])
+            labels = _is_labels(parts[2])
             if len(parts) == 3 and request.method == "HEAD":
                 return Response()
             if parts[3:] == ["info"]:
-                return JSONResponse(_repo_info())
+                return JSONResponse(labels_repo() if labels else _repo_info())
         if parts[:2] == ["api", "node"] and len(parts) >= 5:
-            _check_uuid(parts[2])
+            if _is_labels(parts[2]):
+                if parts[3] != LABELS_INSTANCE:
+                    raise BadRequest(f"invalid data name {parts[3]!r}: no such data instance")
+                return await self._labels(request, parts[4], parts[5:])
             if parts[3] != DVID_INSTANCE:
                 raise BadRequest(f"invalid data name {parts[3]!r}: no such data instance")
             return await self._data(request, parts[4], parts[5:])
@@ -137,6 +150,40 @@ class DvidApp:
             return await self._span(rest)
         name = f"{request.method} {request.scope['path']}"
         raise BadRequest(f"Bad API call ({name}) for data {DVID_INSTANCE!r}")
+
+    # --- labels
+
+    async def _labels(self, request: Request, word: str, rest: list[str]) -> Response:
+        query = request.query_params
+        if word == "info":
+            return JSONResponse(labels_info())
+        if word == "maxlabel":
+            return JSONResponse({"maxlabel": labels_info()["Extended"]["MaxRepoLabel"]})
+        scale = int(query.get("scale") or 0)
+        if scale > MAX_SCALE:
+            raise BadRequest(f"bad scale {scale}, max is {MAX_SCALE}")
+        how = {"scale": scale, "supervoxels": query.get("supervoxels") in ("true", "on", "1")}
+        voxels = partial(dvid_labels, **how)  # type: ignore[arg-type]
+        if word == "raw":
+            box = crop(rest)
+            data = await asyncio.to_thread(voxels, box.origin_zyx, box.shape_zyx)
+            return Response(data.tobytes(), media_type=_OCTETS)
+        if word == "blocks" and len(rest) == 2:
+            blocks, form = blocks_of_box(*rest), query.get("compression") or "lz4"
+        elif word == "specificblocks":
+            blocks, form = (
+                blocks_of_list(query.get("blocks", "")),
+                query.get("compression") or "blocks",
+            )
+        else:
+            raise BadRequest(f"Bad API call ({word}) for data {LABELS_INSTANCE!r}")
+        if form not in ("blocks", "lz4", "gzip", "uncompressed"):
+            raise BadRequest(f"unknown compression type {form!r}")
+        found = await asyncio.to_thread(list, stream(blocks, form, voxels))
+        rule = request.state.fault
+        if rule is not None and rule.kind == "late_error":
+            found = [*found[: len(found) // 2], _LATE]
+        return StreamingResponse(iter(found), media_type=_OCTETS)
 
     # --- voxels
 
@@ -259,11 +306,13 @@ def _image(pixels: Voxels, form: str) -> Response:
     return Response(out.getvalue(), media_type=f"image/{kind.lower()}")
 
 
-def _check_uuid(text: str) -> None:
-    """Any prefix of the UUID is enough, and a branch may follow."""
+def _is_labels(text: str) -> bool:
+    """Whether a version is the segmentation's; any prefix is enough, and a branch may follow."""
     prefix = text.partition(":")[0]
-    if not prefix or not DVID_UUID.startswith(prefix):
+    fitting = [uuid for uuid in (DVID_UUID, LABELS_UUID) if prefix and uuid.startswith(prefix)]
+    if len(fitting) != 1:
         raise BadRequest(f"could not find UUID with partial match to {text}!")
+    return fitting == [LABELS_UUID]
 
 
 def _repo_info() -> dict[str, Any]:

@@ -68,7 +68,7 @@ def _instance(uuid: str, name: str, info: Any, repository: Any) -> DvidItem:
     extended = extended if isinstance(extended, dict) else {}
     kind = str(base.get("TypeName", "unknown"))
     shape = _shape(info.get("Extents") or extended)
-    loadable = kind == "uint8blk"
+    loadable = kind in ("uint8blk", "labelmap", "labelarray")
     dtype = {"uint8blk": "uint8", "uint16blk": "uint16"}.get(kind, "uint64")
     labels = kind in _LABELS
     voxels = shape is not None and (labels or kind.endswith("blk"))
@@ -84,7 +84,9 @@ def _instance(uuid: str, name: str, info: Any, repository: Any) -> DvidItem:
         nbytes=voxel_bytes(shape, dtype) if voxels and shape is not None else None,
         title=vocabulary.plain_text(str(repository.get("Alias") or ""), 200) or None,
         loadable=loadable,
-        why_not=None if loadable else f"instances of type {kind} are not read, uint8blk is",
+        why_not=None
+        if loadable
+        else f"instances of type {kind} are not read; uint8blk, labelmap and labelarray are",
     )
 
 

@@ -9,71 +9,42 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from lib.archives.base import ArchiveBase, Publisher
 from lib.archives.dvid_instances import dvid_instances
+from lib.archives.flyem_info import (
+    ABOUT,
+    HEMIBRAIN,
+    NO_UNIT,
+    SERVICE,
+    Instance,
+    ask_info,
+    parse_info,
+    stated,
+    unknown,
+)
+from lib.archives.flyem_labels import labels_beside, labels_of
 from lib.archives.listed import Item
 from lib.archives.selection import choose_crop
 from lib.config.loaders import FlyEMConfig
 from lib.errors import (
-    BadAnswerError,
-    MacroscopeError,
-    NotFoundError,
     OutOfBoundsError,
     RequestRefusedError,
     SourceChangedError,
-    UnsupportedFormatError,
 )
 from lib.formats.dvid import MAX_TILE_ZYX, DvidReader
-from lib.geometry import Box, LengthsZYX, ShapeZYX, ceil_divide, multiply, zyx
-from lib.plan import About, SourceFile, VolumePlan
-from lib.provenance import Provenance
+from lib.formats.dvid_labels import DvidLabelReader
+from lib.geometry import Box, ceil_divide, multiply, zyx
+from lib.plan import SourceFile, VolumePlan
 from lib.rawfiles.files import RawFiles
 from lib.transport.limits import Limits
 from lib.transport.partial import Fetched
 from lib.transport.session import Session
-from lib.units import to_nm
-
-SERVICE = "dvid"
-
-_HEMIBRAIN = "a89eb3af216a46cdba81204d8f954786"  # the repository of the hemibrain's grayscale
-_ABOUT = About(
-    title="hemibrain grayscale",
-    description="Crop of the hemibrain of an adult fruit fly",
-    modality="FIB-SEM",
-    organism="Drosophila melanogaster",
-    specimen="central brain of an adult female",
-    authors=("Scheffer et al.",),
-    licence="CC-BY-4.0",
-    citation="Scheffer et al. 2020, eLife 9:e57443",
-    doi="10.7554/eLife.57443",
-    origin=Provenance(
-        source="archive", where="https://www.janelia.org/project-team/flyem/hemibrain"
-    ),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Instance:
-    """What ``info`` says, in z, y, x and nanometres."""
-
-    extents: Box
-    voxel_nm_zyx: LengthsZYX
-    background: int
-    data_uuid: str
-    repository: str = ""
-    united: bool = field(default=True, compare=False)  # whether the voxel size has a unit
-
-    @property
-    def about(self) -> About:
-        """What is known of the specimen: of the hemibrain all, of another repository nothing."""
-        return _ABOUT if self.repository == _HEMIBRAIN else About()
 
 
 class FlyEM(ArchiveBase):
-    """One crop of one data instance."""
+    """One crop of one data instance, and the labels of the same crop where they are named."""
 
     name: ClassVar[str] = "flyem"
     title: ClassVar[str] = "FlyEM hemibrain (Janelia, DVID)"
@@ -99,58 +70,67 @@ class FlyEM(ArchiveBase):
         OutOfBoundsError
             The crop reaches outside the extents.
         UnsupportedFormatError
-            The instance is not uint8blk.
+            The instance is neither uint8blk nor labels in blocks.
         """
         node = f"{config.dvid_server}/api/node/{config.uuid}/{config.instance}"
-        instance = parse_info(_ask_info(session, node), node)
+        instance = parse_info(ask_info(session, node), node)
+        if instance.labels:
+            finest, instance = instance, instance.at(config.scale)
+            crop = place_crop(config, instance.extents)
+            where = f"{config.uuid}/{config.instance}"
+            return [labels_of(config, session, where, (finest, instance), crop)]
+        plans = [self._plan_grey(config, node, instance)]
+        if config.labels is not None:
+            plans.append(labels_beside(config, session, plans[0]))
+        return plans
+
+    def _plan_grey(self, config: FlyEMConfig, node: str, instance: Instance) -> VolumePlan:
         crop = place_crop(config, instance.extents)
-        origin = _lengths(crop.start_zyx, instance.voxel_nm_zyx)
+        origin = multiply(crop.start_zyx, instance.voxel_nm_zyx)
         chosen = choose_crop(config.box, crop.shape_zyx, instance.voxel_nm_zyx, origin)
         box = chosen.box.shifted(crop.start_zyx)
         x, y, z = reversed(box.start_zyx)
         width, height, depth = reversed(box.shape_zyx)
         tiles = math.prod(ceil_divide(box.shape_zyx, MAX_TILE_ZYX))
         stem = f"{config.instance}_{config.uuid[:8].replace(':', '-')}"
-        return [
-            VolumePlan(
-                source=self.name,
-                source_id=f"{config.uuid}/{config.instance}",
-                name=f"{stem}_x{x}_y{y}_z{z}_{width}x{height}x{depth}",
-                shape_zyx=box.shape_zyx,
-                dtype="uint8",
-                voxel_nm_zyx=instance.voxel_nm_zyx,
-                voxel_size_provenance="api" if instance.united else "assumed",
-                voxel_size_approximate=not instance.united,
-                origin_nm_zyx=chosen.origin_nm_zyx,
-                box_zyx=box,
-                kind_evidence="DVID type uint8blk",
-                internal_path=f"{config.uuid}/{config.instance}",
-                stored_as="boxes",
-                reader={"background": instance.background},
-                files=(
-                    SourceFile(
-                        url=f"{node}/raw/0_1_2",
-                        name=f"{config.instance} x={x} y={y} z={z} size={width}x{height}x{depth}",
-                        size=box.voxels,
-                        etag=f"DataUUID:{instance.data_uuid}",
-                    ),
+        return VolumePlan(
+            source=self.name,
+            source_id=f"{config.uuid}/{config.instance}",
+            name=f"{stem}_x{x}_y{y}_z{z}_{width}x{height}x{depth}",
+            shape_zyx=box.shape_zyx,
+            dtype="uint8",
+            voxel_nm_zyx=instance.voxel_nm_zyx,
+            voxel_size_provenance="api" if instance.united else "assumed",
+            voxel_size_approximate=not instance.united,
+            origin_nm_zyx=chosen.origin_nm_zyx,
+            box_zyx=box,
+            kind_evidence="DVID type uint8blk",
+            internal_path=f"{config.uuid}/{config.instance}",
+            stored_as="boxes",
+            reader={"background": instance.background},
+            files=(
+                SourceFile(
+                    url=f"{node}/raw/0_1_2",
+                    name=f"{config.instance} x={x} y={y} z={z} size={width}x{height}x{depth}",
+                    size=box.voxels,
+                    etag=f"DataUUID:{instance.data_uuid}",
                 ),
-                about=instance.about.revised(
-                    extra={
-                        "uuid": config.uuid,
-                        "data_uuid": instance.data_uuid,
-                        "instance": config.instance,
-                        "crop_origin_xyz": [x, y, z],
-                        "crop_size_xyz": [width, height, depth],
-                        "random_seed": None if config.crop_origin else config.random_seed,
-                    }
-                ),
-                download_bytes=box.voxels,
-                download_requests=tiles,
-                notes=() if instance.united else (_NO_UNIT,),
-                stated=_stated(instance),
-            )
-        ]
+            ),
+            about=instance.about.revised(
+                extra={
+                    "uuid": config.uuid,
+                    "data_uuid": instance.data_uuid,
+                    "instance": config.instance,
+                    "crop_origin_xyz": [x, y, z],
+                    "crop_size_xyz": [width, height, depth],
+                    "random_seed": None if config.crop_origin else config.random_seed,
+                }
+            ),
+            download_bytes=box.voxels,
+            download_requests=tiles,
+            notes=() if instance.united else (NO_UNIT,),
+            stated=stated(instance),
+        )
 
     def listing(self, inside: str, config: FlyEMConfig, session: Session) -> list[Item]:
         """The data instances of all repositories, of the one of a version, or one of them."""
@@ -162,54 +142,44 @@ class FlyEM(ArchiveBase):
             else:
                 found = http.get_json(f"{root}/repos/info")
         except RequestRefusedError as error:
-            raise _unknown(error, f"{root}/repo/{uuid}") from None
+            raise unknown(error, f"{root}/repo/{uuid}") from None
         known = {
-            "organism": _ABOUT.organism,
-            "technique": _ABOUT.modality,
-            "licence": _ABOUT.licence,
+            "organism": ABOUT.organism,
+            "technique": ABOUT.modality,
+            "licence": ABOUT.licence,
         }
         return [
-            item.model_copy(update=known) if item.repository == _HEMIBRAIN else item
+            item.model_copy(update=known) if item.repository == HEMIBRAIN else item
             for item in dvid_instances(found, instance or None)
         ]
 
     def open(
         self, plan: VolumePlan, config: FlyEMConfig, session: Session, raw: RawFiles
-    ) -> DvidReader:
+    ) -> DvidReader | DvidLabelReader:
         assert plan.box_zyx is not None  # every crop has its box
-        node = f"{config.dvid_server}/api/node/{config.uuid}/{config.instance}"
+        node = f"{config.dvid_server}/api/node/{plan.internal_path}"
+        if "scale" in plan.reader:
+            return DvidLabelReader(
+                session,
+                SERVICE,
+                node,
+                plan.box_zyx,
+                scale=plan.reader["scale"],
+                supervoxels=plan.reader["supervoxels"],
+            )
         return DvidReader(session, SERVICE, f"{node}/raw/0_1_2", plan.box_zyx)
 
     def verify_source_unchanged(
         self, plan: VolumePlan, config: FlyEMConfig, session: Session, raw: RawFiles
     ) -> list[Fetched]:
         """Ask for the data version again: it must be the one that the crop was begun from."""
-        node = f"{config.dvid_server}/api/node/{config.uuid}/{config.instance}"
+        node = f"{config.dvid_server}/api/node/{plan.internal_path}"
         now = parse_info(session.http(SERVICE).get_json(f"{node}/info"), node)
         if f"DataUUID:{now.data_uuid}" != plan.files[0].etag:
             raise SourceChangedError(
                 "the data instance changed while it was read", archive=self.name, location=node
             )
         return []
-
-
-def _ask_info(session: Session, node: str) -> Any:
-    """``info`` of the instance; DVID answers 400, not 404, where version or instance is unknown."""
-    try:
-        return session.http(SERVICE).get_json(f"{node}/info")
-    except RequestRefusedError as error:
-        raise _unknown(error, node) from None
-
-
-def _unknown(error: RequestRefusedError, where: str) -> MacroscopeError:
-    if "status 400" not in error.message:
-        return error
-    return NotFoundError(
-        f"there is no such version or data instance: {error.message}",
-        archive=FlyEM.name,
-        location=where,
-        advice="Check uuid and instance; `macroscope list flyem:` shows what there is",
-    )
 
 
 def place_crop(config: FlyEMConfig, extents: Box) -> Box:
@@ -245,61 +215,3 @@ def place_crop(config: FlyEMConfig, extents: Box) -> Box:
             location="crop_origin",
         )
     return crop
-
-
-def parse_info(info: Any, where: str) -> Instance:
-    """Read ``info`` of a uint8blk instance.
-
-    Raises
-    ------
-    UnsupportedFormatError
-        Another type of instance, or voxels that are not one uint8.
-    BadAnswerError
-        Keys are missing or of the wrong type.
-    """
-    try:
-        base, extended, extents = info["Base"], info["Extended"], info.get("Extents")
-        if base["TypeName"] != "uint8blk" or extended["Values"][0]["DataType"] != "uint8":
-            raise UnsupportedFormatError(
-                f"data instance of type {base['TypeName']}, where uint8blk is converted",
-                archive=FlyEM.name,
-                location=where,
-                advice="Set instance to a grayscale one",
-            )
-        points = extents or extended
-        low = [int(n) for n in points["MinPoint"]]
-        high = [int(n) + 1 for n in points["MaxPoint"]]  # inclusive
-        said = extended.get("VoxelUnits")
-        units = said or ["nanometers"] * 3
-        voxel = [to_nm(float(v), u) for v, u in zip(extended["VoxelSize"], units, strict=True)]
-        whole = len(low) == len(high) == len(voxel) == 3
-        if not whole or not all(v and 0 < v < math.inf for v in voxel):
-            raise ValueError("extents or voxel size")
-        background = int(extended.get("Background") or 0)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
-        raise BadAnswerError(
-            f"DVID's info cannot be read: {error!r}", archive=FlyEM.name, location=where
-        ) from None
-    return Instance(
-        Box((low[2], low[1], low[0]), (high[2], high[1], high[0])),
-        (float(voxel[2] or 0), float(voxel[1] or 0), float(voxel[0] or 0)),
-        background,
-        str(base.get("DataUUID", "")),
-        str(base.get("RepoUUID", "")),
-        bool(said),
-    )
-
-
-_NO_UNIT = "the server states no unit of the voxel size: nanometres are assumed"
-
-
-def _stated(instance: Instance) -> dict[str, Provenance]:
-    size = Provenance(source="api" if instance.united else "assumed", where="VoxelSize of info")
-    place = Provenance(source=size.source, where="the crop's first voxel")
-    return {f"voxel_size_nm.{axis}": size for axis in "zyx"} | {
-        f"translation.{axis}": place for axis in "zyx"
-    }
-
-
-def _lengths(start: ShapeZYX, voxel: LengthsZYX) -> LengthsZYX:
-    return multiply(start, voxel)

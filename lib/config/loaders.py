@@ -153,7 +153,25 @@ class FlyEMConfig(LoaderConfig):
         default="a89eb3af216a46cdba81204d8f954786",
         description="Version: hexadecimal, or an unambiguous beginning of it.",
     )
-    instance: Name = Field(default="grayscale", description="Data instance of type uint8blk.")
+    instance: Name = Field(
+        default="grayscale",
+        description="Data instance: grayscale (uint8blk) or labels (labelmap, labelarray).",
+    )
+    labels: Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{3,}(:[A-Za-z0-9._-]+)?/[^/]+$")] | None = (
+        Field(
+            default=None,
+            description="Version and instance of the labels of the same crop, brought with it: "
+            "15aee239283143c08b827177ebee01b3/segmentation.",
+        )
+    )
+    scale: Annotated[Whole, Field(ge=0)] = Field(
+        default=0,
+        description="Scale of labels, 0 being the finest; crop_size and crop_origin count its own "
+        "voxels.",
+    )
+    supervoxels: bool = Field(
+        default=False, description="The labels as they were before any merge, instead of bodies."
+    )
     crop_size: CountsXYZ = Field(
         default=(1000, 1000, 1000),
         description="Voxels of the crop: z=64,y=100,x=200, or in the server's order x,y,z.",

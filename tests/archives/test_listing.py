@@ -99,9 +99,12 @@ def test_a_study_of_idr_lists_its_images(samples: Samples) -> None:
 
 def test_a_server_of_dvid_lists_its_instances(samples: Samples) -> None:
     for address in ("flyem:", "flyem:a89eb3af", "flyem:a89eb3af/grayscale"):
-        (item,) = list_address(loaded(samples), address)
+        found = list_address(loaded(samples), address)
+        (item,) = (one for one in found if one.name == "grayscale")
         assert item.shape_zyx == (41408, 39725, 34432) and item.loadable
         assert item.licence == "CC-BY-4.0" and item.voxel_nm_zyx == (8.0, 8.0, 8.0)
+    (labels,) = list_address(loaded(samples), "flyem:15aee239")
+    assert (labels.kind, labels.loadable) == ("labels", True)
     for address in ("flyem:a89eb3af/segmentation", "flyem:ffff"):
         with pytest.raises(NotFoundError):
             list_address(loaded(samples), address)
@@ -111,14 +114,14 @@ def test_an_instance_that_is_not_read_says_why() -> None:
     from lib.archives.dvid_instances import dvid_instances
 
     instance = {
-        "Base": {"TypeName": "labelmap"},
+        "Base": {"TypeName": "labelblk"},
         "Extended": {"VoxelSize": [8, 8, 8], "MinPoint": [0, 0, 0], "MaxPoint": [9, 19, 29]},
     }
     keys = {"Base": {"TypeName": "keyvalue"}, "Extended": None}
     found = dvid_instances({"f00d": {"DataInstances": {"seg": instance, "bodies": keys}}})
     bodies, seg = found
     assert (seg.kind, seg.shape_zyx, seg.loadable) == ("labels", (30, 20, 10), False)
-    assert seg.why_not is not None and "labelmap" in seg.why_not
+    assert seg.why_not is not None and "labelblk" in seg.why_not
     assert bodies.shape_zyx is None and bodies.loadable is False
 
 

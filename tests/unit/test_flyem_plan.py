@@ -104,7 +104,7 @@ def test_extents_stand_in_two_places_and_units_may_be_absent() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"Base": {"TypeName": "labelmap"}}, {"Extended": {"Values": [{"DataType": "uint64"}]}}],
+    [{"Base": {"TypeName": "labelblk"}}, {"Extended": {"Values": [{"DataType": "uint64"}]}}],
     ids=str,
 )
 def test_another_type_of_instance_is_unsupported(changes: Any) -> None:

@@ -1,0 +1,168 @@
+"""What a DVID server says of a data instance: type, extents, voxel size, scales, repository."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from lib.about import About
+from lib.errors import (
+    BadAnswerError,
+    MacroscopeError,
+    NotFoundError,
+    RequestRefusedError,
+    UnsupportedFormatError,
+)
+from lib.formats.dvid_labels import BLOCK
+from lib.geometry import Box, LengthsZYX, ceil_divide, floor_divide, multiply
+from lib.provenance import Provenance
+from lib.transport.session import Session
+from lib.units import to_nm
+
+ARCHIVE, SERVICE = "flyem", "dvid"
+_LABELS = ("labelmap", "labelarray")
+
+HEMIBRAIN = "a89eb3af216a46cdba81204d8f954786"  # the repository of the hemibrain's grayscale
+ABOUT = About(
+    title="hemibrain grayscale",
+    description="Crop of the hemibrain of an adult fruit fly",
+    modality="FIB-SEM",
+    organism="Drosophila melanogaster",
+    specimen="central brain of an adult female",
+    authors=("Scheffer et al.",),
+    licence="CC-BY-4.0",
+    citation="Scheffer et al. 2020, eLife 9:e57443",
+    doi="10.7554/eLife.57443",
+    origin=Provenance(
+        source="archive", where="https://www.janelia.org/project-team/flyem/hemibrain"
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """What ``info`` says, in z, y, x and nanometres."""
+
+    extents: Box
+    voxel_nm_zyx: LengthsZYX
+    background: int
+    data_uuid: str
+    repository: str = ""
+    united: bool = field(default=True, compare=False)  # whether the voxel size has a unit
+    type_name: str = "uint8blk"
+    scales: int = 1  # how many there are, the finest included
+
+    @property
+    def about(self) -> About:
+        """What is known of the specimen: of the hemibrain all, of another repository nothing."""
+        return ABOUT if self.repository == HEMIBRAIN else About()
+
+    @property
+    def labels(self) -> bool:
+        return self.type_name in _LABELS
+
+    def at(self, scale: int) -> Instance:
+        """The same instance `scale` times halved; its first voxel still begins at the same place.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such scale.
+        """
+        if scale >= self.scales:
+            raise NotFoundError(
+                f"there is no scale {scale}",
+                archive=ARCHIVE,
+                location="scale",
+                advice=f"There are the scales 0 to {self.scales - 1}",
+            )
+        by = (1 << scale,) * 3
+        start = floor_divide(self.extents.start_zyx, by)
+        stop = ceil_divide(self.extents.stop_zyx, by)
+        voxel = multiply(self.voxel_nm_zyx, by)
+        return replace(self, extents=Box(start, stop), voxel_nm_zyx=voxel)
+
+
+def ask_info(session: Session, node: str) -> Any:
+    """``info`` of the instance; DVID answers 400, not 404, where version or instance is unknown."""
+    try:
+        return session.http(SERVICE).get_json(f"{node}/info")
+    except RequestRefusedError as error:
+        raise unknown(error, node) from None
+
+
+def unknown(error: RequestRefusedError, where: str) -> MacroscopeError:
+    """The error of a request about something that may not be there."""
+    if "status 400" not in error.message:
+        return error
+    return NotFoundError(
+        f"there is no such version or data instance: {error.message}",
+        archive=ARCHIVE,
+        location=where,
+        advice="Check uuid and instance; `macroscope list flyem:` shows what there is",
+    )
+
+
+def parse_info(info: Any, where: str) -> Instance:
+    """Read ``info`` of an instance.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        Another type of instance, voxels that are not one uint8, or blocks of another size.
+    BadAnswerError
+        Keys are missing or of the wrong type.
+    """
+    try:
+        base, extended, extents = info["Base"], info["Extended"], info.get("Extents")
+        type_name = base["TypeName"]
+        if type_name in _LABELS:
+            converted = [int(n) for n in extended["BlockSize"]] == [BLOCK] * 3
+        else:
+            converted = type_name == "uint8blk" and extended["Values"][0]["DataType"] == "uint8"
+        if not converted:
+            raise UnsupportedFormatError(
+                f"data instance of type {type_name}, where uint8blk, labelmap and labelarray with "
+                f"blocks of {BLOCK} voxels are converted",
+                archive=ARCHIVE,
+                location=where,
+                advice="Set instance to one of grayscale or labels",
+            )
+        scales = 1 + int(extended.get("MaxDownresLevel") or 0)
+        points = extents or extended
+        low = [int(n) for n in points["MinPoint"]]
+        high = [int(n) + 1 for n in points["MaxPoint"]]  # inclusive
+        said = extended.get("VoxelUnits")
+        units = said or ["nanometers"] * 3
+        voxel = [to_nm(float(v), u) for v, u in zip(extended["VoxelSize"], units, strict=True)]
+        whole = len(low) == len(high) == len(voxel) == 3
+        if not whole or not all(v and 0 < v < math.inf for v in voxel):
+            raise ValueError("extents or voxel size")
+        background = int(extended.get("Background") or 0)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
+        raise BadAnswerError(
+            f"DVID's info cannot be read: {error!r}", archive=ARCHIVE, location=where
+        ) from None
+    return Instance(
+        Box((low[2], low[1], low[0]), (high[2], high[1], high[0])),
+        (float(voxel[2] or 0), float(voxel[1] or 0), float(voxel[0] or 0)),
+        background,
+        str(base.get("DataUUID", "")),
+        str(base.get("RepoUUID", "")),
+        bool(said),
+        str(type_name),
+        scales,
+    )
+
+
+NO_UNIT = "the server states no unit of the voxel size: nanometres are assumed"
+
+
+def stated(instance: Instance) -> dict[str, Provenance]:
+    """Who states the geometry of a crop."""
+    size = Provenance(source="api" if instance.united else "assumed", where="VoxelSize of info")
+    place = Provenance(source=size.source, where="the crop's first voxel")
+    return {f"voxel_size_nm.{axis}": size for axis in "zyx"} | {
+        f"translation.{axis}": place for axis in "zyx"
+    }
