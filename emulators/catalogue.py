@@ -19,12 +19,13 @@ from emulators.catalogue_empiar import empiar_samples, lay_companions
 from emulators.catalogue_idr import epfl_samples, idr_samples
 from emulators.catalogue_openorganelle import finish_stores, openorganelle_samples
 from emulators.dvid_documents import DVID_SIZE_XYZ
+from emulators.empiar_entries import lay_entries
 from emulators.sample import Sample
 from emulators.tissue import tissue
 from lib.errors import NotFoundError
 
 # part of the marker of a finished build; raise it when the bytes of any file change
-_VERSION = 1
+_VERSION = 2
 _DVID_SEED = 6
 
 DVID_EXTENTS = DVID_SIZE_XYZ
@@ -56,6 +57,7 @@ def build(root: Path) -> None:
                 (root / path).parent.mkdir(parents=True, exist_ok=True)
             sample.write(root)
     lay_companions(root)
+    lay_entries(root)
     finish_stores(root)
     for entry in root.rglob("*"):  # archives' files are old; a rebuilt sample is no changed source
         os.utime(entry, (_MODIFIED, _MODIFIED))

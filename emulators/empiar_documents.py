@@ -16,7 +16,7 @@ Json = dict[str, Any]
 _ORGANISATION = "Max Planck Institute of Molecular Cell Biology and Genetics"
 
 
-def _person(last_name: str, organization: str, town: str, post: str, country: str) -> Json:
+def person_document(last_name: str, organization: str, town: str, post: str, country: str) -> Json:
     return {
         "author_orcid": None,
         "first_name": "M",
@@ -57,7 +57,9 @@ def _citation(title: str, author: str) -> Json:
     }
 
 
-def _imageset(name: str, format_name: str, count: int, voxel_type: str, **other: Any) -> Json:
+def imageset_document(
+    name: str, format_name: str, count: int, voxel_type: str, **other: Any
+) -> Json:
     return {
         "name": name,
         "directory": "data",
@@ -81,7 +83,7 @@ def _imageset(name: str, format_name: str, count: int, voxel_type: str, **other:
     } | other
 
 
-def _entry(accession: str, title: str, author: str, person: Json, **other: Any) -> Json:
+def entry_document(accession: str, title: str, author: str, person: Json, **other: Any) -> Json:
     document = {
         "title": title,
         "status": "REL",
@@ -119,13 +121,13 @@ def _entry(accession: str, title: str, author: str, person: Json, **other: Any) 
 
 def _zebrafish_retina() -> Json:
     title = "Developing retina in zebrafish 55 hpf larval eye."
-    return _entry(
+    return entry_document(
         "EMPIAR-11759",
         title,
         "Wilsch-Bräuninger M",
-        _person("Wilsch-Bräuninger", _ORGANISATION, "Dresden", "01307", "Germany"),
+        person_document("Wilsch-Bräuninger", _ORGANISATION, "Dresden", "01307", "Germany"),
         imagesets=[
-            _imageset(
+            imageset_document(
                 title,
                 "DM3",
                 16,
@@ -144,16 +146,16 @@ def _zebrafish_retina() -> Json:
 
 
 def _container_formats() -> Json:
-    return _entry(
+    return entry_document(
         "EMPIAR-99001",
         "Container formats of one synthetic tissue block.",
         "Example A",
-        _person("Example", "Example Institute", "Example Town", "00000", "Germany"),
+        person_document("Example", "Example Institute", "Example Town", "00000", "Germany"),
         dataset_size="2.0 MB",
         experiment_type="FIB-SEM",
         scale="cell",
         imagesets=[
-            _imageset(
+            imageset_document(
                 "Recorded block",
                 "DM4",
                 1,
@@ -164,7 +166,7 @@ def _container_formats() -> Json:
                 image_height="40",
                 details="Saccharomyces cerevisiae; 5nm/px in xy, 10nm per section",
             ),
-            _imageset(
+            imageset_document(
                 "Reconstructions and tilt series",
                 "MRC",
                 7,
@@ -184,9 +186,15 @@ _ENTRIES: dict[str, Json] = {
 }
 
 
+def _entries() -> dict[str, Json]:
+    from emulators.empiar_entries import documents  # it is made of the parts above
+
+    return _ENTRIES | documents()
+
+
 def empiar_accessions() -> tuple[str, ...]:
     """Accessions that the stand-in archive holds, with their prefix."""
-    return tuple(_ENTRIES)
+    return tuple(_entries())
 
 
 def empiar_entry(accession: str) -> Json | None:
@@ -203,4 +211,5 @@ def empiar_entry(accession: str) -> Json | None:
     """
     number = accession.strip().upper().removeprefix("EMPIAR-")
     key = f"EMPIAR-{number}"
-    return {key: copy.deepcopy(_ENTRIES[key])} if key in _ENTRIES else None
+    known = _entries()
+    return {key: copy.deepcopy(known[key])} if key in known else None

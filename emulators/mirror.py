@@ -19,6 +19,7 @@ from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Re
 from starlette.routing import Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
+from emulators.empiar_entries import HIDDEN
 from emulators.http_words import apache_error
 
 _MEDIA_TYPES = {".tif": "image/tiff", ".tiff": "image/tiff", ".gz": "application/x-gzip"}
@@ -121,6 +122,8 @@ def index_page(folder: Path, url_path: str) -> str:
         parent = quote(url_path.rstrip("/").rpartition("/")[0] + "/")
         rows.append(_row("[PARENTDIR]", parent, "Parent Directory", "&nbsp;", "  - "))
     for entry in sorted(folder.iterdir(), key=lambda p: p.name):
+        if url_path + entry.name in HIDDEN:
+            continue
         info = entry.stat()
         is_folder = stat.S_ISDIR(info.st_mode)
         name = entry.name + ("/" if is_folder else "")

@@ -138,6 +138,17 @@ class _Walk:
     def descend(self, top: str) -> None:
         """Take what lies in a folder and below it, or one file."""
         waiting = deque([top])
+        parts = top.split("/")
+        packed = next((n for n, part in enumerate(parts, start=1) if _is_zip(part)), None)
+        if packed is not None and packed < len(parts):  # inside of a ZIP file
+            self.descend("/".join(parts[:packed]))
+            inside = {p: e for p, e in self.wanted.items() if f"{p}/".startswith(f"{top}/")}
+            if not inside:
+                raise NotFoundError(
+                    "the ZIP file has no such folder or file", location=f"{self.root}/{top}"
+                )
+            self.wanted = inside
+            return
         if is_candidate(top) or _is_zip(top):
             folder, _, name = top.rpartition("/")
             alike = [e for e in self._entries(folder, 0) if e.name == name]

@@ -125,8 +125,7 @@ def _called_after(volume: Volume, volumes: Sequence[Volume]) -> str | None:
     for other in volumes:
         beside, _, called = other.path.rpartition("/")
         base = called.rpartition(".")[0] or called
-        same = other is not volume and beside == folder and other.shape_zyx == volume.shape_zyx
-        if not same or {w.lower() for w in _words(base)} & _ORGANELLES:
+        if other is volume or beside != folder or other.shape_zyx != volume.shape_zyx:
             continue
         base_without = re.sub(r"[_-](em|raw|image)$", "", base, flags=re.IGNORECASE)
         rest = stem.removeprefix(base_without)

@@ -58,6 +58,9 @@ def by_ranges(plan: VolumePlan) -> bool:
         return False
     if reader["places"] is None:
         return plan.source_grid is not None or range_wise(file, plan.box_zyx)
+    fmt = reader.get("format")
+    if fmt is not None and not registry.file_format(fmt).sections:
+        return False
     return rows_wise(file, plan.box_zyx, reader["file_shape_zyx"][1])
 
 
@@ -82,6 +85,7 @@ class Reading:
         self._plan, self._config, self._session = plan, config, session
         self._tree, self._raw = tree, raw
         self._shape = tuple(plan.reader["file_shape_zyx"])
+        self._handles: dict[str, dict[str, Any]] = {}  # of formats that place voxels file by file
 
     # --- the files --------------------------------------------------------------------------
 
@@ -123,11 +127,16 @@ class Reading:
 
     def _check_whole(self, file: SourceFile) -> tuple[VolumeDescription, tuple[str, ...]]:
         """Parse a file that arrived, to its end, and ask a second reader where there is one."""
-        fmt, handle = self._how(file)
-        path = self._raw.path(file)
+        fmt, path = self._how(file)[0], self._raw.path(file)
+        facts = self._described(file, fmt)
+        handle = self._handle(file)
         with fmt.open(LocalBytes(path, name=file.name), handle, scratch=self._raw.scratch_dir):
             pass  # a file that is compressed as a whole is unpacked to its end
-        source = LocalBytes(path, name=file.name)
+        return facts, fmt.check_whole(path, handle, file.name)
+
+    def _described(self, file: SourceFile, fmt: FileFormat) -> VolumeDescription:
+        """What a file that is here says of the plan's volume."""
+        source = LocalBytes(self._raw.path(file), name=file.name)
         try:
             options = options_of(self._config, self._plan.dtype)
             inner = self._plan.internal_path or ""
@@ -138,7 +147,21 @@ class Reading:
         if not fitting or fitting[0].refused is not None:
             why = fitting[0].refused if fitting else f"there is no {inner!r} in the file"
             raise FormatError(str(why), location=file.name)
-        return fitting[0], fmt.check_whole(path, handle, file.name)
+        self._handles[file.url] = fitting[0].handle
+        return fitting[0]
+
+    def _handle(self, file: SourceFile) -> dict[str, Any]:
+        """How to open a file that is here: as the plan says, or as its own header says.
+
+        Sections of a format that is made for them are opened alike; in others each file places its
+        voxels for itself.
+        """
+        fmt, handle = self._how(file)
+        if self._plan.reader["places"] is None or fmt.sections or fmt.name in BY_NAME:
+            return handle
+        if file.url not in self._handles:
+            self._described(file, fmt)
+        return self._handles[file.url]
 
     def _how(self, file: SourceFile) -> tuple[FileFormat, dict[str, Any]]:
         """Format and handle of a file."""
@@ -166,7 +189,7 @@ class Reading:
         return CroppedReader(whole, box.shifted((-reader["first_z"], 0, 0)), where)
 
     def _open_local(self, file: SourceFile) -> VolumeReader:
-        fmt, handle = self._how(file)
+        fmt, handle = self._how(file)[0], self._handle(file)
         source = LocalBytes(self._raw.path(file), name=file.name)
         grid = self._plan.source_grid
         return fmt.open(source, handle, grid=grid, scratch=self._raw.scratch_dir)
