@@ -25,6 +25,10 @@ def filtered(dtype: str, options: dict[str, Any], folder: Path) -> NDArray[Any]:
     return voxels
 
 
+def half(options: dict[str, Any], folder: Path) -> NDArray[Any]:
+    return filtered("float16", options, folder).astype(np.float32)
+
+
 def cremi(folder: Path) -> NDArray[Any]:
     voxels, ids = random_voxels(SHAPE, "uint8", 4), random_voxels((8, 20, 20), "uint64", 5)
     with h5py.File(folder / "sample.hdf", "w") as file:
@@ -97,6 +101,10 @@ def channels(folder: Path) -> NDArray[Any]:
 CHUNKS = {"chunks": (8, 16, 16)}
 CASES = [
     Case("hdf5-contiguous", partial(filtered, "uint16", {}), "x.h5", RANGES, within=1.1),
+    Case(
+        "hdf5-half", partial(half, {"chunks": (8, 16, 16), **hdf5plugin.Zstd()}), "x.h5", ("file",)
+    ),
+    Case("hdf5-half-contiguous", partial(half, {}), "x.h5", ("file",)),
     Case("hdf5-big-endian", partial(filtered, ">int16", CHUNKS), "x.h5", ("file",)),
     *(
         Case(f"hdf5-{name}", partial(filtered, dtype, {**CHUNKS, **options}), "x.h5", transports)

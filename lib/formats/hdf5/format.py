@@ -13,11 +13,12 @@ import numpy as np
 from lib.bytesource.base import ByteSource
 from lib.bytesource.neighbours import requests_for
 from lib.errors import FormatError, MacroscopeError, NotFoundError
+from lib.formats.base import WIDENED, delivered_dtype
 from lib.formats.calibration import VoxelSize
 from lib.formats.chunked import cells_in
 from lib.formats.format import FileFormatBase, Options, Survey, VolumeDescription
 from lib.formats.hdf5.asking import chunks_of, datasets_of
-from lib.formats.hdf5.reader import FILTERS, Hdf5Reader, Place, rows_of
+from lib.formats.hdf5.reader import FILTERS, OTHER_FILTERS, Hdf5Reader, Place, rows_of
 from lib.formats.levels import choose_level_name
 from lib.formats.zarr.axes import AxisMap, array_index, axis_map
 from lib.geometry import Box, LengthsZYX, ShapeZYX
@@ -143,11 +144,15 @@ def _described(
     size = axes.pick_zyx(shape)
     notes: list[str] = []
     voxel, origin = _geometry(one["attributes"], path, notes)
-    dtype = stored.newbyteorder("=")
+    dtype = delivered_dtype(stored)
+    if dtype.itemsize != stored.itemsize:
+        notes.append(WIDENED)
     if _BDV.fullmatch(path) and dtype == np.int16:
         dtype = np.dtype(np.uint16)
         handle["view"] = "uint16"
         notes.append("BigDataViewer stores uint16 voxels as int16: they are read as uint16")
+    if _BDV.fullmatch(path):
+        notes.append("BigDataViewer states lengths in an .xml beside the file, which is not read")
     if _IMARIS.fullmatch(path):
         size, voxel = _imaris(one, groups, size, notes)
         handle["size_zyx"] = [*size]
@@ -175,11 +180,12 @@ def _handle(one: dict[str, Any], axes: AxisMap, stored: np.dtype[Any]) -> dict[s
     """
     unknown = [code for code, _ in one["filters"] if code not in FILTERS]
     if unknown:
-        raise FormatError(f"its chunks went through filter {unknown[0]}, which is not read")
+        name = OTHER_FILTERS.get(unknown[0], "unknown here")
+        raise FormatError(
+            f"its chunks went through filter {unknown[0]} ({name}), which is not read"
+        )
     if math.prod(one["shape"]) * stored.itemsize > _MOST_BYTES:
         raise FormatError(f"it says that it has {one['shape']} voxels")
-    if stored.kind == "f" and stored.itemsize == 2:
-        raise FormatError("its voxels are float16")
     return {
         "shape": one["shape"],
         "dtype": stored.str if stored.kind != "b" else "|u1",

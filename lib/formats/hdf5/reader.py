@@ -15,6 +15,7 @@ from lib.bytesource.neighbours import MOST_BYTES, Neighbours
 from lib.bytesource.remote import RemoteBytes
 from lib.compression import Encoded, can_pass_through, decode_into, open_codec
 from lib.errors import FormatError, MacroscopeError
+from lib.formats.base import delivered_dtype
 from lib.formats.chunked import ChunkedReader
 from lib.formats.zarr.axes import AxisMap, array_index, to_zyx
 from lib.geometry import Box, ShapeZYX
@@ -24,6 +25,10 @@ DEFLATE, SHUFFLE, FLETCHER32, BLOSC, LZ4, ZSTD = 1, 2, 3, 32001, 32004, 32015
 FILTERS = {
     DEFLATE: "deflate", SHUFFLE: "shuffle", FLETCHER32: "fletcher32",
     BLOSC: "blosc", LZ4: "lz4", ZSTD: "zstd",
+}  # fmt: skip
+OTHER_FILTERS = {
+    4: "szip", 5: "n-bit", 6: "scale-offset", 32000: "lzf", 32008: "bitshuffle", 32013: "zfp",
+    32017: "sz", 32026: "blosc2",
 }  # fmt: skip
 _CNAMES = ("blosclz", "lz4", "lz4hc", "snappy", "zlib", "zstd")
 _MOST_ROW_BYTES = 2**30
@@ -88,7 +93,7 @@ class Hdf5Reader(ChunkedReader):
             _ordered(source),
             Box.whole(size_zyx or axes.pick_zyx(shape)),
             axes.pick_zyx(chunk),
-            stored.newbyteorder("="),
+            delivered_dtype(stored),
             fill_value=fill_value,
             codec=codec,
             fits_shard=bool(codec) and can_pass_through(codec, None, "C", stored.str),

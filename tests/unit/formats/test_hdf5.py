@@ -90,10 +90,12 @@ def test_vast_sizes_and_foreign_filters_are_refused(file: Path) -> None:
     with h5py.File(file, "w") as out:
         out.create_dataset("vast", (2**20, 2**20, 2**20), "u1", chunks=(64, 64, 64))
         out.create_dataset("lzf", data=np.ones((8, 8, 8), "u1"), compression="lzf")
+        out.create_dataset("offset", data=np.ones((8, 8, 8), "u2"), scaleoffset=4)
         out.create_dataset("words", data=np.array([[b"a", b"b"]] * 2))
     why = {volume.path: volume.refused for volume in volumes(file)}
     assert "voxels" in str(why["vast"])
-    assert "filter 32000" in str(why["lzf"])
+    assert "filter 32000 (lzf)" in str(why["lzf"])
+    assert "filter 6 (scale-offset)" in str(why["offset"])
     assert "no plain numbers" in str(why["words"])
 
 
