@@ -138,6 +138,7 @@ docs: $(VENV)/.dev ## Renew the documents that are written from the code
 	$(BIN)/python -m docs.record_schema
 	$(BIN)/python -m docs.record_reference
 	$(BIN)/python -m docs.proof_table
+	$(BIN)/python -m tests.formats.damage
 	$(BIN)/python docs/dependencies.py
 	$(BIN)/python -m docs.reach
 	$(BIN)/python helm/values_table.py

@@ -51,7 +51,7 @@ def _valid_in_v3(config: dict[str, Any]) -> bool:
     return (
         config.get("id") == "blosc"
         and config.get("shuffle") in (0, 1, 2)
-        and config.get("cname", "lz4") in _BLOSC_CNAMES
+        and str(config.get("cname", "lz4")) in _BLOSC_CNAMES
         and config.get("clevel", 5) in range(10)
         and config.get("blocksize", 0) in range(2**31)
     )

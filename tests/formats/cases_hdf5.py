@@ -52,15 +52,17 @@ def sparse(folder: Path) -> NDArray[Any]:
         data = file.create_dataset(
             "main", SHAPE, "uint16", chunks=(8, 16, 16), fillvalue=7, compression="gzip"
         )
-        part = random_voxels((21, 32, 38), "uint16", 6)
-        data[:, :32] = part
-    voxels[:, :32] = part
+        rows = SHAPE[1] // 16 * 16
+        part = random_voxels((SHAPE[0], rows, SHAPE[2]), "uint16", 6)
+        data[:, :rows] = part
+    voxels[:, :rows] = part
     return voxels
 
 
 def bdv(folder: Path) -> NDArray[Any]:
     """Two levels of one setup; uint16 voxels stored as int16."""
-    fine, coarse = random_voxels(SHAPE, "uint16", 7), random_voxels((21, 23, 19), "uint16", 8)
+    half = (SHAPE[0], -(-SHAPE[1] // 2), -(-SHAPE[2] // 2))
+    fine, coarse = random_voxels(SHAPE, "uint16", 7), random_voxels(half, "uint16", 8)
     with h5py.File(folder / "x.h5", "w") as file:
         for level, voxels in ((0, fine), (1, coarse)):
             file.create_dataset(

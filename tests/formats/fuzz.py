@@ -20,7 +20,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -36,9 +36,9 @@ from memory_tree import MemoryObjects  # noqa: E402
 
 from lib.bytesource.base import MemoryBytes  # noqa: E402
 from lib.bytesource.zip_tree import ZipTree  # noqa: E402
-from lib.errors import MacroscopeError  # noqa: E402
+from lib.errors import FormatError, MacroscopeError  # noqa: E402
 from lib.formats import registry  # noqa: E402
-from lib.formats.format import Options  # noqa: E402
+from lib.formats.format import Options, VolumeDescription  # noqa: E402
 from lib.geometry import Box  # noqa: E402
 
 ADDRESS_SPACE = 6 * 2**30
@@ -50,6 +50,7 @@ _WORDS = ("0", "-1", "1", "99999999999", "4294967296", "1e309", "NaN", "null", "
           "true", "0.5", "../..", "")  # fmt: skip
 _SMALL: dict[str, dict[str, Any]] = {
     "cases_tiff": {"SHAPE": (5, 17, 21)},
+    "cases_hdf5": {"SHAPE": (9, 17, 18)},
     "cases_dm": {"SHAPE": (2, 9, 7)},
     "cases_mrc": {"SHAPE": (3, 9, 7)},
 }
@@ -254,12 +255,7 @@ def read(seed: Seed, files: dict[str, bytes], scratch: Path) -> tuple[Any, int]:
     if seed.format in registry.TREE_FORMATS:
         return _of_tree(seed, MemoryObjects(files))
     reads, source = registry.file_format(seed.format), MemoryBytes(files[seed.root])
-    volumes = [
-        one for one in reads.describe(source, seed.path, seed.options) if one.refused is None
-    ]
-    if not volumes:
-        raise MacroscopeError("nothing to be read")
-    volume = volumes[0]
+    volume = _first(reads.describe(source, seed.path, seed.options))
     box = _corner(volume.shape_zyx)
     grid = None
     if reads.name == "hdf5":
@@ -270,18 +266,19 @@ def read(seed: Seed, files: dict[str, bytes], scratch: Path) -> tuple[Any, int]:
 
 def _of_tree(seed: Seed, tree: MemoryObjects) -> tuple[Any, int]:
     reads = registry.tree_format(seed.format)
-    volumes = [
-        one
-        for one in reads.describe(tree, seed.root, seed.path, seed.options)
-        if one.refused is None
-    ]
-    if not volumes:
-        raise MacroscopeError("nothing to be read")
-    volume = volumes[0]
+    volume = _first(reads.describe(tree, seed.root, seed.path, seed.options))
     box = _corner(volume.shape_zyx)
     survey = reads.survey(tree, seed.root, volume, box)
     with reads.open(tree, seed.root, volume.handle, box=box, grid=survey.grid) as reader:
         return _blocks(reader, Box.whole(box.shape_zyx))
+
+
+def _first(volumes: Sequence[VolumeDescription]) -> VolumeDescription:
+    """The first volume that is not refused."""
+    for one in volumes:
+        if one.refused is None:
+            return one
+    raise FormatError(str(volumes[0].refused))
 
 
 def _corner(shape: Any) -> Box:

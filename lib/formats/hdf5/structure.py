@@ -236,7 +236,9 @@ def main() -> None:
             else:
                 send(out, b"J", json.dumps(describe(file, question["path"])).encode())
     except Exception as error:
-        text = f"{type(error).__name__}: {error}"
+        text = str(error).strip("\"'")
+        if not isinstance(error, ValueError):  # which are our own
+            text = f"HDF5's library says: {text or type(error).__name__}"
         send(out, b"E", text[:500].encode("utf-8", "replace"))
 
 

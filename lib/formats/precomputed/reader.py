@@ -226,9 +226,10 @@ class PrecomputedReader(ChunkedReader):
         scale, channels = self._scale, self._channels
         nbytes = channels * math.prod(extent) * self.dtype.itemsize
         whole = scale.encoding == "raw" and len(encoded) == nbytes
-        sharded = scale.sharding is not None and scale.sharding.data_gzip
+        packed = scale.sharding is not None and scale.sharding.data_gzip
+        packed = packed or self._suffix == ".gz"
         # copies made by tools that drop headers hold gzip bytes under plain names
-        if sharded or (bytes(encoded[:2]) == _GZIP and not whole):
+        if packed or (bytes(encoded[:2]) == _GZIP and not whole):
             encoded = gunzip(encoded, self._most)
         if scale.encoding == "raw":
             if len(encoded) != nbytes:

@@ -225,6 +225,13 @@ def test_the_largest_unsigned_fill_value_is_exact() -> None:
     assert array.fill_value == 2**64 - 1
 
 
+@pytest.mark.parametrize("cname", [{}, [], None])
+def test_a_codec_of_no_name_does_not_pass_through(cname: Any) -> None:
+    settings = {"cname": cname, "clevel": 1, "shuffle": "shuffle", "typesize": 1, "blocksize": 0}
+    codecs = [{"name": "bytes"}, {"name": "blosc", "configuration": settings}]
+    assert not parse_array_v3(document(codecs=codecs), "x/zarr.json").fits_shard
+
+
 def test_affine_geometry_is_refused(tmp_path: Path) -> None:
     group = tmp_path / "x"
     array = zarr.create(
