@@ -25,7 +25,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import fuzz  # noqa: E402
+import fuzz
 
 Files = dict[str, bytes]
 
