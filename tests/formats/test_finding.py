@@ -297,3 +297,22 @@ def test_names_are_letters_of_what_the_place_is_called(tmp_path: Path) -> None:
     alone = place / "Überblick.tiff"
     tifffile.imwrite(alone, random_voxels((5, 20, 30), "uint8", 5), photometric="minisblack")
     assert plan_of(alone, tmp_path).name == "Uberblick"
+
+
+def test_planes_of_a_series_that_a_shell_took_apart_are_told(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """``run slice_*.tif`` without quotes: three volumes of one plane, and what was meant."""
+    planes = random_voxels((3, 8, 9), "uint8", 1)
+    for z, plane in enumerate(planes):
+        tifffile.imwrite(folder / f"slice_{z:02d}.tif", plane)
+    tifffile.imwrite(folder / "whole_1.tif", planes, photometric="minisblack")
+    tifffile.imwrite(folder / "whole_2.tif", planes, photometric="minisblack")
+    names = ["slice_00.tif", "slice_01.tif", "slice_02.tif", "whole_1.tif", "whole_2.tif"]
+    config = AddressConfig(addresses=[str(folder / name) for name in names])
+    plans = plan_source("address", config, tmp_path / "scratch").plans
+    pattern = f"'file://{folder}/slice_*.tif', in quotes"
+    noted = [any(pattern in note for note in plan.notes) for plan in plans]
+    assert noted == [True, True, True, False, False]
+    assert "3 planes of one numbered series" in caplog.text
+    assert plan_of(folder / "slice_*.tif", tmp_path).shape_zyx == (3, 8, 9)

@@ -10,6 +10,7 @@ from lib.archives.address.grammar import Address, AddressStep, parse_address
 from lib.archives.address.places import LIMITS, SERVICES, is_zip, open_place, open_tree
 from lib.archives.address.plans import plan_of
 from lib.archives.address.reading import bring_file, open_volume, settle_volume
+from lib.archives.address.series import name_series
 from lib.archives.base import ArchiveBase, Publisher
 from lib.config.loaders import AddressConfig
 from lib.errors import ConfigError, MacroscopeError
@@ -52,7 +53,7 @@ class AddressArchive(ArchiveBase):
                     plans[plan.source_id] = plan
             except MacroscopeError as error:
                 raise error.located(archive=self.name) from error.__cause__
-        return [*plans.values()]
+        return name_series([*plans.values()])
 
     def service_of(self, plan: VolumePlan) -> str:
         """The service whose connections reading a volume uses."""
