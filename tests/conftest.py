@@ -28,6 +28,33 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Samples]:
         yield running
 
 
+@pytest.fixture(autouse=True)
+def samples_stay_as_they_are(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves another file in the stand-ins, which all tests of a session share.
+
+    A file's date is part of what a source is: other tests would find it changed since.
+    """
+    if "samples" not in request.fixturenames:
+        yield
+        return
+    root = request.getfixturevalue("samples").root
+    before = _files_of(root)
+    yield
+    changed = {path for path, _ in before.items() ^ _files_of(root).items()}
+    assert not changed, f"the test left these files of the stand-ins changed: {sorted(changed)}"
+
+
+def _files_of(root: Path) -> dict[str, tuple[int, int]]:
+    """Size and date of every file that an archive serves."""
+    found = {}
+    for folder in ("ftp", "epfl"):
+        for path in (root / folder).rglob("*"):
+            if path.is_file():
+                told = path.lstat()
+                found[str(path)] = told.st_size, told.st_mtime_ns
+    return found
+
+
 @pytest.fixture
 def faults(samples: Samples) -> Iterator[Control]:
     """The stand-ins' control; rules, latency and counters are gone after the test."""

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from lib.errors import FormatError, NotFoundError, SourceChangedError
+from tests.kit.restored import restored
 
 TIF = "volumedata.tif"
 
@@ -100,13 +101,10 @@ def test_a_file_that_changed_by_the_end_is_not_settled(bench: Any, faults: Any) 
 
 def test_a_file_cut_short_is_refused_before_anything_is_made(bench: Any, published: Any) -> None:
     path: Path = published(TIF)
-    content = path.read_bytes()
-    try:
+    with restored(path) as content:
         path.write_bytes(content[: len(content) // 2])
         with pytest.raises(FormatError) as caught:
             bench("epfl").plan()
-    finally:
-        path.write_bytes(content)
     assert TIF in str(caught.value)
 
 

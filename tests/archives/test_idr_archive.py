@@ -24,6 +24,7 @@ from lib.errors import (
     UnsupportedFormatError,
 )
 from lib.formats.calibration import VoxelSize
+from tests.kit.restored import restored
 
 XY = 9846137
 COMPANION = 99000003
@@ -217,13 +218,10 @@ def test_a_file_that_changed_by_the_end_is_not_settled(bench: Any, published: An
     plan = one.one_plan()
     one.read(plan)
     path: Path = published(plan.files[0].name)
-    content = path.read_bytes()
-    try:
+    with restored(path) as content:
         path.write_bytes(content + b"\0")
         with pytest.raises(SourceChangedError):
             one.verify_source_unchanged(plan)
-    finally:
-        path.write_bytes(content)
 
 
 # --- parts ------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from lib.storage.settings import StoreSettings
 from tests.end_to_end.bucket import Bucket
 from tests.end_to_end.conftest import Command
 from tests.faults.bench import Bench, Ended
+from tests.kit.restored import restored
 
 Damage = Callable[[Store, str], None]
 
@@ -311,17 +312,14 @@ def test_a_damaged_staged_shard_does_not_fail_every_further_run(
 def changed(samples: Samples, pattern: str, *, secretly: bool = False) -> Iterator[None]:
     """A file of the archive with other voxels; ``secretly``: of the same size and date."""
     (path,) = samples.root.rglob(pattern)
-    content, modified = path.read_bytes(), path.stat().st_mtime
-    data = bytearray(content)
-    data[len(data) // 2] ^= 0x55
-    try:
+    modified = path.stat().st_mtime
+    with restored(path) as content:
+        data = bytearray(content)
+        data[len(data) // 2] ^= 0x55
         path.write_bytes(bytes(data))
         if secretly:
             os.utime(path, (modified, modified))
         yield
-    finally:
-        path.write_bytes(content)
-        os.utime(path, (modified, modified))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import os
 import resource
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -23,6 +23,7 @@ from emulators import catalogue
 from emulators.serving import BUCKET, Samples
 from lib.storage.os_errors import naming_os_errors
 from tests.faults.bench import Bench
+from tests.kit.restored import restored
 
 Situation = Callable[[Samples, Bench], AbstractContextManager[None]]
 CLOSED = "127.0.0.1:9"  # the discard service, which nobody runs
@@ -215,15 +216,11 @@ def swapped_files(pattern: str, **rule: Any) -> Situation:
     def situation(samples: Samples, bench: Bench) -> Iterator[None]:
         first_half(samples, bench, **rule)
         paths = sorted(samples.root.rglob(pattern))[:2]
-        states = [(path.read_bytes(), path.stat().st_mtime) for path in paths]
-        try:
-            for path, (content, _) in zip(paths, reversed(states), strict=True):
+        with ExitStack() as stack:
+            contents = [stack.enter_context(restored(path)) for path in paths]
+            for path, content in zip(paths, reversed(contents), strict=True):
                 path.write_bytes(content)
             yield
-        finally:
-            for path, (content, modified) in zip(paths, states, strict=True):
-                path.write_bytes(content)
-                os.utime(path, (modified, modified))
 
     return situation
 
@@ -238,15 +235,12 @@ def inverted_rows(pattern: str, key: str, **rule: Any) -> Situation:
     def situation(samples: Samples, bench: Bench) -> Iterator[None]:
         first_half(samples, bench, **rule)
         (path,) = samples.root.rglob(pattern)
-        content, modified = path.read_bytes(), path.stat().st_mtime
+        content = path.read_bytes()
         start = content.index(catalogue.truth(key).tobytes()[:ROWS_BYTES])
         rows = bytes(255 - byte for byte in content[start : start + ROWS_BYTES])
-        try:
+        with restored(path):
             path.write_bytes(content[:start] + rows + content[start + ROWS_BYTES :])
             yield
-        finally:
-            path.write_bytes(content)
-            os.utime(path, (modified, modified))
 
     return situation
 

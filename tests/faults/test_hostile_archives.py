@@ -25,6 +25,7 @@ from emulators.serving import BUCKET, Samples
 from lib.errors import ConfigError, FormatError, MacroscopeError
 from lib.storage.settings import StoreSettings
 from tests.faults.bench import Bench, Ended
+from tests.kit.restored import restored
 
 ENTRY = "99666"
 HOSTILE_LINKS = (
@@ -220,9 +221,8 @@ UNUSED = ENTITIES.replace("&j;", "plain")
 )
 def test_ome_xml_with_entities_is_refused(xml: str, samples: Samples, tmp_path: Path) -> None:
     (path,) = samples.root.rglob("deflate.ome.tiff")
-    before, modified = path.read_bytes(), path.stat().st_mtime
     image = next(i for i in _images() if i[1].endswith("deflate.ome.tiff"))[0]
-    try:
+    with restored(path):
         tifffile.imwrite(
             path,
             np.zeros((4, 8, 8), np.uint8),
@@ -232,9 +232,6 @@ def test_ome_xml_with_entities_is_refused(xml: str, samples: Samples, tmp_path: 
         )
         with measured() as peak:
             ended = Bench(samples, tmp_path, "idr", image_ids=[image], protocol="https").run()
-    finally:
-        path.write_bytes(before)
-        os.utime(path, (modified, modified))
     assert isinstance(ended.error, FormatError)
     assert "OME-XML of the file is invalid (DTDForbidden" in str(ended.error)
     assert "root:" not in str(ended.error)
