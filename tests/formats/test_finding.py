@@ -311,7 +311,7 @@ def test_planes_of_a_series_that_a_shell_took_apart_are_told(
     names = ["slice_00.tif", "slice_01.tif", "slice_02.tif", "whole_1.tif", "whole_2.tif"]
     config = AddressConfig(addresses=[str(folder / name) for name in names])
     plans = plan_source("address", config, tmp_path / "scratch").plans
-    pattern = f"'file://{folder}/slice_*.tif', in quotes"
+    pattern = f"{folder}/slice_*.tif', in quotes"
     noted = [any(pattern in note for note in plan.notes) for plan in plans]
     assert noted == [True, True, True, False, False]
     assert "3 planes of one numbered series" in caplog.text
