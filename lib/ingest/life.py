@@ -16,7 +16,7 @@ from lib.geometry import ShapeZYX
 from lib.ingest import stages
 from lib.ingest.context import volume_context
 from lib.ingest.costs import require_space
-from lib.ingest.keeper import Keeper
+from lib.ingest.record_tracker import RecordTracker
 from lib.ingest.request import VolumeRequest
 from lib.ingest.result import VolumeResult
 from lib.records.lifecycle import RecordDict
@@ -66,41 +66,43 @@ def make_volume(request: VolumeRequest, run_name: str, steps: Steps | None = Non
         What the record calls the run that made it.
     """
     began = time.monotonic()
-    keeper = Keeper(request, run_name)
+    tracker = RecordTracker(request, run_name)
     try:
         stopping.check()
         with stages.lock(request):
-            result = _make(request, keeper, steps or Steps(), began)
+            result = _make(request, tracker, steps or Steps(), began)
         return result.model_copy(update={"store_requests": stages.store_requests(request)})
     except Exception as error:  # nothing was begun, or the lock was lost
-        return keeper.failed(error, time.monotonic() - began)
+        return tracker.failed(error, time.monotonic() - began)
     finally:
         stages.close(request)
 
 
-def _make(request: VolumeRequest, keeper: Keeper, steps: Steps, began: float) -> VolumeResult:
+def _make(
+    request: VolumeRequest, tracker: RecordTracker, steps: Steps, began: float
+) -> VolumeResult:
     """The part that needs the volume's lock; the record of a failure is written under it too."""
     try:
-        keeper.require_own_name()
-        known = keeper.complete_already()
+        tracker.require_own_name()
+        known = tracker.complete_already()
         stages.cleanup(request, complete=known is not None)
         if known is not None:
             return known
         require_space(request.plan, request.config, volume_context(request).store)
-        keeper.begin()
+        tracker.begin()
         job, todo = steps.fetch(request)
-        keeper.processing(job)
+        tracker.processing(job)
         if todo:
-            steps.convert(request, job, todo, keeper.progress)
-        keeper.saving()
+            steps.convert(request, job, todo, tracker.progress)
+        tracker.saving()
         made = steps.finish(request, job)
-        result = keeper.complete(job, made, time.monotonic() - began)
+        result = tracker.complete(job, made, time.monotonic() - began)
         stages.cleanup(request, complete=True)
-        steps.show(request, keeper.record)
+        steps.show(request, tracker.record)
         return result
     except Exception as error:
-        return keeper.failed(error, time.monotonic() - began)
+        return tracker.failed(error, time.monotonic() - began)
     except BaseException as error:
         stopping.request_stop()
-        keeper.failed(error, time.monotonic() - began)
+        tracker.failed(error, time.monotonic() - began)
         raise

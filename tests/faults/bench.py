@@ -26,8 +26,8 @@ from lib.config.errors import build
 from lib.config.loaders import LOADER_CONFIGS
 from lib.errors import MacroscopeError
 from lib.ingest import stages
-from lib.ingest.keeper import Keeper
 from lib.ingest.life import Batches, OnShare, Steps, make_volume
+from lib.ingest.record_tracker import RecordTracker
 from lib.ingest.request import VolumeRequest
 from lib.ingest.result import VolumeResult
 from lib.plan import VolumePlan
@@ -201,11 +201,11 @@ def _is_hidden(key: str) -> bool:
 @contextmanager
 def _noting(ended: Ended) -> Iterator[None]:
     """Keep the errors themselves; a run's result only holds their words."""
-    failed = Keeper.failed
+    failed = RecordTracker.failed
 
-    def noted(self: Keeper, error: BaseException, seconds: float) -> VolumeResult:
+    def noted(self: RecordTracker, error: BaseException, seconds: float) -> VolumeResult:
         ended.errors.append(error)
         return failed(self, error, seconds)
 
-    with patch.object(Keeper, "failed", noted):
+    with patch.object(RecordTracker, "failed", noted):
         yield

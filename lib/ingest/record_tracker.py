@@ -24,7 +24,7 @@ from lib.volumes.job import VolumeJob
 _log = logging.getLogger(__name__)
 
 
-class Keeper:
+class RecordTracker:
     """Keeps one volume's record through one run. The caller holds the volume's lock."""
 
     def __init__(self, request: VolumeRequest, run_name: str) -> None:
