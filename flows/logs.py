@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from lib.ingest.context import standings
-from lib.ingest.progress import Standing, watching
+from lib.ingest.context import progress_events
+from lib.ingest.progress import ProgressEvent, subscribe
 from lib.present.output import make_records_visible
 from lib.present.terminal import Progress
 from lib.safety import visible
@@ -78,23 +78,23 @@ def progress_told(source: str, tell: Callable[[str], object]) -> Iterator[None]:
     known: dict[str, Progress] = {}
     last = time.monotonic()
 
-    def watch(standing: Standing) -> None:
+    def watch(event: ProgressEvent) -> None:
         nonlocal last
-        if standing.volume.partition("/")[0] != source:
+        if event.volume.partition("/")[0] != source:
             return
         now = time.monotonic()
-        volume = known.setdefault(standing.volume, Progress(standing.volume, now))
+        volume = known.setdefault(event.volume, Progress(event.volume, now))
         volume.take(
             now,
-            standing.done_shards,
-            standing.total_shards,
-            standing.received_bytes,
-            standing.expected_bytes,
+            event.done_shards,
+            event.total_shards,
+            event.received_bytes,
+            event.expected_bytes,
         )
         if not volume.finished and now - last >= PROGRESS_SECONDS:
             last = now
             LOGGER.info("%s", volume.line(now))
             tell(visible(volume.line(now)))
 
-    with watching(watch, standings):
+    with subscribe(watch, progress_events):
         yield

@@ -22,7 +22,7 @@ from lib.errors import MacroscopeError
 from macroscope._settings import Address, SourceSettings
 
 if TYPE_CHECKING:
-    from lib.ingest.progress import Standing
+    from lib.ingest.progress import ProgressEvent
     from macroscope._results import IngestResult
 
 _END_S = 60.0
@@ -46,7 +46,7 @@ def ingest(
     mode: str | None = None,
     data_dir: Address | None = None,
     archives: str | None = None,
-    progress: Callable[[Standing], object] | None = None,
+    progress: Callable[[ProgressEvent], object] | None = None,
 ) -> IngestResult:
     """Bring volumes into the store, prove them, and catalogue it.
 
@@ -140,7 +140,7 @@ def ingest(
     raise error
 
 
-def _run(request: str, progress: Callable[[Standing], object] | None) -> dict[str, Any]:
+def _run(request: str, progress: Callable[[ProgressEvent], object] | None) -> dict[str, Any]:
     """Send a request to a process of its own, and return its answer.
 
     Raises
@@ -183,21 +183,21 @@ def _answer(
     requests: IO[str],
     answers: IO[str],
     request: str,
-    progress: Callable[[Standing], object] | None,
+    progress: Callable[[ProgressEvent], object] | None,
 ) -> dict[str, Any] | None:
     try:
         requests.write(request + "\n")
         requests.flush()
     except BrokenPipeError:
         return None
-    from lib.ingest.progress import Standing
+    from lib.ingest.progress import ProgressEvent
 
     for line in answers:
         told: dict[str, Any] = json.loads(line)
         if "progress" not in told:
             return told
         if progress is not None:
-            progress(Standing(**told["progress"]))
+            progress(ProgressEvent(**told["progress"]))
     return None
 
 

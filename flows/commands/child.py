@@ -27,9 +27,9 @@ from lib.concurrency import cancel as stopping
 from lib.config.manager import ConfigManager
 from lib.errors import MacroscopeError, StoppedError
 from lib.execution import mode as find_mode
-from lib.ingest.context import standings
+from lib.ingest.context import progress_events
 from lib.ingest.planning import by_round
-from lib.ingest.progress import Standing, watching
+from lib.ingest.progress import ProgressEvent, subscribe
 
 _EVERY_S = 0.5
 _GRACE_S = 60.0
@@ -81,14 +81,14 @@ def run(request: dict[str, Any], tell: Tell) -> dict[str, Any]:
         parameters[source] = {**parameters.get(source, {}), **own}
     prepare()
 
-    def watcher(standing: Standing) -> None:
-        tell({"progress": asdict(standing)})
+    def listener(event: ProgressEvent) -> None:
+        tell({"progress": asdict(event)})
 
     try:
         with (
             ended_by_signals(),
             stand_ins(settings),
-            watching(watcher, standings, every_s=_EVERY_S),
+            subscribe(listener, progress_events, every_s=_EVERY_S),
         ):
             state = run_flow(settings, addresses, sources, parameters, mode=request["mode"])
             if stopping.stop_requested():

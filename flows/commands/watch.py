@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from flows.logs import LOGGER
-from lib.ingest.context import standings
-from lib.ingest.progress import Standing, watching
+from lib.ingest.context import progress_events
+from lib.ingest.progress import ProgressEvent, subscribe
 from lib.present.terminal import ProgressView
 
 EVERY_S = 0.5
@@ -29,20 +29,20 @@ def live_view(*, shown: bool, verbose: bool = False) -> Iterator[None]:
         return
     with ProgressView() as view:
 
-        def watcher(standing: Standing) -> None:
+        def listener(event: ProgressEvent) -> None:
             view.update(
-                standing.volume,
-                standing.done_shards,
-                standing.total_shards,
-                standing.received_bytes,
-                standing.expected_bytes,
+                event.volume,
+                event.done_shards,
+                event.total_shards,
+                event.received_bytes,
+                event.expected_bytes,
             )
 
         handler = _Above(view)
         if verbose:
             LOGGER.addHandler(handler)
         try:
-            with watching(watcher, standings, every_s=EVERY_S):
+            with subscribe(listener, progress_events, every_s=EVERY_S):
                 yield
         finally:
             LOGGER.removeHandler(handler)

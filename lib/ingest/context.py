@@ -18,7 +18,7 @@ from lib.archives.registry import archive
 from lib.archives.sessions import open_session
 from lib.formats.base import VolumeReader
 from lib.ingest.coarse import CoarseReader, is_coarse
-from lib.ingest.progress import Standing
+from lib.ingest.progress import ProgressEvent
 from lib.ingest.request import VolumeRequest
 from lib.rawfiles.files import RawFiles
 from lib.storage.base import Store
@@ -52,19 +52,19 @@ class VolumeContext:
         """This process, among those of all hosts."""
         return f"{socket.gethostname()}/{os.getpid()}"
 
-    def shards_done(self, total: int, *, known: int | None = None, more: int = 0) -> Standing:
+    def shards_done(self, total: int, *, known: int | None = None, more: int = 0) -> ProgressEvent:
         """Count finished shards of level 0: those known from the ledger, and more since."""
         with self._lock:
             self._done_shards = (self._done_shards if known is None else known) + more
             self._total_shards = total
-        return self.standing()
+        return self.progress_event()
 
-    def standing(self) -> Standing:
+    def progress_event(self) -> ProgressEvent:
         """How far the volume is, as far as this process knows."""
         with self._lock:
             done, total = self._done_shards, self._total_shards
         received = self.own_traffic()["bytes_received"]
-        return Standing(
+        return ProgressEvent(
             self.request.volume_key, done, total, received, self.request.plan.download_bytes
         )
 
@@ -136,11 +136,11 @@ def volume_context(request: VolumeRequest) -> VolumeContext:
         return context
 
 
-def standings() -> list[Standing]:
+def progress_events() -> list[ProgressEvent]:
     """How far each volume is that this process is making."""
     with _open_lock:
         contexts = [context for context in _open.values() if context.begun]
-    return [context.standing() for context in contexts]
+    return [context.progress_event() for context in contexts]
 
 
 def close_context(request: VolumeRequest) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ProgressEvent:
     """One volume at one moment. Bytes are those received from the archive.
 
     ``total_shards`` is 0 while files are fetched, before the grid is known.
@@ -22,20 +22,20 @@ class Standing:
     expected_bytes: int
 
 
-Watcher = Callable[[Standing], None]
+ProgressListener = Callable[[ProgressEvent], None]
 
-_watchers: list[Watcher] = []
+_listeners: list[ProgressListener] = []
 _guard = threading.Lock()
 
 
 @contextmanager
-def watching(
-    watcher: Watcher,
-    look: Callable[[], Iterable[Standing]] | None = None,
+def subscribe(
+    listener: ProgressListener,
+    look: Callable[[], Iterable[ProgressEvent]] | None = None,
     *,
     every_s: float = 1.0,
 ) -> Iterator[None]:
-    """Tell `watcher` of every finished shard of this process; called from worker threads.
+    """Tell `listener` of every finished shard of this process; called from worker threads.
 
     Parameters
     ----------
@@ -47,12 +47,12 @@ def watching(
 
     def ask() -> None:
         while look is not None and not over.wait(every_s):
-            for standing in look():
-                watcher(standing)
+            for event in look():
+                listener(event)
 
     ticker = threading.Thread(target=ask, name="progress", daemon=True)
     with _guard:
-        _watchers.append(watcher)
+        _listeners.append(listener)
     ticker.start()
     try:
         yield
@@ -60,12 +60,12 @@ def watching(
         over.set()
         ticker.join()
         with _guard:
-            _watchers.remove(watcher)
+            _listeners.remove(listener)
 
 
-def tell(standing: Standing) -> None:
-    """Pass a standing on. Watchers bound their own rate."""
+def emit(event: ProgressEvent) -> None:
+    """Pass an event on. Listeners bound their own rate."""
     with _guard:
-        watchers = list(_watchers)
-    for watcher in watchers:
-        watcher(standing)
+        listeners = list(_listeners)
+    for listener in listeners:
+        listener(event)

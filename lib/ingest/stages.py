@@ -24,7 +24,7 @@ from lib.ingest.context import close_context, volume_context
 from lib.ingest.illustrate import Artist
 from lib.ingest.kind import doubts_of_values, settle_kind
 from lib.ingest.naming import name_plans
-from lib.ingest.progress import tell
+from lib.ingest.progress import emit
 from lib.ingest.request import VolumeRequest
 from lib.plan import VolumePlan
 from lib.present.preview import preview_key
@@ -149,7 +149,7 @@ def batches(request: VolumeRequest, job: VolumeJob) -> list[list[ShapeZYX]]:
     """The shards still to be made, in batches; see `in_batches`."""
     context = volume_context(request)
     pending = Ledger(context.store, job).pending(0, job.grid.shards())
-    tell(context.shards_done(len(job.grid), known=len(job.grid) - len(pending)))
+    emit(context.shards_done(len(job.grid), known=len(job.grid) - len(pending)))
     return in_batches(job, pending, request.config.max_workers)
 
 
@@ -185,7 +185,7 @@ def convert_batch(
     )
 
     def finished(entry: LedgerEntry) -> None:
-        tell(context.shards_done(len(job.grid), more=1))
+        emit(context.shards_done(len(job.grid), more=1))
         if request.config.verbose:
             _told.info("%s: shard %s", request.volume_key, "/".join(map(str, entry.index_zyx)))
         on_shard(entry)

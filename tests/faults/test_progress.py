@@ -8,8 +8,8 @@ import pytest
 
 from emulators.control import Control
 from emulators.serving import Samples
-from lib.ingest.context import standings
-from lib.ingest.progress import Standing, watching
+from lib.ingest.context import progress_events
+from lib.ingest.progress import ProgressEvent, subscribe
 from tests.faults.bench import Bench
 
 
@@ -20,8 +20,8 @@ def test_bytes_are_told_while_no_shard_is_done(
     source: str, service: str, slowly: int, samples: Samples, faults: Control, tmp_path: Path
 ) -> None:
     faults.set_latency(service, bytes_per_second=slowly)
-    told: list[Standing] = []
-    with watching(told.append, standings, every_s=0.02):
+    told: list[ProgressEvent] = []
+    with subscribe(told.append, progress_events, every_s=0.02):
         large = {"crop_size": (160, 160, 160)} if source == "flyem" else {}
         ended = Bench(samples, tmp_path, source, **large).run()
     assert ended.complete, ended.errors
@@ -35,8 +35,8 @@ def test_bytes_are_told_while_no_shard_is_done(
 def test_a_volume_that_is_only_looked_at_is_not_told_of(samples: Samples, tmp_path: Path) -> None:
     bench = Bench(samples, tmp_path, "flyem")
     assert bench.run().complete
-    told: list[Standing] = []
-    with watching(told.append, standings, every_s=0.001):
+    told: list[ProgressEvent] = []
+    with subscribe(told.append, progress_events, every_s=0.001):
         kept = bench.run()
     assert not kept.results[0].made
     assert told == []
