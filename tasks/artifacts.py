@@ -15,7 +15,7 @@ from prefect.artifacts import (
 from lib.errors import MacroscopeError
 from lib.ingest.context import volume_context
 from lib.ingest.costs import VolumeCost, in_words, row_of
-from lib.ingest.illustrate import stored_picture
+from lib.ingest.previews import stored_picture
 from lib.ingest.request import VolumeRequest
 from lib.ingest.result import ProcessingResult, VolumeResult
 from lib.names import digest

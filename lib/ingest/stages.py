@@ -21,9 +21,9 @@ from lib.errors import MacroscopeError, NameTakenError, SourceChangedError, Stop
 from lib.geometry import ShapeZYX
 from lib.ingest.coarse import fit_plan
 from lib.ingest.context import close_context, volume_context
-from lib.ingest.illustrate import Artist
 from lib.ingest.kind import doubts_of_values, settle_kind
 from lib.ingest.naming import name_plans
+from lib.ingest.previews import PreviewRenderer
 from lib.ingest.progress import emit
 from lib.ingest.request import VolumeRequest
 from lib.plan import VolumePlan
@@ -247,19 +247,19 @@ def finish_volume(request: VolumeRequest, job: VolumeJob) -> Made:
     except SourceChangedError:
         Ledger(context.store, job).discard()
         raise
-    artist = Artist(request)
+    renderer = PreviewRenderer(request)
     finished = finish(
         job,
         context.store,
         max_missing_fraction=config.max_missing_fraction,
         allow_empty=config.allow_empty,
-        draw=artist.thumbnail,
+        draw=renderer.thumbnail,
     )
     raw_keys = context.raw.finish(complete=True)
     doubts = doubts_of_values(request.plan, finished.statistics)
     for doubt in doubts:
         _told.warning("%s: %s", request.volume_key, doubt)
-    preview = artist.preview(finished)
+    preview = renderer.preview(finished)
     if preview:
         context.store.persist(preview[0])
     traffic = context.traffic()
@@ -269,7 +269,7 @@ def finish_volume(request: VolumeRequest, job: VolumeJob) -> Made:
         tuple(context.raw.key_of(file) for file in sources),
         tuple(raw_keys),
         preview,
-        (*context.notes, *context.raw.notes, *artist.notes, *doubts),
+        (*context.notes, *context.raw.notes, *renderer.notes, *doubts),
         traffic["requests"],
         traffic["bytes_received"],
         context.store_requests(),

@@ -13,7 +13,7 @@ from ome_zarr_models.v05 import Image as OmeImage
 from PIL import Image
 
 from emulators.serving import Samples
-from lib.ingest import illustrate
+from lib.ingest import previews
 from lib.records.manager import MetadataManager
 from lib.storage.open import open_store
 from lib.verify.store import verify_store
@@ -76,7 +76,7 @@ def test_a_volume_that_cannot_be_drawn_is_complete_without_one_and_says_so(
     def fails(*_: object, **__: object) -> None:
         raise ValueError("no colours today")
 
-    monkeypatch.setattr(illustrate, "draw_thumbnail", fails)
+    monkeypatch.setattr(previews, "draw_thumbnail", fails)
     volume = make(samples, tmp_path)
     assert not (volume / "thumbnails").exists()
     assert "thumbnails" not in json.loads((volume / "zarr.json").read_text())["attributes"]

@@ -18,7 +18,7 @@ from lib.volumes.finish import Finished
 from lib.volumes.statistics import Statistics
 
 
-class Artist:
+class PreviewRenderer:
     """Draws one volume: its thumbnail before it is published, its preview afterwards.
 
     Both come from planes that are read once. `notes` say what could not be drawn.
