@@ -21,7 +21,7 @@ from lib.records.manager import MetadataManager
 from lib.storage.base import Store
 from lib.volumes.downsample import make_coarse_levels
 from lib.volumes.engine import convert
-from lib.volumes.finish import Finished, finish
+from lib.volumes.finish import PublishedVolume, finish
 from lib.volumes.job import ConcurrencyLimits, VolumeJob, make_job
 from lib.volumes.ledger import Ledger
 
@@ -78,7 +78,7 @@ def make_volume(
     plan: VolumePlan,
     *,
     output_format: Literal["zarr", "npy"] = "zarr",
-) -> Finished:
+) -> PublishedVolume:
     """Make and publish a volume.
 
     Parameters
@@ -121,7 +121,7 @@ def make_recorded_volume(
 
 def _make(
     store: Store, voxels: NDArray[Any], plan: VolumePlan, output_format: Literal["zarr", "npy"]
-) -> tuple[VolumeJob, Finished]:
+) -> tuple[VolumeJob, PublishedVolume]:
     reader = ArrayReader(voxels)
     job = make_job(plan, reader, LoaderConfig(output_format=output_format))
     ledger = Ledger(store, job)

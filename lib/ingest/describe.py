@@ -8,14 +8,14 @@ from typing import Any
 
 from lib.about import SAID
 from lib.geometry import LengthsZYX
-from lib.ingest.stages import Made
+from lib.ingest.stages import IngestedVolume
 from lib.plan import SourceFile, VolumePlan, absent_note
 from lib.provenance import Provenance
 from lib.records.lifecycle import NO_CHECKSUM
 from lib.records.plain import Key
 from lib.safety import redact
 from lib.transport.partial import Fetched
-from lib.volumes.finish import Finished
+from lib.volumes.finish import PublishedVolume
 from lib.volumes.job import VolumeJob
 
 PIPELINE = "macroscope"
@@ -87,7 +87,7 @@ def placed(plan: VolumePlan) -> dict[str, Any]:
     }
 
 
-def technical(job: VolumeJob, finished: Finished) -> dict[str, Any]:
+def technical(job: VolumeJob, finished: PublishedVolume) -> dict[str, Any]:
     """``metadata.technical``: how it is stored, and what its voxels are like."""
     plan, statistics = job.plan, finished.statistics
     zarr = job.output_format == "zarr"
@@ -133,7 +133,9 @@ def _labels(plan: VolumePlan) -> dict[str, Any]:
     return {"labels": {"ties": rule.ties, "yielding": list(rule.yielding)}}
 
 
-def made_provenance(plan: VolumePlan, made: Made, seconds: float, run: str) -> dict[str, Any]:
+def made_provenance(
+    plan: VolumePlan, made: IngestedVolume, seconds: float, run: str
+) -> dict[str, Any]:
     """``metadata.provenance`` of a finished volume: the plan's, with digests and costs."""
     files = [_planned_file(file) for file in plan.files]
     if len(made.source_files) == len(plan.files):
@@ -150,7 +152,7 @@ def made_provenance(plan: VolumePlan, made: Made, seconds: float, run: str) -> d
     }
 
 
-def quality(plan: VolumePlan, made: Made) -> dict[str, Any]:
+def quality(plan: VolumePlan, made: IngestedVolume) -> dict[str, Any]:
     """``metadata.quality``: how complete it is, and every doubt."""
     finished = made.finished
     return {
@@ -162,7 +164,7 @@ def quality(plan: VolumePlan, made: Made) -> dict[str, Any]:
     }
 
 
-def _unstored(plan: VolumePlan, made: Made) -> list[str]:
+def _unstored(plan: VolumePlan, made: IngestedVolume) -> list[str]:
     """How many chunks were absent and what they were read as, where the plan could not say."""
     grid, finished = plan.source_grid, made.finished
     if grid is None:

@@ -50,7 +50,7 @@ class Steps:
 
     fetch: Callable[[VolumeRequest], tuple[VolumeJob, Batches]] = fetch_here
     convert: Callable[[VolumeRequest, VolumeJob, Batches, OnShare], Any] = convert_here
-    finish: Callable[[VolumeRequest, VolumeJob], stages.Made] = stages.finish_volume
+    finish: Callable[[VolumeRequest, VolumeJob], stages.IngestedVolume] = stages.finish_volume
     show: Callable[[VolumeRequest, RecordDict], Any] = _show_nothing  # told of the complete record
 
 

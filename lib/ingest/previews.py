@@ -14,7 +14,7 @@ from lib.present.planes import read_planes
 from lib.present.preview import draw_preview, draw_thumbnail, preview_key, render_preview
 from lib.records.lifecycle import RecordDict
 from lib.storage.base import Store
-from lib.volumes.finish import Finished
+from lib.volumes.finish import PublishedVolume
 from lib.volumes.statistics import Statistics
 
 
@@ -46,7 +46,7 @@ class PreviewRenderer:
             return None
         return small.jpeg, small.width, small.height
 
-    def preview(self, finished: Finished) -> tuple[str, str] | None:
+    def preview(self, finished: PublishedVolume) -> tuple[str, str] | None:
         """Store the picture beside a published volume; its key and sha256, or None without one."""
         key = preview_key(finished.volume_key)
         try:

@@ -13,7 +13,7 @@ from lib.ingest.context import volume_context
 from lib.ingest.repair.volume import repair_volume
 from lib.ingest.request import VolumeRequest
 from lib.ingest.result import VolumeResult
-from lib.ingest.stages import Made
+from lib.ingest.stages import IngestedVolume
 from lib.plan import VolumePlan
 from lib.records.lifecycle import FINAL, RecordDict, record_key
 from lib.records.manager import MetadataManager
@@ -137,7 +137,7 @@ class RecordTracker:
         """saving-data: all shards are there, being proven and published."""
         self._move("saving-data", progress={"percentage": 95, "current_step": "verify"})
 
-    def complete(self, job: VolumeJob, made: Made, seconds: float) -> VolumeResult:
+    def complete(self, job: VolumeJob, made: IngestedVolume, seconds: float) -> VolumeResult:
         """complete: published and proven."""
         finished, plan = made.finished, self._request.plan
         self._move(

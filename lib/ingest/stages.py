@@ -34,7 +34,7 @@ from lib.transport.partial import Fetched
 from lib.volumes import kernels
 from lib.volumes.downsample import make_coarse_levels
 from lib.volumes.engine import convert
-from lib.volumes.finish import SUMS_SUFFIX, Finished, finish
+from lib.volumes.finish import SUMS_SUFFIX, PublishedVolume, finish
 from lib.volumes.job import ConcurrencyLimits, VolumeJob, make_job
 from lib.volumes.ledger import Ledger, LedgerEntry
 from lib.volumes.takeover import take_over
@@ -206,7 +206,7 @@ def rest_of(
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class IngestedVolume:
     """A published volume: what was stored, what it was made from, what it cost.
 
     Attributes
@@ -217,7 +217,7 @@ class Made:
         Where each of them is kept in the store.
     """
 
-    finished: Finished
+    finished: PublishedVolume
     source_files: tuple[Fetched, ...]
     source_keys: tuple[str | None, ...]
     raw_keys: tuple[str, ...]
@@ -228,7 +228,7 @@ class Made:
     store_requests: dict[str, int]
 
 
-def finish_volume(request: VolumeRequest, job: VolumeJob) -> Made:
+def finish_volume(request: VolumeRequest, job: VolumeJob) -> IngestedVolume:
     """The coarse levels, the last look at the source, the proof, and publication.
 
     Raises
@@ -263,7 +263,7 @@ def finish_volume(request: VolumeRequest, job: VolumeJob) -> Made:
     if preview:
         context.store.persist(preview[0])
     traffic = context.traffic()
-    return Made(
+    return IngestedVolume(
         finished,
         tuple(sources),
         tuple(context.raw.key_of(file) for file in sources),

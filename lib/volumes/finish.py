@@ -27,7 +27,7 @@ _SHARD_OR_LEVEL = re.compile(r"(\d{1,6})/(?:c/(\d{1,9})/(\d{1,9})/(\d{1,9})|zarr
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class PublishedVolume:
     """What the record says of a published volume.
 
     ``sha256`` is that of the npy file, or of the ``SHA256SUMS`` list beside an OME-Zarr.
@@ -55,7 +55,7 @@ def finish(
     max_missing_fraction: float | None,
     allow_empty: bool = False,
     draw: Draw | None = None,
-) -> Finished:
+) -> PublishedVolume:
     """Prove, document and publish. Safe to repeat after a kill at any point.
 
     Parameters
@@ -118,7 +118,7 @@ def finish(
     store.persist(root, sums_key)  # before it takes the place of what was there
     if root != job.final_key:
         store.publish_tree(root, job.final_key)
-    return Finished(
+    return PublishedVolume(
         volume_key=job.final_key,
         sums_key=sums_key,
         sha256=(

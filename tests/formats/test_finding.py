@@ -204,7 +204,7 @@ def test_a_source_that_changes_under_the_run_fails_it(
         cases_zarr2.multiscale(folder)
     plan = plan_of(folder, tmp_path)
 
-    def changed(request: VolumeRequest, job: Any) -> stages.Made:
+    def changed(request: VolumeRequest, job: Any) -> stages.IngestedVolume:
         path = folder / what
         path.write_bytes(path.read_bytes())
         os.utime(path, ns=(1, 1))

@@ -25,7 +25,7 @@ from lib.storage.base import Store
 from lib.storage.local import LocalStore
 from lib.volumes.downsample import make_coarse_levels
 from lib.volumes.engine import convert
-from lib.volumes.finish import Finished, finish
+from lib.volumes.finish import PublishedVolume, finish
 from lib.volumes.job import ConcurrencyLimits, VolumeJob, make_job
 from lib.volumes.ledger import Ledger, LedgerEntry
 from lib.volumes.takeover import take_over
@@ -230,7 +230,7 @@ def make(
     max_missing_fraction: float | None = 0.0,
     allow_empty: bool = False,
     forget: bool = True,
-) -> Finished:
+) -> PublishedVolume:
     """The whole life of a volume, from wherever an earlier run left it."""
     limits = limits or ConcurrencyLimits(workers=2, connections=4, shards=2)
     ledger = Ledger(store, job)

@@ -18,7 +18,7 @@ from lib.storage.base import StoredObject
 from lib.storage.local import LocalStore
 from lib.volumes.downsample import make_coarse_levels
 from lib.volumes.engine import convert
-from lib.volumes.finish import Finished, finish
+from lib.volumes.finish import PublishedVolume, finish
 from lib.volumes.job import ConcurrencyLimits, VolumeJob
 from lib.volumes.ledger import Ledger, LedgerEntry
 from lib.volumes.ome import THUMBNAIL_KEY
@@ -46,11 +46,11 @@ def staged(
     return job
 
 
-def finished(job: VolumeJob, store: LocalStore, **given: Any) -> Finished:
+def finished(job: VolumeJob, store: LocalStore, **given: Any) -> PublishedVolume:
     return finish(job, store, **({"max_missing_fraction": 0.0} | given))
 
 
-def lines(store: LocalStore, made: Finished) -> dict[str, str]:
+def lines(store: LocalStore, made: PublishedVolume) -> dict[str, str]:
     """Name -> sha256 of the published list."""
     pairs = [line.split("  ") for line in store.get(made.sums_key).decode().splitlines()]
     return {name: sha256 for sha256, name in pairs}
@@ -325,7 +325,7 @@ def test_an_archive_that_declares_no_chunk_is_no_division_by_nothing(store: Loca
 
 
 def test_an_archive_of_one_chunk_that_is_a_hole_lacks_all_of_it() -> None:
-    made = Finished("k", "s", "0", 1, 1, None, ("0/0/0",), 1)  # type: ignore[arg-type]
+    made = PublishedVolume("k", "s", "0", 1, 1, None, ("0/0/0",), 1)  # type: ignore[arg-type]
     assert made.completeness == 0.0
 
 

@@ -32,7 +32,7 @@ from lib.rawfiles.files import RawFiles
 from lib.storage.local import LocalStore
 from lib.transport.limits import Limits
 from lib.transport.session import Session
-from lib.volumes.finish import Finished
+from lib.volumes.finish import PublishedVolume
 from lib.volumes.job import VolumeJob
 from lib.volumes.ledger import Ledger
 
@@ -48,7 +48,7 @@ def store(tmp_path: Path) -> LocalStore:
 
 def both_ways(
     source: ZarrSource, store: LocalStore, **plan: Any
-) -> tuple[tuple[VolumeJob, Finished], tuple[VolumeJob, Finished]]:
+) -> tuple[tuple[VolumeJob, PublishedVolume], tuple[VolumeJob, PublishedVolume]]:
     """Convert through the chunk pass, and through the block pass on the same grid."""
     made = []
     for name, settings in (("through", {}), ("blocks", {"codec": "zstd", "chunk_zyx": CHUNK})):
@@ -362,7 +362,7 @@ class Archive:
             LocalStore(tmp_path), "openorganelle", "x", keep=False, scratch_dir=tmp_path
         )
 
-    def run(self, store: LocalStore, **settings: Any) -> tuple[VolumeJob, Finished]:
+    def run(self, store: LocalStore, **settings: Any) -> tuple[VolumeJob, PublishedVolume]:
         (plan,) = self.archive.plan(self.config, self.session)
         reader = self.archive.open(plan, self.config, self.session, self.raw)
         job = a_job(plan, reader, **settings)
