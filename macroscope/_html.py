@@ -6,7 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from lib.errors import MacroscopeError
-from lib.present.inline import inline_picture
+from lib.present.data_uri import picture_data_uri
 from lib.present.preview import preview_key
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def volume_html(volume: OpenVolume, store: Store, key: str) -> str:
 
 def _picture(store: Store, key: str) -> str:
     try:
-        found = inline_picture(store.get(preview_key(key)), _WIDTH)
+        found = picture_data_uri(store.get(preview_key(key)), _WIDTH)
     except MacroscopeError:
         return ""
     if found is None:

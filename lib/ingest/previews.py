@@ -8,8 +8,8 @@ from typing import Any
 from lib.errors import MacroscopeError, StoppedError
 from lib.ingest.context import volume_context
 from lib.ingest.request import VolumeRequest
+from lib.present.data_uri import picture_data_uri
 from lib.present.described import describe_group
-from lib.present.inline import inline_picture
 from lib.present.planes import read_planes
 from lib.present.preview import draw_preview, draw_thumbnail, preview_key, render_preview
 from lib.records.lifecycle import RecordDict
@@ -77,7 +77,7 @@ def stored_picture(store: Store, record: RecordDict, width: int) -> str | None:
     """The picture of a complete volume as a ``data:`` address, for a page that shows its run."""
     key = record["files"].get("preview")
     try:
-        found = inline_picture(store.get(key), width) if key else None
+        found = picture_data_uri(store.get(key), width) if key else None
     except MacroscopeError:  # a picture is not worth a failed run
         return None
     return found[0] if found else None

@@ -18,7 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lib.errors import AlreadyExistsError, MacroscopeError
 from lib.present import chart, words
-from lib.present.inline import inline_picture
+from lib.present.data_uri import picture_data_uri
 from lib.present.preview import preview_key
 from lib.present.rows import Json, Row, how_to_cite, publisher, rows
 from lib.records.model import Record
@@ -225,7 +225,7 @@ def _cards(
     cards = []
     for number, record in enumerate(volumes):
         png = pictures.get(record.files.volume or "", b"") if left > 0 else b""
-        picture = inline_picture(png, width) if png else None
+        picture = picture_data_uri(png, width) if png else None
         left -= len(picture[0]) if picture else 0
         cards.append(_card(number, record, picture, viewer_urls, groups.get(record.id or "")))
     return cards

@@ -8,7 +8,7 @@ import io
 from PIL import Image
 
 
-def inline_picture(png: bytes, width: int) -> tuple[str, tuple[int, int]] | None:
+def picture_data_uri(png: bytes, width: int) -> tuple[str, tuple[int, int]] | None:
     """A ``data:`` address of a picture, made small enough to be carried in a page.
 
     Parameters
