@@ -19,8 +19,8 @@ from lib.ingest.previews import stored_picture
 from lib.ingest.request import VolumeRequest
 from lib.ingest.result import ProcessingResult, VolumeResult
 from lib.names import digest
+from lib.present.formatting import shape_text, size_text, voxel_text
 from lib.present.rows import how_to_cite, rows
-from lib.present.words import shape_text, size_text, voxel_text
 from lib.records.lifecycle import RecordDict
 from lib.records.manager import MetadataManager
 from lib.records.model import Record

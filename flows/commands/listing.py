@@ -9,8 +9,8 @@ from flows.commands.options import stand_ins, take_options
 from lib.archives.listed import Item
 from lib.config.manager import ConfigManager
 from lib.ingest.listing import list_address, search
+from lib.present.formatting import shape_text, size_text
 from lib.present.output import say, say_json
-from lib.present.words import shape_text, size_text
 
 
 def list_command(address: str | None, *, archives: str | None, as_json: bool) -> int:

@@ -14,8 +14,8 @@ from lib.config.manager import ConfigManager
 from lib.ingest.costs import VolumeCost, available_memory, row_of, warnings_for
 from lib.ingest.datasets import Job, check, read_datasets
 from lib.ingest.planning import Planned, by_round, plan_all
+from lib.present.formatting import duration_text, size_text
 from lib.present.output import console, say, say_json
-from lib.present.words import duration_text, size_text
 from lib.storage.open import open_store
 
 

@@ -21,8 +21,8 @@ from lib.formats.base import Layout
 from lib.geometry import LengthsZYX, ShapeZYX, ceil_divide, multiply, zyx
 from lib.ingest.coarse import GATHER_BYTES
 from lib.plan import VolumePlan
+from lib.present.formatting import duration_text, size_text
 from lib.present.preview import THUMBNAIL
-from lib.present.words import duration_text, size_text
 from lib.records.lifecycle import record_key
 from lib.storage.base import Store
 from lib.volumes.job import VolumeJob, fit_job

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lib.geometry import LengthsZYX, ShapeZYX
 from lib.ingest.costs import VolumeCost
-from lib.present.words import duration_text, size_text
+from lib.present.formatting import duration_text, size_text
 
 
 class VolumeResult(BaseModel):

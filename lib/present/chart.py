@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lib.present.words import duration_text, rate_text, size_text
+from lib.present.formatting import duration_text, rate_text, size_text
 from lib.records.model import Record
 
 WIDTH, ROW, TOP = 640, 58, 8

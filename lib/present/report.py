@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lib.errors import AlreadyExistsError, MacroscopeError
-from lib.present import chart, words
+from lib.present import chart, formatting
 from lib.present.data_uri import picture_data_uri
 from lib.present.preview import preview_key
 from lib.present.rows import Json, Row, how_to_cite, publisher, rows
@@ -157,7 +157,7 @@ def report_html(
         style=_source(environment, "report.css.jinja"),
         script=script,
         policy=_policy(script),
-        words=words,
+        formatting=formatting,
         web=_web,
     )
     return page.encode()
@@ -260,9 +260,10 @@ def _card(
 def _alt(record: Record) -> str:
     what = f"{record.core.modality} {record.kind}" if record.core.modality else record.kind
     of = f" of {record.core.organism}" if record.core.organism else ""
+    shape, voxel = record.shape_zyx, record.voxel_nm_zyx
     return (
         f"Middle planes xy, yz and xz of {record.name}, {what}{of}: "
-        f"{words.shape_text(record.shape_zyx)} voxels of {words.voxel_text(record.voxel_nm_zyx)}, "
+        f"{formatting.shape_text(shape)} voxels of {formatting.voxel_text(voxel)}, "
         "with scale bar and histogram"
     )
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from lib.archives.base import Publisher
 from lib.archives.registry import REGISTRY, archive
-from lib.present.words import duration_text, shape_text, size_text, voxel_text
+from lib.present.formatting import duration_text, shape_text, size_text, voxel_text
 from lib.records.fields import Form, Shown
 from lib.records.model import Record, record_fields
 

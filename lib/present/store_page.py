@@ -17,7 +17,7 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lib.errors import MacroscopeError
-from lib.present import words
+from lib.present import formatting
 from lib.present.described import ZARR
 from lib.present.preview import preview_key
 from lib.present.rows import publisher, rows
@@ -130,7 +130,7 @@ def page_html(found: StoreContents) -> tuple[bytes, str]:
         picture=lambda record: f"/preview/{quote(preview_key(record.files.volume))}",
         publisher=publisher,
         rows=rows,
-        words=words,
+        formatting=formatting,
         script=script,
         style=style,
     )

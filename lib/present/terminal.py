@@ -17,8 +17,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from lib.present.formatting import duration_text, rate_text, size_text
 from lib.present.output import console
-from lib.present.words import duration_text, rate_text, size_text
 from lib.safety import visible
 
 REFRESH_SECONDS = 0.25

@@ -21,10 +21,10 @@ from emulators.volumes import make_recorded_volume, plan_of
 from lib.errors import TransportError
 from lib.plan import About
 from lib.present.chart import source_times
+from lib.present.formatting import duration_text, shape_text, size_text, voxel_text
 from lib.present.preview import preview_key, render_preview
 from lib.present.report import report_html, write_report
 from lib.present.rows import how_to_cite
-from lib.present.words import duration_text, shape_text, size_text, voxel_text
 from lib.records.catalogue import consolidate
 from lib.records.manager import MetadataManager
 from lib.records.model import Record
