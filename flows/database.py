@@ -12,6 +12,8 @@ import sys
 from prefect.server.database import provide_database_interface
 from prefect.server.models.block_registration import run_block_auto_registration
 
+from lib.present.output import say
+
 
 async def upgrade() -> None:
     """Migrate the database that the settings name, and register the types of blocks."""
@@ -25,7 +27,7 @@ async def upgrade() -> None:
 def main() -> int:
     """Upgrade; returns the exit code."""
     asyncio.run(upgrade())
-    print("the database is up to date")
+    say("the database is up to date")
     return 0
 
 
