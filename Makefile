@@ -97,10 +97,11 @@ mutants: $(VENV)/.dev $(MUTANTS)/bin/cosmic-ray ## Change grid, ledger, digests 
 
 check: lint workflows types test test-long docs-site ## What CI runs, in the same words
 
-lint: $(VENV)/.dev ## Lint, format and import rules
+lint: $(VENV)/.dev ## Lint, format, import rules, dead code
 	$(BIN)/ruff check macroscope flows tasks lib emulators tests benchmarks docs
 	$(BIN)/ruff format --check macroscope flows tasks lib emulators tests benchmarks docs
 	$(BIN)/lint-imports
+	$(BIN)/vulture
 	$(BIN)/bandit -q -c pyproject.toml -r macroscope flows tasks lib emulators
 
 types: $(VENV)/.dev ## Strict type check

@@ -15,12 +15,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from importlib import import_module
 from types import ModuleType
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from lib.errors import ConfigError, MacroscopeError
 
 Queue = Literal["slurm", "lsf", "pbs", "sge"]
-QUEUES: tuple[str, ...] = get_args(Queue)
 
 _importing = threading.Lock()
 

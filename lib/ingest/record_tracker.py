@@ -184,10 +184,6 @@ class RecordTracker:
         """The record as it was last written; empty before `begin`."""
         return self._record or {}
 
-    @property
-    def store_uri(self) -> str:
-        return volume_context(self._request).store.uri
-
     def _move(self, status: str, **changes: Any) -> None:
         if self._record is None:
             raise RecordError("the record was not begun", location=self._request.volume_key)

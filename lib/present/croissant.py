@@ -15,8 +15,6 @@ from lib.present.rows import Json, how_to_cite, licence_url, publisher, shown_fi
 from lib.records.fields import Shown
 from lib.records.model import Record, record_fields
 
-CROISSANT_NAME = "croissant.json"
-
 _CONFORMS = "http://mlcommons.org/croissant/1.0"
 _CONTEXT: dict[str, Any] = {
     "@language": "en",

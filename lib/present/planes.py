@@ -38,7 +38,6 @@ class Planes:
     xz: NDArray[Any]
     yz: NDArray[Any]
     extent_nm_zyx: LengthsZYX
-    middle_zyx: ShapeZYX
     level: int = 0
 
     def values(self) -> NDArray[Any]:
@@ -70,8 +69,7 @@ def read_planes(
         index = 0
     voxel = volume.voxel_nm_zyx or (1.0, 1.0, 1.0)
     z, y, x = (n * v for n, v in zip(volume.shape_zyx, voxel, strict=True))
-    middle = volume.shape_zyx[0] // 2, volume.shape_zyx[1] // 2, volume.shape_zyx[2] // 2
-    return Planes(xy, xz, yz, (z, y, x), middle, index)
+    return Planes(xy, xz, yz, (z, y, x), index)
 
 
 def choose_level(volume: DescribedVolume, *, most_pixels: int) -> DescribedLevel:

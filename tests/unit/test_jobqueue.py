@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -85,7 +85,7 @@ def test_what_dask_itself_is_configured_with_is_kept(monkeypatch: pytest.MonkeyP
         assert jobqueue._defaults("slurm") == {"processes": 1}
 
 
-@pytest.mark.parametrize("kind", jobqueue.QUEUES)
+@pytest.mark.parametrize("kind", get_args(jobqueue.Queue))
 def test_a_heavy_volume_asks_for_jobs_that_are_followed_by_others(kind: str) -> None:
     settings = Settings(dask=kind, dask_workers=5, dask_options='{"queue": "q"}')  # type: ignore[arg-type]
     runner: Any = task_runner("epfl", heavy=True, setting=kind, workers=2, settings=settings)
