@@ -63,7 +63,7 @@ def run_command(
     if local_s3:
         if data_dir is not None:
             raise ConfigError("--local-s3 contradicts --data-dir", location="data_dir")
-        from flows.commands.local_s3 import run_on_local_s3
+        from flows.commands.stand_ins import run_on_local_s3
 
         again = partial(
             run_command,

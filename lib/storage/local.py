@@ -27,10 +27,9 @@ from lib.storage.keys import (
     partial_key,
     temporary_of,
 )
-from lib.storage.local_draft import LocalDraft
+from lib.storage.local_draft import LocalDraft, remove_tree, replace_tree
 from lib.storage.local_lease import FolderLease, FollowedFolderLease
 from lib.storage.local_lock import honours_flock, lock
-from lib.storage.local_trees import remove_tree, replace_tree
 from lib.storage.os_errors import naming_os_errors
 
 _RECORDS = ("metadata_", "validation_report_")

@@ -27,7 +27,7 @@ from lib.storage.s3 import S3Store
 from lib.storage.s3_objects import access_of
 from lib.storage.settings import StoreSettings
 from lib.transport.s3.address import bucket_url
-from lib.transport.s3.credentials import aws_session, region_of
+from lib.transport.s3.signing import aws_session, region_of
 from tests.end_to_end.bucket import KEY, SECRET, Bucket, Gate
 from tests.kit.tls import TlsFront
 

@@ -384,9 +384,9 @@ def ask_in_forks() -> None:
     """
     from forked import Forked
 
-    from lib.formats.hdf5 import asking
+    from lib.formats.hdf5 import structure_client
 
-    asking.subprocess.Popen = Forked  # type: ignore[attr-defined,misc,assignment]
+    structure_client.subprocess.Popen = Forked  # type: ignore[attr-defined,misc,assignment]
 
 
 def main() -> int:

@@ -9,7 +9,7 @@ import fuzz
 import pytest
 from forked import Forked
 
-from lib.formats.hdf5 import asking
+from lib.formats.hdf5 import structure_client
 
 INPUTS = int(os.environ.get("FUZZ_INPUTS", "60"))
 
@@ -18,7 +18,7 @@ INPUTS = int(os.environ.get("FUZZ_INPUTS", "60"))
 def test_damage_ends_in_a_named_error_or_an_array(
     form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asking.subprocess, "Popen", Forked)  # type: ignore[attr-defined]
+    monkeypatch.setattr(structure_client.subprocess, "Popen", Forked)  # type: ignore[attr-defined]
     count = INPUTS // 4 if form == "hdf5" else INPUTS  # each of which takes three processes
     outcome = fuzz.fuzz(form, count, 0, tmp_path)
     assert not outcome.failures

@@ -13,7 +13,7 @@ from lib.formats.hdf5 import structure
 
 
 class Forked:
-    """What `lib.formats.hdf5.asking` needs of ``subprocess.Popen``."""
+    """What `lib.formats.hdf5.structure_client` needs of ``subprocess.Popen``."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         their_in, our_out = os.pipe()

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from lib.config.loaders import LoaderConfig
 from lib.formats.base import Block, Layout, VolumeReader
 from lib.formats.zarr.array import parse_array
-from lib.formats.zarr.reader import ZarrReader
+from lib.formats.zarr.format import ZarrReader
 from lib.geometry import Box, LengthsZYX, ShapeZYX
 from lib.plan import About, SourceFile, SourceGrid, VolumePlan
 from lib.storage.base import Store

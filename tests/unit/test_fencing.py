@@ -34,7 +34,7 @@ from lib.storage.keys import byte_views, lock_key
 from lib.storage.s3 import S3Store
 from lib.storage.s3_objects import access_of, endpoint_of
 from lib.storage.settings import StoreSettings
-from lib.transport.s3.credentials import aws_session
+from lib.transport.s3.signing import aws_session
 
 VOLUME, TREE = "ebi/x", "ebi/x.ome.zarr"
 SHARD, ROOT, SUMS = f"{TREE}/0/c/0/0/0", f"{TREE}/zarr.json", f"{TREE}.SHA256SUMS"

@@ -11,8 +11,7 @@ import pytest
 
 from lib.bytesource.base import MemoryBytes
 from lib.errors import FormatError, UnsupportedFormatError
-from lib.formats.mrc.geometry import IMOD_STAMP
-from lib.formats.mrc.header import MrcChoices
+from lib.formats.mrc.header import IMOD_STAMP, MrcChoices
 from lib.formats.mrc.reader import MrcReader, MrcVolume, open_mrc
 
 SHAPE = (4, 6, 8)

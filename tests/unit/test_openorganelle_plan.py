@@ -28,7 +28,7 @@ from lib.errors import (
     TransportError,
     UnsupportedFormatError,
 )
-from lib.formats.zarr.reader import ZarrReader
+from lib.formats.zarr.format import ZarrReader
 from lib.geometry import Box
 from lib.plan import VolumePlan
 from lib.rawfiles.files import RawFiles

@@ -29,7 +29,7 @@ from lib.storage.s3 import S3Store
 from lib.storage.s3_objects import access_of, endpoint_of
 from lib.storage.settings import StoreSettings
 from lib.transport.s3.address import parse_uri, server_url
-from lib.transport.s3.credentials import aws_session
+from lib.transport.s3.signing import aws_session
 
 if TYPE_CHECKING:
     Destination = Any

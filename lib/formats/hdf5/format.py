@@ -17,8 +17,8 @@ from lib.formats.base import WIDENED, delivered_dtype
 from lib.formats.calibration import VoxelSize
 from lib.formats.chunked import cells_in
 from lib.formats.format import FileFormatBase, Options, Survey, VolumeDescription
-from lib.formats.hdf5.asking import chunks_of, datasets_of
 from lib.formats.hdf5.reader import FILTERS, OTHER_FILTERS, Hdf5Reader, Place, rows_of
+from lib.formats.hdf5.structure_client import chunks_of, datasets_of
 from lib.formats.levels import choose_level_name
 from lib.formats.zarr.axes import AxisMap, array_index, axis_map
 from lib.geometry import Box, LengthsZYX, ShapeZYX

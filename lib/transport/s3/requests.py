@@ -24,9 +24,8 @@ from lib.transport.environment import proxy_for
 from lib.transport.limits import Limiter, Limits
 from lib.transport.request import Exchanges
 from lib.transport.s3.address import S3Access, bucket_url
-from lib.transport.s3.credentials import credentials_of, region_of
 from lib.transport.s3.errors import read_refusal
-from lib.transport.s3.signing import UNLEASED_SECONDS, Signer
+from lib.transport.s3.signing import UNLEASED_SECONDS, Signer, credentials_of, region_of
 
 PIECE = 256 * bounds.KIB
 _REFUSAL_BYTES = 64 * bounds.KIB

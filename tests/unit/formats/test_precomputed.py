@@ -17,7 +17,7 @@ from lib.errors import FormatError, MacroscopeError, NotFoundError, UnsupportedF
 from lib.formats.format import Options
 from lib.formats.precomputed.format import PrecomputedFormat
 from lib.formats.precomputed.info import parse_info
-from lib.formats.precomputed.segmentation import decode_segmentation
+from lib.formats.precomputed.reader import decode_segmentation
 from lib.formats.precomputed.shards import ShardingSpec, morton, murmur3_low64
 from lib.geometry import Box
 
