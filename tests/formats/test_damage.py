@@ -11,12 +11,12 @@ import pytest
 from forked import Forked
 
 from lib.errors import FormatError, MacroscopeError
-from lib.formats.hdf5 import asking
+from lib.formats.hdf5 import structure_client
 
 
 @pytest.fixture(autouse=True)
 def forks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asking.subprocess, "Popen", Forked)  # type: ignore[attr-defined]
+    monkeypatch.setattr(structure_client.subprocess, "Popen", Forked)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("cell", damage.CELLS, ids=lambda cell: cell.name.replace(" ", "-"))
