@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lib.verify.proofs import PROOFS
+from lib.verify.findings import PROOFS
 
 PATH = Path(__file__).with_name("reliability.md")
 _BEGIN, _END = "<!-- proofs: begin -->\n", "<!-- proofs: end -->"

@@ -18,8 +18,8 @@ The record of a volume lies beside it, as `<source>/metadata_<name>.json`, and i
 `make docs`.
 
 `core`, `technical`, `provenance` and `quality` lie in `metadata`, the others at the top. `[]` is a
-member of a list. A field that is needed `complete` is there once the volume is, be it null. How each
-is proven from the store is in [reliability](reliability.md).
+member of a list. A field that is needed `complete` is there once the volume is, be it null. How
+each is proven from the store is in [reliability](reliability.md).
 
 | field | needed | what it is | shown as | where |
 |---|---|---|---|---|

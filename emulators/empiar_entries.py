@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from numpy.typing import NDArray
 
 from emulators.empiar_documents import entry_document, imageset_document, person_document
 from emulators.tissue import labels, tissue
+from lib.vocabulary import Kind
 
 Json = dict[str, Any]
 Voxels = NDArray[Any]
@@ -44,7 +45,7 @@ class EntryVolume:
 
     voxels: Voxels
     voxel_nm_zyx: VoxelNM
-    kind: Literal["image", "labels"] = "image"
+    kind: Kind = "image"
     labels_of: str | None = None
 
 

@@ -19,6 +19,7 @@ from lib.plan import About, SourceFile, VolumePlan
 from lib.records.lifecycle import RecordDict
 from lib.records.manager import MetadataManager
 from lib.storage.base import Store
+from lib.vocabulary import Kind
 from lib.volumes.downsample import make_coarse_levels
 from lib.volumes.engine import convert
 from lib.volumes.finish import PublishedVolume, finish
@@ -47,7 +48,7 @@ def plan_of(
     name: str,
     voxel_nm_zyx: LengthsZYX,
     *,
-    kind: Literal["image", "labels"] = "image",
+    kind: Kind = "image",
     origin_nm_zyx: LengthsZYX = (0.0, 0.0, 0.0),
     about: About | None = None,
 ) -> VolumePlan:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from lib.about import About as About  # also known by this name
 from lib.geometry import Box, LengthsZYX, ShapeZYX
 from lib.provenance import Provenance
+from lib.vocabulary import Kind
 
 
 class FrozenModel(BaseModel):
@@ -174,7 +175,7 @@ class VolumePlan(FrozenModel):
     voxel_size_approximate: bool = False
     origin_nm_zyx: LengthsZYX = (0.0, 0.0, 0.0)  # centre of the first voxel
     box_zyx: Box | None = None  # the chosen part, in the source's own voxels
-    kind: Literal["image", "labels"] = "image"
+    kind: Kind = "image"
     # by what the source itself states the kind; None: it does not, see `lib.ingest.kind`
     kind_evidence: str | None = None
     label_pooling: LabelPooling = LabelPooling()

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Mapping
 from datetime import date, datetime, time
 from enum import StrEnum
+from typing import Literal
 
 LONGEST_TEXT = 4000
 
@@ -91,17 +93,12 @@ def modality(text: str) -> Modality | None:
 
 # --- kind -----------------------------------------------------------------------------------
 
+Kind = Literal["image", "labels"]
+"""What voxels are: samples of a signal, or the ids of objects."""
 
-class Kind(StrEnum):
-    """What the voxels are."""
-
-    IMAGE = "image"
-    LABELS = "labels"
-
-
-_KINDS = {
-    "image": Kind.IMAGE, "em": Kind.IMAGE, "raw": Kind.IMAGE,
-    "labels": Kind.LABELS, "label": Kind.LABELS, "segmentation": Kind.LABELS,
+_KINDS: Mapping[str, Kind] = {
+    "image": "image", "em": "image", "raw": "image",
+    "labels": "labels", "label": "labels", "segmentation": "labels",
 }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from lib.formats.format import VolumeDescription
 from lib.geometry import ShapeZYX
 from lib.plan import VolumePlan
+from lib.vocabulary import Kind
 
 What = Literal["archive", "study", "dataset", "entry", "folder", "volume"]
 
@@ -44,7 +45,7 @@ class Item(BaseModel):
     address: str
     name: str
     what: What
-    kind: Literal["image", "labels"] | None = None
+    kind: Kind | None = None
     shape_zyx: ShapeZYX | None = None
     dtype: str | None = None
     voxel_nm_zyx: VoxelZYX | None = None

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
 from lib.archives.address.grammar import is_named, parse_address
 from lib.archives.listed import Item
+from lib.vocabulary import Kind
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Volume:
     address: str
     format: str
     layout: str
-    kind: Literal["image", "labels"]
+    kind: Kind
     voxel: str | None
     licence: str | None
     why_not: str = ""

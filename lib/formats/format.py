@@ -19,6 +19,7 @@ from lib.formats.calibration import Origin, VoxelSize
 from lib.geometry import Box, LengthsZYX, ShapeZYX
 from lib.plan import SourceGrid
 from lib.provenance import Stated
+from lib.vocabulary import Kind
 
 HEAD_BYTES = 4096
 """How much of a file's beginning a format may look at to recognise it."""
@@ -101,7 +102,7 @@ class VolumeDescription:
     voxel: VoxelSize = field(default_factory=VoxelSize)
     origin_nm_zyx: LengthsZYX | None = None
     origin: Origin | None = None
-    kind: Literal["image", "labels"] | None = None
+    kind: Kind | None = None
     kind_evidence: str | None = None
     level: str | None = None
     levels: tuple[str, ...] = ()

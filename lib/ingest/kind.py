@@ -21,9 +21,8 @@ from lib.config.loaders import LoaderConfig
 from lib.errors import ConfigError
 from lib.plan import VolumePlan
 from lib.provenance import Provenance
+from lib.vocabulary import Kind
 from lib.volumes.statistics import Statistics
-
-Kind = Literal["image", "labels"]
 
 FEW_VALUES = 32
 """At most so many values in all are those of classes or masks, rather than of a detector."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from lib.errors import IntegrityError, NotFoundError, UnsupportedFormatError
 from lib.geometry import LengthsZYX, ShapeZYX
 from lib.storage.base import Store
 from lib.units import to_nm
+from lib.vocabulary import Kind
 from lib.volumes.codecs import numcodecs_config
 from lib.volumes.grid import ShardGrid
 from lib.volumes.stored import StoredLevel
@@ -47,7 +48,7 @@ class DescribedVolume:
     """
 
     key: str
-    kind: Literal["image", "labels"]
+    kind: Kind
     dtype: np.dtype[Any]
     shape_zyx: ShapeZYX
     voxel_nm_zyx: LengthsZYX | None

@@ -17,9 +17,20 @@ from PIL import Image, ImageDraw
 
 from lib.geometry import LengthsZYX
 from lib.present.described import DescribedVolume, beside, describe
-from lib.present.drawing import Colour, Point, fitted, length_text, round_length, text_width, write
+from lib.present.drawing import (
+    Colour,
+    Point,
+    colours,
+    fitted,
+    grey,
+    length_text,
+    measured,
+    round_length,
+    text_width,
+    window_of,
+    write,
+)
 from lib.present.planes import Planes, read_planes
-from lib.present.shading import colours, grey, measured, window_of
 from lib.storage.base import Store
 from lib.volumes.statistics import Statistics
 

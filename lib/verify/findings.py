@@ -8,7 +8,12 @@ from typing import Any
 
 from lib.records.fields import Proof
 from lib.records.lifecycle import NO_CHECKSUM
-from lib.verify.proofs import PROOFS
+from lib.records.model import record_fields
+
+PROOFS: Mapping[str, Proof] = {
+    field.name: proof for field in record_fields() if (proof := field.mark(Proof)) is not None
+}
+"""How each field of a record is proven, by its dotted name without ``metadata.``."""
 
 _WHOLE = ("progress", "error", "additional_metadata", "metadata.technical.histogram")
 _LENGTHS = {"x", "y", "z"}

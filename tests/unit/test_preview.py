@@ -17,10 +17,9 @@ from emulators.tissue import tissue
 from emulators.volumes import make_volume, plan_of
 from lib.errors import IntegrityError, NotFoundError, UnsupportedFormatError
 from lib.present.described import DescribedLevel, DescribedVolume, describe
-from lib.present.drawing import length_text, round_length
+from lib.present.drawing import colours, grey, length_text, measured, round_length, window_of
 from lib.present.planes import READ_BYTES, choose_level, chunks_touched, read_planes
 from lib.present.preview import draw_thumbnail, preview_key, render_preview
-from lib.present.shading import colours, grey, measured, window_of
 from lib.storage.open import open_store
 from lib.volumes.grid import ShardGrid
 from lib.volumes.levels import plan_levels

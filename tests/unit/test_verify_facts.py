@@ -14,7 +14,7 @@ import pytest
 from emulators.serving import Samples
 from lib.records.schema import schema
 from lib.storage.local import LocalStore
-from lib.verify.proofs import PROOFS
+from lib.verify.findings import PROOFS
 from lib.verify.store import Verdict, verify_store
 from tests.faults.bench import Bench
 

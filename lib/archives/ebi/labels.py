@@ -10,13 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from lib.archives.ebi.grouping import Volume
-
-Kind = Literal["image", "labels"]
+from lib.vocabulary import Kind
 
 
 def _set(words: str) -> frozenset[str]:

@@ -27,6 +27,7 @@ from lib.formats.zarr.axes import AxisMap, array_index, axis_map
 from lib.geometry import Box, LengthsZYX
 from lib.plan import SourceGrid, absent_note, unstored
 from lib.units import to_nm
+from lib.vocabulary import Kind
 
 _CLOSE = 1e-6
 
@@ -383,7 +384,7 @@ def _described(
 
 def _kind(
     attributes: dict[str, Any], group: dict[str, Any], key: str
-) -> tuple[Literal["image", "labels"] | None, str | None]:
+) -> tuple[Kind | None, str | None]:
     for place in (attributes, group):
         for said in (place, place.get("cellmap") or {}, place.get("annotation") or {}):
             if isinstance(said, dict) and said.get("sampleType") == "label":
