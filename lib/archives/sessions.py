@@ -7,7 +7,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from lib.archives.registry import archive
-from lib.config.loaders import AddressConfig, LoaderConfig
+from lib.config.loader_address import AddressConfig
+from lib.config.loaders import LoaderConfig
 from lib.transport.limits import Limits
 from lib.transport.reach import ReachPolicy
 from lib.transport.session import Session

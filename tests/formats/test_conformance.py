@@ -17,7 +17,7 @@ import zarr
 from case import Case
 from servers import TRANSPORTS, Servers
 
-from lib.config.loaders import AddressConfig
+from lib.config.loader_address import AddressConfig
 from lib.formats import registry
 from lib.ingest.life import make_volume
 from lib.ingest.request import VolumeRequest

@@ -18,7 +18,7 @@ from PIL import Image
 from servers import BUCKET, Servers
 from volume_kit import random_voxels
 
-from lib.config.loaders import AddressConfig
+from lib.config.loader_address import AddressConfig
 from lib.errors import (
     ConfigError,
     FormatError,

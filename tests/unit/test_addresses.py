@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from lib.archives.address.grammar import CONTAINERS, AddressStep, parse_address
 from lib.archives.address.named import absolute, rounds, settings_of
-from lib.config.loaders import AddressConfig
+from lib.config.loader_address import AddressConfig
 from lib.config.manager import ConfigManager
 from lib.errors import AccessDeniedError, ConfigError
 from lib.execution import MODES

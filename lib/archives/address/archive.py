@@ -12,7 +12,7 @@ from lib.archives.address.plans import plan_of
 from lib.archives.address.reading import bring_file, open_volume, settle_volume
 from lib.archives.address.series import name_series
 from lib.archives.base import ArchiveBase, Publisher
-from lib.config.loaders import AddressConfig
+from lib.config.loader_address import AddressConfig
 from lib.errors import ConfigError, MacroscopeError
 from lib.formats.base import VolumeReader
 from lib.formats.format import Options

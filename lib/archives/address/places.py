@@ -14,7 +14,7 @@ from lib.bytesource.local_tree import LocalTree
 from lib.bytesource.s3_tree import S3Tree
 from lib.bytesource.tree import ObjectInfo, Tree
 from lib.bytesource.zip_tree import ZipTree
-from lib.config.loaders import AddressConfig
+from lib.config.loader_address import AddressConfig
 from lib.errors import AccessDeniedError, NotFoundError, UnsupportedFormatError
 from lib.formats import registry
 from lib.transport.counters import ServiceCounters

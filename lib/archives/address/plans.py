@@ -14,7 +14,7 @@ from lib.archives.address.places import Place
 from lib.archives.selection import Crop, choose_crop
 from lib.archives.voxels import Voxel, decide_voxel
 from lib.bytesource.tree import ObjectInfo
-from lib.config.loaders import AddressConfig
+from lib.config.loader_address import AddressConfig
 from lib.errors import NotFoundError
 from lib.formats import registry
 from lib.formats.calibration import Origin
