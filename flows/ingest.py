@@ -54,7 +54,8 @@ def ingest(source: str, config: LoaderConfig | Mapping[str, Any] | None) -> Proc
 
     A volume that fails does not keep the others of its source from being made.
     """
-    with open_run(source, config) as run, progress_told(source, get_run_logger().info):
+    mine: set[str] = set()
+    with open_run(source, config) as run, progress_told(mine, get_run_logger().info):
         try:
             if not run.config.dry_run:
                 probe_once(run.data_uri, run.store_settings)
@@ -69,6 +70,7 @@ def ingest(source: str, config: LoaderConfig | Mapping[str, Any] | None) -> Proc
             said = {"success": False, "errors": [str(error)]}
             return run.result([], []).model_copy(update=said)
         costs = [cost_of(p, run.config, run.settings.assumed_compression) for p in sources.plans]
+        mine |= {f"{source}/{one.name}" for one in sources.plans}
         show_plan(source, costs)
         volumes = [not_made(skipped, "skipped") for skipped in sources.skipped]
         for volume_plan in sources.plans:

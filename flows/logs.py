@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
@@ -66,23 +66,35 @@ class _OursOnlyIfSerious(logging.Filter):
         return record.levelno >= logging.WARNING or record.name.partition(".")[0] not in _OURS
 
 
-PROGRESS_SECONDS = 30.0
+PROGRESS_SECONDS = 25.0
+"""Between two lines about one volume; with the second between two looks never more than 30."""
 
 
 @contextmanager
-def progress_told(source: str, tell: Callable[[str], object]) -> Iterator[None]:
-    """Say every half minute how far each volume of a source is: in the file, and with `tell`.
+def progress_told(
+    volumes: Collection[str],
+    tell: Callable[[str], object],
+    *,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[None]:
+    """Say every half minute how far each volume of a run is: in the file, and with `tell`.
 
     What is watched without a terminal, a run's page or a pod's log, moves while a shard does not.
+    A line has bytes, shards and the time left.
+
+    Parameters
+    ----------
+    volumes
+        ``source/name`` of the run's own; others of this process are other runs'. It may grow.
     """
     known: dict[str, Progress] = {}
-    last = time.monotonic()
+    told: dict[str, float] = {}
 
     def watch(event: ProgressEvent) -> None:
-        nonlocal last
-        if event.volume.partition("/")[0] != source:
+        if event.volume not in volumes:
             return
-        now = time.monotonic()
+        now = clock()
+        last = told.setdefault(event.volume, now)
         volume = known.setdefault(event.volume, Progress(event.volume, now))
         volume.take(
             now,
@@ -92,7 +104,7 @@ def progress_told(source: str, tell: Callable[[str], object]) -> Iterator[None]:
             event.expected_bytes,
         )
         if not volume.finished and now - last >= PROGRESS_SECONDS:
-            last = now
+            told[event.volume] = now
             LOGGER.info("%s", volume.line(now))
             tell(visible(volume.line(now)))
 

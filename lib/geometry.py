@@ -135,6 +135,12 @@ _AXIS = re.compile(
 )
 
 
+def box_axes(text: str) -> str:
+    """Those of the axes ``zyx`` that a box in words names."""
+    named = (_AXIS.match(part) for part in text.split(","))
+    return "".join(match["axis"] for match in named if match is not None)
+
+
 def parse_box(text: str, shape_zyx: ShapeZYX, voxel_nm_zyx: LengthsZYX) -> Box:
     """Read ``z=0:64,y=100:300nm,x=:300`` against a volume's shape and voxel size.
 

@@ -26,7 +26,6 @@ from lib.archives.flyem_info import (
 )
 from lib.archives.flyem_labels import labels_beside, labels_of
 from lib.archives.listed import Item
-from lib.archives.selection import choose_crop
 from lib.config.loaders import FlyEMConfig
 from lib.errors import (
     OutOfBoundsError,
@@ -35,7 +34,7 @@ from lib.errors import (
 )
 from lib.formats.dvid import MAX_TILE_ZYX, DvidReader
 from lib.formats.dvid_labels import DvidLabelReader
-from lib.geometry import Box, ceil_divide, multiply, zyx
+from lib.geometry import Box, box_axes, ceil_divide, multiply, parse_box, zyx
 from lib.plan import SourceFile, VolumePlan
 from lib.rawfiles.files import RawFiles
 from lib.transport.limits import Limits
@@ -63,12 +62,12 @@ class FlyEM(ArchiveBase):
         return {"uuid": uuid, **({"instance": instance} if instance else {})} if uuid else None
 
     def plan(self, config: FlyEMConfig, session: Session) -> list[VolumePlan]:
-        """Ask for the extents, and place the crop inside them.
+        """Ask for the extents, and place crop or box inside them.
 
         Raises
         ------
         OutOfBoundsError
-            The crop reaches outside the extents.
+            It reaches outside the extents.
         UnsupportedFormatError
             The instance is neither uint8blk nor labels in blocks.
         """
@@ -76,19 +75,16 @@ class FlyEM(ArchiveBase):
         instance = parse_info(ask_info(session, node), node)
         if instance.labels:
             finest, instance = instance, instance.at(config.scale)
-            crop = place_crop(config, instance.extents)
+            box = place_box(config, instance)
             where = f"{config.uuid}/{config.instance}"
-            return [labels_of(config, session, where, (finest, instance), crop)]
+            return [labels_of(config, session, where, (finest, instance), box)]
         plans = [self._plan_grey(config, node, instance)]
         if config.labels is not None:
             plans.append(labels_beside(config, session, plans[0]))
         return plans
 
     def _plan_grey(self, config: FlyEMConfig, node: str, instance: Instance) -> VolumePlan:
-        crop = place_crop(config, instance.extents)
-        origin = multiply(crop.start_zyx, instance.voxel_nm_zyx)
-        chosen = choose_crop(config.box, crop.shape_zyx, instance.voxel_nm_zyx, origin)
-        box = chosen.box.shifted(crop.start_zyx)
+        box = place_box(config, instance)
         x, y, z = reversed(box.start_zyx)
         width, height, depth = reversed(box.shape_zyx)
         tiles = math.prod(ceil_divide(box.shape_zyx, MAX_TILE_ZYX))
@@ -102,7 +98,7 @@ class FlyEM(ArchiveBase):
             voxel_nm_zyx=instance.voxel_nm_zyx,
             voxel_size_provenance="api" if instance.united else "assumed",
             voxel_size_approximate=not instance.united,
-            origin_nm_zyx=chosen.origin_nm_zyx,
+            origin_nm_zyx=multiply(box.start_zyx, instance.voxel_nm_zyx),
             box_zyx=box,
             kind_evidence="DVID type uint8blk",
             internal_path=f"{config.uuid}/{config.instance}",
@@ -123,7 +119,7 @@ class FlyEM(ArchiveBase):
                     "instance": config.instance,
                     "crop_origin_xyz": [x, y, z],
                     "crop_size_xyz": [width, height, depth],
-                    "random_seed": None if config.crop_origin else config.random_seed,
+                    "random_seed": None if _is_placed(config) else config.random_seed,
                 }
             ),
             download_bytes=box.voxels,
@@ -180,6 +176,41 @@ class FlyEM(ArchiveBase):
                 "the data instance changed while it was read", archive=self.name, location=node
             )
         return []
+
+
+def place_box(config: FlyEMConfig, instance: Instance) -> Box:
+    """What is asked for, in the volume's own voxels; on axes that the box leaves out, the crop.
+
+    Raises
+    ------
+    OutOfBoundsError
+        It reaches outside the extents.
+    """
+    extents = instance.extents
+    if config.box is None:
+        return place_crop(config, extents)
+    box = parse_box(config.box, extents.stop_zyx, instance.voxel_nm_zyx)
+    named = box_axes(config.box)
+    bounds = [*zip(box.start_zyx, box.stop_zyx, strict=True)]
+    if len(named) < 3:
+        crop = place_crop(config, extents)
+        others = zip(crop.start_zyx, crop.stop_zyx, strict=True)
+        triples = zip("zyx", bounds, others, strict=True)
+        bounds = [own if axis in named else other for axis, own, other in triples]
+    (z0, z1), (y0, y1), (x0, x1) = bounds
+    box = Box((z0, y0, x0), (z1, y1, x1))
+    if not extents.contains(box):
+        raise OutOfBoundsError(
+            f"the box {box} reaches outside the volume {extents}, where DVID answers black",
+            archive=FlyEM.name,
+            location="box",
+        )
+    return box
+
+
+def _is_placed(config: FlyEMConfig) -> bool:
+    """Whether nothing was drawn."""
+    return config.crop_origin is not None or len(box_axes(config.box or "")) == 3
 
 
 def place_crop(config: FlyEMConfig, extents: Box) -> Box:

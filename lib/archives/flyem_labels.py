@@ -11,7 +11,6 @@ from lib.archives.flyem_info import (
     parse_info,
     stated,
 )
-from lib.archives.selection import choose_crop
 from lib.config.loaders import FlyEMConfig
 from lib.errors import NotFoundError, OutOfBoundsError, RequestRefusedError, UnsupportedFormatError
 from lib.formats.dvid_labels import tiles_of
@@ -51,8 +50,7 @@ def labels_beside(config: FlyEMConfig, session: Session, image: VolumePlan) -> V
     notes: tuple[str, ...] = ()
     if crop != image.box_zyx:
         notes = (f"the labels have {crop} of the image's {image.box_zyx} (z, y, x)",)
-    plain = config.model_copy(update={"box": None})
-    plan = labels_of(plain, session, str(config.labels), (instance, instance), crop)
+    plan = labels_of(config, session, str(config.labels), (instance, instance), crop)
     return plan.model_copy(update={"notes": (*plan.notes, *notes)})
 
 
@@ -61,7 +59,7 @@ def labels_of(
     session: Session,
     where: str,
     instances: tuple[Instance, Instance],
-    crop: Box,
+    box: Box,
 ) -> VolumePlan:
     """The plan of a crop of labels.
 
@@ -71,14 +69,14 @@ def labels_of(
         Version and instance.
     instances
         At the finest scale, and at that of the crop.
+    box
+        Of the voxels of the crop's scale.
     """
     finest, instance = instances
     uuid, _, name = where.partition("/")
     # the centre of a coarser voxel lies between those of the finer ones
     shift = multiply(subtract(instance.voxel_nm_zyx, finest.voxel_nm_zyx), (0.5, 0.5, 0.5))
-    origin = add(multiply(crop.start_zyx, instance.voxel_nm_zyx), shift)
-    chosen = choose_crop(config.box, crop.shape_zyx, instance.voxel_nm_zyx, origin)
-    box = chosen.box.shifted(crop.start_zyx)
+    origin = add(multiply(box.start_zyx, instance.voxel_nm_zyx), shift)
     corner, size = box.start_zyx[::-1], box.shape_zyx[::-1]
     what = "_supervoxels" * config.supervoxels + f"_scale{config.scale}" * bool(config.scale)
     node = f"{config.dvid_server}/api/node/{where}"
@@ -99,7 +97,7 @@ def labels_of(
         voxel_nm_zyx=instance.voxel_nm_zyx,
         voxel_size_provenance="api" if instance.united else "assumed",
         voxel_size_approximate=not instance.united,
-        origin_nm_zyx=chosen.origin_nm_zyx,
+        origin_nm_zyx=origin,
         box_zyx=box,
         kind="labels",
         kind_evidence=f"DVID type {instance.type_name}",

@@ -229,13 +229,29 @@ def test_the_crop_comes_voxel_for_voxel(place: Place) -> None:
     )
 
 
-def test_a_box_is_a_part_of_the_crop(place: Place) -> None:
-    plan = place.plan(box="z=2:5,y=80:160nm,x=29:")
-    assert plan.box_zyx == Box((21002, 20010, 18029), (21005, 20020, 18030))
-    assert plan.origin_nm_zyx == (21002 * 8.0, 20010 * 8.0, 18029 * 8.0)
-    assert plan.name != place.plan().name
-    truth = dvid_voxels((21002, 20010, 18029), (3, 10, 1))
+def test_a_box_is_in_the_volumes_own_voxels(place: Place) -> None:
+    plan = place.plan(box="z=5002:5005,y=160080:160160nm,x=34400:")
+    box = Box((5002, 20010, 34400), (5005, 20020, 34432))
+    assert plan.box_zyx == box
+    assert plan.origin_nm_zyx == (5002 * 8.0, 20010 * 8.0, 34400 * 8.0)
+    assert plan.name == "grayscale_a89eb3af_x34400_y20010_z5002_32x10x3"
+    assert plan.about.extra["random_seed"] is None
+    truth = dvid_voxels(box.start_zyx, box.shape_zyx)
     np.testing.assert_array_equal(place.voxels(plan), truth)
+
+
+def test_axes_that_a_box_leaves_out_are_the_crops(place: Place) -> None:
+    plan = place.plan(box="z=2:5")
+    assert plan.box_zyx == Box((2, 20000, 18000), (5, 20020, 18030))
+    drawn = place.plan(box="z=2:5", crop_origin=None)
+    assert drawn.about.extra["random_seed"] == 0
+    assert drawn.shape_zyx == (3, 20, 30)
+
+
+@pytest.mark.parametrize("box", ["z=41400:41409", "x=0:34433", "y=9:9"])
+def test_a_box_outside_the_volume_asks_for_no_voxel(place: Place, box: str) -> None:
+    with pytest.raises(OutOfBoundsError if box != "y=9:9" else ValueError):
+        place.plan(box=box)
 
 
 def test_a_crop_outside_the_volume_asks_for_no_voxel(place: Place, faults: Control) -> None:

@@ -1,4 +1,4 @@
-"""The line of progress in the log and on a run's page, half a minute after the last."""
+"""What the log of a run and its page say while a volume is made: bytes, shards, time left."""
 
 from __future__ import annotations
 
@@ -6,55 +6,56 @@ import logging
 
 import pytest
 
-from flows import logs
-from flows.logs import progress_told
-from lib.ingest.progress import Standing, tell
+from flows.logs import LOGGER, PROGRESS_SECONDS, progress_told
+from lib.ingest.progress import ProgressEvent, emit
 
 
-class Clock:
-    """Time as the test has it."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
+def standing(volume: str, done: int, received: int) -> ProgressEvent:
+    return ProgressEvent(volume, done, 10, received, 100_000_000)
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(logs, "time", clock)
-    monkeypatch.setattr(logs, "standings", lambda: ())  # what is told is told here
-    return clock
-
-
-def standing(done: int, received: int, volume: str = "ebi/em") -> Standing:
-    return Standing(volume, done, 10, received, 1000)
-
-
-def test_a_line_comes_every_half_minute_with_bytes_shards_and_time_left(
-    clock: Clock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+def test_a_line_at_least_every_half_minute_with_bytes_shards_and_time_left(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[str] = []
-    monkeypatch.setattr(logs.LOGGER, "propagate", True)
-    with caplog.at_level(logging.INFO, "macroscope"), progress_told("ebi", told.append):
-        for seconds, received in ((0, 100), (29, 200), (31, 300), (45, 400), (59, 450), (62, 500)):
-            clock.now = 1000.0 + seconds
-            tell(standing(received // 100, received))
-    assert len(told) == 2
-    first, second = told
-    assert first.startswith("ebi/em: 3 of 10 shards, 300 B of 1.00 kB, ")
-    assert second.startswith("ebi/em: 5 of 10 shards, 500 B of 1.00 kB, ")
-    assert second.endswith(" left")
+    said: list[tuple[float, str]] = []
+    now = 0.0
+    monkeypatch.setattr(LOGGER, "propagate", True)
+    with (
+        caplog.at_level(logging.INFO, "macroscope"),
+        progress_told({"ebi/one"}, lambda line: said.append((now, line)), clock=lambda: now),
+    ):
+        for second in range(121):  # looked at every second; no shard is finished for long
+            now = float(second)
+            emit(standing("ebi/one", second // 60, 500_000 * second))
     logged = [record.getMessage() for record in caplog.records]
-    assert list(dict.fromkeys(logged)) == told
+    assert [*dict.fromkeys(logged)] == [line for _, line in said], "the file has the same lines"
+    times = [moment for moment, _ in said]
+    gaps = [b - a for a, b in zip([0.0, *times], [*times, 120.0], strict=True)]
+    assert PROGRESS_SECONDS <= 30 and max(gaps) <= 30, times
+    first, last = said[0][1], said[-1][1]
+    assert first == "ebi/one: 0 of 10 shards, 12.5 MB of 100 MB, 500 kB/s, 3 min 17 s left"
+    assert "1 of 10 shards" in last and " left" in last, last
 
 
-def test_other_sources_and_what_is_finished_say_nothing(clock: Clock) -> None:
-    told: list[str] = []
-    with progress_told("ebi", told.append):
-        clock.now += 40
-        tell(standing(3, 300, "idr/em"))
-        tell(standing(10, 1000))
-    assert told == []
+def test_each_volume_is_told_of_and_none_of_another_run() -> None:
+    said: list[str] = []
+    now, mine = 0.0, set[str]()
+    with progress_told(mine, said.append, clock=lambda: now):
+        mine |= {"ebi/one", "ebi/two"}
+        for second in range(62):
+            now = float(second)
+            for name in ("ebi/one", "ebi/two", "ebi/of_another_run"):
+                emit(standing(name, 1, 1000 * second))
+    assert sum("ebi/one" in line for line in said) == 2
+    assert sum("ebi/two" in line for line in said) == 2
+    assert not any("another" in line for line in said)
+
+
+def test_a_volume_that_is_finished_is_told_of_no_more() -> None:
+    said: list[str] = []
+    now = 0.0
+    with progress_told({"ebi/one"}, said.append, clock=lambda: now):
+        for second in range(100):
+            now = float(second)
+            emit(standing("ebi/one", 10, 100_000_000))
+    assert said == []
