@@ -171,15 +171,10 @@ class FlyEMConfig(LoaderConfig):
     supervoxels: bool = Field(
         default=False, description="The labels as they were before any merge, instead of bodies."
     )
-    box: str | None = Field(
-        default=None,
-        description="Part of the volume in its own voxels or nanometres; an axis left out is the "
-        "crop's.",
-        examples=["z=20000:20064,y=20000:20128,x=18000:18128"],
-    )
     crop_size: CountsXYZ = Field(
         default=(1000, 1000, 1000),
-        description="Voxels of the crop: z=64,y=100,x=200, or in the server's order x,y,z.",
+        description="Voxels of the crop: z=64,y=100,x=200, or in the server's order x,y,z. A box "
+        "is in the volume's own voxels, and stands for the crop on the axes that it names.",
     )
     crop_origin: PointXYZ | None = Field(
         default=None,
