@@ -87,15 +87,15 @@ def placed(plan: VolumePlan) -> dict[str, Any]:
     }
 
 
-def technical(job: VolumeJob, finished: PublishedVolume) -> dict[str, Any]:
+def technical(job: VolumeJob, published: PublishedVolume) -> dict[str, Any]:
     """``metadata.technical``: how it is stored, and what its voxels are like."""
-    plan, statistics = job.plan, finished.statistics
+    plan, statistics = job.plan, published.statistics
     zarr = job.output_format == "zarr"
     return {
         **placed(plan),
         "format": job.output_format,
-        "file_size_bytes": finished.stored_bytes,
-        "sha256": finished.sha256,
+        "file_size_bytes": published.stored_bytes,
+        "sha256": published.sha256,
         "compression": job.codec.get("id", "none") if zarr else "none",
         "compression_level": (job.codec.get("level", job.codec.get("clevel")) if zarr else None),
         "chunk_size": list(job.chunk_zyx) if zarr else None,
@@ -136,7 +136,7 @@ def _labels(plan: VolumePlan) -> dict[str, Any]:
 def made_provenance(
     plan: VolumePlan, made: IngestedVolume, seconds: float, run: str
 ) -> dict[str, Any]:
-    """``metadata.provenance`` of a finished volume: the plan's, with digests and costs."""
+    """``metadata.provenance`` of a published volume: the plan's, with digests and costs."""
     files = [_planned_file(file) for file in plan.files]
     if len(made.source_files) == len(plan.files):
         came = zip(plan.files, made.source_files, made.source_keys, strict=True)
@@ -154,11 +154,11 @@ def made_provenance(
 
 def quality(plan: VolumePlan, made: IngestedVolume) -> dict[str, Any]:
     """``metadata.quality``: how complete it is, and every doubt."""
-    finished = made.finished
+    published = made.published
     return {
-        "completeness_score": finished.completeness,
-        "missing_chunks": list(finished.missing_chunks[:_MOST_NAMED_HOLES]),
-        "missing_chunks_total": len(finished.missing_chunks),
+        "completeness_score": published.completeness,
+        "missing_chunks": list(published.missing_chunks[:_MOST_NAMED_HOLES]),
+        "missing_chunks_total": len(published.missing_chunks),
         "damaged": [],
         "notes": [*notes(plan), *_unstored(plan, made), *made.notes],
     }
@@ -166,11 +166,11 @@ def quality(plan: VolumePlan, made: IngestedVolume) -> dict[str, Any]:
 
 def _unstored(plan: VolumePlan, made: IngestedVolume) -> list[str]:
     """How many chunks were absent and what they were read as, where the plan could not say."""
-    grid, finished = plan.source_grid, made.finished
+    grid, published = plan.source_grid, made.published
     if grid is None:
         return []
-    missing, value = len(finished.missing_chunks), finished.fill_value
-    said = absent_note(missing, finished.expected_chunks, value)
+    missing, value = len(published.missing_chunks), published.fill_value
+    said = absent_note(missing, published.expected_chunks, value)
     return [note for note in said if note not in plan.notes]
 
 

@@ -46,14 +46,14 @@ class PreviewRenderer:
             return None
         return small.jpeg, small.width, small.height
 
-    def preview(self, finished: PublishedVolume) -> tuple[str, str] | None:
+    def preview(self, published: PublishedVolume) -> tuple[str, str] | None:
         """Store the picture beside a published volume; its key and sha256, or None without one."""
-        key = preview_key(finished.volume_key)
+        key = preview_key(published.volume_key)
         try:
             picture = self._preview or render_preview(
                 self._store,
-                finished.volume_key,
-                statistics=finished.statistics,
+                published.volume_key,
+                statistics=published.statistics,
                 voxel_nm_zyx=self._request.plan.voxel_nm_zyx,
                 title=self._title,
             )

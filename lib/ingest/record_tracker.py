@@ -139,26 +139,26 @@ class RecordTracker:
 
     def complete(self, job: VolumeJob, made: IngestedVolume, seconds: float) -> VolumeResult:
         """complete: published and proven."""
-        finished, plan = made.finished, self._request.plan
+        published, plan = made.published, self._request.plan
         self._move(
             "complete",
             core=describe.core(plan),
-            technical=describe.technical(job, finished),
+            technical=describe.technical(job, published),
             provenance={
                 **describe.made_provenance(plan, made, seconds, self._run),
                 **self._made_by(),
             },
             quality=describe.quality(plan, made),
             files={
-                "volume": Key(finished.volume_key),
-                "sums": Key(finished.sums_key),
+                "volume": Key(published.volume_key),
+                "sums": Key(published.sums_key),
                 "preview": None if made.preview is None else Key(made.preview[0]),
                 "preview_sha256": None if made.preview is None else made.preview[1],
                 "raw": [Key(key) for key in made.raw_keys],
             },
             progress={"current_step": None},
         )
-        return self._result("complete", stored_bytes=finished.stored_bytes, seconds=seconds)
+        return self._result("complete", stored_bytes=published.stored_bytes, seconds=seconds)
 
     def failed(self, error: BaseException, seconds: float) -> VolumeResult:
         """failed or cancelled, with the reason. Never hides the error it reports."""

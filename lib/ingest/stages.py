@@ -217,7 +217,7 @@ class IngestedVolume:
         Where each of them is kept in the store.
     """
 
-    finished: PublishedVolume
+    published: PublishedVolume
     source_files: tuple[Fetched, ...]
     source_keys: tuple[str | None, ...]
     raw_keys: tuple[str, ...]
@@ -248,7 +248,7 @@ def finish_volume(request: VolumeRequest, job: VolumeJob) -> IngestedVolume:
         Ledger(context.store, job).discard()
         raise
     renderer = PreviewRenderer(request)
-    finished = finish(
+    published = finish(
         job,
         context.store,
         max_missing_fraction=config.max_missing_fraction,
@@ -256,15 +256,15 @@ def finish_volume(request: VolumeRequest, job: VolumeJob) -> IngestedVolume:
         draw=renderer.thumbnail,
     )
     raw_keys = context.raw.finish(complete=True)
-    doubts = doubts_of_values(request.plan, finished.statistics)
+    doubts = doubts_of_values(request.plan, published.statistics)
     for doubt in doubts:
         _told.warning("%s: %s", request.volume_key, doubt)
-    preview = renderer.preview(finished)
+    preview = renderer.preview(published)
     if preview:
         context.store.persist(preview[0])
     traffic = context.traffic()
     return IngestedVolume(
-        finished,
+        published,
         tuple(sources),
         tuple(context.raw.key_of(file) for file in sources),
         tuple(raw_keys),
