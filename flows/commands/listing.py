@@ -75,8 +75,11 @@ def search_command(
     return 1 if len(failed) == len(found) else 0
 
 
+_MOST_NOTES = 6
+
+
 def lines_of(items: Iterable[Item]) -> Iterator[str]:
-    """For each row what is known of it, below it the address, and why it cannot be read."""
+    """For each row what is known of it; below it the address, notes, and why it cannot be read."""
     for item in items:
         known = "; ".join(_known(item))
         yield f"{item.name}  [{known}]" if known else item.name
@@ -84,6 +87,8 @@ def lines_of(items: Iterable[Item]) -> Iterator[str]:
             yield f"    {item.title}"
         if item.address:
             yield f"    {item.address}"
+        for note in item.notes[:_MOST_NOTES]:
+            yield f"    {note}"
         if item.why_not:
             yield f"    not loaded: {item.why_not}"
 

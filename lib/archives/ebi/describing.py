@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 
 from lib.archives.ebi.grouping import Volume
 from lib.archives.ebi.planning import Planner, printable
 from lib.archives.listed import Item, VoxelZYX, refused, voxel_bytes
 from lib.errors import FormatError
 from lib.plan import VolumePlan
-
-_MOST_LEFT_OUT = 100
 
 
 def rows_of(planner: Planner, plans: Sequence[VolumePlan], failed: FormatError) -> list[Item]:
@@ -29,16 +28,28 @@ def rows_of(planner: Planner, plans: Sequence[VolumePlan], failed: FormatError) 
         plan = by_path.get(f"{accession}/{printable(volume.path)}")
         if plan is not None:
             rows.append(_row(entry_id, volume, plan, told))
-    left_out = planner.refused()
-    for path, why in [*left_out.items()][:_MOST_LEFT_OUT]:
-        rows.append(refused(f"empiar:{entry_id}/{path}", path.rpartition("/")[2] or path, why))
-    if len(left_out) > _MOST_LEFT_OUT:
-        why = "more files that make no volume"
-        rows.append(refused(f"empiar:{entry_id}", f"{len(left_out) - _MOST_LEFT_OUT}", why))
+    rows += _left_out(entry_id, planner.refused())
     if not rows:
         title = planner.entry.about.title or accession
         rows.append(refused(f"empiar:{entry_id}", title, failed.message, "entry"))
     return [row.model_copy(update={"notes": (*row.notes, *planner.found.notes)}) for row in rows]
+
+
+def _left_out(entry_id: str, reasons: Mapping[str, str]) -> list[Item]:
+    """A row for each file that makes no volume; files of one folder and one reason have one."""
+    alike: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for path, why in reasons.items():
+        alike[path.rstrip("/").rpartition("/")[0], why].append(path)
+    rows = []
+    for (folder, why), paths in alike.items():
+        if len(paths) == 1:
+            name = paths[0].rstrip("/").rpartition("/")[2]
+            rows.append(refused(f"empiar:{entry_id}/{paths[0]}", name, why))
+            continue
+        first, last = (path.rpartition("/")[2] for path in (min(paths), max(paths)))
+        name = f"{len(paths)} files, {first} to {last}"
+        rows.append(refused(f"empiar:{entry_id}/{folder}", name, why, "folder"))
+    return rows
 
 
 def _row(entry_id: str, volume: Volume, plan: VolumePlan, told: set[str]) -> Item:
