@@ -157,7 +157,8 @@ def group_sections(
             stacks, alone = _stacks([file for file in numbered if file.name not in excluded])
             singles += [file.name for file in alone]
             for style, files in stacks:
-                others = [file.name for file in numbered if file not in files + left_out]
+                here = {file.name for file in (*files, *left_out)}
+                others = [file.name for file in numbered if file.name not in here]
                 groups.append(_group(stem, style, files, others, left_out))
     return sorted(groups, key=lambda group: group.pattern), sorted(singles)
 
@@ -269,7 +270,8 @@ def _by_style(files: list[_Numbered]) -> list[_Stack]:
         taken = {mark for mark, _ in series}
         marks = ("#" * count for count in itertools.count(best if series else 1))
         series.append((next(m for m in marks if m not in taken), list(found.values())))
-        rest = [file for file in rest if file not in found.values()]
+        taken_names = {file.name for file in found.values()}
+        rest = [file for file in rest if file.name not in taken_names]
     return series
 
 

@@ -9,12 +9,16 @@ from typing import Any
 import pytest
 
 from lib.archives.ebi.entry import parse_entry
+from lib.archives.ebi.files import find_files
 from lib.archives.ebi.grouping import Sorting, sort_files
 from lib.archives.ebi.labels import kinds_of, pair_up
 from lib.archives.ebi.sizes import positions_in_names, stated_in_names, thickness_in_text
 from lib.archives.ebi.volumes import claims_about, why_none
+from lib.archives.selection import Selection
 from lib.errors import FormatError
 from lib.formats.format import VolumeDescription
+from lib.plan import SourceFile
+from lib.transport.ftp import FtpEntry
 
 Shape = tuple[int, int, int]
 
@@ -326,3 +330,33 @@ def test_the_image_set_of_a_folder_speaks_of_the_files_below_it() -> None:
     for folder, nm in (("data/a", 5.0), ("data/b", 8.0)):
         claims = claims_about([f"{folder}/x/s_1.tif"], entry.imagesets, 2)
         assert claims is not None and claims.pixel_nm_yx[1] == nm
+
+
+# --- planning costs what it must ----------------------------------------------------------------
+
+
+def test_twenty_thousand_sections_are_planned_from_their_listing_and_two_headers() -> None:
+    """No request for a file by itself; a step that compares each name with each takes minutes."""
+    names = [f"slice_{n:05d}_z={n * 0.005:.4f}um.tif" for n in range(20_000)]
+
+    class Tree:
+        ways, failed = ("https", "ftp"), ()
+
+        def folder(self, path: str) -> Any:
+            return [FtpEntry(name, False, 1000, "2024-01-01T00:00:00Z") for name in names], ()
+
+        def listed(self, path: str, name: str, entry: FtpEntry) -> SourceFile:
+            return SourceFile(url=f"https://h{path}", name=name, size=entry.size)
+
+    asked: list[str] = []
+
+    def describe(path: str) -> Sequence[VolumeDescription]:
+        asked.append(path)
+        return [plane()]
+
+    tree: Any = Tree()
+    found = find_files(tree, "/empiar/1", (), Selection())
+    sizes = {path: file.size for path, file in found.files.items()}
+    (volume,) = sort_files(sizes, describe, "auto").volumes
+    assert volume.shape_zyx == (20_000, 4, 5)
+    assert len(asked) == 2
