@@ -90,6 +90,10 @@ Sets = Annotated[
     ),
 ]
 Kind = Annotated[str | None, typer.Option(help="image, labels, or auto (see a plan).")]
+LabelAddresses = Annotated[
+    list[str] | None,
+    typer.Option("--labels", help="Labels of the image, by their address; may be given again."),
+]
 VolumeName = Annotated[str | None, typer.Option("--name", help="Name of a volume by address.")]
 VoxelSize = Annotated[
     str | None, typer.Option(help="Voxel size in nm, z,y,x, of a volume by address.")
@@ -131,6 +135,7 @@ def run(
     output_format: Format = None,
     data_dir: DataDir = None,
     kind: Kind = None,
+    labels: LabelAddresses = None,
     name: VolumeName = None,
     voxel_size: VoxelSize = None,
     title: Title = None,
@@ -170,7 +175,7 @@ def run(
             dry_run=dry_run,
             local_s3=local_s3,
             as_json=as_json,
-            about=_about(name, voxel_size, title, licence, citation),
+            about=_about(labels, name, voxel_size, title, licence, citation),
             datasets=datasets,
             sets=sets,
             quiet=quiet,
@@ -189,6 +194,7 @@ def plan(
     output_format: Format = None,
     data_dir: DataDir = None,
     kind: Kind = None,
+    labels: LabelAddresses = None,
     name: VolumeName = None,
     voxel_size: VoxelSize = None,
     datasets: Datasets = None,
@@ -210,7 +216,7 @@ def plan(
             common={"box": box, "output_format": output_format, "kind": kind},
             level=level,
             as_json=as_json,
-            about=_about(name, voxel_size),
+            about=_about(labels, name, voxel_size),
             datasets=datasets,
             sets=sets,
         )
@@ -218,14 +224,16 @@ def plan(
 
 
 def _about(
+    labels: list[str] | None,
     name: str | None,
     voxel_size: str | None,
     title: str | None = None,
     licence: str | None = None,
     citation: str | None = None,
-) -> dict[str, str | None]:
+) -> dict[str, str | list[str] | None]:
     """Options about a volume by its address, as its archive's settings call them."""
     return {
+        "labels": labels or None,
         "name": name,
         "voxel_size_nm": voxel_size,
         "title": title,

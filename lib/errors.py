@@ -211,6 +211,14 @@ class OutOfBoundsError(MacroscopeError):
     advice = "Choose a box inside the volume's extents"
 
 
+class GridMismatchError(MacroscopeError):
+    """Labels do not lie on the grid of the image that they are given with."""
+
+    advice = (
+        "Bring them in on their own, or give the right voxel size: nothing is resampled or shifted"
+    )
+
+
 # --- what happens at our side ---------------------------------------------------------------
 
 

@@ -179,6 +179,9 @@ class VolumePlan(FrozenModel):
     # by what the source itself states the kind; None: it does not, see `lib.ingest.kind`
     kind_evidence: str | None = None
     label_pooling: LabelPooling = LabelPooling()
+    # of labels that belong to an image: where the source keeps that, and the key of its OME-Zarr
+    image_path: str | None = None
+    within: str | None = None
     scale_level: str | None = None
     internal_path: str | None = None
     reader: dict[str, Any]
@@ -227,7 +230,8 @@ class VolumePlan(FrozenModel):
         """
         words = {"about", "notes", "stated", "download_bytes", "download_requests", "stored_as"}
         words |= {"source_path"}  # tells volumes apart, and decides no voxel
-        words |= {"kind_evidence"}
+        words |= {"kind_evidence", "image_path"}
+        words |= {"within"} if self.within is None else set()
         if self.labels in (None, EARLIER_POOLING):
             words |= {"label_pooling"}  # decides nothing, or is from before it was stated
         typed = {"source_grid", "sections", "downsample_steps"}

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from lib.archives.address.named import absolute
 from lib.archives.registry import REGISTRY, archive
 from lib.config.errors import suggestion
 from lib.config.manager import LoadedSettings
@@ -74,6 +75,11 @@ def source_parameters(
         for source in leveled:
             parameters[source]["scale_level"] = level[0] if len(level) == 1 else level
     said = {name: value for name, value in (about or {}).items() if value is not None}
+    if said.get("labels") and "flyem" in parameters:
+        (first, *_) = said.pop("labels")
+        parameters["flyem"]["labels"] = str(first).removeprefix("flyem:")
+    elif said.get("labels"):
+        said["labels"] = [absolute(one) for one in said["labels"]]
     if said and "address" not in parameters:
         raise ConfigError(
             f"{', '.join(sorted(said))}: an archive says this of its own volumes",

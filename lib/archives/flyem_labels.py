@@ -11,6 +11,7 @@ from lib.archives.flyem_info import (
     parse_info,
     stated,
 )
+from lib.archives.pairs import beside, overlap_of
 from lib.config.loaders import FlyEMConfig
 from lib.errors import NotFoundError, OutOfBoundsError, RequestRefusedError, UnsupportedFormatError
 from lib.formats.dvid_labels import tiles_of
@@ -51,7 +52,8 @@ def labels_beside(config: FlyEMConfig, session: Session, image: VolumePlan) -> V
     if crop != image.box_zyx:
         notes = (f"the labels have {crop} of the image's {image.box_zyx} (z, y, x)",)
     plan = labels_of(config, session, str(config.labels), (instance, instance), crop)
-    return plan.model_copy(update={"notes": (*plan.notes, *notes)})
+    plan = plan.model_copy(update={"notes": (*plan.notes, *notes)})
+    return beside(image, plan, overlap_of(image, plan))
 
 
 def labels_of(

@@ -36,6 +36,11 @@ class AddressConfig(LoaderConfig):
         description="Addresses, for example data/sections/|tiff: or s3://bucket/x.zarr|zarr:em; in "
         "an environment variable one a line.",
     )
+    labels: Annotated[list[str], BeforeValidator(split_addresses)] = Field(
+        default=[],
+        description="Addresses of labels of the one image: held against its grid, cut to what they "
+        "have of it, and written into its group labels.",
+    )
     scale_level: str | list[str] | None = Field(
         default=None,
         description="Scale level by number (s0 is the finest) or name, several, or all; empty: the "

@@ -51,7 +51,8 @@ def settle_kind(plan: VolumePlan, config: LoaderConfig) -> VolumePlan:
     ConfigError
         Labels are demanded of voxels that are no integers.
     """
-    kind, by, notes = _decide(plan, config.kind)
+    wanted = "labels" if plan.image_path is not None else config.kind
+    kind, by, notes = _decide(plan, wanted)
     pooling = plan.label_pooling.model_copy(update={"yielding": tuple(config.yielding_labels)})
     return plan.model_copy(
         update={
@@ -106,7 +107,10 @@ def _decide(
                 location=plan.path_in_source,
                 advice="Set kind to auto or image, or choose other files with include",
             )
-        by = Provenance(source="configuration", where="kind")
+        where = "labels" if plan.image_path is not None else "kind"
+        by = Provenance(source="configuration", where=where)
+        if plan.image_path is not None and plan.kind_evidence and plan.kind == "labels":
+            by = Provenance(source="file", where=plan.kind_evidence)
         if evidence and plan.kind != wanted:
             note = f"the settings say {wanted}, the data {plan.kind} ({evidence})"
             return wanted, by, (note,)
@@ -115,7 +119,7 @@ def _decide(
         note = f"stated to be labels ({evidence}); voxels of {plan.dtype} are taken for an image"
         return "image", Provenance(source="file", where=f"data type {plan.dtype}"), (note,)
     if evidence:
-        return plan.kind, Provenance(source="file", where=evidence), ()
+        return plan.kind, plan.stated.get("kind", Provenance(source="file", where=evidence)), ()
     if not integers:
         return "image", Provenance(source="file", where=f"data type {plan.dtype}"), ()
     return _by_type_and_names(plan)

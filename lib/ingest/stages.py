@@ -17,7 +17,13 @@ from lib.archives.base import service_of
 from lib.archives.registry import archive
 from lib.archives.sessions import open_session
 from lib.config.loaders import LoaderConfig
-from lib.errors import MacroscopeError, NameTakenError, SourceChangedError, StoppedError
+from lib.errors import (
+    MacroscopeError,
+    NameTakenError,
+    NotFoundError,
+    SourceChangedError,
+    StoppedError,
+)
 from lib.geometry import ShapeZYX
 from lib.ingest.coarse import fit_plan
 from lib.ingest.context import close_context, volume_context
@@ -29,7 +35,7 @@ from lib.ingest.request import VolumeRequest
 from lib.plan import VolumePlan
 from lib.present.preview import preview_key
 from lib.storage.base import Store
-from lib.storage.keys import VOLUME_SUFFIXES, state_key
+from lib.storage.keys import VOLUME_SUFFIXES, labels_of, state_key
 from lib.transport.partial import Fetched
 from lib.volumes import kernels
 from lib.volumes.downsample import make_coarse_levels
@@ -101,12 +107,25 @@ def plan_source(
     fitted = [fit_plan(plan, config) for plan in plans]
     # Those that are left out take part, so that the names of the others do not depend on it.
     every = [fit or plan for plan, fit in zip(plans, fitted, strict=True)]
-    named = _named(source, every, config, store)
+    named = within_images(_named(source, every, config, store), config)
     made = [fit is not None for fit in fitted]
     return Sources(
         tuple(plan for plan, kept in zip(named, made, strict=True) if kept),
         tuple(plan for plan, kept in zip(named, made, strict=True) if not kept),
     )
+
+
+def within_images(plans: list[VolumePlan], config: LoaderConfig) -> list[VolumePlan]:
+    """The same plans; labels of an image among them know the volume that they will lie in."""
+    images = {plan.path_in_source: plan for plan in plans if plan.image_path is None}
+    placed = []
+    for plan in plans:
+        image = images.get(plan.image_path) if plan.image_path is not None else None
+        if image is not None and config.output_format == "zarr":
+            within = f"{image.source}/{image.name}{VOLUME_SUFFIXES[0]}"
+            plan = plan.model_copy(update={"within": within})
+        placed.append(plan)
+    return placed
 
 
 def _named(
@@ -136,6 +155,7 @@ def fetch(request: VolumeRequest) -> VolumeJob:
         The same for the same source and settings, whatever was done before.
     """
     context, plan = volume_context(request), request.plan
+    _require_image(context.store, plan)
     context.begun = True
     kernels.load_meanwhile(plan.dtype, labels=plan.kind == "labels")
     context.archive.fetch(plan, request.config, context.session, context.raw)
@@ -143,6 +163,22 @@ def fetch(request: VolumeRequest) -> VolumeJob:
     if damaged := take_over(job, context.store):
         context.notes.append(f"{len(damaged)} shards of an earlier run were damaged and made again")
     return job
+
+
+def _require_image(store: Store, plan: VolumePlan) -> None:
+    """Labels are written into the volume of their image, which must be there.
+
+    Raises
+    ------
+    NotFoundError
+    """
+    if plan.within is not None and store.size(f"{plan.within}/zarr.json") is None:
+        raise NotFoundError(
+            "the image of these labels was not made",
+            archive=plan.source,
+            location=plan.within,
+            advice="See why the image failed, then run again",
+        )
 
 
 def batches(request: VolumeRequest, job: VolumeJob) -> list[list[ShapeZYX]]:
@@ -291,6 +327,8 @@ def cleanup(request: VolumeRequest, *, complete: bool) -> None:
     state = state_key(request.volume_key)
     store.sweep_temporaries(plan.source, names=names)
     store.sweep_temporaries(state.rpartition("/")[0], names={plan.name})
+    if plan.within is not None:
+        store.sweep_temporaries(labels_of(plan.within), names=names)
     if complete:
         store.delete_tree(state)
     else:

@@ -13,6 +13,7 @@ from lib.storage.base import Buffer
 LOCKS = ".locks"  # folder of lock files and leases, beside the volumes that they guard
 PARTIAL = ".partial"  # folder of trees that are not published yet, beside their final names
 
+_LABELS = "labels"
 VOLUME_SUFFIXES = (".ome.zarr", ".npy")
 _STRIPPED = (".ome.zarr", ".zarr", ".npy")
 _TEMPORARY = re.compile(r"^\.(?P<name>.*)\.[0-9a-f]{12}\.(?P<kind>tmp|old|gone)$")
@@ -75,9 +76,23 @@ def _shortened(name: str) -> str:
     return f"{raw[:room].decode(errors='ignore')}~{hashlib.sha256(raw).hexdigest()[:_DIGITS]}"
 
 
+def labels_of(volume: str) -> str:
+    """The group of an OME-Zarr in which its label images lie: each a volume of its own."""
+    return f"{volume}/{_LABELS}"
+
+
+def image_of(volume: str) -> str | None:
+    """The OME-Zarr in whose group of labels a volume lies: ``ebi/x.ome.zarr/labels/y.ome.zarr``."""
+    group = volume.rpartition("/")[0]
+    image = group.removesuffix(f"/{_LABELS}")
+    return image if image != group and image.endswith(VOLUME_SUFFIXES[0]) else None
+
+
 def partial_key(final: str) -> str:
-    """``data/ebi/x.ome.zarr`` -> ``data/ebi/.partial/x/x.ome.zarr``."""
+    """``data/ebi/x.ome.zarr`` -> ``data/ebi/.partial/x/x.ome.zarr``; labels beside their image."""
     folder, _, name = check_key(final).rpartition("/")
+    if (image := image_of(final)) is not None:
+        folder = image.rpartition("/")[0]
     stem = next((name.removesuffix(s) for s in _STRIPPED if name.endswith(s)), name) or name
     return f"{folder}/{PARTIAL}/{stem}/{name}" if folder else f"{PARTIAL}/{stem}/{name}"
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lib.storage.base import Store, StoredObject
-from lib.storage.keys import PARTIAL, VOLUME_SUFFIXES
+from lib.storage.keys import PARTIAL, VOLUME_SUFFIXES, image_of, labels_of
 
 DOWNLOADS = "downloads"  # folder of the archives' own files, of whatever names these have
 
@@ -60,14 +60,25 @@ def contents(store: Store, prefix: str = "") -> Contents:
     return Contents(tuple(records), tuple(sorted(volumes)), others)
 
 
+def own_files(store: Store, volume: str) -> Iterator[StoredObject]:
+    """What belongs to an OME-Zarr: all below it but the label images, which are volumes."""
+    inside = f"{labels_of(volume)}/"
+    return (item for item in store.list(volume) if not item.key.startswith(inside))
+
+
 def record_objects(store: Store, prefix: str = "") -> Iterator[StoredObject]:
     """Every ``metadata_*.json`` below a prefix, sorted by key."""
     yield from contents(store, prefix).records
 
 
 def record_of(volume_key: str) -> str:
-    """Where the record of a volume lies: ``ebi/x.ome.zarr`` -> ``ebi/metadata_x.json``."""
+    """Where the record of a volume lies: ``ebi/x.ome.zarr`` -> ``ebi/metadata_x.json``.
+
+    That of labels lies where that of their image does.
+    """
     folder, _, name = volume_key.rpartition("/")
+    if (image := image_of(volume_key)) is not None:
+        folder = image.rpartition("/")[0]
     for suffix in (*VOLUME_SUFFIXES, ".zarr"):
         if name.endswith(suffix):
             name = name.removesuffix(suffix)

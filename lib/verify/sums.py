@@ -8,6 +8,7 @@ from typing import Any
 
 from lib.errors import IntegrityError, NotFoundError
 from lib.storage.base import Store
+from lib.storage.walk import own_files
 
 _LINE = re.compile(r"^(?P<sha256>[0-9a-f]{64})  (?P<name>[^/\0][^\0]*)$")
 
@@ -55,7 +56,7 @@ def prove_listing(store: Store, record: dict[str, Any], sums: dict[str, str]) ->
         size = store.size(volume)
         found = {} if size is None else {volume: size}
     else:
-        found = {item.key: item.size for item in store.list(volume)}
+        found = {item.key: item.size for item in own_files(store, volume)}
     absent, foreign = sorted(set(sums) - set(found)), sorted(set(found) - set(sums))
     if absent:
         raise IntegrityError(f"{len(absent)} files are absent", location=absent[0])

@@ -11,6 +11,7 @@ from lib.errors import MacroscopeError, NotFoundError
 from lib.records.lifecycle import record_id, record_key
 from lib.storage.base import Store
 from lib.storage.digests import digest_of
+from lib.storage.walk import own_files
 from lib.verify.beside import prove_crate, prove_preview, prove_raw_files
 from lib.verify.documents import prove_npy_header, prove_ome_zarr
 from lib.verify.findings import Findings
@@ -164,7 +165,7 @@ def _prove_documents(
     store: Store, record: dict[str, Any], sums: Mapping[str, str], found: Findings
 ) -> None:
     if _is_zarr(record):
-        listed = sums or [item.key for item in store.list(record["files"]["volume"])]
+        listed = sums or [item.key for item in own_files(store, record["files"]["volume"])]
         prove_ome_zarr(store, record, listed, found)
     else:
         prove_npy_header(store, record, found)

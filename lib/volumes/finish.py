@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from lib.errors import EmptyVolumeError, IntegrityError, MissingChunksError
 from lib.geometry import ShapeZYX, ceil_divide
 from lib.storage.base import Store
+from lib.storage.keys import VOLUME_SUFFIXES, labels_of
+from lib.storage.walk import own_files
 from lib.volumes import ome
 from lib.volumes.grid import shard_key
 from lib.volumes.job import VolumeJob
@@ -118,6 +120,8 @@ def finish(
     store.persist(root, sums_key)  # before it takes the place of what was there
     if root != job.final_key:
         store.publish_tree(root, job.final_key)
+    if job.plan.within is not None:
+        list_labels(store, job.plan.within)
     return PublishedVolume(
         volume_key=job.final_key,
         sums_key=sums_key,
@@ -133,6 +137,14 @@ def finish(
         expected_chunks=expected,
         fill_value=job.fill_value,
     )
+
+
+def list_labels(store: Store, image: str) -> None:
+    """Write the document of an image's group of labels: it lists those that are there."""
+    group = labels_of(image)
+    folders = store.list_folder(group).folders
+    names = sorted(key.rpartition("/")[2] for key in folders if key.endswith(VOLUME_SUFFIXES[0]))
+    store.put(f"{group}/zarr.json", ome.encode(ome.labels_document(names)))
 
 
 def _source_chunks(job: VolumeJob) -> int:
@@ -230,7 +242,7 @@ def _prove_listing(
     What another grid than this job's would have there is of a writer whose lease was over: its
     last shard may land after its half was discarded. That goes, being nobody's any more.
     """
-    listed = {item.key.removeprefix(f"{staging}/"): item.size for item in store.list(staging)}
+    listed = {item.key.removeprefix(f"{staging}/"): item.size for item in own_files(store, staging)}
     for key, file in expected.items():
         if listed.pop(key, None) != file.size:
             raise IntegrityError(

@@ -20,7 +20,7 @@ from lib.config.loaders import LoaderConfig
 from lib.formats.base import ChunkReader, Layout, VolumeReader
 from lib.geometry import Box, ShapeZYX, multiply, zyx
 from lib.plan import FrozenModel, VolumePlan
-from lib.storage.keys import state_key
+from lib.storage.keys import labels_of, state_key
 from lib.volumes.codecs import named_codec
 from lib.volumes.grid import ShardGrid
 from lib.volumes.levels import Level, plan_levels
@@ -56,9 +56,14 @@ class VolumeJob(FrozenModel):
 
     @property
     def final_key(self) -> str:
-        """The volume's own key, for example ``ebi/EMPIAR-11759.ome.zarr``."""
-        suffix = "ome.zarr" if self.output_format == "zarr" else "npy"
-        return f"{self.plan.source}/{self.plan.name}.{suffix}"
+        """The volume's own key, for example ``ebi/EMPIAR-11759.ome.zarr``.
+
+        Labels of an image lie in its group ``labels``, as NGFF has it.
+        """
+        if self.output_format == "npy":
+            return f"{self.plan.source}/{self.plan.name}.npy"
+        folder = labels_of(self.plan.within) if self.plan.within else self.plan.source
+        return f"{folder}/{self.plan.name}.ome.zarr"
 
     @property
     def state_key(self) -> str:

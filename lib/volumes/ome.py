@@ -88,7 +88,8 @@ def group_document(job: VolumeJob, statistics: Statistics) -> dict[str, Any]:
         ],
     }
     if job.plan.kind == "labels":
-        ome["image-label"] = {"version": "0.5"}
+        source = {"source": {"image": "../../"}} if job.plan.within else {}
+        ome["image-label"] = {"version": "0.5", **source}
     else:
         ome["omero"] = _omero(job, statistics)
     return {
@@ -100,6 +101,15 @@ def group_document(job: VolumeJob, statistics: Statistics) -> dict[str, Any]:
             "must_understand": False,
             "metadata": {str(level.index): array_document(job, level) for level in job.levels},
         },
+    }
+
+
+def labels_document(names: list[str]) -> dict[str, Any]:
+    """``zarr.json`` of an image's group ``labels``, which lists its label images."""
+    return {
+        "zarr_format": 3,
+        "node_type": "group",
+        "attributes": {"ome": {"version": "0.5", "labels": names}},
     }
 
 

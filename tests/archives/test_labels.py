@@ -80,7 +80,7 @@ def test_label_sections_of_empiar(bench: Any, empiar_entry: Any, tmp_path: Path)
         files[f"seg_{z:03d}.tif"] = tmp_path / f"{z}.tif"
     record = made(bench("ebi", entry_id=empiar_entry(files)), tmp_path, voxels)
     by = record["metadata"]["provenance"]["stated"]["kind"]
-    assert by == {"source": "name", "where": "of the name 'seg_#.tif'"}
+    assert by == {"source": "name", "where": "'seg_#.tif' speaks of 'seg'"}
 
 
 @pytest.mark.parametrize("name", ["training_groundtruth.tif", "cells.tif"])

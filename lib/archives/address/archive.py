@@ -12,10 +12,12 @@ from lib.archives.address.plans import plan_of
 from lib.archives.address.reading import bring_file, open_volume, settle_volume
 from lib.archives.address.series import name_series
 from lib.archives.base import ArchiveBase, Publisher
+from lib.archives.pairs import as_part, beside, overlap_of, paired
 from lib.config.loader_address import AddressConfig
 from lib.errors import ConfigError, MacroscopeError
 from lib.formats.base import VolumeReader
 from lib.formats.format import Options
+from lib.geometry import Box
 from lib.plan import VolumePlan
 from lib.rawfiles.files import RawFiles, kept_or_error
 from lib.transport.limits import Limits
@@ -51,6 +53,9 @@ class AddressArchive(ArchiveBase):
             try:
                 for plan in self._plan_address(parse_address(text), config, session):
                     plans[plan.source_id] = plan
+                if config.labels:
+                    pairs = self._plan_labels([*plans.values()], config, session)
+                    plans |= {plan.path_in_source: plan for plan in pairs}
             except MacroscopeError as error:
                 raise error.located(archive=self.name) from error.__cause__
         return name_series([*plans.values()])
@@ -98,6 +103,44 @@ class AddressArchive(ArchiveBase):
 
     # --- inside -----------------------------------------------------------------------------
 
+    def _plan_labels(
+        self, images: list[VolumePlan], config: AddressConfig, session: Session
+    ) -> list[VolumePlan]:
+        """Plans of the labels of the one image: what each has of it, on its own grid.
+
+        Raises
+        ------
+        ConfigError
+            There are several images.
+        GridMismatchError
+            Labels do not lie on the image's grid, or nowhere in it.
+        """
+        if len(config.addresses) > 1 or len(images) > 1:
+            raise ConfigError(
+                f"labels belong to one image, and {max(len(images), len(config.addresses))} are "
+                "asked for",
+                location="labels",
+                advice="Run each image with its own labels",
+            )
+        (image,), whole = images, images[0]
+        if config.box is not None:
+            unboxed = config.model_copy(update={"box": None})
+            (whole,) = self._plan_address(parse_address(config.addresses[0]), unboxed, session)
+        own = {"box": None, "name": None, "scale_level": None, "channel": None, "time": None}
+        given = config.model_copy(update={**own, "voxel_size_nm": None})
+        made = []
+        for text in config.labels:
+            address = parse_address(text)
+            (found,) = self._plan_address(address, given, session)
+            labels, _ = paired(whole, found)
+            overlap = overlap_of(image, labels)
+            if overlap.labels != Box.whole(labels.shape_zyx):
+                boxed = given.model_copy(update={"box": _box_text(overlap.labels)})
+                (part,) = self._plan_address(address, boxed, session)
+                labels = as_part(labels, part, overlap.labels)
+            made.append(beside(image, labels, overlap))
+        return made
+
     def _plan_address(
         self, address: Address, config: AddressConfig, session: Session
     ) -> list[VolumePlan]:
@@ -133,10 +176,16 @@ def _options(config: AddressConfig, level: str | None) -> Options:
     return Options(level, config.channel, config.time, choices)
 
 
+def _box_text(box: Box) -> str:
+    """A box in voxels as the setting ``box`` has it."""
+    ranges = zip("zyx", box.start_zyx, box.stop_zyx, strict=True)
+    return ",".join(f"{axis}={start}:{stop}" for axis, start, stop in ranges)
+
+
 def _address_of(plan: VolumePlan, config: AddressConfig) -> Address:
     """The place of a plan: as the settings write it, for they may hold a signature."""
     place: str = plan.reader["place"]
-    for text in config.addresses:
+    for text in (*config.addresses, *config.labels):
         address = parse_address(text)
         if address.bare == place:
             return address

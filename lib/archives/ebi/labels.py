@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lib.archives.ebi.grouping import Volume
+from lib.provenance import Provenance, Source
 from lib.vocabulary import Kind
 
 
@@ -45,6 +46,14 @@ class Known:
 
     kind: Kind
     evidence: str | None = None
+    by: Source = "file"
+
+    @property
+    def stated(self) -> dict[str, Provenance]:
+        """Who says it, as a plan has it."""
+        if self.evidence is None:
+            return {}
+        return {"kind": Provenance(source=self.by, where=self.evidence)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +108,15 @@ def _kind(volume: Volume, volumes: Sequence[Volume]) -> Known:
         words = {word.lower() for word in _words(name)}
         labels, images = words & _LABELS, words & _IMAGES
         if labels and not images:
-            return Known("labels", f"{name!r} speaks of {min(labels)!r}")
+            return Known("labels", f"{name!r} speaks of {min(labels)!r}", "name")
         if images and not labels:
-            return Known("image", f"{name!r} speaks of {min(images)!r}")
+            return Known("image", f"{name!r} speaks of {min(images)!r}", "name")
     if dtype.itemsize >= 4 and dtype.kind == "u":
         return Known("labels", f"voxels are {dtype.name}")
     like = _called_after(volume, volumes)
     if like is not None:
-        return Known("labels", f"it is called after an organelle and {like!r}, of the same size")
+        why = f"it is called after an organelle and {like!r}, of the same size"
+        return Known("labels", why, "name")
     return Known("image")
 
 

@@ -99,6 +99,7 @@ class Planner:
             origin_nm_zyx=crop.origin_nm_zyx,
             box_zyx=crop.chosen,
             kind=known.kind,
+            kind_evidence=known.evidence,
             internal_path=volume.inner or None,
             reader=reader,
             source_grid=grid,
@@ -109,7 +110,7 @@ class Planner:
             download_bytes=nbytes,
             download_requests=requests,
             notes=tuple(notes),
-            stated=voxel.stated | _signedness(volume),
+            stated=voxel.stated | known.stated | _signedness(volume),
         )
 
     def refused(self) -> dict[str, str]:

@@ -10,6 +10,7 @@ from lib.errors import IntegrityError
 from lib.geometry import LengthsZYX, zyx
 from lib.plan import EARLIER_POOLING, About, LabelPooling, VolumePlan
 from lib.storage.base import Store
+from lib.storage.keys import image_of
 from lib.verify.documents import read_document
 from lib.verify.voxels import histogram_of
 from lib.volumes.codecs import numcodecs_config
@@ -47,6 +48,7 @@ def job_of(store: Store, record: dict[str, Any], is_whole: Callable[[str], bool]
         origin_nm_zyx=_lengths(technical["translation"]),
         kind=core.get("kind", "image"),
         label_pooling=pooling_of(record),
+        within=image_of(record["files"]["volume"]),
         reader={},
         files=(),
         about=About(modality=core.get("modality")),

@@ -27,6 +27,7 @@ from lib.rawfiles.tee import hash_file
 from lib.storage.base import Store
 from lib.storage.digests import digest_of
 from lib.storage.local import LocalStore
+from lib.storage.walk import own_files
 from lib.verify.beside import raw_files
 from lib.verify.sums import read_sums
 from lib.verify.volume import sums_key
@@ -127,7 +128,7 @@ class Remaking:
         """The list of digests from the files themselves, where these are what they were."""
         key, folder = sums_key(self._record), self._volume.rpartition("/")[0]
         keys = [self._volume] if self._volume.endswith(".npy") else []
-        keys = keys or sorted(item.key for item in self._store.list(self._volume))
+        keys = keys or sorted(item.key for item in own_files(self._store, self._volume))
         sums = {
             one: digest_of(self._store, one)[1] for one in keys if self._store.size(one) is not None
         }

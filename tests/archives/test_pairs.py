@@ -1,0 +1,197 @@
+"""Image and labels on one grid: cut, placed, written into the image's group, or refused by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from numpy.typing import NDArray
+
+from lib.archives.pairs import overlap_of
+from lib.errors import ConfigError, GridMismatchError
+from lib.geometry import Box
+from lib.ingest.stages import plan_source
+from lib.plan import VolumePlan
+from lib.present.described import describe, labels_inside
+from lib.verify.store import verify_store
+from tests.archives.test_labels import assert_levels
+
+SHAPE = (20, 96, 100)
+
+
+def write(
+    path: Path,
+    voxels: NDArray[Any],
+    scale: tuple[float, float, float],
+    at: tuple[float, float, float],
+) -> str:
+    """An NGFF 0.4 multiscale of one level; `at` is the centre of the first voxel."""
+    group = zarr.open_group(path, mode="w", zarr_format=2)
+    group.create_array("s0", data=voxels, chunks=(10, 50, 50))
+    group.attrs["multiscales"] = [
+        {
+            "version": "0.4",
+            "axes": [{"name": a, "type": "space", "unit": "nanometer"} for a in "zyx"],
+            "datasets": [
+                {
+                    "path": "s0",
+                    "coordinateTransformations": [
+                        {"type": "scale", "scale": [*scale]},
+                        {"type": "translation", "translation": [*at]},
+                    ],
+                }
+            ],
+        }
+    ]
+    return str(path)
+
+
+def grey(shape: tuple[int, int, int] = SHAPE) -> NDArray[Any]:
+    return np.random.default_rng(1).integers(1, 255, shape).astype(np.uint8)
+
+
+def ids(shape: tuple[int, int, int]) -> NDArray[Any]:
+    z, y, x = np.ogrid[: shape[0], : shape[1], : shape[2]]
+    return ((z // 7) * 100 + (y // 9) * 10 + x // 11 + 2**53 + 1).astype(np.uint64)
+
+
+def planned(one: Any, tmp_path: Path) -> list[VolumePlan]:
+    found = plan_source(one.archive.name, one.config, tmp_path / "plan", one.store)
+    return [*found.plans]
+
+
+def made(one: Any, tmp_path: Path) -> list[dict[str, Any]]:
+    return [one.complete_record(plan) for plan in planned(one, tmp_path)]
+
+
+def test_labels_lie_in_the_group_of_their_image(bench: Any, tmp_path: Path) -> None:
+    """Begun before the image and ending within it: cut to it, at its place, on its grid."""
+    em = write(tmp_path / "em.zarr", grey(), (8.0, 4.0, 4.0), (80.0, 40.0, 40.0))
+    segments = ids((16, 60, 40))
+    seg = write(tmp_path / "seg.zarr", segments, (8.0, 4.0, 4.0), (64.0, 0.0, 80.0))
+    one = bench("address", addresses=[em], labels=[seg])
+    image, labels = made(one, tmp_path)
+    volume = tmp_path / "data" / image["files"]["volume"]
+    name = f"{labels['name']}.ome.zarr"
+    assert labels["files"]["volume"] == f"{image['files']['volume']}/labels/{name}"
+    truth = segments[2:, 10:]
+    inside = volume / "labels" / name
+    np.testing.assert_array_equal(zarr.open_array(inside / "0", mode="r")[:], truth)
+    listed = json.loads((volume / "labels/zarr.json").read_text())["attributes"]["ome"]
+    assert listed == {"version": "0.5", "labels": [inside.name]}
+    ome = json.loads((inside / "zarr.json").read_text())["attributes"]["ome"]
+    assert ome["image-label"] == {"version": "0.5", "source": {"image": "../../"}}
+    transforms = ome["multiscales"][0]["datasets"][0]["coordinateTransformations"]
+    assert transforms[1]["translation"] == [80.0, 40.0, 80.0]
+    pair = labels["additional_metadata"]["pair"]
+    assert pair["overlap_voxels_of_image"] == str(Box((0, 0, 10), (14, 50, 50)))
+    assert pair["overlap_start_nm"] == {"z": 76.0, "y": 38.0, "x": 78.0}
+    assert any("voxels" in note and "nm" in note for note in labels["metadata"]["quality"]["notes"])
+    assert labels["metadata"]["provenance"]["stated"]["kind"]["where"] == "labels"
+    verdicts = verify_store(one.store, digests=True)
+    assert [verdict.problems for verdict in verdicts] == [(), ()]
+    (over,) = labels_inside(one.store, image["files"]["volume"])
+    assert over.kind == "labels"
+    assert describe(one.store, labels["files"]["volume"]).levels == over.levels
+    again = [one.make(plan) for plan in planned(one, tmp_path)]
+    assert [(result.status, result.made) for result in again] == [("complete", False)] * 2
+
+
+def test_labels_of_another_resolution_keep_their_own(bench: Any, tmp_path: Path) -> None:
+    """Twice as fine, their first centres half a voxel of their own before the image's edge."""
+    em = write(tmp_path / "em.zarr", grey((10, 48, 50)), (8.0, 8.0, 8.0), (0.0, 0.0, 0.0))
+    segments = ids(SHAPE)
+    seg = write(tmp_path / "seg.zarr", segments, (4.0, 4.0, 4.0), (-2.0, -2.0, -2.0))
+    image, labels = made(bench("address", addresses=[em], labels=[seg]), tmp_path)
+    assert_levels(tmp_path / "data" / labels["files"]["volume"], segments)
+    assert labels["metadata"]["core"]["voxel_size_nm"] == {"z": 4.0, "y": 4.0, "x": 4.0}
+    overlap = labels["additional_metadata"]["pair"]
+    assert overlap["overlap_voxels_of_image"] == str(Box((0, 0, 0), (10, 48, 50)))
+    assert image["metadata"]["core"]["kind"] == "image"
+
+
+def test_a_box_of_the_image_is_that_of_its_labels(bench: Any, tmp_path: Path) -> None:
+    em = write(tmp_path / "em.zarr", grey(), (8.0, 4.0, 4.0), (0.0, 0.0, 0.0))
+    segments = ids((20, 48, 50))
+    seg = write(tmp_path / "seg.zarr", segments, (8.0, 8.0, 8.0), (0.0, 2.0, 2.0))
+    one = bench("address", addresses=[em], labels=[seg], box="z=3:9,y=10:31,x=20:60")
+    _, labels = made(one, tmp_path)
+    volume = tmp_path / "data" / labels["files"]["volume"]
+    np.testing.assert_array_equal(
+        zarr.open_array(volume / "0", mode="r")[:], segments[3:9, 5:16, 10:30]
+    )
+
+
+def test_labels_that_say_nothing_but_have_the_images_shape_are_its(
+    bench: Any, tmp_path: Path
+) -> None:
+    em = write(tmp_path / "em.zarr", grey(), (8.0, 4.0, 4.0), (80.0, 40.0, 40.0))
+    zarr.create_array(tmp_path / "bare.zarr", data=ids(SHAPE), chunks=(10, 50, 50), zarr_format=2)
+    one = bench("address", addresses=[em], labels=[str(tmp_path / "bare.zarr")])
+    image, labels = planned(one, tmp_path)
+    assert labels.voxel_nm_zyx == image.voxel_nm_zyx
+    assert labels.origin_nm_zyx == image.origin_nm_zyx
+    assert any("are the image's" in note for note in labels.notes)
+    other = tmp_path / "other.zarr"
+    zarr.create_array(other, data=ids((20, 96, 99)), chunks=(10, 50, 50), zarr_format=2)
+    with pytest.raises(GridMismatchError, match="their shape"):
+        planned(bench("address", addresses=[em], labels=[str(other)]), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("scale", "at", "why"),
+    [
+        ((8.0, 4.0, 4.0), (0.0, 2.0, 0.0), "0.5 of a voxel beside the grid"),
+        ((8.0, 4.0, 6.0), (0.0, 0.0, 0.0), "none is a whole number of the other"),
+        ((8.0, 4.0, 4.0), (8000.0, 0.0, 0.0), "nothing in common along z"),
+    ],
+)
+def test_what_lies_beside_the_grid_is_refused(
+    bench: Any, tmp_path: Path, scale: Any, at: Any, why: str
+) -> None:
+    em = write(tmp_path / "em.zarr", grey(), (8.0, 4.0, 4.0), (0.0, 0.0, 0.0))
+    seg = write(tmp_path / "seg.zarr", ids(SHAPE), scale, at)
+    with pytest.raises(GridMismatchError, match=why):
+        planned(bench("address", addresses=[em], labels=[seg]), tmp_path)
+
+
+def test_labels_belong_to_one_image(bench: Any, tmp_path: Path) -> None:
+    two = [
+        write(tmp_path / name, grey(), (8.0, 4.0, 4.0), (0.0, 0.0, 0.0))
+        for name in ("a.zarr", "b.zarr")
+    ]
+    with pytest.raises(ConfigError, match="labels belong to one image"):
+        planned(bench("address", addresses=two, labels=[two[0]]), tmp_path)
+
+
+def test_labels_without_their_image_are_not_made(bench: Any, tmp_path: Path) -> None:
+    em = write(tmp_path / "em.zarr", grey(), (8.0, 4.0, 4.0), (0.0, 0.0, 0.0))
+    seg = write(tmp_path / "seg.zarr", ids(SHAPE), (8.0, 4.0, 4.0), (0.0, 0.0, 0.0))
+    one = bench("address", addresses=[em], labels=[seg])
+    _, labels = planned(one, tmp_path)
+    result = one.make(labels)
+    assert result.status == "failed"
+    assert "the image of these labels was not made" in str(result.error)
+
+
+def test_axes_in_another_order_are_noticed(bench: Any, tmp_path: Path) -> None:
+    em = write(tmp_path / "em.zarr", grey((10, 60, 100)), (8.0, 8.0, 8.0), (0.0, 0.0, 0.0))
+    seg = write(tmp_path / "seg.zarr", ids((100, 60, 10)), (8.0, 8.0, 8.0), (0.0, 0.0, 0.0))
+    _, labels = planned(bench("address", addresses=[em], labels=[seg]), tmp_path)
+    assert any("with their axes as xyz" in note for note in labels.notes)
+
+
+def test_the_hemibrains_pair_lies_in_one_volume(bench: Any, tmp_path: Path) -> None:
+    crop = {"crop_origin": (18010, 20000, 21003), "crop_size": (100, 70, 20)}
+    one = bench("flyem", labels="15aee239283143c08b827177ebee01b3/segmentation", **crop)
+    image, labels = planned(one, tmp_path)
+    overlap = overlap_of(image, labels)
+    assert overlap.labels == overlap.image == Box((0, 0, 0), (20, 70, 100))
+    for plan in (image, labels):
+        record = one.complete_record(plan)
+    assert "/labels/" in record["files"]["volume"]
+    assert [verdict.problems for verdict in verify_store(one.store, digests=True)] == [(), ()]
