@@ -41,6 +41,19 @@ def _modes(incomplete: str) -> list[str]:
     return [name for name in MODES if name.startswith(incomplete)]
 
 
+def _searched(incomplete: str) -> list[str]:
+    from lib.ingest.listing import SEARCHED
+
+    return [name for name in SEARCHED if name.startswith(incomplete)]
+
+
+def _named(incomplete: str) -> list[str]:
+    """Named archives; a shell completes paths by itself where nothing fits."""
+    from lib.archives.address.grammar import named_archives
+
+    return [f"{name}:" for name in named_archives() if name.startswith(incomplete)]
+
+
 Sources = Annotated[
     list[str] | None,
     typer.Option(
@@ -247,6 +260,7 @@ def list_(
     address: Annotated[
         str | None,
         typer.Argument(
+            autocompletion=_named,
             help="An archive (empiar:, idr:, openorganelle:, flyem:), an entry or data set of one, "
             "a folder, a bucket, a container or a file; empty: the archives."
         ),
@@ -271,6 +285,7 @@ def search(
         typer.Option(
             "--archive",
             "-a",
+            autocompletion=_searched,
             help="empiar, idr, openorganelle, bioimages or reach (the table of public volumes); "
             "may be given several times.",
         ),

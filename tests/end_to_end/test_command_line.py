@@ -81,6 +81,7 @@ def test_shells_can_complete_commands_and_sources() -> None:
     assert completed("macroscope con") == {"consolidate", "config"}
     assert completed("macroscope run --source e") == {"ebi", "epfl"}
     assert completed("macroscope run --mode p") == {"parallel"}
+    assert completed("macroscope search --archive e") == {"empiar"}
     assert "macroscope" in installed("--show-completion", "bash").stdout
 
 

@@ -26,6 +26,8 @@ CHAIN = (
     "test_a_deployed_run_does_the_same_job_with_its_runs_and_artifacts_on_the_server",
 )
 ADDRESSES = ("tests/formats/test_conformance.py", "test_every_voxel_comes_out")
+TASKS = "tests/end_to_end/test_tasks.py"
+ENTRY = (TASKS, "test_an_accession_is_all_it_takes")  # the stand-in has another one
 KIND = (
     "tests/kubernetes/test_scripts.py",
     "test_kind_up_builds_loads_and_installs_in_this_order",
@@ -49,8 +51,17 @@ DRIVEN = {
     "macroscope run data/sections/": ADDRESSES,
     'macroscope run "https://cremi.org/static/data/sample_A_20160501.hdf'
     '|hdf5:volumes/raw"': ADDRESSES,
-    'macroscope plan "s3://janelia-cosem-datasets/jrc_hela-2/jrc_hela-2.n5|n5:em/fibsem-uint16"'
-    " --box z=0:64": ADDRESSES,
+    "macroscope plan EMPIAR-10310": ENTRY,
+    "macroscope run EMPIAR-10310": ENTRY,
+    "macroscope run flyem:a89eb3af216a46cdba81204d8f954786/grayscale"
+    ' --box "z=20000:20064,y=20000:20128,x=18000:18128"': (
+        TASKS,
+        "test_a_crop_of_the_hemibrain_where_i_want_it",
+    ),
+    "macroscope run --datasets datasets.yaml": (
+        TASKS,
+        "test_five_datasets_come_in_by_one_command_and_again_only_what_failed",
+    ),
     "source .macroscope/client.env": CHAIN,
     ".venv/bin/prefect deployment run macroscope/full --watch": CHAIN,
     "prefect deployment run macroscope/full": CHAIN,
@@ -116,7 +127,14 @@ TARGETS = {
 }
 
 #: Run here. The stand-ins are smaller than what they stand for.
-RUN_HERE = ("macroscope plan", "macroscope run", "macroscope verify", "macroscope consolidate")
+RUN_HERE = (
+    "macroscope plan",
+    "macroscope run",
+    "macroscope list",
+    "macroscope search",
+    "macroscope verify",
+    "macroscope consolidate",
+)
 SMALLER = {
     "--archives public": "--archives samples",
     "z=0:64,y=100:300,x=100:300": "z=1:4,y=2:18,x=0:16",
