@@ -262,7 +262,7 @@ def list_(
         typer.Argument(
             autocompletion=_named,
             help="An archive (empiar:, idr:, openorganelle:, flyem:), an entry or data set of one, "
-            "a folder, a bucket, a container or a file; empty: the archives."
+            "a folder, a bucket, a container or a file; empty: the archives.",
         ),
     ] = None,
     archives: Archives = None,
