@@ -7,8 +7,12 @@ on a busy machine; and where its last state is a failure that carries a result, 
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from prefect import Flow
@@ -17,6 +21,7 @@ from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import ParameterTypeError
 
 from flows.commands.server import start_own_server
+from lib.concurrency import cancel as stopping
 from lib.errors import ConfigError, IngestError, MacroscopeError, StoppedError
 from lib.ingest.result import ProcessingResult
 from tasks.outage import named_where_away
@@ -28,7 +33,7 @@ _starting = threading.Lock()
 
 
 class CallableFlow(Flow[P, R]):
-    """A flow that can be called from Python as it stands; inside another run it is Prefect's."""
+    """A flow that can be called from Python as it stands, and as a part of other flows."""
 
     def __call__(  # type: ignore[override]
         self,
@@ -54,16 +59,18 @@ class CallableFlow(Flow[P, R]):
         ServerAwayError
             The Prefect server that is named does not answer.
         """
-        call: Callable[..., Any] = super().__call__
-        if FlowRunContext.get() is not None or TaskRunContext.get() is not None:
-            return call(*args, return_state=return_state, wait_for=wait_for, **kwargs)
-        with _starting:  # threads that begin at once share one server
-            start_own_server()()
-        if return_state:
-            return call(*args, return_state=True, wait_for=wait_for, **kwargs)
-        with named_where_away():
-            state: State[Any] = call(*args, return_state=True, wait_for=wait_for, **kwargs)
-            return came_to(state)
+        call: Callable[..., State[Any]] = partial(super().__call__, return_state=True)
+
+        def whole() -> Any:
+            if FlowRunContext.get() is None and TaskRunContext.get() is None:
+                with _starting:  # threads that begin at once share one server
+                    start_own_server()()
+            if return_state:
+                return call(*args, wait_for=wait_for, **kwargs)
+            with named_where_away():
+                return came_to(call(*args, wait_for=wait_for, **kwargs))
+
+        return _without_a_loop(whole)
 
 
 def flow(**options: Any) -> Callable[[Callable[P, Any]], CallableFlow[P, Any]]:
@@ -73,6 +80,23 @@ def flow(**options: Any) -> Callable[[Callable[P, Any]], CallableFlow[P, Any]]:
         return CallableFlow(function, **options)
 
     return decorated
+
+
+def _without_a_loop(call: Callable[[], R]) -> R:
+    """What a call returns, made in another thread where an event loop runs in this one.
+
+    In a notebook's thread one does, and half of Prefect's functions then return coroutines.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return call()
+    with ThreadPoolExecutor(1, thread_name_prefix="flow") as pool:
+        try:
+            return pool.submit(copy_context().run, call).result()
+        except KeyboardInterrupt:
+            stopping.request_stop()
+            raise
 
 
 def came_to(state: State[Any]) -> Any:

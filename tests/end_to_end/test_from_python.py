@@ -90,16 +90,25 @@ def test_a_script_without_a_guard_needs_no_server(tmp_path: Path) -> None:
 
 
 DIRECT = """
+import asyncio, threading
 from flows.flyem import flyem
 from lib.config.loaders import FlyEMConfig
 from lib.errors import IngestError
 
-result = flyem(FlyEMConfig(crop_size=(32, 24, 16), output_dir="data"))
+async def cell():  # as a notebook's
+    return flyem(FlyEMConfig(crop_size=(32, 24, 16), output_dir="data"))
+
+def other():
+    try:
+        flyem(FlyEMConfig(instance="nowhere", output_dir="data"))
+    except IngestError as error:
+        print(error.results[0].source, error.results[0].success)
+
+result = asyncio.run(cell())
 assert result.success, result
-try:
-    flyem(FlyEMConfig(instance="nowhere", output_dir="data"))
-except IngestError as error:
-    print(error.results[0].source, error.results[0].success)
+thread = threading.Thread(target=other)
+thread.start()
+thread.join()
 """
 
 
@@ -124,6 +133,8 @@ def test_a_flow_that_is_called_needs_no_server_either(samples: Samples, tmp_path
 
 
 def test_a_called_flow_raises_our_errors(prefect_server: str, desk: Path) -> None:
+    from prefect import flow
+
     from flows.flyem import flyem
     from flows.macroscope import macroscope as whole
     from flows.openorganelle import openorganelle
@@ -141,6 +152,14 @@ def test_a_called_flow_raises_our_errors(prefect_server: str, desk: Path) -> Non
         source_flow("address")(AddressConfig(addresses=["/nowhere/x.tif"]))
     with pytest.raises(FlowError, match="openorganelle"):
         whole(sources=["openorganelle"], parameters=GONE)
+
+    @flow
+    def of_a_user() -> None:
+        openorganelle(OpenOrganelleConfig(**GONE["openorganelle"]))
+
+    with pytest.raises(FlowError) as failed:
+        of_a_user()
+    assert failed.value.results[0].source == "openorganelle"
 
 
 def test_one_source_that_fails_leaves_the_results_of_the_others(desk: Path) -> None:
