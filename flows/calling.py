@@ -22,7 +22,7 @@ from prefect.exceptions import ParameterTypeError
 
 from flows.commands.server import start_own_server
 from lib.concurrency import cancel as stopping
-from lib.errors import ConfigError, IngestError, MacroscopeError, StoppedError
+from lib.errors import ConfigError, IngestError, StoppedError
 from lib.ingest.result import ProcessingResult
 from tasks.outage import named_where_away
 
@@ -59,16 +59,19 @@ class CallableFlow(Flow[P, R]):
         ServerAwayError
             The Prefect server that is named does not answer.
         """
-        call: Callable[..., State[Any]] = partial(super().__call__, return_state=True)
+        plain: Any = super().__call__
+        call = partial(plain, *args, return_state=True, wait_for=wait_for, **kwargs)
+        if FlowRunContext.get() is not None or TaskRunContext.get() is not None:
+            # what the server does not answer keeps Prefect's name: the run above waits for it
+            return call() if return_state else came_to(call())
 
         def whole() -> Any:
-            if FlowRunContext.get() is None and TaskRunContext.get() is None:
-                with _starting:  # threads that begin at once share one server
-                    start_own_server()()
+            with _starting:  # threads that begin at once share one server
+                start_own_server()()
             if return_state:
-                return call(*args, wait_for=wait_for, **kwargs)
+                return call()
             with named_where_away():
-                return came_to(call(*args, wait_for=wait_for, **kwargs))
+                return came_to(call())
 
         return _without_a_loop(whole)
 
@@ -107,18 +110,17 @@ def came_to(state: State[Any]) -> Any:
     MacroscopeError
         See `CallableFlow`.
     """
-    result = state.result(raise_on_failure=False)
-    if isinstance(result, ParameterTypeError):
-        raise ConfigError(str(result), location="parameters") from result
-    if isinstance(result, MacroscopeError):
-        raise result
     if state.is_cancelled():
         raise StoppedError(state.message or "the run was cancelled")
+    # without data Prefect makes an error of its own of the state's message
+    result = None if state.data is None else state.result(raise_on_failure=False)
+    if isinstance(result, ParameterTypeError):
+        raise ConfigError(str(result), location="parameters") from result
+    if isinstance(result, BaseException):
+        raise result
     if state.is_completed():
         return result
     error = IngestError(state.message or f"the run ended as {state.name}")
-    if isinstance(result, BaseException):
-        raise error from result
     error.results = tuple(_results(result))
     raise error
 
