@@ -17,6 +17,7 @@ import typer
 from flows.commands.examples import epilog
 from flows.commands.interrupts import exit_code
 from lib.errors import ConfigError, MacroscopeError
+from lib.execution import MODES
 from lib.present.output import say, say_json
 
 app = typer.Typer(
@@ -36,8 +37,6 @@ def _sources(incomplete: str) -> list[str]:
 
 
 def _modes(incomplete: str) -> list[str]:
-    from lib.execution import MODES
-
     return [name for name in MODES if name.startswith(incomplete)]
 
 
@@ -140,7 +139,7 @@ def run(
     source: Sources = None,
     mode: Annotated[
         str | None,
-        typer.Option(help="staged, background, parallel or sequential.", autocompletion=_modes),
+        typer.Option(help=f"{', '.join(MODES)}.", autocompletion=_modes),
     ] = None,
     archives: Archives = None,
     level: Level = None,

@@ -60,7 +60,7 @@ def macroscope(
     Parameters
     ----------
     mode
-        staged, background, parallel or sequential; EM_EXECUTION_MODE where it is not given.
+        A name in `lib.execution.MODES`; EM_EXECUTION_MODE where it is not given.
     sources
         Which of them; all by default, none where addresses or datasets are given.
     parameters

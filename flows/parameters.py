@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
 from lib.archives.registry import REGISTRY
 from lib.errors import ConfigError
-from lib.execution import check_sources
+from lib.execution import MODES, check_sources, mode
 from lib.ingest.datasets import Dataset
 
 
@@ -20,14 +20,22 @@ def _known(name: str) -> str:
     return name
 
 
+def _known_mode(name: str) -> str:
+    try:
+        return mode(name).name
+    except ConfigError as error:
+        raise ValueError(error.message) from None
+
+
 def _shown(title: str, description: str, *examples: Any) -> Any:
     """What a form shows of a parameter; Prefect replaces a field's own title and description."""
     said = {"title": title, "description": description}
     return Field(json_schema_extra={**said, **({"examples": [*examples]} if examples else {})})
 
 
+KnownMode = Annotated[str, AfterValidator(_known_mode), Field(json_schema_extra={"enum": [*MODES]})]
 ModeName = Annotated[
-    Literal["staged", "background", "parallel", "sequential"] | None,
+    KnownMode | None,
     _shown("Mode", "In which order sources run; empty: as the installation sets it.", "staged"),
 ]
 SourceName = Annotated[str, AfterValidator(_known), Field(json_schema_extra={"enum": [*REGISTRY]})]

@@ -1,7 +1,7 @@
 """Write what of the chart is made from something else.
 
-The names of sources in values.schema.json come from the registry of archives, the table of values
-in README.md from values.schema.json.
+The names of sources and modes in values.schema.json come from the registry of archives and from
+lib/execution.py, the table of values in README.md from values.schema.json.
 
 python helm/values_table.py          writes them
 python helm/values_table.py --check  exits with 1 where one is out of date
@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from lib.archives.registry import REGISTRY
+from lib.execution import MODES
 
 CHART = Path(__file__).parent / "macroscope"
 SCHEMA, README = CHART / "values.schema.json", CHART / "README.md"
@@ -43,9 +44,11 @@ def rows(schema: dict[str, Any], values: Any, path: str = "") -> Iterator[str]:
 
 
 def schema() -> str:
-    """The schema with the names of the registry."""
+    """The schema with the names of archives and modes."""
     document = json.loads(SCHEMA.read_text())
-    document["properties"]["sources"]["propertyNames"]["enum"] = sorted(REGISTRY)
+    values = document["properties"]
+    values["sources"]["propertyNames"]["enum"] = sorted(REGISTRY)
+    values["flow"]["properties"]["executionMode"]["enum"] = [*MODES]
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 

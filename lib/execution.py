@@ -11,7 +11,6 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from lib.config.errors import suggestion
 from lib.errors import ConfigError
 
 TaskRunner = Literal["threads", "sequential"]
@@ -150,6 +149,8 @@ def check_sources(selected: Iterable[str], known: Collection[str]) -> tuple[str,
     valid = f"valid are {', '.join(sorted(known))}"
     for source in chosen:
         if source not in known:
+            from lib.config.errors import suggestion  # its models are slow to import
+
             near = suggestion(source, known)
             hint = f"{near} {valid}" if near.startswith("did") else valid
             raise ConfigError(f"sources: there is no {source!r}; {hint}", location="sources")

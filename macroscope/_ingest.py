@@ -74,7 +74,7 @@ def ingest(
         Further settings of single sources, as in docs/configuration.md:
         ``{"flyem": {"crop_size": [256, 256, 256]}}``.
     mode
-        ``staged``, ``background``, ``parallel`` or ``sequential``.
+        The order of the sources, by its name: ``staged`` for example.
     data_dir
         Folder or ``s3://bucket/prefix`` of the store.
     archives
