@@ -49,11 +49,10 @@ CONCEPTS = {
     ),
     "a document or picture of its own": (
         "lib.present.chart", "lib.present.croissant", "lib.present.drawing",
-        "lib.present.report", "lib.present.shading", "lib.present.store_page",
+        "lib.present.report", "lib.present.store_page",
         "lib.present.viewer_app", "lib.present.viewer_state",
     ),
     "the sections of a record": ("lib.records.sections",),
-    "which fact is proven by what": ("lib.verify.proofs",),
     "a lock, a lease or a protocol of the destination": (
         "lib.storage.local_lease", "lib.storage.s3", "lib.storage.s3_capabilities",
         "lib.storage.s3_lease",
