@@ -114,7 +114,7 @@ def _volume(request: VolumeRequest, totals: dict[str, int]) -> Iterator[VolumeJo
     stages.close(request)
     totals["requests"] += made.requests
     totals["received"] += made.received_bytes
-    totals["stored"] += made.finished.stored_bytes
+    totals["stored"] += made.published.stored_bytes
 
 
 def _settle_on_core(number: int) -> None:

@@ -14,6 +14,30 @@ from typing import Annotated
 
 import typer
 
+from flows.commands.arguments import (
+    Addresses,
+    Archives,
+    BoxText,
+    Citation,
+    DataDir,
+    Datasets,
+    Format,
+    Json,
+    Kind,
+    LabelAddresses,
+    Level,
+    Licence,
+    Quiet,
+    Sets,
+    Sources,
+    Title,
+    Verbose,
+    VolumeName,
+    VoxelSize,
+    complete_modes,
+    complete_named,
+    complete_searched,
+)
 from flows.commands.examples import epilog
 from flows.commands.interrupts import exit_code
 from lib.errors import ConfigError, MacroscopeError
@@ -28,91 +52,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-
-def _sources(incomplete: str) -> list[str]:
-    from lib.archives.registry import REGISTRY
-
-    return [name for name in REGISTRY if name.startswith(incomplete)]
-
-
-def _modes(incomplete: str) -> list[str]:
-    return [name for name in MODES if name.startswith(incomplete)]
-
-
-def _searched(incomplete: str) -> list[str]:
-    from lib.ingest.listing import SEARCHED
-
-    return [name for name in SEARCHED if name.startswith(incomplete)]
-
-
-def _named(incomplete: str) -> list[str]:
-    """Named archives; a shell completes paths by itself where nothing fits."""
-    from lib.archives.address.grammar import named_archives
-
-    return [f"{name}:" for name in named_archives() if name.startswith(incomplete)]
-
-
-Sources = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--source",
-        "-s",
-        help="Only this source; may be given several times.",
-        autocompletion=_sources,
-    ),
-]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only what went wrong.")]
-Verbose = Annotated[
-    bool,
-    typer.Option("--verbose", "-v", help="Tell of every shard, here and in the log."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
-Level = Annotated[
-    list[str] | None, typer.Option(help="Scale level (s0, s1, ...) of sources that have them.")
-]
-BoxText = Annotated[
-    str | None, typer.Option("--box", help="Part of the volume: z=0:64,y=100:300,x=0:2400nm.")
-]
-Format = Annotated[str | None, typer.Option("--format", help="zarr (OME-Zarr 0.5) or npy.")]
-DataDir = Annotated[str | None, typer.Option(help="Folder or s3://bucket/prefix of the volumes.")]
-Archives = Annotated[
-    str | None,
-    typer.Option(help="public: the real archives; samples: stand-ins, started for this run."),
-]
-
-
-Addresses = Annotated[
-    list[str] | None,
-    typer.Argument(
-        help="Volumes by their addresses: a path, https://, s3://, gs://, ftp://, empiar:10310; "
-        "what lies inside follows a |, as x.zarr|zarr:em/s0.",
-    ),
-]
-Datasets = Annotated[
-    str | None,
-    typer.Option(help="A list of addresses with their options (YAML): docs/how-to/many.md."),
-]
-Sets = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Any setting, as max_workers=4 or ebi.assemble=stack; may be given several times.",
-    ),
-]
-Kind = Annotated[str | None, typer.Option(help="image, labels, or auto (see a plan).")]
-LabelAddresses = Annotated[
-    list[str] | None,
-    typer.Option("--labels", help="Labels of the image, by their address; may be given again."),
-]
-VolumeName = Annotated[str | None, typer.Option("--name", help="Name of a volume by address.")]
-VoxelSize = Annotated[
-    str | None, typer.Option(help="Voxel size in nm, z,y,x, of a volume by address.")
-]
-Title = Annotated[str | None, typer.Option(help="Title of a volume by address.")]
-Licence = Annotated[str | None, typer.Option(help="Licence (SPDX id) of a volume by address.")]
-Citation = Annotated[str | None, typer.Option(help="What to cite for a volume by address.")]
 
 
 def _version(wanted: bool) -> None:
@@ -139,7 +78,7 @@ def run(
     source: Sources = None,
     mode: Annotated[
         str | None,
-        typer.Option(help=f"{', '.join(MODES)}.", autocompletion=_modes),
+        typer.Option(help=f"{', '.join(MODES)}.", autocompletion=complete_modes),
     ] = None,
     archives: Archives = None,
     level: Level = None,
@@ -259,7 +198,7 @@ def list_(
     address: Annotated[
         str | None,
         typer.Argument(
-            autocompletion=_named,
+            autocompletion=complete_named,
             help="An archive (empiar:, idr:, openorganelle:, flyem:), an entry or data set of one, "
             "a folder, a bucket, a container or a file; empty: the archives.",
         ),
@@ -284,7 +223,7 @@ def search(
         typer.Option(
             "--archive",
             "-a",
-            autocompletion=_searched,
+            autocompletion=complete_searched,
             help="empiar, idr, openorganelle, bioimages or reach (the table of public volumes); "
             "may be given several times.",
         ),
