@@ -85,6 +85,7 @@ class LoaderConfig(BaseModel):
         default=None,
         description="Part of the volume, in voxels or nanometres: z=0:64,y=100:300,x=800:2400nm. "
         "An axis left out is taken whole.",
+        examples=["z=0:64,y=100:300,x=800:2400nm"],
     )
     allow_empty: bool = Field(
         default=False,

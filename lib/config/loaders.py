@@ -62,7 +62,9 @@ class EBIConfig(FilesConfig):
     """EMPIAR entries at EMBL-EBI: files of any format, over the HTTPS mirror or FTP."""
 
     entry_id: AccessionNumber = Field(
-        default="11759", description="Accession, with or without EMPIAR- before it."
+        default="11759",
+        description="Accession, with or without EMPIAR- before it.",
+        examples=["EMPIAR-10310", "11759"],
     )
     ftp_server: FtpEndpoint = Field(
         default="ftp.ebi.ac.uk", description="FTP server: host or host:port."
@@ -175,6 +177,7 @@ class FlyEMConfig(LoaderConfig):
         default=(1000, 1000, 1000),
         description="Voxels of the crop: z=64,y=100,x=200, or in the server's order x,y,z. A box "
         "is in the volume's own voxels, and stands for the crop on the axes that it names.",
+        examples=["z=64,y=256,x=256", [256, 256, 64]],
     )
     crop_origin: PointXYZ | None = Field(
         default=None,
@@ -194,7 +197,7 @@ class IDRConfig(FilesConfig):
     """Image Data Resource: files named by OMERO's JSON API, over FTP or its HTTPS mirror."""
 
     image_ids: Annotated[list[Count], BeforeValidator(split_list)] = Field(
-        default=[9846137], description="Image ids."
+        default=[9846137], description="Image ids.", examples=[[9846137]]
     )
     dataset_id: Count | None = Field(
         default=None,
@@ -278,7 +281,9 @@ class OpenOrganelleConfig(FilesConfig):
         default=None, exclude=True, repr=False, description="Secret key of the source bucket."
     )
     dataset_id: Name = Field(
-        default="jrc_mus-nacc-2", description="Dataset, as the archive names it."
+        default="jrc_mus-nacc-2",
+        description="Dataset, as the archive names it; `macroscope list openorganelle:` shows all.",
+        examples=["jrc_hela-2"],
     )
     zarr_path: InnerPaths | None = Field(
         default=None,
@@ -286,7 +291,9 @@ class OpenOrganelleConfig(FilesConfig):
         f"datasets {', '.join(OPENORGANELLE_EM_PATHS)}.",
     )
     scale_level: ScaleLevels = Field(
-        default="s1", description="Scale level (s0 is the finest), a list of levels, or all."
+        default="s1",
+        description="Scale level (s0 is the finest), a list of levels, or all.",
+        examples=["s2", ["s1", "s3"], "all"],
     )
     voxel_size: NanometresZYX | None = Field(
         default=None,

@@ -93,6 +93,10 @@ def test_each_setting_of_a_source_says_what_it_is(source: str) -> None:
         assert part.get("title") and part.get("description"), name
     assert resolved(config["properties"]["output_format"], schema)["enum"] == ["zarr", "npy"]
     assert config["additionalProperties"] is False
+    first = {"address": "addresses", "ebi": "entry_id", "idr": "image_ids", "flyem": "crop_size"}
+    for name in ("box", first.get(source, "box")):
+        for example in config["properties"][name]["examples"]:
+            source_flow(source).validate_parameters({"config": {name: example}})
     with pytest.raises(ParameterTypeError):
         source_flow(source).validate_parameters({"config": {"output_format": "tiff"}})
     assert validation.validate(

@@ -1,0 +1,130 @@
+"""Each dataset of a list as a run of its own: its name, its child, what stops and what goes on."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from flows import deployed, naming, schedule, sources
+from flows import macroscope as parent
+from lib.errors import TransportError
+from lib.execution import Step
+from lib.ingest.datasets import Dataset, jobs_of
+from lib.ingest.result import ProcessingResult
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedule, "STAGGER_S", 0.0)
+
+
+def test_five_hundred_are_begun_a_few_at_a_time_and_one_that_fails_stops_none() -> None:
+    lock, now, peak = threading.Lock(), 0, 0
+
+    def start(label: str) -> str:
+        nonlocal now, peak
+        with lock:
+            now += 1
+            peak = max(peak, now)
+        try:
+            if label == "7":
+                raise TransportError("the archive is away")
+            return label
+        finally:
+            with lock:
+                now -= 1
+
+    steps = [Step(str(n), frozenset()) for n in range(500)]
+    outcomes = schedule.run_schedule(steps, start, workers=3)
+    assert len(outcomes) == 500 and peak <= 3
+    assert [one.source for one in outcomes if one.error is not None] == ["7"]
+    assert {one.result for one in outcomes if one.error is None} == {
+        str(n) for n in range(500) if n != 7
+    }
+
+
+def test_a_dataset_is_told_apart_from_the_others_of_its_source(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple[str, dict[str, Any], str, str | None]] = []
+
+    def run_source(source: str, given: Any, *, where: str, dataset: str | None) -> Any:
+        asked.append((source, dict(given), where, dataset))
+        return ProcessingResult(success=True, source=source, source_id="x")
+
+    monkeypatch.setattr(parent, "run_source", run_source)
+    listed = [
+        Dataset(address="s3://b/one.zarr", level="s1", group="g"),
+        Dataset(address="s3://b/two.zarr", name="two"),
+    ]
+    jobs = {job.label: job for job in jobs_of(listed)}
+    assert [*jobs] == ["s3://b/one.zarr s1", "two"]
+    for label in jobs:
+        parent._start_job(jobs, {"address": {"max_workers": 1}}, "inline", True, label)
+    first, second = asked
+    assert first[1] == {
+        "max_workers": 1, "scale_level": "s1", "addresses": ["s3://b/one.zarr"], "dry_run": True,
+    }  # fmt: skip
+    assert (first[3], second[3]) == ("s3://b/one.zarr s1", "two")
+    outcome = schedule.Outcome("two", 0.0, 1.0, error=TransportError("away"))
+    result = parent._result(outcome, jobs)
+    assert (result.source, result.dataset, result.label) == ("address", "two", "two")
+    outcome = schedule.Outcome("ebi", 0.0, 1.0, error=TransportError("away"))
+    assert parent._result(outcome, jobs).label == "ebi"
+
+
+def test_a_deployed_dataset_finds_its_own_child_and_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def child(*tags: str) -> SimpleNamespace:
+        return SimpleNamespace(state=None, tags=["macroscope", *tags])
+
+    one, two, plain = child("ebi", "dataset:one"), child("ebi", "dataset:two"), child("ebi")
+    monkeypatch.setattr(deployed, "_children", lambda client, parent: [one, two, plain])
+    parent_id = "00000000-0000-0000-0000-000000000001"
+    monkeypatch.setattr(deployed, "current_run", SimpleNamespace(get_id=lambda: parent_id))
+    client: Any = None
+    assert deployed._running_child(client, ["ebi", "dataset:two"]) is two
+    assert deployed._running_child(client, ["ebi", "dataset:one"]) is one
+    assert deployed._running_child(client, ["ebi"]) is plain
+    assert deployed._running_child(client, ["idr", "dataset:one"]) is None
+
+
+@pytest.mark.parametrize(
+    ("source", "config", "name"),
+    [
+        (
+            "address",
+            {"addresses": ["s3://bucket/x.zarr|zarr:em"], "scale_level": "s2"},
+            "address s3://bucket/x.zarr|zarr:em s2",
+        ),
+        ("address", {"addresses": ["gs://b/x"], "name": "liver"}, "address gs://b/x liver"),
+        ("ebi", {"entry_id": "10310", "box": "z=0:4"}, "ebi EMPIAR-10310 z=0:4"),
+    ],
+)
+def test_a_runs_name_says_what_it_is(
+    source: str, config: dict[str, Any], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = SimpleNamespace(get_flow_name=lambda: source, get_parameters=lambda: {"config": config})
+    monkeypatch.setattr(naming, "flow_run", run)
+    monkeypatch.setenv("EM_ARCHIVES", "public")
+    assert naming.source_run_name() == name
+
+
+def test_the_parents_name_counts_datasets(monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = [{"address": "epfl:"}, {"address": "idr:1"}]
+    given = {"mode": "staged", "datasets": listed}
+    monkeypatch.setattr(naming, "flow_run", SimpleNamespace(get_parameters=lambda: given))
+    assert naming.parent_run_name() == "macroscope staged 2 datasets"
+
+
+def test_a_dataset_is_handed_to_its_deployment(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, str | None]] = []
+    monkeypatch.setattr(
+        sources, "run_deployed", lambda source, config, dataset: seen.append((source, dataset))
+    )
+    sources.run_source("epfl", {"box": "z=0:4"}, where="deployments", dataset="mine")
+    assert seen == [("epfl", "mine")]
