@@ -35,6 +35,7 @@ class AddressConfig(LoaderConfig):
         default=[],
         description="Addresses, for example data/sections/|tiff: or s3://bucket/x.zarr|zarr:em; in "
         "an environment variable one a line.",
+        examples=[["s3://bucket/x.zarr|zarr:em"]],
     )
     labels: Annotated[list[str], BeforeValidator(split_addresses)] = Field(
         default=[],
