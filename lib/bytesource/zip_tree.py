@@ -261,6 +261,12 @@ class ZipTree:
         buffer = bytearray(length)
         self._source.read_into(member.offset, memoryview(buffer))
         start = self._data_offset(member, buffer) - member.offset
+        own = bytes(buffer[LOCAL_HEADER_BYTES:][: int.from_bytes(buffer[26:28], "little")])
+        if own not in _spellings(member.name):
+            raise FormatError(
+                "a member of the ZIP file has another name than its directory says",
+                location=where,
+            )
         stored = memoryview(buffer)[start : start + member.stored_size]
         if len(stored) != member.stored_size:
             raise FormatError("a member of the ZIP file is cut short", location=where)
@@ -295,6 +301,11 @@ class _Window(RemoteBytes):
 
     def ordered(self, jobs: Iterable[Callable[[], T]]) -> Iterator[T]:
         return self._outer.ordered(jobs)
+
+
+def _spellings(name: str) -> set[bytes]:
+    """The bytes that a local header may have for a name: UTF-8, or the code page of DOS."""
+    return {name.encode("utf-8", "replace"), name.encode("cp437", "replace")}
 
 
 def _inflated(stored: memoryview, member: Member, where: str) -> bytes:

@@ -15,6 +15,9 @@ import zarr
 from emulators.serving import Samples
 from flows.commands.run import run_command
 from lib.errors import ConfigError
+from tests.end_to_end.bucket import Bucket
+from tests.end_to_end.conftest import Command, volumes
+from tests.end_to_end.test_object_store_run import filesystem
 
 
 @pytest.fixture
@@ -58,6 +61,34 @@ def test_a_path_and_a_named_archive_in_one_run(
     assert (core["licence"], core["title"]) == ("CC0-1.0", "Mine")
     stored = home / "data" / record["files"]["volume"]
     np.testing.assert_array_equal(zarr.open_group(stored, mode="r")["0"][:], voxels)  # type: ignore[index]
+
+
+@pytest.mark.long
+def test_dask_workers_make_a_volume_by_its_address_in_a_bucket(
+    macroscope: Command, bucket: Bucket, tmp_path: Path
+) -> None:
+    voxels = np.random.default_rng(1).integers(0, 255, (64, 128, 128), dtype=np.uint8)
+    array = zarr.create_array(
+        str(tmp_path / "x.zarr"),
+        shape=voxels.shape,
+        shards=(64, 64, 64),
+        chunks=(32, 32, 32),
+        dtype="uint8",
+    )
+    array[...] = voxels
+    run = macroscope(
+        "run", str(tmp_path / "x.zarr"), "--json",
+        **bucket.environment(), EM_DASK="local", EM_DASK_MIN_MB="0.1", ADDRESS_SHARD_MB="0.3",
+        PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="240",
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    (volume,) = volumes(run.stdout).values()
+    store = bucket.store()
+    record = json.loads(store.get(volume["metadata_path"].removeprefix(f"{store.uri}/")))
+    place = f"{store.uri}/{record['files']['volume']}"
+    group = zarr.open_group(filesystem(bucket).get_mapper(place), mode="r")
+    np.testing.assert_array_equal(group["0"][:], voxels)  # type: ignore[index]
+    assert len([*store.list(f"{record['files']['volume']}/0/c")]) > 1
 
 
 def test_what_is_wrong_is_said_before_anything_starts(home: Path) -> None:
