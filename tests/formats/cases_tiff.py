@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tifffile
 from case import Case
 from numpy.typing import NDArray
+from PIL import Image
 from volume_kit import random_voxels
 
 SHAPE = (9, 37, 53)
@@ -60,7 +63,30 @@ def two_series(folder: Path) -> NDArray[Any]:
     return voxels
 
 
+def packed(compression: str, folder: Path) -> NDArray[Any]:
+    """Tiles with cut edges, and a last strip that is shorter, as libtiff's codecs write them."""
+    voxels = random_voxels(SHAPE, "uint8", 4)
+    tifffile.imwrite(
+        folder / "a.tif", voxels, photometric="minisblack", compression=compression, tile=(16, 32)
+    )
+    return np.asarray(tifffile.imread(folder / "a.tif"))
+
+
+def jpeg_strips(folder: Path) -> NDArray[Any]:
+    """Strips whose quantisation tables stand once in the page, as libtiff writes them."""
+    planes = random_voxels(SHAPE, "uint8", 7)
+    first, *others = (Image.fromarray(plane) for plane in planes)
+    first.save(
+        folder / "a.tif", save_all=True, append_images=others, compression="jpeg", quality=90,
+        tiffinfo={278: 16},
+    )  # fmt: skip
+    return np.asarray(tifffile.imread(folder / "a.tif"))
+
+
 CASES = [
+    Case("tiff-lzma", partial(packed, "lzma"), "a.tif", ("file",)),
+    Case("tiff-jpeg", partial(packed, "jpeg"), "a.tif", ("file",)),
+    Case("tiff-jpeg-strips", jpeg_strips, "a.tif", ("file", "http")),
     Case("tiff-sections", sections, "sections/|tiff:"),
     Case("tiff-sections-by-pattern", sections, "sections/my*.tif"),
     Case(

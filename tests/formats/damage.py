@@ -21,6 +21,7 @@ from typing import Any
 
 import google_crc32c
 import numpy as np
+import tifffile
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -146,6 +147,27 @@ def _strip_outside(files: Files) -> None:
     files[name] = bytes(data)
 
 
+def _flip_strip(files: Files) -> None:
+    (name,) = files
+    with tifffile.TiffFile(io.BytesIO(files[name])) as file:
+        page = file.pages[0]
+        middle = page.dataoffsets[0] + page.databytecounts[0] // 2
+    data = bytearray(files[name])
+    data[middle] ^= 8
+    files[name] = bytes(data)
+
+
+def _cut_strip(files: Files) -> None:
+    """End the first strip early: its byte count stays, its last bytes are another's."""
+    (name,) = files
+    with tifffile.TiffFile(io.BytesIO(files[name])) as file:
+        page = file.pages[0]
+        start, count = page.dataoffsets[0], page.databytecounts[0]
+    data = bytearray(files[name])
+    data[start + count - 12 : start + count] = bytes(12)
+    files[name] = bytes(data)
+
+
 def _zip_bomb(files: Files) -> None:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -213,6 +235,7 @@ _ROWS: dict[str, list[tuple[str, Callable[[Files], None], str]]] = {
     "a cut JPEG, by 10 bytes": [
         (f"{_P}-jpeg", cut(10), "JPEG chunk is damaged"),
         ("jpeg-8", cut(10), "JPEG is damaged"),
+        ("tiff-jpeg-strips", _cut_strip, "JPEG data do not decode"),
     ],
     "a cut JPEG, by half": [
         (f"{_P}-jpeg", half, "JPEG chunk is damaged"),
@@ -251,6 +274,7 @@ _ROWS: dict[str, list[tuple[str, Callable[[Files], None], str]]] = {
     "a flipped bit under a checksum": [
         ("zarr3-shards-crc32c", flip(140), "checksum"),
         ("n5-gzip", flip(12), _GZIP),
+        ("tiff-lzma", _flip_strip, "LZMA data do not decode"),
         ("hdf5-fletcher32", flip(30), "fletcher32|damaged"),
         ("nrrd-gzip", flip(40), "does not unpack"),
         ("nifti-gz", flip(40), "does not unpack"),

@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+import io
+import lzma
 from collections.abc import Callable
 from typing import Any
 
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from lib.errors import FormatError, UnsupportedFormatError
 
+_SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
+_PADDING = 16  # bytes that a writer may put behind a strip
 MAX_SEGMENT_BYTES = 512 * 2**20  # decoded size of one strip or tile
+
+
+def _unlzma(data: bytes, *, out: bytearray) -> bytes:
+    """At most one byte more than `out` has room for, whatever the stream says."""
+    unpack = lzma.LZMADecompressor()
+    got = unpack.decompress(data, len(out) + 1)
+    if len(got) == len(out) and not unpack.eof:  # the checksum stands at the end
+        got += unpack.decompress(b"", 1)
+    if not unpack.eof:
+        raise ValueError("the stream does not end where its voxels do")
+    out[: len(got)] = got[: len(out)]
+    return got
+
+
+def _none(data: bytes, *, out: bytearray) -> bytes:
+    raise ValueError("a picture is decoded as one")
+
 
 # TIFF compression code: name, decoder, the most that one stored byte can become.
 # Deflate cannot do better than 1032:1 and PackBits 64:1; LZW codes of 9 to 12 bits stand for up
@@ -22,20 +44,31 @@ _CODECS: dict[int, tuple[str, Callable[..., Any], int]] = {
     32946: ("Deflate", imagecodecs.zlib_decode, 1100),
     32773: ("PackBits", imagecodecs.packbits_decode, 128),
     50000: ("Zstandard", imagecodecs.zstd_decode, 65536),
+    34925: ("LZMA", _unlzma, 65536),
+    7: ("JPEG", _none, 4096),
 }
-UNCOMPRESSED = 1
+UNCOMPRESSED, JPEG = 1, 7
+_OTHERS = {
+    2: "CCITT", 3: "CCITT", 4: "CCITT", 6: "JPEG of TIFF 5", 33003: "JPEG 2000", 33004: "JPEG 2000",
+    33005: "JPEG 2000", 34712: "JPEG 2000", 34887: "LERC", 50001: "WebP", 50002: "JPEG XL",
+}  # fmt: skip
 
 
 def check_compression(compression: int, predictor: int, stored: np.dtype[Any], name: str) -> None:
     """Raise `UnsupportedFormatError` for what `decode` cannot undo."""
     if compression != UNCOMPRESSED and compression not in _CODECS:
+        called = f" ({_OTHERS[compression]})" if compression in _OTHERS else ""
         raise UnsupportedFormatError(
-            f"TIFF compression {compression} is not supported (none, LZW, Deflate, PackBits and "
-            "Zstandard are)",
+            f"TIFF compression {compression}{called} is not supported (none, LZW, Deflate, "
+            "PackBits, Zstandard, LZMA and JPEG are)",
             location=name,
         )
     if compression == UNCOMPRESSED:
         return
+    if compression == JPEG and (predictor != 1 or stored.str[1:] != "u1"):
+        raise UnsupportedFormatError(
+            f"JPEG in TIFF of {stored.name} voxels and predictor {predictor}", location=name
+        )
     if predictor not in (1, 2, 3) or (predictor == 3) != (predictor == 3 and stored.kind == "f"):
         raise UnsupportedFormatError(
             f"TIFF predictor {predictor} on {stored.name} voxels is not supported", location=name
@@ -69,10 +102,16 @@ def decode(
     full_rows: int,
     name: str,
     unit: str,
+    tables: bytes = b"",
 ) -> NDArray[Any]:
     """Voxels of one strip or tile, in native byte order.
 
-    `full_rows` is the height of all strips but the last.
+    Parameters
+    ----------
+    full_rows
+        The height of all strips but the last.
+    tables
+        ``JPEGTables`` of the page, which its strips and tiles leave out.
 
     Raises
     ------
@@ -81,6 +120,12 @@ def decode(
     """
     decoded_bytes = shape_yx[0] * shape_yx[1] * stored.itemsize
     check_segment(compression, len(data), decoded_bytes, name)
+    if compression == JPEG:
+        try:
+            return _picture(data, tables, shape_yx, full_rows)
+        except (OSError, SyntaxError, ValueError, EOFError) as error:
+            why = f"JPEG data do not decode ({error})"
+            raise FormatError(why, location=name, unit=unit) from error
     if compression == UNCOMPRESSED:
         raw: Any = data[:decoded_bytes]
     else:
@@ -101,6 +146,24 @@ def decode(
     if compression != UNCOMPRESSED and predictor == 2:
         return np.asarray(imagecodecs.delta_decode(voxels, axis=-1))
     return voxels
+
+
+def _picture(
+    data: memoryview, tables: bytes, shape_yx: tuple[int, int], full_rows: int
+) -> NDArray[Any]:
+    """A strip or tile that is a grey JPEG, or one without its tables; ValueError for another."""
+    whole = bytes(data)
+    if _EOI not in whole[-_PADDING:]:  # the decoder would fill up what is not there
+        raise ValueError("it ends before its picture does")
+    if tables[:2] == _SOI and tables[-2:] == _EOI and whole[:2] == _SOI:
+        whole = tables[:-2] + whole[2:]
+    with Image.open(io.BytesIO(whole), formats=("JPEG",)) as picture:
+        rows = picture.height
+        if picture.mode != "L" or picture.width != shape_yx[1]:
+            raise ValueError(f"a picture of {picture.size} of mode {picture.mode}")
+        if rows not in (shape_yx[0], full_rows):
+            raise ValueError(f"{rows} rows instead of {shape_yx[0]}")
+        return np.asarray(picture)[: shape_yx[0]]
 
 
 def _decompress(data: memoryview, compression: int, size: int) -> memoryview:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.errors import FormatError, UnsupportedFormatError
-from lib.formats.tiff.codecs import UNCOMPRESSED, check_compression, check_segment
+from lib.formats.tiff.codecs import JPEG, UNCOMPRESSED, check_compression, check_segment
 from lib.formats.tiff.ifd import Ifd
 
 _KINDS = {0: "u", 1: "u", 2: "i", 3: "f", 4: "u"}  # SampleFormat 4 = undefined, read as unsigned
@@ -18,6 +18,7 @@ _DTYPES = frozenset({"u1", "u2", "u4", "i1", "i2", "i4", "f2", "f4", "f8"})
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _NO_LIMIT = 2**32 - 1  # RowsPerStrip when the page is one strip
 PALETTE, _COLOR_MAP = 3, 320
+_JPEG_TABLES, _MOST_TABLES = 347, 2**16
 
 Resolution = tuple[float | None, float | None, int]
 """XResolution, YResolution and ResolutionUnit."""
@@ -36,6 +37,7 @@ class PageKind:
     tiled: bool
     photometric: int  # 0: white is zero, 1: black is zero, 3: a palette that is the grey ramp
     orientation: int = 1  # as the file has it; 1: the first row is the top, the first column left
+    jpeg_tables: bytes = b""  # which the strips or tiles of a JPEG leave out
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -235,10 +237,22 @@ def _read_kind(ifd: Ifd) -> PageKind:
         segment = (min(ifd.integer(278, _NO_LIMIT), height), width)
     if min(segment) <= 0:
         raise FormatError("the TIFF page has strips or tiles without size", location=name)
-    orientation = ifd.integer(274, 1)
     return PageKind(
-        height, width, stored, compression, predictor, segment, tiled, photometric, orientation
+        height,
+        width,
+        stored,
+        compression,
+        predictor,
+        segment,
+        tiled,
+        photometric,
+        orientation=ifd.integer(274, 1),
+        jpeg_tables=_tables(ifd) if compression == JPEG else b"",
     )
+
+
+def _tables(ifd: Ifd) -> bytes:
+    return ifd.raw(_JPEG_TABLES, limit=_MOST_TABLES) or b""
 
 
 def _is_grey_palette(ifd: Ifd, photometric: int) -> bool:
@@ -280,14 +294,16 @@ def _read_segments(
         )
     tables = [
         (entry.offset, entry.offset + entry.nbytes)
-        for entry in (ifd.entries.get(tag) for tag in (*tags, *_palette_of(kind)))
+        for entry in (ifd.entries.get(tag) for tag in (*tags, *_tables_of(kind)))
         if entry is not None and not ifd.offset <= entry.offset < ifd.offset + ifd.nbytes
     ]
     return offsets, counts, tables
 
 
-def _palette_of(kind: PageKind) -> tuple[int, ...]:
-    return (_COLOR_MAP,) if kind.photometric == PALETTE else ()
+def _tables_of(kind: PageKind) -> tuple[int, ...]:
+    """Fields whose values are read beside those of strips and tiles."""
+    palette = (_COLOR_MAP,) if kind.photometric == PALETTE else ()
+    return (*palette, _JPEG_TABLES) if kind.jpeg_tables else palette
 
 
 def _check_segments(

@@ -15,6 +15,7 @@ from lib.formats.base import WIDENED, Block, Layout, VolumeReader, delivered_dty
 from lib.formats.calibration import Origin, VoxelSize
 from lib.formats.planes import check_box, row_spans, rows_block
 from lib.formats.series import Series
+from lib.formats.tiff.codecs import JPEG
 from lib.formats.tiff.geometry import Turn
 from lib.formats.tiff.ifd import read_header, read_ifd
 from lib.formats.tiff.page import PALETTE, Page, PageKind
@@ -205,6 +206,8 @@ def _notes_of(kind: PageKind) -> tuple[str, ...]:
         notes += ("stored as WhiteIsZero; values are kept as they are",)
     if kind.photometric == PALETTE:
         notes += ("stored with a palette that is the grey ramp itself; values are kept",)
+    if kind.compression == JPEG:
+        notes += ("decoded from JPEG: the values are not those that were recorded",)
     if kind.stored.name == "float16":
         notes += (WIDENED,)
     if not Turn.of(kind.orientation).none:

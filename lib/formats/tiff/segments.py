@@ -60,6 +60,7 @@ def segment_blocks(
             shape_yx=piece.area.shape_zyx[1:],
             stored=kind.stored,
             full_rows=kind.segment_yx[0],
+            tables=kind.jpeg_tables,
             name=source.name,
             unit=piece.unit,
         )
