@@ -121,16 +121,24 @@ def technical(job: VolumeJob, published: PublishedVolume) -> dict[str, Any]:
         ]
         if zarr
         else [],
-        **_labels(plan),
+        **_labels(plan, published),
     }
 
 
-def _labels(plan: VolumePlan) -> dict[str, Any]:
-    """How coarser levels of labels were made; nothing of an image."""
-    rule = plan.labels
+def _labels(plan: VolumePlan, published: PublishedVolume) -> dict[str, Any]:
+    """How coarser levels of labels were made, and which ids there are; nothing of an image."""
+    rule, facts = plan.labels, published.labels
     if rule is None:
         return {}
-    return {"labels": {"ties": rule.ties, "yielding": list(rule.yielding)}}
+    said: dict[str, Any] = {"ties": rule.ties, "yielding": list(rule.yielding)}
+    if facts is not None and facts.ids_of_levels[0] is not None:
+        said |= {
+            "ids": facts.ids_of_levels[0],
+            "largest": published.statistics.maximum,
+            "background_fraction": facts.background / max(1, published.statistics.voxels),
+            "ids_of_levels": list(facts.ids_of_levels),
+        }
+    return {"labels": said}
 
 
 def made_provenance(

@@ -138,13 +138,37 @@ _POOLED = Proof("how the OME metadata says that levels were pooled", _NPY)
 
 
 class Labels(Part):
-    """Of label volumes: how coarser levels take their ids."""
+    """Of label volumes: how coarser levels take their ids, and which ids there are."""
 
     ties: Annotated[
         Literal["smallest", "largest"],
         _POOLED,
         Field(description="Which of several ids that are as frequent is taken."),
     ]
+    ids: Annotated[
+        OrAbsent[Count],
+        _COUNTED,
+        Shown("Ids", artifact=True),
+        Field(description="Different ids other than 0 in the finest level."),
+    ] = None
+    largest: Annotated[
+        OrAbsent[int], _COUNTED, Shown("Largest id"), Field(description="Exact, however large.")
+    ] = None
+    background_fraction: Annotated[
+        OrAbsent[Annotated[float, Field(ge=0, le=1)]],
+        _COUNTED,
+        Shown("Background", "share"),
+        Field(description="Share of voxels of the finest level that are 0."),
+    ] = None
+    ids_of_levels: Annotated[
+        OrAbsent[list[Count | None]],
+        Proof(
+            "counted again from every level, whose ids are among the finer one's",
+            "a level is damaged, so that its voxels cannot be counted",
+            deep=True,
+        ),
+        Field(description="The count of each level, finest first; null for too many."),
+    ] = None
     yielding: Annotated[list[int], _POOLED, Field(description="Ids that lose to every other id.")]
 
 

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from lib.concurrency import cancel as stopping
+from lib.errors import IntegrityError
 from lib.geometry import Box
 from lib.present.described import DescribedVolume, describe
 from lib.storage.base import Store
 from lib.verify.findings import Findings
+from lib.volumes.label_ids import IdsAccumulator, count_ids, require_among
 from lib.volumes.statistics import NO_HISTOGRAM, Histogram, Statistics, StatisticsAccumulator
 
 _NPY_BYTES = 32 * 2**20
@@ -88,6 +90,53 @@ def prove_voxels(store: Store, record: dict[str, Any], found: Findings) -> None:
             f"{volume.key}: the histogram is not that of the voxels",
         )
     _hold_holes(quality, holes, volume.key, found)
+    if (labels := technical.get("labels")) and labels.get("ids") is not None and volume.levels:
+        _prove_ids(store, volume, labels, statistics, found)
+
+
+def _prove_ids(
+    store: Store,
+    volume: DescribedVolume,
+    said: dict[str, Any],
+    statistics: Statistics,
+    found: Findings,
+) -> None:
+    """The ids of every level, which are among the finer one's."""
+    counts: list[int | None] = []
+    background, finer, made = 0, None, ""
+    for level in volume.levels:
+        reader, accumulator = volume.open_level(store, level), IdsAccumulator()
+        for index in level.grid.shards():
+            for block in reader.blocks(level.grid.shard_box(index)):
+                stopping.check()
+                accumulator.add(block.data)
+        ids, zeros = accumulator.result()
+        background = background if counts else zeros
+        counts.append(count_ids(ids))
+        try:
+            require_among(ids, finer, level.index, volume.key)
+        except IntegrityError as error:
+            made = error.message
+        finer = ids
+    share = background / max(1, statistics.voxels)
+    for name, here in (("ids", counts[0]), ("largest", statistics.maximum)):
+        found.hold(
+            f"technical.labels.{name}",
+            said.get(name) == here,
+            f"{volume.key}: {name} of the labels is {here}, where the record says {said.get(name)}",
+        )
+    found.hold(
+        "technical.labels.background_fraction",
+        math.isclose(said.get("background_fraction") or 0.0, share, abs_tol=1e-12),
+        f"{volume.key}: {share:g} of the labels is background, where the record says "
+        f"{said.get('background_fraction')}",
+    )
+    found.hold(
+        "technical.labels.ids_of_levels",
+        not made and said.get("ids_of_levels") == counts,
+        f"{volume.key}: {made or f'the levels have {counts} ids'}, where the record says "
+        f"{said.get('ids_of_levels')}",
+    )
 
 
 def _same(counted: float, said: float, statistics: Statistics) -> bool:

@@ -17,6 +17,7 @@ from lib.geometry import Box, ShapeZYX, minimum, multiply
 from lib.storage.base import Store
 from lib.volumes import kernels
 from lib.volumes.job import ConcurrencyLimits, VolumeJob
+from lib.volumes.label_ids import ids_of, pack
 from lib.volumes.ledger import Ledger, LedgerEntry
 from lib.volumes.levels import Level
 from lib.volumes.rechunk import gather
@@ -65,6 +66,7 @@ def _make_shard(
         level=level.index,
         index_zyx=index,
         files=(put_shard(store, staging, level, index, pooled, job),),
+        label_ids={level.index: pack(ids_of(pooled))} if job.plan.labels is not None else None,
     )
 
 

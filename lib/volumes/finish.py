@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lib.errors import EmptyVolumeError, IntegrityError, MissingChunksError
@@ -19,6 +20,7 @@ from lib.storage.walk import own_files
 from lib.volumes import ome
 from lib.volumes.grid import shard_key
 from lib.volumes.job import VolumeJob
+from lib.volumes.label_ids import Ids, LabelFacts, count_ids, merged, require_among, unpack
 from lib.volumes.ledger import Ledger, LedgerEntry, StoredFile
 from lib.volumes.npyfile import DamagedRowsError, digest_npy
 from lib.volumes.ome import THUMBNAIL_KEY, Draw
@@ -44,6 +46,7 @@ class PublishedVolume:
     missing_chunks: tuple[str, ...]
     expected_chunks: int
     fill_value: int | float = 0
+    labels: LabelFacts | None = None
 
     @property
     def completeness(self) -> float:
@@ -104,6 +107,7 @@ def finish(
     missing = sorted(set(missing))  # a hole is met by every shard that it reaches into
     expected = _source_chunks(job)
     _allow(job, missing, expected, max_missing_fraction, allow_empty=allow_empty)
+    labels = label_facts(job, entries.values())
     background = statistics.minimum == statistics.maximum == job.fill_value
     if job.plan.kind == "image" and not allow_empty and (background or not statistics.finite):
         raise EmptyVolumeError(
@@ -135,8 +139,31 @@ def finish(
         statistics=statistics,
         missing_chunks=tuple(missing),
         expected_chunks=expected,
+        labels=labels,
         fill_value=job.fill_value,
     )
+
+
+def label_facts(job: VolumeJob, entries: Iterable[LedgerEntry]) -> LabelFacts | None:
+    """What the ledger knows of the ids of a label volume; None of an image.
+
+    Raises
+    ------
+    IntegrityError
+        A level holds an id that the finer one does not have.
+    """
+    if job.plan.labels is None:
+        return None
+    parts: dict[int, list[Ids]] = {level.index: [] for level in job.levels}
+    background = 0
+    for entry in entries:
+        background += entry.background
+        for number, packed in (entry.label_ids or {entry.level: None}).items():
+            parts[number].append(unpack(packed, job.dtype))
+    found = [merged(parts[level.index]) for level in job.levels]
+    for level, finer, coarse in zip(job.levels[1:], found, found[1:], strict=False):
+        require_among(coarse, finer, level.index, job.final_key)
+    return LabelFacts(background, tuple(count_ids(ids) for ids in found))
 
 
 def list_labels(store: Store, image: str) -> None:

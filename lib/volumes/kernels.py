@@ -304,3 +304,19 @@ def count_bins(flat, width, first, bins):  # type: ignore[no-untyped-def]
         if np.isfinite(value):
             counts[int(np.floor(value / width)) - first] += 1
     return counts
+
+
+@compiled
+def run_starts(flat):  # type: ignore[no-untyped-def]
+    """The first value of each run of equal ones, in order; shape ``(runs,)``."""
+    runs = 1 if flat.size else 0
+    for i in range(1, flat.size):
+        if flat[i] != flat[i - 1]:
+            runs += 1
+    found = np.empty(runs, dtype=flat.dtype)
+    at = 0
+    for i in range(flat.size):
+        if i == 0 or flat[i] != flat[i - 1]:
+            found[at] = flat[i]
+            at += 1
+    return found

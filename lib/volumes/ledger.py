@@ -47,6 +47,9 @@ class LedgerEntry(FrozenModel):
     files: tuple[StoredFile, ...]
     crc32: int | None = None  # of an npy's rows; ledgers of earlier versions have none
     statistics: dict[str, Any] | None = None
+    # of labels: packed ids of this level and of those made with it, by level; None for too many
+    label_ids: dict[int, str | None] | None = None
+    background: int = 0  # voxels of labels that are 0
     missing_chunks: tuple[str, ...] = ()
 
     def stats(self) -> Statistics:

@@ -15,6 +15,7 @@ from lib.storage.base import Buffer, Store
 from lib.volumes import kernels
 from lib.volumes.grid import shard_key
 from lib.volumes.job import VolumeJob
+from lib.volumes.label_ids import IdsAccumulator, ids_of, pack, require_among
 from lib.volumes.ledger import LedgerEntry, StoredFile
 from lib.volumes.levels import Level
 from lib.volumes.shardfile import ShardStream
@@ -98,6 +99,7 @@ class ShardWriter:
         """Slot and chunk index of all that are to be added."""
         self._stream = _open_shard(store, self._staging, job.levels[0], index_zyx, self.chunks)
         self._statistics = StatisticsAccumulator(job.dtype)
+        self._ids = IdsAccumulator() if job.plan.labels is not None else None
         self._missing: list[str] = []
         self._lock = threading.Lock()
         self._next = job.levels[1] if len(job.levels) > 1 and job.levels[1].in_pass else None
@@ -110,6 +112,8 @@ class ShardWriter:
         """Take one chunk: its voxels without padding, and its compressed form (None: a hole)."""
         self._stream.add(slot, encoded)
         self._statistics.add(slot, voxels)
+        if self._ids is not None:
+            self._ids.add(voxels)
         if self._next is not None and self._half is not None:
             by = self._next.factor_zyx
             start = floor_divide(subtract(box.start_zyx, self.box.start_zyx), by)
@@ -126,6 +130,8 @@ class ShardWriter:
         """Seal the shard, then write the levels made from it; returns the ledger's entry."""
         files = [_stored_file(self.job.levels[0], self.index_zyx, self._stream)]
         array = self._half
+        ids, background = self._ids.result() if self._ids is not None else (None, 0)
+        packed = {0: pack(ids)}
         for level in self.job.levels[1:]:
             if array is None or not level.in_pass:
                 break
@@ -134,6 +140,10 @@ class ShardWriter:
             files.append(
                 put_shard(self._store, self._staging, level, self.index_zyx, array, self.job)
             )
+            if self._ids is not None:
+                finer, ids = ids, ids_of(array)
+                require_among(ids, finer, level.index, self.job.final_key)
+                packed[level.index] = pack(ids)
         return LedgerEntry(
             fingerprint=self.job.fingerprint,
             level=0,
@@ -141,6 +151,8 @@ class ShardWriter:
             files=tuple(files),
             statistics=self._statistics.result().to_json(),
             missing_chunks=tuple(sorted(self._missing)),
+            label_ids=packed if self._ids is not None else None,
+            background=background,
         )
 
     def _pooled(self, array: NDArray[Any], level: Level) -> NDArray[Any]:

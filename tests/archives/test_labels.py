@@ -69,6 +69,11 @@ def made(bench: Any, tmp_path: Path, truth: NDArray[Any]) -> dict[str, Any]:
     assert record["metadata"]["core"]["kind"] == "labels"
     assert record["metadata"]["technical"]["labels"]["ties"] == "smallest"
     assert_levels(tmp_path / "data" / record["files"]["volume"], truth)
+    said = record["metadata"]["technical"]["labels"]
+    assert said["ids"] == len(np.unique(truth[truth != 0])) == said["ids_of_levels"][0]
+    assert said["largest"] == int(truth.max())
+    assert said["background_fraction"] == pytest.approx((truth == 0).mean())
+    assert len(said["ids_of_levels"]) == len(record["metadata"]["technical"]["levels"])
     return record
 
 
