@@ -39,7 +39,7 @@ REGISTRY: dict[str, str] = {
     "address": "lib.archives.address.archive:AddressArchive",
     "ebi": "lib.archives.ebi.archive:EBI",
     "epfl": "lib.archives.epfl:EPFL",
-    "flyem": "lib.archives.flyem:FlyEM",
+    "flyem": "lib.archives.flyem.archive:FlyEM",
     "idr": "lib.archives.idr.archive:IDR",
     "openorganelle": "lib.archives.openorganelle.archive:OpenOrganelle",
 }

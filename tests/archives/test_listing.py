@@ -111,7 +111,7 @@ def test_a_server_of_dvid_lists_its_instances(samples: Samples) -> None:
 
 
 def test_an_instance_that_is_not_read_says_why() -> None:
-    from lib.archives.dvid_instances import dvid_instances
+    from lib.archives.flyem.instances import dvid_instances
 
     instance = {
         "Base": {"TypeName": "labelblk"},

@@ -29,8 +29,8 @@ CONCEPTS = {
     "one thing that is asked of an archive: what it lists, what an entry's files are": (
         "lib.archives.address.folders", "lib.archives.address.plans",
         "lib.archives.address.reading", "lib.archives.address.series",
-        "lib.archives.dvid_instances", "lib.archives.ebi.describing",
-        "lib.archives.ebi.listing", "lib.archives.ebi.sizes", "lib.archives.flyem_labels",
+        "lib.archives.flyem.instances", "lib.archives.ebi.describing",
+        "lib.archives.ebi.listing", "lib.archives.ebi.sizes", "lib.archives.flyem.labels",
         "lib.archives.idr.files", "lib.archives.idr.listing",
         "lib.archives.openorganelle.listing",
     ),

@@ -17,7 +17,7 @@ from emulators.empiar_documents import empiar_entry
 from emulators.omero_documents import omero_image
 from emulators.zarr_v2 import multiscale_attributes
 from lib.archives.ebi.entry import parse_entry
-from lib.archives.flyem import parse_info
+from lib.archives.flyem.info import parse_info
 from lib.archives.idr.omero import _image
 from lib.errors import MacroscopeError
 from lib.formats.zarr.array import parse_array

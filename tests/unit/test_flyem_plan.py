@@ -15,7 +15,8 @@ from emulators.catalogue import DVID_EXTENTS, dvid_voxels
 from emulators.control import Control
 from emulators.documents import DVID_UUID, dvid_info
 from emulators.serving import Samples
-from lib.archives.flyem import FlyEM, parse_info, place_crop
+from lib.archives.flyem.archive import FlyEM, place_crop
+from lib.archives.flyem.info import parse_info
 from lib.config.loaders import FlyEMConfig
 from lib.errors import (
     BadAnswerError,

@@ -12,8 +12,7 @@ import random
 from typing import Any, ClassVar
 
 from lib.archives.base import ArchiveBase, Publisher
-from lib.archives.dvid_instances import dvid_instances
-from lib.archives.flyem_info import (
+from lib.archives.flyem.info import (
     ABOUT,
     HEMIBRAIN,
     NO_UNIT,
@@ -24,7 +23,8 @@ from lib.archives.flyem_info import (
     stated,
     unknown,
 )
-from lib.archives.flyem_labels import labels_beside, labels_of
+from lib.archives.flyem.instances import dvid_instances
+from lib.archives.flyem.labels import labels_beside, labels_of
 from lib.archives.listed import Item
 from lib.config.loaders import FlyEMConfig
 from lib.errors import (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lib.archives.flyem_info import (
+from lib.archives.flyem.info import (
     ARCHIVE,
     NO_UNIT,
     SERVICE,
