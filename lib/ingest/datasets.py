@@ -94,6 +94,12 @@ class Dataset(Options):
     name: str | None = Field(
         default=None, title="Name", description="Of the volume; else made from the address."
     )
+    labels: str | list[str] | None = Field(
+        default=None,
+        title="Labels",
+        description="Of the image, by their address; of FlyEM a version and an instance.",
+        examples=["s3://bucket/x.zarr|zarr:labels/mito"],
+    )
     group: str | None = Field(
         default=None, title="Group", description="Under which report and catalogue show it."
     )
@@ -251,6 +257,8 @@ def _job(one: Dataset, where: str) -> Job:
         raise ConfigError(f"{where}: {error.message}", location=where) from None
     fields = archive(source).config_model.model_fields
     given = one.given()
+    if source == "flyem" and isinstance(given.get("labels"), str):
+        given["labels"] = given["labels"].removeprefix("flyem:")
     if "name" not in fields:
         given.pop("name", None)  # what people call it, no more: the archive names its volumes
     for key in given:
@@ -304,6 +312,12 @@ def _merged(one: Dataset, file: DatasetsFile, folder: Path, where: str) -> Datas
         under |= {k: v for k, v in told.items() if SETTING_OF.get(k, k) in fields}
         further |= {k: v for k, v in options.set.items() if k in fields}
     own = one.model_dump(exclude_none=True, exclude={"set", "address"})
+    if one.labels is not None and source == "address":
+        listed = [one.labels] if isinstance(one.labels, str) else one.labels
+        own["labels"] = [
+            text if is_named(text) else parse_address(text, folder.absolute()).whole
+            for text in listed
+        ]
     whole = {**under, **own, "address": address, "set": {**further, **one.set}}
     return Dataset.model_validate(whole)
 

@@ -82,6 +82,17 @@ def test_paths_are_counted_from_the_files_folder(tmp_path: Path) -> None:
     assert job.settings == {"addresses": [f"file://{tmp_path}/data/stack.tif"]}
 
 
+def test_labels_come_with_their_image(tmp_path: Path) -> None:
+    text = """
+- {address: data/em.tif, labels: data/mito.tif}
+- {address: "flyem:a89eb3af/grayscale", labels: "flyem:15aee239283143c08b827177ebee01b3/segmentation"}
+"""
+    _, (one, flyem) = read_datasets(written(tmp_path, text))
+    assert one.settings["labels"] == [f"file://{tmp_path}/data/mito.tif"]
+    assert flyem.settings["labels"] == "15aee239283143c08b827177ebee01b3/segmentation"
+    check([one, flyem], loaded())
+
+
 def test_every_mistake_is_told_with_its_line(tmp_path: Path) -> None:
     text = """\
 defaults: {box: "z=0:4"}
