@@ -85,11 +85,11 @@ def test_paths_are_counted_from_the_files_folder(tmp_path: Path) -> None:
 def test_labels_come_with_their_image(tmp_path: Path) -> None:
     text = """
 - {address: data/em.tif, labels: data/mito.tif}
-- {address: "flyem:a89eb3af/grayscale", labels: "flyem:15aee239283143c08b827177ebee01b3/segmentation"}
+- {address: "flyem:a89eb3af/grayscale", labels: "flyem:15aee239/segmentation"}
 """
     _, (one, flyem) = read_datasets(written(tmp_path, text))
     assert one.settings["labels"] == [f"file://{tmp_path}/data/mito.tif"]
-    assert flyem.settings["labels"] == "15aee239283143c08b827177ebee01b3/segmentation"
+    assert flyem.settings["labels"] == "15aee239/segmentation"
     check([one, flyem], loaded())
 
 
