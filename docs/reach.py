@@ -21,11 +21,12 @@ def page() -> str:
     lines = [
         "# Reach",
         "",
-        "Written by `make docs` from `lib/archives/reach.yaml`: public volumes whose address and",
-        "format are known, and what macroscope makes of each. Addresses are as publishers",
-        "and public code give them; the tests cannot reach the archives, so that each is tried through a",
-        "stand-in of the same format, transport and layout (`tests/formats`). A licence is what the",
-        "publisher states; `-` means that none is known, not that there is none.",
+        "Written by `make docs` from `lib/archives/reach.yaml`: public volumes whose address",
+        "and format are known, and what macroscope makes of each. Addresses are as publishers",
+        "and public code give them; the tests cannot reach the archives, so that each is tried",
+        "through a stand-in of the same format, transport and layout (`tests/formats`). A",
+        "licence is what the publisher states; `-` means that none is known, not that there is",
+        "none.",
         "",
         f"**{len(loaded)} of {len(all_of_them)} are loaded.**",
     ]
