@@ -54,6 +54,8 @@ class _AtOnce(HTTPConnection):
     _head, _holding = b"", False
 
     def endheaders(self, message_body: Any = None, *, encode_chunked: bool = False) -> None:
+        if self.sock is None:  # urllib3 sets the read time-out of a connection that is there by now
+            self.connect()
         self._holding = True
         try:
             super().endheaders(message_body, encode_chunked=encode_chunked)

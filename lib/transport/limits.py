@@ -43,8 +43,9 @@ class Limits:
     floor_bytes_per_minute
         A transfer that brings less in a minute of waiting is broken off, and tried again.
     stall_s
-        Bound on ``read_timeout_s``, whatever the settings say: of a service of which some requests
-        hang, where to ask again is what helps.
+        Seconds without a byte after which the first try of a request is given up; twice as many for
+        each further try, up to ``read_timeout_s``. For a service of which some requests hang, so
+        that asking again is what helps; None where none is known to.
     """
 
     connections: int
@@ -57,6 +58,12 @@ class Limits:
     document_s: float = 600.0
     floor_bytes_per_minute: int = 16 * 1024
     stall_s: float | None = None
+
+    def patience_s(self, tries_before: int) -> float:
+        """Seconds to wait for the next byte in a try that so many have gone before."""
+        if self.stall_s is None:
+            return self.read_timeout_s
+        return min(self.read_timeout_s, self.stall_s * 2.0**tries_before)
 
 
 CAREFUL = Limits(2, 4.0)
@@ -72,8 +79,6 @@ def limits_for(service: str, given: Mapping[str, Limits], timeout_seconds: float
     if timeout_seconds is None:
         return limits
     seconds = float(timeout_seconds)
-    if limits.stall_s is not None:
-        seconds = min(seconds, limits.stall_s)
     return replace(limits, read_timeout_s=seconds, document_s=max(limits.document_s, 2 * seconds))
 
 

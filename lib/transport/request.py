@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import TypeVar
 from urllib.parse import urljoin
 
@@ -27,6 +29,7 @@ T = TypeVar("T")
 Params = Mapping[str, str | int | float]
 
 _MAX_REDIRECTS = 5
+_tries_before: ContextVar[int] = ContextVar("tries_before", default=0)
 _NETWORK_ERRORS = (
     requests.RequestException,
     urllib3.exceptions.HTTPError,
@@ -64,10 +67,19 @@ class Exchanges:
         return self._counters
 
     def retry(self, method: str, url: str, once: Callable[[], T]) -> T:
-        """Call `once` as often as the limits allow; errors say where."""
+        """Call `once` as often as the limits allow, more patient each time; errors say where."""
+        tries = itertools.count()
+
+        def one_try() -> T:
+            before = _tries_before.set(next(tries))
+            try:
+                return once()
+            finally:
+                _tries_before.reset(before)
+
         try:
             return call_with_retry(
-                self._limits, once, what=f"{method} {redact(url)}", counters=self._counters
+                self._limits, one_try, what=f"{method} {redact(url)}", counters=self._counters
             )
         except MacroscopeError as error:
             error.located(archive=self._archive, location=redact(url))
@@ -203,7 +215,10 @@ class Requester(Exchanges):
             data=data,
             stream=True,
             allow_redirects=False,
-            timeout=(self._limits.connect_timeout_s, self._limits.read_timeout_s),
+            timeout=(
+                self._limits.connect_timeout_s,
+                self._limits.patience_s(_tries_before.get()),
+            ),
             proxies=proxies_for(url),
         )
 

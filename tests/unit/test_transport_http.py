@@ -220,6 +220,17 @@ def test_a_lasting_fault_ends_in_a_named_error_after_the_allowed_tries(
     assert caught.value.location == url
 
 
+def test_a_range_that_hangs_is_asked_for_again_long_before_the_read_time_out(
+    url: str, control: Control
+) -> None:
+    """Of a service that is known to hang: the stall would end by itself, and is not waited for."""
+    control.add("stall", "mirror", first_n=1, seconds=5, methods=["GET"])
+    hanging = Limits(1, read_timeout_s=60.0, first_backoff_s=0.01, stall_s=0.3)
+    with Session("ebi", limits={"ebi-https": hanging}) as session:
+        assert read(session.http("ebi-https"), url, 0, len(DATA)) == DATA
+        assert session.counters.snapshot()["ebi-https"]["retries"] == 1
+
+
 def test_a_stall_is_cut_short_by_the_read_time_out(
     client: HttpClient, url: str, control: Control
 ) -> None:

@@ -450,3 +450,9 @@ def test_a_session_runs_as_many_jobs_as_the_service_allows() -> None:
     with Session("x", limits={"ordered-test": Limits(3)}) as session:
         list(session.ordered("ordered-test", [job] * 21))
     assert counts.snapshot()["peak_in_flight"] == 3
+
+
+def test_a_service_that_hangs_is_asked_again_soon_and_then_with_more_patience() -> None:
+    hanging = Limits(1, read_timeout_s=60.0, stall_s=6.0)
+    assert [hanging.patience_s(n) for n in range(5)] == [6.0, 12.0, 24.0, 48.0, 60.0]
+    assert [Limits(1, read_timeout_s=60.0).patience_s(n) for n in (0, 3)] == [60.0, 60.0]
