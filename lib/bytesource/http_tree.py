@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from lib.bytesource.remote import HttpBytes
 from lib.bytesource.tree import MOST_BYTES, Listing, ObjectInfo, join
@@ -36,7 +36,6 @@ class HttpTree:
     """
 
     remote = True
-    ranged = True
     listing_proves = False
 
     def __init__(self, session: Session, service: str, root: str, query: str = "") -> None:
@@ -45,6 +44,11 @@ class HttpTree:
         self._session, self._service = session, service
         self._query = f"?{query}" if query else ""
         self._http = session.http(service)
+
+    @property
+    def ranged(self) -> bool:
+        """False once the server has answered a range with the whole file."""
+        return urlsplit(self.uri).netloc not in self._http.ranges_ignored
 
     def url(self, key: str) -> str:
         """The address of an object."""

@@ -31,6 +31,7 @@ __all__ = ["HttpClient", "IndexEntry", "RangesIgnoredError", "RemoteFile"]
 
 _BLOCK = 256 * 1024
 _MAX_SKIP = 64 * MIB
+_HEADER_BYTES = MIB
 _COMPRESSED_SUFFIXES = (".gz", ".tgz", ".bz2", ".z", ".xz")
 
 
@@ -51,6 +52,8 @@ class HttpClient(Requester):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._look = SecondLook(self)
+        self.ranges_ignored: set[str] = set()
+        """Hosts that answered a range with the whole file: these are better fetched at once."""
 
     # --- small answers ----------------------------------------------------------------------
 
@@ -380,8 +383,9 @@ class HttpClient(Requester):
         """Read up to `start` in a whole file that came where a range was asked for."""
         length = responses.content_length(response.headers)
         self._check_unchanged(remote, response, length)
-        # A file read in many ranges would be fetched whole for each of them.
-        if start > _MAX_SKIP or (length or 0) > 4 * _MAX_SKIP:
+        self.ranges_ignored.add(urlsplit(remote.url).netloc)
+        # A file read in many ranges would be fetched whole for each of them; not so its header.
+        if start > _MAX_SKIP or ((length or 0) > 4 * _MAX_SKIP and stop > _HEADER_BYTES):
             raise RangesIgnoredError("the server ignores byte ranges", location=redact(remote.url))
         scratch = memoryview(bytearray(min(start, _BLOCK)))
         while start:

@@ -133,7 +133,10 @@ def test_a_server_that_ignores_ranges_is_read_all_the_same(
     cell = Faulty(FILE, "http", servers, tmp_path)
     servers.control.add("ignore_range", "mirror", FILE.name)
     try:
-        made, voxels = cell.run(*cell.attempt())
+        config, plan = cell.attempt()
+        assert plan.reader["way"] == "fetch"  # once and whole, not once for each range
+        assert "the server gives no ranges of files: the file is fetched whole first" in plan.notes
+        made, voxels = cell.run(config, plan)
     finally:
         servers.control.clear()
     assert made.status == "complete", made.error

@@ -275,6 +275,8 @@ def test_ignored_ranges_deep_in_a_large_file_are_named(
     control.add("ignore_range", "mirror")
     with pytest.raises(RangesIgnoredError):
         read(client, url, 2000, 10)
+    assert len(client.ranges_ignored) == 1
+    assert read(client, url, 10, 10) == DATA[10:20]  # the header of a file of any size
 
 
 @pytest.mark.parametrize(

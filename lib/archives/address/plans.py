@@ -58,6 +58,8 @@ def plan_of(
     cost, cost_notes = _cost(config, way, survey, crop, header, files)
     if not place.tree.remote:
         cost = (0, 0)
+    if way == "fetch" and not (place.tree.ranged or one.container == "stack"):
+        cost_notes.append("the server gives no ranges of files: the file is fetched whole first")
     lossy = (f"the source holds its voxels compressed with loss ({volume.lossy})",)
     notes = [
         *volume.notes,
