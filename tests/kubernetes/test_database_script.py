@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import yaml
 from kube_checks import pod_specs, restricted_violations, validate
 
 from lib.kubernetes.pod_security import restricted_pod
-from tests.kit.prefect_server import ask, prefect_server
+from tests.kit.prefect_server import alone_in, ask, prefect_server
 
 SCRIPT = Path(__file__).parents[2] / "k8s" / "database.sh"
 PLACE = "/var/lib/prefect"  # of the claim, in the pod
@@ -104,3 +105,24 @@ def test_what_is_no_database_is_refused_before_the_server_is_stopped(
     done = script(environ, "restore", str(tmp_path / "copy.db"))
     assert (done.returncode, "is no SQLite database" in done.stderr) == (2, True)
     assert "scale" not in (tmp_path / "calls").read_text()
+
+
+@pytest.mark.long
+def test_the_migration_makes_the_tables_and_registers_the_types_of_blocks(tmp_path: Path) -> None:
+    path = tmp_path / "new.db"
+    environ = {
+        **os.environ,
+        **alone_in(tmp_path),
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{path}",
+        "PYTHONPATH": str(SCRIPT.parents[1]),
+    }
+    command = [sys.executable, "-m", "flows.database"]
+    for _ in range(2):  # the second finds it up to date
+        done = subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (0, "the database is up to date\n"), done.stderr
+        assert "Traceback" not in done.stderr
+    with sqlite3.connect(path) as database:
+        names = {slug for (slug,) in database.execute("SELECT slug FROM block_type")}
+        [runs] = database.execute("SELECT count(*) FROM flow_run").fetchone()
+    assert {"secret", "aws-credentials"} <= names
+    assert runs == 0
