@@ -110,3 +110,18 @@ def test_a_dark_room_gets_a_dark_page(report: Path, browser: Browser) -> None:
         shades.append(browser.evaluate("getComputedStyle(document.body).backgroundColor"))
     browser.prefer(prefers_color_scheme="light")
     assert shades == ["rgb(246, 247, 249)", "rgb(16, 20, 26)"]
+
+
+def test_words_sift_the_volumes(report: Path, browser: Browser) -> None:
+    browser.resize(1280, 900)
+    browser.open(report.as_uri())
+    shown = "[...document.querySelectorAll('article')].filter(a => a.offsetParent).length"
+    assert browser.evaluate("document.getElementById('filter').offsetParent !== null")
+    for words, left in (("", 2), ("openorganelle", 1), ("two FIB-SEM", 1), ("nothing of this", 0)):
+        browser.evaluate(
+            "(() => {const f = document.getElementById('filter'); "
+            f"f.value = '{words}'; f.dispatchEvent(new Event('input')); return 0}})()"
+        )
+        assert browser.evaluate(shown) == left, words
+        said = browser.evaluate("document.getElementById('left').textContent")
+        assert said == (f"{left} shown" if words else "")
