@@ -153,6 +153,14 @@ def _prepare_times(kind: str, factors: tuple[int, ...]) -> Any:
     return prepare
 
 
+def _prepare_kinds(*kinds: str) -> Any:
+    def prepare(setting: Setting) -> None:
+        for kind in kinds:
+            _prepare(kind)(setting)
+
+    return prepare
+
+
 two_workers = ours("u8", at_once=1, batches_at_once=2)
 
 _TENSORSTORE = "benchmarks.peers_tensorstore:copy"
@@ -201,6 +209,17 @@ CASES = (
             Variant("tensorstore", peer(_TENSORSTORE, "gzip")),
         ),
         (Goal("ours", "tensorstore", 1.5),),
+    ),
+    Case(
+        "labels",
+        "S3 Zarr v2 (uint64, 64^3, zstd) as labels, beside an image of as many bytes (uint8)",
+        _prepare_kinds("u8", "u64"),
+        (
+            Variant("image", ours("u8")),
+            Variant("labels", ours("u64", config={"kind": "labels"})),
+            Variant("labels, encoded", ours("u64", config={"kind": "labels", "codec": "zstd"})),
+        ),
+        (Goal("labels", "image", 1.3), Goal("labels, encoded", "image", 1.3)),
     ),
     Case(
         "s3-npy",

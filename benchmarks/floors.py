@@ -198,7 +198,7 @@ class _Out:
 
     def halved(self, chunk: NDArray[Any]) -> None:
         half = np.empty(kernels.pooled_shape(chunk.shape, (2, 2, 2)), chunk.dtype)
-        kernels.pool(chunk, (2, 2, 2), half, labels=False)
+        kernels.pool(chunk, (2, 2, 2), half, labels=None)
         self.encoded(half)
 
     def cut(self, block: NDArray[Any], chunk_zyx: tuple[int, int, int]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from emulators.dvid_labels import dvid_labels
 from emulators.tissue import RepeatedTissue, TripleZYX
 
 TILE = 128
@@ -22,6 +23,10 @@ class Volume:
     """An endless volume of one dtype, made of one tile again and again."""
 
     def __init__(self, dtype: str) -> None:
+        if dtype == "uint64":  # labels: bodies with walls, blocks of background and of one body
+            self._repeated = RepeatedTissue((TILE, TILE, TILE), dtype="uint8")
+            self._repeated.tile = dvid_labels((0, 0, 0), (TILE, TILE, TILE))
+            return
         self._repeated = RepeatedTissue((TILE, TILE, TILE), dtype=dtype)
         step = 3 if dtype == "uint8" else 64
         tile = self._repeated.tile // step * step

@@ -118,7 +118,8 @@ class LoaderConfig(BaseModel):
     )
     codec: Literal["auto", "zstd", "blosc", "none"] = Field(
         default="auto",
-        description="auto: zstd level 1 for 8-bit, blosc (zstd 1, shuffle) for wider types.",
+        description="auto: zstd level 1 for 8-bit and for labels, blosc (zstd 1, shuffle) for "
+        "wider images.",
     )
     check_etags: EtagPolicy = Field(
         default="plain-http",

@@ -33,6 +33,8 @@ SHARD_FACTOR = 2.0
 """Memory of a shard in flight relative to its raw bytes: voxels, compressed chunks, half level."""
 _ALIKE = frozenset({"zstd", "blosc", "gzip", "zlib", "lz4", "bz2", "lzma", "xz"})
 """Codecs whose chunks take about as much room in the store as in the source."""
+LABELS_COMPRESSION = 8.0
+"""Of labels at the least: 12 (8 bits) to 60 (64 bits) measured, see `lib.volumes.codecs`."""
 THUMBNAIL_BYTES = 0.22
 """Of a thumbnail's JPEG for each pixel: 0.17 to 0.29 measured."""
 
@@ -74,6 +76,8 @@ def cost_of(plan: VolumePlan, config: LoaderConfig, assumed_compression: float) 
     assumed_compression
         Raw bytes over compressed bytes; ignored for npy, and for chunks that pass through.
     """
+    if plan.kind == "labels":
+        assumed_compression = max(assumed_compression, LABELS_COMPRESSION)
     itemsize = np.dtype(plan.dtype).itemsize
     job = planned_job(plan, config)
     raw, *coarse = (math.prod(level.grid.shape_zyx) * itemsize for level in job.levels)

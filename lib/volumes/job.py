@@ -19,7 +19,7 @@ from pydantic import ConfigDict, Field
 from lib.config.loaders import LoaderConfig
 from lib.formats.base import ChunkReader, Layout, VolumeReader
 from lib.geometry import Box, ShapeZYX, multiply, zyx
-from lib.plan import FrozenModel, VolumePlan
+from lib.plan import EARLIER_POOLING, FrozenModel, VolumePlan
 from lib.storage.keys import labels_of, state_key
 from lib.volumes.codecs import named_codec
 from lib.volumes.grid import ShardGrid
@@ -118,7 +118,9 @@ def fit_job(
         A chosen chunk or codec does not fit.
     """
     dtype = np.dtype(plan.dtype)
-    codec, chunk = named_codec(config.codec, dtype), config.chunk_zyx
+    # volumes of before keep the codec that they were made with, should they be repaired
+    labels = plan.labels not in (None, EARLIER_POOLING)
+    codec, chunk = named_codec(config.codec, dtype, labels=labels), config.chunk_zyx
     ours = chunks if chunks and chunks.aligned and config.output_format == "zarr" else None
     through = bool(
         ours

@@ -32,6 +32,13 @@ def test_a_name_is_one_codec_in_both_forms(
     assert [one["name"] for one in rest] == ([codec] if codec else [])
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint32", "uint64"])
+def test_labels_are_not_shuffled(dtype: str) -> None:
+    """Ids come in runs: bytes beside each other that belong together compress best."""
+    assert named_codec("auto", np.dtype(dtype), labels=True) == {"id": "zstd", "level": 1}
+    assert named_codec("blosc", np.dtype(dtype), labels=True)["id"] == "blosc"
+
+
 def test_the_order_of_bits_and_bytes_keeps_its_name() -> None:
     blosc = {"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 2}
     (_, said) = zarr_v3_codecs(blosc, WORD)
