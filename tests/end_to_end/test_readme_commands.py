@@ -41,7 +41,7 @@ ON_A_CLUSTER = (
 DRIVEN = {
     "macroscope view": (
         "tests/end_to_end/test_viewer_in_browser.py",
-        "test_the_viewer_shows_the_volumes_own_tissue_at_the_right_scale",
+        "test_the_page_of_a_store_filters_and_a_click_opens_a_volume",
     ),
     "macroscope view idr": (
         "tests/end_to_end/test_viewer_in_browser.py",

@@ -78,6 +78,8 @@ def test_it_holds_what_a_run_reads(wheel: Path) -> None:
         "flows/resources/prefect.yaml",
         "flows/resources/job-template.json",
         "lib/present/templates/report.html.jinja",
+        "lib/present/templates/store.html.jinja",
+        "macroscope/py.typed",
     } <= names
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/", "docs/"))]
 
@@ -98,4 +100,6 @@ def test_what_it_advises_is_there(run: Run) -> None:
     template = run("python", "-c", "import flows.register as r; r.job_template('kubernetes', None)")
     assert template.returncode == 0, template.stderr
     assert run("macroscope", "view", "--help").returncode == 0
+    assert "empiar:" in run("python", "-c", "import macroscope as m; print(m.list())").stdout
+    assert run("python", "-m", "macroscope", "--version").stdout.startswith("macroscope ")
     assert run("macroscope", "deploy", "--", "--help").returncode == 0
