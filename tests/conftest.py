@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -12,6 +14,7 @@ from emulators.control import Control
 from emulators.serving import Samples
 from flows.commands.server import IN_MEMORY
 from flows.environment import prepare
+from lib.archives.registry import REGISTRY
 from tests.kit.prefect_server import prefect_server as running_server
 
 # before any test imports Prefect, which reads its settings once
@@ -20,11 +23,17 @@ os.environ.setdefault("PREFECT_SERVER_DATABASE_CONNECTION_URL", IN_MEMORY)
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
 
 
+_ARCHIVES = dict(REGISTRY)
+"""Before any test adds one of its own: the stand-ins outlive it."""
+
+
 @pytest.fixture(scope="session")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Samples]:
     """Running stand-ins of all five archives, on free ports of this machine."""
     root: Path = tmp_path_factory.mktemp("samples")
-    with Samples(root) as running:
+    with ExitStack() as stack:
+        with patch.dict(REGISTRY, _ARCHIVES, clear=True):  # whichever test is the first
+            running = stack.enter_context(Samples(root))
         yield running
 
 
