@@ -287,8 +287,8 @@ class OpenOrganelleConfig(FilesConfig):
     )
     zarr_path: InnerPaths | None = Field(
         default=None,
-        description="Group, multiscale or array inside the .zarr, or several; empty: the EM of the "
-        f"datasets {', '.join(OPENORGANELLE_EM_PATHS)}.",
+        description="Group, multiscale or array inside the .zarr, or several; empty: the EM, "
+        "which is the only recon-N/em, or of some datasets the one that is known to be right.",
     )
     scale_level: ScaleLevels = Field(
         default="s1",
@@ -326,11 +326,6 @@ class OpenOrganelleConfig(FilesConfig):
             raise ValueError("s3_key and s3_secret: one without the other is of no use")
         if self.s3_key is not None and self.s3_anonymous:
             raise ValueError("s3_anonymous: true contradicts s3_key; set one of them")
-        if self.zarr_path is None and self.dataset_id not in OPENORGANELLE_EM_PATHS:
-            raise ValueError(
-                f"zarr_path: needed for dataset {self.dataset_id}, for example recon-1/em; known "
-                f"without it are {', '.join(OPENORGANELLE_EM_PATHS)}"
-            )
         return self
 
     @property
@@ -342,8 +337,8 @@ class OpenOrganelleConfig(FilesConfig):
 
     @property
     def zarr_paths(self) -> tuple[str, ...]:
-        """The paths to read, the dataset's own EM where none is given."""
-        paths = self.zarr_path or OPENORGANELLE_EM_PATHS[self.dataset_id]
+        """The paths to read, the dataset's own EM where none is given; none where it is found."""
+        paths = self.zarr_path or OPENORGANELLE_EM_PATHS.get(self.dataset_id) or ()
         return (paths,) if isinstance(paths, str) else tuple(paths)
 
     @property

@@ -243,3 +243,37 @@ def test_unknown_archives_and_no_words_are_refused(samples: Samples) -> None:
         search(loaded(samples), ["x"], ["empair"])
     with pytest.raises(ConfigError, match="no word"):
         search(loaded(samples), ["  "])
+
+
+def test_the_em_of_a_data_set_that_no_table_names_is_found(samples: Samples) -> None:
+    from lib.archives.registry import archive
+    from lib.archives.sessions import open_session
+
+    source, own = settings_of("openorganelle:jrc_sample-separator")
+    config = loaded(samples).loader(source, {**own, "scale_level": "s0"})
+    with open_session(config, source, scratch_dir=None) as session:
+        (plan,) = archive(source).plan(config, session)
+    assert plan.source_id.startswith("jrc_sample-separator/recon-1/em/")
+
+
+def test_where_there_are_several_alignments_each_is_named() -> None:
+    from lib.archives.openorganelle.archive import _found_em
+
+    class Tree:
+        def __init__(self, *found: str) -> None:
+            self.found = found
+
+        def children(self, path: str) -> list[str]:
+            if path == "x.zarr":
+                return sorted({one.partition("/")[0] for one in self.found})
+            name = path.removeprefix("x.zarr/")
+            return [one.partition("/")[2] for one in self.found if one.startswith(f"{name}/")]
+
+    one = Tree("recon-1/em", "recon-2/labels", "other/em")
+    assert _found_em("x", one, "x.zarr") == ("recon-1/em",)  # type: ignore[arg-type]
+    two = Tree("recon-1/em", "recon-2/em")
+    with pytest.raises(ConfigError) as several:
+        _found_em("x", two, "x.zarr")  # type: ignore[arg-type]
+    assert "openorganelle:x/recon-1/em, openorganelle:x/recon-2/em" in str(several.value)
+    with pytest.raises(NotFoundError, match="macroscope list openorganelle:x"):
+        _found_em("x", Tree("labels/a"), "x.zarr")  # type: ignore[arg-type]

@@ -124,7 +124,6 @@ REFUSALS: list[tuple[type[LoaderConfig], dict[str, Any], str, str]] = [
     (OpenOrganelleConfig, {"zarr_path": []}, "zarr_path", "at least one"),
     (OpenOrganelleConfig, {"scale_level": "fine"}, "scale_level", "level such as s1"),
     (OpenOrganelleConfig, {"scale_level": []}, "scale_level", "at least one"),
-    (OpenOrganelleConfig, {"dataset_id": "jrc_new-1"}, "zarr_path", "recon-1/em"),
     (
         OpenOrganelleConfig,
         {"s3_uri": "s3://b/jrc_hela-2.zarr", "dataset_id": "jrc_mus-nacc-2"},
@@ -209,6 +208,10 @@ def test_the_dataset_id_alone_is_enough(dataset: str, path: str) -> None:
     config = OpenOrganelleConfig(dataset_id=dataset)
     assert config.container_uri == f"s3://janelia-cosem-datasets/{dataset}/{dataset}.zarr"
     assert config.zarr_paths == (path,)
+
+
+def test_the_em_of_another_dataset_is_looked_for() -> None:
+    assert OpenOrganelleConfig(dataset_id="jrc_new-1").zarr_paths == ()
 
 
 def test_a_whole_zarr_address_names_its_dataset() -> None:

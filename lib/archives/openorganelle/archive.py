@@ -20,8 +20,8 @@ from lib.archives.selection import Selection, choose_crop, left_out_notes, plan_
 from lib.archives.voxels import Voxel, decide_voxel
 from lib.bytesource.s3_tree import S3Tree
 from lib.bytesource.tree import join
-from lib.config.loaders import OPENORGANELLE_EM_PATHS, OpenOrganelleConfig
-from lib.errors import FormatError, MacroscopeError, NotFoundError, SourceChangedError
+from lib.config.loaders import OpenOrganelleConfig
+from lib.errors import ConfigError, FormatError, MacroscopeError, NotFoundError, SourceChangedError
 from lib.formats import registry
 from lib.formats.base import VolumeReader
 from lib.formats.calibration import Origin
@@ -78,16 +78,13 @@ class OpenOrganelle(ArchiveBase):
 
     def _plans(self, config: OpenOrganelleConfig, tree: S3Tree, root: str) -> list[VolumePlan]:
         hierarchy = Hierarchy(tree, root)
-        default = OPENORGANELLE_EM_PATHS.get(config.dataset_id)
-        paths = config.zarr_path or ([default] if default else [])
-        if isinstance(paths, str):
-            paths = [paths]
+        paths = config.zarr_paths or _found_em(config.dataset_id, hierarchy, root)
         found: dict[str, Callable[[], ZarrArray]] = {}
         for path in paths:
             found |= find_arrays(hierarchy, path, config.scale_level)
         if not found:
             raise NotFoundError(
-                f"no array at {', '.join(paths) or 'zarr_path (not set)'}",
+                f"no array at {', '.join(paths)}",
                 archive=self.name,
                 location=root,
                 advice=f"There are: {', '.join(hierarchy.children(root)) or 'nothing'}",
@@ -218,6 +215,33 @@ def _kind_evidence(array: ZarrArray, path: str) -> str | None:
     if array.labels:
         return "image-label, or a group named labels"
     return "a group named em" if "em" in path.split("/") else None
+
+
+def _found_em(dataset: str, hierarchy: Hierarchy, root: str) -> tuple[str, ...]:
+    """Where the EM of a data set lies that no table names: the only ``recon-N/em``.
+
+    Raises
+    ------
+    NotFoundError
+        There is none.
+    ConfigError
+        There are several: each is an alignment with a frame of its own.
+    """
+    aligned = [name for name in hierarchy.children(root) if name.startswith("recon-")]
+    found = [f"{name}/em" for name in aligned if "em" in hierarchy.children(join(root, name))]
+    if len(found) == 1:
+        return (found[0],)
+    if found:
+        raise ConfigError(
+            f"{dataset} has {len(found)} alignments, each with a frame of its own",
+            location="zarr_path",
+            advice=f"Choose: {', '.join(f'openorganelle:{dataset}/{path}' for path in found)}",
+        )
+    raise NotFoundError(
+        f"there is no recon-N/em in {dataset}",
+        location=root,
+        advice=f"`macroscope list openorganelle:{dataset}` shows what there is",
+    )
 
 
 def _handle(plan: VolumePlan) -> dict[str, Any]:
