@@ -7,7 +7,7 @@ is. Keys are relative to the root, with ``/`` between their parts, never with ``
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -28,6 +28,7 @@ __all__ = [
     "ObjectInfo",
     "Tree",
     "check_length",
+    "in_words",
     "join",
     "listing_or_none",
     "normal_key",
@@ -151,6 +152,15 @@ def listing_or_none(tree: Tree, prefix: str) -> Listing | None:
         return tree.list(prefix)
     except NotListableError:
         return None
+
+
+def in_words(names: Sequence[str], tree: Tree, folder: str) -> str:
+    """What to tell somebody who named what is not there: what there is, or why it is not known."""
+    if names:
+        return f"There are: {', '.join(names)}"
+    if listing_or_none(tree, folder) is None:
+        return "The store does not list what it holds: name the array or the group itself"
+    return "There are: nothing"
 
 
 def optional_document(tree: Tree, key: str, most: int = MOST_BYTES) -> bytes | memoryview | None:

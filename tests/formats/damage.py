@@ -147,6 +147,11 @@ def _strip_outside(files: Files) -> None:
     files[name] = bytes(data)
 
 
+def _zero_end(files: Files) -> None:
+    """A file of the right length that was not written to its end."""
+    _each(files, lambda data: data[:-40] + bytes(40))
+
+
 def _flip_strip(files: Files) -> None:
     (name,) = files
     with tifffile.TiffFile(io.BytesIO(files[name])) as file:
@@ -235,11 +240,15 @@ _ROWS: dict[str, list[tuple[str, Callable[[Files], None], str]]] = {
     "a cut JPEG, by 10 bytes": [
         (f"{_P}-jpeg", cut(10), "JPEG chunk is damaged"),
         ("jpeg-8", cut(10), "JPEG is damaged"),
-        ("tiff-jpeg-strips", _cut_strip, "JPEG data do not decode"),
     ],
     "a cut JPEG, by half": [
         (f"{_P}-jpeg", half, "JPEG chunk is damaged"),
         ("jpeg-8", half, "JPEG is damaged|JPEG cannot be read|cannot hold"),
+    ],
+    "a JPEG whose end is zeros": [
+        (f"{_P}-jpeg", _zero_end, "ends before"),
+        ("jpeg-8", _zero_end, "ends before"),
+        ("tiff-jpeg-strips", _cut_strip, "ends before"),
     ],
     "a picture of another size": [(f"{_P}-jpeg", _wide_jpeg, "pixels for")],
     "an object of 0 bytes": [

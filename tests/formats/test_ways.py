@@ -12,7 +12,6 @@ from typing import Any
 
 import cases_tiff
 import cases_zarr2
-import cases_zarr3
 import numpy as np
 import pytest
 import zarr
@@ -30,10 +29,9 @@ from lib.storage.settings import StoreSettings
 
 FILE = Case("ways-tiff", cases_tiff.imagej, "stack.tif")
 TREE = Case("ways-zarr2", cases_zarr2.multiscale, "x.zarr|zarr2:em")
-SHARDS = Case("ways-zarr3", cases_zarr3.two_levels, "x.zarr")
 
 
-@pytest.mark.parametrize("case", [FILE, TREE, SHARDS], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [FILE, TREE], ids=lambda case: case.name)
 def test_a_server_of_ones_own_authority_is_read(
     case: Case, servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

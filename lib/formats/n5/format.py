@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from lib.bytesource.tree import Tree, join, listing_or_none, optional_document
+from lib.bytesource.tree import Tree, in_words, join, listing_or_none, optional_document
 from lib.errors import FormatError, NotFoundError, NotListableError, UnsupportedFormatError
 from lib.formats.calibration import VoxelSize
 from lib.formats.chunked import cells_in, estimated_bytes, listed_objects, listing_identity
@@ -221,7 +221,7 @@ class N5Format:
             raise NotFoundError(
                 f"there is no dataset at {path or 'the root'!r}",
                 location=f"{tree.uri}/{where}",
-                advice=f"There are: {', '.join(_children(tree, where)) or 'nothing'}",
+                advice=in_words(_children(tree, where), tree, where),
             )
         return [_described(tree, root, *one, options) for one in found]
 

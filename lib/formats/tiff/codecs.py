@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lib.errors import FormatError, UnsupportedFormatError
+from lib.formats.jpeg import is_whole
 
 _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
-_PADDING = 16  # bytes that a writer may put behind a strip
 MAX_SEGMENT_BYTES = 512 * 2**20  # decoded size of one strip or tile
 
 
@@ -153,7 +153,7 @@ def _picture(
 ) -> NDArray[Any]:
     """A strip or tile that is a grey JPEG, or one without its tables; ValueError for another."""
     whole = bytes(data)
-    if _EOI not in whole[-_PADDING:]:  # the decoder would fill up what is not there
+    if not is_whole(whole):
         raise ValueError("it ends before its picture does")
     if tables[:2] == _SOI and tables[-2:] == _EOI and whole[:2] == _SOI:
         whole = tables[:-2] + whole[2:]

@@ -16,7 +16,7 @@ import numpy as np
 from imagecodecs import gzip_decode, zlib_decode
 from numpy.typing import NDArray
 
-from lib.bytesource.tree import Tree, join
+from lib.bytesource.tree import Tree, in_words, join
 from lib.compression import Encoded, can_pass_through, decode_into, open_codec
 from lib.errors import FormatError, MacroscopeError, NotFoundError
 from lib.formats.chunked import ChunkedReader, chunk_object
@@ -167,7 +167,7 @@ class Zarr2Format:
             raise NotFoundError(
                 f"there is no array or multiscale at {path or 'the root'!r}",
                 location=f"{tree.uri}/{where}",
-                advice=f"There are: {', '.join(here) or 'nothing'}",
+                advice=in_words(here, tree, where),
             )
         return described
 

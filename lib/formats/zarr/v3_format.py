@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from lib.bytesource.neighbours import requests_for
-from lib.bytesource.tree import Listing, Tree, join, listing_or_none, optional_document
+from lib.bytesource.tree import Listing, Tree, in_words, join, listing_or_none, optional_document
 from lib.errors import FormatError, NotFoundError, NotListableError
 from lib.formats.base import WIDENED
 from lib.formats.calibration import VoxelSize
@@ -140,7 +140,7 @@ def _described_below(tree: Tree, root: str, path: str, options: Options) -> list
         raise NotFoundError(
             f"there is no array or multiscale at {path or 'the root'!r}",
             location=f"{tree.uri}/{where}",
-            advice=f"There are: {', '.join(_children(tree, where)) or 'nothing'}",
+            advice=in_words(_children(tree, where), tree, where),
         )
     return described
 

@@ -14,7 +14,13 @@ import zarr
 
 from lib.bytesource.local_tree import LocalTree
 from lib.bytesource.tree import Listing, ObjectInfo
-from lib.errors import FormatError, MacroscopeError, NotListableError, UnsupportedFormatError
+from lib.errors import (
+    FormatError,
+    MacroscopeError,
+    NotFoundError,
+    NotListableError,
+    UnsupportedFormatError,
+)
 from lib.formats import registry
 from lib.formats.format import Options, VolumeDescription
 from lib.geometry import Box
@@ -221,6 +227,14 @@ def test_a_channel_and_a_time_are_chosen_by_number(
     written(tmp_path, form, layout)
     with pytest.raises(FormatError, match=said):
         registry.tree_format(f"zarr{form}").describe(LocalTree(tmp_path), "", "", options)
+
+
+@pytest.mark.parametrize("name", ["zarr2", "zarr3", "n5"])
+def test_a_store_that_does_not_list_is_said_to(name: str, tmp_path: Path) -> None:
+    for tree, said in ((LocalTree(tmp_path), "nothing"), (Unlisted(tmp_path), "does not list")):
+        with pytest.raises(NotFoundError) as caught:
+            registry.tree_format(name).describe(tree, "", "", Options())
+        assert said in caught.value.advice
 
 
 @pytest.mark.parametrize("form", [2, 3])
