@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,6 +27,7 @@ from flows.commands.arguments import (
     LabelAddresses,
     Level,
     Licence,
+    Padding,
     Quiet,
     Sets,
     Sources,
@@ -34,6 +35,7 @@ from flows.commands.arguments import (
     Verbose,
     VolumeName,
     VoxelSize,
+    WithEm,
     complete_modes,
     complete_named,
     complete_searched,
@@ -87,6 +89,8 @@ def run(
     data_dir: DataDir = None,
     kind: Kind = None,
     labels: LabelAddresses = None,
+    with_em: WithEm = False,
+    padding: Padding = None,
     name: VolumeName = None,
     voxel_size: VoxelSize = None,
     title: Title = None,
@@ -126,7 +130,8 @@ def run(
             dry_run=dry_run,
             local_s3=local_s3,
             as_json=as_json,
-            about=_about(labels, name, voxel_size, title, licence, citation),
+            about=_about(labels, name, voxel_size, title, licence, citation)
+            | _crop(with_em, padding),
             datasets=datasets,
             sets=sets,
             quiet=quiet,
@@ -146,6 +151,8 @@ def plan(
     data_dir: DataDir = None,
     kind: Kind = None,
     labels: LabelAddresses = None,
+    with_em: WithEm = False,
+    padding: Padding = None,
     name: VolumeName = None,
     voxel_size: VoxelSize = None,
     datasets: Datasets = None,
@@ -167,11 +174,16 @@ def plan(
             common={"box": box, "output_format": output_format, "kind": kind},
             level=level,
             as_json=as_json,
-            about=_about(labels, name, voxel_size),
+            about=_about(labels, name, voxel_size) | _crop(with_em, padding),
             datasets=datasets,
             sets=sets,
         )
     )
+
+
+def _crop(with_em: bool, padding: int | None) -> dict[str, Any]:
+    """Options of crops of labels, as settings."""
+    return {"with_em": with_em or None, "padding": padding}
 
 
 def _about(
@@ -181,7 +193,7 @@ def _about(
     title: str | None = None,
     licence: str | None = None,
     citation: str | None = None,
-) -> dict[str, str | list[str] | None]:
+) -> dict[str, Any]:
     """Options about a volume by its address, as its archive's settings call them."""
     return {
         "labels": labels or None,

@@ -85,6 +85,10 @@ LabelAddresses = Annotated[
     list[str] | None,
     typer.Option("--labels", help="Labels of the image, by their address; may be given again."),
 ]
+WithEm = Annotated[
+    bool, typer.Option("--with-em", help="With a crop of labels: the EM around it as well.")
+]
+Padding = Annotated[int | None, typer.Option(help="Voxels of that EM on each side of the crop.")]
 VolumeName = Annotated[str | None, typer.Option("--name", help="Name of a volume by address.")]
 VoxelSize = Annotated[
     str | None, typer.Option(help="Voxel size in nm, z,y,x, of a volume by address.")

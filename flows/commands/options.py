@@ -75,6 +75,15 @@ def source_parameters(
         for source in leveled:
             parameters[source]["scale_level"] = level[0] if len(level) == 1 else level
     said = {name: value for name, value in (about or {}).items() if value is not None}
+    crop: dict[str, Any] = {n: said.pop(n) for n in ("with_em", "padding") if n in said}
+    if crop and "openorganelle" not in parameters:
+        raise ConfigError(
+            f"{', '.join(crop)}: only openorganelle has crops with EM around them",
+            location=min(crop),
+            advice="Give it with openorganelle:DATASET/recon-1/labels/groundtruth/CROP",
+        )
+    if crop:
+        parameters["openorganelle"] |= crop
     if said.get("labels") and "flyem" in parameters:
         (first, *_) = said.pop("labels")
         parameters["flyem"]["labels"] = str(first).removeprefix("flyem:")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 from lib.errors import GridMismatchError
 from lib.geometry import Box, LengthsZYX, ShapeZYX, add, multiply, zyx
@@ -18,6 +19,32 @@ from lib.plan import VolumePlan
 _SCALE_TOLERANCE = 1e-6
 _PLACE_TOLERANCE = 1e-3  # of a voxel
 _UNKNOWN = ("assumed",)
+
+
+class OnGrid(Protocol):
+    """What has voxels at a place: a plan, or a level that may become one."""
+
+    @property
+    def shape_zyx(self) -> ShapeZYX: ...
+
+    @property
+    def voxel_nm_zyx(self) -> LengthsZYX: ...
+
+    @property
+    def origin_nm_zyx(self) -> LengthsZYX: ...
+
+    @property
+    def path_in_source(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A level that is not planned yet."""
+
+    path_in_source: str
+    shape_zyx: ShapeZYX
+    voxel_nm_zyx: LengthsZYX
+    origin_nm_zyx: LengthsZYX
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +73,7 @@ class Overlap:
         return f"voxels {self.labels} of the labels are {self.image} of the image ({edges} nm)"
 
 
-def overlap_of(image: VolumePlan, labels: VolumePlan) -> Overlap:
+def overlap_of(image: OnGrid, labels: OnGrid) -> Overlap:
     """The common part of two volumes on one grid.
 
     Raises
@@ -72,7 +99,7 @@ def overlap_of(image: VolumePlan, labels: VolumePlan) -> Overlap:
                 labels,
             )
     start, stop = zyx(starts), zyx(stops)
-    return Overlap(_voxels(labels, start, stop), _voxels(image, start, stop), start, stop)
+    return Overlap(voxels_of(labels, start, stop), voxels_of(image, start, stop), start, stop)
 
 
 def paired(image: VolumePlan, labels: VolumePlan) -> tuple[VolumePlan, Overlap]:
@@ -152,9 +179,7 @@ def as_part(labels: VolumePlan, part: VolumePlan, box: Box) -> VolumePlan:
     )
 
 
-def _fit(
-    axis: str, image: tuple[float, float], labels: tuple[float, float], plan: VolumePlan
-) -> None:
+def _fit(axis: str, image: tuple[float, float], labels: tuple[float, float], plan: OnGrid) -> None:
     (a, la), (b, lb) = image, labels
     fine, coarse = min(la, lb), max(la, lb)
     by = round(coarse / fine)
@@ -173,7 +198,7 @@ def _fit(
         )
 
 
-def _voxels(plan: VolumePlan, start: LengthsZYX, stop: LengthsZYX) -> Box:
+def voxels_of(plan: OnGrid, start: LengthsZYX, stop: LengthsZYX) -> Box:
     """The voxels of a volume that a part in nanometres touches."""
     first, end = [], []
     for n in range(3):
@@ -212,7 +237,7 @@ def _permuted(image: VolumePlan, labels: VolumePlan) -> tuple[str, ...]:
     return ()
 
 
-def _mismatch(why: str, labels: VolumePlan) -> GridMismatchError:
+def _mismatch(why: str, labels: OnGrid) -> GridMismatchError:
     return GridMismatchError(
         f"image and labels are on no common grid: {why}", location=labels.path_in_source
     )

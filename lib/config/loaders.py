@@ -295,6 +295,18 @@ class OpenOrganelleConfig(FilesConfig):
         description="Scale level (s0 is the finest), a list of levels, or all.",
         examples=["s2", ["s1", "s3"], "all"],
     )
+    with_em: bool = Field(
+        default=False,
+        description="With labels of a crop, as recon-1/labels/groundtruth/crop234: bring the EM "
+        "around them, too, and write all its classes into the EM's group labels.",
+    )
+    em_path: InnerPath | None = Field(
+        default=None,
+        description="Multiscale of that EM; empty: the one below em beside the labels.",
+    )
+    padding: Annotated[Whole, Field(ge=0)] = Field(
+        default=0, description="Voxels of EM on each side of the labels."
+    )
     voxel_size: NanometresZYX | None = Field(
         default=None,
         description="Voxel size of s0 in nm, z,y,x (or x, y and z by name), in place of the "

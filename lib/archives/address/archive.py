@@ -135,7 +135,7 @@ class AddressArchive(ArchiveBase):
             labels, _ = paired(whole, found)
             overlap = overlap_of(image, labels)
             if overlap.labels != Box.whole(labels.shape_zyx):
-                boxed = given.model_copy(update={"box": _box_text(overlap.labels)})
+                boxed = given.model_copy(update={"box": str(overlap.labels)})
                 (part,) = self._plan_address(address, boxed, session)
                 labels = as_part(labels, part, overlap.labels)
             made.append(beside(image, labels, overlap))
@@ -174,12 +174,6 @@ def _options(config: AddressConfig, level: str | None) -> Options:
     asked = {"mrc_mode0": config.mrc_mode0, "mrc_sections": config.mrc_sections}
     choices = {key: value for key, value in asked.items() if value not in (None, "auto")}
     return Options(level, config.channel, config.time, choices)
-
-
-def _box_text(box: Box) -> str:
-    """A box in voxels as the setting ``box`` has it."""
-    ranges = zip("zyx", box.start_zyx, box.stop_zyx, strict=True)
-    return ",".join(f"{axis}={start}:{stop}" for axis, start, stop in ranges)
 
 
 def _address_of(plan: VolumePlan, config: AddressConfig) -> Address:

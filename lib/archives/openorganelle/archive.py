@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import takewhile
 from typing import Any, ClassVar
 from urllib.parse import quote
 
 from lib.archives.base import ArchiveBase, Publisher
 from lib.archives.listed import Item
 from lib.archives.openorganelle.about import about_array
+from lib.archives.openorganelle.crops import box_around, fitting_level
 from lib.archives.openorganelle.listing import list_dataset, list_datasets, search_datasets
+from lib.archives.pairs import Grid, beside, overlap_of
 from lib.archives.selection import Selection, choose_crop, left_out_notes, plan_each, with_notes
 from lib.archives.voxels import Voxel, decide_voxel
 from lib.bytesource.s3_tree import S3Tree
@@ -80,8 +83,11 @@ class OpenOrganelle(ArchiveBase):
         hierarchy = Hierarchy(tree, root)
         paths = config.zarr_paths or _found_em(config.dataset_id, hierarchy, root)
         found: dict[str, Callable[[], ZarrArray]] = {}
+        levels = config.scale_level
+        if config.with_em and "scale_level" not in config.model_fields_set:
+            levels = "s0"  # ground truth is drawn at one size; coarser levels are made from it
         for path in paths:
-            found |= find_arrays(hierarchy, path, config.scale_level)
+            found |= find_arrays(hierarchy, path, levels)
         if not found:
             raise NotFoundError(
                 f"no array at {', '.join(paths)}",
@@ -101,7 +107,59 @@ class OpenOrganelle(ArchiveBase):
             path.removeprefix(f"{root}/"): why for path, why in hierarchy.unreadable.items()
         }
         notes = [*left_out_notes(unreadable), *selection.notes(found)]
-        return [with_notes(plan, notes) for plan in plans]
+        plans = [with_notes(plan, notes) for plan in plans]
+        if config.with_em:
+            return self._with_em(config, tree, hierarchy, plans)
+        return plans
+
+    def _with_em(
+        self,
+        config: OpenOrganelleConfig,
+        tree: S3Tree,
+        hierarchy: Hierarchy,
+        labels: list[VolumePlan],
+    ) -> list[VolumePlan]:
+        """The EM around some labels, then these as its labels.
+
+        Raises
+        ------
+        ConfigError
+            Not all of them are labels, or several multiscales of EM lie beside them.
+        GridMismatchError
+            No level of the EM has the labels' grid.
+        """
+        root = hierarchy.root
+        if any(plan.kind != "labels" for plan in labels):
+            others = [plan.internal_path for plan in labels if plan.kind != "labels"]
+            raise ConfigError(
+                f"with_em: {others[0]} is no labels",
+                location="zarr_path",
+                advice="Name a crop or labels, as recon-1/labels/groundtruth/crop234",
+            )
+        where = config.em_path or f"{str(labels[0].internal_path).partition('/')[0]}/em"
+        found = hierarchy.multiscales_below(join(root, where))
+        if len(found) != 1:
+            there = ", ".join(at.removeprefix(f"{root}/") for at, _ in found) or "nothing"
+            raise ConfigError(
+                f"{len(found)} multiscales of EM at {where}, where one is wanted",
+                location="em_path",
+                advice=f"Set em_path to one of them; there are: {there}",
+            )
+        ((at, multiscale),) = found
+        arrays = [hierarchy.level(at, multiscale, level.path) for level in multiscale.levels]
+        grids = {}
+        for array in arrays:
+            voxel = _voxel(config, array)
+            grids[array.path] = Grid(
+                array.path, array.document.shape_zyx, voxel.nm_zyx, voxel.origin_nm_zyx
+            )
+        chosen = fitting_level([*grids.values()], labels)
+        box = box_around(chosen, labels, config.padding)
+        boxed = config.model_copy(update={"box": str(box)})
+        (array,) = (one for one in arrays if one.path == chosen.path_in_source)
+        em = self._plan_array(boxed, tree, root, array)
+        crop = {"crop": _common_folder(labels), "padding": config.padding}
+        return [_of_crop(one, crop) for one in (em, *(_paired(em, plan) for plan in labels))]
 
     def open(
         self, plan: VolumePlan, config: OpenOrganelleConfig, session: Session, raw: RawFiles
@@ -209,6 +267,23 @@ class OpenOrganelle(ArchiveBase):
             notes=(*array.notes, *document.notes, *voxel.notes, *survey.notes),
             stated=voxel.stated,
         )
+
+
+def _paired(em: VolumePlan, labels: VolumePlan) -> VolumePlan:
+    return beside(em, labels, overlap_of(em, labels))
+
+
+def _of_crop(plan: VolumePlan, crop: dict[str, Any]) -> VolumePlan:
+    """The plan with what makes it one of a group."""
+    about = plan.about.revised(extra={**plan.about.extra, **crop})
+    return plan.model_copy(update={"about": about})
+
+
+def _common_folder(plans: list[VolumePlan]) -> str:
+    """The group that all of them lie in: that of the crop."""
+    paths = [str(plan.internal_path).split("/")[:-2] for plan in plans]
+    shared = takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))
+    return "/".join(parts[0] for parts in shared)
 
 
 def _kind_evidence(array: ZarrArray, path: str) -> str | None:
