@@ -282,11 +282,14 @@ def _short(address: str) -> str:
 
 
 def _told_apart(jobs: Sequence[Job]) -> Iterable[Job]:
-    """The same jobs; those of one label get their number among these."""
-    count: dict[str, int] = {}
+    """The same jobs, each with a label that no other has: a number follows where it is shared."""
+    taken, natural = set[str](), {job.label for job in jobs}
     for job in jobs:
-        number = count[job.label] = count.get(job.label, 0) + 1
-        label = job.label if number == 1 else f"{job.label} ({number})"
+        label, number = job.label, 1
+        while label in taken or (number > 1 and label in natural):
+            number += 1
+            label = f"{job.label} ({number})"
+        taken.add(label)
         yield replace(job, label=label)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ from lib.records.plain import plain
 from lib.records.schema import schema_errors
 from lib.storage.base import Store
 from lib.storage.walk import Contents, contents, record_of, why_nothing
+
+_log = logging.getLogger(__name__)
 
 CATALOG_VERSION = "1.0"
 _STAMP = r"_\d{8}T\d{6}Z(_\d+)?"
@@ -336,13 +339,18 @@ def forget_old(metadata_store: Store, keep: int) -> int:
     Returns
     -------
     int
-        How many files were deleted.
+        How many files were deleted. What cannot be deleted stays, and is told in the log: a store
+        that keeps everything has its catalogue all the same.
     """
     names = [item.key for item in metadata_store.list_folder().objects]
     deleted = 0
     for pattern in _DATED:
         old = sorted(name for name in names if pattern.fullmatch(name))[:-keep]
         for name in old:
-            metadata_store.delete(name)
-        deleted += len(old)
+            try:
+                metadata_store.delete(name)
+            except MacroscopeError as error:
+                _log.warning("older reports stay: %s", error)
+                return deleted
+            deleted += 1
     return deleted

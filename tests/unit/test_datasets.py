@@ -17,7 +17,7 @@ from emulators.tissue import tissue
 from emulators.volumes import make_recorded_volume, plan_of
 from flows.commands.options import set_settings, source_parameters
 from lib.config.manager import ConfigManager, LoadedSettings
-from lib.errors import ConfigError
+from lib.errors import AccessDeniedError, ConfigError
 from lib.ingest.datasets import Dataset, Job, check, jobs_of, read_datasets
 from lib.ingest.naming import name_plans
 from lib.ingest.planning import by_round
@@ -165,6 +165,13 @@ def test_five_hundred_are_read_and_told_apart(tmp_path: Path) -> None:
     assert len({job.label for job in jobs}) == 500
     rounds = by_round(None, None, {"address": {"box": "z=0:1"}}, loaded().settings, jobs)
     assert len(rounds) == 500 and all(one["address"]["box"] == "z=0:1" for one in rounds)
+
+
+def test_no_label_is_that_of_two() -> None:
+    names = ["a", "a", "a (2)", "a", "a (2)"]
+    listed = [Dataset(address=f"s3://b/{n}", name=name) for n, name in enumerate(names)]
+    labels = [job.label for job in jobs_of(listed)]
+    assert labels == ["a", "a (3)", "a (2)", "a (4)", "a (2) (2)"]
 
 
 def test_a_run_of_datasets_alone_takes_no_other_source() -> None:
@@ -327,3 +334,18 @@ def test_the_newest_reports_stay(tmp_path: Path) -> None:
     assert "metadata_catalog_20261121T100300Z.json" in left and "report_mine.html" in left
     assert "metadata_catalog_20261121T100200Z.json" not in left and "groups.json" in left
     assert forget_old(metadata, 2) == 0
+
+
+def test_reports_that_cannot_be_deleted_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metadata = open_store(str(tmp_path))
+    for minute in range(3):
+        metadata.put(f"report_20261121T10{minute:02d}00Z.html", b"x")
+
+    def refuse(key: str) -> None:
+        raise AccessDeniedError("nothing may be deleted here", location=key)
+
+    monkeypatch.setattr(metadata, "delete", refuse)
+    assert forget_old(metadata, 1) == 0
+    assert len([*tmp_path.glob("report_*.html")]) == 3
