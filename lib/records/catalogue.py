@@ -21,7 +21,7 @@ from lib.records.schema import schema_errors
 from lib.storage.base import Store
 from lib.storage.walk import Contents, contents, record_of, why_nothing
 
-_log = logging.getLogger(__name__)
+LOGGER = logging.getLogger(__name__)
 
 CATALOG_VERSION = "1.0"
 _STAMP = r"_\d{8}T\d{6}Z(_\d+)?"
@@ -350,7 +350,7 @@ def forget_old(metadata_store: Store, keep: int) -> int:
             try:
                 metadata_store.delete(name)
             except MacroscopeError as error:
-                _log.warning("older reports stay: %s", error)
+                LOGGER.warning("older reports stay: %s", error)
                 return deleted
             deleted += 1
     return deleted
