@@ -20,9 +20,9 @@ def complete_modes(incomplete: str) -> list[str]:
 
 
 def complete_searched(incomplete: str) -> list[str]:
-    from lib.ingest.listing import SEARCHED
+    from lib.ingest.listing import searched
 
-    return [name for name in SEARCHED if name.startswith(incomplete)]
+    return [name for name in searched() if name.startswith(incomplete)]
 
 
 def complete_named(incomplete: str) -> list[str]:

@@ -20,8 +20,14 @@ from lib.config.errors import suggestion
 from lib.config.manager import LoadedSettings
 from lib.errors import ConfigError, MacroscopeError, StoppedError
 
-SEARCHED = ("empiar", "idr", "openorganelle", "bioimages", "reach")
-"""The names that `search` knows: archives, and the table of public volumes."""
+_BESIDE = ("bioimages", "reach")
+"""Searched, too: the BioImage Archive, and the table of public volumes."""
+
+
+def searched() -> tuple[str, ...]:
+    """The names that `search` knows: archives that can be searched, and what stands beside them."""
+    able = (name for name, source in named_archives().items() if hasattr(archive(source), "search"))
+    return (*able, *_BESIDE)
 
 
 def list_address(loaded: LoadedSettings, address: str | None = None) -> list[Item]:
@@ -87,7 +93,7 @@ def search(
     words
         Each must fit; a phrase is one of them.
     archives
-        Of `SEARCHED`; all where not given.
+        Of `searched`; all where not given.
     most
         Hits of each archive.
 
@@ -99,11 +105,12 @@ def search(
     wanted = [part for text in words for part in [text.strip()] if part]
     if not wanted:
         raise ConfigError("search: no word is given", location="words")
-    chosen = [*dict.fromkeys(archives or SEARCHED)]
+    known = searched()
+    chosen = [*dict.fromkeys(archives or known)]
     for name in chosen:
-        if name not in SEARCHED:
+        if name not in known:
             raise ConfigError(
-                f"search: there is no archive {name!r}; {suggestion(name, SEARCHED)}",
+                f"search: there is no archive {name!r}; {suggestion(name, known)}",
                 location="archive",
             )
 

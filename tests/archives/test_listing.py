@@ -17,9 +17,10 @@ from lib.archives.address.grammar import is_named
 from lib.archives.address.named import settings_of
 from lib.archives.listed import Item
 from lib.archives.lucene import all_of
+from lib.archives.registry import archive
 from lib.config.manager import ConfigManager, LoadedSettings
 from lib.errors import ConfigError, NotFoundError
-from lib.ingest.listing import SEARCHED, list_address, search
+from lib.ingest.listing import list_address, search, searched
 
 
 def loaded(samples: Samples | None = None, **more: str) -> LoadedSettings:
@@ -198,7 +199,7 @@ def hits(samples: Samples, *words: str, archives: list[str] | None = None) -> di
 
 def test_every_archive_is_searched(samples: Samples) -> None:
     found = hits(samples, "zebrafish")
-    assert list(found) == list(SEARCHED)
+    assert list(found) == list(searched())
     (entry,) = found["empiar"]
     assert (entry.address, entry.technique, entry.organism, entry.licence, entry.size) == (
         "empiar:11759", "SBF-SEM", "Danio rerio", "CC0-1.0", "1.2 GB",
@@ -238,6 +239,14 @@ def test_an_archive_that_does_not_answer_is_named_and_the_others_do(
     assert found["empiar"].items and found["reach"].items
 
 
+def test_an_archive_that_says_nothing_of_listing_lists_its_plans(samples: Samples) -> None:
+    """As a further archive, which has a plan and no more."""
+    assert not hasattr(archive("epfl"), "listing")
+    (item,) = list_address(loaded(samples), "epfl:")
+    assert (item.address, item.shape_zyx) == ("epfl:", (12, 96, 128))
+    assert "epfl" not in searched() and {"empiar", "idr", "openorganelle"} < {*searched()}
+
+
 def test_unknown_archives_and_no_words_are_refused(samples: Samples) -> None:
     with pytest.raises(ConfigError, match="did you mean 'empiar'"):
         search(loaded(samples), ["x"], ["empair"])
@@ -246,7 +255,6 @@ def test_unknown_archives_and_no_words_are_refused(samples: Samples) -> None:
 
 
 def test_the_em_of_a_data_set_that_no_table_names_is_found(samples: Samples) -> None:
-    from lib.archives.registry import archive
     from lib.archives.sessions import open_session
 
     source, own = settings_of("openorganelle:jrc_sample-separator")
