@@ -153,14 +153,23 @@ class HttpClient(Requester):
                 location=redact(remote.url),
             )
 
+        done = 0
+
+        def more(count: int) -> None:
+            nonlocal done
+            done += count
+
         def ask() -> None:
+            at = start + done  # a broken answer is gone on with: what came of it is right
+            if at == stop:
+                return
             # the whole file up to there, where the server ignores ranges
-            with self._ask_range(remote, f"bytes={start}-{stop - 1}", stop) as response:
+            with self._ask_range(remote, f"bytes={at}-{stop - 1}", stop) as response:
                 if response.status_code == 206:
-                    self._check_span(response, remote, start, stop)
+                    self._check_span(response, remote, at, stop)
                 else:
-                    self._skip(response, remote, start, stop)
-                self._fill(response, view, remote.url)
+                    self._skip(response, remote, at, stop)
+                self._fill(response, view[done:], remote.url, more)
             self._look.hold(remote, start, view)
 
         self.retry("GET", remote.url, lambda: agreed(self._look, remote, ask))
@@ -334,7 +343,13 @@ class HttpClient(Requester):
                 raise bounds.too_long(limit)
         return bytes(pieces)
 
-    def _fill(self, response: requests.Response, view: memoryview, url: str) -> None:
+    def _fill(
+        self,
+        response: requests.Response,
+        view: memoryview,
+        url: str,
+        on_bytes: Callable[[int], None] | None = None,
+    ) -> None:
         done = 0
         while done < len(view):
             stopping.check()
@@ -345,6 +360,8 @@ class HttpClient(Requester):
                 )
             self._counters.received(count)
             done += count
+            if on_bytes is not None:
+                on_bytes(count)
 
     @contextmanager
     def _ask_range(

@@ -228,7 +228,9 @@ def test_a_range_that_hangs_is_asked_for_again_long_before_the_read_time_out(
     hanging = Limits(1, read_timeout_s=60.0, first_backoff_s=0.01, stall_s=0.3)
     with Session("ebi", limits={"ebi-https": hanging}) as session:
         assert read(session.http("ebi-https"), url, 0, len(DATA)) == DATA
-        assert session.counters.snapshot()["ebi-https"]["retries"] == 1
+        counts = session.counters.snapshot()["ebi-https"]
+    assert counts["retries"] == 1
+    assert counts["bytes_received"] == len(DATA), "what came before it hung is not asked for again"
 
 
 def test_a_stall_is_cut_short_by_the_read_time_out(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar
 
 from lib.archives.address.finding import find_volumes, the_one
@@ -18,7 +19,7 @@ from lib.errors import ConfigError, MacroscopeError
 from lib.formats.base import VolumeReader
 from lib.formats.format import Options
 from lib.geometry import Box
-from lib.plan import VolumePlan
+from lib.plan import SourceFile, VolumePlan
 from lib.rawfiles.files import RawFiles, kept_or_error
 from lib.transport.limits import Limits
 from lib.transport.partial import Fetched
@@ -77,14 +78,19 @@ class AddressArchive(ArchiveBase):
         """
         if plan.reader["way"] != "fetch":
             return
-        tree, _root = open_tree(_address_of(plan, config), config, session)
-        for file in plan.files:
-            if not config.enable_downloads:
+        if not config.enable_downloads:
+            for file in plan.files:
                 kept_or_error(file, raw)
-                continue
+            return
+        tree, _root = open_tree(_address_of(plan, config), config, session)
+
+        def bring(file: SourceFile) -> None:
             with raw.turn(file):
                 if raw.known(file) is None:
                     bring_file(plan, file, tree, raw)
+
+        for _ in tree.ordered([partial(bring, file) for file in plan.files]):
+            pass  # as many at once as the service bears; the first error ends it
 
     def open(
         self, plan: VolumePlan, config: AddressConfig, session: Session, raw: RawFiles
