@@ -17,7 +17,7 @@ from lib.errors import FormatError, UnsupportedFormatError
 from lib.formats.base import Block, Layout, VolumeReader
 from lib.formats.calibration import VoxelSize
 from lib.formats.format import FileFormatBase, Options, VolumeDescription, only_path
-from lib.formats.jpeg import is_whole
+from lib.formats.intact import check_picture
 from lib.formats.planes import check_box
 from lib.geometry import Box
 from lib.plan import SourceGrid
@@ -166,8 +166,7 @@ def _decoded(
     data = bytearray(source.size)
     source.read_into(0, memoryview(data))
     try:
-        if kind == "JPEG" and not is_whole(data):
-            raise ValueError("it ends before its picture does")
+        check_picture(kind, data)
         with Image.open(io.BytesIO(data), formats=(kind,)) as picture:
             pixels = np.asarray(picture)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:

@@ -288,7 +288,8 @@ _ROWS: dict[str, list[tuple[str, Callable[[Files], None], str]]] = {
         ("nrrd-gzip", flip(40), "does not unpack"),
         ("nifti-gz", flip(40), "does not unpack"),
         ("mrc-gz", flip(40), "does not unpack"),
-        ("png-16", flip(40), "damaged"),
+        *[("png-16", flip(back), "damaged") for back in (30, 60, 90, 120)],
+        *[(f"{_P}-png-uint8", flip(back), "CRC|damaged") for back in (30, 60, 90, 120)],
         ("zip", patch(60, b"\xff\xff"), "CRC|damaged|inflate|deflate"),
     ],
     "a block header that lies": [

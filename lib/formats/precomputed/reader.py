@@ -24,7 +24,7 @@ from lib.bytesource.tree import Tree, join
 from lib.compression import Encoded
 from lib.errors import FormatError, MacroscopeError, TransportError
 from lib.formats.chunked import ChunkedReader, check_listed, chunk_object
-from lib.formats.jpeg import is_whole
+from lib.formats.intact import check_picture
 from lib.formats.precomputed.info import Scale
 from lib.formats.precomputed.shards import gunzip, morton
 from lib.geometry import Box, ShapeZYX, ceil_divide
@@ -330,8 +330,7 @@ class PrecomputedReader(ChunkedReader):
         kind = self._scale.encoding.upper()
         count = math.prod(extent)
         try:
-            if kind == "JPEG" and not is_whole(bytes(encoded)):
-                raise ValueError("it ends before its picture does")
+            check_picture(kind, bytes(encoded))
             with Image.open(io.BytesIO(encoded), formats=(kind,)) as picture:
                 bands = len(picture.getbands())
                 if picture.width * picture.height != count:

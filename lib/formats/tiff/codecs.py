@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lib.errors import FormatError, UnsupportedFormatError
-from lib.formats.jpeg import is_whole
+from lib.formats.intact import check_picture
 
 _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
 MAX_SEGMENT_BYTES = 512 * 2**20  # decoded size of one strip or tile
@@ -153,8 +153,7 @@ def _picture(
 ) -> NDArray[Any]:
     """A strip or tile that is a grey JPEG, or one without its tables; ValueError for another."""
     whole = bytes(data)
-    if not is_whole(whole):
-        raise ValueError("it ends before its picture does")
+    check_picture("JPEG", whole)
     if tables[:2] == _SOI and tables[-2:] == _EOI and whole[:2] == _SOI:
         whole = tables[:-2] + whole[2:]
     with Image.open(io.BytesIO(whole), formats=("JPEG",)) as picture:

@@ -119,3 +119,15 @@ def test_a_picture_that_says_more_pixels_than_its_bytes_can_hold_is_refused(
     path.write_bytes(data)
     with pytest.raises(FormatError):
         read("png", path, tmp_path)
+
+
+def test_every_flipped_bit_of_a_png_is_found(tmp_path: Path) -> None:
+    """Pillow looks at no CRC-32 of the pixels: a damaged label picture came out as other labels."""
+    _, path = written("png-palette", tmp_path / "f")
+    good = path.read_bytes()
+    for at in range(len(good)):
+        data = bytearray(good)
+        data[at] ^= 1 << (at % 8)
+        path.write_bytes(data)
+        with pytest.raises(MacroscopeError):
+            read("png", path, tmp_path / "s")
