@@ -46,6 +46,6 @@ def _check_png(data: bytes | bytearray) -> None:
         body = view[at + 4 : stop - 4]
         if zlib.crc32(body) != int.from_bytes(view[stop - 4 : stop], "big"):
             raise ValueError(f"its chunk at {at} does not fit its CRC-32")
-        if body[:4] == b"IEND":
+        if bytes(body[:4]) == b"IEND":
             return
         at = stop
