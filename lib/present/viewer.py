@@ -9,6 +9,7 @@ server reads a folder and an object store, whose credentials never leave this pr
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,13 @@ from urllib.parse import quote
 
 import uvicorn
 
-from lib.errors import ConfigError, DestinationError, NotFoundError, NothingThereError
+from lib.errors import (
+    ConfigError,
+    DestinationError,
+    NotFoundError,
+    NothingThereError,
+    UnsupportedFormatError,
+)
 from lib.present.described import ZARR, DescribedVolume, describe, labels_inside
 from lib.present.store_page import page_html, read_contents
 from lib.present.viewer_app import viewer_app
@@ -27,6 +34,8 @@ from lib.storage.base import Store
 from lib.storage.walk import contents, why_nothing
 
 _LOOPBACK = ["127.0.0.1", "localhost"]
+
+_log = logging.getLogger(__name__)
 
 
 def find_volumes(store: Store) -> Iterator[str]:
@@ -167,7 +176,7 @@ class Viewer:
             )
         volumes = []
         for key in volume_keys:
-            volumes += [_viewable(self._store, key), *labels_inside(self._store, key)]
+            volumes += [_viewable(self._store, key), *_labels_over(self._store, key)]
         sources = [f"{self.address}/store/{quote(volume.key)}" for volume in volumes]
         return f"{self.address}/v/volumes/#{fragment(viewer_state(volumes, sources))}"
 
@@ -226,6 +235,19 @@ class Viewer:
             await serving
 
         asyncio.run(main())
+
+
+def _labels_over(store: Store, key: str) -> list[DescribedVolume]:
+    """The labels inside a volume that can be shown; of others it is said that they are left out."""
+    shown = []
+    for volume in labels_inside(store, key):
+        try:
+            check_viewable(volume)
+        except UnsupportedFormatError as error:
+            _log.warning("left out of the view: %s", error)
+        else:
+            shown.append(volume)
+    return shown
 
 
 def _viewable(store: Store, key: str) -> DescribedVolume:

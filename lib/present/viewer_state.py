@@ -20,7 +20,8 @@ MOST_PANELS = 4
 """Images beside each other; with more, they share one panel and are switched by their names."""
 
 _PANEL_PIXELS = 360.0  # about the smaller side of one of four panes on a laptop
-_DTYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32"]
+# Neuroglancer has no int64; ids of uint64 are exact in it, above 2^53, too
+_DTYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "float32"]
 _SHADER = "#uicontrol invlerp normalized\nvoid main() {\n  emitGrayscale(normalized());\n}\n"
 
 

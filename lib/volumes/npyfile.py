@@ -177,7 +177,7 @@ class DamagedRowsError(IntegrityError):
 
     def __init__(self, key: str, shard_indices: Sequence[ShapeZYX] = ()) -> None:
         super().__init__(
-            f"the rows of {len(shard_indices)} shard_indices are not those that were written",
+            f"the rows of {len(shard_indices)} units are not those that were written",
             location=key,
             unit=", ".join(str(shard_index) for shard_index in shard_indices[:3]),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
@@ -12,11 +13,13 @@ import zarr
 from numpy.typing import NDArray
 
 from lib.archives.pairs import overlap_of
-from lib.errors import ConfigError, GridMismatchError
+from lib.errors import ConfigError, GridMismatchError, UnsupportedFormatError
 from lib.geometry import Box
 from lib.ingest.stages import plan_source
 from lib.plan import VolumePlan
 from lib.present.described import describe, labels_inside
+from lib.present.viewer import serve
+from lib.present.viewer_state import check_viewable
 from lib.verify.store import verify_store
 from tests.archives.test_labels import assert_levels
 
@@ -97,6 +100,11 @@ def test_labels_lie_in_the_group_of_their_image(bench: Any, tmp_path: Path) -> N
     (over,) = labels_inside(one.store, image["files"]["volume"])
     assert over.kind == "labels"
     assert describe(one.store, labels["files"]["volume"]).levels == over.levels
+    with serve(one.store, [image["files"]["volume"]]) as running:
+        fragment = unquote(urlsplit(running.url_for([image["files"]["volume"]])).fragment)
+    layers = json.loads(fragment.removeprefix("!"))["layers"]
+    assert [layer["type"] for layer in layers] == ["image", "segmentation"]
+    assert layers[1]["source"].endswith(f"/labels/{name}/|zarr3:")
     again = [one.make(plan) for plan in planned(one, tmp_path)]
     assert [(result.status, result.made) for result in again] == [("complete", False)] * 2
 
@@ -157,6 +165,24 @@ def test_what_lies_beside_the_grid_is_refused(
     seg = write(tmp_path / "seg.zarr", ids(SHAPE), scale, at)
     with pytest.raises(GridMismatchError, match=why):
         planned(bench("address", addresses=[em], labels=[seg]), tmp_path)
+
+
+def test_labels_that_the_viewer_cannot_show_are_left_out_of_it(
+    bench: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It has no int64; nothing is shown rather than ids that are not there."""
+    em = write(tmp_path / "em.zarr", grey(), (8.0, 4.0, 4.0), (0.0, 0.0, 0.0))
+    signed = (ids(SHAPE) % np.uint64(1000)).astype(np.int64) - 1
+    seg = write(tmp_path / "seg.zarr", signed, (8.0, 4.0, 4.0), (0.0, 0.0, 0.0))
+    one = bench("address", addresses=[em], labels=[seg])
+    image, labels = made(one, tmp_path)
+    key = image["files"]["volume"]
+    with serve(one.store, [key]) as running:
+        fragment = unquote(urlsplit(running.url_for([key])).fragment)
+    assert len(json.loads(fragment.removeprefix("!"))["layers"]) == 1
+    assert "left out of the view: the viewer cannot show int64" in caplog.text
+    with pytest.raises(UnsupportedFormatError, match="cannot show int64"):
+        check_viewable(describe(one.store, labels["files"]["volume"]))
 
 
 def test_labels_belong_to_one_image(bench: Any, tmp_path: Path) -> None:
