@@ -14,7 +14,7 @@ from tests.faults.bench import Bench
 
 
 @pytest.mark.parametrize(
-    ("source", "service", "slowly"), [("flyem", "dvid", 3_000_000), ("ebi", "mirror", 10_000)]
+    ("source", "service", "slowly"), [("flyem", "dvid", 2_000_000), ("ebi", "mirror", 10_000)]
 )
 def test_bytes_are_told_while_no_shard_is_done(
     source: str, service: str, slowly: int, samples: Samples, faults: Control, tmp_path: Path
