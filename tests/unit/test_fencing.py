@@ -353,9 +353,12 @@ def test_a_request_begins_when_the_first_piece_of_its_body_is_sent(
         )
         store = S3Store("s3://volumes", settings)
         began: list[bool] = []
+        connections: list[socket.socket] = []
 
         def left(location: str) -> float:
-            began.append(bool(select.select([server], [], [], 0)[0]))
+            if select.select([server], [], [], 0)[0]:
+                connections.append(server.accept()[0])
+            began.append(bool(select.select(connections, [], [], 0)[0]))
             if len(began) == 2:  # once before it is signed, once before the first piece
                 raise DestinationBusyError("over", location=location)
             return 60.0
@@ -363,6 +366,8 @@ def test_a_request_begins_when_the_first_piece_of_its_body_is_sent(
         monkeypatch.setattr(store._fence, "left", left)
         with pytest.raises(DestinationBusyError):
             store.put(SHARD, bytes(size))
+    for connection in connections:
+        connection.close()
     assert began == [False, False]
 
 

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +239,15 @@ def test_a_stall_is_cut_short_by_the_read_time_out(
 ) -> None:
     control.add("stall", "mirror", first_n=1, seconds=20, methods=["GET"])
     assert read(client, url, 0, 100_000) == DATA[:100_000]
+
+
+def test_the_first_answer_of_a_connection_has_the_read_time_out_not_that_of_connecting(
+    served: Served, control: Control, url: str
+) -> None:
+    control.set_latency("mirror", first_byte_s=1.0)
+    patient = replace(QUICK, connect_timeout_s=0.4, read_timeout_s=60.0, tries=1)
+    with Session("ebi", limits={"ebi-https": patient}) as session:
+        assert session.http("ebi-https").get_bytes(url, len(DATA)) == DATA
 
 
 @pytest.mark.parametrize(
