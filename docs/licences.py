@@ -1,6 +1,7 @@
 """Which licences the installed packages have, held against what this project may be shipped with.
 
-``python -m docs.licences`` lists them; `tests/unit/test_licences.py` fails on one that may not be.
+``python -m docs.licences`` lists them; `tests/unit/docs/test_licences.py` fails on one that may
+not be.
 """
 
 from __future__ import annotations

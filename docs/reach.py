@@ -1,6 +1,6 @@
 """Write docs/reach.md from lib/archives/reach.yaml: which public volumes are reached, and how.
 
-``python -m docs.reach`` writes it; `tests/unit/test_reach.py` resolves every address.
+``python -m docs.reach`` writes it; `tests/unit/archives/test_reach.py` resolves every address.
 """
 
 from __future__ import annotations

@@ -116,6 +116,20 @@ def test_what_one_neighbour_imports_is_a_concept_or_part_of_it() -> None:
     assert fragments == {}, "put each into its importer, or say above why it is a concept"
 
 
+def test_unit_tests_lie_where_the_product_lies() -> None:
+    folders = {
+        path.relative_to(ROOT / "tests" / "unit") for path in (ROOT / "tests/unit").rglob("*")
+    }
+    ours = {
+        str(one)
+        for one in folders
+        if one.name != "__pycache__" and (ROOT / "tests/unit" / one).is_dir()
+    }
+    roots = ("", "lib", "docs", "flows/commands")
+    strange = {one for one in ours if not any((ROOT / root / one).is_dir() for root in roots)}
+    assert strange == set()
+
+
 def test_no_concept_is_listed_that_is_gone() -> None:
     known = {name for names in CONCEPTS.values() for name in names}
     assert known - modules().keys() == set()

@@ -82,7 +82,7 @@ TARGETS = {
     ),
     'make run ARCHIVES=public SOURCES="flyem"': (
         "macroscope run --archives public --mode staged --source flyem",
-        "tests/unit/test_public_addresses.py",
+        "tests/unit/archives/test_public_addresses.py",
         "test_flyem_asks_the_hemibrain_grayscale_root",
     ),
     "make run SOURCES=epfl": (

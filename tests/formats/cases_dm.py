@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from case import Case
 from numpy.typing import NDArray
-from volume_kit import random_voxels
 
 from emulators.dm import Section, write_dm
+from tests.formats.case import Case
+from tests.kit.volume_kit import random_voxels
 
 SHAPE = (7, 24, 31)
 

@@ -9,9 +9,10 @@ from typing import Any
 import h5py
 import hdf5plugin
 import numpy as np
-from case import Case
 from numpy.typing import NDArray
-from volume_kit import random_voxels
+
+from tests.formats.case import Case
+from tests.kit.volume_kit import random_voxels
 
 SHAPE = (21, 45, 38)
 RANGES = ("file", "http", "s3")

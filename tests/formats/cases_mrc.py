@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from case import EVERYWHERE, Case
 from numpy.typing import NDArray
-from volume_kit import random_voxels
 
 from emulators.mrc import write_mrc
+from tests.formats.case import EVERYWHERE, Case
+from tests.kit.volume_kit import random_voxels
 
 SHAPE = (11, 23, 36)
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import tensorstore
-from case import LISTED, Case
 from numpy.typing import NDArray
-from volume_kit import random_voxels
+
+from tests.formats.case import LISTED, Case
+from tests.kit.volume_kit import random_voxels
 
 SHAPE = (21, 45, 38)
 CLOUDS = (*LISTED, "gs")

@@ -11,10 +11,11 @@ from typing import Any
 import nibabel
 import nrrd
 import numpy as np
-from case import EVERYWHERE, Case
 from numpy.typing import NDArray
 from PIL import Image
-from volume_kit import random_voxels
+
+from tests.formats.case import EVERYWHERE, Case
+from tests.kit.volume_kit import random_voxels
 
 SHAPE = (11, 23, 36)
 

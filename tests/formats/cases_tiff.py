@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import tifffile
-from case import Case
 from numpy.typing import NDArray
 from PIL import Image
-from volume_kit import random_voxels
+
+from tests.formats.case import Case
+from tests.kit.volume_kit import random_voxels
 
 SHAPE = (9, 37, 53)
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import zarr
-from case import LISTED, Case
 from numpy.typing import NDArray
-from volume_kit import random_voxels
+
+from tests.formats.case import LISTED, Case
+from tests.kit.volume_kit import random_voxels
 
 SHAPE = (21, 45, 38)
 

@@ -9,9 +9,7 @@ from typing import Any
 
 import numpy as np
 import zarr
-from case import LISTED, Case
 from numpy.typing import NDArray
-from volume_kit import random_voxels
 from zarr.codecs import (
     BloscCodec,
     BytesCodec,
@@ -21,6 +19,9 @@ from zarr.codecs import (
     TransposeCodec,
     ZstdCodec,
 )
+
+from tests.formats.case import LISTED, Case
+from tests.kit.volume_kit import random_voxels
 
 SHAPE = (21, 45, 38)
 

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "kit"))
-sys.path.insert(0, str(Path(__file__).parent))
-
-from servers import Servers, serving
+from tests.formats.servers import Servers, serving
 
 
 @pytest.fixture(scope="session")

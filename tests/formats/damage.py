@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import io
 import struct
-import sys
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -24,9 +23,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import fuzz
+from tests.formats import fuzz
 
 Files = dict[str, bytes]
 

@@ -28,18 +28,14 @@ from typing import Any
 
 import numpy as np
 
-for _folder in (Path(__file__).parent, Path(__file__).parents[1] / "kit"):
-    sys.path.insert(0, str(_folder))
-
-from case import Case  # noqa: E402
-from memory_tree import MemoryObjects  # noqa: E402
-
-from lib.bytesource.base import MemoryBytes  # noqa: E402
-from lib.bytesource.zip_tree import ZipTree  # noqa: E402
-from lib.errors import FormatError, MacroscopeError  # noqa: E402
-from lib.formats import registry  # noqa: E402
-from lib.formats.format import Options, VolumeDescription  # noqa: E402
-from lib.geometry import Box  # noqa: E402
+from lib.bytesource.base import MemoryBytes
+from lib.bytesource.zip_tree import ZipTree
+from lib.errors import FormatError, MacroscopeError
+from lib.formats import registry
+from lib.formats.format import Options, VolumeDescription
+from lib.geometry import Box
+from tests.formats.case import Case
+from tests.kit.memory_tree import MemoryObjects
 
 ADDRESS_SPACE = 6 * 2**30
 PATIENCE_S = 30
@@ -108,7 +104,7 @@ def seeds(form: str, scratch: Path) -> list[Seed]:
         return [_zipped(scratch)]
     found = []
     for module in sorted(Path(__file__).parent.glob("cases_*.py")):
-        cases = import_module(module.stem)
+        cases = import_module(f"tests.formats.{module.stem}")
         small = _SMALL.get(module.stem, {"SHAPE": (5, 9, 7)})
         before = {name: getattr(cases, name) for name in small if hasattr(cases, name)}
         for name in before:
@@ -382,9 +378,8 @@ def ask_in_forks() -> None:
 
     It ends as the process that it stands for would, and sees what that would see.
     """
-    from forked import Forked
-
     from lib.formats.hdf5 import structure_client
+    from tests.kit.forked import Forked
 
     structure_client.subprocess.Popen = Forked  # type: ignore[attr-defined,misc,assignment]
 

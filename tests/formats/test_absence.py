@@ -6,17 +6,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cases_n5
-import cases_precomputed
-import cases_zarr2
-import cases_zarr3
 import numpy as np
 import pytest
-from case import Case
-from servers import Servers
-from test_faults import Faulty
 
 from lib.errors import AccessDeniedError
+from tests.formats import cases_n5, cases_precomputed, cases_zarr2, cases_zarr3
+from tests.formats.case import Case
+from tests.formats.servers import Servers
+from tests.formats.test_faults import Faulty
 
 SHARDS: dict[str, Any] = cases_precomputed._IDENTITY
 # formats that leave out chunks of nothing but 0; the object of the chunk that is left out

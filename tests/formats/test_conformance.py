@@ -14,8 +14,6 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 import zarr
-from case import Case
-from servers import TRANSPORTS, Servers
 
 from lib.config.loader_address import AddressConfig
 from lib.formats import registry
@@ -26,9 +24,13 @@ from lib.plan import VolumePlan
 from lib.records.manager import MetadataManager
 from lib.storage.local import LocalStore
 from lib.storage.settings import StoreSettings
+from tests.formats.case import Case
+from tests.formats.servers import TRANSPORTS, Servers
 
 MODULES = sorted(path.stem for path in Path(__file__).parent.glob("cases_*.py"))
-CASES: list[Case] = [case for name in MODULES for case in import_module(name).CASES]
+CASES: list[Case] = [
+    case for name in MODULES for case in import_module(f"tests.formats.{name}").CASES
+]
 CELLS = [
     pytest.param(case, transport, id=f"{case.name}-{transport}")
     for case in CASES

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import damage
-import fuzz
 import pytest
-from forked import Forked
 
 from lib.errors import FormatError, MacroscopeError
 from lib.formats.hdf5 import structure_client
+from tests.formats import damage, fuzz
+from tests.kit.forked import Forked
 
 
 @pytest.fixture(autouse=True)

@@ -6,19 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cases_tiff
-import cases_zarr2
 import numpy as np
 import pytest
 import zarr
-from case import Case
-from servers import Servers
-from test_conformance import Cell
 
 from lib.archives.address.places import LIMITS
 from lib.ingest.life import make_volume
 from lib.ingest.request import VolumeRequest
 from lib.storage.settings import StoreSettings
+from tests.formats import cases_tiff, cases_zarr2
+from tests.formats.case import Case
+from tests.formats.servers import Servers
+from tests.formats.test_conformance import Cell
 
 FILE = Case("faults-tiff", cases_tiff.imagej, "stack.tif")
 ARRAY = Case("faults-zarr2", cases_zarr2.multiscale, "x.zarr|zarr2:em")

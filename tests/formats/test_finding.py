@@ -9,14 +9,10 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import cases_tiff
-import cases_zarr2
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from servers import BUCKET, Servers
-from volume_kit import random_voxels
 
 from lib.config.loader_address import AddressConfig
 from lib.errors import (
@@ -32,6 +28,9 @@ from lib.ingest.request import VolumeRequest
 from lib.ingest.stages import plan_source
 from lib.plan import VolumePlan
 from lib.storage.settings import StoreSettings
+from tests.formats import cases_tiff, cases_zarr2
+from tests.formats.servers import BUCKET, Servers
+from tests.kit.volume_kit import random_voxels
 
 
 def plan_of(address: str | Path, tmp_path: Path, **more: Any) -> VolumePlan:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import fuzz
 import pytest
-from forked import Forked
 
 from lib.formats.hdf5 import structure_client
+from tests.formats import fuzz
+from tests.kit.forked import Forked
 
 INPUTS = int(os.environ.get("FUZZ_INPUTS", "60"))
 

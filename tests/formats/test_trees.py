@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import TRANSPORTS, Servers
 
 from emulators.gcs import GcsApp
 from lib.archives.address.grammar import parse_address
@@ -29,6 +28,7 @@ from lib.errors import (
     SourceChangedError,
 )
 from lib.transport.session import Session
+from tests.formats.servers import TRANSPORTS, Servers
 
 NAMES = itertools.count()
 CONTENT = {

@@ -10,15 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import cases_tiff
-import cases_zarr2
 import numpy as np
 import pytest
 import zarr
-from case import Case
-from servers import Servers
-from test_conformance import Cell
-from tls import TlsFront
 
 from emulators.s3 import S3Server
 from lib.errors import TransportError
@@ -26,6 +20,11 @@ from lib.ingest.life import make_volume
 from lib.ingest.request import VolumeRequest
 from lib.storage.open import open_store
 from lib.storage.settings import StoreSettings
+from tests.formats import cases_tiff, cases_zarr2
+from tests.formats.case import Case
+from tests.formats.servers import Servers
+from tests.formats.test_conformance import Cell
+from tests.kit.tls import TlsFront
 
 FILE = Case("ways-tiff", cases_tiff.imagej, "stack.tif")
 TREE = Case("ways-zarr2", cases_zarr2.multiscale, "x.zarr|zarr2:em")

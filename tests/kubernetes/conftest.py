@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -13,16 +12,12 @@ from typing import Any
 import pytest
 import yaml
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
-
-# the folder of this file must be on the path first
-from apiserver.cluster import Cluster  # noqa: E402
-from apiserver.kinds import CLUSTER  # noqa: E402
-from installation import HEAVY, RUN_S, VALUES, Installation, refused  # noqa: E402
-from kube_binaries import program  # noqa: E402
-
-from emulators.control import Control  # noqa: E402
-from emulators.serving import Samples  # noqa: E402
+from emulators.control import Control
+from emulators.serving import Samples
+from tests.kubernetes.apiserver.cluster import Cluster
+from tests.kubernetes.apiserver.kinds import CLUSTER
+from tests.kubernetes.installation import HEAVY, RUN_S, VALUES, Installation, refused
+from tests.kubernetes.kube_binaries import program
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "macroscope"

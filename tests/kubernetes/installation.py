@@ -14,15 +14,23 @@ from typing import Any
 import numpy as np
 import requests
 import zarr
-from apiserver.cluster import Cluster
-from apiserver.kinds import CLUSTER, CRON_JOB, DEPLOYMENT, JOB, POD, SECRET, by_manifest
-from kube_checks import pod_specs, restricted_violations
 
 from emulators.catalogue import dvid_voxels, truth
 from lib.archives.registry import REGISTRY
 from lib.config.loaders import OPENORGANELLE_EM_PATHS
 from lib.kubernetes.cleanup import is_active
 from tests.kit.prefect_server import ask
+from tests.kubernetes.apiserver.cluster import Cluster
+from tests.kubernetes.apiserver.kinds import (
+    CLUSTER,
+    CRON_JOB,
+    DEPLOYMENT,
+    JOB,
+    POD,
+    SECRET,
+    by_manifest,
+)
+from tests.kubernetes.kube_checks import pod_specs, restricted_violations
 
 Manifest = dict[str, Any]
 PREFECT = str(Path(sys.executable).with_name("prefect"))

@@ -8,10 +8,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from apiserver.cluster import Cluster
-from apiserver.kinds import DEPLOYMENT, SECRET
-from installation import Installation
-from kube_binaries import program
+from tests.kubernetes.apiserver.cluster import Cluster
+from tests.kubernetes.apiserver.kinds import DEPLOYMENT, SECRET
+from tests.kubernetes.installation import Installation
+from tests.kubernetes.kube_binaries import program
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "macroscope"

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from kube_checks import pod_specs
-from network_rules import OUTSIDE, may_connect
-from test_chart import AVAILABLE, PROXY, by_name, env_of
-from test_network import peers_of
+
+from tests.kubernetes.kube_checks import pod_specs
+from tests.kubernetes.network_rules import OUTSIDE, may_connect
+from tests.kubernetes.test_chart import AVAILABLE, PROXY, by_name, env_of
+from tests.kubernetes.test_network import peers_of
 
 Manifest = dict[str, Any]
 Render = Callable[..., list[Manifest]]

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 import yaml
-from kube_checks import pod_specs, restricted_violations, validate
 
 from emulators.serving import Samples
 from lib.archives.registry import REGISTRY
 from lib.kubernetes.dask_cluster import Owner, cluster_spec
 from lib.kubernetes.dask_settings import DaskSettings, parse_bytes
+from tests.kubernetes.kube_checks import pod_specs, restricted_violations, validate
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "macroscope"

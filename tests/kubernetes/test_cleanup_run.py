@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 import requests
-from apiserver.cluster import Cluster
-from apiserver.kinds import CLUSTER, JOB
-from installation import refused
-from pods import Manifest, job
 
 from lib.kubernetes.dask_cluster import FLOW_RUN_LABEL, MANAGED_BY
 from lib.sockets import free_ports
 from tests.kit.prefect_server import ask, prefect_server
+from tests.kubernetes.apiserver.cluster import Cluster
+from tests.kubernetes.apiserver.kinds import CLUSTER, JOB
+from tests.kubernetes.installation import refused
+from tests.kubernetes.pods import Manifest, job
 
 ROOT = Path(__file__).parents[2]
 WAIT_S = 60

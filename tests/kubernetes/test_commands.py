@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kube_checks import pod_specs
+
+from tests.kubernetes.kube_checks import pod_specs
 
 BIN = Path(sys.executable).parent
 Command = tuple[str, ...]

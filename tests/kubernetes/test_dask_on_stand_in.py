@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from apiserver.cluster import Cluster
-from apiserver.kinds import CLUSTER, POD
-from installation import VALUES, refused
-from pods import Manifest, job
+
+from tests.kubernetes.apiserver.cluster import Cluster
+from tests.kubernetes.apiserver.kinds import CLUSTER, POD
+from tests.kubernetes.installation import VALUES, refused
+from tests.kubernetes.pods import Manifest, job
 
 WAIT_S = 180
 AWAY_S = 3

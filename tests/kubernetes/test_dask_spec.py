@@ -12,7 +12,6 @@ from dask_kubernetes.operator.kubecluster.kubecluster import make_cluster_spec
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import ValidationError
-from kube_checks import pod_specs, restricted_violations, validate
 
 from lib.errors import ConfigError
 from lib.kubernetes.dask_cluster import MAX_NAME, Owner, cluster_name, cluster_spec
@@ -25,6 +24,7 @@ from lib.kubernetes.dask_settings import (
 )
 from lib.kubernetes.kube_cluster import pod_reasons
 from lib.kubernetes.request import cluster_request
+from tests.kubernetes.kube_checks import pod_specs, restricted_violations, validate
 
 OWNER = Owner("wise-fox-abc", "0d9f", "em", "run-1")
 SETTINGS = DaskSettings(

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from kube_checks import pod_specs, restricted_violations, validate
 
 from lib.kubernetes.pod_security import restricted_pod
 from tests.kit.prefect_server import alone_in, ask, prefect_server
+from tests.kubernetes.kube_checks import pod_specs, restricted_violations, validate
 
 SCRIPT = Path(__file__).parents[2] / "k8s" / "database.sh"
 PLACE = "/var/lib/prefect"  # of the claim, in the pod

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from apiserver.cluster import Cluster
-from apiserver.kinds import CONFIGMAP, DEPLOYMENT, JOB, POD
-from installation import HEAVY, RUN_S, Installation
 
 from emulators.control import Control
+from tests.kubernetes.apiserver.cluster import Cluster
+from tests.kubernetes.apiserver.kinds import CONFIGMAP, DEPLOYMENT, JOB, POD
+from tests.kubernetes.installation import HEAVY, RUN_S, Installation
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 LIGHT = "ebi"

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import yaml
-from kube_binaries import program
-from kube_checks import pod_specs, restricted_violations, validate
 
 from k8s.render import KIND_VALUES, SECRET, helm_template, plain
 from k8s.render import render as render_manifests
+from tests.kubernetes.kube_binaries import program
+from tests.kubernetes.kube_checks import pod_specs, restricted_violations, validate
 
 K8S = Path(__file__).parents[2] / "k8s"
 

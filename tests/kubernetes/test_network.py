@@ -9,8 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from kube_checks import pod_specs
-from network_rules import OUTSIDE, Peer, isolated, may_connect
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import Flow, FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
@@ -18,6 +16,8 @@ from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
 
 from lib.kubernetes.dask_cluster import Owner, cluster_spec
 from lib.kubernetes.dask_settings import DaskSettings
+from tests.kubernetes.kube_checks import pod_specs
+from tests.kubernetes.network_rules import OUTSIDE, Peer, isolated, may_connect
 
 Manifest = dict[str, Any]
 Render = Callable[..., list[Manifest]]

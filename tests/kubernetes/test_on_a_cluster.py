@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable
 
 import pytest
-from apiserver.kinds import CLUSTER, JOB, POD
-from installation import HEAVY, RUN_S, Installation
 
 from emulators.control import Control
 from lib.archives.registry import default_sources
+from tests.kubernetes.apiserver.kinds import CLUSTER, JOB, POD
+from tests.kubernetes.installation import HEAVY, RUN_S, Installation
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 SOURCES = default_sources({})

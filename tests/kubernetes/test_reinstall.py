@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import requests
-from apiserver.cluster import Cluster
-from apiserver.kinds import POD
-from installation import RUN_S, VALUES, Installation, refused
 
 from emulators.serving import Samples
 from lib.archives.registry import default_sources
+from tests.kubernetes.apiserver.cluster import Cluster
+from tests.kubernetes.apiserver.kinds import POD
+from tests.kubernetes.installation import RUN_S, VALUES, Installation, refused
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 SOURCES = default_sources({})

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import yaml
-from apiserver.cluster import Cluster
-from apiserver.kinds import JOB, SECRET, by_manifest, changed_for_good
-from releases import CHART_0_1_0, Release
-from test_chart import BUCKET
+
+from tests.kubernetes.apiserver.cluster import Cluster
+from tests.kubernetes.apiserver.kinds import JOB, SECRET, by_manifest, changed_for_good
+from tests.kubernetes.releases import CHART_0_1_0, Release
+from tests.kubernetes.test_chart import BUCKET
 
 Manifest = dict[str, Any]
 Render = Callable[..., list[Manifest]]

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from kube_checks import pod_specs, restricted_violations, validate
 
 from lib.kubernetes.pod_security import restricted_pod
+from tests.kubernetes.kube_checks import pod_specs, restricted_violations, validate
 
 SECURITY = json.dumps(restricted_pod())
 ROOT = Path(__file__).parents[2]

@@ -12,15 +12,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from apiserver.cluster import Cluster
-from apiserver.kinds import DEPLOYMENT, POD
-from installation import HEAVY, RUN_S, refused
-from releases import Released, beside
 
 from emulators.control import Control
 from emulators.serving import Samples
 from tests.kit.databases import PostgreSQL, postgresql, redis, why_not
 from tests.kit.prefect_server import ask
+from tests.kubernetes.apiserver.cluster import Cluster
+from tests.kubernetes.apiserver.kinds import DEPLOYMENT, POD
+from tests.kubernetes.installation import HEAVY, RUN_S, refused
+from tests.kubernetes.releases import Released, beside
 
 pytestmark = [
     pytest.mark.slow,

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import yaml
-from kube_checks import pod_specs
 
 from lib.execution import MODES
 from lib.kubernetes.dask_cluster import Owner, cluster_spec
 from lib.kubernetes.dask_settings import DaskSettings, parse_bytes
+from tests.kubernetes.kube_checks import pod_specs
 
 Manifest = dict[str, Any]
 KIND_VALUES = Path(__file__).parents[2] / "k8s" / "kind-values.yaml"

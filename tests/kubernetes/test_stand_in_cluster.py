@@ -9,12 +9,13 @@ from typing import Any
 
 import kr8s
 import pytest
-from apiserver.cluster import Cluster
-from apiserver.kinds import CLUSTER, JOB, POD
-from installation import refused
 from kr8s.asyncio.objects import Job, Pod, Service
 from kubernetes_asyncio import client, config, watch
-from pods import job, pod_spec
+
+from tests.kubernetes.apiserver.cluster import Cluster
+from tests.kubernetes.apiserver.kinds import CLUSTER, JOB, POD
+from tests.kubernetes.installation import refused
+from tests.kubernetes.pods import job, pod_spec
 
 Manifest = dict[str, Any]
 WAIT_S = 60

@@ -9,13 +9,13 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from apiserver.cluster import Cluster
-from apiserver.kinds import CLUSTER, DEPLOYMENT
-from installation import HEAVY, RUN_S, VALUES, refused
-from releases import CHART_0_1_0, Released, beside
 
 from emulators.control import Control
 from emulators.serving import Samples
+from tests.kubernetes.apiserver.cluster import Cluster
+from tests.kubernetes.apiserver.kinds import CLUSTER, DEPLOYMENT
+from tests.kubernetes.installation import HEAVY, RUN_S, VALUES, refused
+from tests.kubernetes.releases import CHART_0_1_0, Released, beside
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 OPEN, ASKING = "server.auth.generate=false", "server.auth.generate=true"

@@ -38,24 +38,26 @@ class Part:
 PARTS = {
     "grid": Part(
         ("lib/volumes/grid.py",),
-        "tests/unit/test_shard_grid.py tests/property/test_shard_grid_properties.py"
+        "tests/unit/volumes/test_grid.py tests/property/test_shard_grid_properties.py"
         " -k 'not any and not tiles and not boxes'",
         60,
     ),
-    "shards": Part(("lib/volumes/shardfile.py",), "tests/unit/test_shardfile.py", 60),
-    "ledger": Part(("lib/volumes/ledger.py",), "tests/unit/test_ledger.py", 60),
-    "sums": Part(("lib/verify/sums.py",), "tests/unit/test_sums.py", 60),
-    "streams": Part(("lib/storage/ordered_hash.py",), "tests/unit/test_ordered_hash.py", 30),
-    "finish": Part(("lib/volumes/finish.py",), "tests/unit/test_finish.py", 60),
+    "shards": Part(("lib/volumes/shardfile.py",), "tests/unit/volumes/test_shardfile.py", 60),
+    "ledger": Part(("lib/volumes/ledger.py",), "tests/unit/volumes/test_ledger.py", 60),
+    "sums": Part(("lib/verify/sums.py",), "tests/unit/verify/test_sums.py", 60),
+    "streams": Part(
+        ("lib/storage/ordered_hash.py",), "tests/unit/storage/test_ordered_hash.py", 30
+    ),
+    "finish": Part(("lib/volumes/finish.py",), "tests/unit/volumes/test_finish.py", 60),
     "records": Part(
         ("lib/records/schema.py", "lib/records/plain.py", "lib/records/lifecycle.py"),
-        "tests/unit/test_records.py tests/unit/test_record_errors.py",
+        "tests/unit/records/test_records.py tests/unit/records/test_record_errors.py",
         60,
     ),
     "moves": Part(
         ("lib/records/manager.py",),
-        "tests/unit/test_record_steps.py tests/unit/test_record_errors.py"
-        " tests/unit/test_records.py tests/property/test_record_moves.py",
+        "tests/unit/records/test_record_steps.py tests/unit/records/test_record_errors.py"
+        " tests/unit/records/test_records.py tests/property/test_record_moves.py",
         90,
     ),
 }

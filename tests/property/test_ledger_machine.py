@@ -26,7 +26,6 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
-from volume_kit import ZarrSource, a_job, make, random_voxels
 
 from lib.errors import IntegrityError, NotFoundError
 from lib.storage.base import GatheredDraft, StoredObject
@@ -35,6 +34,7 @@ from lib.storage.local_draft import LocalDraft
 from lib.volumes.finish import SUMS_SUFFIX, finish
 from lib.volumes.job import ConcurrencyLimits, VolumeJob
 from lib.volumes.ledger import Ledger
+from tests.kit.volume_kit import ZarrSource, a_job, make, random_voxels
 
 SHAPE, CHUNK = (2, 1, 130), (1, 1, 32)
 THICK = (1000.0, 8.0, 8.0)  # only the rows are halved

@@ -9,7 +9,14 @@ import tempfile
 import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from volume_kit import (
+
+from lib.geometry import Box, ShapeZYX
+from lib.storage.local import LocalStore
+from lib.volumes.grid import ShardGrid
+from lib.volumes.job import ConcurrencyLimits
+from lib.volumes.levels import plan_levels
+from lib.volumes.stored import StoredLevel
+from tests.kit.volume_kit import (
     DTYPES,
     ArrayReader,
     ZarrSource,
@@ -21,13 +28,6 @@ from volume_kit import (
     read_levels,
     volume_path,
 )
-
-from lib.geometry import Box, ShapeZYX
-from lib.storage.local import LocalStore
-from lib.volumes.grid import ShardGrid
-from lib.volumes.job import ConcurrencyLimits
-from lib.volumes.levels import plan_levels
-from lib.volumes.stored import StoredLevel
 
 QUICK = settings(
     deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], database=None

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import urllib.request
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +17,6 @@ from emulators.s3_proxy import S3Proxy
 from lib.formats.base import VolumeReader
 from lib.geometry import Box
 from lib.storage.settings import StoreSettings
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "kit"))  # modules that tests share
 
 AssertVoxels = Callable[[VolumeReader, NDArray[Any]], None]
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from volume_kit import ArrayReader, a_job, a_plan, make
 
 from lib.errors import IntegrityError
 from lib.storage.local import LocalStore
@@ -21,6 +20,7 @@ from lib.volumes.label_ids import (
     require_among,
     unpack,
 )
+from tests.kit.volume_kit import ArrayReader, a_job, a_plan, make
 
 DTYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"]
 

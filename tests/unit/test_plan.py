@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 from pydantic import ValidationError
-from volume_kit import a_plan
 
 from lib.geometry import Box
 from lib.plan import SourceGrid, VolumePlan, pack_holes, unpack_holes
+from tests.kit.volume_kit import a_plan
 
 # What `identity` gave for a box of an array of 4 x 6 x 8 chunks before the grid had a type.
 OLD_READER = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from apiserver.kinds import ROLE, ROLE_BINDING, Kind
-from apiserver.store import ApiError, Store
+from tests.kubernetes.apiserver.kinds import ROLE, ROLE_BINDING, Kind
+from tests.kubernetes.apiserver.store import ApiError, Store
 
 ADMIN = "admin"
 

@@ -16,13 +16,13 @@ from typing import Any, Self
 import yaml
 from aiohttp import web
 
-from apiserver import kinds
-from apiserver.access import ADMIN, Access
-from apiserver.controllers import is_ready, reconcile
-from apiserver.kinds import POD, SERVICE, Kind
-from apiserver.kubelet import Kubelet, members
-from apiserver.store import ApiError, Manifest, Store
-from apiserver.web import Admission, Api
+from tests.kubernetes.apiserver import kinds
+from tests.kubernetes.apiserver.access import ADMIN, Access
+from tests.kubernetes.apiserver.controllers import is_ready, reconcile
+from tests.kubernetes.apiserver.kinds import POD, SERVICE, Kind
+from tests.kubernetes.apiserver.kubelet import Kubelet, members
+from tests.kubernetes.apiserver.store import ApiError, Manifest, Store
+from tests.kubernetes.apiserver.web import Admission, Api
 
 _networks = itertools.count(1)
 LOOK_S = 0.2

@@ -12,9 +12,9 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from apiserver.kinds import CONFIGMAP, SECRET
-from apiserver.selecting import at
-from apiserver.store import Manifest, Store
+from tests.kubernetes.apiserver.kinds import CONFIGMAP, SECRET
+from tests.kubernetes.apiserver.selecting import at
+from tests.kubernetes.apiserver.store import Manifest, Store
 
 ROOT = Path(__file__).parents[3]
 HOME = "/opt/macroscope"

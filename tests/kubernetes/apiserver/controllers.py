@@ -8,8 +8,8 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from apiserver.kinds import DEPLOYMENT, JOB, POD, Kind
-from apiserver.store import Manifest, Store, now
+from tests.kubernetes.apiserver.kinds import DEPLOYMENT, JOB, POD, Kind
+from tests.kubernetes.apiserver.store import Manifest, Store, now
 
 TRACKED = "batch.kubernetes.io/job-tracking"  # the real Job controller's own finalizer
 HASH = "pod-template-hash"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from apiserver.container import (
+from tests.kubernetes.apiserver.container import (
     ROOT,
     ContainerError,
     command,
@@ -21,8 +21,8 @@ from apiserver.container import (
     mounts,
     volumes_of,
 )
-from apiserver.kinds import POD
-from apiserver.store import Manifest, Store, now
+from tests.kubernetes.apiserver.kinds import POD
+from tests.kubernetes.apiserver.store import Manifest, Store, now
 
 MARK = "STANDIN_POD_UID"
 

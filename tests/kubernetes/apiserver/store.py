@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from apiserver.kinds import JOB, POD, Kind, by_manifest
+from tests.kubernetes.apiserver.kinds import JOB, POD, Kind, by_manifest
 
 Manifest = dict[str, Any]
 Key = tuple[Kind, str, str]

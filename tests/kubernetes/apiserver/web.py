@@ -12,11 +12,11 @@ from typing import Any
 import yaml
 from aiohttp import web
 
-from apiserver import kinds, protobuf
-from apiserver.access import ADMIN, Access, Request
-from apiserver.kinds import POD, Kind, changed_for_good
-from apiserver.selecting import at, matches_fields, matches_labels, patched
-from apiserver.store import ApiError, Change, Manifest, Store
+from tests.kubernetes.apiserver import kinds, protobuf
+from tests.kubernetes.apiserver.access import ADMIN, Access, Request
+from tests.kubernetes.apiserver.kinds import POD, Kind, changed_for_good
+from tests.kubernetes.apiserver.selecting import at, matches_fields, matches_labels, patched
+from tests.kubernetes.apiserver.store import ApiError, Change, Manifest, Store
 
 Admission = Callable[[Manifest], str | None]
 VERSION = {"major": "1", "minor": "36", "gitVersion": "v1.36.2"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,7 @@ from lib.errors import FormatError, MacroscopeError, UnsupportedFormatError
 from lib.formats import registry
 from lib.formats.format import Options
 from lib.geometry import Box
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "formats"))
-sys.path.insert(0, str(Path(__file__).parents[2] / "kit"))
-import cases_single_files as cases
+from tests.formats import cases_single_files as cases
 
 WRITERS: dict[str, tuple[str, Any]] = {
     case.name: (case.name.partition("-")[0], case.write) for case in cases.CASES

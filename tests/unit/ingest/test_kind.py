@@ -1,0 +1,130 @@
+"""Image or labels: one rule for every source, and what decided it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lib.config.loaders import LoaderConfig
+from lib.errors import ConfigError
+from lib.ingest.kind import doubts_of_values, settle_kind
+from lib.plan import SourceFile, VolumePlan
+from lib.volumes.statistics import Statistics, StatisticsAccumulator, of_chunk, of_value_counts
+from tests.kit.volume_kit import a_plan
+
+
+def plan_of(file: str, dtype: str = "uint8", source: str = "ebi", **more: Any) -> VolumePlan:
+    plan = a_plan((4, 5, 6), dtype)
+    files = (SourceFile(url=f"https://host/data/{file}", name=file.rpartition("/")[2]),)
+    update = {"source": source, "source_path": f"EMPIAR-1/data/{file}", "files": files}
+    return plan.model_copy(update={**update, **more})
+
+
+def settled(plan: VolumePlan, **settings: Any) -> VolumePlan:
+    return settle_kind(plan, LoaderConfig(**settings))
+
+
+@pytest.mark.parametrize(
+    ("file", "dtype", "kind", "by", "noted"),
+    [
+        ("volume.tif", "uint8", "image", "assumed", False),
+        ("training_groundtruth.tif", "uint8", "labels", "name", True),
+        ("mito_mask.tif", "uint8", "labels", "name", True),
+        ("seg_0001.tif", "uint16", "labels", "name", True),
+        ("labels/plane.tif", "int32", "labels", "name", True),
+        ("GroundTruth/plane_01.tif", "uint8", "labels", "name", True),
+        ("raw/plane.tif", "uint8", "image", "assumed", False),
+        ("labels/raw_plane.tif", "uint8", "image", "assumed", False),
+        ("raw_and_labels.tif", "uint8", "image", "assumed", True),
+        ("segment.tif", "uint8", "image", "assumed", False),
+        ("mask.tif", "float32", "image", "file", False),
+        ("bodies.tif", "uint64", "labels", "file", True),
+        ("bodies.tif", "uint32", "labels", "file", True),
+        ("counts.dm4", "uint32", "image", "assumed", False),
+        ("plane.tif", "int32", "image", "assumed", True),
+    ],
+)
+def test_names_and_data_types_decide_where_nobody_says(
+    file: str, dtype: str, kind: str, by: str, noted: bool
+) -> None:
+    plan = settled(plan_of(file, dtype))
+    assert (plan.kind, plan.stated["kind"].source, bool(plan.notes)) == (kind, by, noted)
+    assert not noted or "set kind to" in plan.notes[-1]
+
+
+def test_the_name_inside_a_container_comes_before_the_containers() -> None:
+    inside = plan_of("segmentation.zarr", source="address", internal_path="em/raw")
+    assert settled(inside).kind == "image"
+    assert settled(inside.model_copy(update={"internal_path": "labels/cells"})).kind == "labels"
+
+
+def test_the_archives_image_set_may_say_it() -> None:
+    plan = plan_of("plane.tif")
+    about = plan.about.revised(extra={"imageset": "Segmentation of mitochondria"})
+    assert settled(plan.model_copy(update={"about": about})).kind == "labels"
+
+
+def test_what_the_source_states_comes_before_names() -> None:
+    plan = plan_of("labels/x.tif", kind_evidence="info type image")
+    assert settled(plan).kind == "image"
+    assert settled(plan).stated["kind"].where == "info type image"
+    stated = plan_of("x.tif", kind="labels", kind_evidence="image-label")
+    assert settled(stated).kind == "labels"
+    assert not settled(stated).notes
+
+
+def test_the_setting_comes_first_and_a_contradiction_is_noted() -> None:
+    plan = settled(plan_of("x.tif", kind="labels", kind_evidence="image-label"), kind="image")
+    assert (plan.kind, plan.stated["kind"].source) == ("image", "configuration")
+    assert plan.notes == ("the settings say image, the data labels (image-label)",)
+
+
+def test_labels_that_are_no_integers_are_refused_or_taken_for_an_image() -> None:
+    with pytest.raises(ConfigError, match="labels are integers, and volume holds float32"):
+        settled(plan_of("x.tif", "float32"), kind="labels")
+    scalar = settled(plan_of("x.tif", "float32", kind="labels", kind_evidence="a group of labels"))
+    assert scalar.kind == "image"
+    assert "float32 are taken for an image" in scalar.notes[-1]
+
+
+def test_the_rule_of_pooling_is_part_of_what_a_volume_is() -> None:
+    plan = settled(plan_of("mask.tif"))
+    yielding = settled(plan_of("mask.tif"), yielding_labels=[0])
+    assert plan.labels is not None
+    assert yielding.labels is not None
+    assert yielding.labels.yielding == (0,)
+    assert plan.identity() != yielding.identity()
+    image = settled(plan_of("x.tif"))
+    assert image.labels is None
+    assert image.identity() == settled(plan_of("x.tif"), yielding_labels=[0]).identity()
+
+
+def test_images_are_the_volumes_that_they_were() -> None:
+    """Of an image nothing new is in the identity: complete volumes of before are recognised."""
+    assert not {"label_pooling", "kind_evidence"} & settled(plan_of("x.tif")).identity().keys()
+
+
+def statistics(values: list[int], dtype: str = "uint8") -> Statistics:
+    tally = StatisticsAccumulator(np.dtype(dtype))
+    tally.add(0, np.array([[values * 20]], dtype))
+    return tally.result()
+
+
+def test_voxels_that_look_like_labels_are_told() -> None:
+    plan = settled(plan_of("x.tif"))
+    (doubt,) = doubts_of_values(plan, statistics([0, 255, 3]))
+    assert "only 3 values occur (0, 3, 255)" in doubt
+    assert not doubts_of_values(plan, statistics(list(range(60))))
+    assert not doubts_of_values(plan, statistics([7]))
+    assert not doubts_of_values(settled(plan_of("x.tif"), kind="image"), statistics([0, 255]))
+    assert not doubts_of_values(plan, of_value_counts(np.zeros(256, np.int64), np.dtype("uint8")))
+
+
+def test_a_mask_with_all_greys_is_told() -> None:
+    plan = settled(plan_of("mask.tif"))
+    (doubt,) = doubts_of_values(plan, statistics(list(range(256))))
+    assert "set kind to image" in doubt
+    wide = settled(plan_of("x.tif", "int32"))
+    assert not doubts_of_values(wide, of_chunk(np.array([[[0, 1 << 30]]], np.int32)))

@@ -1,0 +1,419 @@
+"""A volume is published when every shard of every level is there, nothing else is, and proven."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lib.errors import EmptyVolumeError, IntegrityError, MissingChunksError
+from lib.plan import SourceGrid
+from lib.storage.base import StoredObject
+from lib.storage.local import LocalStore
+from lib.volumes.downsample import make_coarse_levels
+from lib.volumes.engine import convert
+from lib.volumes.finish import PublishedVolume, finish
+from lib.volumes.job import ConcurrencyLimits, VolumeJob
+from lib.volumes.ledger import Ledger, LedgerEntry
+from lib.volumes.ome import THUMBNAIL_KEY
+from tests.kit.volume_kit import ArrayReader, Voxels, ZarrSource, a_job, a_plan, make, random_voxels
+
+SHAPE = (140, 30, 30)  # three levels: one made with its shards, one afterwards
+SMALL: dict[str, Any] = {"chunk_zyx": (8, 8, 8), "shard_mb": 0.01}
+VOXELS = random_voxels(SHAPE, "uint8")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path, durable=False)
+
+
+def staged(
+    store: LocalStore, voxels: Voxels = VOXELS, *, kind: str = "image", **settings: Any
+) -> VolumeJob:
+    """A job whose shards are all made, and not yet finished."""
+    reader = ArrayReader(voxels)
+    plan = a_plan(voxels.shape, voxels.dtype.name, kind=kind)
+    job = a_job(plan, reader, **(SMALL | settings))
+    Ledger(store, job).open()
+    convert(job, reader, store, list(job.grid.shards()))
+    make_coarse_levels(job, store, limits=ConcurrencyLimits(2, 2, 2))
+    return job
+
+
+def finished(job: VolumeJob, store: LocalStore, **given: Any) -> PublishedVolume:
+    return finish(job, store, **({"max_missing_fraction": 0.0} | given))
+
+
+def lines(store: LocalStore, made: PublishedVolume) -> dict[str, str]:
+    """Name -> sha256 of the published list."""
+    pairs = [line.split("  ") for line in store.get(made.sums_key).decode().splitlines()]
+    return {name: sha256 for sha256, name in pairs}
+
+
+def test_the_list_names_every_file_with_its_digest_in_order(store: LocalStore) -> None:
+    job = staged(store)
+    assert [level.in_pass for level in job.levels] == [True, True, False]
+    made = finished(job, store)
+    listed = lines(store, made)
+    files = {item.key: store.get(item.key) for item in store.list(made.volume_key)}
+    assert {
+        f"{made.volume_key.rpartition('/')[0]}/{name}": sha256 for name, sha256 in listed.items()
+    } == {key: hashlib.sha256(data).hexdigest() for key, data in files.items()}
+    assert list(listed) == sorted(listed)
+    assert made.files == len(files)
+    assert made.stored_bytes == sum(map(len, files.values()))
+    assert made.sha256 == hashlib.sha256(store.get(made.sums_key)).hexdigest()
+    assert made.sums_key == f"{made.volume_key}.SHA256SUMS"
+    assert made.statistics.minimum == VOXELS.min()
+    assert made.statistics.mean == pytest.approx(VOXELS.mean())
+    assert (made.missing_chunks, made.completeness) == ((), 1.0)
+    assert made.expected_chunks == 288, "the volume's own chunks where its source has none"
+
+
+def test_the_digest_of_an_npy_is_that_of_the_file(store: LocalStore) -> None:
+    job = staged(store, output_format="npy")
+    made = finished(job, store)
+    data = store.get(made.volume_key)
+    assert made.sha256 == hashlib.sha256(data).hexdigest()
+    assert store.get(made.sums_key) == f"{made.sha256}  volume.npy\n".encode()
+    assert (made.files, made.stored_bytes) == (1, len(data))
+    np.testing.assert_array_equal(np.load(Path(store.root, made.volume_key)), VOXELS)
+
+
+@pytest.mark.parametrize(
+    ("batches", "read_again"),
+    [
+        ([[0, 1], [2, 3]], False),
+        ([[0, 1], [3], [2]], True),  # not in the order of the file
+        ([[0, 1], [1], [2, 3]], True),  # one made again
+        ([[2, 3], [0, 1]], True),
+    ],
+)
+def test_an_npy_is_read_again_unless_it_was_digested_from_its_front_to_its_end(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, batches: list[list[int]], read_again: bool
+) -> None:
+    reader = ArrayReader(VOXELS)
+    job = a_job(a_plan(SHAPE), reader, **SMALL, output_format="npy")
+    units = list(job.grid.shards())
+    cuts = [0, *sorted(len(units) * part // 4 for part in (1, 2, 3)), len(units)]
+    Ledger(store, job).open()
+    for batch in batches:
+        convert(
+            job, reader, store, [u for part in batch for u in units[cuts[part] : cuts[part + 1]]]
+        )
+    asked: list[str] = []
+
+    def get_range(key: str, start: int, length: int) -> bytes:
+        asked.append(key)
+        return LocalStore.get_range(store, key, start, length)
+
+    monkeypatch.setattr(store, "get_range", get_range)
+    made = finished(job, store)
+    assert made.sha256 == hashlib.sha256(store.get(made.volume_key)).hexdigest()
+    assert bool(asked) == read_again
+
+
+def test_finishing_again_after_a_kill_changes_nothing(store: LocalStore) -> None:
+    job = staged(store)
+    first = finished(job, store)
+    before = {item.key: store.get(item.key) for item in store.list()}
+    assert finished(job, store) == first
+    assert {item.key: store.get(item.key) for item in store.list()} == before
+
+
+@pytest.mark.parametrize("level", [0, 2])
+def test_a_shard_of_any_level_that_was_not_made_is_named(store: LocalStore, level: int) -> None:
+    job = staged(store)
+    missing = Ledger(store, job).entries(level)
+    assert missing
+    store.delete(f"{job.state_key}/ledger/{level}/0.0.0.json")
+    with pytest.raises(IntegrityError, match="was not made") as caught:
+        finished(job, store)
+    assert (caught.value.unit, caught.value.location) == (f"{level}/c/0/0/0", job.final_key)
+    assert not Path(store.root, job.final_key).exists()
+
+
+def entry_changed(store: LocalStore, job: VolumeJob, **changes: Any) -> LedgerEntry:
+    """Rewrite the entry of shard 0 0 0."""
+    ledger = Ledger(store, job)
+    entry = ledger.entries(0)[0, (0, 0, 0)].model_copy(update=changes)
+    ledger.add(entry)
+    return entry
+
+
+def test_a_file_that_two_entries_name_is_an_error(store: LocalStore) -> None:
+    job = staged(store)
+    files = Ledger(store, job).entries(0)[0, (0, 0, 0)].files
+    entry_changed(store, job, files=(*files, files[0]))
+    with pytest.raises(IntegrityError, match="names a file twice") as caught:
+        finished(job, store)
+    assert caught.value.location == job.final_key
+
+
+def test_a_coarse_shard_that_no_entry_names_does_not_belong(store: LocalStore) -> None:
+    """What lies there must be what was written, for every single file."""
+    job = staged(store)
+    files = Ledger(store, job).entries(0)[0, (0, 0, 0)].files
+    assert len(files) > 1
+    entry_changed(store, job, files=files[:1])
+    with pytest.raises(IntegrityError, match="do not belong to it, such as 1/c/0/0/0") as caught:
+        finished(job, store)
+    assert caught.value.location == store.staging_key(job.final_key)
+    assert "Delete the unfinished volume" in str(caught.value.as_record()["advice"])
+
+
+def test_what_a_writer_of_another_grid_left_late_is_cleared_away(store: LocalStore) -> None:
+    """A shard of the half before, put just before its lease ended: no ledger will ever name it."""
+    job = staged(store)
+    root = store.staging_key(job.final_key)
+    for key in ("0/c/9/0/0", "1/c/0/9/0", "9/c/0/0/0", "9/zarr.json"):
+        store.put(f"{root}/{key}", b"late")
+    finished(job, store)
+    names = {item.key.removeprefix(f"{job.final_key}/") for item in store.list(job.final_key)}
+    assert not {"0/c/9/0/0", "1/c/0/9/0", "9/c/0/0/0", "9/zarr.json"} & names
+
+
+@pytest.mark.parametrize("key", ["0/c/0/0/x", "notes.txt", "0/c/9/0/0/0", "00000000/c"])
+def test_a_file_that_is_no_shard_of_any_grid_is_not_touched(store: LocalStore, key: str) -> None:
+    job = staged(store)
+    store.put(f"{store.staging_key(job.final_key)}/{key}", b"mine")
+    with pytest.raises(IntegrityError, match="do not belong"):
+        finished(job, store)
+    assert store.get(f"{store.staging_key(job.final_key)}/{key}") == b"mine"
+
+
+class Racing(LocalStore):
+    """A folder from which somebody takes a file after the ledger was read, or cuts it."""
+
+    taken, listings, cut = "", 0, False
+
+    def list(self, prefix: str = "") -> Any:
+        self.listings += prefix == self.taken.rpartition("/0/c/")[0]
+        for item in super().list(prefix):
+            if item.key != self.taken or self.listings <= 3:  # twice where it lies, once its sizes
+                yield item
+            elif self.cut:
+                yield StoredObject(item.key, item.size - 1)
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_file_that_is_lost_while_a_volume_is_finished_is_named(tmp_path: Path, cut: bool) -> None:
+    store = Racing(tmp_path, durable=False)
+    job = staged(store)
+    store.taken, store.cut = f"{store.staging_key(job.final_key)}/0/c/1/0/0", cut
+    store.listings = 0
+    with pytest.raises(IntegrityError, match="missing or of the wrong size") as caught:
+        finished(job, store)
+    assert caught.value.location == store.taken
+    assert not Path(store.root, job.final_key).exists()
+
+
+@pytest.mark.parametrize("name", ["x", "0/x", "thumbnails/other.jpg"])
+def test_a_foreign_file_keeps_a_volume_from_being_published(store: LocalStore, name: str) -> None:
+    job = staged(store)
+    for one in (name, "zz"):
+        store.put(f"{store.staging_key(job.final_key)}/{one}", b"?")
+    with pytest.raises(IntegrityError, match=f"2 files in the volume .* such as {name}"):
+        finished(job, store)
+    assert not Path(store.root, job.final_key).exists()
+    assert store.size(f"{job.final_key}.SHA256SUMS") is None
+
+
+# --- nothing but background -------------------------------------------------------------------
+
+
+def filled(value: float, dtype: str = "float32") -> Voxels:
+    return np.full((20, 20, 20), value, dtype)
+
+
+@pytest.mark.parametrize(
+    ("value", "says"), [(0, "is 0"), (np.nan, "is NaN or infinite"), (np.inf, "is NaN or infinite")]
+)
+def test_an_image_of_nothing_is_refused_by_name(store: LocalStore, value: float, says: str) -> None:
+    job = staged(store, filled(value))
+    with pytest.raises(EmptyVolumeError, match=f"every voxel {says}") as caught:
+        finished(job, store)
+    assert (caught.value.archive, caught.value.location) == ("openorganelle", "set/volume")
+    assert not Path(store.root, job.final_key).exists()
+    assert finished(job, store, allow_empty=True).volume_key == job.final_key
+
+
+def test_one_value_that_is_not_the_background_is_an_image(store: LocalStore) -> None:
+    assert finished(staged(store, filled(7)), store).statistics.maximum == 7
+
+
+def test_a_single_voxel_of_something_is_an_image(store: LocalStore) -> None:
+    voxels = filled(0)
+    voxels[3, 3, 3] = -1
+    assert finished(staged(store, voxels), store).statistics.minimum == -1
+
+
+def test_a_single_voxel_that_is_a_number_is_an_image(store: LocalStore) -> None:
+    voxels = filled(np.nan)
+    voxels[3, 3, 3] = 1
+    assert finished(staged(store, voxels), store).statistics.finite == 1
+
+
+def test_labels_without_a_label_are_a_finding(store: LocalStore) -> None:
+    job = staged(store, filled(0, "uint32"), kind="labels")
+    assert finished(job, store).volume_key == job.final_key
+
+
+# --- holes ------------------------------------------------------------------------------------
+
+
+def holed(store: LocalStore, holes: list[str]) -> VolumeJob:
+    """A job with holes, each met by two shards."""
+    job = staged(store)
+    ledger = Ledger(store, job)
+    for entry in list(ledger.entries(0).values())[:2]:
+        ledger.add(entry.model_copy(update={"missing_chunks": tuple(holes)}))
+    return job
+
+
+def test_a_hole_counts_once_however_many_shards_meet_it(store: LocalStore) -> None:
+    job = holed(store, ["0/0/2", "0/0/1"])
+    made = finished(job, store, max_missing_fraction=2 / 288)
+    assert made.missing_chunks == ("0/0/1", "0/0/2")
+    assert made.completeness == pytest.approx(286 / 288)
+
+
+@pytest.mark.parametrize(("holes", "rest"), [(3, ""), (5, ""), (6, ", ...")])
+def test_more_holes_than_allowed_are_counted_and_the_first_five_are_named(
+    store: LocalStore, holes: int, rest: str
+) -> None:
+    names = [f"0/0/{n}" for n in range(holes)]
+    job = holed(store, names)
+    says = re.escape(f"lacks {holes} of 288 chunks ({', '.join(names[:5])}{rest})")
+    with pytest.raises(MissingChunksError, match=says) as caught:
+        finished(job, store, max_missing_fraction=0.01)
+    assert f"{holes / 288:.2%} where 1.00% is allowed" in str(caught.value)
+    assert (caught.value.archive, caught.value.location) == ("openorganelle", "set/volume")
+    assert not Path(store.root, job.final_key).exists()
+
+
+def test_fewer_holes_than_allowed_are_borne(store: LocalStore) -> None:
+    assert finished(holed(store, ["0/0/1"]), store, max_missing_fraction=0.5).missing_chunks
+
+
+def test_an_archive_of_one_chunk_without_it_lacks_more_than_most_of_it(store: LocalStore) -> None:
+    job = holed(store, ["0/0/0"])
+    grid = SourceGrid(chunk_zyx=SHAPE, offset_zyx=(0, 0, 0), cells_zyx=(1, 1, 1))
+    one = job.plan.model_copy(update={"source_grid": grid})
+    job = job.model_copy(update={"plan": one})
+    ledger = Ledger(store, job)
+    for entry in Ledger(store, staged(store)).entries().values():
+        ledger.add(entry.model_copy(update={"fingerprint": job.fingerprint}))
+    entry_changed(store, job, missing_chunks=("0/0/0",))
+    with pytest.raises(MissingChunksError, match=r"lacks 1 of 1 chunks \(0/0/0\), 100.00%"):
+        finished(job, store, max_missing_fraction=0.9)
+
+
+def test_an_archive_that_declares_no_chunk_is_no_division_by_nothing(store: LocalStore) -> None:
+    reader = ArrayReader(VOXELS)
+    grid = SourceGrid(chunk_zyx=(8, 8, 8), offset_zyx=(0, 0, 0), cells_zyx=(0, 0, 0))
+    plan = a_plan(SHAPE, source_grid=grid)
+    job = a_job(plan, reader, **SMALL)
+    made = make(job, reader, store)
+    assert (made.expected_chunks, made.completeness) == (0, 1.0)
+
+
+def test_an_archive_of_one_chunk_that_is_a_hole_lacks_all_of_it() -> None:
+    made = PublishedVolume("k", "s", "0", 1, 1, None, ("0/0/0",), 1)  # type: ignore[arg-type]
+    assert made.completeness == 0.0
+
+
+def all_absent(store: LocalStore, *, kind: str, present: int = 0) -> VolumeJob:
+    """Eight chunks of a Zarr source, of which the archive holds `present`."""
+    grid = [(z, y, x) for z in range(2) for y in range(2) for x in range(2)]
+    source = ZarrSource(np.ones((8, 8, 8), "uint32"), (4, 4, 4), holes=grid[present:])
+    reader = source.reader()
+    job = a_job(source.plan(kind=kind), reader)
+    Ledger(store, job).open()
+    convert(job, reader, store, list(job.grid.shards()))
+    return job
+
+
+def test_labels_of_which_the_archive_holds_no_chunk_are_refused_by_name(store: LocalStore) -> None:
+    job = all_absent(store, kind="labels")
+    with pytest.raises(MissingChunksError, match="holds none of the 8 chunks") as caught:
+        finished(job, store, max_missing_fraction=None)
+    assert (caught.value.archive, caught.value.location) == ("openorganelle", "set/volume")
+    assert "max_missing_fraction" in caught.value.advice
+    assert not Path(store.root, job.final_key).exists()
+
+
+@pytest.mark.parametrize(
+    "given", [{"max_missing_fraction": 1.0}, {"max_missing_fraction": None, "allow_empty": True}]
+)
+def test_labels_without_a_chunk_are_published_where_that_is_allowed(
+    store: LocalStore, given: dict[str, Any]
+) -> None:
+    made = finished(all_absent(store, kind="labels"), store, **given)
+    assert (len(made.missing_chunks), made.completeness) == (8, 0.0)
+
+
+def test_labels_may_lack_all_chunks_but_one(store: LocalStore) -> None:
+    made = finished(all_absent(store, kind="labels", present=1), store, max_missing_fraction=None)
+    assert made.completeness == pytest.approx(1 / 8)
+
+
+def test_an_image_may_lack_no_chunk_unless_that_is_allowed(store: LocalStore) -> None:
+    job = all_absent(store, kind="image", present=7)
+    with pytest.raises(MissingChunksError, match="lacks 1 of 8 chunks"):
+        finished(job, store, max_missing_fraction=None)
+
+
+def test_an_image_without_a_chunk_stays_an_empty_volume(store: LocalStore) -> None:
+    job = all_absent(store, kind="image")
+    with pytest.raises(EmptyVolumeError):
+        finished(job, store, max_missing_fraction=1.0)
+
+
+def test_a_stack_counts_its_absent_sections_in_sections(store: LocalStore) -> None:
+    """One section of two is half of the volume, however many chunks of ours a section fills."""
+    job = holed(store, ["section 3"])
+    job = job.model_copy(update={"plan": job.plan.model_copy(update={"sections": 2})})
+    ledger = Ledger(store, job)
+    for entry in Ledger(store, holed(store, ["section 3"])).entries().values():
+        ledger.add(entry.model_copy(update={"fingerprint": job.fingerprint}))
+    with pytest.raises(MissingChunksError, match=r"lacks 1 of 2 .* 50.00% where 40.00%"):
+        finished(job, store, max_missing_fraction=0.4)
+
+
+# --- the picture ------------------------------------------------------------------------------
+
+
+def test_a_thumbnail_is_listed_and_named_in_the_root_document(store: LocalStore) -> None:
+    job, seen = staged(store), []
+
+    def draw(root: str, group: dict[str, Any], statistics: Any) -> tuple[bytes, int, int]:
+        assert f"{root}/zarr.json" not in [item.key for item in store.list(root)], "drawn before"
+        seen.append((root, "multiscales" in group["attributes"]["ome"], statistics.maximum))
+        return b"a picture", 12, 34
+
+    made = finished(job, store, draw=draw)
+    assert seen == [(store.staging_key(job.final_key), True, VOXELS.max())]
+    assert store.get(f"{made.volume_key}/{THUMBNAIL_KEY}") == b"a picture"
+    assert lines(store, made)[f"volume.ome.zarr/{THUMBNAIL_KEY}"] == (
+        hashlib.sha256(b"a picture").hexdigest()
+    )
+    (said,) = json.loads(store.get(f"{made.volume_key}/zarr.json"))["attributes"]["thumbnails"]
+    assert (said["width"], said["height"]) == (12, 34)
+
+
+@pytest.mark.parametrize("draw", [None, lambda *_: None])
+def test_the_picture_of_a_killed_run_does_not_stay_where_none_is_drawn_now(
+    store: LocalStore, draw: Any
+) -> None:
+    job = staged(store)
+    store.put(f"{store.staging_key(job.final_key)}/{THUMBNAIL_KEY}", b"earlier")
+    made = finished(job, store, draw=draw)
+    assert store.size(f"{made.volume_key}/{THUMBNAIL_KEY}") is None
+    assert not any(THUMBNAIL_KEY in name for name in lines(store, made))
