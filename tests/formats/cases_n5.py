@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from tests.formats.case import LISTED, Case
 from tests.kit.volume_kit import random_voxels
 
+from lib.formats.n5.xxhash import LZ4_JAVA_SEED, xxh32
+
 SHAPE = (21, 45, 38)
 
 
@@ -58,7 +60,8 @@ def by_hand(path: Path, voxels: NDArray[Any], kind: str) -> None:
         data = piece.astype(voxels.dtype.newbyteorder(">")).tobytes()
         if kind == "lz4":
             packed = lz4_encode(data)
-            head = b"LZ4Block" + bytes([0x25]) + struct.pack("<III", len(packed), len(data), 0)
+            check = xxh32(data, LZ4_JAVA_SEED) & (2**28 - 1)
+            head = b"LZ4Block" + bytes([0x25]) + struct.pack("<III", len(packed), len(data), check)
             data = head + packed + b"LZ4Block" + bytes([0x15]) + struct.pack("<III", 0, 0, 0)
         target = path / str(x) / str(y) / str(z)
         target.parent.mkdir(parents=True, exist_ok=True)

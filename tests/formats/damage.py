@@ -257,6 +257,13 @@ _ROWS: dict[str, list[tuple[str, Callable[[Files], None], str]]] = {
         (f"{_P}-ids", empty, "0 bytes"),
         (f"{_P}-sharded-identity", empty, "cannot hold its index"),
     ],
+    "a stream without its last bytes, where its checksum stands": [
+        ("n5-gzip", cut(5), _GZIP),
+        ("n5-xz", cut(20), "do not end|damaged"),
+        ("n5-bzip2", cut(5), "do not end|damaged"),
+        ("zarr3-shards-crc32c", cut(140), "cannot hold|checksum|leads out"),
+        (f"{_P}-gz-names", cut(5), "cut short"),
+    ],
     "an object cut by half": [
         ("zarr3-shards-zstd", half, "cannot hold|checksum|leads out"),
         ("zarr2-multiscale", half, "damaged|bytes instead"),
@@ -280,6 +287,9 @@ _ROWS: dict[str, list[tuple[str, Callable[[Files], None], str]]] = {
     "a flipped bit under a checksum": [
         ("zarr3-shards-crc32c", flip(140), "checksum"),
         ("n5-gzip", flip(12), _GZIP),
+        ("n5-xz", flip(60), "damaged"),
+        ("n5-bzip2", flip(60), "damaged"),
+        ("n5-cut-lz4", flip(60), "does not fit its checksum"),
         ("tiff-lzma", _flip_strip, "LZMA data do not decode"),
         ("hdf5-fletcher32", flip(30), "fletcher32|damaged"),
         ("nrrd-gzip", flip(40), "does not unpack"),

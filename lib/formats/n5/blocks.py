@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from lib.compression import decode_into, encode_chunk, open_codec
 from lib.errors import FormatError, UnsupportedFormatError
+from lib.formats.n5.xxhash import LZ4_JAVA_SEED, xxh32
 
 MAX_BLOCK_BYTES = 2**30
 _DTYPES = {
@@ -30,7 +31,7 @@ _DTYPES = {
     "float32": ">f4",
     "float64": ">f8",
 }
-_LZ4_MAGIC = b"LZ4Block"
+_LZ4_MAGIC, _LZ4_CHECK = b"LZ4Block", 2**28 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,15 +131,20 @@ def _inflated(
     if kind == "gzip":
         decode = zlib_decode if settings.get("useZlib") else gzip_decode
         return bytes(decode(bytes(payload), out=nbytes))
-    if kind == "bzip2":
-        return bz2.BZ2Decompressor().decompress(payload, nbytes + 1)
-    if kind == "xz":
-        return lzma.LZMADecompressor().decompress(payload, nbytes + 1)
-    return _lz4_blocks(payload, nbytes)
+    if kind == "lz4":
+        return _lz4_blocks(payload, nbytes)
+    unpack = bz2.BZ2Decompressor() if kind == "bzip2" else lzma.LZMADecompressor()
+    data = unpack.decompress(payload, nbytes + 1)
+    if not unpack.eof:  # its checksum stands at the end
+        raise ValueError(f"{kind} bytes do not end where their voxels do")
+    return data
 
 
 def _lz4_blocks(payload: memoryview, nbytes: int) -> bytes:
-    """The stream of lz4-java: blocks with magic, method, both lengths and a checksum (LE)."""
+    """The stream of lz4-java: blocks with magic, method, both lengths and a checksum (LE).
+
+    The checksum is 28 bits of the XXH32 of what comes out; 0 of writers that leave it out.
+    """
     from imagecodecs import lz4_decode
 
     out, at = bytearray(), 0
@@ -157,6 +163,9 @@ def _lz4_blocks(payload: memoryview, nbytes: int) -> bytes:
         piece = bytes(part) if method == 0x10 else bytes(lz4_decode(bytes(part), out=plain))
         if len(piece) != plain:
             raise ValueError("a block of an LZ4 stream is cut short")
+        stated = int.from_bytes(head[17:21], "little")
+        if stated and stated != xxh32(piece, LZ4_JAVA_SEED) & _LZ4_CHECK:
+            raise ValueError("a block of an LZ4 stream does not fit its checksum")
         out += piece
         at += packed
     return bytes(out)
