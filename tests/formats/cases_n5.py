@@ -13,10 +13,9 @@ import tensorstore
 from imagecodecs import lz4_encode
 from numpy.typing import NDArray
 
+from lib.formats.n5.xxhash import LZ4_JAVA_SEED, xxh32
 from tests.formats.case import LISTED, Case
 from tests.kit.volume_kit import random_voxels
-
-from lib.formats.n5.xxhash import LZ4_JAVA_SEED, xxh32
 
 SHAPE = (21, 45, 38)
 
