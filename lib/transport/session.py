@@ -35,7 +35,7 @@ class Session:
     archive
         Registry name, put into every error.
     limits
-        Overrides of `lib.transport.limits.DEFAULT_LIMITS`, by service.
+        By service, as an archive recommends them or the settings say; `CAREFUL` for others.
     allowed_hosts
         Hosts to which a redirect may lead, besides the host that was asked.
     timeout_seconds

@@ -32,7 +32,7 @@ CONCEPTS = {
         "lib.archives.flyem.instances", "lib.archives.ebi.describing",
         "lib.archives.ebi.listing", "lib.archives.ebi.sizes", "lib.archives.flyem.labels",
         "lib.archives.idr.files", "lib.archives.idr.listing",
-        "lib.archives.openorganelle.listing",
+        "lib.archives.openorganelle.crops", "lib.archives.openorganelle.listing",
     ),
     "what all loaders share": ("lib.config.loader_base",),
     "reading voxels, where another module reads documents": (
