@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from lib.errors import MacroscopeError
-from macroscope._settings import Address, SourceSettings
+from macroscope._settings import Address, SourceSettings, addresses_of
 
 if TYPE_CHECKING:
     from lib.ingest.progress import ProgressEvent
@@ -38,11 +38,13 @@ def ingest(
     kind: str | None = None,
     name: str | None = None,
     voxel_size_nm: Sequence[float] | None = None,
+    labels: Address | Sequence[Address] | None = None,
     title: str | None = None,
     licence: str | None = None,
     citation: str | None = None,
     output_format: str | None = None,
     settings: SourceSettings | None = None,
+    datasets: Address | None = None,
     mode: str | None = None,
     data_dir: Address | None = None,
     archives: str | None = None,
@@ -68,11 +70,15 @@ def ingest(
     kind, name, voxel_size_nm, title, licence, citation
         Of a volume that is known by its address only: ``image`` or ``labels``, its name, its voxel
         size in nm, z, y, x, and what its record says of it.
+    labels
+        Labels that belong to the volume of an address: their addresses (at hemibrain an instance).
     output_format
         ``zarr`` (OME-Zarr 0.5) or ``npy``.
     settings
         Further settings of single sources, as in docs/configuration.md:
         ``{"flyem": {"crop_size": [256, 256, 256]}}``.
+    datasets
+        A file of many volumes with their options, ``datasets.yaml``.
     mode
         The order of the sources, by its name: ``staged`` for example.
     data_dir
@@ -113,6 +119,7 @@ def ingest(
     request = {
         "addresses": [os.fspath(address) for address in addresses] or None,
         "sources": list(sources) if sources else None,
+        "datasets": None if datasets is None else os.fspath(datasets),
         "mode": mode,
         "archives": archives,
         "data_dir": None if data_dir is None else os.fspath(data_dir),
@@ -122,6 +129,7 @@ def ingest(
             "kind": kind,
             "name": name,
             "voxel_size_nm": None if voxel_size_nm is None else list(voxel_size_nm),
+            "labels": addresses_of(labels),
             "title": title,
             "licence": licence,
             "citation": citation,

@@ -7,7 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from macroscope._settings import Address, SourceSettings, load, parameters_of, with_stand_ins
+from macroscope._settings import (
+    Address,
+    SourceSettings,
+    addresses_of,
+    load,
+    parameters_of,
+    with_stand_ins,
+)
 
 if TYPE_CHECKING:
     from lib.errors import MacroscopeError
@@ -46,8 +53,10 @@ def plan(
     kind: str | None = None,
     name: str | None = None,
     voxel_size_nm: Sequence[float] | None = None,
+    labels: Address | Sequence[Address] | None = None,
     output_format: str | None = None,
     settings: SourceSettings | None = None,
+    datasets: Address | None = None,
     data_dir: Address | None = None,
     archives: str | None = None,
 ) -> Plan:
@@ -67,11 +76,15 @@ def plan(
     kind, name, voxel_size_nm
         Of a volume that is known by its address only: ``image`` or ``labels``, its name, and its
         voxel size in nm, z, y, x.
+    labels
+        Labels that belong to the volume of an address: their addresses (at hemibrain an instance).
     output_format
         ``zarr`` (OME-Zarr 0.5) or ``npy``.
     settings
         Further settings of single sources, as in docs/configuration.md:
         ``{"flyem": {"crop_size": [256, 256, 256]}}``.
+    datasets
+        A file of many volumes with their options, ``datasets.yaml``.
     data_dir
         Folder or ``s3://bucket/prefix`` of the store.
     archives
@@ -100,11 +113,13 @@ def plan(
     from flows.credentials import store_settings
     from lib.concurrency import cancel
     from lib.ingest.costs import available_memory, warnings_for
+    from lib.ingest.datasets import check, read_datasets
     from lib.ingest.planning import by_round, plan_all
     from lib.storage.open import open_store
     from macroscope.errors import PlanError
 
     wanted = [os.fspath(address) for address in addresses]
+    jobs = [] if datasets is None else read_datasets(os.fspath(datasets))[1]
     loaded = load(data_dir=data_dir, archives=archives)
     parameters = parameters_of(
         loaded,
@@ -112,15 +127,22 @@ def plan(
         sources,
         level=level,
         common={"box": box, "output_format": output_format},
-        about={"kind": kind, "name": name, "voxel_size_nm": voxel_size_nm},
+        about={
+            "kind": kind,
+            "name": name,
+            "voxel_size_nm": voxel_size_nm,
+            "labels": addresses_of(labels),
+        },
         settings=settings,
+        jobs=jobs,
     )
     with (
         cancel.fresh(),
         with_stand_ins(loaded, data_dir=data_dir, archives=archives) as ready,
     ):
         access = store_settings(ready)
-        rounds = by_round(sources, wanted, parameters, ready.settings)
+        check(jobs, ready)
+        rounds = by_round(sources, wanted, parameters, ready.settings, jobs)
         found = plan_all(ready, rounds, access)
         costs = [cost for one in found for cost in one.costs]
         store = open_store(ready.settings.data_dir, access)

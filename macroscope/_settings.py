@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lib.config.manager import LoadedSettings
+    from lib.ingest.datasets import Job
 
 Address = str | os.PathLike[str]
 SourceSettings = Mapping[str, Mapping[str, Any]]
@@ -57,6 +58,7 @@ def parameters_of(
     common: Mapping[str, Any],
     about: Mapping[str, Any],
     settings: SourceSettings | None,
+    jobs: Sequence[Job],
 ) -> dict[str, dict[str, Any]]:
     """Settings by source: those that all take, those of a level, and each source's own.
 
@@ -65,13 +67,20 @@ def parameters_of(
     ConfigError
         A source is unknown, or takes no such setting.
     """
-    from flows.commands.options import source_parameters
+    from flows.commands.options import add_own, source_parameters
     from lib.ingest.planning import by_round
 
-    rounds = by_round(sources, addresses, {}, loaded.settings)
+    rounds = by_round(sources, addresses, {}, loaded.settings, jobs)
     selected = tuple(dict.fromkeys(source for given in rounds for source in given))
     levels = [level] if isinstance(level, str) else list(level or ())
     found = source_parameters(selected, common, levels, about)
-    for source, own in (settings or {}).items():
-        found[source] = {**found.get(source, {}), **own}
+    add_own(found, settings or {}, selected)
     return found
+
+
+def addresses_of(given: Address | Sequence[Address] | None) -> list[str] | None:
+    """One address or several as texts; None where there is none."""
+    if given is None:
+        return None
+    several = [given] if isinstance(given, str | os.PathLike) else given
+    return [os.fspath(one) for one in several] or None

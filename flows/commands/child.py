@@ -15,11 +15,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from typing import IO, Any
 
 from flows.commands.interrupts import ended_by_signals
-from flows.commands.options import source_parameters, stand_ins, take_options
+from flows.commands.options import add_own, source_parameters, stand_ins, take_options
 from flows.commands.outcome import newest_report
 from flows.commands.run import run_flow
 from flows.environment import prepare
@@ -28,6 +29,7 @@ from lib.config.manager import ConfigManager
 from lib.errors import MacroscopeError, StoppedError
 from lib.execution import mode as find_mode
 from lib.ingest.context import progress_events
+from lib.ingest.datasets import read_datasets
 from lib.ingest.planning import by_round
 from lib.ingest.progress import ProgressEvent, subscribe
 
@@ -71,18 +73,19 @@ def run(request: dict[str, Any], tell: Tell) -> dict[str, Any]:
         Nothing was begun, or the run was stopped.
     """
     take_options(archives=request["archives"], data_dir=request["data_dir"])
+    listed, jobs = read_datasets(request["datasets"]) if request["datasets"] else ([], [])
     settings = ConfigManager().load()
     find_mode(request["mode"] or settings.settings.execution_mode)
     addresses, sources = request["addresses"], request["sources"]
-    rounds = by_round(sources, addresses, {}, settings.settings)
+    rounds = by_round(sources, addresses, {}, settings.settings, jobs)
     selected = tuple(dict.fromkeys(source for given in rounds for source in given))
     parameters = source_parameters(selected, request["common"], request["level"], request["about"])
-    for source, own in request["settings"].items():
-        parameters[source] = {**parameters.get(source, {}), **own}
+    add_own(parameters, request["settings"], selected)
     prepare()
 
     def listener(event: ProgressEvent) -> None:
-        tell({"progress": asdict(event)})
+        with suppress(BrokenPipeError):  # the caller is gone, and the run about to stop
+            tell({"progress": asdict(event)})
 
     try:
         with (
@@ -90,7 +93,9 @@ def run(request: dict[str, Any], tell: Tell) -> dict[str, Any]:
             stand_ins(settings),
             subscribe(listener, progress_events, every_s=_EVERY_S),
         ):
-            state = run_flow(settings, addresses, sources, parameters, mode=request["mode"])
+            state = run_flow(
+                settings, addresses, sources, parameters, (listed, jobs), mode=request["mode"]
+            )
             if stopping.stop_requested():
                 raise KeyboardInterrupt
     except KeyboardInterrupt:

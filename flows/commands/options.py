@@ -102,6 +102,28 @@ def source_parameters(
     return {source: values for source, values in parameters.items() if values}
 
 
+def add_own(
+    parameters: dict[str, dict[str, Any]],
+    own: Mapping[str, Mapping[str, Any]],
+    selected: tuple[str, ...],
+) -> None:
+    """Add settings that are given by source; they are stronger.
+
+    Raises
+    ------
+    ConfigError
+        They are those of a source that is not asked for, and would be without effect.
+    """
+    for source, settings in own.items():
+        if source not in selected:
+            raise ConfigError(
+                f"settings: {source} is none of the sources of this call ({', '.join(selected)})",
+                location="settings",
+                advice="Name it among the sources, or leave its settings out",
+            )
+        parameters[source] = {**parameters.get(source, {}), **settings}
+
+
 def set_settings(sets: Sequence[str] | None) -> None:
     """Lay those of ``--set key=value`` that are no source's over the environment.
 

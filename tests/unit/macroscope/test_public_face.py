@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
 
 import macroscope
 from emulators.serving import Samples
@@ -93,6 +94,21 @@ def test_a_plan_is_data_and_nothing_is_written(tmp_path: Path) -> None:
     assert cut.volumes[0].shape_zyx == (10, 20, 30)
     small = macroscope.plan(sources=["flyem"], settings={"flyem": {"crop_size": [32, 24, 16]}})
     assert small.volumes[0].shape_zyx == (16, 24, 32)
+
+
+@pytest.mark.usefixtures("archives")
+def test_settings_that_would_have_no_effect_are_refused() -> None:
+    with pytest.raises(ConfigError, match="idr is none of the sources of this call"):
+        macroscope.plan(sources=["flyem"], settings={"idr": {"image_ids": [1]}})
+
+
+@pytest.mark.usefixtures("archives")
+def test_a_file_of_datasets_is_planned_as_a_whole(tmp_path: Path) -> None:
+    listed = [{"address": "epfl:", "name": "hippocampus"}, {"address": "/nowhere/x.tif"}]
+    (tmp_path / "datasets.yaml").write_text(yaml.safe_dump({"datasets": listed}))
+    with pytest.raises(PlanError, match="no such file") as failed:
+        macroscope.plan(datasets="datasets.yaml")
+    assert [volume.source for volume in failed.value.plan.volumes] == ["epfl"]
 
 
 @pytest.mark.usefixtures("archives")
