@@ -236,6 +236,8 @@ class Reading:
         for number, place in enumerate(places):
             numbers[place] = number
         opened = self._open_section_by_ranges if ranged else open_section
+        if not ranged:
+            arriving.want(range(min(at_once, len(plan.files))))  # the first one is waited for
         sections = [*self._sections(numbers, opened)]
         if ranged:
             return RangedStack(sections, self._session)

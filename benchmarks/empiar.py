@@ -1,0 +1,191 @@
+"""EMPIAR as far away as it was measured, beside aria2c and lftp on the same servers.
+
+``python -m benchmarks.empiar [--mb 200]``: 30 ms to the first byte, 1.5 MB/s a connection, one in
+fifty GETs stalls. Cases: one MRC file by ranges, sections of TIFF, sections of DM3 over FTP. Ours
+is the whole life of a volume without Prefect: plan, transfer, conversion, last look, record.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from emulators.control import Control
+from emulators.dm import Section, write_dm
+from emulators.empiar import empiar_app
+from emulators.faults import Rule
+from emulators.ftp import FtpSide
+from emulators.http_side import HttpSide
+from emulators.mirror import mirror_app
+from emulators.mrc import write_mrc
+from lib.archives.registry import archive
+from lib.archives.sessions import open_session
+from lib.config.loaders import EBIConfig
+from lib.ingest.life import make_volume
+from lib.ingest.request import VolumeRequest
+from lib.storage.settings import StoreSettings
+
+FIRST_BYTE_S, BYTES_PER_SECOND, CONNECTIONS = 0.03, 1_500_000.0, 8
+STALL_EVERY, STALL_S = 50, 60.0
+_WORLD = "empiar/world_availability/99001/data"  # an entry that the stand-in's API knows
+_SECTIONS = 24
+
+
+def serve(root: str) -> None:
+    """The servers, in a process of their own, until standard input ends."""
+    control = Control()
+    shaped = {"first_byte_s": FIRST_BYTE_S, "bytes_per_second": BYTES_PER_SECOND}
+    control.set_latency("mirror", **shaped)
+    control.set_latency("ftp", **shaped)
+    stall = Rule(
+        service="mirror", kind="stall", every=STALL_EVERY, skip=10,
+        seconds=STALL_S, methods=frozenset({"GET"}), match=r"\.(mrc|tif)$",
+    )  # fmt: skip
+    control.faults.extend([stall])
+    side = HttpSide(control)
+    side.start()
+    ftp = FtpSide(Path(root), control)
+    ftp.start()
+    ports = {
+        "mirror": side.add("mirror", mirror_app(Path(root))),
+        "empiar": side.add("empiar", empiar_app()),
+        "ftp": ftp.port,
+    }
+    sys.stdout.write(json.dumps(ports) + "\n")
+    sys.stdout.flush()
+    sys.stdin.read()
+    ftp.stop()
+    side.stop()
+
+
+def build(root: Path, megabytes: int) -> dict[str, int]:
+    """The files of each case; bytes by the case's folder."""
+    random = np.random.default_rng(1)
+    side = int((megabytes * 1e6 / _SECTIONS) ** 0.5)
+    planes = random.integers(0, 200, (_SECTIONS, side, side), np.uint8)
+    for name in ("one", "many", "dm"):
+        (root / _WORLD / name).mkdir(parents=True)
+    write_mrc(root / _WORLD / "one/volume.mrc", planes.view(np.int8), voxel_nm_zyx=(8.0, 8.0, 8.0))
+    for z, plane in enumerate(planes):
+        tifffile.imwrite(root / _WORLD / f"many/slice_{z:04d}.tif", plane)
+    for z, plane in enumerate(planes[: _SECTIONS // 3]):
+        path = root / _WORLD / f"dm/slice_{z:04d}.dm3"
+        write_dm(path, plane, pixel_size_zyx=(0.008, 0.008), section=Section(z))
+    return {
+        name: sum(path.stat().st_size for path in (root / _WORLD / name).iterdir())
+        for name in ("one", "many", "dm")
+    }
+
+
+def ours(ports: dict[str, int], folder: str, home: Path, **settings: Any) -> float:
+    """Seconds of a volume's whole life."""
+    config = EBIConfig(
+        entry_id="99001",
+        folder=f"data/{folder}",
+        api_base_url=f"http://127.0.0.1:{ports['empiar']}/empiar/api",
+        https_base_url=f"http://127.0.0.1:{ports['mirror']}",
+        ftp_server=f"127.0.0.1:{ports['ftp']}",
+        mrc_mode0="int8",
+        **settings,
+    )
+    begun = time.perf_counter()
+    with open_session(config, "ebi", scratch_dir=home / "scratch") as session:
+        (plan,) = archive("ebi").plan(config, session)
+    request = VolumeRequest(
+        plan, config, str(home / "data"), StoreSettings(), home / "scratch", "bench"
+    )
+    cpu = time.process_time()
+    result = make_volume(request, "bench")
+    taken = time.perf_counter() - begun
+    print(f"({time.process_time() - cpu:.1f} CPU s)", end=" ")
+    if result.status != "complete":
+        raise SystemExit(f"{folder}: {result.error}")
+    return taken
+
+
+def aria2c(ports: dict[str, int], root: Path, folder: str, home: Path) -> float:
+    """Seconds of a download with as many connections; a stalled one is given up as ours is."""
+    base = f"http://127.0.0.1:{ports['mirror']}/{_WORLD}/{folder}"
+    urls = [f"{base}/{path.name}" for path in sorted((root / _WORLD / folder).iterdir())]
+    listed = home / "urls"
+    listed.write_text("\n".join(urls) + "\n")
+    each = 1 if len(urls) > 1 else CONNECTIONS
+    command = ["aria2c", "-q", f"-x{each}", f"-s{each}", f"-j{CONNECTIONS}", "-k1M", "--timeout=6"]
+    command += ["--file-allocation=none", "--max-tries=5", "-d", str(home), "-i", str(listed)]
+    return _seconds(command)
+
+
+def lftp(ports: dict[str, int], folder: str, home: Path) -> float:
+    """Seconds of a download over one FTP connection."""
+    what = f"set net:timeout 60; mirror --parallel=1 /{_WORLD}/{folder} {home}"
+    address = f"ftp://127.0.0.1:{ports['ftp']}"
+    return _seconds(["lftp", "-u", "anonymous,x", "-e", f"{what}; quit", address])
+
+
+def _seconds(command: list[str]) -> float:
+    begun = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True)
+    return time.perf_counter() - begun
+
+
+def main() -> None:
+    """Run each case once, ours and theirs, and print seconds and ratios."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.empiar", description=__doc__)
+    parser.add_argument("--mb", type=int, default=200, help="MB of each source")
+    megabytes = parser.parse_args().mb
+    with tempfile.TemporaryDirectory() as folder:
+        root, home = Path(folder) / "served", Path(folder) / "home"
+        sizes = build(root, megabytes)
+        with subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.empiar", "--serve", str(root)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        ) as server:  # fmt: skip
+            assert server.stdout is not None and server.stdin is not None
+            ports = json.loads(server.stdout.readline())
+
+            def timed(run: Callable[[Path], float]) -> float:
+                shutil.rmtree(home, ignore_errors=True)
+                home.mkdir()
+                return run(home)
+
+            for case in ("one", "many"):
+                least = sizes[case] / BYTES_PER_SECOND / CONNECTIONS
+                mine = timed(lambda at, case=case: ours(ports, case, at))  # type: ignore[misc]
+                theirs = None
+                if shutil.which("aria2c"):
+                    theirs = timed(lambda at, case=case: aria2c(ports, root, case, at))  # type: ignore[misc]
+                _say(case, sizes[case], least, mine, theirs, "aria2c")
+            least = sizes["dm"] / BYTES_PER_SECOND
+            mine = timed(lambda at: ours(ports, "dm", at, protocol="ftp"))
+            theirs = timed(lambda at: lftp(ports, "dm", at)) if shutil.which("lftp") else None
+            _say("dm over FTP", sizes["dm"], least, mine, theirs, "lftp")
+            server.stdin.close()
+
+
+def _say(
+    case: str, nbytes: int, least: float, mine: float, theirs: float | None, peer: str
+) -> None:
+    beside = "" if theirs is None else f", {peer} {theirs:.1f} s ({theirs / mine:.2f} of its speed)"
+    print(
+        f"{case}: {nbytes / 1e6:.0f} MB, ours {mine:.1f} s = {least / mine:.0%} of what the "
+        f"connections give ({least:.1f} s){beside}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--serve"]:
+        serve(sys.argv[2])
+    else:
+        main()
