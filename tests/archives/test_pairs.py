@@ -109,6 +109,25 @@ def test_labels_lie_in_the_group_of_their_image(bench: Any, tmp_path: Path) -> N
     assert [(result.status, result.made) for result in again] == [("complete", False)] * 2
 
 
+def test_labels_come_back_where_their_image_is_made_anew(bench: Any, tmp_path: Path) -> None:
+    """The image's new tree takes the place of the old one, labels and all; the same run notices."""
+    geometry = ((8.0, 4.0, 4.0), (0.0, 0.0, 0.0))
+    em = write(tmp_path / "em.zarr", grey(), *geometry)
+    seg = write(tmp_path / "seg.zarr", ids(SHAPE), *geometry)
+    one = bench("address", addresses=[em], labels=[seg])
+    made(one, tmp_path)
+    write(tmp_path / "em.zarr", grey()[::-1].copy(), *geometry)
+    image, labels = made(one, tmp_path)
+    data = tmp_path / "data"
+    np.testing.assert_array_equal(
+        zarr.open_array(data / image["files"]["volume"] / "0", mode="r")[:], grey()[::-1]
+    )
+    assert_levels(data / labels["files"]["volume"], ids(SHAPE))
+    assert [verdict.problems for verdict in verify_store(one.store, digests=True)] == [(), ()]
+    group = json.loads((data / image["files"]["volume"] / "labels/zarr.json").read_text())
+    assert group["attributes"]["ome"]["labels"] == [f"{labels['name']}.ome.zarr"]
+
+
 def test_labels_of_another_resolution_keep_their_own(bench: Any, tmp_path: Path) -> None:
     """Twice as fine, their first centres half a voxel of their own before the image's edge."""
     em = write(tmp_path / "em.zarr", grey((10, 48, 50)), (8.0, 8.0, 8.0), (0.0, 0.0, 0.0))
