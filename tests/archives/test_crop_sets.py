@@ -69,20 +69,20 @@ def classes() -> dict[str, NDArray[Any]]:
     }
 
 
+def lay_data_set(server: S3Server, folder: Path) -> None:
+    """EM of two levels, and a crop of two classes."""
+    levels = [(EM, (8.0,) * 3, (0.0,) * 3), (EM[::2, ::2, ::2], (16.0,) * 3, (4.0,) * 3)]
+    lay(server, folder, "recon-1/em/fibsem-uint8", levels)
+    for name, voxels in classes().items():
+        # centres at half a voxel of the labels: their edges lie on the EM's
+        at = (96.0 - 2.0, 80.0 - 2.0, 64.0 - 2.0)
+        lay(server, folder, f"{CROP}/{name}", [(voxels, (4.0,) * 3, at)])
+
+
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    folder = tmp_path_factory.mktemp("crops")
     with S3Server("crop-sets") as server:
-        coarse = EM[::2, ::2, ::2]
-        levels = [
-            (EM, (8.0,) * 3, (0.0,) * 3),
-            (coarse, (16.0,) * 3, (4.0,) * 3),
-        ]
-        lay(server, folder, "recon-1/em/fibsem-uint8", levels)
-        for name, voxels in classes().items():
-            # centres at half a voxel of the labels: their edges lie on the EM's
-            at = (96.0 - 2.0, 80.0 - 2.0, 64.0 - 2.0)
-            lay(server, folder, f"{CROP}/{name}", [(voxels, (4.0,) * 3, at)])
+        lay_data_set(server, tmp_path_factory.mktemp("crops"))
         yield server
 
 
