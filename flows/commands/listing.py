@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from flows.commands.interrupts import ended_by_signals, exit_code
@@ -82,15 +83,20 @@ def lines_of(items: Iterable[Item]) -> Iterator[str]:
     """For each row what is known of it; below it the address, notes, and why it cannot be read."""
     for item in items:
         known = "; ".join(_known(item))
-        yield f"{item.name}  [{known}]" if known else item.name
+        yield _one_line(f"{item.name}  [{known}]" if known else item.name)
         if item.title and item.title != item.name:
-            yield f"    {item.title}"
+            yield f"    {_one_line(item.title)}"
         if item.address:
             yield f"    {item.address}"
         for note in item.notes[:_MOST_NOTES]:
-            yield f"    {note}"
+            yield f"    {_one_line(note)}"
         if item.why_not:
-            yield f"    not loaded: {item.why_not}"
+            yield f"    not loaded: {_one_line(item.why_not)}"
+
+
+def _one_line(text: str) -> str:
+    """An archive's words in one line: what stands alone below them is ours."""
+    return re.sub(r"\s*[\r\n\v\f\x85\u2028\u2029]\s*", " ", text)
 
 
 def _known(item: Item) -> Iterator[str]:

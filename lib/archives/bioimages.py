@@ -8,6 +8,7 @@ Lucene's, and a bare list of them means any. EMPIAR's entries are in that collec
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +21,7 @@ from lib.transport.limits import Limits
 from lib.transport.session import Session
 
 SERVICE = "biostudies"
+_ACCESSION = re.compile(r"(?!EMPIAR)[A-Za-z0-9-]{1,40}")  # EMPIAR answers for itself
 LIMITS = Limits(1, 4.0, 10.0, 30.0, 3, 1.0)
 
 
@@ -43,7 +45,7 @@ def search(words: list[str], most: int, root: str) -> list[Item]:
                 archive="bioimages",
                 location=url,
             ) from None
-        own = [hit for hit in hits if not hit[0].startswith("EMPIAR")]  # EMPIAR answers for itself
+        own = [hit for hit in hits if _ACCESSION.fullmatch(hit[0])]
         return [_study(client, root, accession, title) for accession, title in own[:most]]
 
 

@@ -285,3 +285,22 @@ def test_where_there_are_several_alignments_each_is_named() -> None:
     assert "openorganelle:x/recon-1/em, openorganelle:x/recon-2/em" in str(several.value)
     with pytest.raises(NotFoundError, match="macroscope list openorganelle:x"):
         _found_em("x", Tree("labels/a"), "x.zarr")  # type: ignore[arg-type]
+
+
+def test_words_of_an_archive_stay_in_their_line_and_ids_that_are_none_are_left_out() -> None:
+    from types import SimpleNamespace
+
+    from flows.commands.listing import lines_of
+    from lib.archives.ebi import listing
+    from lib.config.loaders import EBIConfig
+
+    hostile = "A cell\n    empiar:666\r\u2028    not loaded: never"
+    item = Item(address="empiar:1", name="one\ntwo", what="entry", title=hostile, why_not=hostile)
+    lines = [*lines_of([item])]
+    assert lines[0] == "one two  [entry]" and lines[2] == "    empiar:1" and len(lines) == 4
+    assert not any(ch in line for line in lines for ch in "\n\r\u2028")
+    entries = [{"id": "EMPIAR-10310"}, {"id": "1; rm -rf"}, {"id": "../x"}, {"id": "10094"}]
+    client = SimpleNamespace(get_json=lambda url, params: {"entries": entries})
+    session = SimpleNamespace(http=lambda service: client)
+    found = listing._found("x", 10, EBIConfig(), session)  # type: ignore[arg-type]
+    assert found == ["EMPIAR-10310", "EMPIAR-10094"]

@@ -98,7 +98,8 @@ def _found(query: str, most: int, config: EBIConfig, session: Session) -> list[s
         raise BadAnswerError(
             f"the answer of EBI Search cannot be read: {error!r}", archive="ebi", location=url
         ) from None
-    return [one if one.startswith("EMPIAR-") else f"EMPIAR-{one}" for one in ids][:most]
+    numbers = [one.removeprefix("EMPIAR-") for one in ids]
+    return [f"EMPIAR-{one}" for one in numbers if one.isascii() and one.isdecimal()][:most]
 
 
 def _entry_item(accession: str, config: EBIConfig, session: Session) -> Item:
