@@ -50,6 +50,7 @@ def plan_of(
     *,
     kind: Kind = "image",
     origin_nm_zyx: LengthsZYX = (0.0, 0.0, 0.0),
+    within: str | None = None,
     about: About | None = None,
 ) -> VolumePlan:
     """The plan that an archive would have made for these voxels."""
@@ -65,6 +66,7 @@ def plan_of(
         voxel_size_provenance="file",
         origin_nm_zyx=origin_nm_zyx,
         kind=kind,
+        within=within,
         reader={},
         files=(SourceFile(url=url, name=name, size=voxels.nbytes),),
         about=about or About(title=name, modality="FIB-SEM"),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lib.geometry import ShapeZYX
     from lib.present.described import DescribedLevel, DescribedVolume
     from lib.storage.base import Store
+    from lib.storage.walk import Contents
 
 AXES = ("z", "y", "x")
 
@@ -120,6 +121,16 @@ class OpenVolume:
         """Of the finest level, by axis; empty where nothing says it."""
         return self.levels[0].scale_nm
 
+    @property
+    def labels(self) -> Mapping[str, OpenVolume]:
+        """The label images inside it that are finished, by name; each with its own record."""
+        from lib.present.described import labels_inside
+
+        if not self._key.endswith(".ome.zarr"):
+            return {}
+        found = [_opened(self._store, one.key) for one in labels_inside(self._store, self._key)]
+        return {one.name: one for one in found}
+
     def dask(self, level: int = 0) -> Any:
         """A level as a lazy `dask.array.Array`; see `OpenLevel.dask`."""
         return self.levels[level].dask()
@@ -169,13 +180,14 @@ def open(place: Address, *, data_dir: Address | None = None) -> OpenVolume:
     dtype('float64')
     """
     from flows.credentials import store_settings
-    from lib.storage.keys import VOLUME_SUFFIXES
+    from lib.storage.keys import VOLUME_SUFFIXES, image_of
     from lib.storage.open import is_remote, open_store
 
     loaded = load(data_dir=data_dir)
     access = store_settings(loaded)
     text = os.path.expanduser(os.fspath(place)).rstrip("/")
-    folder, _, last = text.rpartition("/")
+    folder, _, _ = (image_of(text) or text).rpartition("/")
+    last = text.removeprefix(folder).lstrip("/")
     is_volume = last.endswith(VOLUME_SUFFIXES)
     is_record = last.startswith("metadata_") and last.endswith(".json")
     if (is_volume or is_record) and (is_remote(text) or os.path.exists(text)):
@@ -192,7 +204,7 @@ def _named(store: Store, name: str) -> str:
 
     found = contents(store)
     there = [key for key in found.volumes if key.endswith(VOLUME_SUFFIXES)]
-    meant = [key for key in there if name in _names(key)]
+    meant = [key for key in there if name in _names(key)] or _labels_named(store, found, name)
     if len(meant) == 1:
         return meant[0]
     if not there:
@@ -220,13 +232,28 @@ def _names(key: str) -> tuple[str, ...]:
 
 
 def _volume_of(store: Store, record_key: str) -> str:
-    """The volume that lies beside a record."""
+    """The volume that lies beside a record, or inside one that does."""
     from lib.records.manager import read_json
+    from lib.storage.walk import record_of
 
     volume = (read_json(store, record_key).get("files") or {}).get("volume")
     if not isinstance(volume, str):
         raise IntegrityError("the record names no volume", location=f"{store.uri}/{record_key}")
-    return volume.rpartition("/")[2]
+    return volume.removeprefix(record_of(volume).rpartition("/")[0]).lstrip("/")
+
+
+def _labels_named(store: Store, found: Contents, name: str) -> list[str]:
+    """Labels lie inside their image, where no listing of folders looks; their records do not."""
+    from lib.storage.walk import record_of
+
+    wanted, meant = record_of(f"{name}.ome.zarr"), []
+    for one in found.records:
+        folder, _, last = one.key.rpartition("/")
+        if wanted in (one.key, last):
+            key = f"{folder}/{_volume_of(store, one.key)}".lstrip("/")
+            if store.size(f"{key}/zarr.json") is not None:
+                meant.append(key)
+    return meant
 
 
 def _opened(store: Store, key: str) -> OpenVolume:

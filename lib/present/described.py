@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,8 +134,11 @@ def labels_inside(store: Store, key: str) -> list[DescribedVolume]:
         return []
     ome = (group.get("attributes") or {}).get("ome")
     names = ome.get("labels") if isinstance(ome, dict) else None
-    roots = [f"{key}/labels/{name}" for name in names or ()]
-    return [describe_group(store, root, _json(store, f"{root}/zarr.json")) for root in roots]
+    found = []
+    for root in (f"{key}/labels/{name}" for name in names or ()):
+        with suppress(NotFoundError):  # listed already, and not finished yet
+            found.append(describe_group(store, root, _json(store, f"{root}/zarr.json")))
+    return found
 
 
 def _describe_zarr(store: Store, key: str, group: dict[str, Any]) -> DescribedVolume:

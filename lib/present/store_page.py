@@ -25,6 +25,7 @@ from lib.records.lifecycle import RecordDict
 from lib.records.manager import read_json
 from lib.records.model import Record
 from lib.storage.base import Store, StoredObject
+from lib.storage.keys import image_of
 from lib.storage.walk import contents, record_of
 
 _AT_ONCE = 16
@@ -91,7 +92,7 @@ def read_contents(store: Store) -> StoreContents:
         told = Record.read(record)
         if told.status != "complete":
             unfinished.append(told)
-        elif (volume := told.files.volume) in there:
+        elif (volume := told.files.volume) is not None and _is_there(store, volume, there):
             vouched.add(record_of(volume))
             complete.append(told)
         else:
@@ -107,6 +108,13 @@ def read_contents(store: Store) -> StoreContents:
         tuple(sorted(unfinished, key=order)),
         tuple(problems),
     )
+
+
+def _is_there(store: Store, volume: str, listed: set[str]) -> bool:
+    """Labels of an image lie inside it, where no listing of folders looks."""
+    if image_of(volume) is None:
+        return volume in listed
+    return store.size(f"{volume}/zarr.json") is not None
 
 
 def page_html(found: StoreContents) -> tuple[bytes, str]:

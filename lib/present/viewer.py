@@ -31,6 +31,7 @@ from lib.present.store_page import page_html, read_contents
 from lib.present.viewer_app import viewer_app
 from lib.present.viewer_state import check_viewable, fragment, viewer_state
 from lib.storage.base import Store
+from lib.storage.keys import image_of
 from lib.storage.walk import contents, why_nothing
 
 _LOOPBACK = ["127.0.0.1", "localhost"]
@@ -174,9 +175,14 @@ class Viewer:
                 f"not served here: {', '.join(unknown) or 'no volume'}",
                 advice=f"Served are {', '.join(served[:20])}{', ...' * (len(served) > 20)}",
             )
-        volumes = []
+        found: dict[str, DescribedVolume] = {}
         for key in volume_keys:
-            volumes += [_viewable(self._store, key), *_labels_over(self._store, key)]
+            image = image_of(key)
+            if image is not None and image in served:  # labels are seen over what they label
+                found.setdefault(image, _viewable(self._store, image))
+            found.setdefault(key, _viewable(self._store, key))
+            found |= {one.key: one for one in _labels_over(self._store, key)}
+        volumes = list(found.values())
         sources = [f"{self.address}/store/{quote(volume.key)}" for volume in volumes]
         return f"{self.address}/v/volumes/#{fragment(viewer_state(volumes, sources))}"
 

@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import requests
 
+import macroscope
 from emulators.tissue import labels, tissue
 from emulators.volumes import make_recorded_volume, make_volume, plan_of
 from lib.errors import ConfigError, NothingThereError
@@ -175,6 +176,32 @@ def test_a_volume_that_comes_later_is_on_the_page_when_it_is_loaded_again(tmp_pa
         make_recorded_volume(store, late, plan_of(late, "idr", "late", VOXEL))
         assert Page(get(running, "/").text).chosen == [EM, LATE]
         assert get(running, f"/open?volume={LATE}").status_code == 302
+
+
+def test_labels_of_an_image_are_told_and_opened_over_it(tmp_path: Path) -> None:
+    """As runs make them: volumes of their own records inside the image's tree."""
+    store = open_store(str(tmp_path))
+    em, cells = tissue((0, 0, 0), SHAPE, seed=3), labels((0, 0, 0), SHAPE, seed=3)
+    make_recorded_volume(store, em, plan_of(em, "ebi", "em", VOXEL))
+    image = "ebi/em.ome.zarr"
+    inside = plan_of(cells, "ebi", "em_cells", VOXEL, kind="labels", within=image)
+    key = make_recorded_volume(store, cells, inside)["files"]["volume"]
+    assert key == f"{image}/labels/em_cells.ome.zarr"
+    with serve_store(store) as running:
+        page = Page(get(running, "/").text)
+        assert page.chosen == [image, key]
+        assert "Not complete" not in page.words
+        leads = [get(running, f"/open?volume={one}").headers["Location"] for one in (image, key)]
+        for lead in leads:
+            state = json.loads(unquote(urlsplit(lead).fragment)[1:])
+            assert [layer["type"] for layer in state["layers"]] == ["image", "segmentation"]
+    opened = macroscope.open("em", data_dir=tmp_path)
+    assert [*opened.labels] == ["em_cells"]
+    for place in ("em_cells", tmp_path / key, tmp_path / "ebi/metadata_em_cells.json"):
+        volume = macroscope.open(place, data_dir=tmp_path)
+        assert (volume.kind, volume.name) == ("labels", "em_cells")
+        assert volume.record is not None
+        assert (volume.levels[0][:] == cells).all()
 
 
 def test_an_empty_store_is_named(tmp_path: Path) -> None:
