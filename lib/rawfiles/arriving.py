@@ -9,7 +9,7 @@ from concurrent.futures import TimeoutError as NotYetError
 from functools import partial
 
 from lib.concurrency import cancel
-from lib.concurrency.crew import Crew
+from lib.concurrency.bounded_map import Crew
 from lib.formats.base import Block
 from lib.formats.sections import Section, SectionStack
 from lib.geometry import Box

@@ -18,7 +18,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.util import make_headers
 
-from lib.concurrency.wake import wake_on_stop
+from lib.concurrency.cancel import wake_on_stop
 from lib.transport.bounds import metered_file
 from lib.transport.environment import tls_context
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from lib.concurrency import cancel as stopping
-from lib.concurrency.wake import wake_on_stop
+from lib.concurrency.cancel import wake_on_stop
 from lib.errors import (
     AccessDeniedError,
     BadAnswerError,

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from lib.bytesource.spans import BufferPool
 from lib.compression import encode_chunk, open_codec
 from lib.concurrency import cancel as stopping
-from lib.concurrency.bounded_map import run_each
-from lib.concurrency.crew import Crew
+from lib.concurrency.bounded_map import Crew, run_each
 from lib.concurrency.in_order import CountGate, InOrderGate
 from lib.errors import FormatError
 from lib.formats.base import VolumeReader

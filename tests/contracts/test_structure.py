@@ -28,7 +28,7 @@ CONCEPTS = {
     ),
     "one thing that is asked of an archive: what it lists, what an entry's files are": (
         "lib.archives.address.folders", "lib.archives.address.plans",
-        "lib.archives.address.reading", "lib.archives.address.series",
+        "lib.archives.address.reading", "lib.archives.address.archive",
         "lib.archives.flyem.instances", "lib.archives.ebi.describing",
         "lib.archives.ebi.listing", "lib.archives.ebi.sizes", "lib.archives.flyem.labels",
         "lib.archives.idr.files", "lib.archives.idr.listing",
@@ -40,7 +40,8 @@ CONCEPTS = {
         "lib.formats.n5.reader", "lib.formats.precomputed.reader", "lib.formats.zarr.v3_reader",
     ),
     "a part of a format with a specification of its own": (
-        "lib.formats.dm.tags", "lib.formats.hdf5.structure_client", "lib.formats.tiff.ome_xml",
+        "lib.formats.dm.tags", "lib.formats.n5.xxhash",
+        "lib.formats.hdf5.structure_client", "lib.formats.tiff.ome_xml",
         "lib.formats.tiff.segments", "lib.formats.tiff.series", "lib.formats.zarr.format",
     ),
     "a step of a volume's life or of its repair": (
@@ -54,7 +55,7 @@ CONCEPTS = {
     ),
     "the sections of a record": ("lib.records.sections",),
     "a lock, a lease or a protocol of the destination": (
-        "lib.storage.local_lease", "lib.storage.s3", "lib.storage.s3_capabilities",
+        "lib.storage.local_lease", "lib.storage.s3", "lib.storage.capabilities",
         "lib.storage.s3_lease",
     ),
     "a layer of a protocol, or a judgement on what it brought": (

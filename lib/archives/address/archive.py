@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import ClassVar
@@ -11,13 +13,13 @@ from lib.archives.address.grammar import Address, AddressStep, parse_address
 from lib.archives.address.places import LIMITS, SERVICES, is_zip, open_place, open_tree
 from lib.archives.address.plans import plan_of
 from lib.archives.address.reading import bring_file, open_volume, settle_volume
-from lib.archives.address.series import name_series
 from lib.archives.base import ArchiveBase, Publisher
 from lib.archives.pairs import as_part, beside, overlap_of, paired
 from lib.config.loader_address import AddressConfig
 from lib.errors import ConfigError, MacroscopeError
 from lib.formats.base import VolumeReader
 from lib.formats.format import Options
+from lib.formats.sections import group_sections
 from lib.geometry import Box
 from lib.plan import SourceFile, VolumePlan
 from lib.rawfiles.files import RawFiles, kept_or_error
@@ -190,3 +192,35 @@ def _address_of(plan: VolumePlan, config: AddressConfig) -> Address:
         if address.bare == place:
             return address
     return parse_address(place)
+
+
+_told = logging.getLogger("macroscope")  # what a run has to tell, see `flows.logs`
+
+
+def name_series(plans: Sequence[VolumePlan]) -> list[VolumePlan]:
+    """The plans, with a note on each that is a plane of a numbered series.
+
+    ``run slice_*.tif`` without quotes reaches us as a list of files, and each of them is a volume
+    of one plane: what the user meant is told once, and stands in every record.
+    """
+    planes = {
+        plan.reader["place"]: plan
+        for plan in plans
+        if plan.reader["container"] == "file" and plan.shape_zyx[0] == 1
+    }
+    groups, _ = group_sections(planes)
+    advice: dict[str, str] = {}
+    for group in groups:
+        pattern = group.pattern.replace("#", "*")
+        text = (
+            f"{len(group.names)} planes of one numbered series were named one by one, and each is "
+            f"a volume: '{pattern}', in quotes, is one volume of them"
+        )
+        _told.warning("%s", text)
+        advice |= dict.fromkeys(group.names, text)
+    return [
+        plan.model_copy(update={"notes": (*plan.notes, advice[plan.reader["place"]])})
+        if planes.get(plan.reader["place"]) is plan and plan.reader["place"] in advice
+        else plan
+        for plan in plans
+    ]
