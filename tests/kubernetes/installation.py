@@ -16,8 +16,9 @@ import requests
 import zarr
 
 from emulators.catalogue import dvid_voxels, truth
-from lib.archives.registry import REGISTRY
+from lib.archives.registry import REGISTRY, default_sources
 from lib.config.loaders import OPENORGANELLE_EM_PATHS
+from lib.config.manager import ConfigManager
 from lib.kubernetes.cleanup import is_active
 from tests.kit.prefect_server import ask
 from tests.kubernetes.apiserver.cluster import Cluster
@@ -37,6 +38,8 @@ PREFECT = str(Path(sys.executable).with_name("prefect"))
 START_S = 240  # a loaded machine starts a Prefect server in a minute
 RUN_S = 900  # for a run
 HEAVY = "openorganelle"  # a source that gets a Dask cluster
+# what a run brings in that names no source
+SOURCES = default_sources(ConfigManager().load(environ={}, dotenv=None).settings.sources)
 
 # small pods, short waits; the stand-in archives run beside the test, not in a pod
 VALUES = (

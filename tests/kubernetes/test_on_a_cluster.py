@@ -13,12 +13,10 @@ from collections.abc import Callable
 import pytest
 
 from emulators.control import Control
-from lib.archives.registry import default_sources
 from tests.kubernetes.apiserver.kinds import CLUSTER, JOB, POD
-from tests.kubernetes.installation import HEAVY, RUN_S, Installation
+from tests.kubernetes.installation import HEAVY, RUN_S, SOURCES, Installation
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-SOURCES = default_sources({})
 AWAY_S = 30
 Start = Callable[..., str]
 

@@ -10,13 +10,11 @@ import pytest
 import requests
 
 from emulators.serving import Samples
-from lib.archives.registry import default_sources
 from tests.kubernetes.apiserver.cluster import Cluster
 from tests.kubernetes.apiserver.kinds import POD
-from tests.kubernetes.installation import RUN_S, VALUES, Installation, refused
+from tests.kubernetes.installation import RUN_S, SOURCES, VALUES, Installation, refused
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
-SOURCES = default_sources({})
 ASSIGNED = 1000730000  # as OpenShift gives a namespace
 BY_PLATFORM = 'podSecurity={"runAsUser":null,"runAsGroup":null,"fsGroup":null}'
 
