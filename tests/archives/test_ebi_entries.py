@@ -75,6 +75,10 @@ def test_a_page_that_lacks_a_file_is_completed(bench: Any, faults: Any) -> None:
     plan = one.one_plan()
     assert [file.name for file in plan.files].count(name) == 1
     assert any(f"{name} of" in note and "mirror's page" in note for note in plan.notes)
+    one = bench("ebi", entry_id="13192", folder="data/Stalker_SBF-SEM/Carotid2", protocol="https")
+    alone = one.one_plan()
+    assert len(alone.files) == 8 and all(file.url.startswith("http") for file in alone.files)
+    assert any("mirror's page" in note and name in note for note in alone.notes)
     faults.add("login_incorrect", "ftp")  # nobody else tells: the run of numbers does
     one = bench("ebi", entry_id="13192")
     vessel = next(plan for plan in one.plan() if "Carotid2" in plan.name)

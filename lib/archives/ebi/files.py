@@ -269,7 +269,12 @@ class _Walk:
         except MacroscopeError as error:
             _log.info("no second listing to compare with: %s", error)
             second = self.tree.listing_by(way, path)
-        absent = {entry.name for entry in second} - {entry.name for entry in entries}
+        absent = sorted({entry.name for entry in second} - {entry.name for entry in entries})
+        if absent and way == "https" and len(absent) <= _MOST_PROBED:
+            sizes = {name: self.tree.probe(f"{path}/{name}") for name in absent}
+            if None not in sizes.values():  # the page lacks what the server has
+                self.notes.append(f"the mirror's page of {folder} lacks {', '.join(absent)}")
+                return [*entries, *(FtpEntry(name, False, sizes[name]) for name in absent)]
         if absent:
             raise short_listing(path, len(entries), len(second))
         self.notes.append(f"the API states {stated} images, {count} files are there")
