@@ -8,6 +8,7 @@ from typing import Any
 from lib.errors import MacroscopeError, StoppedError
 from lib.ingest.context import volume_context
 from lib.ingest.request import VolumeRequest
+from lib.present.beneath import planes_beneath
 from lib.present.data_uri import picture_data_uri
 from lib.present.described import describe_group
 from lib.present.planes import read_planes
@@ -37,7 +38,10 @@ class PreviewRenderer:
             volume = describe_group(self._store, key, group)
             planes = read_planes(self._store, volume)
             title = self._title
-            self._preview = draw_preview(volume, planes, statistics=statistics, title=title)
+            beneath = planes_beneath(self._store, volume, planes, self._request.plan.within)
+            self._preview = draw_preview(
+                volume, planes, statistics=statistics, title=title, beneath=beneath
+            )
             small = draw_thumbnail(volume, planes, statistics=statistics)
         except StoppedError:
             raise  # the next run draws it

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from lib.geometry import LengthsZYX
+from lib.present.beneath import planes_beneath
 from lib.present.described import DescribedVolume, beside, describe
 from lib.present.drawing import (
     Colour,
@@ -32,6 +33,7 @@ from lib.present.drawing import (
 )
 from lib.present.planes import Planes, read_planes
 from lib.storage.base import Store
+from lib.storage.keys import image_of
 from lib.volumes.statistics import Statistics
 
 PREVIEW_SUFFIX = ".preview.png"
@@ -94,16 +96,33 @@ def render_preview(
         See `lib.present.described.describe` and `lib.present.planes.read_planes`.
     """
     volume = _with_voxel(describe(store, volume_key), voxel_nm_zyx)
-    return draw_preview(volume, read_planes(store, volume), statistics=statistics, title=title)
+    planes = read_planes(store, volume)
+    beneath = planes_beneath(store, volume, planes, image_of(volume_key))
+    return draw_preview(volume, planes, statistics=statistics, title=title, beneath=beneath)
 
 
 def draw_preview(
-    volume: DescribedVolume, planes: Planes, *, statistics: Statistics | None, title: str | None
+    volume: DescribedVolume,
+    planes: Planes,
+    *,
+    statistics: Statistics | None,
+    title: str | None,
+    beneath: Planes | None = None,
 ) -> bytes:
-    """`render_preview` of planes that are at hand."""
+    """`render_preview` of planes that are at hand.
+
+    Parameters
+    ----------
+    beneath
+        Of labels: the same planes of their image, uint8.
+    """
     shown = statistics if statistics and statistics.finite else measured(planes.values())
     window = window_of(shown) if statistics or volume.window is None else volume.window
-    panels, width, height = _arrange(_pictures(planes, volume.kind, window), planes)
+    pictures = _pictures(planes, volume.kind, window)
+    if beneath is not None:
+        under = _pictures(beneath, "image", (0.0, 255.0))
+        pictures = {name: _over(picture, under[name]) for name, picture in pictures.items()}
+    panels, width, height = _arrange(pictures, planes)
     page = Image.new("RGB", (max(width, _LEAST_WIDTH), height + _FOOT), _PAPER)
     draw = ImageDraw.Draw(page)
     _heading(draw, page.width, volume, title)
@@ -149,6 +168,15 @@ def _with_voxel(volume: DescribedVolume, voxel: LengthsZYX | None) -> DescribedV
     return DescribedVolume(
         volume.key, volume.kind, volume.dtype, volume.shape_zyx, voxel, npy_offset=volume.npy_offset
     )
+
+
+def _over(labels: Image.Image, image: Image.Image) -> Image.Image:
+    """Colours of labels over the grey that they belong to; background lets it through."""
+    shown, grey_ = np.asarray(labels), np.asarray(image.convert("RGB"))
+    mixed = np.where(shown.any(axis=2, keepdims=True), (shown // 2 + grey_ // 2), grey_)
+    both = Image.fromarray(mixed.astype(np.uint8))
+    both.info["nearest"] = True
+    return both
 
 
 def _pictures(planes: Planes, kind: str, window: tuple[float, float]) -> dict[str, Image.Image]:
@@ -311,7 +339,7 @@ def _label_facts(draw: ImageDraw.ImageDraw, at: Point, planes: Planes) -> None:
     labels, background = int((ids != 0).sum()), float((values == 0).mean())
     lines = (
         f"{labels} labels in these planes, each with its own colour",
-        f"{background:.1%} of them is background (0, black)",
+        f"{background:.1%} of them is background (0)",
     )
     for index, line in enumerate(lines):
         write(draw, Point(at.x, at.y + 6 + 22 * index), line, _TEXT, _FAINT)

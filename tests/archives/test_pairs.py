@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 import zarr
 from numpy.typing import NDArray
+from PIL import Image
 
 from lib.archives.pairs import overlap_of
 from lib.errors import ConfigError, GridMismatchError, UnsupportedFormatError
 from lib.geometry import Box
 from lib.ingest.stages import plan_source
 from lib.plan import VolumePlan
+from lib.present.beneath import planes_beneath
 from lib.present.described import describe, labels_inside
+from lib.present.planes import read_planes
 from lib.present.viewer import serve
 from lib.present.viewer_state import check_viewable
 from lib.verify.store import verify_store
@@ -139,6 +142,28 @@ def test_labels_of_another_resolution_keep_their_own(bench: Any, tmp_path: Path)
     overlap = labels["additional_metadata"]["pair"]
     assert overlap["overlap_voxels_of_image"] == str(Box((0, 0, 0), (10, 48, 50)))
     assert image["metadata"]["core"]["kind"] == "image"
+
+
+def test_the_image_lies_beneath_its_labels_in_their_preview(bench: Any, tmp_path: Path) -> None:
+    """The very planes: nearest voxels of the image, black where it has none."""
+    em = write(tmp_path / "em.zarr", grey((10, 24, 25)), (8.0, 8.0, 8.0), (0.0, 0.0, 0.0))
+    segments = ids((20, 48, 50)) % np.uint64(3)
+    seg = write(tmp_path / "seg.zarr", segments, (4.0, 4.0, 4.0), (-2.0, -2.0, -2.0))
+    one = bench("address", addresses=[em], labels=[seg])
+    image, labels = made(one, tmp_path)
+    volume = describe(one.store, labels["files"]["volume"])
+    planes = read_planes(one.store, volume)
+    under = planes_beneath(one.store, volume, planes, image["files"]["volume"])
+    assert under is not None
+    pixels = grey((10, 24, 25))[5].astype(float).repeat(2, 0).repeat(2, 1)
+    assert np.corrcoef(under.xy.ravel(), pixels.ravel())[0, 1] > 0.99
+    assert under.xz.shape == planes.xz.shape
+    assert not any("drawn" in note for note in labels["metadata"]["quality"]["notes"])
+    with Image.open(tmp_path / "data" / labels["files"]["preview"]) as drawn:
+        seen = np.asarray(drawn.convert("RGB")).astype(int)
+    spread = seen[60:200, 60:200].max(axis=2) - seen[60:200, 60:200].min(axis=2)
+    assert (spread > 20).any()  # colours
+    assert planes_beneath(one.store, volume, planes, None) is None
 
 
 def test_a_box_of_the_image_is_that_of_its_labels(bench: Any, tmp_path: Path) -> None:
