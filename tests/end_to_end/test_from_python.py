@@ -7,7 +7,6 @@ import asyncio
 import doctest
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -209,14 +208,6 @@ def test_a_run_ends_with_its_caller(desk: Path, faults: Control) -> None:
         macroscope.ingest(sources=["flyem"], progress=interrupt)
     (record,) = (desk / "data" / "flyem").glob("metadata_*.json")
     assert json.loads(record.read_text())["status"] == "cancelled"
-
-
-@pytest.mark.long
-def test_the_readme_runs(desk: Path) -> None:
-    (snippet,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    names: dict[str, Any] = {}
-    exec(snippet, names)
-    assert names["volume"].shape == (20, 75, 70)
 
 
 @pytest.mark.long
