@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +21,15 @@ from lib.errors import ConfigError
 from tests.end_to_end.bucket import Bucket
 from tests.end_to_end.conftest import Command, volumes
 from tests.end_to_end.test_object_store_run import filesystem
+from tests.formats import (
+    cases_hdf5,
+    cases_n5,
+    cases_precomputed,
+    cases_single_files,
+    cases_tiff,
+    cases_zarr2,
+    cases_zarr3,
+)
 
 
 @pytest.fixture
@@ -42,6 +54,48 @@ def run(*addresses: str, **more: object) -> int:
         "level": None, "dry_run": False, "as_json": True,
     }  # fmt: skip
     return run_command(addresses=[*addresses], **{**options, **more})  # type: ignore[arg-type]
+
+
+OWN: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "zarr2": (cases_zarr2.multiscale, "x.zarr"),
+    "zarr3": (cases_zarr3.two_levels, "x.zarr"),
+    "n5": (cases_n5.pyramid, "x.n5"),
+    "precomputed": (partial(cases_precomputed.raw, "uint16"), "em"),
+    "hdf5": (partial(cases_hdf5.filtered, "uint16", {"compression": "gzip"}), "x.h5"),
+    "stack": (cases_tiff.imagej, "stack.tif"),
+    "sections": (cases_tiff.sections, "sections"),
+    "png": (partial(cases_single_files.png_sections, "uint16"), ""),
+    "zip": (cases_tiff.sections, "a.zip"),
+    "nrrd": (partial(cases_single_files.by_pynrrd, "uint16"), "a.nrrd"),
+}
+
+
+@pytest.mark.long
+def test_every_format_of_ones_own_disk_ends_complete_and_exact(
+    home: Path, prefect_server: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    addresses, truths = [], {}
+    for name, (write, inside) in OWN.items():
+        folder = home / name
+        folder.mkdir()
+        truths[name] = write(folder)
+        if name == "zip":
+            shutil.make_archive(str(folder / "a"), "zip", folder, "sections")
+            shutil.rmtree(folder / "sections")
+        addresses.append(f"{name}/{inside}")
+    assert run(*addresses) == 0
+    (result,) = json.loads(capsys.readouterr().out)
+    assert {one["status"] for one in result["volumes"]} == {"complete"}
+    found = {}
+    for one in result["volumes"]:
+        record = json.loads(Path(one["metadata_path"]).read_text())
+        stored = home / "data" / record["files"]["volume"]
+        (first, *_) = record["metadata"]["provenance"]["source_files"]
+        (name,) = [key for key in OWN if f"{home}/{key}/" in first["url"]]
+        found[name] = zarr.open_group(stored, mode="r")["0"][:]  # type: ignore[index]
+    assert found.keys() == truths.keys()
+    for name, voxels in truths.items():
+        np.testing.assert_array_equal(found[name], voxels, name)
 
 
 def test_a_path_and_a_named_archive_in_one_run(

@@ -298,6 +298,14 @@ def test_names_are_letters_of_what_the_place_is_called(tmp_path: Path) -> None:
     assert plan_of(alone, tmp_path).name == "Uberblick"
 
 
+def test_a_zip_of_one_folder_is_what_the_folder_holds(folder: Path, tmp_path: Path) -> None:
+    cases_tiff.sections(folder)
+    shutil.make_archive(str(tmp_path / "a"), "zip", folder, "sections")
+    plan = plan_of(tmp_path / "a.zip", tmp_path)
+    assert plan.shape_zyx == (12, 37, 53)
+    assert plan.source_id.endswith("a.zip|zip:sections/|tiff:my slice *.tif")
+
+
 def test_planes_of_a_series_that_a_shell_took_apart_are_told(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

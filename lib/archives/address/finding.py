@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from lib.archives.address.folders import FolderStack, volumes_in_folder
@@ -23,6 +23,7 @@ from lib.formats.format import Options, TreeFormat, VolumeDescription
 
 _MOST_SHOWN = 20
 _MOST_BELOW = 50
+_DEEPEST = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,8 @@ def find_volumes(place: Place, options: Options) -> list[Candidate]:
             ) from error
     if not found and step is None and place.pattern is None:
         found = _one_below(place, options)
+    if not found and (only := _only_folder(place)) is not None:
+        return find_volumes(only, options)
     if not found:
         what = "nothing" if step is None else f"nothing of the format {step.word}"
         raise NotFoundError(
@@ -228,6 +231,18 @@ def _one_below(place: Place, options: Options) -> list[Candidate]:
     listing = listing_or_none(place.tree, place.root)
     prefixes = listing.prefixes[:_MOST_BELOW] if listing is not None else ()
     return [one for key in prefixes for one in tree_volumes(place, key, options)]
+
+
+def _only_folder(place: Place) -> Place | None:
+    """The one folder that lies at a place and nothing beside it, as in most ZIP files."""
+    listing = listing_or_none(place.tree, place.root) if place.pattern is None else None
+    if listing is None or listing.objects or len(listing.prefixes) != 1:
+        return None
+    (key,) = listing.prefixes
+    key = key.rstrip("/")
+    if key.count("/") > _DEEPEST:
+        return None
+    return replace(place, root=key, address=place.below(key.rpartition("/")[2]))
 
 
 def _address(place: str, word: str, path: str) -> str:
