@@ -64,9 +64,6 @@ class _AtOnce(HTTPConnection):
 
     def send(self, data: Any) -> None:
         if self._holding:
-            # Open before the head: urllib3 gives its read time-out to open connections only.
-            if self.sock is None and self.auto_open:
-                self.connect()
             self._head += data
             return
         head, self._head = self._head, b""
