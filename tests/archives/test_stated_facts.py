@@ -118,7 +118,7 @@ def test_a_server_without_units_has_an_assumed_voxel_size(bench: Any, monkeypatc
     assert plan.stated["voxel_size_nm.z"].source == plan.stated["translation.x"].source == "api"
     silent = dvid_info()
     del silent["Extended"]["VoxelUnits"]
-    monkeypatch.setattr("lib.archives.flyem.archive._ask_info", lambda session, node: silent)
+    monkeypatch.setattr("lib.archives.flyem.archive.ask_info", lambda session, node: silent)
     plan = bench("flyem").one_plan()
     assert (plan.voxel_size_provenance, plan.voxel_size_approximate) == ("assumed", True)
     assert any("no unit" in note for note in plan.notes)
