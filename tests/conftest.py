@@ -9,6 +9,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+from hypothesis import settings
 
 from emulators.control import Control
 from emulators.serving import Samples
@@ -16,6 +17,10 @@ from flows.commands.server import IN_MEMORY
 from flows.environment import prepare
 from lib.archives.registry import REGISTRY
 from tests.kit.prefect_server import prefect_server as running_server
+
+# What compiles at its first call, or has busy neighbours, takes as long as it takes.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 # before any test imports Prefect, which reads its settings once
 prepare()

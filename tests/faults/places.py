@@ -54,8 +54,11 @@ def _folder() -> Iterator[Cell]:
     """Real full and read-only disks first, then what only a broken disk would answer."""
     for lane in (FOLDER, FOLDER_CHUNKS):
         for size in ("16k", "160k", "240k"):
+            # What is certain to be stored is held against the free space before it is begun.
+            certain = size == "16k"
+            said = "are needed at least" if certain else "no space is left"
             yield Cell(
-                f"disk of {size} is full", lane, ends=FULL, said="no space is left",
+                f"disk of {size} is full", lane, ends=FULL, said=said,
                 situation=at.full_disk(size), unwritable=True,
             )  # fmt: skip
         yield Cell(

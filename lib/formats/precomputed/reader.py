@@ -10,8 +10,6 @@ from __future__ import annotations
 import io
 import itertools
 import math
-import threading
-from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any
 
@@ -20,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from lib.bytesource.neighbours import MOST_BYTES, Neighbours
+from lib.bytesource.shared_reads import SharedReads
 from lib.bytesource.tree import Tree, join
 from lib.compression import Encoded
 from lib.errors import FormatError, MacroscopeError, TransportError
@@ -120,9 +119,8 @@ class ShardedChunks:
         assert scale.sharding is not None
         self._tree, self._path, self._sharding = tree, path, scale.sharding
         self._grid = ceil_divide(scale.size_zyx, scale.chunk_zyx)
-        self._heads: OrderedDict[int, tuple[bytes, int] | None] = OrderedDict()
-        self._minishards: OrderedDict[tuple[int, int], dict[int, tuple[int, int]]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._heads = SharedReads(self._head, _INDEXES)
+        self._minishards = SharedReads(self._minishard, _INDEXES)
 
     def place(self, index_zyx: ShapeZYX) -> tuple[int, int]:
         """Shard and minishard of a chunk."""
@@ -137,69 +135,54 @@ class ShardedChunks:
             An index is damaged, or leads out of its shard.
         """
         number = morton(index_zyx, self._grid)
-        shard, minishard = self._sharding.place(number)
-        found = self._minishard(shard, minishard).get(number)
-        return None if found is None else (self._key(shard), *found)
+        place = self._sharding.place(number)
+        found = self._minishards.get(place).get(number)
+        return None if found is None else (self._key(place[0]), *found)
 
     def within(self, index_zyx: Any) -> tuple[int, int] | None:
         """Offset and length of a chunk whose minishard was looked at; None where there is none."""
         number = morton(index_zyx, self._grid)
-        with self._lock:
-            return self._minishards.get(self._sharding.place(number), {}).get(number)
+        return (self._minishards.peek(self._sharding.place(number)) or {}).get(number)
 
     def _key(self, shard: int) -> str:
         return join(self._path, self._sharding.file(shard))
 
     def _head(self, shard: int) -> tuple[bytes, int] | None:
         """The index of a shard and the shard's size; None where the shard is absent."""
-        with self._lock:
-            if shard in self._heads:
-                self._heads.move_to_end(shard)
-                return self._heads[shard]
-        key, head = self._key(shard), None
-        known = self._tree.head(key)
-        if known is not None:
-            length = self._sharding.index_bytes
-            if known.size is None or known.size < length:
-                raise FormatError(
-                    f"a shard of {known.size} bytes cannot hold its index of {length}",
-                    location=f"{self._tree.uri}/{key}",
-                )
-            data = self._tree.get_range(key, 0, length)
-            if data is None:
-                raise TransportError(
-                    "a shard went away while it was read", location=f"{self._tree.uri}/{key}"
-                )
-            head = (bytes(data), known.size)
-        with self._lock:
-            self._heads[shard] = head
-            while len(self._heads) > _INDEXES:
-                self._heads.popitem(last=False)
-        return head
-
-    def _minishard(self, shard: int, minishard: int) -> dict[int, tuple[int, int]]:
-        with self._lock:
-            if (shard, minishard) in self._minishards:
-                self._minishards.move_to_end((shard, minishard))
-                return self._minishards[shard, minishard]
-        head, chunks = self._head(shard), {}
         key = self._key(shard)
-        if head is not None:
-            index, size = head
-            try:
-                start, length = self._sharding.minishard_range(index, minishard, size)
-                if length:
-                    data = self._tree.get_range(key, start, length)
-                    if data is None:
-                        raise TransportError("a shard went away while it was read")
-                    chunks = self._sharding.chunks(data, size)
-            except MacroscopeError as error:
-                raise error.located(location=f"{self._tree.uri}/{key}") from None
-        with self._lock:
-            self._minishards[shard, minishard] = chunks
-            while len(self._minishards) > _INDEXES:
-                self._minishards.popitem(last=False)
-        return chunks
+        known = self._tree.head(key)
+        if known is None:
+            return None
+        length = self._sharding.index_bytes
+        if known.size is None or known.size < length:
+            raise FormatError(
+                f"a shard of {known.size} bytes cannot hold its index of {length}",
+                location=f"{self._tree.uri}/{key}",
+            )
+        data = self._tree.get_range(key, 0, length)
+        if data is None:
+            raise TransportError(
+                "a shard went away while it was read", location=f"{self._tree.uri}/{key}"
+            )
+        return bytes(data), known.size
+
+    def _minishard(self, place: tuple[int, int]) -> dict[int, tuple[int, int]]:
+        """Offset and length of each chunk of a minishard, by the chunk's number."""
+        shard, minishard = place
+        head, key = self._heads.get(shard), self._key(shard)
+        if head is None:
+            return {}
+        index, size = head
+        try:
+            start, length = self._sharding.minishard_range(index, minishard, size)
+            if not length:
+                return {}
+            data = self._tree.get_range(key, start, length)
+            if data is None:
+                raise TransportError("a shard went away while it was read")
+            return self._sharding.chunks(data, size)
+        except MacroscopeError as error:
+            raise error.located(location=f"{self._tree.uri}/{key}") from None
 
 
 class PrecomputedReader(ChunkedReader):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
-from collections import OrderedDict
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -14,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.bytesource.neighbours import MOST_BYTES, Neighbours
+from lib.bytesource.shared_reads import SharedReads
 from lib.bytesource.tree import Tree, join
 from lib.compression import Encoded
 from lib.errors import FormatError, MacroscopeError, TransportError
@@ -64,8 +63,7 @@ class Zarr3Reader(ChunkedReader):
         self._tree, self._path, self._array, self._axes = tree, path, array, axes
         self._holes = holes
         self._most = 2 * math.prod(array.chunk) * array.stored.itemsize + 2**16
-        self._indexes: OrderedDict[str, NDArray[np.uint64] | None] = OrderedDict()
-        self._lock = threading.Lock()
+        self._indexes = SharedReads(self._read_index, _INDEXES)
         self._neighbours = Neighbours(tree.get_range, min(tree.range_bytes, MOST_BYTES))
 
     def encoded_chunk(self, index_zyx: ShapeZYX) -> Encoded | None:
@@ -85,7 +83,7 @@ class Zarr3Reader(ChunkedReader):
             return chunk_object(self._tree, key, self._most, index_zyx, self._holes)
         if self._holes is not None and index_zyx in self._holes and self._tree.listing_proves:
             return None
-        table = self._index(key)
+        table = self._indexes.get(key)
         check_listed(self._tree, key, index_zyx, there=table is not None, holes=self._holes)
         if table is None or table[inner, 0] == table[inner, 1] == _ABSENT:
             return None
@@ -135,20 +133,8 @@ class Zarr3Reader(ChunkedReader):
         inner = tuple(i % r for i, r in zip(whole, ratio, strict=True))
         return join(self._path, array.key(shard)), int(np.ravel_multi_index(inner, ratio))
 
-    def _index(self, key: str) -> NDArray[np.uint64] | None:
-        """Offset and length of each inner chunk of a shard; None where the shard is absent."""
-        with self._lock:
-            if key in self._indexes:
-                self._indexes.move_to_end(key)
-                return self._indexes[key]
-        table = self._read_index(key)
-        with self._lock:
-            self._indexes[key] = table
-            while len(self._indexes) > _INDEXES:
-                self._indexes.popitem(last=False)
-        return table
-
     def _read_index(self, key: str) -> NDArray[np.uint64] | None:
+        """Offset and length of each inner chunk of a shard; None where the shard is absent."""
         sharding = self._array.sharding
         assert sharding is not None
         cells = math.prod(self._array.grid_chunk) // math.prod(sharding.inner)
