@@ -65,15 +65,15 @@ browser:
 	@command -v chromium >/dev/null || (apt-get update -q && apt-get install -qy chromium) \
 	  >/dev/null 2>&1 || echo "no chromium here: tests of pages will be skipped"
 
-# The tests of a file run in one process. Files with the most tests are not those that take longest,
-# so they are not taken first.
-TWO := -n 2 --dist loadfile --no-loadscope-reorder
+# The tests of a file run in one process; three, because they wait for servers half of the time. Files
+# with the most tests are not those that take longest, so they are not taken first.
+SPREAD := -n 3 --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/.dev browser ## The everyday test suite
-	$(BIN)/python -m pytest -m "not slow and not long" $(TWO)
+	$(BIN)/python -m pytest -m "not slow and not long" $(SPREAD)
 
 test-long: $(VENV)/.dev browser ## Whole deployments, kills of servers, the tutorial: minutes more
-	$(BIN)/python -m pytest -m "long and not slow" $(TWO)
+	$(BIN)/python -m pytest -m "long and not slow" $(SPREAD)
 
 test-all: $(VENV)/.dev browser ## Every test, the slow ones too
 	$(BIN)/python -m pytest
@@ -81,7 +81,7 @@ test-all: $(VENV)/.dev browser ## Every test, the slow ones too
 coverage: $(VENV)/.dev ## Branch coverage of lib by everything but whole runs
 	@mkdir -p .coverage
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -m "not slow and not long" $(TWO) \
+	$(BIN)/coverage run -m pytest -m "not slow and not long" $(SPREAD) \
 	  --ignore tests/end_to_end --ignore tests/chaos
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report

@@ -98,6 +98,7 @@ def test_every_format_of_ones_own_disk_ends_complete_and_exact(
         np.testing.assert_array_equal(found[name], voxels, name)
 
 
+@pytest.mark.long
 def test_a_path_and_a_named_archive_in_one_run(
     home: Path, prefect_server: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,6 +22,7 @@ def fetched(faults: Control) -> list[object]:
     return [line for service in ("dvid", "ftp", "mirror") for line in faults.counters.log(service)]
 
 
+@pytest.mark.long
 def test_a_folder_that_cannot_be_written(
     macroscope: Command, faults: Control, tmp_path: Path
 ) -> None:
@@ -37,6 +38,7 @@ def test_a_folder_that_cannot_be_written(
     assert fetched(faults) == []
 
 
+@pytest.mark.long
 def test_a_bucket_that_may_only_be_read(
     macroscope: Command, bucket: Bucket, faults: Control
 ) -> None:

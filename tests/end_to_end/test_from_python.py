@@ -132,6 +132,7 @@ def test_a_flow_that_is_called_needs_no_server_either(samples: Samples, tmp_path
     assert (done.returncode, done.stdout) == (0, "flyem False\n"), done.stderr
 
 
+@pytest.mark.long
 def test_a_called_flow_raises_our_errors(prefect_server: str, desk: Path) -> None:
     from prefect import flow
 
@@ -162,6 +163,7 @@ def test_a_called_flow_raises_our_errors(prefect_server: str, desk: Path) -> Non
     assert failed.value.results[0].source == "openorganelle"
 
 
+@pytest.mark.long
 def test_one_source_that_fails_leaves_the_results_of_the_others(desk: Path) -> None:
     told: list[Any] = []
     with pytest.raises(IngestError, match="openorganelle") as failed:

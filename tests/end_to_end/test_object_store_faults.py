@@ -162,6 +162,7 @@ Bench(samples, Path(folder), "openorganelle", **given).run()
 """
 
 
+@pytest.mark.long
 def test_a_run_killed_on_another_host_is_resumed_once_its_lease_has_run_out(
     samples: Samples, bucket: Bucket, tmp_path: Path
 ) -> None:

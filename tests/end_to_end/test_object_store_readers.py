@@ -75,7 +75,7 @@ def mapped(made: Made) -> zarr.storage.FsspecStore:
     return zarr.storage.FsspecStore(files, read_only=True, path=path)
 
 
-def test_zarr_over_s3fs_opens_it_with_two_requests_and_views_a_slice_with_one_a_chunk(
+def test_zarr_over_s3fs_opens_it_with_two_requests_and_views_a_slice_with_at_most_one_a_chunk(
     made: Made, opened: zarr.Group
 ) -> None:
     levels = sorted(opened.array_keys())
@@ -86,10 +86,12 @@ def test_zarr_over_s3fs_opens_it_with_two_requests_and_views_a_slice_with_one_a_
 
     made.bucket.forget()
     np.testing.assert_array_equal(arrays[0][5, :32, :32], made.voxels[5, :32, :32])
-    assert made.bucket.asked() == {"GET": 1 + 4}  # the index of one shard, and its 2 x 2 chunks
+    # the index of one shard, and its 2 x 2 chunks, which zarr 3.4 reads by one request
+    assert made.bucket.asked() in ({"GET": 1 + 4}, {"GET": 1 + 1})
     made.bucket.forget()
     np.testing.assert_array_equal(arrays[0][5], made.voxels[5])
-    assert made.bucket.asked() == {"GET": 9 * (1 + 4)}
+    assert list(made.bucket.asked()) == ["GET"]
+    assert made.bucket.asked()["GET"] <= 9 * (1 + 4)
     np.testing.assert_array_equal(arrays[0][:], made.voxels)
 
 

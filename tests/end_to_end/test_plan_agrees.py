@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from emulators.control import Control
 from tests.end_to_end.conftest import Command
 
@@ -42,6 +44,7 @@ def test_every_source_that_cannot_be_planned_is_named_and_the_others_are_shown(
     assert [one["source"] for one in document["errors"]] == ["ebi", "idr"]
 
 
+@pytest.mark.long
 def test_a_coarser_volume_costs_what_was_planned(macroscope: Command) -> None:
     """Voxels that are pooled on the way are stored anew, whatever the source's chunks take."""
     coarser = {"EM_LARGE_ARRAY_MODE": "downsample", "EM_MAX_ARRAY_SIZE_MB": "0.01"}

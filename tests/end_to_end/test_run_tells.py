@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.end_to_end.conftest import Command
 from tests.end_to_end.test_terminal_escapes import on_a_terminal
 
@@ -30,6 +32,7 @@ def test_a_run_ends_with_where_everything_is_and_how_to_look_at_it(
     assert "\x1b" not in done.stdout + done.stderr
 
 
+@pytest.mark.long
 def test_a_quiet_run_says_what_went_wrong_and_nothing_else(macroscope: Command) -> None:
     good = macroscope("run", "--source", "idr", "-q")
     assert (good.returncode, good.stdout, good.stderr) == (0, "", "")
@@ -40,6 +43,7 @@ def test_a_quiet_run_says_what_went_wrong_and_nothing_else(macroscope: Command) 
     assert len(lines) == 1 and "images/5" in lines[0]
 
 
+@pytest.mark.long
 def test_on_80_columns_names_are_whole_and_shards_are_not_told(
     environment: dict[str, str], tmp_path: Path
 ) -> None:

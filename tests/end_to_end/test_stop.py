@@ -140,7 +140,7 @@ def busy_run(
 @pytest.mark.parametrize(
     ("how", "busy_run"),
     [
-        pytest.param("SIGTERM", False, id="SIGTERM"),
+        pytest.param("SIGTERM", False, id="SIGTERM", marks=pytest.mark.long),
         # CI looks at one of the two with a server to end
         pytest.param("Ctrl-C", True, id="Ctrl-C with a server of its own", marks=pytest.mark.long),
         pytest.param("SIGTERM", True, id="SIGTERM with one", marks=pytest.mark.slow),

@@ -37,6 +37,7 @@ def test_it_verifies(old_store: tuple[Path, Command]) -> None:
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.long
 def test_what_is_complete_is_recognised(old_store: tuple[Path, Command]) -> None:
     data, macroscope = old_store
     before = {path: path.stat().st_mtime_ns for path in data.rglob("c/**/*") if path.is_file()}
@@ -69,6 +70,7 @@ def test_what_is_damaged_is_repaired(old_store: tuple[Path, Command]) -> None:
     assert [shard.read_bytes() for shard in shards] == before
 
 
+@pytest.mark.long
 def test_a_half_is_continued_with_the_shards_that_it_has(old_store: tuple[Path, Command]) -> None:
     data, macroscope = old_store
     (shard,) = data.glob("flyem/.partial/**/c/0/0/0")

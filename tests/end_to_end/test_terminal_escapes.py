@@ -61,6 +61,7 @@ def on_a_terminal(folder: Path, environment: dict[str, str], *arguments: str) ->
     return sent.decode(errors="replace")
 
 
+@pytest.mark.long
 def test_the_texts_of_an_archive_are_shown_and_not_obeyed(
     macroscope: Command, environment: dict[str, str], hostile: dict[str, str], tmp_path: Path
 ) -> None:

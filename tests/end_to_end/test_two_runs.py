@@ -34,6 +34,7 @@ def second_run(macroscope: Command, store: Store, **more: Any) -> None:
         assert not [item.key for item in store.list("epfl") if "metadata_" in item.key]
 
 
+@pytest.mark.long
 def test_in_a_folder_the_second_run_is_told_who_works_there(
     macroscope: Command, tmp_path: Path
 ) -> None:

@@ -28,6 +28,7 @@ from lib.errors import (
     SourceChangedError,
 )
 from lib.transport.session import Session
+from tests.faults.bench import impatient
 from tests.formats.servers import TRANSPORTS, Servers
 
 NAMES = itertools.count()
@@ -149,7 +150,8 @@ def test_a_file_that_is_replaced_is_another_one(servers: Servers, transport: str
 
 def test_a_refusal_is_no_absence(servers: Servers) -> None:
     for rule in ("status_403", "status_500"):
-        one = Reach(servers, "http", CONTENT)
+        with impatient():
+            one = Reach(servers, "http", CONTENT)
         servers.control.add(rule, "mirror", "x.zarr")
         try:
             for ask in (one.tree.get, one.tree.head, one.tree.look):

@@ -70,6 +70,7 @@ def dask_cluster(name: str, run: str) -> Manifest:
     return {"apiVersion": "kubernetes.dask.org/v1", "kind": "DaskCluster", "metadata": meta}
 
 
+@pytest.mark.long
 def test_what_prefect_and_kubernetes_disagree_on_is_put_right_once_it_is_old_enough(
     cluster: Cluster, environ: dict[str, str]
 ) -> None:

@@ -54,6 +54,7 @@ def from_field(name: str, path: str) -> Manifest:
     return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
 
 
+@pytest.mark.long
 def test_a_cluster_outlives_a_killed_worker_and_is_closed_behind_an_api_server_that_was_away(
     cluster: Cluster,
 ) -> None:

@@ -17,6 +17,7 @@ pytest.importorskip("tensorstore", reason="belongs to the bench dependency group
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.long
 def test_one_tiny_case_runs_end_to_end_and_is_written_as_json(tmp_path: Path) -> None:
     results = tmp_path / "results.json"
     arguments = ["--cases", "dvid", "--size", "2", "--rounds", "1"]

@@ -37,6 +37,7 @@ def sbatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return log
 
 
+@pytest.mark.long
 def test_a_refused_job_is_an_error_with_the_scheduler_s_own_words(
     sbatch: Path, tmp_path: Path
 ) -> None:
@@ -53,6 +54,7 @@ def test_a_refused_job_is_an_error_with_the_scheduler_s_own_words(
     assert "--memory-limit 2.00GiB" in script
 
 
+@pytest.mark.long
 def test_a_machine_without_the_scheduler_is_an_error_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
