@@ -49,9 +49,21 @@ class _AtOnce(HTTPConnection):
 
     A writer that is paused between the two has then begun nothing: what it sends when it goes on is
     late from its first byte, and refused by the end of its signature.
+
+    A request that asks for the end of its connection is the last on it, whether or not the server's
+    answer says so: another one would meet the end.
     """
 
-    _head, _holding = b"", False
+    _head, _holding, _last = b"", False, False
+
+    def putrequest(self, *args: Any, **kwargs: Any) -> None:
+        self._last = False
+        super().putrequest(*args, **kwargs)
+
+    def putheader(self, header: Any, *values: Any) -> None:
+        if header == "Connection" and "close" in values:
+            self._last = True
+        super().putheader(header, *values)
 
     def endheaders(self, message_body: Any = None, *, encode_chunked: bool = False) -> None:
         if self.sock is None:  # urllib3 sets the read time-out of a connection that is there by now
@@ -72,7 +84,11 @@ class _AtOnce(HTTPConnection):
     def getresponse(self) -> Any:
         if self._head:
             self.send(b"")
-        return super().getresponse()
+        response = super().getresponse()
+        if self._last and self.sock is not None:  # the response holds what it reads from
+            sock, self.sock = self.sock, None
+            sock.close()
+        return response
 
     def close(self) -> None:
         self._head = b""

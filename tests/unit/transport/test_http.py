@@ -407,6 +407,25 @@ def test_a_server_that_asks_for_an_hour_is_left_alone(
     assert control.counters.snapshot()["services"]["mirror"]["methods"]["GET"] == 1
 
 
+def test_a_connection_whose_end_was_asked_for_is_not_used_again(
+    scripted: Callable[..., _Scripted],
+) -> None:
+    """The answer does not say that it is the last, and the end comes a little later."""
+
+    def answer(handler: http.server.BaseHTTPRequestHandler) -> None:
+        reply(handler, 200, b"{}")
+        handler.wfile.flush()
+        time.sleep(0.2)
+
+    server = scripted(answer)
+    once = replace(QUICK, tries=1)
+    with Session("ebi", limits={"ebi-https": once}) as session:
+        client = session.http("ebi-https")
+        for _ in range(3):
+            with client.ask("GET", server.url, headers={"Connection": "close"}) as response:
+                assert response.content == b"{}"
+
+
 def test_requests_in_flight_stay_under_the_limit(scripted: Callable[..., _Scripted]) -> None:
     """Each answer waits until two requests are there: with fewer at once none would come."""
     together = threading.Barrier(2)
