@@ -376,22 +376,18 @@ def _left_behind(folder: Path) -> dict[str, list[Path]]:
 
 def _acquire(path: Path) -> FileLock:
     while True:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except FileExistsError:
-            if path.parent.exists() and not path.parent.is_dir():
-                raise
-            stopping.check()  # it was there, and another's end removed it before it was looked at
-            continue
         # One object per attempt: the same object in two threads would count as re-entry.
         lock = FileLock(str(path), timeout=0, thread_local=False, is_singleton=False)
         try:
-            lock.acquire()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()  # which makes the folder, too
             return lock
         except Timeout:
             stopping.sleep(_POLL_S)
-        except FileNotFoundError:  # another's end removed the empty folder just now
-            stopping.check()
+        except (FileNotFoundError, FileExistsError):
+            if path.parent.exists() and not path.parent.is_dir():
+                raise
+            stopping.check()  # another's end removed the empty folder before it was looked at
 
 
 def kept_or_error(file: SourceFile, raw: RawFiles) -> Fetched:

@@ -93,7 +93,6 @@ def lock(lock_path: str, holder_path: str, key: str, holder: str) -> Iterator[No
 
 def _acquire(lock_path: str, holder_path: str, key: str) -> FileLock:
     for attempt in range(3):
-        os.makedirs(os.path.dirname(lock_path), exist_ok=True)
         # One object per attempt: the same object in two threads would count as re-entry.
         lock = FileLock(
             lock_path,
@@ -103,10 +102,11 @@ def _acquire(lock_path: str, holder_path: str, key: str) -> FileLock:
             fallback_to_soft=False,
         )
         try:
+            os.makedirs(os.path.dirname(lock_path), exist_ok=True)
             lock.acquire()
         except Timeout:
             raise busy(key, read_holder(holder_path), lock_path) from None
-        except FileNotFoundError:  # the other run removed the empty folder just now
+        except (FileNotFoundError, FileExistsError):  # the other run removed the empty folder
             if attempt == 2:
                 raise
             continue

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from lib.concurrency import cancel as stopping
 from lib.errors import DestinationError, NotFoundError, StoppedError
 from lib.plan import SourceFile
-from lib.rawfiles.files import RawFiles
+from lib.rawfiles.files import RawFiles, _acquire
 from lib.rawfiles.tee import CELL_BYTES, RawTee
 from lib.records.plain import clean_text
 from lib.storage.base import StoredObject
@@ -96,6 +97,25 @@ def no_gap(offset: int, view: memoryview) -> None:
 
 
 # --- files that are known ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gone", [FileNotFoundError, FileExistsError])
+def test_a_folder_of_locks_that_another_removes_meanwhile_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: type[OSError]
+) -> None:
+    """Its last lock is released, and the empty folder removed, while it is looked at."""
+    acquire, raised = FileLock.acquire, iter([True])
+
+    def removed_once(lock: FileLock, *args: Any, **kwargs: Any) -> Any:
+        if next(raised, False):
+            Path(lock.lock_file).parent.rmdir()
+            raise gone(lock.lock_file)
+        return acquire(lock, *args, **kwargs)
+
+    monkeypatch.setattr(FileLock, "acquire", removed_once)
+    held = _acquire(tmp_path / ".locks" / "a.lock")
+    assert held.is_locked
+    held.release()
 
 
 def test_a_kept_file_is_known_to_the_next_run_with_its_doubts(tmp_path: Path) -> None:
