@@ -87,25 +87,27 @@ def described(address: str, name: str, volume: VolumeDescription) -> Item:
 
 def planned(plans: Iterable[VolumePlan], address: str) -> list[Item]:
     """The rows of volumes that an archive has planned; `address` brings in all of them."""
-    return [
-        Item(
-            address=address,
-            name=plan.name,
-            what="volume",
-            kind=plan.kind,
-            shape_zyx=plan.shape_zyx,
-            dtype=plan.dtype,
-            voxel_nm_zyx=None if plan.voxel_size_provenance == "unknown" else plan.voxel_nm_zyx,
-            nbytes=voxel_bytes(plan.shape_zyx, plan.dtype),
-            title=plan.about.title,
-            organism=plan.about.organism,
-            technique=plan.about.modality,
-            licence=plan.about.licence,
-            loadable=True,
-            notes=plan.notes,
-        )
-        for plan in plans
-    ]
+    return [planned_row(plan, address) for plan in plans]
+
+
+def planned_row(plan: VolumePlan, address: str) -> Item:
+    """The row of a volume that an archive has planned."""
+    return Item(
+        address=address,
+        name=plan.name,
+        what="volume",
+        kind=plan.kind,
+        shape_zyx=plan.shape_zyx,
+        dtype=plan.dtype,
+        voxel_nm_zyx=None if plan.voxel_size_provenance == "unknown" else plan.voxel_nm_zyx,
+        nbytes=voxel_bytes(plan.shape_zyx, plan.dtype),
+        title=plan.about.title,
+        organism=plan.about.organism,
+        technique=plan.about.modality,
+        licence=plan.about.licence,
+        loadable=True,
+        notes=plan.notes,
+    )
 
 
 def voxel_bytes(shape: ShapeZYX, dtype: str) -> int | None:

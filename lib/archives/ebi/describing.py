@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from lib.archives.ebi.grouping import Volume
 from lib.archives.ebi.planning import Planner, printable
-from lib.archives.listed import Item, VoxelZYX, refused, voxel_bytes
+from lib.archives.listed import Item, VoxelZYX, planned_row, refused
 from lib.errors import FormatError
 from lib.plan import VolumePlan
 
@@ -54,7 +54,7 @@ def _left_out(entry_id: str, reasons: Mapping[str, str]) -> list[Item]:
 
 def _row(entry_id: str, volume: Volume, plan: VolumePlan, told: set[str]) -> Item:
     where = volume.names[0]
-    files = f"{printable(where)}"
+    files = printable(where)
     if volume.stacked:
         where = where.rpartition("/")[0]
         last = printable(volume.names[-1].rpartition("/")[2])
@@ -65,19 +65,6 @@ def _row(entry_id: str, volume: Volume, plan: VolumePlan, told: set[str]) -> Ite
         for axis, length in lengths
     )
     voxel: VoxelZYX | None = None if (z, y, x) == (None, None, None) else (z, y, x)
-    return Item(
-        address=f"empiar:{entry_id}/{printable(where)}",
-        name=plan.name,
-        what="volume",
-        kind=plan.kind,
-        shape_zyx=plan.shape_zyx,
-        dtype=plan.dtype,
-        voxel_nm_zyx=voxel,
-        nbytes=voxel_bytes(plan.shape_zyx, plan.dtype),
-        title=plan.about.title,
-        organism=plan.about.organism,
-        technique=plan.about.modality,
-        licence=plan.about.licence,
-        loadable=True,
-        notes=(files, *(note for note in plan.notes if note not in told)),
-    )
+    row = planned_row(plan, f"empiar:{entry_id}/{printable(where)}")
+    notes = (files, *(note for note in plan.notes if note not in told))
+    return row.model_copy(update={"voxel_nm_zyx": voxel, "notes": notes})
