@@ -23,6 +23,8 @@ from lib.errors import FormatError, RequestRefusedError, TransportError
 from lib.names import safe_name
 
 MIB = 1024 * 1024
+MALFORMED = (KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError)
+"""What reading a foreign document raises where a field is absent, or of another shape or size."""
 _URL = re.compile(r"[a-z][a-z0-9+.\-]*://[^\s'\"<>\])}]+", re.IGNORECASE)
 
 

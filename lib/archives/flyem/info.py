@@ -17,6 +17,7 @@ from lib.errors import (
 from lib.formats.dvid_labels import BLOCK
 from lib.geometry import Box, LengthsZYX, ceil_divide, floor_divide, multiply
 from lib.provenance import Provenance
+from lib.safety import MALFORMED
 from lib.transport.session import Session
 from lib.units import to_nm
 
@@ -140,7 +141,7 @@ def parse_info(info: Any, where: str) -> Instance:
         if not whole or not all(v and 0 < v < math.inf for v in voxel):
             raise ValueError("extents or voxel size")
         background = int(extended.get("Background") or 0)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
+    except MALFORMED as error:
         raise BadAnswerError(
             f"DVID's info cannot be read: {error!r}", archive=ARCHIVE, location=where
         ) from None

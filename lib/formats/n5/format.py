@@ -26,6 +26,7 @@ from lib.formats.n5.reader import N5Reader
 from lib.formats.zarr.axes import AxisMap, array_index, axis_map
 from lib.geometry import Box, LengthsZYX
 from lib.plan import SourceGrid, absent_note, unstored
+from lib.safety import MALFORMED
 from lib.units import to_nm
 from lib.vocabulary import Kind
 
@@ -201,14 +202,7 @@ class N5Format:
         where = join(root, path)
         try:
             return self._found(tree, root, path, options)
-        except (
-            KeyError,
-            TypeError,
-            AttributeError,
-            ValueError,
-            IndexError,
-            OverflowError,
-        ) as error:
+        except MALFORMED as error:
             raise FormatError(
                 f"an attributes.json at, above or below cannot be read: {error!r}",
                 location=f"{tree.uri}/{where}",

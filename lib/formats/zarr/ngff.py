@@ -16,6 +16,7 @@ from lib.errors import FormatError, UnsupportedFormatError
 from lib.formats.calibration import VoxelSize
 from lib.formats.zarr.axes import IMPLIED, axis_names, spatial_only
 from lib.geometry import LengthsZYX
+from lib.safety import MALFORMED
 from lib.units import to_nm
 
 
@@ -172,7 +173,7 @@ def parse_multiscale(attributes: dict[str, Any], where: str) -> Multiscale | Non
                     united,
                 )
             )
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError) as error:
+    except MALFORMED as error:
         raise FormatError(f"multiscales cannot be read: {error!r}", location=where) from None
     if not levels or any(not v > 0 for level in levels for v in level.voxel_nm_zyx):
         raise FormatError("multiscales names no level of positive voxel size", location=where)

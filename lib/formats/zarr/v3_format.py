@@ -24,6 +24,7 @@ from lib.formats.zarr.v3_array import ArrayV3, parse_array_v3, parse_node
 from lib.formats.zarr.v3_reader import Zarr3Reader
 from lib.geometry import Box, ShapeZYX
 from lib.plan import SourceGrid
+from lib.safety import MALFORMED
 
 MOST_DOCUMENT_BYTES = 64 * 2**20
 _DEEPEST = 6
@@ -47,14 +48,7 @@ class Zarr3Format:
         where = join(root, path)
         try:
             return _described_below(tree, root, path, options)
-        except (
-            KeyError,
-            TypeError,
-            AttributeError,
-            ValueError,
-            IndexError,
-            OverflowError,
-        ) as error:
+        except MALFORMED as error:
             raise FormatError(
                 f"a zarr.json at, above or below cannot be read: {error!r}",
                 location=f"{tree.uri}/{where}",
