@@ -61,13 +61,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 @pytest.fixture
-def control(served: Served) -> Iterator[Control]:
-    served.control.clear()
-    yield served.control
-    served.control.clear()
-
-
-@pytest.fixture
 def session(control: Control) -> Iterator[Session]:
     stopping.reset()
     with Session("ebi", limits={"ebi-ftp": QUICK}) as session:

@@ -68,13 +68,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 @pytest.fixture
-def control(served: Served) -> Iterator[Control]:
-    served.control.clear()
-    yield served.control
-    served.control.clear()
-
-
-@pytest.fixture
 def session() -> Iterator[Session]:
     stopping.reset()
     with Session("ebi", limits={"ebi-https": QUICK, "epfl": QUICK}) as session:

@@ -107,13 +107,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 @pytest.fixture
-def control(served: Served) -> Iterator[Control]:
-    served.control.clear()
-    yield served.control
-    served.control.clear()
-
-
-@pytest.fixture
 def client() -> Iterator[HttpClient]:
     stopping.reset()
     with Session("ebi", limits={"identity": ONE}) as session:

@@ -71,13 +71,6 @@ def served() -> Iterator[Served]:
 
 
 @pytest.fixture
-def control(served: Served) -> Iterator[Control]:
-    served.control.clear()
-    yield served.control
-    served.control.clear()
-
-
-@pytest.fixture
 def session() -> Iterator[Session]:
     stopping.reset()
     with Session("openorganelle", limits={"s3": QUICK, "lying": PATIENT}) as session:
