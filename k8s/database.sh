@@ -6,9 +6,8 @@
 set -eu
 what="${1:?save or restore}"
 file="${2:?which file}"
-namespace="${KUBE_NAMESPACE:-em}"
-kube() { kubectl --context "${KUBE_CONTEXT:-kind-macroscope}" --namespace "$namespace" "$@"; }
-part="app.kubernetes.io/instance=${RELEASE:-macroscope},app.kubernetes.io/component=server"
+. "$(dirname "$0")/claim-pod.sh"
+part="$component=server"
 server="$(kube get deployment -l "$part" -o name)"
 claim="$(kube get persistentvolumeclaim -l "$part" -o 'jsonpath={.items[0].metadata.name}')"
 there=/var/lib/prefect/prefect.db
@@ -22,42 +21,13 @@ sqlite3.connect('$there').execute('VACUUM INTO ?', ['/tmp/copy.db'])\" && cat /t
 fi
 [ "$what" = restore ] || { echo "usage: database.sh save|restore FILE" >&2; exit 2; }
 [ "$(head -c 15 "$file")" = "SQLite format 3" ] || { echo "$file is no SQLite database" >&2; exit 2; }
-image="$(kube get "$server" -o 'jsonpath={.spec.template.spec.containers[0].image}')"
-security="$(kube get "$server" -o 'jsonpath={.spec.template.spec.securityContext}')"
+as_pods_of "$server"
 pod="database-$$"
 kube scale "$server" --replicas=0
 trap 'kube delete pod "$pod" --ignore-not-found --wait=true > /dev/null; kube scale "$server" --replicas=1' EXIT INT TERM
 kube wait --for=delete pod -l "$part" --timeout=120s
 
-kube create -f - > /dev/null <<MANIFEST
-apiVersion: v1
-kind: Pod
-metadata: {name: $pod}
-spec:
-  restartPolicy: Never
-  automountServiceAccountToken: false
-  activeDeadlineSeconds: 3600
-  terminationGracePeriodSeconds: 0
-  securityContext: $security
-  containers:
-    - name: database
-      image: $image
-      args: [sleep, "3600"]
-      securityContext:
-        allowPrivilegeEscalation: false
-        readOnlyRootFilesystem: true
-        capabilities: {drop: [ALL]}
-      resources:
-        requests: {cpu: 10m, memory: 32Mi}
-        limits: {memory: 64Mi}
-      volumeMounts:
-        - {name: tmp, mountPath: /tmp}
-        - {name: data, mountPath: /var/lib/prefect}
-  volumes:
-    - {name: tmp, emptyDir: {}}
-    - {name: data, persistentVolumeClaim: {claimName: "$claim"}}
-MANIFEST
-kube wait --for=condition=Ready "pod/$pod" --timeout=180s > /dev/null
+claim_pod "$pod" "$claim" /var/lib/prefect
 # what SQLite keeps beside a database belongs to the one that goes
 kube exec -i "$pod" -- sh -c "cat > $there.new && rm -f $there-wal $there-shm && mv $there.new $there" < "$file"
 echo "$file is the database of $server"
