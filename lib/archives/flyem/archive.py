@@ -199,13 +199,7 @@ def place_box(config: FlyEMConfig, instance: Instance) -> Box:
         bounds = [own if axis in named else other for axis, own, other in triples]
     (z0, z1), (y0, y1), (x0, x1) = bounds
     box = Box((z0, y0, x0), (z1, y1, x1))
-    if not extents.contains(box):
-        raise OutOfBoundsError(
-            f"the box {box} reaches outside the volume {extents}, where DVID answers black",
-            archive=FlyEM.name,
-            location="box",
-        )
-    return box
+    return _inside(box, extents, "box", "box")
 
 
 def _is_placed(config: FlyEMConfig) -> bool:
@@ -238,11 +232,15 @@ def place_crop(config: FlyEMConfig, extents: Box) -> Box:
             )
         )
         start = (z, y, x)
-    crop = Box((0, 0, 0), size).shifted(start)
-    if not extents.contains(crop):
+    return _inside(Box((0, 0, 0), size).shifted(start), extents, "crop", "crop_origin")
+
+
+def _inside(box: Box, extents: Box, what: str, setting: str) -> Box:
+    """The box, if it lies wholly inside the extents: of what lies outside DVID answers black."""
+    if not extents.contains(box):
         raise OutOfBoundsError(
-            f"the crop {crop} reaches outside the volume {extents}, where DVID answers black",
+            f"the {what} {box} reaches outside the volume {extents}, where DVID answers black",
             archive=FlyEM.name,
-            location="crop_origin",
+            location=setting,
         )
-    return crop
+    return box
