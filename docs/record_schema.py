@@ -15,8 +15,7 @@ from pydantic_core import core_schema
 
 from lib.records.fields import COMPLETE, Part
 from lib.records.lifecycle import SCHEMA_VERSION
-from lib.records.model import Metadata, Record
-from lib.records.older import OlderRecord
+from lib.records.model import Metadata, OlderRecord, Record
 from lib.records.sections import Files
 
 PATH = Path(__file__).parents[1] / "schemas" / "metadata_schema.json"

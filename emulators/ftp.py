@@ -24,7 +24,7 @@ from emulators.ftp_transfers import (
     TamperedProducer,
     first_half_of_lines,
 )
-from lib.sockets import peer_gone, will_reset
+from emulators.sockets import peer_gone, will_reset
 
 _PRIVATE_ADDRESS = "10.34.22.86"
 _PATH_COMMANDS = frozenset({"RETR", "SIZE", "MDTM", "LIST", "NLST", "MLSD", "MLST", "CWD"})

@@ -12,7 +12,7 @@ from pyftpdlib.handlers import DTPHandler, ThrottledDTPHandler
 from emulators.control import Control
 from emulators.faults import Rule
 from emulators.latency import Pace
-from lib.sockets import will_reset
+from emulators.sockets import will_reset
 
 _BLOCK = 1 << 16
 

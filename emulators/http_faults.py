@@ -20,7 +20,7 @@ from emulators.faults import Rule
 from emulators.http_tamper import Ended, Tamper, quiet, reset
 from emulators.http_words import HTML_PAGE, refusal, s3_document
 from emulators.latency import Latency, Pace
-from lib.sockets import peer_gone
+from emulators.sockets import peer_gone
 
 _OPTIONAL_JSON_KEYS = (
     "citation",

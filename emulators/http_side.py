@@ -15,7 +15,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from emulators.control import Control
 from emulators.http_faults import FaultyService
-from lib.sockets import listening_socket
+from emulators.sockets import listening_socket
 
 _T = TypeVar("_T")
 _READY_SECONDS = 10.0

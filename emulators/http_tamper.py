@@ -9,7 +9,7 @@ from starlette.datastructures import Headers
 from starlette.types import Message, Scope, Send
 
 from emulators.faults import Rule
-from lib.sockets import will_reset
+from emulators.sockets import will_reset
 
 
 class Ended(Exception):

@@ -18,7 +18,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, Self
 
-from lib.sockets import free_ports
+from emulators.sockets import free_ports
 from lib.transport.environment import exempt_loopback
 
 _READY_SECONDS = 30.0

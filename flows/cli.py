@@ -39,9 +39,8 @@ from flows.commands.arguments import (
     complete_modes,
     complete_named,
     complete_searched,
+    epilog,
 )
-from flows.commands.examples import epilog
-from flows.commands.interrupts import exit_code
 from lib.errors import ConfigError, MacroscopeError
 from lib.execution import MODES
 from lib.present.output import say, say_json
@@ -301,7 +300,7 @@ def view(
     data_dir: DataDir = None,
 ) -> None:
     """Show volumes in Neuroglancer, until Ctrl-C."""
-    from flows.commands.view import view_command
+    from flows.commands.listing import view_command
 
     raise typer.Exit(view_command(volume or [], port=port, open_browser=browser, data_dir=data_dir))
 
@@ -339,7 +338,7 @@ def samples(
 
     Prints where they are as JSON, for EM_SERVICES.
     """
-    from flows.commands.stand_ins import stand_in_module
+    from flows.commands.options import stand_in_module
 
     serving = stand_in_module("serving")
     root = root and root.expanduser()
@@ -397,6 +396,8 @@ def main() -> None:
         say(f"macroscope: {error}", error=True)
         sys.exit(1)
     except KeyboardInterrupt:  # typer has its own way out, which this one agrees with
+        from flows.commands.options import exit_code
+
         sys.exit(exit_code())
 
 

@@ -7,7 +7,7 @@ from flows.credentials import store_settings
 from lib.config.manager import ConfigManager
 from lib.records.catalogue import CatalogResult, require_contents
 from lib.storage.open import open_store
-from tasks.consolidate import catalogue
+from tasks.artifacts import catalogue
 
 
 @flow(name="consolidate", flow_run_name="consolidate", description=__doc__)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from prefect.client.schemas.objects import State
 
-from flows.calling import flow
+from flows.calling import flow, source_run_name
 from flows.ingest import as_state, ingest
-from flows.naming import source_run_name
 from lib.config.loaders import IDRConfig
 from lib.ingest.result import ProcessingResult
 

@@ -37,11 +37,8 @@ from lib.plan import VolumePlan
 from lib.storage.open import probe_once
 from lib.volumes.job import VolumeJob
 from tasks.artifacts import ProgressBar, show_plan, show_record, show_result
-from tasks.convert import convert
-from tasks.fetch import fetch
 from tasks.outage import OutageBackoff, retry_through_outage
-from tasks.plan import plan
-from tasks.publish import publish
+from tasks.steps import convert, fetch, plan, publish
 
 T = TypeVar("T")
 
@@ -204,7 +201,7 @@ def _rest_of_the_dead(
 
 
 def or_stopped(answer: T | State[T]) -> T:
-    """What a task returned; `StoppedError` where it was cancelled (see `tasks.retrying`)."""
+    """What a task returned; `StoppedError` where it was cancelled (see `tasks.steps`)."""
     if isinstance(answer, State):
         raise StoppedError("the run was asked to stop")
     return answer

@@ -4,41 +4,92 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import tags
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
+from pydantic import AfterValidator, Field
 
-from flows.calling import flow
+from flows.calling import flow, parent_run_name
 from flows.consolidate import consolidate
 from flows.credentials import store_settings
-from flows.deployed import cancel_children
-from flows.naming import parent_run_name
-from flows.parameters import (
-    AddressList,
-    DatasetList,
-    DryRun,
-    ModeName,
-    SourceNames,
-    SourceSettings,
-)
 from flows.run import carried, in_one_sentence
 from flows.schedule import Outcome, run_schedule
-from flows.sources import run_source
-from lib.archives.registry import archive
+from flows.sources import cancel_children, run_source
+from lib.archives.registry import REGISTRY, archive
 from lib.config.manager import ConfigManager
-from lib.errors import MacroscopeError, NothingThereError
-from lib.execution import Step, schedule
+from lib.errors import ConfigError, MacroscopeError, NothingThereError
+from lib.execution import MODES, Step, check_sources, mode, schedule
 from lib.execution import mode as find_mode
-from lib.ingest.datasets import Job, check, jobs_of
+from lib.ingest.datasets import Dataset, Job, check, jobs_of
 from lib.ingest.planning import by_round, with_parameters
 from lib.ingest.result import ProcessingResult
-from lib.records.catalogue import require_contents
-from lib.records.groups import note_groups
+from lib.records.catalogue import note_groups, require_contents
 from lib.storage.open import open_store
 from tasks.artifacts import run_in_words, show_run, show_volumes
 from tasks.outage import retry_through_outage
+
+
+def _known(name: str) -> str:
+    try:
+        check_sources([name], REGISTRY)
+    except ConfigError as error:
+        raise ValueError(error.message) from None
+    return name
+
+
+def _known_mode(name: str) -> str:
+    try:
+        return mode(name).name
+    except ConfigError as error:
+        raise ValueError(error.message) from None
+
+
+def _shown(title: str, description: str, *examples: Any) -> Any:
+    """What a form shows of a parameter; Prefect replaces a field's own title and description."""
+    said = {"title": title, "description": description}
+    return Field(json_schema_extra={**said, **({"examples": [*examples]} if examples else {})})
+
+
+KnownMode = Annotated[str, AfterValidator(_known_mode), Field(json_schema_extra={"enum": [*MODES]})]
+ModeName = Annotated[
+    KnownMode | None,
+    _shown("Mode", "In which order sources run; empty: as the installation sets it.", "staged"),
+]
+SourceName = Annotated[str, AfterValidator(_known), Field(json_schema_extra={"enum": [*REGISTRY]})]
+SourceNames = Annotated[
+    list[SourceName] | None,
+    _shown(
+        "Sources",
+        "Only these; empty: all, or none where addresses or datasets are given.",
+        ["ebi", "idr"],
+    ),
+]
+SourceSettings = Annotated[
+    dict[str, dict[str, Any]] | None,
+    _shown(
+        "Settings by source",
+        "Settings of single sources, by their names in config/config.yaml.",
+        {"flyem": {"crop_size": "z=64,y=128,x=128"}},
+    ),
+]
+DryRun = Annotated[bool, _shown("Plan only", "Show what it would cost; fetch no voxels.", True)]
+AddressList = Annotated[
+    list[str] | None,
+    _shown(
+        "Addresses", "Volumes by their addresses.", ["empiar:10310", "s3://bucket/x.zarr|zarr:em"]
+    ),
+]
+DatasetList = Annotated[
+    list[Dataset] | None,
+    _shown(
+        "Datasets",
+        "Addresses with options of their own, each a run of its own; one that fails stops no "
+        "other.",
+        [{"address": "empiar:10310", "group": "worms"}],
+    ),
+]
 
 
 @flow(

@@ -80,7 +80,7 @@ def task_runner(
         )
     if choice != "kubernetes":
         return DaskTaskRunner(**_elsewhere(choice, settings or Settings.model_validate({})))
-    from lib.kubernetes.request import cluster_request
+    from lib.kubernetes.dask_cluster import cluster_request
 
     context = FlowRunContext.get()
     run = context.flow_run if context is not None else None

@@ -1,24 +1,150 @@
-"""Starting one source: its flow in this process, or its deployment as a run of its own."""
+"""Starting one source: its flow in this process, or its deployment as a run of its own.
+
+Neither failure nor cancellation crosses the border of a deployment by itself: the parent reads the
+child's final state, and a cancelled parent cancels its children. Only Prefect's state is believed;
+a Kubernetes Job says Complete also where its flow failed.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from typing import Any
+from uuid import UUID
 
 from prefect import tags
-from prefect.client.schemas.objects import State
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    FlowRunFilterParentFlowRunId,
+)
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.deployments import run_deployment
+from prefect.runtime import flow_run as current_run
+from prefect.states import Cancelling
 
-from flows.calling import CallableFlow
-from flows.deployed import run_deployed
+from flows.calling import CallableFlow, source_run_name
 from flows.ingest import as_state, ingest
-from flows.naming import source_run_name
 from lib.archives.registry import REGISTRY, archive
+from lib.concurrency import cancel as stopping
 from lib.config.errors import build
-from lib.errors import MacroscopeError
-from lib.ingest.result import ProcessingResult
+from lib.config.loaders import LoaderConfig
+from lib.errors import MacroscopeError, StoppedError
+from lib.ingest.result import ProcessingResult, VolumeResult
+from tasks.artifacts import RESULT_KEY, artifact_key
 from tasks.outage import retry_through_outage
+
+POLL_S = 2.0
+
+
+class ChildRunError(MacroscopeError):
+    """A source's own run ended badly (out of memory, evicted, cancelled)."""
+
+    retryable = True
+    advice = (
+        "See that flow run's logs: a pod that was killed for its memory is named there. Run again: "
+        "finished work is kept"
+    )
+
+
+def run_deployed(
+    source: str, config: LoaderConfig | None, dataset: str | None = None
+) -> ProcessingResult:
+    """Start ``<source>/ingest``, or find the run that an earlier try of this parent started."""
+    own = [source] if dataset is None else [source, f"dataset:{dataset}"]
+    with get_client(sync_client=True) as client:
+        child = _running_child(client, own) or _start(source, config, own)
+        state = _wait(client, child.id)
+        volumes = _volumes(client, source, child.id)
+    if state.is_cancelled() or state.is_cancelling():
+        raise StoppedError(f"the run of {source} was cancelled", archive=source)
+    if not state.is_completed() and not volumes:
+        raise ChildRunError(f"{state.name}: {state.message}", archive=source)
+    return _result(source, volumes, state)
+
+
+def cancel_children(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
+    """Hook of the parent's cancellation: its children are cancelled too."""
+    with get_client(sync_client=True) as client:
+        for child in _children(client, flow_run.id):
+            if child.state is None or not child.state.is_final():
+                client.set_flow_run_state(child.id, Cancelling(), force=False)
+
+
+def _start(source: str, config: LoaderConfig | None, own: list[str]) -> FlowRun:
+    parameters: dict[str, Any] = {}
+    if config is not None:
+        parameters["config"] = config.model_dump(mode="json", exclude_unset=True)
+    run = run_deployment(
+        f"{source}/ingest", parameters=parameters, timeout=0, as_subflow=True, tags=own
+    )
+    assert isinstance(run, FlowRun)  # a coroutine only inside an event loop
+    return run
+
+
+def _children(client: SyncPrefectClient, parent: UUID) -> list[FlowRun]:
+    return client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(
+            parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[parent])
+        )
+    )
+
+
+def _running_child(client: SyncPrefectClient, own: list[str]) -> FlowRun | None:
+    """A parent that was rescheduled finds the children of its earlier try still at work."""
+    parent = current_run.get_id()
+    if parent is None:
+        return None
+    for child in _children(client, UUID(parent)):
+        unfinished = child.state is None or not child.state.is_final()
+        tags = [tag for tag in child.tags or [] if tag in own or tag.startswith("dataset:")]
+        if unfinished and set(tags) == set(own):
+            return child
+    return None
+
+
+def _wait(client: SyncPrefectClient, run_id: UUID) -> State[Any]:
+    while True:
+        run = client.read_flow_run(run_id)
+        if run.state is not None and run.state.is_final():
+            return run.state
+        stopping.sleep(POLL_S)
+        stopping.check()
+
+
+def _volumes(client: SyncPrefectClient, source: str, run_id: UUID) -> list[VolumeResult]:
+    """What the child wrote down of its volumes: results do not cross without shared storage."""
+    found = client.read_artifacts(
+        artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run_id]))
+    )
+    key = artifact_key(RESULT_KEY, source)
+    documents = [artifact.data for artifact in found if artifact.key == key]
+    if not documents:
+        return []
+    data = documents[-1]
+    rows = json.loads(data) if isinstance(data, str) else data or []
+    return [VolumeResult.model_validate(row) for row in rows]
+
+
+def _result(source: str, volumes: list[VolumeResult], state: State[Any]) -> ProcessingResult:
+    done = [volume for volume in volumes if volume.status == "complete"]
+    errors = [f"{volume.name}: {volume.error}" for volume in volumes if volume.error]
+    if not state.is_completed() and not errors:
+        errors = [f"{state.name}: {state.message}"]
+    return ProcessingResult(
+        success=state.is_completed() and not errors,
+        source=source,
+        source_id=", ".join(sorted({volume.source_id for volume in volumes})),
+        files_processed=len(done),
+        metadata_paths=[volume.metadata_path for volume in done if volume.metadata_path],
+        errors=errors,
+        total_size_bytes=sum(volume.stored_bytes for volume in done),
+        volumes=volumes,
+    )
 
 
 def source_flow(source: str) -> Any:

@@ -40,7 +40,7 @@ def with_stand_ins(
     if not loaded.needs_samples:
         yield loaded
         return
-    from flows.commands.stand_ins import stand_in_module
+    from flows.commands.options import stand_in_module
     from lib.config.manager import ConfigManager
 
     place = None if data_dir is None else os.fspath(data_dir)

@@ -1,10 +1,11 @@
-"""What Prefect shows of a source: its plan, its volumes' records, what it came to."""
+"""What Prefect shows: of a source its plan, records and result; of the store its catalogue."""
 
 from __future__ import annotations
 
 import re
 import time
 
+from prefect import task
 from prefect.artifacts import (
     create_markdown_artifact,
     create_progress_artifact,
@@ -19,8 +20,10 @@ from lib.ingest.previews import stored_picture
 from lib.ingest.request import VolumeRequest
 from lib.ingest.result import ProcessingResult, VolumeResult
 from lib.names import digest
+from lib.present.catalogue import present
 from lib.present.formatting import shape_text, size_text, voxel_text
 from lib.present.rows import how_to_cite, rows
+from lib.records.catalogue import CatalogResult, consolidate, forget_old
 from lib.records.lifecycle import RecordDict
 from lib.records.manager import MetadataManager
 from lib.records.model import Record
@@ -180,3 +183,34 @@ def _picture(volume: VolumeResult, store_settings: StoreSettings) -> str | None:
     except MacroscopeError:  # a picture is not worth a failed run
         return None
     return stored_picture(store, record, _RUN_PICTURE_WIDTH)
+
+
+@task(name="consolidate", tags=["record"])
+def catalogue(
+    data_uri: str, metadata_uri: str, store_settings: StoreSettings, keep: int
+) -> CatalogResult:
+    """Read and validate every record below `data_uri`, write what was found, and present it.
+
+    Parameters
+    ----------
+    keep
+        How many catalogues and reports stay; older ones are deleted.
+    """
+    data_store = open_store(data_uri, store_settings)
+    metadata_store = open_store(metadata_uri, store_settings)
+    result = consolidate(data_store, metadata_store)
+    shown = present(data_store, metadata_store, result)
+    forget_old(metadata_store, keep)
+    rows = [
+        {"what": "valid records", "value": str(result.valid)},
+        {"what": "invalid records", "value": str(result.invalid)},
+        {"what": "catalogue", "value": f"{metadata_store.uri}/{result.catalog_key}"},
+        {"what": "validation", "value": f"{metadata_store.uri}/{result.report_key}"},
+        {"what": "report", "value": f"{metadata_store.uri}/{shown.report_key}"},
+    ]
+    create_table_artifact(
+        rows,
+        key=artifact_key("catalogue"),
+        description=f"{result.valid} valid records in {data_store.uri}, {result.invalid} invalid",
+    )
+    return result

@@ -13,8 +13,8 @@ from hypothesis import settings
 
 from emulators.control import Control
 from emulators.serving import Samples
+from flows import prepare
 from flows.commands.server import IN_MEMORY
-from flows.environment import prepare
 from lib.archives.registry import REGISTRY
 from tests.kit.prefect_server import prefect_server as running_server
 

@@ -19,11 +19,16 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import IO, Any
 
-from flows.commands.interrupts import ended_by_signals
-from flows.commands.options import add_own, source_parameters, stand_ins, take_options
+from flows import prepare
+from flows.commands.options import (
+    add_own,
+    ended_by_signals,
+    source_parameters,
+    stand_ins,
+    take_options,
+)
 from flows.commands.outcome import newest_report
 from flows.commands.run import run_flow
-from flows.environment import prepare
 from lib.concurrency import cancel as stopping
 from lib.config.manager import ConfigManager
 from lib.errors import MacroscopeError, StoppedError

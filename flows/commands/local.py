@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from flows.commands import guard
+from flows.commands import server
 from flows.commands.server import answers, comes_true
 from lib.errors import MacroscopeError
 from lib.present.output import say
@@ -35,7 +35,7 @@ def up(*, port: int, archives: str) -> int:
     STATE.mkdir(mode=0o700, exist_ok=True)
     url = f"http://127.0.0.1:{port}/api"
     password = _password()
-    clients = {"PREFECT_API_URL": url, **guard.of_its_clients(password)}
+    clients = {"PREFECT_API_URL": url, **server.guarded_client(password)}
     env = {
         **os.environ,
         **clients,
@@ -51,7 +51,7 @@ def up(*, port: int, archives: str) -> int:
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         **env,
         "PREFECT_UI_API_URL": "/api",  # the page asks the address that it came from
-        **guard.of_the_server(port, password),
+        **server.guarded_server(port, password),
     }
     _start("server", [_tool("prefect"), "server", "start", "--port", str(port)], server_env)
     _until(lambda: answers(url), "the Prefect server")
@@ -82,9 +82,9 @@ def _password() -> str:
     try:
         told = (STATE / CLIENT).read_text()
     except FileNotFoundError:
-        return guard.new_password()
+        return server.new_password()
     found = re.search(r"^export PREFECT_API_AUTH_STRING=(.+)$", told, re.MULTILINE)
-    return shlex.split(found[1])[0] if found else guard.new_password()
+    return shlex.split(found[1])[0] if found else server.new_password()
 
 
 def _write_for_owner(text: str) -> None:

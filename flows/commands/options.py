@@ -1,20 +1,30 @@
-"""Options that several commands have, as settings; stand-in archives where they are wanted."""
+"""What commands share: options as settings, stand-in archives, one way to end at a signal."""
 
 from __future__ import annotations
 
 import difflib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+import secrets
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from lib.archives.address.named import absolute
 from lib.archives.registry import REGISTRY, archive
+from lib.concurrency import cancel as stopping
 from lib.config.errors import suggestion
 from lib.config.manager import LoadedSettings
 from lib.config.settings import Settings
 from lib.errors import ConfigError
+from lib.present.output import say
+
+if TYPE_CHECKING:
+    from emulators.s3 import S3Server
 
 
 def take_options(
@@ -33,7 +43,6 @@ def stand_ins(loaded: LoadedSettings) -> Iterator[None]:
     if not loaded.needs_samples:
         yield
         return
-    from flows.commands.stand_ins import stand_in_module
 
     with stand_in_module("serving").Samples() as running:
         os.environ["EM_SERVICES"] = json.dumps(running.endpoints)
@@ -181,3 +190,101 @@ def _no_setting(key: str, known: Sequence[str]) -> ConfigError:
 
 def _near(key: str, known: Sequence[str]) -> bool:
     return bool(difflib.get_close_matches(key, known, n=1, cutoff=0.6))
+
+
+_received: signal.Signals | None = None
+
+
+def exit_code() -> int:
+    """Of a process that a signal has ended: 130 for Ctrl-C, 143 for SIGTERM, as shells have it."""
+    return 128 + (_received or signal.SIGINT)
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and Ctrl-C end the block alike: a stop is asked for, then the exception comes.
+
+    Python swallows an exception that lands in a callback (a finalizer, a log handler); whoever
+    looks whether a stop was asked for still ends. Prefect takes SIGTERM during a flow, and hands
+    it afterwards to whoever had it before. Left to the default that would be the end of the
+    process, with its Prefect server, its stand-in archives and their folders still there.
+    """
+
+    def on_signal(number: int, frame: object) -> None:
+        global _received
+        _received = signal.Signals(number)
+        stopping.request_stop()
+        raise KeyboardInterrupt
+
+    before = {one: signal.signal(one, on_signal) for one in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def stand_in_module(name: str) -> Any:
+    """A module of `emulators`.
+
+    Raises
+    ------
+    ConfigError
+        It, or a server that it starts, is not installed.
+    """
+    try:
+        return import_module(f"emulators.{name}")
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"the stand-in archives are not installed here: {error.name} is missing",
+            location="samples",
+            advice="Install them with `pip install 'macroscope[samples]'`, or choose the public "
+            "archives with --archives public",
+        ) from None
+
+
+BUCKET = "volumes"
+FOLDER = Path("data-s3")
+"""Where the server keeps its objects: a second run finds the volumes of the first."""
+
+
+def run_on_local_s3(run: Callable[[], int], *, verify: bool) -> int:
+    """Start the server, run, read every byte back, stop; returns the exit code."""
+    with local_s3() as server:
+        say(f"S3 server at {server.endpoint_url}, bucket {BUCKET}", error=True)
+        code = run()
+        if verify:
+            # Prefect must not be imported before the run has set up its environment.
+            from flows.commands.verify import verify_command
+
+            with redirect_stdout(sys.stderr):  # standard output belongs to the run's own summary
+                code = max(code, verify_command(None, deep=True, as_json=False))
+    say(f"S3 server stopped; its objects lie in {FOLDER}/", error=True)
+    return code
+
+
+@contextmanager
+def local_s3() -> Iterator[S3Server]:
+    """SeaweedFS on a free port with authentication on; the settings lead the run to its bucket.
+
+    Credentials are made for this run alone and are in no file but the server's own, which is
+    readable by its owner only.
+    """
+    key, secret = f"local-{secrets.token_hex(4)}", secrets.token_urlsafe(24)
+    with stand_in_module("s3").S3Server(BUCKET, key, secret, FOLDER) as server:
+        given = {
+            "EM_DATA_DIR": f"s3://{BUCKET}",
+            "EM_DEST_ENDPOINT_URL": server.endpoint_url,
+            "EM_DEST_KEY": key,
+            "EM_DEST_SECRET": secret,
+        }
+        before = {name: os.environ.get(name) for name in given}
+        os.environ.update(given)
+        try:
+            yield server
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value

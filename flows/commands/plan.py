@@ -7,8 +7,14 @@ from typing import Any
 
 from rich.table import Table
 
-from flows.commands.interrupts import ended_by_signals, exit_code
-from flows.commands.options import set_settings, source_parameters, stand_ins, take_options
+from flows.commands.options import (
+    ended_by_signals,
+    exit_code,
+    set_settings,
+    source_parameters,
+    stand_ins,
+    take_options,
+)
 from flows.credentials import store_settings
 from lib.config.manager import ConfigManager
 from lib.ingest.costs import VolumeCost, available_memory, row_of, warnings_for

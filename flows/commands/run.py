@@ -2,28 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from flows.commands.interrupts import ended_by_signals, exit_code
-from flows.commands.options import set_settings, source_parameters, stand_ins, take_options
+from flows import prepare
+from flows.commands.options import (
+    ended_by_signals,
+    exit_code,
+    set_settings,
+    source_parameters,
+    stand_ins,
+    take_options,
+)
 from flows.commands.outcome import print_errors, print_places, print_summary
 from flows.commands.server import start_own_server
-from flows.commands.watch import live_view
 from flows.credentials import store_settings
-from flows.environment import prepare
+from flows.logs import LOGGER
 from lib.archives.address.named import absolute
 from lib.concurrency import cancel as stopping
 from lib.config.loaders import LoaderConfig
 from lib.config.manager import ConfigManager, LoadedSettings
 from lib.errors import ConfigError
 from lib.execution import mode as find_mode
+from lib.ingest.context import progress_events
 from lib.ingest.datasets import Dataset, Job, check, read_datasets
 from lib.ingest.planning import by_round, configs
+from lib.ingest.progress import ProgressEvent, subscribe
 from lib.present.output import say, say_json
+from lib.present.terminal import ProgressView
 from lib.records.catalogue import require_contents
 from lib.storage.open import is_remote, open_store, probe_once
+
+EVERY_S = 0.5
+"""How often bytes are looked at; finished shards are told at once."""
+
+
+@contextmanager
+def live_view(*, shown: bool, verbose: bool = False) -> Iterator[None]:
+    """Draw every volume's progress on standard error, so that standard output stays for results.
+
+    Parameters
+    ----------
+    verbose
+        What goes into the log is written above it, too.
+    """
+    if not shown:
+        yield
+        return
+    with ProgressView() as view:
+
+        def listener(event: ProgressEvent) -> None:
+            view.update(
+                event.volume,
+                event.done_shards,
+                event.total_shards,
+                event.received_bytes,
+                event.expected_bytes,
+            )
+
+        handler = _Above(view)
+        if verbose:
+            LOGGER.addHandler(handler)
+        try:
+            with subscribe(listener, progress_events, every_s=EVERY_S):
+                yield
+        finally:
+            LOGGER.removeHandler(handler)
+
+
+class _Above(logging.Handler):
+    def __init__(self, view: ProgressView) -> None:
+        super().__init__(logging.INFO)
+        self._view = view
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._view.say(record.getMessage())
 
 
 def run_command(
@@ -63,7 +119,7 @@ def run_command(
     if local_s3:
         if data_dir is not None:
             raise ConfigError("--local-s3 contradicts --data-dir", location="data_dir")
-        from flows.commands.stand_ins import run_on_local_s3
+        from flows.commands.options import run_on_local_s3
 
         again = partial(
             run_command,

@@ -3,13 +3,19 @@
 Prefect would start one by itself. That one makes its tables by more than a hundred migrations each
 time, which is half of its start; it draws the whole server into the process of the flow; and it
 gets every Ctrl-C of the terminal, so that a run could not say any more how it ended.
+
+Its API can start programs through a worker, and as Prefect ships it, it answers every origin and
+every host name, so that any page that is open in a browser of this machine may ask it to. The
+servers that macroscope starts answer whoever knows their password, and nobody else.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
+import secrets
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -22,10 +28,36 @@ from typing import Self
 
 import requests
 
-from flows.commands import guard, prefect_process
+from flows.commands import prefect_process
 from lib.errors import MacroscopeError
-from lib.sockets import free_ports
 from lib.storage.keys import temporary_name
+
+
+def new_password() -> str:
+    """A password of 192 random bits."""
+    return secrets.token_urlsafe(24)
+
+
+def guarded_server(port: int | str, password: str) -> dict[str, str]:
+    """Environment of a server: a password, CSRF tokens, and no other origin than its own.
+
+    Parameters
+    ----------
+    port
+        Where it listens on this machine.
+    """
+    own = ",".join(f"http://{name}:{port}" for name in ("127.0.0.1", "localhost"))
+    return {
+        "PREFECT_SERVER_API_AUTH_STRING": password,
+        "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": own,
+        "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
+    }
+
+
+def guarded_client(password: str) -> dict[str, str]:
+    """Environment of a client of such a server."""
+    return {"PREFECT_API_AUTH_STRING": password, "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "true"}
+
 
 _START_S = 180.0  # 6 s with tables, 13 s without; a loaded machine takes its time
 _END_S = 10.0
@@ -81,14 +113,14 @@ class PrefectServer:
         rubbish: tuple[Path, ...] = (),
         **more: str,
     ) -> None:
-        (port,) = free_ports("127.0.0.1", 1)
-        self.port = str(port)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = str(free.getsockname()[1])
         self.url = f"http://127.0.0.1:{self.port}/api"
         self.client_settings = {_ADDRESS: self.url}
         self._server_settings = {"PREFECT_SERVER_UI_ENABLED": "false", **(settings or {})}
         if password is not None:
-            self.client_settings |= guard.of_its_clients(password)
-            self._server_settings |= guard.of_the_server(port, password)
+            self.client_settings |= guarded_client(password)
+            self._server_settings |= guarded_server(self.port, password)
         self.environment = {**os.environ, **more, _DATABASE: database, **self.client_settings}
         self._folder, self._rubbish = folder, [str(path) for path in rubbish]
         self._process: subprocess.Popen[bytes] | None = None
@@ -190,7 +222,7 @@ def start_own_server() -> Callable[[], None]:
     server = PrefectServer(
         folder,
         given or f"sqlite+aiosqlite:///{database}",
-        password=guard.new_password(),
+        password=new_password(),
         settings=own,
         rubbish=(folder,),
     )

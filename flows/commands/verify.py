@@ -8,8 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from flows.commands.interrupts import ended_by_signals
-from flows.commands.options import stand_ins
+from flows.commands.options import ended_by_signals, stand_ins
 from flows.credentials import store_settings
 from lib.config.manager import ConfigManager, LoadedSettings
 from lib.errors import ConfigError, MacroscopeError, StoppedError

@@ -11,8 +11,7 @@ from lib.geometry import LengthsZYX
 from lib.ingest.stages import IngestedVolume
 from lib.plan import SourceFile, VolumePlan, absent_note
 from lib.provenance import Provenance
-from lib.records.lifecycle import NO_CHECKSUM
-from lib.records.plain import Key
+from lib.records.lifecycle import NO_CHECKSUM, Key
 from lib.safety import redact
 from lib.transport.partial import Fetched
 from lib.volumes.finish import PublishedVolume

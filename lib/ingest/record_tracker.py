@@ -15,9 +15,8 @@ from lib.ingest.request import VolumeRequest
 from lib.ingest.result import VolumeResult
 from lib.ingest.stages import IngestedVolume
 from lib.plan import VolumePlan
-from lib.records.lifecycle import FINAL, RecordDict, record_key
+from lib.records.lifecycle import FINAL, Key, RecordDict, record_key
 from lib.records.manager import MetadataManager
-from lib.records.plain import Key
 from lib.verify.sums import is_intact
 from lib.volumes.job import VolumeJob
 

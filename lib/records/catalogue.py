@@ -1,4 +1,8 @@
-"""The catalogue of all records, and the report of everything that is wrong with any of them."""
+"""The catalogue of all records, and the report of everything that is wrong with any of them.
+
+Beside it lies ``groups.json``, which says what records belong to which group of datasets. A group
+is how people sort volumes, no fact about one, so that a volume that is complete can get another.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +10,66 @@ import json
 import logging
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
-from lib.errors import AlreadyExistsError, MacroscopeError, NothingThereError
+from lib.errors import AlreadyExistsError, MacroscopeError, NotFoundError, NothingThereError
 from lib.names import folded
-from lib.records.groups import read_groups
-from lib.records.lifecycle import RecordDict
-from lib.records.manager import read_json, timestamp
-from lib.records.plain import plain
-from lib.records.schema import schema_errors
+from lib.records.lifecycle import RecordDict, plain
+from lib.records.manager import read_json, schema_errors, timestamp
 from lib.storage.base import Store
+from lib.storage.open import open_store
+from lib.storage.settings import StoreSettings
 from lib.storage.walk import Contents, contents, record_of, why_nothing
+
+GROUPS_KEY = "groups.json"
+
+
+class Grouped(Protocol):
+    """What a dataset came to."""
+
+    @property
+    def group(self) -> str | None: ...
+    @property
+    def metadata_paths(self) -> list[str]: ...
+
+
+def note_groups(
+    metadata_uri: str, data_uri: str, access: StoreSettings, results: Iterable[Grouped]
+) -> None:
+    """Write down the groups of a run's records, beside those of earlier runs.
+
+    Raises
+    ------
+    DestinationError
+    """
+    root = open_store(data_uri, access).uri.rstrip("/") + "/"
+    found = {
+        path.removeprefix(root): one.group
+        for one in results
+        if one.group is not None
+        for path in one.metadata_paths
+        if path.startswith(root)
+    }
+    if not found:
+        return
+    store = open_store(metadata_uri, access)
+    document = {"groups": dict(sorted({**read_groups(store), **found}.items()))}
+    store.put(GROUPS_KEY, json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+def read_groups(store: Store) -> dict[str, str]:
+    """The group of each record that has one, by the record's key; none from a damaged document."""
+    try:
+        document: object = json.loads(store.get(GROUPS_KEY))
+    except (NotFoundError, ValueError):
+        return {}
+    groups = document.get("groups") if isinstance(document, Mapping) else None
+    pairs = groups.items() if isinstance(groups, Mapping) else ()
+    return {str(key): group for key, group in pairs if isinstance(group, str)}
+
 
 LOGGER = logging.getLogger(__name__)
 

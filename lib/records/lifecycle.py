@@ -1,12 +1,22 @@
-"""What a record is called, where it lies, and the states that it moves through."""
+"""What a record is called, where it lies, the states that it moves through, its plain JSON form."""
 
 from __future__ import annotations
 
 import json
+import math
+import re
+import traceback
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime
 from enum import StrEnum
+from os import PathLike, fspath
 from typing import Any
+
+from pydantic import BaseModel, SecretBytes, SecretStr
+
+from lib.errors import MacroscopeError, RecordError
+from lib.safety import redact_text
 
 RecordDict = dict[str, Any]
 """A record as it is stored: plain JSON, valid against ``schemas/metadata_schema.json``."""
@@ -49,3 +59,88 @@ def record_id(source: str, source_id: str, name: str) -> str:
 def record_key(source: str, name: str) -> str:
     """Where a volume's record lies in the data store: ``<source>/metadata_<name>.json``."""
     return f"{source}/metadata_{name}.json"
+
+
+_SECRET = re.compile(
+    r"(?i)\b([\w-]*(?:secret|password|passwd|token|signature|access[_-]?key|authorization)[\w-]*)"
+    r"(\s*[=:]\s*)(?:bearer\s+|basic\s+)?(?!\s)[^\s,;'\"]+"
+)
+
+
+class Key(str):
+    """The key of an object in the store: an identity, which `plain` leaves as it is."""
+
+    __slots__ = ()
+
+
+def plain(value: Any, secrets: Iterable[str] = ()) -> Any:
+    """Return `value` as plain JSON: no numpy, no NaN, no tuples, and no secrets.
+
+    Numbers that JSON does not have become null. Query strings and passwords are cut from URLs.
+
+    Raises
+    ------
+    RecordError
+        A value has no JSON form.
+    """
+    secrets = tuple(secret for secret in secrets if secret)
+    return _plain(value, secrets)
+
+
+def _plain(value: Any, secrets: tuple[str, ...]) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, Key):
+        return str(value)
+    if isinstance(value, str):
+        return clean_text(str(value), secrets)
+    if hasattr(value, "tolist"):  # numpy scalars and arrays
+        return _plain(value.tolist(), secrets)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, SecretStr | SecretBytes):
+        return str(value)
+    if isinstance(value, BaseModel):
+        return _plain(value.model_dump(), secrets)
+    if isinstance(value, Mapping):
+        return {clean_text(str(key), secrets): _plain(item, secrets) for key, item in value.items()}
+    if isinstance(value, set | frozenset):
+        return [_plain(item, secrets) for item in sorted(value, key=str)]
+    if isinstance(value, list | tuple):
+        return [_plain(item, secrets) for item in value]
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if isinstance(value, PathLike):
+        return clean_text(str(fspath(value)), secrets)
+    raise RecordError(f"a record cannot hold a {type(value).__name__}")
+
+
+def clean_text(text: str, secrets: Iterable[str] = ()) -> str:
+    """Return text without the given secrets and without credentials in URLs; lines are kept."""
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    # A lone surrogate (from a file name, say) has no UTF-8 form.
+    text = text.encode("utf-8", errors="replace").decode()
+    return "\n".join(redact_text(line) for line in text.split("\n"))
+
+
+def error_record(error: BaseException, secrets: Iterable[str] = ()) -> dict[str, Any]:
+    """Return the form of a failure that a record's ``error`` holds, without secrets."""
+    if isinstance(error, MacroscopeError):
+        said = error.as_record()
+    else:
+        said = {
+            "type": type(error).__name__,
+            "message": str(error) or type(error).__name__,
+            "retryable": False,
+            "advice": "Report this with the traceback",
+        }
+    lines = traceback.format_exception(type(error), error, error.__traceback__, limit=-12)
+    said["traceback"] = "".join(lines)[-8000:]
+    cleaned: dict[str, Any] = plain(said, secrets)
+    return {
+        field: _SECRET.sub(r"\1\2***", value) if isinstance(value, str) else value
+        for field, value in cleaned.items()
+    }

@@ -8,14 +8,67 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from functools import cache
+from importlib import resources
 from typing import Any
 
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+
 from lib.errors import AlreadyExistsError, NotFoundError, RecordError
-from lib.records.lifecycle import FINAL, MOVES, SCHEMA_VERSION, RecordDict, record_id, record_key
-from lib.records.plain import error_record, plain
-from lib.records.schema import check_schema, schema_errors
+from lib.records.lifecycle import (
+    FINAL,
+    MOVES,
+    SCHEMA_VERSION,
+    RecordDict,
+    error_record,
+    plain,
+    record_id,
+    record_key,
+)
+from lib.safety import redact_text
 from lib.storage.base import Store
 from lib.storage.walk import record_objects
+
+
+@cache
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of records."""
+    text = resources.files("schemas").joinpath("metadata_schema.json").read_text("utf-8")
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
+
+
+@cache
+def _validator() -> Any:
+    return Draft202012Validator(schema(), format_checker=Draft202012Validator.FORMAT_CHECKER)
+
+
+def schema_errors(record: object) -> list[str]:
+    """Return everything that is wrong with a record, each as ``field: what``, sorted by field."""
+    found = sorted(_validator().iter_errors(record), key=lambda e: [str(p) for p in e.path])
+    return list(dict.fromkeys(_sentence(error) for error in found))
+
+
+def check_schema(record: RecordDict, location: str) -> None:
+    """Raise `RecordError` with all errors of an invalid record."""
+    errors = schema_errors(record)
+    if errors:
+        raise RecordError(
+            f"the record is invalid: {'; '.join(errors)}",
+            location=location,
+            advice="Report this: the record was not written",
+        )
+
+
+def _sentence(error: ValidationError) -> str:
+    where = ".".join(str(part) for part in error.absolute_path) or "(record)"
+    why = error.message
+    if error.context:
+        reasons = dict.fromkeys(cause.message for cause in error.context)
+        why = " and ".join(reason[:200] for reason in reasons)
+    return redact_text(f"{where}: {why[:500]}")
+
 
 _SECTIONS = ("core", "technical", "provenance", "quality")
 _LARGEST = 64 * 2**20  # bytes; a record is some kilobytes

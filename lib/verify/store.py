@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 
 from lib.errors import MacroscopeError, NothingThereError
 from lib.records.lifecycle import RecordDict
-from lib.records.manager import read_json
-from lib.records.schema import schema_errors
+from lib.records.manager import read_json, schema_errors
 from lib.storage.base import Store
 from lib.storage.walk import contents, record_of, why_nothing
 from lib.verify.findings import Facts

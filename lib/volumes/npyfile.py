@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.concurrency import cancel as stopping
-from lib.concurrency.bounded_map import run_each
-from lib.concurrency.in_order import InOrderGate
+from lib.concurrency.bounded_map import InOrderGate, run_each
 from lib.errors import DestinationError, IntegrityError
 from lib.formats.base import VolumeReader
 from lib.geometry import Box, ShapeZYX

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from lib.bytesource.spans import BufferPool
 from lib.compression import encode_chunk, open_codec
 from lib.concurrency import cancel as stopping
-from lib.concurrency.bounded_map import Crew, run_each
-from lib.concurrency.in_order import CountGate, InOrderGate
+from lib.concurrency.bounded_map import CountGate, Crew, InOrderGate, run_each
 from lib.errors import FormatError
 from lib.formats.base import VolumeReader
 from lib.geometry import Box, ShapeZYX

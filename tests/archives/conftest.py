@@ -26,7 +26,7 @@ from lib.ingest.request import VolumeRequest
 from lib.ingest.result import VolumeResult
 from lib.plan import VolumePlan
 from lib.rawfiles.files import RawFiles
-from lib.records.schema import schema_errors
+from lib.records.manager import schema_errors
 from lib.storage.base import Store
 from lib.storage.local import LocalStore
 from lib.storage.settings import StoreSettings

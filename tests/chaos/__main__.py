@@ -6,7 +6,7 @@ import argparse
 import math
 import sys
 
-from flows.commands.interrupts import ended_by_signals
+from flows.commands.options import ended_by_signals
 from tests.chaos.flow_kills import flow_campaign
 from tests.chaos.harness import campaign
 from tests.chaos.pauses import pause_campaign

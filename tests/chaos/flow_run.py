@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from flows.environment import prepare
+from flows import prepare
 from lib.errors import MacroscopeError
 from lib.ingest import stages
 from tests.chaos.worker import Notes, Task, settings_of, watch_units, work

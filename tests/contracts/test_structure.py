@@ -18,23 +18,21 @@ LONGEST = 450
 # Modules that only one neighbour imports, and are a concept of their own all the same.
 CONCEPTS = {
     "a step of the face for Python, loaded when it is first called": (
-        "macroscope._html", "macroscope._ingest", "macroscope._list", "macroscope._verify",
+        "macroscope._html",
     ),
     "a command of its own, or a program that is run by its path": (
-        "flows.register", "flows.commands.prefect_process", "flows.commands.watch",
+        "flows.register", "flows.commands.prefect_process",
     ),
-    "who runs when, apart from the flow that asks": (
-        "flows.parameters", "flows.schedule", "flows.sources",
+    "who runs when, apart from the flow that asks": ( "flows.schedule", "flows.sources",
     ),
     "one thing that is asked of an archive: what it lists, what an entry's files are": (
         "lib.archives.address.folders", "lib.archives.address.plans",
-        "lib.archives.address.reading", "lib.archives.address.archive",
+        "lib.archives.address.reading",
         "lib.archives.flyem.instances", "lib.archives.ebi.describing",
         "lib.archives.ebi.listing", "lib.archives.ebi.sizes", "lib.archives.flyem.labels",
         "lib.archives.idr.files", "lib.archives.idr.listing",
         "lib.archives.openorganelle.crops", "lib.archives.openorganelle.listing",
     ),
-    "what all loaders share": ("lib.config.loader_base",),
     "reading voxels, where another module reads documents": (
         "lib.formats.dm.reader", "lib.formats.hdf5.reader", "lib.formats.mrc.reader",
         "lib.formats.n5.reader", "lib.formats.precomputed.reader", "lib.formats.zarr.v3_reader",
@@ -42,20 +40,20 @@ CONCEPTS = {
     "a part of a format with a specification of its own": (
         "lib.formats.dm.tags", "lib.formats.n5.xxhash",
         "lib.formats.hdf5.structure_client", "lib.formats.tiff.ome_xml",
-        "lib.formats.tiff.segments", "lib.formats.tiff.series", "lib.formats.zarr.format",
+        "lib.formats.tiff.segments", "lib.formats.tiff.series",
     ),
     "a step of a volume's life or of its repair": (
         "lib.ingest.describe", "lib.ingest.kind", "lib.ingest.repair.described_job",
         "lib.ingest.repair.from_source", "lib.ingest.repair.remake",
     ),
     "a document or picture of its own": (
-        "lib.present.chart", "lib.present.croissant", "lib.present.drawing",
+        "lib.present.chart", "lib.present.croissant",
         "lib.present.report", "lib.present.store_page",
         "lib.present.viewer_app", "lib.present.viewer_state",
     ),
     "the sections of a record": ("lib.records.sections",),
     "a lock, a lease or a protocol of the destination": (
-        "lib.storage.local_lease", "lib.storage.s3", "lib.storage.capabilities",
+        "lib.storage.local_lease", "lib.storage.s3",
         "lib.storage.s3_lease",
     ),
     "a layer of a protocol, or a judgement on what it brought": (

@@ -17,7 +17,7 @@ from emulators.catalogue import dvid_voxels, truth
 from emulators.control import Control
 from emulators.serving import Samples
 from lib.config.loaders import OPENORGANELLE_EM_PATHS
-from lib.records.schema import schema_errors
+from lib.records.manager import schema_errors
 from tests.end_to_end.conftest import Command, command_in, environment_in, volumes
 
 SOURCES = {"ebi", "epfl", "flyem", "idr", "openorganelle"}

@@ -13,7 +13,7 @@ import s3fs
 import zarr
 from ome_zarr_models.v05 import Image
 
-from lib.records.schema import schema_errors
+from lib.records.manager import schema_errors
 from tests.end_to_end.bucket import KEY, SECRET, Bucket
 from tests.end_to_end.conftest import Command, volumes
 from tests.end_to_end.test_main_job import SOURCES, expected

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from emulators.s3 import S3Server
 from emulators.serving import Samples
 from lib.errors import MacroscopeError
-from lib.records.schema import schema_errors
+from lib.records.manager import schema_errors
 from lib.storage.settings import StoreSettings
 from tests.archives.conftest import truth_of
 from tests.faults.bench import Bench, Ended

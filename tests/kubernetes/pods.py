@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lib.kubernetes.pod_security import restricted_container, restricted_pod
+from lib.kubernetes.dask_cluster import restricted_container, restricted_pod
 
 Manifest = dict[str, Any]
 

@@ -15,8 +15,7 @@ import yaml
 
 from emulators.serving import Samples
 from lib.archives.registry import REGISTRY
-from lib.kubernetes.dask_cluster import Owner, cluster_spec
-from lib.kubernetes.dask_settings import DaskSettings, parse_bytes
+from lib.kubernetes.dask_cluster import DaskSettings, Owner, cluster_spec, parse_bytes
 from tests.kubernetes.kube_checks import pod_specs, restricted_violations, validate
 
 ROOT = Path(__file__).parents[2]

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import requests
 
+from emulators.sockets import free_ports
 from lib.kubernetes.dask_cluster import FLOW_RUN_LABEL, MANAGED_BY
-from lib.sockets import free_ports
 from tests.kit.prefect_server import ask, prefect_server
 from tests.kubernetes.apiserver.cluster import Cluster
 from tests.kubernetes.apiserver.kinds import CLUSTER, JOB

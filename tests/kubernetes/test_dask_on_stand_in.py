@@ -21,7 +21,7 @@ WORK = """
 import os, time
 from distributed import Client
 from lib.kubernetes.kube_cluster import PatientKubeCluster
-from lib.kubernetes.request import cluster_request
+from lib.kubernetes.dask_cluster import cluster_request
 
 def slow(number):
     time.sleep(0.3)

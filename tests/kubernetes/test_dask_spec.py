@@ -14,16 +14,19 @@ from hypothesis import strategies as st
 from jsonschema import ValidationError
 
 from lib.errors import ConfigError
-from lib.kubernetes.dask_cluster import MAX_NAME, Owner, cluster_name, cluster_spec
-from lib.kubernetes.dask_settings import (
+from lib.kubernetes.dask_cluster import (
+    MAX_NAME,
     SETTINGS_VARIABLE,
     DaskSettings,
+    Owner,
     Resources,
+    cluster_name,
+    cluster_request,
+    cluster_spec,
     load_settings,
     parse_bytes,
 )
 from lib.kubernetes.kube_cluster import pod_reasons
-from lib.kubernetes.request import cluster_request
 from tests.kubernetes.kube_checks import pod_specs, restricted_violations, validate
 
 OWNER = Owner("wise-fox-abc", "0d9f", "em", "run-1")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lib.kubernetes.pod_security import restricted_pod
+from lib.kubernetes.dask_cluster import restricted_pod
 from tests.kit.prefect_server import alone_in, ask, prefect_server
 from tests.kubernetes.kube_checks import pod_specs, restricted_violations, validate
 

@@ -13,8 +13,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
 
-from lib.kubernetes.dask_cluster import Owner
-from lib.kubernetes.pod_security import restricted_container, restricted_pod
+from lib.kubernetes.dask_cluster import Owner, restricted_container, restricted_pod
 from tests.kubernetes.kube_checks import pod_specs, restricted_violations, validate
 
 TEMPLATE = Path(__file__).parents[2] / "k8s" / "job-template.json"

@@ -18,11 +18,11 @@ import requests
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from emulators.sockets import free_ports
 from flows.commands.server import comes_true
 from flows.exporter import StoreCollector
 from lib.errors import TransportError
 from lib.records.tally import Tally, tally
-from lib.sockets import free_ports
 from lib.storage.open import open_store
 from tests.kit.prefect_server import ask, prefect_server
 

@@ -14,8 +14,7 @@ from prefect.client.schemas.objects import Flow, FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
 
-from lib.kubernetes.dask_cluster import Owner, cluster_spec
-from lib.kubernetes.dask_settings import DaskSettings
+from lib.kubernetes.dask_cluster import DaskSettings, Owner, cluster_spec
 from tests.kubernetes.kube_checks import pod_specs
 from tests.kubernetes.network_rules import OUTSIDE, Peer, isolated, may_connect
 

@@ -11,8 +11,7 @@ import pytest
 import yaml
 
 from lib.execution import MODES
-from lib.kubernetes.dask_cluster import Owner, cluster_spec
-from lib.kubernetes.dask_settings import DaskSettings, parse_bytes
+from lib.kubernetes.dask_cluster import DaskSettings, Owner, cluster_spec, parse_bytes
 from tests.kubernetes.kube_checks import pod_specs
 
 Manifest = dict[str, Any]

@@ -50,7 +50,7 @@ PARTS = {
     ),
     "finish": Part(("lib/volumes/finish.py",), "tests/unit/volumes/test_finish.py", 60),
     "records": Part(
-        ("lib/records/schema.py", "lib/records/plain.py", "lib/records/lifecycle.py"),
+        ("lib/records/manager.py", "lib/records/lifecycle.py", "lib/records/lifecycle.py"),
         "tests/unit/records/test_records.py tests/unit/records/test_record_errors.py",
         60,
     ),

@@ -13,8 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from lib.errors import DestinationFullError, RecordError
 from lib.records.lifecycle import FINAL, MOVES, STATUSES
-from lib.records.manager import MetadataManager
-from lib.records.schema import schema_errors
+from lib.records.manager import MetadataManager, schema_errors
 from lib.storage.local import LocalStore
 
 KEY = "ebi/metadata_x.json"

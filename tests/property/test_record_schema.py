@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from lib.records.lifecycle import SCHEMA_VERSION, STATUSES
+from lib.records.manager import schema_errors
 from lib.records.model import Record
-from lib.records.schema import schema_errors
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 BY_HAND: dict[str, Any] = json.loads((FIXTURES / "record_schema_by_hand.json").read_text())

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flows import deployed, naming, schedule, sources
+from flows import calling, schedule, sources
 from flows import macroscope as parent
 from lib.errors import TransportError
 from lib.execution import Step
@@ -83,14 +83,14 @@ def test_a_deployed_dataset_finds_its_own_child_and_no_other(
         return SimpleNamespace(state=None, tags=["macroscope", *tags])
 
     one, two, plain = child("ebi", "dataset:one"), child("ebi", "dataset:two"), child("ebi")
-    monkeypatch.setattr(deployed, "_children", lambda client, parent: [one, two, plain])
+    monkeypatch.setattr(sources, "_children", lambda client, parent: [one, two, plain])
     parent_id = "00000000-0000-0000-0000-000000000001"
-    monkeypatch.setattr(deployed, "current_run", SimpleNamespace(get_id=lambda: parent_id))
+    monkeypatch.setattr(sources, "current_run", SimpleNamespace(get_id=lambda: parent_id))
     client: Any = None
-    assert deployed._running_child(client, ["ebi", "dataset:two"]) is two
-    assert deployed._running_child(client, ["ebi", "dataset:one"]) is one
-    assert deployed._running_child(client, ["ebi"]) is plain
-    assert deployed._running_child(client, ["idr", "dataset:one"]) is None
+    assert sources._running_child(client, ["ebi", "dataset:two"]) is two
+    assert sources._running_child(client, ["ebi", "dataset:one"]) is one
+    assert sources._running_child(client, ["ebi"]) is plain
+    assert sources._running_child(client, ["idr", "dataset:one"]) is None
 
 
 @pytest.mark.parametrize(
@@ -109,16 +109,16 @@ def test_a_runs_name_says_what_it_is(
     source: str, config: dict[str, Any], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = SimpleNamespace(get_flow_name=lambda: source, get_parameters=lambda: {"config": config})
-    monkeypatch.setattr(naming, "flow_run", run)
+    monkeypatch.setattr(calling, "flow_run", run)
     monkeypatch.setenv("EM_ARCHIVES", "public")
-    assert naming.source_run_name() == name
+    assert calling.source_run_name() == name
 
 
 def test_the_parents_name_counts_datasets(monkeypatch: pytest.MonkeyPatch) -> None:
     listed = [{"address": "epfl:"}, {"address": "idr:1"}]
     given = {"mode": "staged", "datasets": listed}
-    monkeypatch.setattr(naming, "flow_run", SimpleNamespace(get_parameters=lambda: given))
-    assert naming.parent_run_name() == "macroscope staged 2 datasets"
+    monkeypatch.setattr(calling, "flow_run", SimpleNamespace(get_parameters=lambda: given))
+    assert calling.parent_run_name() == "macroscope staged 2 datasets"
 
 
 def test_a_dataset_is_handed_to_its_deployment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from lib.names import (
     same_place,
     volume_name,
 )
-from lib.records.plain import clean_text
+from lib.records.lifecycle import clean_text
 from lib.storage.keys import check_key, is_shortened, temporary_name, temporary_of
 
 # --- one name -------------------------------------------------------------------------------
@@ -83,7 +83,7 @@ def test_any_text_makes_one_plain_component(name: str) -> None:
 
 @given(st.text(max_size=40))
 def test_a_key_is_a_text_that_no_record_changes(name: str) -> None:
-    """Letters that Unicode has not assigned yet are left to `lib.records.plain.Key`."""
+    """Letters that Unicode has not assigned yet are left to `lib.records.lifecycle.Key`."""
     safe = safe_name(name)
     check_key(f"ebi/downloads/{safe}")
     for new, old in zip(clean_text(safe), safe, strict=True):

@@ -12,8 +12,7 @@ from lib import vocabulary
 from lib.ingest import describe
 from lib.plan import About, VolumePlan
 from lib.provenance import Provenance
-from lib.records.manager import MetadataManager
-from lib.records.schema import schema_errors
+from lib.records.manager import MetadataManager, schema_errors
 from lib.storage.base import Store
 from lib.storage.local import LocalStore
 from tests.kit.volume_kit import a_plan

@@ -19,9 +19,8 @@ from typing import Any
 from lib.errors import IntegrityError
 from lib.ingest.repair.remake import Planned, Remaking
 from lib.rawfiles.tee import hash_file
-from lib.records.lifecycle import RecordDict
+from lib.records.lifecycle import Key, RecordDict
 from lib.records.manager import MetadataManager, timestamp
-from lib.records.plain import Key
 from lib.storage.base import Store
 from lib.storage.digests import digest_of
 from lib.storage.keys import state_key

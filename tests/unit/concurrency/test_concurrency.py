@@ -9,8 +9,7 @@ from functools import partial
 import pytest
 
 from lib.concurrency import cancel
-from lib.concurrency.bounded_map import Crew, run_each, run_ordered
-from lib.concurrency.in_order import CountGate, InOrderGate
+from lib.concurrency.bounded_map import CountGate, Crew, InOrderGate, run_each, run_ordered
 from lib.errors import NotFoundError, StoppedError
 
 

@@ -25,8 +25,7 @@ from lib.ingest.result import ProcessingResult
 from lib.plan import About
 from lib.present.preview import preview_key, render_preview
 from lib.present.report import report_html
-from lib.records.catalogue import consolidate, forget_old
-from lib.records.groups import note_groups, read_groups
+from lib.records.catalogue import consolidate, forget_old, note_groups, read_groups
 from lib.storage.open import open_store
 from lib.storage.settings import StoreSettings
 

@@ -20,7 +20,7 @@ from lib.errors import DestinationError, NotFoundError, StoppedError
 from lib.plan import SourceFile
 from lib.rawfiles.files import RawFiles, _acquire
 from lib.rawfiles.tee import CELL_BYTES, RawTee
-from lib.records.plain import clean_text
+from lib.records.lifecycle import clean_text
 from lib.storage.base import StoredObject
 from lib.storage.local import LocalStore
 from lib.storage.ordered_hash import OrderedHasher

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from lib.errors import RecordError, TransportError
-from lib.records.manager import MetadataManager, read_json
-from lib.records.plain import error_record
-from lib.records.schema import schema_errors
+from lib.records.lifecycle import error_record
+from lib.records.manager import MetadataManager, read_json, schema_errors
 from lib.storage.local import LocalStore
 
 

@@ -13,10 +13,8 @@ from jsonschema import Draft202012Validator
 from pydantic import SecretStr
 
 from lib.errors import DestinationFullError, NotFoundError, RecordError, TransportError
-from lib.records.lifecycle import MOVES, STATUSES, record_id
-from lib.records.manager import MetadataManager
-from lib.records.plain import Key, error_record, plain
-from lib.records.schema import schema, schema_errors
+from lib.records.lifecycle import MOVES, STATUSES, Key, error_record, plain, record_id
+from lib.records.manager import MetadataManager, schema, schema_errors
 from lib.storage.local import LocalStore
 from lib.vocabulary import modality
 

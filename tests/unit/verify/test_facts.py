@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from emulators.serving import Samples
-from lib.records.schema import schema
+from lib.records.manager import schema
 from lib.storage.local import LocalStore
 from lib.verify.findings import PROOFS
 from lib.verify.store import Verdict, verify_store

@@ -16,7 +16,7 @@ import pytest
 import zarr
 from ome_zarr_models.v05.image import Image
 
-from lib.concurrency.in_order import InOrderGate
+from lib.concurrency.bounded_map import InOrderGate
 from lib.errors import (
     DestinationError,
     EmptyVolumeError,
