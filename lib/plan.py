@@ -56,8 +56,9 @@ class SourceGrid(FrozenModel):
     listed
         Whether the holes are known from a listing; else a chunk's absence shows when it is read.
     absent
-        What an absent chunk means: a ``hole`` in the data, or ``background`` that the format does
-        not store.
+        What an absent chunk means: a ``hole`` in the data; ``background`` that the format does not
+        store; or ``unwritten``: the format reads it as a fill value that the array states, and many
+        writers leave such chunks out, so it is background unless data border on it.
     """
 
     chunk_zyx: ShapeZYX
@@ -66,7 +67,7 @@ class SourceGrid(FrozenModel):
     codec: dict[str, Any] = Field(default_factory=dict)
     holes: str = ""
     listed: bool = True
-    absent: Literal["hole", "background"] = "hole"
+    absent: Literal["hole", "background", "unwritten"] = "hole"
 
     @classmethod
     def of_box(
@@ -109,6 +110,11 @@ class SourceGrid(FrozenModel):
 def unstored(grid: SourceGrid) -> SourceGrid:
     """The grid of a format that need not store chunks of nothing but 0 (N5, precomputed)."""
     return grid.model_copy(update={"absent": "background"})
+
+
+def unwritten(grid: SourceGrid) -> SourceGrid:
+    """The grid of an array that states its fill value: writers may leave out chunks of it."""
+    return grid.model_copy(update={"absent": "unwritten"})
 
 
 def absent_note(absent: int, wanted: int, value: int | float = 0) -> tuple[str, ...]:

@@ -93,8 +93,9 @@ class LoaderConfig(BaseModel):
     )
     max_missing_fraction: Fraction | None = Field(
         default=None,
-        description="Share (0 to 1) of chunks that the archive itself may lack; empty: none for "
-        "images; for labels, whose empty chunks are left out as a rule, any but all.",
+        description="Share (0 to 1) of chunks that the archive itself may lack; empty: of images "
+        "those that their format or writer left out as background; of labels, whose empty chunks "
+        "are left out as a rule, any but all.",
     )
     large_array_mode: Literal["stream", "downsample", "skip"] = Field(
         default="stream", description="What becomes of arrays above max_array_size_mb."

@@ -9,11 +9,26 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from lib.concurrency.bounded_map import run_each
 from lib.errors import EmptyVolumeError, IntegrityError, MissingChunksError
-from lib.geometry import ShapeZYX, ceil_divide
+from lib.geometry import (
+    Box,
+    ShapeZYX,
+    add,
+    ceil_divide,
+    floor_divide,
+    multiply,
+    subtract,
+    zyx,
+)
 from lib.storage.base import Store
 from lib.storage.keys import VOLUME_SUFFIXES, labels_of
 from lib.storage.walk import own_files
@@ -22,11 +37,16 @@ from lib.volumes.grid import shard_key
 from lib.volumes.job import VolumeJob
 from lib.volumes.label_ids import Ids, LabelFacts, count_ids, merged, require_among, unpack
 from lib.volumes.ledger import Ledger, LedgerEntry, StoredFile
-from lib.volumes.npyfile import DamagedRowsError, digest_npy
+from lib.volumes.npyfile import DamagedRowsError, digest_npy, local_file
 from lib.volumes.ome import THUMBNAIL_KEY, Draw
 from lib.volumes.statistics import Statistics
+from lib.volumes.stored import StoredLevel
 
 SUMS_SUFFIX = ".SHA256SUMS"
+_SIDES: tuple[ShapeZYX, ...] = (
+    (-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1),
+)  # fmt: skip
+_NAMED, _READ_AT_ONCE = 5, 8
 _SHARD_OR_LEVEL = re.compile(r"(\d{1,6})/(?:c/(\d{1,9})/(\d{1,9})/(\d{1,9})|zarr\.json)")
 
 
@@ -106,7 +126,8 @@ def finish(
                 missing.extend(entry.missing_chunks)
     missing = sorted(set(missing))  # a hole is met by every shard that it reaches into
     expected = _source_chunks(job)
-    _allow(job, missing, expected, max_missing_fraction, allow_empty=allow_empty)
+    amid_data = partial(_amid_data, job, store, root)
+    _allow(job, missing, expected, max_missing_fraction, amid_data, allow_empty=allow_empty)
     labels = label_facts(job, entries.values())
     background = statistics.minimum == statistics.maximum == job.fill_value
     if job.plan.kind == "image" and not allow_empty and (background or not statistics.finite):
@@ -188,20 +209,38 @@ def _source_chunks(job: VolumeJob) -> int:
 
 
 def _allow(
-    job: VolumeJob, missing: list[str], expected: int, limit: float | None, *, allow_empty: bool
+    job: VolumeJob,
+    missing: list[str],
+    expected: int,
+    limit: float | None,
+    amid_data: Callable[[list[str]], list[str]],
+    *,
+    allow_empty: bool,
 ) -> None:
     fraction = len(missing) / max(1, expected)
     advice = None
     grid = job.plan.source_grid
-    unstored = grid is not None and grid.absent == "background"
-    if limit is None and (job.plan.kind == "labels" or unstored):
+    absent = "hole" if grid is None else grid.absent
+    if limit is None and (job.plan.kind == "labels" or absent != "hole"):
         # Labels without their empty chunks are usual, and some formats store no empty chunk at
         # all; where every chunk is absent, a wrong path or an upload that never was looks the same.
-        if fraction < 1 or allow_empty:
+        if fraction == 1 and not allow_empty:
+            what = "these labels" if job.plan.kind == "labels" else "this image"
+            said = f"the archive holds none of the {expected} chunks of {what}"
+            advice = "Check the path; set max_missing_fraction to 1 to accept a volume without any"
+        elif job.plan.kind == "image" and absent == "unwritten" and (amid := amid_data(missing)):
+            share = math.ceil(fraction * 1000) / 1000
+            said = (
+                f"the archive lacks {len(missing)} of {expected} chunks, and data border on "
+                f"{', '.join(amid)}: such a chunk may have been lost"
+            )
+            advice = (
+                f"Fetch or copy the array again. If its writer left out chunks of nothing but "
+                f"{job.fill_value} there, accept them with --set max_missing_fraction={share:g}; "
+                "the record lists them"
+            )
+        else:
             return
-        what = "these labels" if job.plan.kind == "labels" else "this image"
-        said = f"the archive holds none of the {expected} chunks of {what}"
-        advice = "Check the path; set max_missing_fraction to 1 to accept a volume without any"
     elif fraction > (limit or 0.0):
         some = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         said = (
@@ -213,6 +252,64 @@ def _allow(
     raise MissingChunksError(
         said, archive=job.plan.source, location=job.plan.source_id, advice=advice
     )
+
+
+def _amid_data(job: VolumeJob, store: Store, root: str, missing: list[str]) -> list[str]:
+    """Absent chunks on which data border: some of them, or none.
+
+    What a writer leaves out lies in the fill value: an edge of the data hardly ever runs along a
+    face of the chunk grid. Beside a chunk that was lost, most voxels are data.
+    """
+    grid = job.plan.source_grid
+    assert grid is not None
+    cells = Box.whole(grid.cells_zyx).shifted(grid.offset_zyx)
+    names = {zyx(map(int, name.split("/"))): name for name in missing}
+    read, found = _stored_voxels(job, store, root), set[str]()
+
+    def look(face: tuple[ShapeZYX, ShapeZYX]) -> None:
+        hole, beside = face
+        box = _touching(job, grid.chunk_zyx, hole, beside)
+        if len(found) >= _NAMED or box.empty:
+            return
+        voxels, fill = read(box), job.fill_value
+        empty = np.isnan(voxels) if fill != fill else voxels == fill
+        if 2 * np.count_nonzero(empty) <= empty.size:
+            found.add(names[hole])
+
+    faces = (
+        (hole, beside)
+        for hole in sorted(names)
+        for by in _SIDES
+        if (beside := add(hole, by)) not in names
+        and not Box(beside, add(beside, (1, 1, 1))).intersect(cells).empty
+    )
+    run_each(faces, look, at_once=_READ_AT_ONCE)
+    return sorted(found)
+
+
+def _touching(job: VolumeJob, chunk_zyx: ShapeZYX, hole: ShapeZYX, beside: ShapeZYX) -> Box:
+    """The layer of voxels of a chunk, in the volume's own, that touches the chunk beside it."""
+    plan = job.plan
+    start = plan.box_zyx.start_zyx if plan.box_zyx is not None else (0, 0, 0)
+    low = subtract(multiply(beside, chunk_zyx), start)
+    high = add(low, chunk_zyx)
+    side = subtract(beside, hole)
+    low, high = (
+        zyx(b - 1 if s < 0 else a for s, a, b in zip(side, low, high, strict=True)),
+        zyx(a + 1 if s > 0 else b for s, a, b in zip(side, low, high, strict=True)),
+    )
+    for step in plan.downsample_steps:
+        low, high = floor_divide(low, step), ceil_divide(high, step)
+    return Box(low, high).intersect(Box.whole(plan.shape_zyx))
+
+
+def _stored_voxels(job: VolumeJob, store: Store, root: str) -> Callable[[Box], NDArray[Any]]:
+    """Reads boxes of level 0 as it was written."""
+    if job.output_format == "npy":
+        array = np.load(local_file(store, root), mmap_mode="r")
+        return lambda box: array[box.slices()]
+    level = job.levels[0]
+    return StoredLevel(store, root, 0, level.grid, job.dtype, job.codec, job.fill_value).read
 
 
 def _finish_npy(

@@ -60,6 +60,16 @@ def sparse(folder: Path) -> NDArray[Any]:
     return voxels
 
 
+def surrounded(folder: Path) -> NDArray[Any]:
+    """Data within black that was never written: 15 of 27 chunks."""
+    voxels = random_voxels(SHAPE, "uint16", 6)
+    voxels[:, 27:], voxels[:, :, 27:] = 0, 0
+    with h5py.File(folder / "x.h5", "w") as file:
+        data = file.create_dataset("main", SHAPE, "uint16", chunks=(8, 16, 16))
+        data[:, :32, :32] = voxels[:, :32, :32]
+    return voxels
+
+
 def bdv(folder: Path) -> NDArray[Any]:
     """Two levels of one setup; uint16 voxels stored as int16."""
     half = (SHAPE[0], -(-SHAPE[1] // 2), -(-SHAPE[2] // 2))
@@ -149,6 +159,7 @@ CASES = [
         settings={"max_missing_fraction": 0.5},
         missing=9,
     ),
+    Case("hdf5-black-left-out", surrounded, "x.h5|hdf5:main", ("file",), missing=15),
     Case("hdf5-bdv", bdv, "x.h5|hdf5:t00000", ("file",), expect={"dtype": "uint16"}),
     Case(
         "hdf5-imaris",

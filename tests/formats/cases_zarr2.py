@@ -66,6 +66,14 @@ def holes(folder: Path) -> NDArray[Any]:
     return voxels
 
 
+def surrounded(folder: Path, **more: Any) -> NDArray[Any]:
+    """Data within black, of which zarr-python leaves out the chunks: 15 of 27."""
+    voxels = random_voxels(SHAPE, "uint16", 5)
+    voxels[:, 27:], voxels[:, :, 27:] = 0, 0
+    _array(folder / "bare", voxels, **({"fill_value": 0} | more))
+    return voxels
+
+
 CASES = [
     Case(
         "zarr2-multiscale",
@@ -90,5 +98,13 @@ CASES = [
         transports=LISTED,
         missing=2,
         notes=("2 of 27 chunks are absent, read as 7",),
+    ),
+    Case(
+        "zarr2-black-left-out",
+        surrounded,
+        "bare|zarr:",
+        transports=LISTED,
+        missing=15,
+        notes=("15 of 27 chunks are absent, read as 0",),
     ),
 ]

@@ -85,6 +85,15 @@ def inner_holes(folder: Path) -> NDArray[Any]:
     return voxels
 
 
+def surrounded(folder: Path) -> NDArray[Any]:
+    """Data within black: zarr-python leaves out inner chunks, and shards."""
+    voxels = random_voxels(SHAPE, "uint16", 5)
+    voxels[:, 27:], voxels[:, :, 27:] = 0, 0
+    codec = ShardingCodec(chunk_shape=(8, 16, 16), codecs=[BytesCodec(), ZstdCodec()])
+    array(folder / "bare", voxels, (8, 32, 32), [codec], fill_value=0)
+    return voxels
+
+
 def transposed(folder: Path) -> NDArray[Any]:
     voxels = random_voxels(SHAPE, "int16", 7)
     codecs = [TransposeCodec(order=(2, 0, 1)), BytesCodec(endian="big"), GzipCodec(), Crc32cCodec()]
@@ -164,6 +173,14 @@ CASES = [
         transports=LISTED,
         settings={"max_missing_fraction": 0.5},
         missing=2,
+    ),
+    Case(
+        "zarr3-black-left-out",
+        surrounded,
+        "bare|zarr3:",
+        transports=LISTED,
+        missing=15,
+        notes=("15 of 27 chunks are absent, read as 0",),
     ),
     Case("zarr3-transposed", transposed, "bare|zarr:", transports=("file", "http")),
     Case(

@@ -85,6 +85,50 @@ def test_a_bucket_that_says_403_for_what_is_absent_fails_by_name(
     np.testing.assert_array_equal(voxels, whole.truth)
 
 
+# Zarr: chunks of the fill value may be left out, but then no data border on them
+LEFT_OUT = {
+    "zarr2": (cases_zarr2.surrounded, "bare|zarr2:", "bare/1/0/0"),
+    "zarr3": (cases_zarr3.surrounded, "bare|zarr3:", "bare/c/1/0/0"),
+}
+
+
+@pytest.mark.parametrize("listed", [True, False], ids=["listed", "not-listed"])
+@pytest.mark.parametrize("name", LEFT_OUT)
+def test_a_chunk_that_was_lost_is_no_black(
+    name: str, listed: bool, servers: Servers, tmp_path: Path
+) -> None:
+    write, inner, lost = LEFT_OUT[name]
+    cell = Faulty(Case(f"lost-{name}-{listed}", write, inner), "http", servers, tmp_path)
+    if not listed:
+        servers.control.add("status_403", "mirror", rf"{cell.case.name}.*/$")
+    try:
+        config, plan = cell.attempt()
+        assert plan.source_grid is not None
+        assert (plan.source_grid.absent, plan.source_grid.listed) == ("unwritten", listed)
+        made, voxels = cell.run(config, plan)
+        assert made.status == "complete", made.error
+        np.testing.assert_array_equal(voxels, cell.truth)
+        (servers.folder / f"{cell.case.name}-http" / lost).unlink()
+        again = Faulty(cell.case, "http", servers, tmp_path / "again")
+        made, _ = again.run(*again.attempt())
+    finally:
+        servers.control.clear()
+    assert made.status == "failed"
+    assert "of 27 chunks, and data border on 1/0/0" in made.error
+    assert "--set max_missing_fraction=0." in made.error
+
+
+def test_without_a_fill_value_nothing_may_be_absent(servers: Servers, tmp_path: Path) -> None:
+    """What such a chunk holds is undefined, and tensorstore leaves none out then."""
+    case = Case("no-fill-value", cases_zarr2.surrounded, "bare|zarr2:")
+    cell = Faulty(case, "http", servers, tmp_path)
+    document = servers.folder / f"{case.name}-http/bare/.zarray"
+    document.write_text(document.read_text().replace('"fill_value": 0', '"fill_value": null'))
+    made, _ = cell.run(*cell.attempt())
+    assert made.status == "failed"
+    assert "lacks 15 of 27 chunks" in made.error
+
+
 @pytest.mark.parametrize("name", UNSTORED)
 def test_a_volume_of_which_nothing_is_stored_fails(
     name: str, servers: Servers, tmp_path: Path

@@ -22,7 +22,7 @@ from lib.formats.hdf5.structure_client import chunks_of, datasets_of
 from lib.formats.levels import choose_level_name
 from lib.formats.zarr.axes import AxisMap, array_index, axis_map
 from lib.geometry import Box, LengthsZYX, ShapeZYX
-from lib.plan import SourceGrid, absent_note
+from lib.plan import SourceGrid, absent_note, unwritten
 from lib.units import to_nm
 
 _MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -75,8 +75,9 @@ class Hdf5Format(FileFormatBase):
         holes = [cell for cell in wanted if index[cell] not in places]
         reader = _reader(source, volume.handle, dataset, axes, chunk, places)
         nbytes = sum(length for _, length, _ in there)
+        grid = SourceGrid.of_box(box, axes.pick_zyx(chunk), reader.codec.config, holes)
         return Survey(
-            grid=SourceGrid.of_box(box, axes.pick_zyx(chunk), reader.codec.config, holes),
+            grid=unwritten(grid),
             nbytes=nbytes,
             requests=requests_for(len(there), nbytes),
             notes=absent_note(len(holes), len(wanted), reader.fill_value),

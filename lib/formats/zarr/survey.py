@@ -16,7 +16,7 @@ from lib.formats.format import Survey
 from lib.formats.zarr.array import ArrayDocument
 from lib.formats.zarr.hierarchy import MOST_DOCUMENT_BYTES, list_array, unbelievable
 from lib.geometry import Box, ShapeZYX
-from lib.plan import SourceGrid
+from lib.plan import SourceGrid, pack_holes, unwritten
 
 _SAMPLE = 12  # chunks whose size is asked for where nothing lists them
 
@@ -45,7 +45,10 @@ def survey_array(tree: Tree, path: str, document: ArrayDocument, box: Box) -> Su
     if zarray is None:
         raise NotFoundError("the array is not there any more", location=f"{tree.uri}/{path}")
     wanted = cells_in(box, document.chunk_zyx)
+    # without a fill value, what an absent chunk holds is undefined (Zarr v2 specification)
+    stated = json.loads(bytes(zarray)).get("fill_value") is not None
     grid = SourceGrid.of_box(box, document.chunk_zyx, document.compressor)
+    grid = unwritten(grid) if stated else grid
     try:
         listed = dict(_list_chunks(tree, path, document, wanted))
     except NotListableError:
@@ -60,7 +63,7 @@ def survey_array(tree: Tree, path: str, document: ArrayDocument, box: Box) -> Su
     else:
         nbytes = sum(size or 0 for size, _ in listed.values())
     return Survey(
-        grid=SourceGrid.of_box(box, document.chunk_zyx, document.compressor, holes),
+        grid=grid.model_copy(update={"holes": pack_holes(holes, grid.indices())}),
         nbytes=nbytes,
         requests=len(wanted) - len(holes),
         etag=listing_digest(zarray, listed),

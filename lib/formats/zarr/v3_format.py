@@ -23,7 +23,7 @@ from lib.formats.zarr.ngff import Multiscale, parse_multiscale
 from lib.formats.zarr.v3_array import ArrayV3, parse_array_v3, parse_node
 from lib.formats.zarr.v3_reader import Zarr3Reader
 from lib.geometry import Box, ShapeZYX
-from lib.plan import SourceGrid
+from lib.plan import SourceGrid, pack_holes, unwritten
 from lib.safety import MALFORMED
 
 MOST_DOCUMENT_BYTES = 64 * 2**20
@@ -67,7 +67,7 @@ class Zarr3Format:
             keys[index] = array.key(shard)
             held[keys[index]] = _chunks_held(array, shard, ratio)
         objects = sorted(set(keys.values()))
-        grid = SourceGrid.of_box(box, chunk, array.codec)
+        grid = unwritten(SourceGrid.of_box(box, chunk, array.codec))
         try:
             listed = listed_objects(tree, path, set(objects), "zarr.json")
         except NotListableError:
@@ -91,7 +91,7 @@ class Zarr3Format:
             full = sum(held[key] for key in listed)
             nbytes = math.ceil(nbytes * min(1.0, (len(wanted) - len(holes)) / max(full, 1)))
         return Survey(
-            grid=SourceGrid.of_box(box, chunk, array.codec, holes),
+            grid=grid.model_copy(update={"holes": pack_holes(holes, grid.indices())}),
             nbytes=nbytes,
             requests=_requests(array, keys, listed, nbytes),
             etag=listing_identity(document, listed),

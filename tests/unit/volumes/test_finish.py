@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from lib.errors import EmptyVolumeError, IntegrityError, MissingChunksError
+from lib.geometry import Box
 from lib.plan import SourceGrid
 from lib.storage.base import StoredObject
 from lib.storage.local import LocalStore
@@ -368,6 +369,41 @@ def test_an_image_may_lack_no_chunk_unless_that_is_allowed(store: LocalStore) ->
     job = all_absent(store, kind="image", present=7)
     with pytest.raises(MissingChunksError, match="lacks 1 of 8 chunks"):
         finished(job, store, max_missing_fraction=None)
+
+
+@pytest.mark.parametrize("steps", [(), ((1, 2, 2),)], ids=["as-it-is", "pooled"])
+@pytest.mark.parametrize("output_format", ["zarr", "npy"])
+@pytest.mark.parametrize("edge", [7, 8], ids=["fades", "cut"])
+def test_an_absent_chunk_is_background_unless_data_border_on_it(
+    store: LocalStore, output_format: str, edge: int, steps: Any
+) -> None:
+    """Of a source with chunks of 8, whose box begins at voxel 4 of the second chunk along z."""
+    factor = np.prod([(1, 1, 1), *steps], axis=0)
+    voxels = np.full((12, 16, 16), 3, "uint8")
+    voxels[edge - 4 :] = 0  # by the chunk grid: 12 to `edge` + 8 hold data, 16 to 24 none
+    voxels = voxels[:: factor[0], :: factor[1], :: factor[2]]
+    reader = ArrayReader(voxels)
+    grid = SourceGrid(
+        chunk_zyx=(8, 8, 8), offset_zyx=(1, 0, 0), cells_zyx=(2, 2, 2), absent="unwritten"
+    )
+    plan = a_plan(
+        voxels.shape,
+        source_grid=grid,
+        box_zyx=Box((12, 0, 0), (24, 16, 16)),
+        downsample_steps=steps,
+    )
+    job = a_job(plan, reader, chunk_zyx=(4, 4, 4), output_format=output_format)
+    Ledger(store, job).open()
+    convert(job, reader, store, list(job.grid.shards()))
+    make_coarse_levels(job, store, limits=ConcurrencyLimits(2, 2, 2))
+    entry_changed(store, job, missing_chunks=("2/0/0", "2/0/1", "2/1/0", "2/1/1"))
+    if edge == 7:
+        assert len(finished(job, store, max_missing_fraction=None).missing_chunks) == 4
+        return
+    with pytest.raises(MissingChunksError, match="data border on 2/0/0, 2/0/1, 2/1") as caught:
+        finished(job, store, max_missing_fraction=None)
+    assert "--set max_missing_fraction=0.5" in caught.value.advice
+    assert finished(job, store, max_missing_fraction=0.5).missing_chunks
 
 
 def test_an_image_without_a_chunk_stays_an_empty_volume(store: LocalStore) -> None:
