@@ -34,7 +34,7 @@ from lib.archives.sessions import open_session
 from lib.config.loaders import EBIConfig
 from lib.ingest.life import make_volume
 from lib.ingest.request import VolumeRequest
-from lib.storage.settings import StoreSettings
+from lib.storage.base import StoreSettings
 
 FIRST_BYTE_S, BYTES_PER_SECOND, CONNECTIONS = 0.03, 1_500_000.0, 8
 STALL_EVERY, STALL_S = 50, 60.0

@@ -16,7 +16,7 @@ from lib.archives.registry import archive
 from lib.config.loaders import LoaderConfig
 from lib.ingest import stages
 from lib.ingest.request import VolumeRequest
-from lib.storage.settings import StoreSettings
+from lib.storage.base import StoreSettings
 from lib.volumes.job import VolumeJob
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from lib.config.manager import LoadedSettings
 from lib.errors import ConfigError
-from lib.storage.settings import StoreSettings
+from lib.storage.base import StoreSettings
 
 
 def store_settings(loaded: LoadedSettings) -> StoreSettings:

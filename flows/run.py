@@ -30,7 +30,7 @@ from lib.ingest.costs import VolumeCost
 from lib.ingest.request import VolumeRequest
 from lib.ingest.result import ProcessingResult, VolumeResult
 from lib.plan import VolumePlan
-from lib.storage.settings import StoreSettings
+from lib.storage.base import StoreSettings
 from lib.volumes.job import VolumeJob
 
 T = TypeVar("T")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lib.geometry import ShapeZYX
     from lib.present.described import DescribedLevel, DescribedVolume
     from lib.storage.base import Store
-    from lib.storage.walk import Contents
+    from lib.storage.keys import Contents
 
 AXES = ("z", "y", "x")
 
@@ -199,8 +199,7 @@ def open(place: Address, *, data_dir: Address | None = None) -> OpenVolume:
 
 def _named(store: Store, name: str) -> str:
     """The key of the one volume that a name means."""
-    from lib.storage.keys import VOLUME_SUFFIXES
-    from lib.storage.walk import contents, why_nothing
+    from lib.storage.keys import VOLUME_SUFFIXES, contents, why_nothing
 
     found = contents(store)
     there = [key for key in found.volumes if key.endswith(VOLUME_SUFFIXES)]
@@ -234,7 +233,7 @@ def _names(key: str) -> tuple[str, ...]:
 def _volume_of(store: Store, record_key: str) -> str:
     """The volume that lies beside a record, or inside one that does."""
     from lib.records.manager import read_json
-    from lib.storage.walk import record_of
+    from lib.storage.keys import record_of
 
     volume = (read_json(store, record_key).get("files") or {}).get("volume")
     if not isinstance(volume, str):
@@ -244,7 +243,7 @@ def _volume_of(store: Store, record_key: str) -> str:
 
 def _labels_named(store: Store, found: Contents, name: str) -> list[str]:
     """Labels lie inside their image, where no listing of folders looks; their records do not."""
-    from lib.storage.walk import record_of
+    from lib.storage.keys import record_of
 
     wanted, meant = record_of(f"{name}.ome.zarr"), []
     for one in found.records:
@@ -276,7 +275,7 @@ def _opened(store: Store, key: str) -> OpenVolume:
 def _record(store: Store, key: str) -> Mapping[str, Any] | None:
     """The record beside a volume, which must call it complete."""
     from lib.records.manager import read_json
-    from lib.storage.walk import record_of
+    from lib.storage.keys import record_of
 
     try:
         record = read_json(store, record_of(key))

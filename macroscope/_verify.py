@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from macroscope._settings import Address, load
 
 if TYPE_CHECKING:
-    from lib.verify.store import Verdict
+    from lib.verify.volume import Verdict
 
 
 def verify(
@@ -53,7 +53,7 @@ def verify(
     from flows.credentials import store_settings
     from lib.concurrency import cancel
     from lib.storage.open import is_remote, open_store
-    from lib.verify.store import require_proof, verify_store
+    from lib.verify.volume import require_proof, verify_store
 
     loaded = load()
     uri = loaded.settings.data_dir if place is None else os.path.expanduser(os.fspath(place))

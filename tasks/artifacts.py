@@ -27,8 +27,8 @@ from lib.records.catalogue import CatalogResult, consolidate, forget_old
 from lib.records.lifecycle import RecordDict
 from lib.records.manager import MetadataManager
 from lib.records.model import Record
+from lib.storage.base import StoreSettings
 from lib.storage.open import open_store
-from lib.storage.settings import StoreSettings
 
 RESULT_KEY = "result"
 _PICTURE_WIDTH = 640  # pixels

@@ -32,8 +32,8 @@ from lib.ingest.stages import (
     plan_source,
 )
 from lib.ingest.stages import fetch as fetch_files
+from lib.storage.base import StoreSettings
 from lib.storage.open import open_store
-from lib.storage.settings import StoreSettings
 from lib.volumes.job import VolumeJob
 from tasks.limits import rate_limited
 

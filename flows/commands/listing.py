@@ -18,8 +18,8 @@ from lib.present.formatting import shape_text, size_text
 from lib.present.output import say, say_json
 from lib.records.manager import MetadataManager
 from lib.storage.base import Store
+from lib.storage.keys import contents, why_nothing
 from lib.storage.open import open_store
-from lib.storage.walk import contents, why_nothing
 
 
 def list_command(address: str | None, *, archives: str | None, as_json: bool) -> int:

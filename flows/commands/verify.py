@@ -20,7 +20,7 @@ from lib.records.manager import MetadataManager
 from lib.storage.base import Store
 from lib.storage.open import is_remote, open_store
 from lib.verify.findings import Facts
-from lib.verify.store import NO_RECORD, Verdict, require_proof, verify_record, verify_store
+from lib.verify.volume import NO_RECORD, Verdict, require_proof, verify_record, verify_store
 
 _BY = "macroscope verify --repair"
 

@@ -22,8 +22,8 @@ from lib.ingest.costs import VolumeCost, cost_of
 from lib.ingest.datasets import Job
 from lib.ingest.stages import plan_source
 from lib.plan import VolumePlan
+from lib.storage.base import StoreSettings
 from lib.storage.open import open_store
-from lib.storage.settings import StoreSettings
 
 MOST_AT_ONCE = 8
 _LOOK_S = 0.2

@@ -17,7 +17,7 @@ from lib.ingest.stages import IngestedVolume
 from lib.plan import VolumePlan
 from lib.records.lifecycle import FINAL, Key, RecordDict, record_key
 from lib.records.manager import MetadataManager
-from lib.verify.sums import is_intact
+from lib.verify.beside import is_intact
 from lib.volumes.job import VolumeJob
 
 _log = logging.getLogger(__name__)

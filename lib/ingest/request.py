@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from lib.config.loaders import LoaderConfig
 from lib.plan import EARLIER_POOLING, VolumePlan
-from lib.storage.settings import StoreSettings
+from lib.storage.base import StoreSettings
 from lib.volumes.job import ENGINE_VERSION
 
 _DECIDE_BYTES = ("output_format", "chunk_zyx", "shard_mb", "codec")

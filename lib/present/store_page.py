@@ -25,8 +25,7 @@ from lib.records.lifecycle import RecordDict
 from lib.records.manager import read_json
 from lib.records.model import Record
 from lib.storage.base import Store, StoredObject
-from lib.storage.keys import image_of
-from lib.storage.walk import contents, record_of
+from lib.storage.keys import contents, image_of, record_of
 
 _AT_ONCE = 16
 """Records that are read at once: from a bucket each is a request."""

@@ -31,8 +31,7 @@ from lib.present.store_page import page_html, read_contents
 from lib.present.viewer_app import viewer_app
 from lib.present.viewer_state import check_viewable, fragment, viewer_state
 from lib.storage.base import Store
-from lib.storage.keys import image_of
-from lib.storage.walk import contents, why_nothing
+from lib.storage.keys import contents, image_of, why_nothing
 
 _LOOPBACK = ["127.0.0.1", "localhost"]
 

@@ -13,8 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from lib.concurrency import cancel as stopping
 from lib.errors import IntegrityError, NotFoundError
 from lib.names import marked_file_name, place_of, safe_name, same_place
@@ -31,15 +29,14 @@ from lib.rawfiles.sidecar import (
 from lib.rawfiles.tee import FetchGap, RawTee, hash_file
 from lib.safety import safe_join
 from lib.storage.base import Store
-from lib.storage.digests import put_file
+from lib.storage.digests import OrderedHasher, put_file
+from lib.storage.durable import naming_os_errors
 from lib.storage.keys import LOCKS, temporary_name, temporary_of
-from lib.storage.ordered_hash import OrderedHasher
-from lib.storage.os_errors import naming_os_errors
+from lib.storage.local_lock import acquire, release
 from lib.transport.partial import Fetched
 
 _log = logging.getLogger(__name__)
 _COPY_BYTES = 8 * 2**20
-_POLL_S = 0.1
 
 
 class RawFiles:
@@ -277,15 +274,11 @@ class RawFiles:
     def _turn(self, name: str) -> Iterator[None]:
         path = self._directory() / LOCKS / f"{name}.lock"
         with naming_os_errors(str(path), "lock"):
-            lock = _acquire(path)
+            lock = acquire(str(path), patience_s=None, soft=True)
         try:
             yield
         finally:
-            with suppress(OSError):
-                path.unlink()  # while held: filelock notices when it locked a removed file
-            lock.release()
-            with suppress(OSError):
-                path.parent.rmdir()
+            release(lock)
 
     def _directory(self) -> Path:
         folder = f"{self.source}/downloads/{safe_name(self.folder)}"
@@ -372,22 +365,6 @@ def _left_behind(folder: Path) -> dict[str, list[Path]]:
             elif place.name == LOCKS:
                 found.setdefault(path.name.removesuffix(suffix), [])
     return found
-
-
-def _acquire(path: Path) -> FileLock:
-    while True:
-        # One object per attempt: the same object in two threads would count as re-entry.
-        lock = FileLock(str(path), timeout=0, thread_local=False, is_singleton=False)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire()  # which makes the folder, too
-            return lock
-        except Timeout:
-            stopping.sleep(_POLL_S)
-        except (FileNotFoundError, FileExistsError):
-            if path.parent.exists() and not path.parent.is_dir():
-                raise
-            stopping.check()  # another's end removed the empty folder before it was looked at
 
 
 def kept_or_error(file: SourceFile, raw: RawFiles) -> Fetched:

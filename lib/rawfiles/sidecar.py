@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from lib.plan import SourceFile
+from lib.storage.durable import naming_os_errors
 from lib.storage.keys import temporary_name
-from lib.storage.os_errors import naming_os_errors
 from lib.transport.identity import FileIdentity, Likeness, compare
 from lib.transport.partial import Fetched
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from lib.concurrency import cancel as stopping
 from lib.errors import DestinationError
-from lib.storage.os_errors import naming_os_errors
+from lib.storage.durable import naming_os_errors
 from lib.storage.uncached import UncachedFile
 
 CELL_BYTES = 64 * 2**10

@@ -19,10 +19,9 @@ from lib.errors import AlreadyExistsError, MacroscopeError, NotFoundError, Nothi
 from lib.names import folded
 from lib.records.lifecycle import RecordDict, plain
 from lib.records.manager import read_json, schema_errors, timestamp
-from lib.storage.base import Store
+from lib.storage.base import Store, StoreSettings
+from lib.storage.keys import Contents, contents, record_of, why_nothing
 from lib.storage.open import open_store
-from lib.storage.settings import StoreSettings
-from lib.storage.walk import Contents, contents, record_of, why_nothing
 
 GROUPS_KEY = "groups.json"
 

@@ -28,7 +28,7 @@ from lib.records.lifecycle import (
 )
 from lib.safety import redact_text
 from lib.storage.base import Store
-from lib.storage.walk import record_objects
+from lib.storage.keys import record_objects
 
 
 @cache

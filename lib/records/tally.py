@@ -15,7 +15,7 @@ from typing import Any
 from lib.errors import MacroscopeError
 from lib.records.manager import read_json
 from lib.storage.base import Store
-from lib.storage.walk import contents
+from lib.storage.keys import contents
 
 
 @dataclass

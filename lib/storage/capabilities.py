@@ -16,11 +16,10 @@ from urllib.parse import quote
 from lib.errors import AlreadyExistsError, DestinationError
 from lib.storage import uncached
 from lib.storage.base import Missing, StoredObject
-from lib.storage.durable import sync_file, sync_folder
+from lib.storage.durable import naming_os_errors, sync_file, sync_folder
 from lib.storage.keys import LOCKS, byte_views, temporary_name
 from lib.storage.local_draft import NO_LINKS
 from lib.storage.local_lock import honours_flock
-from lib.storage.os_errors import naming_os_errors
 from lib.storage.s3_objects import S3Objects
 from lib.storage.s3_writes import S3Writes
 from lib.transport.s3.errors import Refusal

@@ -1,15 +1,16 @@
-"""The digest of an object that is there."""
+"""Digests: of an object that is there, and of a file whose ranges stream by nearly in order."""
 
 from __future__ import annotations
 
 import hashlib
 import mmap
+import threading
 from pathlib import Path
 
 from lib.concurrency import cancel as stopping
 from lib.errors import NotFoundError
 from lib.storage.base import Store
-from lib.storage.os_errors import naming_os_errors
+from lib.storage.durable import naming_os_errors
 
 _BLOCK = 8 * 2**20
 
@@ -46,3 +47,63 @@ def put_file(store: Store, key: str, path: Path) -> None:
         # and to close it under such a view is an error.
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         store.put(key, memoryview(content))
+
+
+REORDER_BYTES = 64 * 2**20
+
+
+class OrderedHasher:
+    """sha256 over ranges that arrive out of order by no more than a bounded amount. Thread-safe.
+
+    Ranges may overlap. Once more bytes wait than `reorder_bytes`, the digest is given up and costs
+    nothing any more.
+    """
+
+    def __init__(self, reorder_bytes: int = REORDER_BYTES) -> None:
+        self._limit = reorder_bytes
+        self._lock = threading.Lock()
+        self._sha256 = hashlib.sha256()
+        self._next = 0
+        self._waiting: dict[int, bytes] = {}
+        self._held = 0
+        self._given_up = False
+
+    def write(self, offset: int, view: memoryview) -> None:
+        """Take the bytes at `offset`; they are copied if they have to wait."""
+        with self._lock:
+            if self._given_up or offset + len(view) <= self._next:
+                return
+            if offset <= self._next:
+                self._take(offset, view)
+                self._drain()
+                return
+            more = len(view) - len(self._waiting.get(offset, b""))
+            if self._held + more > self._limit:
+                self._given_up = True
+                self._waiting.clear()
+            elif more > 0:
+                self._held += more
+                self._waiting[offset] = bytes(view)
+
+    @property
+    def reached(self) -> int:
+        """All bytes before this one have been digested."""
+        return self._next
+
+    def hexdigest(self, size: int) -> str | None:
+        """The digest if all `size` bytes came by, else None."""
+        with self._lock:
+            whole = not self._given_up and self._next == size
+            return self._sha256.hexdigest() if whole else None
+
+    def _take(self, offset: int, view: memoryview | bytes) -> None:
+        self._sha256.update(memoryview(view)[self._next - offset :])
+        self._next = offset + len(view)
+
+    def _drain(self) -> None:
+        while ready := [offset for offset in self._waiting if offset <= self._next]:
+            for offset in sorted(ready):
+                data = self._waiting.pop(offset)
+                self._held -= len(data)
+                if offset + len(data) > self._next:
+                    self._take(offset, data)

@@ -13,7 +13,7 @@ from typing import Any
 from lib.errors import AlreadyExistsError, DestinationError
 from lib.storage.base import Buffer, Folder, Missing, StoredObject, Versioned
 from lib.storage.capabilities import probe_folder
-from lib.storage.durable import persist, sync_folder
+from lib.storage.durable import naming_os_errors, persist, sync_folder
 from lib.storage.fence import Fence
 from lib.storage.keys import (
     LOCKS,
@@ -28,9 +28,7 @@ from lib.storage.keys import (
     temporary_of,
 )
 from lib.storage.local_draft import LocalDraft, remove_tree, replace_tree
-from lib.storage.local_lease import FolderLease, FollowedFolderLease
-from lib.storage.local_lock import honours_flock, lock
-from lib.storage.os_errors import naming_os_errors
+from lib.storage.local_lock import FolderLease, FollowedFolderLease, honours_flock, lock
 
 _RECORDS = ("metadata_", "validation_report_")
 

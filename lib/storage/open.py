@@ -6,9 +6,8 @@ import logging
 import threading
 
 from lib.errors import ConfigError
-from lib.storage.base import Missing, Store
+from lib.storage.base import Missing, Store, StoreSettings
 from lib.storage.local import LocalStore
-from lib.storage.settings import StoreSettings
 
 _log = logging.getLogger(__name__)
 

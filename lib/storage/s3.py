@@ -18,14 +18,21 @@ from lib.errors import (
     RequestRefusedError,
 )
 from lib.safety import parse_xml
-from lib.storage.base import Buffer, Folder, GatheredDraft, Missing, StoredObject, Versioned
+from lib.storage.base import (
+    Buffer,
+    Folder,
+    GatheredDraft,
+    Missing,
+    StoredObject,
+    StoreSettings,
+    Versioned,
+)
 from lib.storage.capabilities import probe_bucket
 from lib.storage.fence import Fence
 from lib.storage.keys import PARTIAL, byte_views, check_key, check_prefix, is_reserved
 from lib.storage.s3_lease import FollowedLease, Lease
 from lib.storage.s3_objects import S3Objects
 from lib.storage.s3_writes import S3Writes
-from lib.storage.settings import StoreSettings
 from lib.transport.s3.listing import PAGE_BYTES, children, text_of
 
 _TRIES = 3  # where another writer comes between our look and our write

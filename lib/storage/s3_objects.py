@@ -11,9 +11,8 @@ from typing import TypeVar
 from urllib.parse import quote
 
 from lib.errors import BadAnswerError, MacroscopeError, NotFoundError, TransportError
-from lib.storage.base import Folder, StoredObject
+from lib.storage.base import Folder, StoredObject, StoreSettings
 from lib.storage.keys import check_prefix
-from lib.storage.settings import StoreSettings
 from lib.transport import bounds
 from lib.transport.counters import ServiceCounters
 from lib.transport.limits import Limits

@@ -30,8 +30,7 @@ from lib.geometry import (
     zyx,
 )
 from lib.storage.base import Store
-from lib.storage.keys import VOLUME_SUFFIXES, labels_of
-from lib.storage.walk import own_files
+from lib.storage.keys import VOLUME_SUFFIXES, labels_of, own_files
 from lib.volumes import ome
 from lib.volumes.grid import shard_key
 from lib.volumes.job import VolumeJob

@@ -23,8 +23,8 @@ from lib.errors import DestinationError, IntegrityError
 from lib.formats.base import VolumeReader
 from lib.geometry import Box, ShapeZYX
 from lib.storage.base import Store
-from lib.storage.ordered_hash import OrderedHasher
-from lib.storage.os_errors import naming_os_errors
+from lib.storage.digests import OrderedHasher
+from lib.storage.durable import naming_os_errors
 from lib.storage.uncached import pwrite_all
 from lib.volumes.job import ConcurrencyLimits, VolumeJob
 from lib.volumes.ledger import LedgerEntry, StoredFile

@@ -27,9 +27,8 @@ from lib.ingest.result import VolumeResult
 from lib.plan import VolumePlan
 from lib.rawfiles.files import RawFiles
 from lib.records.manager import schema_errors
-from lib.storage.base import Store
+from lib.storage.base import Store, StoreSettings
 from lib.storage.local import LocalStore
-from lib.storage.settings import StoreSettings
 from lib.transport.partial import Fetched
 
 # What a small machine needs beside the endpoints; a further archive needs nothing here.

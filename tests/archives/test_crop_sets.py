@@ -19,7 +19,7 @@ from lib.errors import ConfigError, GridMismatchError
 from lib.geometry import Box
 from lib.ingest.stages import plan_source
 from lib.plan import VolumePlan
-from lib.verify.store import verify_store
+from lib.verify.volume import verify_store
 
 EM = np.random.default_rng(2).integers(1, 255, (40, 48, 56)).astype(np.uint8)
 CROP = "recon-1/labels/groundtruth/crop7"

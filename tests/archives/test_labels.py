@@ -18,7 +18,7 @@ from lib.errors import ConfigError
 from lib.ingest.repair.volume import note_damage
 from lib.ingest.stages import plan_source
 from lib.plan import VolumePlan
-from lib.verify.store import verify_store
+from lib.verify.volume import verify_store
 
 SHAPE = (9, 100, 110)
 

@@ -22,7 +22,7 @@ from lib.archives.selection import Selection
 from lib.names import folded
 from lib.plan import SourceFile
 from lib.transport.ftp import FtpEntry
-from lib.verify.store import verify_store
+from lib.verify.volume import verify_store
 from tests.faults.bench import Bench
 
 Voxels = NDArray[Any]

@@ -23,7 +23,7 @@ from lib.present.described import describe, labels_inside
 from lib.present.planes import read_planes
 from lib.present.viewer import serve
 from lib.present.viewer_state import check_viewable
-from lib.verify.store import verify_store
+from lib.verify.volume import verify_store
 from tests.archives.test_labels import assert_levels
 
 SHAPE = (20, 96, 100)

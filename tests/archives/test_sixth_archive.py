@@ -30,9 +30,9 @@ from lib.ingest.request import VolumeRequest
 from lib.ingest.stages import plan_source
 from lib.present.report import write_report
 from lib.records.catalogue import consolidate
+from lib.storage.base import StoreSettings
 from lib.storage.local import LocalStore
-from lib.storage.settings import StoreSettings
-from lib.verify.store import verify_store
+from lib.verify.volume import verify_store
 
 ROOT = Path(__file__).parents[2]
 MODULE = ROOT / "docs" / "examples" / "toy_archive.py"

@@ -10,7 +10,7 @@ from typing import Any
 
 from lib.storage.base import Store
 from lib.storage.keys import PARTIAL, VOLUME_SUFFIXES
-from lib.verify.store import verify_store
+from lib.verify.volume import verify_store
 
 # What tells of the run and not of the volume: when it was made, by whom, at what cost.
 _TIMES = ("created_at", "updated_at")

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from emulators.s3 import S3Server
-from lib.storage.base import Store
+from lib.storage.base import Store, StoreSettings
 from lib.storage.open import open_store
-from lib.storage.settings import StoreSettings
 from tests.chaos.worker import Task
 
 

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lib.storage.local import LocalStore
-from lib.verify.store import verify_store
+from lib.verify.volume import verify_store
 from tests.chaos import judge
 from tests.chaos.disk import CuttableDisk, where_copies_are_instant
 from tests.chaos.harness import notes_of

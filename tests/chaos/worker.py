@@ -21,8 +21,8 @@ from lib.ingest.life import make_volume
 from lib.ingest.request import VolumeRequest
 from lib.ingest.stages import plan_source
 from lib.rawfiles.files import RawFiles
+from lib.storage.base import StoreSettings
 from lib.storage.open import open_store
-from lib.storage.settings import StoreSettings
 from lib.volumes import downsample
 from lib.volumes.job import VolumeJob
 from lib.volumes.ledger import Ledger, LedgerEntry

@@ -52,8 +52,7 @@ CONCEPTS = {
         "lib.present.viewer_app", "lib.present.viewer_state",
     ),
     "the sections of a record": ("lib.records.sections",),
-    "a lock, a lease or a protocol of the destination": (
-        "lib.storage.local_lease", "lib.storage.s3",
+    "a lock, a lease or a protocol of the destination": ( "lib.storage.s3",
         "lib.storage.s3_lease",
     ),
     "a layer of a protocol, or a judgement on what it brought": (

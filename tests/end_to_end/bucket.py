@@ -13,8 +13,8 @@ from emulators.control import Control
 from emulators.http_side import HttpSide
 from emulators.s3 import S3Server
 from emulators.s3_proxy import S3Proxy
+from lib.storage.base import StoreSettings
 from lib.storage.s3 import S3Store
-from lib.storage.settings import StoreSettings
 
 KEY, SECRET = "destination-key", "destination-secret-9f3b"
 _SIGNER = re.compile(r"Credential=([^/]+)/")

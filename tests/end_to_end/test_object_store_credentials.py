@@ -23,9 +23,9 @@ from emulators.s3_proxy import S3Proxy
 from flows.credentials import store_settings
 from lib.config.manager import ConfigManager
 from lib.errors import AccessDeniedError, DestinationError, MacroscopeError
+from lib.storage.base import StoreSettings
 from lib.storage.s3 import S3Store
 from lib.storage.s3_objects import access_of
-from lib.storage.settings import StoreSettings
 from lib.transport.s3.address import bucket_url
 from lib.transport.s3.signing import aws_session, region_of
 from tests.end_to_end.bucket import KEY, SECRET, Bucket, Gate

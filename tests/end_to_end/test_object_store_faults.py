@@ -147,7 +147,7 @@ import os, signal, sys
 from pathlib import Path
 from types import SimpleNamespace
 import json
-from lib.storage.settings import StoreSettings
+from lib.storage.base import StoreSettings
 from lib.ingest import stages
 from tests.faults.bench import Bench
 endpoints, uri, settings, folder = json.loads(sys.argv[1])

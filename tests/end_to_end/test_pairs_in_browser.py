@@ -21,8 +21,8 @@ from lib.ingest.request import VolumeRequest
 from lib.ingest.stages import plan_source
 from lib.plan import VolumePlan
 from lib.present.viewer import serve
+from lib.storage.base import StoreSettings
 from lib.storage.local import LocalStore
-from lib.storage.settings import StoreSettings
 from tests.archives import test_crop_sets as crop_sets
 from tests.kit.browser import Browser, find_chromium
 

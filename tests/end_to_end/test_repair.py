@@ -16,9 +16,8 @@ from urllib.parse import unquote
 import pytest
 
 from emulators.serving import Samples
-from lib.storage.base import Store
+from lib.storage.base import Store, StoreSettings
 from lib.storage.local import LocalStore
-from lib.storage.settings import StoreSettings
 from tests.end_to_end.bucket import Bucket
 from tests.end_to_end.conftest import Command
 from tests.faults.bench import Bench, Ended

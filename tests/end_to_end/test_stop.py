@@ -19,7 +19,7 @@ import pytest
 
 from emulators.control import Control
 from lib.storage.local import LocalStore
-from lib.verify.store import verify_store
+from lib.verify.volume import verify_store
 from tests.end_to_end.conftest import Command
 
 PATIENCE_S = 280.0  # for a run to begin: Prefect's server takes a minute on a busy machine

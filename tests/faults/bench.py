@@ -31,9 +31,8 @@ from lib.ingest.record_tracker import RecordTracker
 from lib.ingest.request import VolumeRequest
 from lib.ingest.result import VolumeResult
 from lib.plan import VolumePlan
-from lib.storage.base import Store
+from lib.storage.base import Store, StoreSettings
 from lib.storage.open import open_store
-from lib.storage.settings import StoreSettings
 from lib.verify.volume import problems_of
 from lib.volumes.job import VolumeJob
 from lib.volumes.ledger import LedgerEntry

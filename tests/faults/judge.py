@@ -19,7 +19,7 @@ from emulators.s3 import S3Server
 from emulators.serving import Samples
 from lib.errors import MacroscopeError
 from lib.records.manager import schema_errors
-from lib.storage.settings import StoreSettings
+from lib.storage.base import StoreSettings
 from tests.archives.conftest import truth_of
 from tests.faults.bench import Bench, Ended
 from tests.faults.cells import Cell, Truth

@@ -21,7 +21,7 @@ from pydantic import SecretStr
 
 from emulators import catalogue
 from emulators.serving import BUCKET, Samples
-from lib.storage.os_errors import naming_os_errors
+from lib.storage.durable import naming_os_errors
 from tests.faults.bench import Bench
 from tests.kit.restored import restored
 

@@ -11,7 +11,7 @@ import pytest
 from emulators.control import Control
 from emulators.serving import Samples
 from lib.records.manager import schema_errors
-from lib.storage.settings import StoreSettings
+from lib.storage.base import StoreSettings
 from tests.faults import situations as at
 from tests.faults.bench import STALL_S, STALLED, Bench
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from emulators.serving import Samples
-from lib.storage.settings import StoreSettings
+from lib.storage.base import StoreSettings
 from tests.faults.bench import Bench
 
 

@@ -17,7 +17,7 @@ from emulators.control import Control
 from emulators.serving import Samples
 from lib.archives.registry import recommended_limits
 from lib.storage.local import LocalStore
-from lib.verify.store import verify_store
+from lib.verify.volume import verify_store
 from tests.faults.test_polite import SERVICES
 
 SECONDS = 280

@@ -23,7 +23,7 @@ from pydantic import SecretStr
 from emulators.mrc import write_mrc
 from emulators.serving import BUCKET, Samples
 from lib.errors import ConfigError, FormatError, MacroscopeError
-from lib.storage.settings import StoreSettings
+from lib.storage.base import StoreSettings
 from tests.faults.bench import Bench, Ended
 from tests.kit.restored import restored
 

@@ -22,8 +22,8 @@ from lib.ingest.request import VolumeRequest
 from lib.ingest.stages import plan_source
 from lib.plan import VolumePlan
 from lib.records.manager import MetadataManager
+from lib.storage.base import StoreSettings
 from lib.storage.local import LocalStore
-from lib.storage.settings import StoreSettings
 from tests.formats.case import Case
 from tests.formats.servers import TRANSPORTS, Servers
 

@@ -27,7 +27,7 @@ from lib.ingest.life import Steps, make_volume
 from lib.ingest.request import VolumeRequest
 from lib.ingest.stages import plan_source
 from lib.plan import VolumePlan
-from lib.storage.settings import StoreSettings
+from lib.storage.base import StoreSettings
 from tests.formats import cases_tiff, cases_zarr2
 from tests.formats.servers import BUCKET, Servers
 from tests.kit.volume_kit import random_voxels

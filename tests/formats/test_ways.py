@@ -18,8 +18,8 @@ from emulators.s3 import S3Server
 from lib.errors import TransportError
 from lib.ingest.life import make_volume
 from lib.ingest.request import VolumeRequest
+from lib.storage.base import StoreSettings
 from lib.storage.open import open_store
-from lib.storage.settings import StoreSettings
 from tests.formats import cases_tiff, cases_zarr2
 from tests.formats.case import Case
 from tests.formats.servers import Servers
@@ -81,7 +81,7 @@ from lib.ingest.life import make_volume
 from lib.ingest.request import VolumeRequest
 from lib.ingest.stages import plan_source
 from lib.storage.open import open_store
-from lib.storage.settings import StoreSettings
+from lib.storage.base import StoreSettings
 config = AddressConfig.model_validate_json(sys.argv[1])
 scratch = Path(sys.argv[2])
 (plan,) = plan_source("address", config, scratch).plans

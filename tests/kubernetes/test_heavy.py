@@ -19,7 +19,7 @@ from lib.config.settings import Settings
 from lib.execution import is_heavy
 from lib.geometry import ShapeZYX
 from lib.ingest.costs import planned_job
-from lib.storage.settings import StoreSettings
+from lib.storage.base import StoreSettings
 from tests.kit.volume_kit import a_plan
 
 ROOT = Path(__file__).parents[2]

@@ -16,7 +16,7 @@ from emulators.s3 import S3Server
 from emulators.s3_proxy import S3Proxy
 from lib.formats.base import VolumeReader
 from lib.geometry import Box
-from lib.storage.settings import StoreSettings
+from lib.storage.base import StoreSettings
 
 AssertVoxels = Callable[[VolumeReader, NDArray[Any]], None]
 

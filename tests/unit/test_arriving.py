@@ -12,7 +12,7 @@ from lib.errors import FormatError
 from lib.formats.sections import Section
 from lib.formats.views import MissingSection
 from lib.geometry import Box
-from lib.rawfiles.arriving import ArrivingFiles, ArrivingStack
+from lib.rawfiles.ranged import ArrivingFiles, ArrivingStack
 
 SHAPE = (3, 4)
 

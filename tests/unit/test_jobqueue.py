@@ -19,7 +19,7 @@ from lib.config.loaders import LoaderConfig
 from lib.config.settings import Settings
 from lib.errors import ConfigError
 from lib.jobqueue import BatchQueueError, read_options, start_queue
-from lib.storage.settings import StoreSettings
+from lib.storage.base import StoreSettings
 
 
 @pytest.fixture

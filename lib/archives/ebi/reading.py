@@ -23,9 +23,8 @@ from lib.formats.views import CroppedReader, MissingSection
 from lib.formats.whole import describe_volumes
 from lib.geometry import Box
 from lib.plan import SourceFile, VolumePlan
-from lib.rawfiles.arriving import ArrivingFiles, ArrivingStack
 from lib.rawfiles.files import RawFiles, kept_or_error
-from lib.rawfiles.ranged import kept_while_read, settle_ranged
+from lib.rawfiles.ranged import ArrivingFiles, ArrivingStack, kept_while_read, settle_ranged
 from lib.transport.partial import Fetched
 from lib.transport.session import Session
 

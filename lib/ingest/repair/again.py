@@ -11,8 +11,7 @@ from lib.errors import NotFoundError, SourceChangedError
 from lib.ingest.request import VolumeRequest
 from lib.ingest.stages import plan_source
 from lib.records.lifecycle import RecordDict
-from lib.storage.base import Store
-from lib.storage.settings import StoreSettings
+from lib.storage.base import Store, StoreSettings
 
 
 def holder_here(what: str) -> str:

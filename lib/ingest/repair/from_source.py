@@ -16,10 +16,9 @@ from lib.ingest import stages
 from lib.ingest.context import volume_context
 from lib.ingest.request import VolumeRequest
 from lib.rawfiles.sidecar import note_key
-from lib.storage.base import Store
+from lib.storage.base import Store, StoreSettings
 from lib.storage.digests import put_file
 from lib.storage.local import LocalStore
-from lib.storage.settings import StoreSettings
 from lib.verify.beside import raw_files
 from lib.volumes.job import VolumeJob
 from lib.volumes.ledger import Ledger

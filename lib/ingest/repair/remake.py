@@ -26,10 +26,9 @@ from lib.present.preview import draw_thumbnail, render_preview
 from lib.rawfiles.tee import hash_file
 from lib.storage.base import Store
 from lib.storage.digests import digest_of
+from lib.storage.keys import own_files
 from lib.storage.local import LocalStore
-from lib.storage.walk import own_files
-from lib.verify.beside import raw_files
-from lib.verify.sums import read_sums
+from lib.verify.beside import raw_files, read_sums
 from lib.verify.volume import sums_key
 from lib.volumes import ome
 from lib.volumes.downsample import pool_shard

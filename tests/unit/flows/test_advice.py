@@ -207,7 +207,7 @@ def warnings(node: ast.AST) -> list[str]:
 
 def test_the_texts_are_found() -> None:
     places = {place.partition(":")[0] for place, _ in ADVICE}
-    assert {"lib/errors.py", "flows/register.py", "lib/storage/os_errors.py"} <= places
+    assert {"lib/errors.py", "flows/register.py", "lib/storage/durable.py"} <= places
     assert len(ADVICE) > 150
 
 

@@ -11,7 +11,7 @@ import pytest
 from lib.config.loaders import OpenOrganelleConfig
 from lib.ingest.context import close_context, volume_context
 from lib.ingest.request import VolumeRequest
-from lib.storage.settings import StoreSettings
+from lib.storage.base import StoreSettings
 from tests.kit.volume_kit import a_plan
 
 

@@ -26,8 +26,8 @@ from lib.plan import About
 from lib.present.preview import preview_key, render_preview
 from lib.present.report import report_html
 from lib.records.catalogue import consolidate, forget_old, note_groups, read_groups
+from lib.storage.base import StoreSettings
 from lib.storage.open import open_store
-from lib.storage.settings import StoreSettings
 
 
 def written(folder: Path, text: str) -> Path:

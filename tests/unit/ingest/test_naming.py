@@ -19,9 +19,8 @@ from lib.ingest.request import VolumeRequest
 from lib.names import folded, volume_name
 from lib.plan import SourceFile, VolumePlan
 from lib.records.manager import MetadataManager
-from lib.storage.base import Folder
+from lib.storage.base import Folder, StoreSettings
 from lib.storage.local import LocalStore
-from lib.storage.settings import StoreSettings
 from tasks.artifacts import volume_artifact_key
 from tests.kit.volume_kit import a_plan
 

@@ -18,10 +18,10 @@ from lib.errors import IntegrityError, RecordError
 from lib.ingest.repair.volume import Repair, note_damage, repair_volume
 from lib.ingest.request import VolumeRequest
 from lib.records.manager import MetadataManager
+from lib.storage.base import StoreSettings
 from lib.storage.local import LocalStore
-from lib.storage.settings import StoreSettings
-from lib.verify.store import verify_store
-from lib.verify.sums import is_intact
+from lib.verify.beside import is_intact
+from lib.verify.volume import verify_store
 from tests.faults.bench import Bench
 
 

@@ -9,7 +9,7 @@ from lib.config.errors import build
 from lib.config.loaders import LOADER_CONFIGS
 from lib.ingest import stages
 from lib.ingest.request import VolumeRequest
-from lib.storage.settings import StoreSettings
+from lib.storage.base import StoreSettings
 from lib.volumes.ledger import LedgerEntry
 
 

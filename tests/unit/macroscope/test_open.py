@@ -22,8 +22,8 @@ from lib.ingest.life import make_volume
 from lib.ingest.request import VolumeRequest
 from lib.ingest.stages import plan_source
 from lib.storage.as_zarr import ReadOnlyZarrStore
+from lib.storage.base import StoreSettings
 from lib.storage.open import open_store
-from lib.storage.settings import StoreSettings
 from macroscope import _open, _verify
 from macroscope.errors import (
     ConfigError,

@@ -18,12 +18,13 @@ from filelock import FileLock
 from lib.concurrency import cancel as stopping
 from lib.errors import DestinationError, NotFoundError, StoppedError
 from lib.plan import SourceFile
-from lib.rawfiles.files import RawFiles, _acquire
+from lib.rawfiles.files import RawFiles
 from lib.rawfiles.tee import CELL_BYTES, RawTee
 from lib.records.lifecycle import clean_text
+from lib.storage import local_lock
 from lib.storage.base import StoredObject
+from lib.storage.digests import OrderedHasher
 from lib.storage.local import LocalStore
-from lib.storage.ordered_hash import OrderedHasher
 from lib.transport.partial import Fetched
 
 CONTENT = random.Random(1).randbytes(5 * CELL_BYTES + 777)
@@ -113,9 +114,16 @@ def test_a_folder_of_locks_that_another_removes_meanwhile_is_made_again(
         return acquire(lock, *args, **kwargs)
 
     monkeypatch.setattr(FileLock, "acquire", removed_once)
-    held = _acquire(tmp_path / ".locks" / "a.lock")
+    held = local_lock.acquire(str(tmp_path / ".locks" / "a.lock"), patience_s=None)
     assert held.is_locked
-    held.release()
+    local_lock.release(held)
+    assert not (tmp_path / ".locks").exists()
+
+
+def test_what_is_no_folder_of_locks_is_told_and_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / ".locks").symlink_to("nowhere")
+    with pytest.raises(FileExistsError):
+        local_lock.acquire(str(tmp_path / ".locks" / "a.lock"), patience_s=None)
 
 
 def test_a_kept_file_is_known_to_the_next_run_with_its_doubts(tmp_path: Path) -> None:

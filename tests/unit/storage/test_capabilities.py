@@ -19,11 +19,11 @@ from starlette.types import Receive, Scope, Send
 from lib.errors import AlreadyExistsError, DestinationError
 from lib.storage import capabilities, uncached
 from lib.storage import open as opening
+from lib.storage.base import StoreSettings
 from lib.storage.capabilities import Missing
 from lib.storage.local import LocalStore
 from lib.storage.local_lock import honours_flock
 from lib.storage.s3 import S3Store
-from lib.storage.settings import StoreSettings
 
 
 def refusing(number: int, real: Callable[..., Any], only: Callable[..., bool]) -> Any:

@@ -21,9 +21,8 @@ from lib.errors import (
     MacroscopeError,
     NotFoundError,
 )
-from lib.storage.base import Store, StoredObject
+from lib.storage.base import Store, StoredObject, StoreSettings
 from lib.storage.open import open_store
-from lib.storage.settings import StoreSettings
 
 BAD_KEYS = [
     "",

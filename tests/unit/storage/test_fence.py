@@ -30,10 +30,10 @@ from emulators.s3_proxy import S3Proxy
 from lib.errors import AlreadyExistsError, DestinationBusyError, RecordError
 from lib.records.manager import MetadataManager
 from lib.storage import fence, s3_lease
+from lib.storage.base import StoreSettings
 from lib.storage.keys import byte_views, lock_key
 from lib.storage.s3 import S3Store
 from lib.storage.s3_objects import access_of, endpoint_of
-from lib.storage.settings import StoreSettings
 from lib.transport.s3.signing import aws_session
 
 VOLUME, TREE = "ebi/x", "ebi/x.ome.zarr"

@@ -16,9 +16,9 @@ from lib.errors import (
     DestinationFullError,
     MacroscopeError,
 )
+from lib.storage.base import StoreSettings
 from lib.storage.local import LocalStore
 from lib.storage.open import open_store
-from lib.storage.settings import StoreSettings
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from emulators.serving import Samples
 from lib.records.manager import schema
 from lib.storage.local import LocalStore
 from lib.verify.findings import PROOFS
-from lib.verify.store import Verdict, verify_store
+from lib.verify.volume import Verdict, verify_store
 from tests.faults.bench import Bench
 
 Damage = Callable[[Path], None]

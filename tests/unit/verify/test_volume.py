@@ -14,7 +14,7 @@ import pytest
 from emulators.serving import Samples
 from lib.errors import NothingThereError
 from lib.storage.local import LocalStore
-from lib.verify.store import NO_RECORD, Verdict, require_proof, verify_store
+from lib.verify.volume import NO_RECORD, Verdict, require_proof, verify_store
 from tests.faults.bench import Bench
 
 Damage = Callable[[Path], None]

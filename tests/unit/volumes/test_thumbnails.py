@@ -16,7 +16,7 @@ from emulators.serving import Samples
 from lib.ingest import previews
 from lib.records.manager import MetadataManager
 from lib.storage.open import open_store
-from lib.verify.store import verify_store
+from lib.verify.volume import verify_store
 from lib.volumes.ome import THUMBNAIL_KEY
 from tests.faults.bench import Bench
 

@@ -15,9 +15,9 @@ import pytest
 
 from lib.errors import DestinationBusyError, DestinationError
 from lib.records.manager import MetadataManager
-from lib.storage import fence, local_lease
+from lib.storage import fence, local_lock
 from lib.storage.local import LocalStore
-from lib.storage.local_lease import FolderLease
+from lib.storage.local_lock import FolderLease
 
 KEY, SHARD = "ebi/x", "ebi/.partial/x/x.ome.zarr/0/c/0/0/0"
 
@@ -127,7 +127,7 @@ def test_a_writer_that_nobody_took_over_from_goes_on(
     store = opened(tmp_path, 60.0)
     lease = paused(store)
     real = fence.clock
-    monkeypatch.setattr(local_lease, "clock", lambda: real() + 3600)
+    monkeypatch.setattr(local_lock, "clock", lambda: real() + 3600)
     store.put(SHARD, b"1")
     assert lease.left() > 0
     lease.__exit__(None, None, None)
@@ -148,10 +148,10 @@ def test_a_worker_writes_only_while_the_lease_of_its_run_lasts(
             stranger.put(SHARD, b"2")
         real = fence.clock
         # a term later, in which nobody refreshed the file
-        monkeypatch.setattr(local_lease, "clock", lambda: real() + 61)
+        monkeypatch.setattr(local_lock, "clock", lambda: real() + 61)
         with pytest.raises(DestinationBusyError):
             worker.put(SHARD, b"3")
-        monkeypatch.setattr(local_lease, "clock", real)
+        monkeypatch.setattr(local_lock, "clock", real)
     late = opened(tmp_path, 60.0)
     late.follow(KEY, "this run")
     with pytest.raises(DestinationBusyError):

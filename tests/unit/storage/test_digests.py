@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 
-from lib.storage.ordered_hash import REORDER_BYTES, OrderedHasher
+from lib.storage.digests import REORDER_BYTES, OrderedHasher
 
 CONTENT = bytes(range(10))
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -10,7 +10,7 @@ import pytest
 
 from lib.errors import IntegrityError
 from lib.storage.local import LocalStore
-from lib.verify.sums import is_intact, prove_listing, read_sums
+from lib.verify.beside import is_intact, prove_listing, read_sums
 
 A, B = hashlib.sha256(b"aaa").hexdigest(), hashlib.sha256(b"bb").hexdigest()
 LIST = f"{A}  v.ome.zarr/0/c/0\n{B}  v.ome.zarr/zarr.json\n"
