@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TypeVar
 
-from lib.bytesource.base import check_range
-from lib.bytesource.spans import GAP_BYTES, BufferPool
+from lib.bytesource.base import GAP_BYTES, BufferPool, check_range
 from lib.errors import BadAnswerError
 from lib.transport.http import RemoteFile
 from lib.transport.session import Session

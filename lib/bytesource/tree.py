@@ -1,39 +1,35 @@
 """Named objects below one root: a folder, a bucket, a web server, an FTP server, a ZIP file.
 
 A format of many objects (Zarr, N5, precomputed) reads through a `Tree` and does not know what it
-is. Keys are relative to the root, with ``/`` between their parts, never with ``..``.
+is. Keys are relative to the root, with ``/`` between their parts, never with ``..``. The simplest
+tree, a folder of this machine, stands here.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from lib.bytesource.base import ByteSource
+from lib.bytesource.base import RANGE_BYTES, ByteSource, LocalBytes, named_os_error
+from lib.concurrency.bounded_map import run_ordered
 from lib.errors import (
     AccessDeniedError,
     BadAnswerError,
     FormatError,
+    MacroscopeError,
     NotListableError,
     SourceChangedError,
 )
 from lib.transport.listing import Listing, ObjectInfo
 from lib.transport.partial import Fetched, PartialFile
 
-__all__ = [
-    "MOST_BYTES",
-    "Listing",
-    "ObjectInfo",
-    "Tree",
-    "check_length",
-    "in_words",
-    "join",
-    "listing_or_none",
-    "normal_key",
-    "optional_document",
-]
+if TYPE_CHECKING:
+    from lib.transport.session import Session
 
 T = TypeVar("T")
 
@@ -122,6 +118,49 @@ class Tree(Protocol):
     def ordered(self, jobs: Iterable[Callable[[], T]]) -> Iterator[T]:
         """Run jobs in threads, as many as the store allows, and yield results in job order."""
         ...
+
+
+class WalkedTree:
+    """What trees share: one look at an object, and going down folder by folder."""
+
+    uri: str
+    _most_folders: int | None = None
+
+    def head(self, key: str) -> ObjectInfo | None:
+        raise NotImplementedError
+
+    def list(self, prefix: str = "") -> Listing:
+        raise NotImplementedError
+
+    def look(self, key: str) -> ObjectInfo | None:
+        return self.head(key)
+
+    def list_all(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        waiting, seen = [prefix.strip("/")], 0
+        while waiting:
+            seen += 1
+            if self._most_folders is not None and seen > self._most_folders:
+                raise NotListableError(
+                    f"more than {self._most_folders} folders would have to be listed page by page",
+                    location=self.uri,
+                )
+            listing = self.list(waiting.pop())
+            yield from listing.objects
+            waiting += reversed(listing.prefixes)
+
+
+class SessionTree(WalkedTree):
+    """What trees of servers share: the limits of a session's service."""
+
+    remote = True
+
+    def __init__(self, session: Session, service: str, uri: str) -> None:
+        self.uri = uri
+        self.range_bytes = session.limits(service).range_bytes
+        self._session, self._service = session, service
+
+    def ordered(self, jobs: Iterable[Callable[[], T]]) -> Iterator[T]:
+        return self._session.ordered(self._service, jobs)
 
 
 def join(*parts: str) -> str:
@@ -213,3 +252,101 @@ def fetch_whole(source: ByteSource, info: ObjectInfo, path: Path) -> Fetched:
         size = part.finish(source.size)
         digest = part.sha256.hexdigest()
         return Fetched(path, size, digest, info.etag, info.last_modified, info.checksum)
+
+
+_THREADS = max(2, min(8, os.cpu_count() or 2))
+_ABSENT = (errno.ENOENT, errno.ENOTDIR)
+
+
+class LocalTree(WalkedTree):
+    """Files below a folder. Symbolic links are followed: they are the owner's own.
+
+    Parameters
+    ----------
+    root
+        Absolute.
+    """
+
+    remote = False
+    ranged = True
+    listing_proves = True
+    range_bytes = RANGE_BYTES
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.uri = root.as_uri().rstrip("/")
+
+    def path(self, key: str) -> Path:
+        """Where an object lies; raises `FormatError` where its key leads out of the root."""
+        parts = [part for part in key.split("/") if part]
+        if "\0" in key or ".." in parts:
+            raise FormatError("a name leads out of its folder", location=f"{self.uri}/{key}")
+        return self.root.joinpath(*parts)
+
+    def get(self, key: str, most: int = MOST_BYTES) -> bytes | None:
+        path = self.path(key)
+        try:
+            with path.open("rb") as file:
+                check_length(str(path), os.fstat(file.fileno()).st_size, most)
+                return file.read()
+        except OSError as error:
+            _absent(error, path)
+            return None
+
+    def get_range(self, key: str, start: int, length: int) -> bytes | None:
+        path = self.path(key)
+        try:
+            source = LocalBytes(path)
+        except MacroscopeError as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno in _ABSENT:
+                return None
+            raise
+        try:
+            return source.read(start, length)
+        finally:
+            source.close()
+
+    def head(self, key: str) -> ObjectInfo | None:
+        path = self.path(key)
+        try:
+            found = path.stat()
+        except OSError as error:
+            _absent(error, path)
+            return None
+        return _info(key, found) if path.is_file() else None
+
+    def list(self, prefix: str = "") -> Listing:
+        folder = self.path(prefix)
+        objects, prefixes = [], []
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    key = f"{prefix.strip('/')}/{entry.name}".lstrip("/")
+                    if entry.is_dir():
+                        prefixes.append(key)
+                    elif entry.is_file():
+                        objects.append(_info(key, entry.stat()))
+        except OSError as error:
+            _absent(error, folder)
+        objects.sort(key=lambda one: one.key)
+        return Listing(tuple(objects), tuple(sorted(prefixes)))
+
+    def source(self, key: str, known: ObjectInfo | None = None) -> LocalBytes:
+        path = self.path(key)
+        if known is not None and known.etag != _info(key, path.stat()).etag:
+            raise SourceChangedError("the file changed since it was planned", location=str(path))
+        return LocalBytes(path)
+
+    def ordered(self, jobs: Iterable[Callable[[], T]]) -> Iterator[T]:
+        return run_ordered(jobs, _THREADS)
+
+
+def _info(key: str, found: os.stat_result) -> ObjectInfo:
+    moment = datetime.fromtimestamp(found.st_mtime, UTC).isoformat()
+    return ObjectInfo(key, found.st_size, f"{found.st_size}-{found.st_mtime_ns}", moment)
+
+
+def _absent(error: OSError, path: Path) -> None:
+    """Nothing where the file is not there; raises for whatever else went wrong."""
+    if error.errno not in _ABSENT:
+        raise named_os_error(error, str(path)) from error

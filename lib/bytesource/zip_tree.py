@@ -18,8 +18,9 @@ from typing import TypeVar
 
 from lib.bytesource.base import ByteSource, MemoryBytes
 from lib.bytesource.remote import RemoteBytes
-from lib.bytesource.tree import MOST_BYTES, Listing, ObjectInfo, Tree, check_length
+from lib.bytesource.tree import MOST_BYTES, Tree, WalkedTree, check_length
 from lib.errors import FormatError, NotFoundError, SourceChangedError, UnsupportedFormatError
+from lib.transport.listing import Listing, ObjectInfo
 
 LOCAL_HEADER_BYTES = 30
 _MOST_DIRECTORY_BYTES = 64 * 2**20  # 46 bytes and a name each: half a million members
@@ -169,7 +170,7 @@ _SIGNATURE = b"PK\x03\x04"
 _SLACK_BYTES = 2 * 2**16 + 64  # of a local header's extra field, its descriptor and padding
 
 
-class ZipTree:
+class ZipTree(WalkedTree):
     """Members below the root of a ZIP.
 
     Every member that is read whole is held against its CRC-32. A deflated one cannot be read in
@@ -214,9 +215,6 @@ class ZipTree:
     def head(self, key: str) -> ObjectInfo | None:
         member = self._members.get(key)
         return None if member is None else _info(member)
-
-    def look(self, key: str) -> ObjectInfo | None:
-        return self.head(key)
 
     def list(self, prefix: str = "") -> Listing:
         folder = f"{prefix.strip('/')}/" if prefix.strip("/") else ""

@@ -14,11 +14,12 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.bytesource.tree import ObjectInfo, Tree, join
+from lib.bytesource.tree import Tree, join
 from lib.compression import Encoded
 from lib.errors import BadAnswerError, TransportError, UnsupportedFormatError
 from lib.formats.base import Block, ChunkCodec, Layout, VolumeReader
 from lib.geometry import Box, ShapeZYX, is_multiple
+from lib.transport.listing import ObjectInfo
 
 T = TypeVar("T")
 Ordered = Callable[[Iterable[Callable[[], T]]], Iterator[T]]

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from lib.bytesource.spans import BufferPool
+from lib.bytesource.base import BufferPool
 from lib.formats.base import Block, Layout, VolumeReader
 from lib.geometry import Box, ShapeZYX
 from lib.transport.session import Session

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.bytesource.base import ByteSource
-from lib.bytesource.spans import Span, read_spans
+from lib.bytesource.base import ByteSource, Span, read_spans
 from lib.errors import OutOfBoundsError
 from lib.formats.base import Block
 from lib.geometry import Box, ShapeZYX

@@ -15,9 +15,8 @@ from functools import partial
 
 import google_crc32c
 
-from lib.bytesource.base import ByteSource, LocalBytes
+from lib.bytesource.base import GAP_BYTES, ByteSource, LocalBytes
 from lib.bytesource.remote import RemoteBytes
-from lib.bytesource.spans import GAP_BYTES
 from lib.concurrency import cancel
 from lib.concurrency.bounded_map import Crew
 from lib.errors import FormatError, SourceChangedError

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.bytesource.spans import BufferPool
+from lib.bytesource.base import BufferPool
 from lib.compression import encode_chunk, open_codec
 from lib.concurrency import cancel as stopping
 from lib.concurrency.bounded_map import CountGate, Crew, InOrderGate, run_each

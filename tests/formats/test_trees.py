@@ -13,7 +13,7 @@ from emulators.gcs import GcsApp
 from lib.archives.address.grammar import parse_address
 from lib.archives.address.places import open_place, open_tree
 from lib.archives.sessions import open_session
-from lib.bytesource.gcs_tree import GcsTree
+from lib.bytesource.bucket_tree import GcsTree
 from lib.bytesource.tree import Tree, join, normal_key
 from lib.config.loader_address import AddressConfig
 from lib.errors import (

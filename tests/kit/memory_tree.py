@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from lib.bytesource.base import MemoryBytes
-from lib.bytesource.tree import MOST_BYTES, Listing, ObjectInfo, check_length
+from lib.bytesource.tree import MOST_BYTES, check_length
 from lib.errors import FormatError, NotFoundError
+from lib.transport.listing import Listing, ObjectInfo
 
 T = TypeVar("T")
 

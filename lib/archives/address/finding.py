@@ -9,7 +9,7 @@ from typing import Literal
 from lib.archives.address.folders import FolderStack, volumes_in_folder
 from lib.archives.address.grammar import AddressStep
 from lib.archives.address.places import Place
-from lib.bytesource.tree import ObjectInfo, join, listing_or_none
+from lib.bytesource.tree import join, listing_or_none
 from lib.errors import (
     AccessDeniedError,
     ConfigError,
@@ -20,6 +20,7 @@ from lib.errors import (
 )
 from lib.formats import registry
 from lib.formats.format import Options, TreeFormat, VolumeDescription
+from lib.transport.listing import ObjectInfo
 
 _MOST_SHOWN = 20
 _MOST_BELOW = 50

@@ -7,12 +7,12 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from lib.archives.address.places import Place
-from lib.bytesource.tree import ObjectInfo
 from lib.errors import FormatError, UnsupportedFormatError
 from lib.formats import registry
 from lib.formats.format import FileFormat, Options, VolumeDescription
 from lib.formats.sections import SectionGroup, group_sections
 from lib.formats.stacks import put_together
+from lib.transport.listing import ObjectInfo
 
 _MOST_FILES = 200_000
 _MOST_DESCRIBED = 50

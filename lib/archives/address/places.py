@@ -7,18 +7,16 @@ from pathlib import Path
 
 from lib.archives.address.grammar import Address, AddressStep, quoted
 from lib.bytesource.base import ByteSource
-from lib.bytesource.ftp_tree import FtpTree
-from lib.bytesource.gcs_tree import GcsTree
-from lib.bytesource.http_tree import HttpTree
-from lib.bytesource.local_tree import LocalTree
-from lib.bytesource.s3_tree import S3Tree
-from lib.bytesource.tree import ObjectInfo, Tree
+from lib.bytesource.bucket_tree import GcsTree, S3Tree
+from lib.bytesource.server_tree import FtpTree, HttpTree
+from lib.bytesource.tree import LocalTree, Tree
 from lib.bytesource.zip_tree import ZipTree
 from lib.config.loader_address import AddressConfig
 from lib.errors import AccessDeniedError, NotFoundError, UnsupportedFormatError
 from lib.formats import registry
 from lib.transport.counters import ServiceCounters
 from lib.transport.limits import MIB, Limits
+from lib.transport.listing import ObjectInfo
 from lib.transport.session import Session
 
 SERVICES = {

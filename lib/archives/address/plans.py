@@ -13,7 +13,6 @@ from lib.archives.address.finding import Candidate
 from lib.archives.address.places import Place
 from lib.archives.selection import Crop, choose_crop
 from lib.archives.voxels import Voxel, decide_voxel
-from lib.bytesource.tree import ObjectInfo
 from lib.config.loader_address import AddressConfig
 from lib.errors import NotFoundError
 from lib.formats import registry
@@ -23,6 +22,7 @@ from lib.names import slug
 from lib.plan import About, SourceFile, VolumePlan
 from lib.provenance import Provenance
 from lib.rawfiles.ranged import digest_reads
+from lib.transport.listing import ObjectInfo
 
 Way = Literal["local", "ranges", "chunks", "fetch"]
 """How voxels come: from files of this machine; from ranges of a remote file that is kept on the

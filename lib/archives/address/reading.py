@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from lib.bytesource.base import ByteSource, LocalBytes
-from lib.bytesource.ftp_tree import FtpTree
-from lib.bytesource.http_tree import HttpTree
 from lib.bytesource.remote import HttpBytes, RemoteBytes
-from lib.bytesource.tree import ObjectInfo, Tree, fetch_whole, join, listing_or_none
+from lib.bytesource.server_tree import FtpTree, HttpTree
+from lib.bytesource.tree import Tree, fetch_whole, join, listing_or_none
 from lib.errors import FormatError, MacroscopeError, NotFoundError, SourceChangedError
 from lib.formats import registry
 from lib.formats.base import VolumeReader
@@ -26,6 +25,7 @@ from lib.rawfiles.files import RawFiles, fetched_or_error, kept_or_error
 from lib.rawfiles.ranged import digest_of, kept_while_read, settle_ranged
 from lib.rawfiles.sidecar import facts_of
 from lib.transport.identity import FileIdentity, Likeness, compare
+from lib.transport.listing import ObjectInfo
 from lib.transport.partial import Fetched
 
 _MOST_HASHED = 4 * 2**30

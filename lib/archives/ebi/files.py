@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from lib.archives.ebi.entry import ImageSet
 from lib.archives.ebi.tree import EbiTree, Way, is_member, short_listing
 from lib.archives.selection import Selection
-from lib.bytesource.tree import ObjectInfo
 from lib.errors import FormatError, MacroscopeError, NotFoundError, StoppedError
 from lib.formats import registry
 from lib.formats.sections import group_sections
 from lib.names import distinct_file_names, safe_name
 from lib.plan import SourceFile
 from lib.transport.ftp import FtpEntry
+from lib.transport.listing import ObjectInfo
 
 FORMATS = tuple(name for name in registry.FILE_FORMATS if name != "jpeg")
 """What is looked for in an entry; pictures with losses are previews there."""

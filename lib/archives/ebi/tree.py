@@ -16,9 +16,9 @@ from urllib.parse import quote, unquote, urlsplit
 
 from lib.archives.remote_tiff import as_remote, source_file
 from lib.bytesource.base import ByteSource
-from lib.bytesource.http_tree import HttpTree
 from lib.bytesource.remote import FtpBytes, HttpBytes
-from lib.bytesource.tree import ObjectInfo, fetch_whole
+from lib.bytesource.server_tree import HttpTree
+from lib.bytesource.tree import fetch_whole
 from lib.bytesource.zip_tree import ZipTree
 from lib.config.loaders import TransferProtocol
 from lib.errors import (
@@ -37,6 +37,7 @@ from lib.rawfiles.sidecar import facts_of
 from lib.transport.ftp import FtpEntry
 from lib.transport.identity import Likeness, compare
 from lib.transport.limits import MIB, Limits
+from lib.transport.listing import ObjectInfo
 from lib.transport.partial import Fetched
 from lib.transport.session import Session
 

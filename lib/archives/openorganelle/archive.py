@@ -21,7 +21,7 @@ from lib.archives.openorganelle.listing import list_dataset, list_datasets, sear
 from lib.archives.pairs import Grid, beside, overlap_of
 from lib.archives.selection import Selection, choose_crop, left_out_notes, plan_each, with_notes
 from lib.archives.voxels import Voxel, decide_voxel
-from lib.bytesource.s3_tree import S3Tree
+from lib.bytesource.bucket_tree import S3Tree
 from lib.bytesource.tree import join
 from lib.config.loaders import OpenOrganelleConfig
 from lib.errors import ConfigError, FormatError, MacroscopeError, NotFoundError, SourceChangedError

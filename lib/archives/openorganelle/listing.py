@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from lib.archives.listed import Item, described, holder, refused
 from lib.archives.openorganelle.about import known_about
-from lib.bytesource.s3_tree import S3Tree
+from lib.bytesource.bucket_tree import S3Tree
 from lib.bytesource.tree import join
 from lib.errors import MacroscopeError, NotFoundError, StoppedError
 from lib.formats import registry

@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from lib.bytesource.neighbours import MOST_BYTES, Neighbours
-from lib.bytesource.shared_reads import SharedReads
+from lib.bytesource.neighbours import MOST_BYTES, Neighbours, SharedReads
 from lib.bytesource.tree import Tree, join
 from lib.compression import Encoded
 from lib.errors import FormatError, MacroscopeError, TransportError

@@ -8,8 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lib.bytesource.base import ByteSource
-from lib.bytesource.spans import Span, read_spans
+from lib.bytesource.base import ByteSource, Span, read_spans
 from lib.errors import FormatError, OutOfBoundsError, UnsupportedFormatError
 from lib.formats.base import WIDENED, Block, Layout, VolumeReader, delivered_dtype
 from lib.formats.calibration import Origin, VoxelSize

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from lib.bytesource.tree import Listing, Tree, join, listing_or_none, optional_document
+from lib.bytesource.tree import Tree, join, listing_or_none, optional_document
 from lib.errors import BadAnswerError, FormatError, NotFoundError
 from lib.formats.calibration import VoxelSize
 from lib.formats.format import Options
@@ -26,6 +26,7 @@ from lib.formats.zarr.ngff import (
     parse_multiscale,
 )
 from lib.geometry import LengthsZYX
+from lib.transport.listing import Listing
 
 MOST_DOCUMENT_BYTES = 64 * 2**20
 _DEEPEST = 6

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from lib.bytesource.neighbours import requests_for
-from lib.bytesource.tree import Listing, Tree, in_words, join, listing_or_none, optional_document
+from lib.bytesource.tree import Tree, in_words, join, listing_or_none, optional_document
 from lib.errors import FormatError, NotFoundError, NotListableError
 from lib.formats.base import WIDENED
 from lib.formats.calibration import VoxelSize
@@ -25,6 +25,7 @@ from lib.formats.zarr.v3_reader import Zarr3Reader
 from lib.geometry import Box, ShapeZYX
 from lib.plan import SourceGrid, pack_holes, unwritten
 from lib.safety import MALFORMED
+from lib.transport.listing import Listing
 
 MOST_DOCUMENT_BYTES = 64 * 2**20
 _DEEPEST = 6

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lib.bytesource.spans import BufferPool
+from lib.bytesource.base import BufferPool
 
 
 def test_what_was_given_back_is_taken_again() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lib.bytesource.base import LocalBytes, MemoryBytes
-from lib.bytesource.local_tree import LocalTree
+from lib.bytesource.tree import LocalTree
 from lib.bytesource.zip_tree import ZipTree, read_directory
 from lib.errors import (
     BadAnswerError,

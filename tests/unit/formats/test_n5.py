@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lib.bytesource.local_tree import LocalTree
+from lib.bytesource.tree import LocalTree
 from lib.errors import FormatError, MacroscopeError, UnsupportedFormatError
 from lib.formats.format import Options
 from lib.formats.n5.blocks import Dataset, parse_dataset

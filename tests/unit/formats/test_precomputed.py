@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorstore
 
-from lib.bytesource.local_tree import LocalTree
+from lib.bytesource.tree import LocalTree
 from lib.errors import FormatError, MacroscopeError, NotFoundError, UnsupportedFormatError
 from lib.formats.format import Options
 from lib.formats.precomputed.format import PrecomputedFormat

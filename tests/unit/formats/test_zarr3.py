@@ -13,7 +13,7 @@ import pytest
 import zarr
 from zarr.codecs import BytesCodec, ShardingCodec, ZstdCodec
 
-from lib.bytesource.local_tree import LocalTree
+from lib.bytesource.tree import LocalTree
 from lib.errors import FormatError, MacroscopeError, UnsupportedFormatError
 from lib.formats.format import Options
 from lib.formats.zarr.v3_array import parse_array_v3

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 import zarr
 
-from lib.bytesource.local_tree import LocalTree
-from lib.bytesource.tree import Listing, ObjectInfo
+from lib.bytesource.tree import LocalTree
 from lib.errors import (
     FormatError,
     MacroscopeError,
@@ -24,6 +23,7 @@ from lib.errors import (
 from lib.formats import registry
 from lib.formats.format import Options, VolumeDescription
 from lib.geometry import Box
+from lib.transport.listing import Listing, ObjectInfo
 from tests.kit.volume_kit import random_voxels
 
 LENGTHS = {"t": 2, "c": 3, "z": 5, "y": 9, "x": 7}

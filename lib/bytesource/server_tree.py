@@ -1,30 +1,33 @@
-"""Files of a web server as a `Tree`: objects by name, listings where it has index pages."""
+"""Files of a web server or an FTP server as a `Tree`.
+
+A web server's are objects by name, listed where it has index pages; of an FTP server every object
+is a transfer of its own, and files come whole.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote, urlsplit
 
-from lib.bytesource.remote import HttpBytes
-from lib.bytesource.tree import MOST_BYTES, Listing, ObjectInfo, join
+from lib.bytesource.remote import FtpBytes, HttpBytes
+from lib.bytesource.tree import MOST_BYTES, SessionTree, check_length, join
 from lib.errors import (
     AccessDeniedError,
     BadAnswerError,
     NotFoundError,
     NotListableError,
+    SourceChangedError,
 )
 from lib.transport.http import RemoteFile
+from lib.transport.listing import Listing, ObjectInfo
 from lib.transport.partial import Fetched
 from lib.transport.session import Session
 
 T = TypeVar("T")
 
-_MOST_FOLDERS = 10_000
 
-
-class HttpTree:
+class HttpTree(SessionTree):
     """Files below a URL. Keys are names as people read them; they are percent-encoded here.
 
     Parameters
@@ -35,13 +38,11 @@ class HttpTree:
         What each request carries behind its ``?``, for example a signature; never shown.
     """
 
-    remote = True
     listing_proves = False
+    _most_folders = 10_000
 
     def __init__(self, session: Session, service: str, root: str, query: str = "") -> None:
-        self.uri = root.rstrip("/")
-        self.range_bytes = session.limits(service).range_bytes
-        self._session, self._service = session, service
+        super().__init__(session, service, root.rstrip("/"))
         self._query = f"?{query}" if query else ""
         self._http = session.http(service)
 
@@ -94,37 +95,18 @@ class HttpTree:
         folders = (join(prefix, entry.name) for entry in entries if entry.is_dir)
         return Listing(tuple(ObjectInfo(key, None) for key in files), tuple(folders))
 
-    def list_all(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        waiting, seen = [prefix.strip("/")], 0
-        while waiting:
-            seen += 1
-            if seen > _MOST_FOLDERS:
-                raise NotListableError(
-                    f"more than {_MOST_FOLDERS} folders would have to be listed page by page",
-                    location=self.uri,
-                )
-            listing = self.list(waiting.pop())
-            yield from listing.objects
-            waiting += reversed(listing.prefixes)
-
     def source(self, key: str, known: ObjectInfo | None = None) -> HttpBytes:
-        if known is None:
-            remote = self._http.head(self.url(key))
-        else:
-            remote = RemoteFile(
-                self.url(key), known.size, known.etag, known.last_modified, known.checksum
-            )
+        remote = self._http.head(self.url(key)) if known is None else self._file(key, known)
         return HttpBytes(self._session, self._service, remote)
 
     def download(self, key: str, known: ObjectInfo, path: Path) -> Fetched:
         """Fetch a whole file to `path`, going on from what an earlier try left."""
-        remote = RemoteFile(
+        return self._http.download(self._file(key, known), path)
+
+    def _file(self, key: str, known: ObjectInfo) -> RemoteFile:
+        return RemoteFile(
             self.url(key), known.size, known.etag, known.last_modified, known.checksum
         )
-        return self._http.download(remote, path)
-
-    def ordered(self, jobs: Iterable[Callable[[], T]]) -> Iterator[T]:
-        return self._session.ordered(self._service, jobs)
 
 
 def _info(key: str, found: RemoteFile) -> ObjectInfo:
@@ -132,3 +114,74 @@ def _info(key: str, found: RemoteFile) -> ObjectInfo:
 
 
 _SAFE = "/:@!$&'()*+,;=~"
+
+
+class FtpTree(SessionTree):
+    """Files below the root of an FTP server.
+
+    Parameters
+    ----------
+    address
+        ``host`` or ``host:port``.
+    """
+
+    ranged = False
+    listing_proves = False
+
+    def __init__(self, session: Session, service: str, address: str) -> None:
+        super().__init__(session, service, f"ftp://{address}")
+        self._address = address
+        self._client = session.ftp(service, address)
+
+    def get(self, key: str, most: int = MOST_BYTES) -> bytes | None:
+        found = self.head(key)
+        if found is None:
+            return None
+        check_length(f"{self.uri}/{key}", found.size, most)
+        return self.get_range(key, 0, found.size or 0)
+
+    def get_range(self, key: str, start: int, length: int) -> bytes | None:
+        data = bytearray(length)
+        if length:
+            try:
+                self._client.read_range_into(f"/{key}", start, memoryview(data))
+            except NotFoundError:
+                return None
+        return bytes(data)
+
+    def head(self, key: str) -> ObjectInfo | None:
+        try:
+            size = self._client.size(f"/{key}")
+        except NotFoundError:  # the listing of its folder lacks it, or shows a folder
+            return None
+        return ObjectInfo(key, size, None, self._client.modified(f"/{key}"))
+
+    def list(self, prefix: str = "") -> Listing:
+        try:
+            entries = self._client.entries(f"/{prefix.strip('/')}")
+        except NotFoundError:
+            return Listing((), ())
+        objects = [
+            ObjectInfo(join(prefix, entry.name), entry.size, None, entry.modified)
+            for entry in entries
+            if not entry.is_dir
+        ]
+        prefixes = [join(prefix, entry.name) for entry in entries if entry.is_dir]
+        return Listing(tuple(sorted(objects, key=lambda one: one.key)), tuple(sorted(prefixes)))
+
+    def source(self, key: str, known: ObjectInfo | None = None) -> FtpBytes:
+        found = known or self.head(key)
+        if found is None:
+            raise NotFoundError("there is no such file", location=f"{self.uri}/{key}")
+        size = found.size or 0
+        return FtpBytes(self._session, self._service, self._address, f"/{key}", size)
+
+    def download(self, key: str, known: ObjectInfo, path: Path) -> Fetched:
+        fetched = self._client.download(f"/{key}", path)
+        if known.size is not None and fetched.size != known.size:
+            path.unlink(missing_ok=True)
+            raise SourceChangedError(
+                f"the file has {fetched.size} bytes, {known.size} were planned",
+                location=f"{self.uri}/{key}",
+            )
+        return fetched
