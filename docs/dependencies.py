@@ -36,6 +36,7 @@ REASONS = {
     "numcodecs": ("zstd, blosc, gzip, zlib, lz4", "codecs; one table serves Zarr v2 and v3"),
     "numba": ("loops over voxels without the GIL", "C extensions for statistics and pyramids"),
     "google-crc32c": ("checksum of a shard's index", "crc32c in Python"),
+    "xxhash": ("checksum of the LZ4 blocks of N5", "XXH32 in compiled loops"),
     "boto3": ("AWS's credential chain; signatures", "reading AWS's configuration, SigV4"),
     "s3fs": ("reference reader of volumes in buckets", "a reader for checks and users"),
     "tifffile": ("second opinion on TIFF; stand-ins", "TIFF writers; our walker only reads"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lib.compiled import compiled
+from lib.volumes.kernels import compiled
 
 CELL_NM = 430.0  # pitch of the lattice that cells grow from
 WARP_NM = 300.0  # wavelength of the bending of cell borders

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 from lib.archives.registry import archive
 from lib.config.loader_address import AddressConfig
 from lib.config.loaders import LoaderConfig
+from lib.transport.environment import ReachPolicy
 from lib.transport.limits import Limits
-from lib.transport.reach import ReachPolicy
 from lib.transport.session import Session
 
 MB = 10**6

@@ -25,7 +25,7 @@ from lib.rawfiles.sidecar import facts_of
 from lib.records.lifecycle import RecordDict, record_key
 from lib.records.manager import read_json
 from lib.storage.base import Store
-from lib.transport.identity import FileIdentity, Likeness, compare
+from lib.transport.listing import FileIdentity, Likeness, compare
 
 _DIGEST = "source_digest"
 # Names that runs of this process have given, before a record holds them: store, source, name ->

@@ -16,7 +16,7 @@ from typing import Any
 from lib.plan import SourceFile
 from lib.storage.durable import naming_os_errors
 from lib.storage.keys import temporary_name
-from lib.transport.identity import FileIdentity, Likeness, compare
+from lib.transport.listing import FileIdentity, Likeness, compare
 from lib.transport.partial import Fetched
 
 _NOTES = ".fetched"

@@ -14,7 +14,7 @@ from lib.errors import BadAnswerError, MacroscopeError, NotFoundError, Transport
 from lib.storage.base import Folder, StoredObject, StoreSettings
 from lib.storage.keys import check_prefix
 from lib.transport import bounds
-from lib.transport.counters import ServiceCounters
+from lib.transport.bounds import ServiceCounters
 from lib.transport.limits import Limits
 from lib.transport.listing import ObjectInfo, Walk
 from lib.transport.responses import content_length, content_range

@@ -19,7 +19,7 @@ from lib.errors import (
     SourceChangedError,
     TransportError,
 )
-from lib.transport.counters import ServiceCounters
+from lib.transport.bounds import ServiceCounters
 from lib.transport.ftp_wire import (
     NETWORK_ERRORS,
     FtpEntry,

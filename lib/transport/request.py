@@ -17,12 +17,10 @@ from lib.concurrency import cancel as stopping
 from lib.errors import MacroscopeError, RequestRefusedError, TransportError
 from lib.safety import check_public_redirect, redact
 from lib.transport import bounds, responses
-from lib.transport.bounds import Meter
+from lib.transport.bounds import Meter, ServiceCounters
 from lib.transport.connections import new_session
-from lib.transport.counters import ServiceCounters
-from lib.transport.environment import proxies_for
+from lib.transport.environment import ReachPolicy, proxies_for
 from lib.transport.limits import Limiter, Limits
-from lib.transport.reach import ReachPolicy
 from lib.transport.retry import call_with_retry
 
 T = TypeVar("T")

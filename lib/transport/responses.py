@@ -30,7 +30,7 @@ from lib.errors import (
 )
 from lib.safety import redact, redact_text
 from lib.transport.environment import proxy_for, proxy_in_words
-from lib.transport.identity import FileIdentity, plain_tag
+from lib.transport.listing import FileIdentity, plain_tag
 from lib.transport.retry import ask_to_wait, parse_retry_after
 
 EXCERPT_CHARS = 200

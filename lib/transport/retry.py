@@ -12,7 +12,7 @@ import tenacity
 
 from lib.concurrency import cancel as stopping
 from lib.errors import MacroscopeError, SourceChangedError
-from lib.transport.counters import ServiceCounters
+from lib.transport.bounds import ServiceCounters
 from lib.transport.limits import Limits
 
 T = TypeVar("T")

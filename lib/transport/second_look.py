@@ -22,7 +22,7 @@ import requests
 from lib.errors import MacroscopeError, SourceChangedError, TransportError
 from lib.safety import redact
 from lib.transport import responses
-from lib.transport.identity import FileIdentity, Likeness, canonical_tag, compare
+from lib.transport.listing import FileIdentity, Likeness, canonical_tag, compare
 from lib.transport.responses import RemoteFile
 
 SPAN = 64 * 1024

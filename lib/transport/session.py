@@ -14,13 +14,12 @@ from typing import Self, TypeVar
 
 from lib.concurrency.bounded_map import run_ordered
 from lib.transport import gcs
-from lib.transport.counters import Counters
-from lib.transport.environment import exempt_loopback
+from lib.transport.bounds import Counters
+from lib.transport.environment import ReachPolicy, exempt_loopback
 from lib.transport.ftp import FtpClient
 from lib.transport.gcs import GcsReader
 from lib.transport.http import HttpClient
 from lib.transport.limits import Limiter, Limits, limits_for, shared_limiter
-from lib.transport.reach import ReachPolicy
 from lib.transport.s3.address import S3Access
 from lib.transport.s3.reader import EtagPolicy, ObjectReader
 

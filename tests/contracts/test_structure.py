@@ -38,7 +38,7 @@ CONCEPTS = {
         "lib.formats.n5.reader", "lib.formats.precomputed.reader", "lib.formats.zarr.v3_reader",
     ),
     "a part of a format with a specification of its own": (
-        "lib.formats.dm.tags", "lib.formats.n5.xxhash",
+        "lib.formats.dm.tags",
         "lib.formats.hdf5.structure_client", "lib.formats.tiff.ome_xml",
         "lib.formats.tiff.segments", "lib.formats.tiff.series",
     ),

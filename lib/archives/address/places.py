@@ -14,7 +14,7 @@ from lib.bytesource.zip_tree import ZipTree
 from lib.config.loader_address import AddressConfig
 from lib.errors import AccessDeniedError, NotFoundError, UnsupportedFormatError
 from lib.formats import registry
-from lib.transport.counters import ServiceCounters
+from lib.transport.bounds import ServiceCounters
 from lib.transport.limits import MIB, Limits
 from lib.transport.listing import ObjectInfo
 from lib.transport.session import Session

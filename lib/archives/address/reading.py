@@ -24,8 +24,7 @@ from lib.plan import SourceFile, VolumePlan
 from lib.rawfiles.files import RawFiles, fetched_or_error, kept_or_error
 from lib.rawfiles.ranged import digest_of, kept_while_read, settle_ranged
 from lib.rawfiles.sidecar import facts_of
-from lib.transport.identity import FileIdentity, Likeness, compare
-from lib.transport.listing import ObjectInfo
+from lib.transport.listing import FileIdentity, Likeness, ObjectInfo, compare
 from lib.transport.partial import Fetched
 
 _MOST_HASHED = 4 * 2**30

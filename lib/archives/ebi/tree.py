@@ -35,9 +35,8 @@ from lib.errors import (
 from lib.plan import SourceFile
 from lib.rawfiles.sidecar import facts_of
 from lib.transport.ftp import FtpEntry
-from lib.transport.identity import Likeness, compare
 from lib.transport.limits import MIB, Limits
-from lib.transport.listing import ObjectInfo
+from lib.transport.listing import Likeness, ObjectInfo, compare
 from lib.transport.partial import Fetched
 from lib.transport.session import Session
 

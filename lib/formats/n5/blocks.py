@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 from imagecodecs import gzip_decode, zlib_decode
 from numpy.typing import NDArray
+from xxhash import xxh32_intdigest
 
 from lib.compression import decode_into, encode_chunk, open_codec
 from lib.errors import FormatError, UnsupportedFormatError
-from lib.formats.n5.xxhash import LZ4_JAVA_SEED, xxh32
 
 MAX_BLOCK_BYTES = 2**30
+LZ4_JAVA_SEED = 0x9747B28C  # of the XXH32 checksums that lz4-java writes
 _DTYPES = {
     **{f"int{bits}": f">i{bits // 8}" for bits in (8, 16, 32, 64)},
     **{f"uint{bits}": f">u{bits // 8}" for bits in (8, 16, 32, 64)},
@@ -164,7 +165,7 @@ def _lz4_blocks(payload: memoryview, nbytes: int) -> bytes:
         if len(piece) != plain:
             raise ValueError("a block of an LZ4 stream is cut short")
         stated = int.from_bytes(head[17:21], "little")
-        if stated and stated != xxh32(piece, LZ4_JAVA_SEED) & _LZ4_CHECK:
+        if stated and stated != xxh32_intdigest(piece, LZ4_JAVA_SEED) & _LZ4_CHECK:
             raise ValueError("a block of an LZ4 stream does not fit its checksum")
         out += piece
         at += packed

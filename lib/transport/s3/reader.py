@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 
 from lib.errors import BadAnswerError, IncompleteTransferError, MacroscopeError
 from lib.transport import bounds, responses
-from lib.transport.counters import ServiceCounters
+from lib.transport.bounds import ServiceCounters
 from lib.transport.limits import Limiter, Limits
 from lib.transport.listing import MOST_KEYS, Listing, ObjectInfo, Walk
 from lib.transport.s3.address import S3Access, check_object_key, parse_uri

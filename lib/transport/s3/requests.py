@@ -18,8 +18,8 @@ from urllib.parse import quote, urlencode, urlsplit
 import urllib3
 
 from lib.transport import bounds, responses
+from lib.transport.bounds import ServiceCounters
 from lib.transport.connections import USER_AGENT, new_pool
-from lib.transport.counters import ServiceCounters
 from lib.transport.environment import proxy_for
 from lib.transport.limits import Limiter, Limits
 from lib.transport.request import Exchanges

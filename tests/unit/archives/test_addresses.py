@@ -23,7 +23,7 @@ from lib.execution import MODES
 from lib.formats import registry
 from lib.ingest.planning import by_round
 from lib.safety import is_address
-from lib.transport.reach import ReachPolicy
+from lib.transport.environment import ReachPolicy
 from lib.transport.session import Session
 
 HERE = Path("/data/em")
@@ -237,7 +237,9 @@ def test_a_name_that_leads_elsewhere_after_it_was_checked_reaches_nothing(
 
     threading.Thread(target=serve, daemon=True).start()
     url = f"http://rebound.example:{listener.getsockname()[1]}/secret"
-    monkeypatch.setattr("lib.transport.reach.is_public_host", lambda host: not is_address(host))
+    monkeypatch.setattr(
+        "lib.transport.environment.is_public_host", lambda host: not is_address(host)
+    )
     resolved = socket.getaddrinfo
 
     def rebound(host: Any, *more: Any, **named: Any) -> Any:

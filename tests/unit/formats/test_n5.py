@@ -16,7 +16,6 @@ from lib.errors import FormatError, MacroscopeError, UnsupportedFormatError
 from lib.formats.format import Options
 from lib.formats.n5.blocks import Dataset, parse_dataset
 from lib.formats.n5.format import N5Format
-from lib.formats.n5.xxhash import xxh32
 from lib.geometry import Box
 
 SHAPE, BLOCK = (10, 9, 8), (4, 4, 4)  # x, y, z
@@ -77,18 +76,6 @@ def test_blocks_of_variable_length_are_refused(mode: int) -> None:
 def test_a_damaged_payload_is_named(kind: str, payload: bytes) -> None:
     with pytest.raises(FormatError):
         made(kind).decode(block((4, 4, 4), payload), (0, 0, 0))
-
-
-@pytest.mark.parametrize(
-    ("text", "hashed"),
-    [
-        (b"", 0x02CC5D05),
-        (b"abc", 0x32D153FF),
-        (b"Nobody inspects the spammish repetition", 0xE2293B2F),
-    ],
-)
-def test_the_hash_of_lz4_blocks_is_the_published_one(text: bytes, hashed: int) -> None:
-    assert xxh32(text) == hashed
 
 
 def test_a_payload_that_unpacks_beyond_its_block_is_bounded() -> None:

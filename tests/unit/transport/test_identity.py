@@ -17,8 +17,8 @@ from emulators.mirror import mirror_app
 from lib.concurrency import cancel as stopping
 from lib.errors import IncompleteTransferError, SourceChangedError
 from lib.transport.http import HttpClient, RemoteFile
-from lib.transport.identity import FileIdentity, Likeness, compare, plain_tag
 from lib.transport.limits import Limits
+from lib.transport.listing import FileIdentity, Likeness, compare, plain_tag
 from lib.transport.session import Session
 
 ONE = Limits(1, None, 5.0, 30.0, 3, 0.001, 64 * 1024)  # a second look must not wait for itself

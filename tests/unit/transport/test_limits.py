@@ -17,7 +17,7 @@ from lib.archives.registry import recommended_limits
 from lib.concurrency import cancel as stopping
 from lib.concurrency.bounded_map import run_ordered
 from lib.errors import NotFoundError, SourceChangedError, StoppedError, TransportError
-from lib.transport.counters import Counters
+from lib.transport.bounds import Counters
 from lib.transport.limits import Limiter, Limits
 from lib.transport.retry import (
     LONGEST_WAIT_S,

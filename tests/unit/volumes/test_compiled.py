@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 _LOOP = """
-from lib.compiled import compiled
+from lib.volumes.kernels import compiled
 
 @compiled
 def total(values):
