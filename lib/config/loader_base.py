@@ -117,10 +117,11 @@ class LoaderConfig(BaseModel):
         default=None,
         description="Raw size of a shard (MB of 10^6 bytes); empty: fitted to the volume.",
     )
-    codec: Literal["auto", "zstd", "blosc", "none"] = Field(
+    codec: Literal["auto", "source", "zstd", "blosc", "none"] = Field(
         default="auto",
-        description="auto: zstd level 1 for 8-bit and for labels, blosc (zstd 1, shuffle) for "
-        "wider images.",
+        description="auto: chunks of zstd and blosc stay as they are; else zstd level 1 for 8-bit "
+        "and for labels, blosc (zstd 1, shuffle) for wider images. source: as auto, but chunks of "
+        "gzip stay, too, which are seven times slower to read.",
     )
     check_etags: EtagPolicy = Field(
         default="plain-http",

@@ -13,21 +13,25 @@ _SHUFFLE_NUMBER = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
 
 
 def named_codec(name: str, dtype: np.dtype[Any], *, labels: bool = False) -> dict[str, Any]:
-    """The codec behind the setting ``codec``: ``auto``, ``zstd``, ``blosc`` or ``none``.
+    """The codec behind the setting ``codec``: ``auto``, ``source``, ``zstd``, ``blosc``, ``none``.
 
-    ``auto`` is zstd-1 for bytes and blosc-zstd-1 with shuffle for wider numbers. Measured on EM
-    images: zstd-3 costs six times the CPU of zstd-1 for 2 % of size; shuffling brings 16-bit data
-    from a ratio of 1.12 to 1.35. Labels get zstd-1 whatever their width: on a segmentation of 500
-    warped cells, uint64, it gave a ratio of 60 at 2.3 GB/s, where blosc with shuffle gave 16 at
-    0.7 (uint32 36 against 30, uint16 21 against 16); zstd-5 costs three times the CPU for 10 %.
+    ``source`` is ``auto`` where the source's own cannot stay. ``auto`` is zstd-1 for bytes and
+    blosc-zstd-1 with shuffle for wider numbers. Measured on EM images: zstd-3 costs six times the
+    CPU of zstd-1 for 2 % of size; shuffling brings 16-bit data from a ratio of 1.12 to 1.35. Labels
+    get zstd-1 whatever their width: on a segmentation of 500 warped cells, uint64, it gave a ratio
+    of 60 at 2.3 GB/s, where blosc with shuffle gave 16 at 0.7 (uint32 36 against 30, uint16 21
+    against 16); zstd-5 costs three times the CPU for 10 %.
     """
+    name = "auto" if name == "source" else name
     if name == "none":
         return {}
     if name == "zstd" or (name == "auto" and (dtype.itemsize == 1 or labels)):
         return {"id": "zstd", "level": 1}
     if name in ("blosc", "auto"):
         return {"id": "blosc", "cname": "zstd", "clevel": 1, "shuffle": 1, "blocksize": 0}
-    raise ConfigError(f"codec {name!r} is not one of auto, zstd, blosc, none", location="codec")
+    raise ConfigError(
+        f"codec {name!r} is not one of auto, source, zstd, blosc, none", location="codec"
+    )
 
 
 def zarr_v3_codecs(config: dict[str, Any], dtype: np.dtype[Any]) -> list[dict[str, Any]]:

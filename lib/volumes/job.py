@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import ConfigDict, Field
 
+from lib.compression import DEFLATED, in_zarr_v3
 from lib.config.loaders import LoaderConfig
 from lib.formats.base import ChunkReader, Layout, VolumeReader
 from lib.geometry import Box, ShapeZYX, multiply, zyx
@@ -126,10 +127,10 @@ def fit_job(
         ours
         and ours.pass_through
         and config.chunk_zyx in (None, ours.chunk_zyx)
-        and config.codec == "auto"
+        and (config.codec == "source" or (config.codec == "auto" and not _slow(ours)))
     )
     if ours and through:
-        codec, chunk = ours.codec.config, ours.chunk_zyx
+        codec, chunk = in_zarr_v3(ours.codec.config), ours.chunk_zyx
     elif ours and chunk is None and _is_usable(ours.chunk_zyx, plan.shape_zyx, dtype):
         chunk = ours.chunk_zyx
     chunk = chunk or _default_chunk(plan.shape_zyx, dtype, layout)
@@ -149,6 +150,11 @@ def fit_job(
         pass_through=through,
         fill_value=0 if chunks is None else chunks.fill_value,
     )
+
+
+def _slow(source: ChunkReader) -> bool:
+    """Whether its chunks decode far slower than those that they could be encoded to."""
+    return source.codec.config.get("id") in DEFLATED
 
 
 def _is_usable(chunk: ShapeZYX, shape: ShapeZYX, dtype: np.dtype[Any]) -> bool:

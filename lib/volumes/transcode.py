@@ -1,9 +1,9 @@
 """The chunk pass: chunks go from the source into shards one by one, unchanged where they can.
 
 A Zarr v2 chunk whose shape, dtype, byte order and codec fit is, byte for byte, a valid inner chunk
-of a Zarr v3 shard. Each is decoded once, for statistics and the pyramid, and that decoding also
-proves it: a damaged chunk is a named error, never a copied one. Where only the codec, the byte
-order or the order of axes does not fit, each chunk is encoded anew.
+of a Zarr v3 shard; one of zlib is so in the frame of gzip. Each is decoded once, for statistics and
+the pyramid, and that decoding also proves it: a damaged chunk is a named error, never a copied one.
+Where only the codec, the byte order or the order of axes does not fit, each is encoded anew.
 """
 
 from __future__ import annotations
@@ -18,7 +18,14 @@ import numpy as np
 from numcodecs.abc import Codec
 from numpy.typing import NDArray
 
-from lib.compression import Encoded, decode_into, encode_chunk, open_codec, read_by_all
+from lib.compression import (
+    Encoded,
+    as_gzip,
+    decode_into,
+    encode_chunk,
+    open_codec,
+    read_by_all,
+)
 from lib.concurrency import cancel as stopping
 from lib.errors import MacroscopeError
 from lib.formats.base import ChunkReader
@@ -97,6 +104,8 @@ class _Run:
     ) -> None:
         self._job, self._reader, self._store, self._done = job, reader, store, done
         self._codec: Codec | None = open_codec(job.codec)
+        self._stored: Codec | None = open_codec(reader.codec.config) if job.pass_through else None
+        self._in_gzip = job.codec.get("id") == "gzip" != reader.codec.config.get("id")
         self._scratch = _Scratch()
         self._failure: BaseException | None = None
         self._over = False
@@ -177,7 +186,9 @@ class _Run:
         elif self._job.pass_through:
             voxels = self._scratch.get(self._job.chunk_zyx, self._job.dtype)
             self._decode(encoded, voxels, f"chunk {z}/{y}/{x}")
-            if not read_by_all(self._job.codec, encoded):
+            if self._in_gzip:
+                encoded = as_gzip(encoded, voxels)
+            elif not read_by_all(self._job.codec, encoded):
                 encoded = encode_chunk(self._codec, voxels)
         else:
             voxels = self._reader.decoded_chunk(encoded, (z, y, x))
@@ -195,6 +206,6 @@ class _Run:
 
     def _decode(self, encoded: Encoded, voxels: NDArray[Any], shard_index: str) -> None:
         try:
-            decode_into(self._codec, encoded, voxels)
+            decode_into(self._stored, encoded, voxels)
         except MacroscopeError as error:
             raise error.located(archive=self._job.plan.source, unit=shard_index) from None

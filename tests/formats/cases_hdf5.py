@@ -160,6 +160,13 @@ CASES = [
         missing=9,
     ),
     Case("hdf5-black-left-out", surrounded, "x.h5|hdf5:main", ("file",), missing=15),
+    Case(
+        "hdf5-gzip-kept",
+        partial(filtered, "uint16", {**CHUNKS, "compression": "gzip"}),
+        "x.h5",
+        ("file",),
+        settings={"codec": "source"},
+    ),
     Case("hdf5-bdv", bdv, "x.h5|hdf5:t00000", ("file",), expect={"dtype": "uint16"}),
     Case(
         "hdf5-imaris",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import struct
 from functools import partial
@@ -58,6 +59,8 @@ def by_hand(path: Path, voxels: NDArray[Any], kind: str) -> None:
     for x, y, z in np.ndindex(*counts):
         piece = voxels[z * 8 : z * 8 + 8, y * 16 : y * 16 + 16, x * 16 : x * 16 + 16]
         data = piece.astype(voxels.dtype.newbyteorder(">")).tobytes()
+        if kind == "gzip":
+            data = gzip.compress(data, 6)
         if kind == "lz4":
             packed = lz4_encode(data)
             check = xxh32_intdigest(data, LZ4_JAVA_SEED) & (2**28 - 1)
@@ -170,6 +173,13 @@ CASES = [
             ("zstd", {"type": "zstd", "level": 3}, "uint8"),
             ("blosc", _BLOSC, "uint8"),
             ("blosc-wide", _BLOSC, "int64"),
+        )
+    ),
+    *(
+        Case(f"n5-{kind}-kept", write, "bare", ("file",), settings={"codec": "source"})
+        for kind, write in (
+            ("gzip", partial(cut_blocks, "gzip", "uint8")),
+            ("zlib", partial(compressed, {"type": "gzip", "useZlib": True}, "uint8")),
         )
     ),
     Case("n5-cut-raw", partial(cut_blocks, "raw", "uint8"), "bare"),

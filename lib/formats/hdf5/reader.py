@@ -42,6 +42,8 @@ def codec_of(filters: list[tuple[int, list[int]]]) -> dict[str, Any]:
     if len(filters) != 1:
         return {}
     code, values = filters[0]
+    if code == DEFLATE:
+        return {"id": "zlib", "level": values[0] if values else 6}
     if code == ZSTD:
         return {"id": "zstd", "level": values[0] if values else 3}
     if code == BLOSC and len(values) >= 7 and values[6] < len(_CNAMES) and values[5] <= 2:

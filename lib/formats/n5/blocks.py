@@ -21,7 +21,7 @@ from imagecodecs import gzip_decode, zlib_decode
 from numpy.typing import NDArray
 from xxhash import xxh32_intdigest
 
-from lib.compression import decode_into, encode_chunk, open_codec
+from lib.compression import DEFLATED, decode_into, encode_chunk, open_codec
 from lib.errors import FormatError, UnsupportedFormatError
 
 MAX_BLOCK_BYTES = 2**30
@@ -56,6 +56,10 @@ class Dataset:
         kind = self.compression["type"]
         if kind == "zstd":
             return {"id": "zstd", "level": int(self.compression.get("level", 3))}
+        if kind == "gzip":  # -1 is zlib's default
+            level = int(self.compression.get("level", -1))
+            packed = "zlib" if self.compression.get("useZlib") else "gzip"
+            return {"id": packed, "level": 6 if level < 0 else level}
         if kind == "blosc":
             return {
                 "id": "blosc",
@@ -87,7 +91,10 @@ class Dataset:
         size, payload = self.split(data, index)
         if size == self.block:
             return payload
-        return encode_chunk(open_codec(self.codec), np.ascontiguousarray(self.decode(data, index)))
+        codec = self.codec
+        if codec["id"] in DEFLATED:  # any level is read alike, and most cost more than the rest
+            codec = {**codec, "level": 1}
+        return encode_chunk(open_codec(codec), np.ascontiguousarray(self.decode(data, index)))
 
     def split(
         self, data: bytes | memoryview, index: tuple[int, ...]

@@ -14,6 +14,8 @@ from lib.errors import FormatError, MacroscopeError, NotFoundError
 from lib.formats.format import Options, VolumeDescription
 from lib.formats.hdf5.format import Hdf5Format
 from lib.geometry import Box
+from lib.storage.local import LocalStore
+from tests.kit.volume_kit import a_job, a_plan, make, random_voxels, read_levels, volume_path
 
 
 def volumes(path: Path, inside: str = "") -> list[VolumeDescription]:
@@ -26,6 +28,47 @@ def read(path: Path, volume: VolumeDescription) -> np.ndarray[Any, Any]:
         for block in reader.blocks(Box.whole(volume.shape_zyx)):
             out[block.box.slices()] = block.data
     return out
+
+
+@pytest.mark.parametrize("level", [0, 4, 9])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "uint64"])
+def test_a_gzip_chunk_stays_what_it_is_but_for_its_frame(
+    file: Path, tmp_path: Path, dtype: str, level: int
+) -> None:
+    """HDF5 calls gzip what is a zlib stream; read back by zarr-python and by tensorstore."""
+    voxels, chunks = random_voxels((20, 33, 40), dtype, labels=dtype == "uint64"), (8, 16, 16)
+    with h5py.File(file, "w") as there:
+        data = there.create_dataset(
+            "main", data=voxels, chunks=chunks, compression="gzip", compression_opts=level
+        )
+        stored = [data.id.read_direct_chunk(at)[1][2:-4] for at in ((0, 0, 0), (16, 32, 32))]
+    (volume,) = volumes(file)
+    source = LocalBytes(file)
+    grid = Hdf5Format().survey(source, volume, Box.whole(voxels.shape)).grid
+    reader = Hdf5Format().open(source, volume.handle, grid=grid)
+    plan = a_plan(voxels.shape, dtype, source_grid=grid)
+    assert not a_job(plan, reader).pass_through, "it is slow to read"
+    job, store = a_job(plan, reader, codec="source"), LocalStore(tmp_path / "data")
+    assert job.pass_through
+    make(job, reader, store)
+    np.testing.assert_array_equal(read_levels(volume_path(store, job))[0], voxels)
+    shards = b"".join(path.read_bytes() for path in volume_path(store, job).glob("0/c/*/*/*"))
+    assert all(stream in shards for stream in stored)
+
+
+@pytest.mark.parametrize(
+    "options", [{"shuffle": True}, {"fletcher32": True}, {"dtype": ">u2"}], ids=str
+)
+def test_a_gzip_chunk_that_zarr_cannot_describe_is_encoded_anew(
+    file: Path, options: dict[str, Any]
+) -> None:
+    voxels = random_voxels((20, 33, 40), "uint16")
+    with h5py.File(file, "w") as there:
+        there.create_dataset("main", data=voxels, chunks=(8, 16, 16), compression="gzip", **options)
+    (volume,) = volumes(file)
+    with Hdf5Format().open(LocalBytes(file), volume.handle) as reader:
+        assert not reader.pass_through
+    np.testing.assert_array_equal(read(file, volume), voxels)
 
 
 @pytest.fixture

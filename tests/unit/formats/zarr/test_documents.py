@@ -150,9 +150,12 @@ def test_only_chunks_that_zarr_v3_can_describe_are_passed_through() -> None:
     assert can_pass_through(blosc, [], "C", "<u2")
     assert can_pass_through(zstd, [], "C", "|u1")
     assert can_pass_through({"id": "zstd"}, [], "C", "|u1")
+    assert can_pass_through({"id": "gzip", "level": 1}, [], "C", "<u2")
+    assert can_pass_through({"id": "zlib", "level": 9}, [], "C", "<u2")
     assert not can_pass_through(zstd, [], "C", "<f2"), "it is widened"
     for config in (
-        {"id": "gzip", "level": 1},
+        {"id": "gzip"},
+        {"id": "zlib", "level": -1},
         blosc | {"cname": "snappy"},
         {},
         zstd | {"level": 99},
