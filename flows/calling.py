@@ -14,16 +14,20 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
-from typing import Any, ParamSpec, TypeVar
+from typing import Annotated, Any, ParamSpec, TypeVar
 
 from prefect import Flow
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import ParameterTypeError
 from prefect.runtime import flow_run
+from pydantic import Field, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from flows.commands.server import start_own_server
 from lib.concurrency import cancel as stopping
+from lib.config.loader_base import OPERATOR_ONLY_KEY, LoaderConfig
 from lib.config.manager import ConfigManager
 from lib.errors import ConfigError, IngestError, MacroscopeError, StoppedError
 from lib.ingest.result import ProcessingResult
@@ -145,11 +149,33 @@ _TOLD = (
     "crop_size",
 )
 _LEVEL = ("scale_level", "box")
+_DATASET = "dataset:"
+
+
+def dataset_tags(label: str | None) -> list[str]:
+    """What marks the run of one dataset of a list among those of its source."""
+    return [] if label is None else [f"{_DATASET}{label}"]
+
+
+def is_dataset_tag(tag: str) -> bool:
+    """Whether a tag is one of `dataset_tags`."""
+    return tag.startswith(_DATASET)
+
+
+def dataset_run_name(source: str, label: str) -> str:
+    """The run of one dataset: its source and what people call it, as ``ebi worm-3``."""
+    return f"{source} {label}"
 
 
 def source_run_name() -> str:
-    """Source, accession and level, for example ``openorganelle jrc_hela-2 s1``."""
+    """Source, accession and level, for example ``openorganelle jrc_hela-2 s1``.
+
+    One of a list of datasets is named by what people call it.
+    """
     source = str(flow_run.get_flow_name())
+    for tag in flow_run.get_tags():
+        if is_dataset_tag(tag):
+            return dataset_run_name(source, tag.removeprefix(_DATASET))
     try:
         config = ConfigManager().load().loader(source, flow_run.get_parameters().get("config"))
     except MacroscopeError:
@@ -185,3 +211,71 @@ def _short(value: Any) -> str:
         return "x".join(map(str, value))
     text = "+".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
     return text[:8] if re.fullmatch(r"[0-9a-f]{32,}", text) else text
+
+
+class Form:
+    """Annotation of a parameter that may be left out: its schema as a form is drawn from it.
+
+    The Prefect UI asks to choose between a type and "None" before it shows the field of an optional
+    value, and it sends every default that the schema states as if it had been chosen, which would
+    win over the settings of the installation. So neither is stated: what is not filled in is not
+    sent. The settings of an archive come first, those that all have after them; those that no run
+    may change not at all, nor secrets, which the server would keep and show with the run.
+    """
+
+    def __get_pydantic_json_schema__(
+        self, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        schema = _filled_in(handler(core_schema))
+        for part in (schema, schema.get("items", {})):
+            if "$ref" in part:
+                _fields_of(handler.resolve_ref_schema(part))
+        return schema
+
+
+def _fields_of(model: JsonSchemaValue) -> None:
+    """Change the schema of a model in place; a second time changes nothing more."""
+    of_loader = OPERATOR_ONLY_KEY in model
+    hidden, required = model.pop(OPERATOR_ONLY_KEY, ()), model.get("required", ())
+    found = {name: _filled_in(part) for name, part in model.get("properties", {}).items()}
+
+    def place(name: str) -> tuple[bool, bool]:
+        return name not in required, of_loader and name in LoaderConfig.model_fields
+
+    model["properties"] = {
+        name: found[name]
+        for name in sorted(found, key=place)
+        if name not in hidden and not found[name].get("writeOnly")
+    }
+
+
+def _filled_in(part: JsonSchemaValue) -> JsonSchemaValue:
+    """The schema of what a person fills in: no null beside one kind, the default in words only."""
+    part = dict(part)
+    if (default := part.pop("default", None)) not in (None, [], {}):
+        shown = str(default).lower() if isinstance(default, bool) else default
+        said = part.get("description", "").rstrip(".")
+        part["description"] = f"{said}. Empty: as this installation sets it, else {shown}."
+    kinds = [one for one in part.get("anyOf", ()) if one.get("type") != "null"]
+    if len(kinds) == 1:
+        del part["anyOf"]
+        part = {**kinds[0], **part}
+    if part.get("type") == "boolean":  # drawn as a switch, which always sends one of them
+        del part["type"]
+        part["enum"] = [True, False]
+    return part
+
+
+def shown(title: str, description: str, *examples: Any, **more: Any) -> Any:
+    """What a form shows of a parameter; Prefect replaces a field's own title and description."""
+    said = {"title": title, "description": description, **more}
+    return Field(json_schema_extra={**said, **({"examples": [*examples]} if examples else {})})
+
+
+T = TypeVar("T")
+SettingsOf = Annotated[
+    T | None,
+    Form(),
+    shown("Settings", "Of this run; what is left out is as the installation sets it.", default={}),
+]
+"""The settings of a source as a parameter of its flow: ``config: SettingsOf[EBIConfig] = None``."""

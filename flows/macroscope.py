@@ -9,9 +9,9 @@ from typing import Annotated, Any
 from prefect import tags
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, WithJsonSchema
 
-from flows.calling import flow, parent_run_name
+from flows.calling import Form, flow, parent_run_name, shown
 from flows.consolidate import consolidate
 from flows.credentials import store_settings
 from flows.run import carried, in_one_sentence
@@ -46,48 +46,52 @@ def _known_mode(name: str) -> str:
         raise ValueError(error.message) from None
 
 
-def _shown(title: str, description: str, *examples: Any) -> Any:
-    """What a form shows of a parameter; Prefect replaces a field's own title and description."""
-    said = {"title": title, "description": description}
-    return Field(json_schema_extra={**said, **({"examples": [*examples]} if examples else {})})
-
-
-KnownMode = Annotated[str, AfterValidator(_known_mode), Field(json_schema_extra={"enum": [*MODES]})]
 ModeName = Annotated[
-    KnownMode | None,
-    _shown("Mode", "In which order sources run; empty: as the installation sets it.", "staged"),
+    Annotated[str, AfterValidator(_known_mode)] | None,
+    WithJsonSchema({"enum": [*MODES, None]}),
+    shown("Mode", "In which order sources run; empty: as the installation sets it.", "staged"),
 ]
 SourceName = Annotated[str, AfterValidator(_known), Field(json_schema_extra={"enum": [*REGISTRY]})]
 SourceNames = Annotated[
     list[SourceName] | None,
-    _shown(
+    Form(),
+    shown(
         "Sources",
         "Only these; empty: all, or none where addresses or datasets are given.",
         ["ebi", "idr"],
+        default=[],
     ),
 ]
 SourceSettings = Annotated[
     dict[str, dict[str, Any]] | None,
-    _shown(
+    Form(),
+    shown(
         "Settings by source",
         "Settings of single sources, by their names in config/config.yaml.",
         {"flyem": {"crop_size": "z=64,y=128,x=128"}},
+        default={},
     ),
 ]
-DryRun = Annotated[bool, _shown("Plan only", "Show what it would cost; fetch no voxels.", True)]
+DryRun = Annotated[bool, shown("Plan only", "Show what it would cost; fetch no voxels.", True)]
 AddressList = Annotated[
     list[str] | None,
-    _shown(
-        "Addresses", "Volumes by their addresses.", ["empiar:10310", "s3://bucket/x.zarr|zarr:em"]
+    Form(),
+    shown(
+        "Addresses",
+        "Volumes by their addresses.",
+        ["empiar:10310", "s3://bucket/x.zarr|zarr:em"],
+        default=[],
     ),
 ]
 DatasetList = Annotated[
     list[Dataset] | None,
-    _shown(
+    Form(),
+    shown(
         "Datasets",
         "Addresses with options of their own, each a run of its own; one that fails stops no "
         "other.",
         [{"address": "empiar:10310", "group": "worms"}],
+        default=[],
     ),
 ]
 

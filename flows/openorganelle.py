@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect.client.schemas.objects import State
 
-from flows.calling import flow, source_run_name
+from flows.calling import SettingsOf, flow, source_run_name
 from flows.ingest import as_state, ingest
 from lib.config.loaders import OpenOrganelleConfig
 from lib.ingest.result import ProcessingResult
@@ -12,7 +12,7 @@ from lib.ingest.result import ProcessingResult
 
 @flow(name="openorganelle", flow_run_name=source_run_name, description=__doc__)
 def openorganelle(
-    config: OpenOrganelleConfig | None = None,
+    config: SettingsOf[OpenOrganelleConfig] = None,
 ) -> ProcessingResult | State[ProcessingResult]:
     """Plan, fetch, convert, verify and record every volume that `config` names.
 

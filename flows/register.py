@@ -24,10 +24,13 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.exceptions import ObjectNotFound
 from prefect.workers.process import ProcessWorker
+from pydantic import ValidationError
 
 from lib.archives.registry import REGISTRY, archive, recommended_limits
-from lib.config.manager import ConfigManager
+from lib.config.errors import Refusals
+from lib.config.manager import ConfigManager, LoadedSettings
 from lib.errors import ConfigError, TransportError
+from lib.ingest.datasets import Dataset, check, jobs_of, refusal
 from tasks.limits import limit_name
 
 _log = logging.getLogger(__name__)
@@ -176,6 +179,39 @@ def _merge_one(item: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, 
     return merged
 
 
+def refuse_wrong_parameters(
+    overrides: Mapping[str, Mapping[str, Any]], loaded: LoadedSettings
+) -> None:
+    """Refuse now what a scheduled run would refuse at night.
+
+    Raises
+    ------
+    ConfigError
+        Datasets or settings of a source are wrong; all of them are named.
+    """
+    refused = Refusals()
+    for key, change in overrides.items():
+        parameters = change.get("parameters") or {}
+        with refused.noting():
+            check(jobs_of(_datasets(parameters.get("datasets") or ())), loaded)
+        if isinstance(config := parameters.get("config"), Mapping):
+            with refused.noting():
+                loaded.loader(key.partition("/")[0], config)
+    refused.raise_all()
+
+
+def _datasets(listed: Sequence[Mapping[str, Any]]) -> list[Dataset]:
+    refused, found = Refusals(), []
+    for number, one in enumerate(listed, start=1):
+        with refused.noting():
+            try:
+                found.append(Dataset.model_validate(one))
+            except ValidationError as error:
+                raise refusal(error.errors()[0], f"dataset {number}") from None
+    refused.raise_all()
+    return found
+
+
 def deploy(pool: str, overrides: Mapping[str, Mapping[str, Any]]) -> int:
     """Run ``prefect --no-prompt deploy --all`` over prefect.yaml and the registry.
 
@@ -248,10 +284,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command line of the registration; returns the exit code."""
     args = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    if args.config is not None:
-        ConfigManager().load(environ={}, dotenv=None, path=args.config)
     template = job_template(args.type, args.template)
     overrides = {} if args.overrides is None else yaml.safe_load(args.overrides.read_text()) or {}
+    if args.config is not None:
+        loaded = ConfigManager().load(environ={}, dotenv=None, path=args.config)
+        refuse_wrong_parameters(overrides, loaded)
     with get_client(sync_client=True) as client:
         wait_for_api(client, args.wait_seconds)
         ensure_pool(client, args.pool, args.type, template, resume=args.resume)

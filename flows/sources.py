@@ -8,7 +8,7 @@ a Kubernetes Job says Complete also where its flow failed.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -21,19 +21,31 @@ from prefect.client.schemas.filters import (
     ArtifactFilterFlowRunId,
     FlowRunFilter,
     FlowRunFilterParentFlowRunId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
 )
-from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State
+from prefect.context import TagsContext
 from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run as current_run
 from prefect.states import Cancelling
 
-from flows.calling import CallableFlow, source_run_name
+from flows.calling import (
+    CallableFlow,
+    SettingsOf,
+    dataset_run_name,
+    dataset_tags,
+    is_dataset_tag,
+    source_run_name,
+)
 from flows.ingest import as_state, ingest
 from lib.archives.registry import REGISTRY, archive
 from lib.concurrency import cancel as stopping
 from lib.config.errors import build
 from lib.config.loaders import LoaderConfig
-from lib.errors import MacroscopeError, StoppedError
+from lib.errors import ConfigError, MacroscopeError, StoppedError
 from lib.ingest.result import ProcessingResult, VolumeResult
 from tasks.artifacts import RESULT_KEY, artifact_key
 from tasks.outage import retry_through_outage
@@ -55,14 +67,15 @@ def run_deployed(
     source: str, config: LoaderConfig | None, dataset: str | None = None
 ) -> ProcessingResult:
     """Start ``<source>/ingest``, or find the run that an earlier try of this parent started."""
-    own = [source] if dataset is None else [source, f"dataset:{dataset}"]
+    own = [source, *dataset_tags(dataset)]
+    name = None if dataset is None else dataset_run_name(source, dataset)
     with get_client(sync_client=True) as client:
-        child = _running_child(client, own) or _start(source, config, own)
+        child = _running_child(client, own) or _start(source, config, own, name)
         state = _wait(client, child.id)
         volumes = _volumes(client, source, child.id)
     if state.is_cancelled() or state.is_cancelling():
         raise StoppedError(f"the run of {source} was cancelled", archive=source)
-    if not state.is_completed() and not volumes:
+    if state.is_crashed() and not volumes:
         raise ChildRunError(f"{state.name}: {state.message}", archive=source)
     return _result(source, volumes, state)
 
@@ -70,28 +83,51 @@ def run_deployed(
 def cancel_children(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
     """Hook of the parent's cancellation: its children are cancelled too."""
     with get_client(sync_client=True) as client:
-        for child in _children(client, flow_run.id):
-            if child.state is None or not child.state.is_final():
-                client.set_flow_run_state(child.id, Cancelling(), force=False)
+        for child in _unfinished_children(client, flow_run.id):
+            client.set_flow_run_state(child.id, Cancelling(), force=False)
 
 
-def _start(source: str, config: LoaderConfig | None, own: list[str]) -> FlowRun:
+def _start(source: str, config: LoaderConfig | None, own: list[str], name: str | None) -> FlowRun:
     parameters: dict[str, Any] = {}
     if config is not None:
         parameters["config"] = config.model_dump(mode="json", exclude_unset=True)
-    run = run_deployment(
-        f"{source}/ingest", parameters=parameters, timeout=0, as_subflow=True, tags=own
-    )
+    given = TagsContext.get().current_tags  # what the parent says of it, such as its group
+    try:
+        run = run_deployment(
+            f"{source}/ingest",
+            parameters=parameters,
+            flow_run_name=name,  # waiting for its turn, too, it says what it is
+            timeout=0,
+            as_subflow=True,
+            tags=[*own, *sorted(given)],
+        )
+    except ObjectNotFound:
+        raise ConfigError(
+            f"the Prefect server has no deployment {source}/ingest",
+            archive=source,
+            advice="Register it: macroscope deploy",
+        ) from None
     assert isinstance(run, FlowRun)  # a coroutine only inside an event loop
     return run
 
 
-def _children(client: SyncPrefectClient, parent: UUID) -> list[FlowRun]:
-    return client.read_flow_runs(
-        flow_run_filter=FlowRunFilter(
-            parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[parent])
-        )
+def _unfinished_children(
+    client: SyncPrefectClient, parent: UUID, tags: Iterable[str] = ()
+) -> list[FlowRun]:
+    """The children that have not ended, with all these tags.
+
+    The server sifts them: it answers with 200 runs at most, and a list of datasets has more.
+    """
+    ended = sorted(TERMINAL_STATES)
+    wanted = FlowRunFilter(
+        parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[parent]),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(not_any_=ended)),
+        tags=FlowRunFilterTags(all_=[*tags]) if tags else None,
     )
+    found: list[FlowRun] = []
+    while page := client.read_flow_runs(flow_run_filter=wanted, offset=len(found)):
+        found += page
+    return found
 
 
 def _running_child(client: SyncPrefectClient, own: list[str]) -> FlowRun | None:
@@ -99,10 +135,9 @@ def _running_child(client: SyncPrefectClient, own: list[str]) -> FlowRun | None:
     parent = current_run.get_id()
     if parent is None:
         return None
-    for child in _children(client, UUID(parent)):
-        unfinished = child.state is None or not child.state.is_final()
-        tags = [tag for tag in child.tags or [] if tag in own or tag.startswith("dataset:")]
-        if unfinished and set(tags) == set(own):
+    for child in _unfinished_children(client, UUID(parent), own):
+        tags = [tag for tag in child.tags or [] if tag in own or is_dataset_tag(tag)]
+        if set(tags) == set(own):
             return child
     return None
 
@@ -134,7 +169,7 @@ def _result(source: str, volumes: list[VolumeResult], state: State[Any]) -> Proc
     done = [volume for volume in volumes if volume.status == "complete"]
     errors = [f"{volume.name}: {volume.error}" for volume in volumes if volume.error]
     if not state.is_completed() and not errors:
-        errors = [f"{state.name}: {state.message}"]
+        errors = [state.message or f"the run ended as {state.name}"]
     return ProcessingResult(
         success=state.is_completed() and not errors,
         source=source,
@@ -166,7 +201,7 @@ def _flow_from_registry(source: str) -> Any:
         return as_state(ingest(source, config))
 
     # Its own settings, so that the server's form shows them and a parent may pass them typed.
-    run.__annotations__["config"] = archive(source).config_model | None
+    run.__annotations__["config"] = SettingsOf[archive(source).config_model]
     return CallableFlow(
         run,
         name=source,
@@ -199,12 +234,12 @@ def run_source(
     config = build(archive(source).config_model, dict(given), archive=source) if given else None
     if where == "deployments":
         return run_deployed(source, config, dataset)
-    return retry_through_outage(lambda: _run_inline(source, config))
+    return retry_through_outage(lambda: _run_inline(source, config, dataset))
 
 
-def _run_inline(source: str, config: Any) -> ProcessingResult:
+def _run_inline(source: str, config: Any, dataset: str | None) -> ProcessingResult:
     """Run the source's flow in this process; what is complete already is not made again."""
-    with tags("macroscope", "source", source):  # as its deployment has
+    with tags("macroscope", "source", source, *dataset_tags(dataset)):  # as its deployment has
         state = source_flow(source)(config=config, return_state=True)
     result = state.result(raise_on_failure=False)
     if isinstance(result, ProcessingResult):

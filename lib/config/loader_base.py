@@ -24,15 +24,25 @@ _OF_A_RUN = frozenset(
     | {"requests_per_second"}
 )
 _OF_A_SERVER = ("_url", "_server", "_host")
+OPERATOR_ONLY_KEY = "x-operator-only"
+"""In a loader's JSON Schema: the settings of `LoaderConfig.OPERATOR_ONLY`."""
 OutputFormat = Literal["zarr", "npy"]
 EtagPolicy = Literal["always", "plain-http", "sample"]
+
+
+def _say_who_may_set(schema: dict[str, Any], model: type[LoaderConfig]) -> None:
+    schema[OPERATOR_ONLY_KEY] = sorted(model.OPERATOR_ONLY)
 
 
 class LoaderConfig(BaseModel):
     """Settings that every loader has."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        validate_default=True,
+        json_schema_extra=_say_who_may_set,
     )
 
     OPERATOR_ONLY: ClassVar[frozenset[str]] = frozenset()

@@ -186,7 +186,7 @@ def read_datasets(path: str | Path) -> tuple[list[Dataset], list[Job]]:
     except ValidationError as error:
         for detail in error.errors(include_url=False):
             with refused.noting():
-                raise _refusal(detail, line_of(detail["loc"])) from None
+                raise refusal(detail, line_of(detail["loc"])) from None
         refused.raise_all()
         raise
     merged = []
@@ -245,6 +245,17 @@ def check(jobs: Iterable[Job], loaded: LoadedSettings) -> None:
                 where = job.where or job.label
                 raise ConfigError(f"{where}: {error.message}", location=where) from None
     refused.raise_all()
+
+
+def refusal(detail: Mapping[str, Any], where: str) -> ConfigError:
+    """What pydantic has against a dataset (one of ``ValidationError.errors()``), for people."""
+    key = ".".join(str(part) for part in detail["loc"][-2:] if not isinstance(part, int))
+    reason = str(detail["msg"]).replace("Input should be", "must be")
+    if detail["type"] == "extra_forbidden":
+        known = {**Dataset.model_fields, **DatasetsFile.model_fields}
+        name = str(detail["loc"][-1])
+        reason = f"there is no such option; {suggestion(name, known)} (other settings: set)"
+    return ConfigError(f"{where}: {key}: {reason}", location=where)
 
 
 # --- inside ---------------------------------------------------------------------------------
@@ -323,16 +334,6 @@ def _merged(one: Dataset, file: DatasetsFile, folder: Path, where: str) -> Datas
         ]
     whole = {**under, **own, "address": address, "set": {**further, **one.set}}
     return Dataset.model_validate(whole)
-
-
-def _refusal(detail: Mapping[str, Any], where: str) -> ConfigError:
-    key = ".".join(str(part) for part in detail["loc"][-2:] if not isinstance(part, int))
-    reason = str(detail["msg"]).replace("Input should be", "must be")
-    if detail["type"] == "extra_forbidden":
-        known = {**Dataset.model_fields, **DatasetsFile.model_fields}
-        name = str(detail["loc"][-1])
-        reason = f"there is no such option; {suggestion(name, known)} (other settings: set)"
-    return ConfigError(f"{where}: {key}: {reason}", location=where)
 
 
 def _line(node: yaml.Node | None, loc: Sequence[Any]) -> int:

@@ -67,7 +67,7 @@ def test_a_deployed_run_does_the_same_job_with_its_runs_and_artifacts_on_the_ser
     assert {f"{flows[one['flow_id']]}/{one['name']}" for one in deployed} == {
         "macroscope/full",
         "consolidate/catalog",
-        *(f"{source}/ingest" for source in SOURCES),
+        *(f"{source}/ingest" for source in {*SOURCES, "address"}),
     }
 
     found = (finished.folder / "data").glob("*/metadata_*.json")

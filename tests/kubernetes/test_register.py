@@ -98,6 +98,31 @@ def test_a_configuration_that_runs_would_refuse_is_refused_before_anything_is_re
         main(["--config", str(path), "--wait-seconds", "0"])
 
 
+def test_a_mirror_with_a_mistake_is_refused_before_its_first_night(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("{}\n")
+    listed: list[dict[str, Any]] = [
+        {"address": "empiar:10310", "levle": "s1"},
+        {"address": "idr:9846137", "group": "cells"},
+        {"group": "no address"},
+    ]
+    overrides = {
+        "macroscope/full": {"parameters": {"datasets": listed}},
+        "idr/ingest": {"parameters": {"config": {"image_ids": ["nine"]}}},
+    }
+    path = tmp_path / "overrides.yaml"
+    arguments = ["--config", str(tmp_path / "config.yaml"), "--overrides", str(path)]
+    path.write_text(yaml.safe_dump(overrides))
+    with pytest.raises(ConfigError) as refused:
+        main([*arguments, "--wait-seconds", "0"])
+    said = str(refused.value)
+    assert "dataset 1: levle: there is no such option" in said and "level" in said
+    assert "dataset 3: address" in said and "image_ids" in said
+    listed[:] = [{"address": "empiar:10310", "set": {"box": "z=9"}}]
+    path.write_text(yaml.safe_dump({"macroscope/full": {"parameters": {"datasets": listed}}}))
+    with pytest.raises(ConfigError, match=r"dataset 1: .*box"):
+        main([*arguments, "--wait-seconds", "0"])
+
+
 def test_the_chart_lets_the_registration_check_what_runs_read(
     render: Callable[..., list[dict[str, Any]]],
 ) -> None:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import threading
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import pytest
+from prefect import tags
+from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Crashed, Failed
 
 from flows import calling, schedule, sources
 from flows import macroscope as parent
-from lib.errors import TransportError
+from lib.errors import ConfigError, TransportError
 from lib.execution import Step
 from lib.ingest.datasets import Dataset, jobs_of
 from lib.ingest.result import ProcessingResult
@@ -76,21 +82,97 @@ def test_a_dataset_is_told_apart_from_the_others_of_its_source(
     assert parent._result(outcome, jobs).label == "ebi"
 
 
+PARENT = "00000000-0000-0000-0000-000000000001"
+
+
+class Server:
+    """What a Prefect server answers of a parent's children: pages of at most 200."""
+
+    def __init__(self, children: list[SimpleNamespace]) -> None:
+        self.children, self.cancelled = children, list[int]()
+
+    def read_flow_runs(self, *, flow_run_filter: Any, offset: int = 0) -> list[SimpleNamespace]:
+        left_out = {one.value for one in flow_run_filter.state.type.not_any_}
+        wanted = set(flow_run_filter.tags.all_ if flow_run_filter.tags else ())
+        found = [c for c in self.children if c.state not in left_out and wanted <= set(c.tags)]
+        return found[offset : offset + 200]
+
+    def set_flow_run_state(self, child: int, state: Any, *, force: bool) -> None:
+        self.cancelled.append(child)
+
+
+def child(*tags: str, number: int = 0, state: str = "RUNNING") -> SimpleNamespace:
+    return SimpleNamespace(id=number, state=state, tags=["macroscope", *tags])
+
+
 def test_a_deployed_dataset_finds_its_own_child_and_no_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def child(*tags: str) -> SimpleNamespace:
-        return SimpleNamespace(state=None, tags=["macroscope", *tags])
-
     one, two, plain = child("ebi", "dataset:one"), child("ebi", "dataset:two"), child("ebi")
-    monkeypatch.setattr(sources, "_children", lambda client, parent: [one, two, plain])
-    parent_id = "00000000-0000-0000-0000-000000000001"
-    monkeypatch.setattr(sources, "current_run", SimpleNamespace(get_id=lambda: parent_id))
-    client: Any = None
+    ended = [child("ebi", "dataset:two", state="COMPLETED") for _ in range(300)]
+    monkeypatch.setattr(sources, "current_run", SimpleNamespace(get_id=lambda: PARENT))
+    client: Any = Server([*ended, one, two, plain])
     assert sources._running_child(client, ["ebi", "dataset:two"]) is two
     assert sources._running_child(client, ["ebi", "dataset:one"]) is one
     assert sources._running_child(client, ["ebi"]) is plain
     assert sources._running_child(client, ["idr", "dataset:one"]) is None
+
+
+def test_a_cancel_reaches_every_child_that_runs_however_many_have_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended = [child("ebi", number=n, state="COMPLETED") for n in range(300)]
+    running = [child("ebi", number=n) for n in range(300, 550)]
+    server = Server([*ended, *running])
+    monkeypatch.setattr(sources, "get_client", lambda **_: nullcontext(server))
+    flow_run: Any = SimpleNamespace(id=UUID(PARENT))
+    state: Any = None
+    sources.cancel_children(None, flow_run, state)
+    assert server.cancelled == list(range(300, 550))
+
+
+def test_a_deployed_dataset_is_told_by_name_and_group_before_it_begins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def run_deployment(name: str, **given: Any) -> FlowRun:
+        asked.update(given, deployment=name)
+        return FlowRun(flow_id=UUID(PARENT))
+
+    monkeypatch.setattr(sources, "run_deployment", run_deployment)
+    with tags("group:worms"):
+        sources._start("ebi", None, ["ebi", "dataset:a"], "ebi a")
+    assert asked["deployment"] == "ebi/ingest" and asked["flow_run_name"] == "ebi a"
+    assert asked["tags"] == ["ebi", "dataset:a", "group:worms"]
+
+    def missing(*_: Any, **__: Any) -> None:
+        raise ObjectNotFound(ValueError("404"))
+
+    monkeypatch.setattr(sources, "run_deployment", missing)
+    with pytest.raises(ConfigError, match=r"no deployment ebi/ingest.*macroscope deploy"):
+        sources._start("ebi", None, ["ebi"], None)
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        (Failed(message="gone.tif: there is no such file"), "gone.tif: there is no such file"),
+        (Failed(), "the run ended as Failed"),
+    ],
+)
+def test_a_deployed_dataset_that_failed_says_why_in_its_own_words(
+    state: Any, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "get_client", lambda **_: nullcontext())
+    monkeypatch.setattr(sources, "_running_child", lambda *_: SimpleNamespace(id=UUID(PARENT)))
+    monkeypatch.setattr(sources, "_wait", lambda *_: state)
+    monkeypatch.setattr(sources, "_volumes", lambda *_: [])
+    result = sources.run_deployed("address", None, "mine")
+    assert not result.success and result.errors == [said]
+    monkeypatch.setattr(sources, "_wait", lambda *_: Crashed(message="137"))
+    with pytest.raises(sources.ChildRunError, match=r"137.*killed for its memory"):
+        sources.run_deployed("address", None, "mine")
 
 
 @pytest.mark.parametrize(
@@ -108,10 +190,17 @@ def test_a_deployed_dataset_finds_its_own_child_and_no_other(
 def test_a_runs_name_says_what_it_is(
     source: str, config: dict[str, Any], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = SimpleNamespace(get_flow_name=lambda: source, get_parameters=lambda: {"config": config})
+    marked: list[str] = ["macroscope"]
+    run = SimpleNamespace(
+        get_flow_name=lambda: source,
+        get_parameters=lambda: {"config": config},
+        get_tags=lambda: marked,
+    )
     monkeypatch.setattr(calling, "flow_run", run)
     monkeypatch.setenv("EM_ARCHIVES", "public")
     assert calling.source_run_name() == name
+    marked += calling.dataset_tags("what people call it")
+    assert calling.source_run_name() == f"{source} what people call it"
 
 
 def test_the_parents_name_counts_datasets(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from prefect.utilities.schema_tools import validation
 from flows.macroscope import macroscope
 from flows.sources import source_flow
 from lib.archives.registry import REGISTRY
+from lib.config.loader_address import AddressConfig
 from lib.execution import MODES
 from lib.ingest.datasets import Dataset
 
@@ -41,7 +42,7 @@ def test_each_parameter_of_the_full_run_says_what_it_is(name: str) -> None:
 
 
 def test_what_there_is_to_choose_from_is_listed() -> None:
-    assert resolved(FULL["properties"]["mode"], FULL)["enum"] == [*MODES]
+    assert resolved(FULL["properties"]["mode"], FULL)["enum"] == [*MODES, None]
     sources = resolved(FULL["properties"]["sources"], FULL)
     assert sources["items"]["enum"] == [*REGISTRY]
     dataset = FULL["definitions"]["Dataset"]
@@ -102,3 +103,39 @@ def test_each_setting_of_a_source_says_what_it_is(source: str) -> None:
     assert validation.validate(
         {"config": {"output_format": "tiff"}}, schema, raise_on_error=False
     ), "the server would take it"
+
+
+@pytest.mark.parametrize("source", sorted(REGISTRY))
+def test_what_is_left_out_of_a_form_stays_as_the_installation_sets_it(source: str) -> None:
+    """The UI sends each default that the schema states, and of a boolean always one of both."""
+    schema = schema_of(source_flow(source))
+    assert schema["properties"]["config"]["default"] == {}
+    config = resolved(schema["properties"]["config"], schema)
+    for name, part in config["properties"].items():
+        assert "default" not in part and part.get("type") != "boolean", name
+    text = config["properties"]["keep_raw"]["description"]
+    assert text.endswith("Empty: as this installation sets it, else true.")
+    for given in ({}, {"keep_raw": False}, {"max_workers": None}):
+        assert not validation.validate({"config": given}, schema, raise_on_error=False)
+    wrong = {"config": {"keep_raw": "perhaps"}}
+    assert validation.validate(wrong, schema, raise_on_error=False)
+
+
+def test_what_the_form_of_the_full_run_sends_by_itself_is_a_run_that_names_nothing() -> None:
+    sent = {name: part["default"] for name, part in FULL["properties"].items()}
+    assert not any(sent.values())
+    assert not validation.validate(sent, FULL, raise_on_error=False)
+    assert macroscope.validate_parameters(sent) == sent
+    dataset = FULL["definitions"]["Dataset"]["properties"]
+    assert next(iter(dataset)) == "address"
+    assert not [name for name, part in dataset.items() if "default" in part]
+
+
+def test_no_form_asks_for_a_secret_or_for_what_no_run_may_change() -> None:
+    schema = schema_of(source_flow("address"))
+    shown = resolved(schema["properties"]["config"], schema)["properties"]
+    assert next(iter(shown)) == "addresses"
+    hidden = {"s3_key", "s3_secret", *AddressConfig.OPERATOR_ONLY}
+    assert set(shown) == set(AddressConfig.model_fields) - hidden
+    with_secret = {"config": {"s3_key": "k", "s3_secret": "s"}}
+    assert validation.validate(with_secret, schema, raise_on_error=False), "kept by the server"
