@@ -201,7 +201,8 @@ def _flow_from_registry(source: str) -> Any:
         return as_state(ingest(source, config))
 
     # Its own settings, so that the server's form shows them and a parent may pass them typed.
-    run.__annotations__["config"] = SettingsOf[archive(source).config_model]
+    of: Any = SettingsOf  # mypy takes the index for a type
+    run.__annotations__["config"] = of[archive(source).config_model]
     return CallableFlow(
         run,
         name=source,
