@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from lib.ingest.context import progress_events
-from lib.ingest.progress import ProgressEvent, subscribe
+from lib.ingest.result import ProgressEvent, subscribe
 from lib.present.output import make_records_visible
 from lib.present.terminal import Progress
 from lib.safety import visible

@@ -15,8 +15,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lib.about import About as About  # also known by this name
+from lib.about import Provenance
 from lib.geometry import Box, LengthsZYX, ShapeZYX
-from lib.provenance import Provenance
 from lib.vocabulary import Kind
 
 

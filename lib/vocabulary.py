@@ -2,7 +2,7 @@
 
 Each function takes whatever text came from outside and returns a value that the record's schema
 accepts, or None where the text has no such reading. None is never a guess: the caller keeps the
-text itself beside it (`lib.provenance.Provenance.said`).
+text itself beside it (`lib.about.Provenance.said`).
 """
 
 from __future__ import annotations

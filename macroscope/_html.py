@@ -6,7 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from lib.errors import MacroscopeError
-from lib.present.data_uri import picture_data_uri
+from lib.present.formatting import picture_data_uri
 from lib.present.preview import preview_key
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from lib.errors import MacroscopeError
 from macroscope._settings import Address, SourceSettings, addresses_of
 
 if TYPE_CHECKING:
-    from lib.ingest.progress import ProgressEvent
+    from lib.ingest.result import ProgressEvent
     from macroscope._results import IngestResult
 
 _END_S = 60.0
@@ -198,7 +198,7 @@ def _answer(
         requests.flush()
     except BrokenPipeError:
         return None
-    from lib.ingest.progress import ProgressEvent
+    from lib.ingest.result import ProgressEvent
 
     for line in answers:
         told: dict[str, Any] = json.loads(line)

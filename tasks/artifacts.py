@@ -20,8 +20,8 @@ from lib.ingest.previews import stored_picture
 from lib.ingest.request import VolumeRequest
 from lib.ingest.result import ProcessingResult, VolumeResult
 from lib.names import digest
-from lib.present.catalogue import present
 from lib.present.formatting import shape_text, size_text, voxel_text
+from lib.present.report import present
 from lib.present.rows import how_to_cite, rows
 from lib.records.catalogue import CatalogResult, consolidate, forget_old
 from lib.records.lifecycle import RecordDict

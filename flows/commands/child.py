@@ -36,7 +36,7 @@ from lib.execution import mode as find_mode
 from lib.ingest.context import progress_events
 from lib.ingest.datasets import read_datasets
 from lib.ingest.planning import by_round
-from lib.ingest.progress import ProgressEvent, subscribe
+from lib.ingest.result import ProgressEvent, subscribe
 
 _EVERY_S = 0.5
 _GRACE_S = 60.0

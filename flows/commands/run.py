@@ -30,7 +30,7 @@ from lib.execution import mode as find_mode
 from lib.ingest.context import progress_events
 from lib.ingest.datasets import Dataset, Job, check, read_datasets
 from lib.ingest.planning import by_round, configs
-from lib.ingest.progress import ProgressEvent, subscribe
+from lib.ingest.result import ProgressEvent, subscribe
 from lib.present.output import say, say_json
 from lib.present.terminal import ProgressView
 from lib.records.catalogue import require_contents

@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from typing import ClassVar
 from urllib.parse import unquote, urlsplit
 
+from lib.about import Provenance
 from lib.archives.base import ArchiveBase, Publisher
 from lib.archives.remote_tiff import (
     as_remote,
@@ -27,7 +28,6 @@ from lib.formats.base import VolumeReader
 from lib.formats.tiff.reader import TiffVolume
 from lib.names import place_of
 from lib.plan import About, VolumePlan
-from lib.provenance import Provenance
 from lib.rawfiles.files import RawFiles, kept_or_error
 from lib.rawfiles.ranged import digest_reads
 from lib.transport.limits import MIB, Limits

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from lib.about import Provenance, Source
 from lib.formats.calibration import Origin, VoxelSize
 from lib.geometry import LengthsZYX
-from lib.provenance import Provenance, Source
 
 UNKNOWN_NM = 1.0
 """Stands for a length that neither the file nor the catalogue gives; marked wherever it is used."""

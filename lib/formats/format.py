@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
+from lib.about import Stated
 from lib.bytesource.base import ByteSource
 from lib.bytesource.tree import Tree
 from lib.errors import NotFoundError
@@ -18,7 +19,6 @@ from lib.formats.base import VolumeReader
 from lib.formats.calibration import Origin, VoxelSize
 from lib.geometry import Box, LengthsZYX, ShapeZYX
 from lib.plan import SourceGrid
-from lib.provenance import Stated
 from lib.vocabulary import Kind
 
 HEAD_BYTES = 4096

@@ -18,8 +18,8 @@ from lib.archives.registry import archive
 from lib.archives.sessions import open_session
 from lib.formats.base import VolumeReader
 from lib.ingest.coarse import CoarseReader, is_coarse
-from lib.ingest.progress import ProgressEvent
 from lib.ingest.request import VolumeRequest
+from lib.ingest.result import ProgressEvent
 from lib.rawfiles.files import RawFiles
 from lib.storage.base import Store
 from lib.storage.open import open_store

@@ -6,11 +6,10 @@ import sys
 from importlib.metadata import version
 from typing import Any
 
-from lib.about import SAID
+from lib.about import SAID, Provenance
 from lib.geometry import LengthsZYX
 from lib.ingest.stages import IngestedVolume
 from lib.plan import SourceFile, VolumePlan, absent_note
-from lib.provenance import Provenance
 from lib.records.lifecycle import NO_CHECKSUM, Key
 from lib.safety import redact
 from lib.transport.partial import Fetched

@@ -17,10 +17,10 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
+from lib.about import Provenance
 from lib.config.loaders import LoaderConfig
 from lib.errors import ConfigError
 from lib.plan import VolumePlan
-from lib.provenance import Provenance
 from lib.vocabulary import Kind
 from lib.volumes.statistics import Statistics
 

@@ -8,10 +8,9 @@ from typing import Any
 from lib.errors import MacroscopeError, StoppedError
 from lib.ingest.context import volume_context
 from lib.ingest.request import VolumeRequest
-from lib.present.beneath import planes_beneath
-from lib.present.data_uri import picture_data_uri
 from lib.present.described import describe_group
-from lib.present.planes import read_planes
+from lib.present.formatting import picture_data_uri
+from lib.present.planes import planes_beneath, read_planes
 from lib.present.preview import draw_preview, draw_thumbnail, preview_key, render_preview
 from lib.records.lifecycle import RecordDict
 from lib.storage.base import Store

@@ -30,8 +30,8 @@ from lib.ingest.context import close_context, volume_context
 from lib.ingest.kind import doubts_of_values, settle_kind
 from lib.ingest.naming import name_plans
 from lib.ingest.previews import PreviewRenderer
-from lib.ingest.progress import emit
 from lib.ingest.request import VolumeRequest
+from lib.ingest.result import emit
 from lib.plan import VolumePlan
 from lib.present.preview import preview_key
 from lib.storage.base import Store

@@ -1,7 +1,9 @@
-"""Numbers as people read them."""
+"""Numbers as people read them; and pictures carried inside a page, which is then whole."""
 
 from __future__ import annotations
 
+import base64
+import io
 import math
 from collections.abc import Sequence
 
@@ -56,3 +58,30 @@ def _three(value: float) -> str:
     if value >= 99.95:
         return f"{value:.0f}"
     return f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
+
+
+def picture_data_uri(png: bytes, width: int) -> tuple[str, tuple[int, int]] | None:
+    """A ``data:`` address of a picture, made small enough to be carried in a page.
+
+    Parameters
+    ----------
+    png
+        A preview as `lib.present.preview.render_preview` draws it.
+    width
+        Pixels, at most; the height follows.
+
+    Returns
+    -------
+    Address, and width and height in pixels; None where `png` is no picture.
+    """
+    from PIL import Image  # for pages only: what is printed does not wait for it
+
+    try:
+        with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
+            image.thumbnail((width, 4 * width))
+            data = io.BytesIO()
+            image.convert("RGB").save(data, "JPEG", quality=82, optimize=True)
+            size = image.size
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return None
+    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode(), size

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from lib.geometry import LengthsZYX
-from lib.present.beneath import planes_beneath
 from lib.present.described import DescribedVolume, beside, describe
 from lib.present.drawing import (
     Colour,
@@ -31,7 +30,7 @@ from lib.present.drawing import (
     window_of,
     write,
 )
-from lib.present.planes import Planes, read_planes
+from lib.present.planes import Planes, planes_beneath, read_planes
 from lib.storage.base import Store
 from lib.storage.keys import image_of
 from lib.volumes.statistics import Statistics

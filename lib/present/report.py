@@ -1,13 +1,15 @@
 """The report of a store: one HTML file that needs nothing else, for people to read and to send on.
 
 Texts of archives are untrusted: everything is escaped, addresses become links only if they are
-plain web addresses, and the page's own policy lets nothing load and no other script run.
+plain web addresses, and the page's own policy lets nothing load and no other script run. Timings
+are rows of bars, drawn in SVG. Beside it go an RO-Crate for each volume and the Croissant index.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,12 +19,99 @@ from urllib.parse import urlsplit
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lib.errors import AlreadyExistsError, MacroscopeError
-from lib.present import chart, formatting
-from lib.present.data_uri import picture_data_uri
+from lib.present import formatting
+from lib.present.crate import crate_document, crate_key, encode
+from lib.present.croissant import croissant_document
+from lib.present.formatting import duration_text, picture_data_uri, rate_text, size_text
 from lib.present.preview import preview_key
 from lib.present.rows import Json, Row, how_to_cite, publisher, rows
+from lib.records.catalogue import CatalogResult
 from lib.records.model import Record
 from lib.storage.base import Store
+
+WIDTH, ROW, TOP = 640, 58, 8
+_LABEL, _NUMBER = 158, 132  # pixels left of the bars, and right of the longest one
+_ROOM = WIDTH - _LABEL - _NUMBER
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One horizontal bar; pixels of the drawing."""
+
+    x: int
+    y: int
+    width: float
+    text: str
+    kind: str  # "time" or "rate"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTime:
+    """What one source took: sums over its volumes that say how long they took."""
+
+    source: str
+    volumes: int
+    seconds: float
+    received: int
+    y: int
+    bars: tuple[Bar, ...]
+
+    @property
+    def rate(self) -> float | None:
+        """Bytes received in a second of work on the source's volumes."""
+        return self.received / self.seconds if self.seconds > 0 and self.received else None
+
+    @property
+    def words(self) -> dict[str, str]:
+        """The same in words, for the table beside the drawing."""
+        return {
+            "seconds": duration_text(self.seconds),
+            "received": size_text(self.received),
+            "rate": rate_text(self.rate) if self.rate else "nothing fetched",
+        }
+
+
+def source_times(volumes: Iterable[Record]) -> list[SourceTime]:
+    """One row for each source, with bars to common scales."""
+    timed: dict[str, list[Record]] = {}
+    for record in volumes:
+        if record.provenance.seconds is not None:
+            timed.setdefault(record.source, []).append(record)
+    sums = [
+        SourceTime(
+            source,
+            len(own),
+            sum(f.provenance.seconds or 0.0 for f in own),
+            sum(f.provenance.bytes or 0 for f in own),
+            TOP + index * ROW,
+            (),
+        )
+        for index, (source, own) in enumerate(sorted(timed.items()))
+    ]
+    longest = max((row.seconds for row in sums), default=0.0) or 1.0
+    fastest = max((row.rate or 0.0 for row in sums), default=0.0) or 1.0
+    return [
+        SourceTime(
+            row.source,
+            row.volumes,
+            row.seconds,
+            row.received,
+            row.y,
+            (
+                Bar(_LABEL, row.y, row.seconds / longest * _ROOM, row.words["seconds"], "time"),
+                Bar(
+                    _LABEL, row.y + 22, (row.rate or 0) / fastest * _ROOM, row.words["rate"], "rate"
+                ),
+            ),
+        )
+        for row in sums
+    ]
+
+
+def chart_height(rows: list[SourceTime]) -> int:
+    """Height of the drawing."""
+    return TOP + ROW * len(rows)
+
 
 MOST_CARDS = 150
 """Volumes that one report shows at length, with a picture; of the others it has a row each."""
@@ -134,7 +223,7 @@ def report_html(
     script = _source(environment, "report.js.jinja")
     volumes = _volumes(catalog)
     cards = _cards(volumes, _groups(catalog), pictures, viewer_urls or {})
-    times = chart.source_times(volumes)
+    times = source_times(volumes)
     page = environment.get_template("report.html.jinja").render(
         created=f"{now.astimezone(UTC):%d %B %Y, %H:%M} UTC".lstrip("0"),
         store=str(catalog.get("data_store", "")),
@@ -152,8 +241,8 @@ def report_html(
         results=validation.get("results", []),
         duplicates=catalog.get("duplicates", []),
         times=times,
-        chart_width=chart.WIDTH,
-        chart_height=chart.chart_height(times),
+        chart_width=WIDTH,
+        chart_height=chart_height(times),
         style=_source(environment, "report.css.jinja"),
         script=script,
         policy=_policy(script),
@@ -299,3 +388,33 @@ def _web(address: str | None) -> str | None:
     except ValueError:
         return None
     return address if parts.scheme in _WEB and parts.netloc else None
+
+
+CROISSANT_KEY = "croissant.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """Keys of what was written: the report in the metadata store, the crates in the data store."""
+
+    report_key: str
+    croissant_key: str
+    crate_keys: tuple[str, ...]
+
+
+def present(data_store: Store, metadata_store: Store, found: CatalogResult) -> Presented:
+    """Write the HTML report, an RO-Crate for every complete volume, and the Croissant index."""
+    now = datetime.now(UTC)
+    listed = [item["record"] for item in found.catalog["records"]]
+    records = [record for record in listed if record.get("status") == "complete"]
+    crates = []
+    for record in records:
+        if not record.get("schema_version"):
+            continue  # older records do not say enough
+        key = crate_key(record["files"]["volume"])
+        data_store.put(key, encode(crate_document(record, data_store.uri)))
+        crates.append(key)
+    index = croissant_document(records, data_store.uri, date=now.date().isoformat())
+    metadata_store.put(CROISSANT_KEY, json.dumps(index, indent=2, ensure_ascii=False).encode())
+    report = write_report(data_store, metadata_store, found.catalog, found.report, now=now)
+    return Presented(report, CROISSANT_KEY, tuple(crates))

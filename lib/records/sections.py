@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from lib import vocabulary
-from lib.provenance import Provenance
+from lib.about import Provenance
 from lib.records.fields import (
     COMPLETE,
     Address,

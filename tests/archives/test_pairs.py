@@ -18,9 +18,8 @@ from lib.errors import ConfigError, GridMismatchError, UnsupportedFormatError
 from lib.geometry import Box
 from lib.ingest.stages import plan_source
 from lib.plan import VolumePlan
-from lib.present.beneath import planes_beneath
 from lib.present.described import describe, labels_inside
-from lib.present.planes import read_planes
+from lib.present.planes import planes_beneath, read_planes
 from lib.present.viewer import serve
 from lib.present.viewer_state import check_viewable
 from lib.verify.volume import verify_store

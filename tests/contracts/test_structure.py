@@ -46,9 +46,7 @@ CONCEPTS = {
         "lib.ingest.describe", "lib.ingest.kind", "lib.ingest.repair.described_job",
         "lib.ingest.repair.from_source", "lib.ingest.repair.remake",
     ),
-    "a document or picture of its own": (
-        "lib.present.chart", "lib.present.croissant",
-        "lib.present.report", "lib.present.store_page",
+    "a document or picture of its own": ( "lib.present.croissant", "lib.present.store_page",
         "lib.present.viewer_app", "lib.present.viewer_state",
     ),
     "the sections of a record": ("lib.records.sections",),

@@ -7,7 +7,7 @@ from pathlib import Path
 from emulators.control import Control
 from emulators.serving import Samples
 from lib.ingest.context import progress_events
-from lib.ingest.progress import ProgressEvent, subscribe
+from lib.ingest.result import ProgressEvent, subscribe
 from tests.faults.bench import Bench
 
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib import vocabulary
+from lib.about import Provenance
 from lib.ingest import describe
 from lib.plan import About, VolumePlan
-from lib.provenance import Provenance
 from lib.records.manager import MetadataManager, schema_errors
 from lib.storage.base import Store
 from lib.storage.local import LocalStore

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Literal
 from urllib.parse import unquote
 
+from lib.about import Provenance
 from lib.archives.address.finding import Candidate
 from lib.archives.address.places import Place
 from lib.archives.selection import Crop, choose_crop
@@ -20,7 +21,6 @@ from lib.formats.calibration import Origin
 from lib.formats.format import Survey, VolumeDescription
 from lib.names import slug
 from lib.plan import About, SourceFile, VolumePlan
-from lib.provenance import Provenance
 from lib.rawfiles.ranged import digest_reads
 from lib.transport.listing import ObjectInfo
 

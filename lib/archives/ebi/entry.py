@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lib import vocabulary
+from lib.about import Provenance
 from lib.errors import BadAnswerError
 from lib.plan import About
-from lib.provenance import Provenance
 
 LICENCE = "CC0-1.0"
 _STATED = {

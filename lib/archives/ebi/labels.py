@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lib.about import Provenance, Source
 from lib.archives.ebi.grouping import Volume
-from lib.provenance import Provenance, Source
 from lib.vocabulary import Kind
 
 

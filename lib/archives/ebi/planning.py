@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lib.about import Provenance
 from lib.archives.ebi.entry import EmpiarEntry, ImageSet
 from lib.archives.ebi.files import EntryFiles
 from lib.archives.ebi.grouping import Sorting, Volume
@@ -31,7 +32,6 @@ from lib.formats.calibration import Origin
 from lib.formats.format import Survey
 from lib.names import slug
 from lib.plan import About, SourceFile, VolumePlan
-from lib.provenance import Provenance
 
 SOURCE = "ebi"
 _FTP_COMMANDS = 3  # of one file: SIZE, MDTM, RETR

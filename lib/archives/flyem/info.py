@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lib.about import About
+from lib.about import About, Provenance
 from lib.errors import (
     BadAnswerError,
     MacroscopeError,
@@ -16,7 +16,6 @@ from lib.errors import (
 )
 from lib.formats.dvid_labels import BLOCK
 from lib.geometry import Box, LengthsZYX, ceil_divide, floor_divide, multiply
-from lib.provenance import Provenance
 from lib.safety import MALFORMED
 from lib.transport.session import Session
 from lib.units import to_nm

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from lib.about import Provenance
 from lib.archives.base import ArchiveBase, Publisher
 from lib.archives.ebi.tree import HTTPS, SERVICES, EbiTree
 from lib.archives.idr import omero
@@ -36,7 +37,6 @@ from lib.formats.base import VolumeReader
 from lib.formats.tiff.reader import TiffVolume
 from lib.names import slug, without_tiff_suffix
 from lib.plan import SourceFile, VolumePlan
-from lib.provenance import Provenance
 from lib.rawfiles.files import RawFiles, fetched_or_error, kept_or_error
 from lib.rawfiles.ranged import digest_reads
 from lib.transport.limits import Limits

@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lib import vocabulary
+from lib.about import Provenance
 from lib.archives.voxels import CatalogueZYX
 from lib.errors import BadAnswerError, NotFoundError
 from lib.plan import About
-from lib.provenance import Provenance
 from lib.transport.http import HttpClient
 from lib.units import to_nm
 

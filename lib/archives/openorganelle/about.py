@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from lib.about import Provenance
 from lib.formats.zarr.hierarchy import ZarrArray
 from lib.plan import About
-from lib.provenance import Provenance
 
 _ABOUT = {
     "jrc_mus-nacc-2": About(

@@ -13,6 +13,7 @@ from itertools import takewhile
 from typing import Any, ClassVar
 from urllib.parse import quote
 
+from lib.about import Provenance
 from lib.archives.base import ArchiveBase, Publisher
 from lib.archives.listed import Item
 from lib.archives.openorganelle.about import about_array
@@ -35,7 +36,6 @@ from lib.formats.zarr.ngff import Multiscale
 from lib.formats.zarr.survey import survey_array
 from lib.geometry import Box, LengthsZYX, ShapeZYX, zyx
 from lib.plan import SourceFile, VolumePlan
-from lib.provenance import Provenance
 from lib.rawfiles.files import RawFiles
 from lib.transport.limits import Limits
 from lib.transport.partial import Fetched

@@ -22,12 +22,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from lib.about import Stated
 from lib.bytesource.base import ByteSource
 from lib.errors import FormatError, UnsupportedFormatError
 from lib.formats.base import WIDENED
 from lib.formats.calibration import Origin, VoxelSize, positive
 from lib.geometry import ShapeZYX
-from lib.provenance import Stated
 
 IMOD_STAMP = 1146047817
 _INVERTED_ORIGIN = 4  # bit of IMOD's flags

@@ -7,7 +7,9 @@ record says that it is damaged, and the next repair, or the next run, goes on.
 
 from __future__ import annotations
 
+import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,12 +18,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lib.errors import IntegrityError
+from lib.config.manager import LoadedSettings
+from lib.errors import IntegrityError, NotFoundError, SourceChangedError
 from lib.ingest.repair.remake import Planned, Remaking
+from lib.ingest.request import VolumeRequest
+from lib.ingest.stages import plan_source
 from lib.rawfiles.tee import hash_file
 from lib.records.lifecycle import Key, RecordDict
 from lib.records.manager import MetadataManager, timestamp
-from lib.storage.base import Store
+from lib.storage.base import Store, StoreSettings
 from lib.storage.digests import digest_of
 from lib.storage.keys import state_key
 from lib.verify.volume import examine
@@ -199,3 +204,61 @@ def _folder(store: Store, volume_key: str) -> Iterator[Path]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         store.delete_tree(state)
+
+
+def holder_here(what: str) -> str:
+    """Who holds a volume's lock, for whoever waits for it."""
+    return f"{what} on {socket.gethostname()}, process {os.getpid()}"
+
+
+def order_again(
+    record: RecordDict,
+    loaded: LoadedSettings,
+    store: Store,
+    store_settings: StoreSettings,
+    scratch_dir: Path,
+) -> VolumeRequest:
+    """The request that makes a record's volume, planned from the archive as it is now.
+
+    The settings that chose and shaped the volume are the record's own; addresses, credentials and
+    limits are today's. Records of earlier versions hold no settings: today's stand for them.
+
+    Raises
+    ------
+    NotFoundError
+        The archive does not list the volume, or not under these settings.
+    SourceChangedError
+        It is another one now.
+    ConfigError, TransportError, ...
+        As any run.
+    """
+    source, name = record["source"], record["name"]
+    stated = record["metadata"]["provenance"].get("settings") or {}
+    known = loaded.keys.loaders[source].model_fields if source in loaded.keys.loaders else {}
+    given = {name: value for name, value in stated.items() if name in known}
+    config = loaded.loader(source, {**given, "dry_run": False, "output_dir": store.uri})
+    plans = plan_source(source, config, scratch_dir, store).plans
+    plan = next((plan for plan in plans if plan.name == name), None)
+    if plan is None:
+        raise NotFoundError(
+            f"the archive lists no volume {name} under the settings that it was made with",
+            archive=source,
+            location=record["source_id"],
+            advice="Run it again with the settings that it was made with: "
+            + (
+                "they are in its record" if given else "its record, of an earlier version, has none"
+            ),
+        )
+    request = VolumeRequest(
+        plan, config, store.uri, store_settings, scratch_dir, holder_here("macroscope verify")
+    )
+    fitting = request.making(record.get("additional_metadata", {}).get("identity"))
+    if fitting is None:
+        raise SourceChangedError(
+            "the archive's file or array is not the one that the volume was made from, or other "
+            "settings shape it now; nothing was touched",
+            archive=source,
+            location=record["source_id"],
+            advice="Run again to make the volume anew from what the archive holds now",
+        )
+    return fitting

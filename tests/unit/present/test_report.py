@@ -20,10 +20,9 @@ from emulators.tissue import tissue
 from emulators.volumes import make_recorded_volume, plan_of
 from lib.errors import TransportError
 from lib.plan import About
-from lib.present.chart import source_times
 from lib.present.formatting import duration_text, shape_text, size_text, voxel_text
 from lib.present.preview import preview_key, render_preview
-from lib.present.report import report_html, write_report
+from lib.present.report import report_html, source_times, write_report
 from lib.present.rows import how_to_cite
 from lib.records.catalogue import consolidate
 from lib.records.manager import MetadataManager

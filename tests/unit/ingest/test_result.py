@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from flows.logs import LOGGER, PROGRESS_SECONDS, progress_told
-from lib.ingest.progress import ProgressEvent, emit
+from lib.ingest.result import ProgressEvent, emit
 
 
 def standing(volume: str, done: int, received: int) -> ProgressEvent:
