@@ -41,7 +41,8 @@ RUN rm -rf /usr/local/lib/python3.11/site-packages/* /usr/local/lib/python3.11/e
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /opt/macroscope /opt/macroscope
 # A run outlives a Prefect server that is away: seven tries make four minutes, and a Dask worker that
-# starts meanwhile does not fail because it cannot ask the server for its version.
+# starts meanwhile does not fail because it cannot ask the server for its version. A server whose database
+# is away answers 500 or 504, which the client would otherwise not ask again.
 # Two malloc arenas, not one for each of many threads: memory stays flat as volumes grow.
 ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -54,6 +55,7 @@ ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
     MALLOC_ARENA_MAX=2 \
     MACROSCOPE_HOME=/opt/macroscope \
     PREFECT_CLIENT_MAX_RETRIES=7 \
+    PREFECT_CLIENT_RETRY_EXTRA_CODES=500,504 \
     PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED=false \
     PREFECT_SERVER_ANALYTICS_ENABLED=false \
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS=120 \

@@ -37,7 +37,7 @@ from lib.plan import VolumePlan
 from lib.storage.open import probe_once
 from lib.volumes.job import VolumeJob
 from tasks.artifacts import ProgressBar, show_plan, show_record, show_result
-from tasks.outage import OutageBackoff, retry_through_outage
+from tasks.outage import OutageBackoff, retry_through_outage, show
 from tasks.steps import convert, fetch, plan, publish
 
 T = TypeVar("T")
@@ -68,7 +68,7 @@ def ingest(source: str, config: LoaderConfig | Mapping[str, Any] | None) -> Proc
             return run.result([], []).model_copy(update=said)
         costs = [cost_of(p, run.config, run.settings.assumed_compression) for p in sources.plans]
         mine |= {f"{source}/{one.name}" for one in sources.plans}
-        show_plan(source, costs)
+        show(lambda: show_plan(source, costs))
         volumes = [not_made(skipped, "skipped") for skipped in sources.skipped]
         for volume_plan in sources.plans:
             if run.config.dry_run:
@@ -77,7 +77,7 @@ def ingest(source: str, config: LoaderConfig | Mapping[str, Any] | None) -> Proc
                 volumes.append(make_volume(run, volume_plan))
                 tell_of(volumes[-1])
         result = run.result(volumes, costs)
-        show_result(result)
+        retry_through_outage(lambda: show_result(result))  # a parent elsewhere reads it
         return result
 
 
@@ -111,7 +111,7 @@ def make_volume(run: Run, volume_plan: VolumePlan) -> VolumeResult:
         fetch=lambda request: or_stopped(retry_through_outage(lambda: fetch(request))),
         convert=batches,
         finish=lambda request, job: or_stopped(retry_through_outage(lambda: publish(request, job))),
-        show=show_record,
+        show=lambda request, record: show(lambda: show_record(request, record)),
     )
     return life.make_volume(run.request(volume_plan), run.name, steps)
 

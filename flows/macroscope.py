@@ -28,7 +28,7 @@ from lib.ingest.result import ProcessingResult
 from lib.records.catalogue import note_groups, require_contents
 from lib.storage.open import open_store
 from tasks.artifacts import run_in_words, show_run, show_volumes
-from tasks.outage import retry_through_outage
+from tasks.outage import retry_through_outage, show
 
 
 def _known(name: str) -> str:
@@ -158,9 +158,10 @@ def macroscope(
         except MacroscopeError as error:  # what the sources came to must not be lost with it
             failures.append(f"catalogue: {error}")
     times = [(outcome.source, outcome.started, outcome.ended) for outcome in outcomes]
-    retry_through_outage(lambda: show_run(chosen.name, results, times))
+    show(lambda: retry_through_outage(lambda: show_run(chosen.name, results, times)))
     if not dry_run:
-        retry_through_outage(lambda: show_volumes(results, store_settings(loaded)))
+        shown = partial(show_volumes, results, store_settings(loaded))
+        show(lambda: retry_through_outage(shown))
     failures += [f"{r.label}: {'; '.join(r.errors)}" for r in results if not r.success]
     if failures:
         return Failed(message=" | ".join(failures), data=carried(results))

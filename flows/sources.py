@@ -72,7 +72,7 @@ def run_deployed(
     with get_client(sync_client=True) as client:
         child = _running_child(client, own) or _start(source, config, own, name)
         state = _wait(client, child.id)
-        volumes = _volumes(client, source, child.id)
+        volumes = retry_through_outage(lambda: _volumes(client, source, child.id))
     if state.is_cancelled() or state.is_cancelling():
         raise StoppedError(f"the run of {source} was cancelled", archive=source)
     if state.is_crashed() and not volumes:
@@ -144,7 +144,7 @@ def _running_child(client: SyncPrefectClient, own: list[str]) -> FlowRun | None:
 
 def _wait(client: SyncPrefectClient, run_id: UUID) -> State[Any]:
     while True:
-        run = client.read_flow_run(run_id)
+        run = retry_through_outage(lambda: client.read_flow_run(run_id))
         if run.state is not None and run.state.is_final():
             return run.state
         stopping.sleep(POLL_S)

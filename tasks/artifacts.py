@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from uuid import UUID
 
 from prefect import task
 from prefect.artifacts import (
@@ -29,6 +30,7 @@ from lib.records.manager import MetadataManager
 from lib.records.model import Record
 from lib.storage.base import StoreSettings
 from lib.storage.open import open_store
+from tasks.outage import show
 
 RESULT_KEY = "result"
 _PICTURE_WIDTH = 640  # pixels
@@ -89,10 +91,11 @@ class ProgressBar:
 
     def __init__(self, request: VolumeRequest) -> None:
         plan = request.plan
-        key = volume_artifact_key("progress", plan.source, plan.name)
-        words = f"{plan.source} {plan.source_id}: how much of level 0 is made"
-        self._artifact = create_progress_artifact(0.0, key=key, description=words)
+        self._key = volume_artifact_key("progress", plan.source, plan.name)
+        self._words = f"{plan.source} {plan.source_id}: how much of level 0 is made"
+        self._artifact: UUID | None = None
         self._told = time.monotonic()
+        self._tell(0.0)
 
     def update(self, share: float) -> None:
         """Some of the shards are done (0 to 1); the end is always told."""
@@ -100,7 +103,16 @@ class ProgressBar:
         if share < 1 and now - self._told < _SECONDS_BETWEEN_UPDATES:
             return
         self._told = now
-        update_progress_artifact(self._artifact, 100 * share)  # type: ignore[arg-type]
+        self._tell(share)
+
+    def _tell(self, share: float) -> None:
+        """Change the artifact; one that the server does not know (any more) is made by the next."""
+        known, percent = self._artifact, 100 * share
+        if known is None:
+            made = show(lambda: create_progress_artifact(percent, self._key, self._words))
+            self._artifact = made  # type: ignore[assignment]  # a coroutine only in an event loop
+        else:
+            self._artifact = show(lambda: update_progress_artifact(known, percent))
 
 
 def show_result(result: ProcessingResult) -> None:
@@ -208,9 +220,6 @@ def catalogue(
         {"what": "validation", "value": f"{metadata_store.uri}/{result.report_key}"},
         {"what": "report", "value": f"{metadata_store.uri}/{shown.report_key}"},
     ]
-    create_table_artifact(
-        rows,
-        key=artifact_key("catalogue"),
-        description=f"{result.valid} valid records in {data_store.uri}, {result.invalid} invalid",
-    )
+    words = f"{result.valid} valid records in {data_store.uri}, {result.invalid} invalid"
+    show(lambda: create_table_artifact(rows, key=artifact_key("catalogue"), description=words))
     return result

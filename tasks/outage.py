@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import httpx
 from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import get_current_settings
 
 from lib.concurrency import cancel as stopping
@@ -38,10 +39,31 @@ class ServerAwayError(MacroscopeError):
 
 
 def server_is_away(error: BaseException) -> bool:
-    """Whether an error is Prefect's about its own server; those of archives have other names."""
+    """Whether an error is Prefect's about its own server; those of archives have other names.
+
+    A server whose database is away is away as well: it answers, with 500 or more.
+    """
     if isinstance(error, RuntimeError) and str(error).startswith("Failed to reach API"):
         return True
+    if isinstance(error, PrefectHTTPStatusError):
+        return error.response.is_server_error
     return isinstance(error, (httpx.TransportError, ConcurrencySlotAcquisitionError))
+
+
+def show(step: Callable[[], T]) -> T | None:
+    """What a step returns that only shows something in Prefect's UI; None where it could not.
+
+    A server that is away, or whose database was restored from before the thing that is changed,
+    costs no volume.
+    """
+    try:
+        return step()
+    except Exception as error:
+        known = isinstance(error, (PrefectHTTPStatusError, ObjectNotFound))
+        if not known and not server_is_away(error):
+            raise
+        LOGGER.warning("Prefect's UI will not show all of this run: %s", error)
+        return None
 
 
 class OutageBackoff:

@@ -3,21 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import cast
+from unittest.mock import patch
 
 import httpx
 import pytest
 from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from lib.concurrency import cancel as stopping
 from lib.errors import BadAnswerError, StoppedError
+from lib.ingest.request import VolumeRequest
 from lib.transport.environment import _proxies
-from tasks.outage import OutageBackoff, ServerAwayError, named_where_away, retry_through_outage
+from tasks import artifacts
+from tasks.outage import (
+    LOGGER,
+    OutageBackoff,
+    ServerAwayError,
+    named_where_away,
+    retry_through_outage,
+    show,
+)
+
+
+def answered(status: int) -> PrefectHTTPStatusError:
+    """What Prefect's client raises where its server answers with a status."""
+    request = httpx.Request("POST", "http://127.0.0.1:4200/api/artifacts/")
+    return PrefectHTTPStatusError(
+        f"status {status}", request=request, response=httpx.Response(status, request=request)
+    )
+
 
 AWAY = (
     RuntimeError("Failed to reach API at http://macroscope-server.em:4200/api/"),
     ConcurrencySlotAcquisitionError("Unable to acquire concurrency slots on ['tag:convert']"),
     httpx.ConnectError("All connection attempts failed"),
+    answered(500),  # its database is away
 )
 
 
@@ -40,7 +63,9 @@ def test_a_step_is_tried_again_until_the_server_is_back() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [BadAnswerError("nonsense"), OSError("no space left"), RuntimeError("a bug")], ids=str
+    "error",
+    [BadAnswerError("nonsense"), OSError("no space left"), RuntimeError("a bug"), answered(404)],
+    ids=str,
 )
 def test_any_other_error_ends_the_step_at_once(error: Exception) -> None:
     step, left = failing_with(error, *AWAY)
@@ -93,3 +118,48 @@ def test_a_server_behind_a_proxy_is_named_with_the_proxy(monkeypatch: pytest.Mon
         raise AWAY[2]
     assert "hidden" not in str(caught.value)
     _proxies.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "error", [*AWAY, answered(404), ObjectNotFound(answered(404))], ids=lambda e: type(e).__name__
+)
+def test_what_is_only_shown_costs_nothing_where_the_server_is_away_or_knows_it_no_more(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    step, left = failing_with(error)
+    with patch.object(LOGGER, "propagate", True):
+        assert show(step) is None
+    assert left == []
+    assert "will not show" in caplog.text
+    assert show(step) == "done"
+
+
+def test_a_fault_of_ours_in_what_is_shown_is_not_hidden() -> None:
+    step, _ = failing_with(ValueError("a bug"))
+    with pytest.raises(ValueError, match="a bug"):
+        show(step)
+
+
+def test_progress_that_a_restored_database_has_forgotten_is_shown_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown: dict[str, float] = {}
+
+    def create(percent: float, key: str, words: str) -> str:
+        shown[f"{len(shown)}"] = percent
+        return f"{len(shown) - 1}"
+
+    def update(known: str, percent: float) -> str:
+        if known == "0":
+            raise answered(404)
+        shown[known] = percent
+        return known
+
+    monkeypatch.setattr(artifacts, "create_progress_artifact", create)
+    monkeypatch.setattr(artifacts, "update_progress_artifact", update)
+    monkeypatch.setattr(artifacts, "_SECONDS_BETWEEN_UPDATES", 0)
+    plan = SimpleNamespace(source="ebi", source_id="1", name="volume")
+    bar = artifacts.ProgressBar(cast(VolumeRequest, SimpleNamespace(plan=plan)))
+    for share in (0.25, 0.5, 1):
+        bar.update(share)
+    assert shown == {"0": 0, "1": 100}
