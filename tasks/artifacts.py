@@ -108,11 +108,14 @@ class ProgressBar:
     def _tell(self, share: float) -> None:
         """Change the artifact; one that the server does not know (any more) is made by the next."""
         known, percent = self._artifact, 100 * share
-        if known is None:
-            made = show(lambda: create_progress_artifact(percent, self._key, self._words))
-            self._artifact = made  # type: ignore[assignment]  # a coroutine only in an event loop
-        else:
-            self._artifact = show(lambda: update_progress_artifact(known, percent))
+
+        def told() -> object:
+            if known is None:
+                return create_progress_artifact(percent, self._key, self._words)
+            return update_progress_artifact(known, percent)
+
+        made = show(told)
+        self._artifact = made if isinstance(made, UUID) else None
 
 
 def show_result(result: ProcessingResult) -> None:

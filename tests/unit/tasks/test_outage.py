@@ -6,6 +6,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import cast
 from unittest.mock import patch
+from uuid import UUID
 
 import httpx
 import pytest
@@ -143,14 +144,14 @@ def test_a_fault_of_ours_in_what_is_shown_is_not_hidden() -> None:
 def test_progress_that_a_restored_database_has_forgotten_is_shown_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    shown: dict[str, float] = {}
+    shown: dict[UUID, float] = {}
 
-    def create(percent: float, key: str, words: str) -> str:
-        shown[f"{len(shown)}"] = percent
-        return f"{len(shown) - 1}"
+    def create(percent: float, key: str, words: str) -> UUID:
+        shown[known := UUID(int=len(shown))] = percent
+        return known
 
-    def update(known: str, percent: float) -> str:
-        if known == "0":
+    def update(known: UUID, percent: float) -> UUID:
+        if known == UUID(int=0):
             raise answered(404)
         shown[known] = percent
         return known
@@ -162,4 +163,4 @@ def test_progress_that_a_restored_database_has_forgotten_is_shown_anew(
     bar = artifacts.ProgressBar(cast(VolumeRequest, SimpleNamespace(plan=plan)))
     for share in (0.25, 0.5, 1):
         bar.update(share)
-    assert shown == {"0": 0, "1": 100}
+    assert shown == {UUID(int=0): 0, UUID(int=1): 100}
