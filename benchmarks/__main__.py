@@ -23,11 +23,15 @@ _WORTH_WARMING = 100  # MB; smaller volumes fit into what is warm anyhow
 CASES = {case.name: case for case in (*cases_s3.CASES, *cases_files.CASES)}
 
 
-def run_case(case: Case, setting: Setting, rounds: int, console: Console) -> dict[str, list[Run]]:
-    """Every variant once a round, in another order each time."""
+def run_case(
+    case: Case, setting: Setting, rounds: int, console: Console, chosen: list[str] | None = None
+) -> dict[str, list[Run]]:
+    """Every variant (or those chosen) once a round, in another order each time."""
     case.prepare(setting)
     variants: list[Variant] = []
     for variant in case.variants:
+        if chosen and variant.name not in chosen:
+            continue
         if variant.program and not shutil.which(variant.program):
             console.print(f"{case.name}: {variant.program} is not installed; left out")
         else:
@@ -51,6 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the chosen cases; 0 however the figures are."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--cases", nargs="+", choices=sorted(CASES), default=None)
+    parser.add_argument("--variants", nargs="+", default=None, help="only these contenders")
     parser.add_argument("--size", type=float, default=1000.0, help="MB of each source")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cache", type=Path, default=HERE / "cache")
@@ -66,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
         for name in names:
             case = CASES[name]
             try:
-                runs = run_case(case, setting, chosen.rounds, console)
+                runs = run_case(case, setting, chosen.rounds, console, chosen.variants)
             except RuntimeError as error:
                 console.print(f"{name}: failed: {error}", markup=False)
                 found.append({"case": name, "failed": str(error)})

@@ -39,9 +39,10 @@ def ours(
     """Our run of one array, from plan to publication."""
 
     def run(setting: Setting, output: Path) -> Run:
+        endpoint = setting.servers.s3(network)
         settings = {
             "s3_uri": f"s3://{sources.BUCKET}",
-            "s3_endpoint_url": setting.servers.s3(network),
+            "s3_endpoint_url": endpoint,
             "dataset_id": sources.dataset(kind, setting.megabytes),
             "zarr_path": f"recon-1/em/fibsem-{sources.ZARRS[kind]['dtype']}",
             "scale_level": "s0",
@@ -51,6 +52,7 @@ def ours(
         return run_python(
             f"benchmarks.ours:{entry}",
             {"source": "openorganelle", "config": settings, "output": str(output), **options},
+            setting.servers.trust,
         )
 
     return run
@@ -84,7 +86,8 @@ def peer(target: str, kind: str, network: str = "near", **options: Any) -> Any:
         }
         if target.endswith(":to_npy"):
             layout = {}
-        return run_python(target, {**where, "output": str(output), **layout, **options})
+        given = {**where, "output": str(output), **layout, **options}
+        return run_python(target, given, setting.servers.trust)
 
     return run
 
@@ -97,41 +100,49 @@ def _where(setting: Setting, kind: str, network: str) -> dict[str, Any]:
     }
 
 
-def rclone(kind: str) -> Any:
+def rclone(kind: str, network: str = "near", connections: int = 32) -> Any:
     """The bare objects to files."""
 
     def run(setting: Setting, output: Path) -> Run:
-        where = _where(setting, kind, "near")
+        where = _where(setting, kind, network)
         remote = f":s3,provider=Other,endpoint='{where['endpoint']}':"
-        options = ["--transfers", "32", "--checkers", "32", "--no-check-dest", "--config", ""]
+        at_once = str(connections)
+        options = ["--transfers", at_once, "--checkers", "32", "--no-check-dest", "--config", ""]
         return run_program(
-            ["rclone", "copy", *options, f"{remote}{where['bucket']}/{where['key']}", str(output)]
+            ["rclone", "copy", *options, f"{remote}{where['bucket']}/{where['key']}", str(output)],
+            setting.servers.trust,
         )
 
     return run
 
 
-def s5cmd(kind: str) -> Any:
+def s5cmd(kind: str, network: str = "near", connections: int = 32) -> Any:
     """The bare objects to files."""
 
     def run(setting: Setting, output: Path) -> Run:
-        where = _where(setting, kind, "near")
+        where = _where(setting, kind, network)
         source = f"s3://{where['bucket']}/{where['key']}/*"
         options = ["--no-sign-request", "--endpoint-url", where["endpoint"]]
-        return run_program(["s5cmd", *options, "cp", source, f"{output}/"])
+        options += ["--numworkers", str(connections)]
+        return run_program(["s5cmd", *options, "cp", source, f"{output}/"], setting.servers.trust)
 
     return run
 
 
 def floor(
-    kind: str, to: str, network: str = "near", connections: int = 16, *, whole: bool = False
+    kind: str,
+    to: str,
+    network: str = "near",
+    connections: int = 16,
+    **more: bool,
 ) -> Any:
     """The necessary steps and nothing else; see `benchmarks.floors`."""
 
     def run(setting: Setting, output: Path) -> Run:
-        options = {"kind": kind, "to": to, "connections": connections, "whole": whole}
+        options = {"kind": kind, "to": to, "connections": connections, **more}
         where = {**_where(setting, kind, network), "output": str(output)}
-        return run_python("benchmarks.floors:objects", {**where, **options})
+        target = "benchmarks.floors:objects"
+        return run_python(target, {**where, **options}, setting.servers.trust)
 
     return run
 
@@ -164,6 +175,33 @@ def _prepare_kinds(*kinds: str) -> Any:
 two_workers = ours("u8", at_once=1, batches_at_once=2)
 
 _TENSORSTORE = "benchmarks.peers_tensorstore:copy"
+_PRODUCT = "product on tensorstore"
+"""The same work as ours."""
+
+
+def product(kind: str, network: str = "near", **options: Any) -> Variant:
+    """The script that does the same work as ours on tensorstore."""
+    return Variant(
+        _PRODUCT, peer("benchmarks.peers_product:on_tensorstore", kind, network, **options)
+    )
+
+
+def over_tls(kind: str, network: str, copy: float, work: float, **far: Any) -> Case:
+    """A case once more over TLS, as public archives speak it; its client checks no ETags."""
+    connections = far.get("concurrency", 16)
+    return Case(
+        f"{network.removesuffix('-tls')}-{kind}-tls",
+        f"S3 Zarr ({kind}) over TLS" + (", far" if far else ""),
+        _prepare(kind),
+        (
+            Variant("ours", ours(kind, network, connections)),
+            Variant(STEPS, floor(kind, "same", network, connections, md5=False)),
+            Variant("tensorstore", peer(_TENSORSTORE, kind, network, **far)),
+            product(kind, network, **far),
+        ),
+        (Goal("ours", "tensorstore", copy), Goal("ours", _PRODUCT, work)),
+    )
+
 
 CASES = (
     Case(
@@ -177,11 +215,15 @@ CASES = (
             Variant("tensorstore", peer(_TENSORSTORE, "u8")),
             Variant("zarr+obstore", peer("benchmarks.peers_zarr:copy", "u8")),
             Variant("dask+s3fs", peer("benchmarks.peers_dask:copy", "u8")),
+            product("u8"),
+            Variant("product on zarrs", peer("benchmarks.peers_product:on_zarrs", "u8")),
             Variant("rclone", rclone("u8"), "rclone"),
             Variant("s5cmd", s5cmd("u8"), "s5cmd"),
         ),
         (
-            Goal("ours", "tensorstore", 1.0),
+            Goal("ours", _PRODUCT, 0.7),
+            Goal("ours", _PRODUCT, 0.7, "cpu_s"),
+            Goal("ours", "tensorstore", 1.2),
             Goal("ours", "dask+s3fs", 0.25),
             Goal("ours", "rclone", 1.4),
         ),
@@ -194,9 +236,10 @@ CASES = (
             Variant("ours", ours("i16")),
             Variant(STEPS, floor("i16", "same")),
             Variant("tensorstore", peer(_TENSORSTORE, "i16")),
+            product("i16"),
             Variant("zarr+obstore", peer("benchmarks.peers_zarr:copy", "i16")),
         ),
-        (Goal("ours", "tensorstore", 1.0),),
+        (Goal("ours", _PRODUCT, 0.6), Goal("ours", "tensorstore", 0.8)),
     ),
     Case(
         "s3-gzip",
@@ -207,8 +250,9 @@ CASES = (
             Variant(STEPS, floor("gzip", "zstd")),
             Variant(WHOLE, floor("gzip", "zstd", whole=True)),
             Variant("tensorstore", peer(_TENSORSTORE, "gzip")),
+            product("gzip"),
         ),
-        (Goal("ours", "tensorstore", 1.5),),
+        (Goal("ours", _PRODUCT, 0.9),),
     ),
     Case(
         "labels",
@@ -261,9 +305,19 @@ CASES = (
             Variant(STEPS, floor("u8", "same", "far", 128)),
             Variant("tensorstore", peer(_TENSORSTORE, "u8", "far", concurrency=128)),
             Variant("tensorstore, default", peer(_TENSORSTORE, "u8", "far")),
+            product("u8", "far", concurrency=128),
+            Variant("rclone", rclone("u8", "far", 128), "rclone"),
+            Variant("s5cmd", s5cmd("u8", "far", 128), "s5cmd"),
         ),
-        (Goal("ours", "tensorstore", 1.2),),
+        (
+            Goal("ours", _PRODUCT, 0.85),
+            Goal("ours", "rclone", 1 / 0.9),
+            Goal("ours", "tensorstore", 1.2),
+        ),
     ),
+    over_tls("u8", "near-tls", 1.2, 0.7),
+    over_tls("i16", "near-tls", 0.8, 0.6),
+    over_tls("u8", "far-tls", 1.2, 0.85, concurrency=128),
     *(
         Case(
             name,

@@ -132,6 +132,7 @@ def objects(
     to: str,
     connections: int = 16,
     whole: bool = False,
+    md5: bool = True,
 ) -> None:
     """Objects, checked against their ETag and decoded; counted, hashed and written.
 
@@ -162,7 +163,8 @@ def objects(
         codec = None if gzip else numcodecs.get_codec(dict(compressor))
         for name in take:
             data = memoryview(obstore.get(store, name).bytes())
-            hashlib.md5(data, usedforsecurity=False)
+            if md5:
+                hashlib.md5(data, usedforsecurity=False)
             if codec is None:
                 voxels = np.frombuffer(gzip_decode(bytes(data), out=scratch.nbytes), scratch.dtype)
             else:

@@ -29,8 +29,10 @@ class Run:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-def run_python(target: str, parameters: dict[str, Any]) -> Run:
-    """Run ``module:function`` through `benchmarks.child`.
+def run_python(
+    target: str, parameters: dict[str, Any], settings: dict[str, str] | None = None
+) -> Run:
+    """Run ``module:function`` through `benchmarks.child`, `settings` added to its environment.
 
     Raises
     ------
@@ -38,7 +40,7 @@ def run_python(target: str, parameters: dict[str, Any]) -> Run:
         It failed; the message ends with what it wrote.
     """
     command = [sys.executable, "-m", "benchmarks.child", target, json.dumps(parameters)]
-    _, _, peak, output = _run(command)
+    _, _, peak, output = _run(command, settings)
     answer = json.loads(output.strip().splitlines()[-1])
     return Run(
         answer.pop("seconds"),

@@ -12,7 +12,7 @@ import numpy as np
 import tensorstore as ts
 
 
-def _source(endpoint: str, bucket: str, key: str, concurrency: int) -> Any:
+def open_s3(endpoint: str, bucket: str, key: str, concurrency: int) -> Any:
     context = ts.Context(
         {
             "s3_request_concurrency": {"limit": concurrency},
@@ -34,13 +34,45 @@ def _source(endpoint: str, bucket: str, key: str, concurrency: int) -> Any:
     return ts.open(spec, context=context, read=True, open=True).result()
 
 
-def _boxes(shape: tuple[int, ...], step: tuple[int, ...]) -> Any:
+def boxes(shape: tuple[int, ...], step: tuple[int, ...]) -> Any:
     for index in itertools.product(
         *(range(math.ceil(n / s)) for n, s in zip(shape, step, strict=True))
     ):
         yield tuple(
             slice(i * s, min((i + 1) * s, n)) for i, s, n in zip(index, step, shape, strict=True)
         )
+
+
+def sharded_target(
+    path: str,
+    shape: tuple[int, ...],
+    data_type: str,
+    shard: list[int],
+    chunk: list[int],
+    codec: dict[str, Any],
+) -> Any:
+    """A new sharded Zarr v3 array in a folder; nothing is forced to the disk."""
+    inner = [{"name": "bytes", "configuration": {"endian": "little"}}, codec]
+    return ts.open(
+        {
+            "driver": "zarr3",
+            "kvstore": {"driver": "file", "path": path},
+            "metadata": {
+                "shape": list(shape),
+                "data_type": data_type,
+                "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": shard}},
+                "codecs": [
+                    {
+                        "name": "sharding_indexed",
+                        "configuration": {"chunk_shape": chunk, "codecs": inner},
+                    }
+                ],
+            },
+        },
+        context=ts.Context({"file_io_sync": False}),
+        create=True,
+        open=True,
+    ).result()
 
 
 def copy(
@@ -55,30 +87,11 @@ def copy(
     at_once: int = 2,
 ) -> None:
     """Copy shard by shard into a sharded Zarr v3, `at_once` shards in flight."""
-    source = _source(endpoint, bucket, key, concurrency)
-    inner = [{"name": "bytes", "configuration": {"endian": "little"}}, codec]
-    target = ts.open(
-        {
-            "driver": "zarr3",
-            "kvstore": {"driver": "file", "path": f"{output}/ts.zarr/"},
-            "metadata": {
-                "shape": list(source.shape),
-                "data_type": source.dtype.name,
-                "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": shard}},
-                "codecs": [
-                    {
-                        "name": "sharding_indexed",
-                        "configuration": {"chunk_shape": chunk, "codecs": inner},
-                    }
-                ],
-            },
-        },
-        context=ts.Context({"file_io_sync": False}),
-        create=True,
-        open=True,
-    ).result()
+    source = open_s3(endpoint, bucket, key, concurrency)
+    path = f"{output}/ts.zarr/"
+    target = sharded_target(path, source.shape, source.dtype.name, shard, chunk, codec)
     running: deque[Any] = deque()
-    for box in _boxes(source.shape, tuple(shard)):
+    for box in boxes(source.shape, tuple(shard)):
         if len(running) >= at_once:
             running.popleft().result()
         running.append(target[box].write(source[box]))
@@ -88,9 +101,9 @@ def copy(
 
 def to_npy(endpoint: str, bucket: str, key: str, output: str, concurrency: int = 32) -> None:
     """Read slabs of one chunk layer, write them in order, with sha256 and mean on the way."""
-    source = _source(endpoint, bucket, key, concurrency)
+    source = open_s3(endpoint, bucket, key, concurrency)
     depth = source.chunk_layout.read_chunk.shape[0]
-    slabs = list(_boxes(source.shape, (depth, *source.shape[1:])))
+    slabs = list(boxes(source.shape, (depth, *source.shape[1:])))
     digest, total = hashlib.sha256(), 0
     with open(f"{output}/ts.npy", "wb") as file:
         header = {"descr": source.dtype.numpy_dtype.str, "fortran_order": False}

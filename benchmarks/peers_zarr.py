@@ -20,17 +20,8 @@ def compressor(codec: dict[str, Any]) -> Any:
     return BloscCodec(**codec["configuration"])
 
 
-def copy(
-    endpoint: str,
-    bucket: str,
-    key: str,
-    output: str,
-    shard: list[int],
-    chunk: list[int],
-    codec: dict[str, Any],
-    concurrency: int = 32,
-) -> None:
-    """Copy shard by shard, two at a time."""
+def open_s3_array(endpoint: str, bucket: str, key: str, concurrency: int) -> Any:
+    """A Zarr v2 array in a bucket."""
     zarr.config.set({"async.concurrency": concurrency})
     store = ObjectStore(
         S3Store(
@@ -43,7 +34,21 @@ def copy(
         ),
         read_only=True,
     )
-    source = zarr.open_array(store, mode="r", zarr_format=2)
+    return zarr.open_array(store, mode="r", zarr_format=2)
+
+
+def copy(
+    endpoint: str,
+    bucket: str,
+    key: str,
+    output: str,
+    shard: list[int],
+    chunk: list[int],
+    codec: dict[str, Any],
+    concurrency: int = 32,
+) -> None:
+    """Copy shard by shard, two at a time."""
+    source = open_s3_array(endpoint, bucket, key, concurrency)
     target = zarr.create_array(
         f"{output}/zarr.zarr",
         shape=source.shape,

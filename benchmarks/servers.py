@@ -14,11 +14,12 @@ from typing import Self
 from benchmarks import sources
 from benchmarks.measure import ROOT
 from emulators.s3 import S3Server
+from tests.kit.tls import certificates
 
 FAR = (0.030, 20 * 2**20)
 """Seconds to the first byte and bytes a second of one connection, as to a public archive."""
 
-NETWORKS = ("near", "far")
+NETWORKS = ("near", "far", "near-tls", "far-tls")
 
 
 class Servers:
@@ -28,7 +29,9 @@ class Servers:
         self._cache = cache
         self._stack = ExitStack()
         self._s3: S3Server | None = None
-        self._far_s3 = ""
+        self._far_s3: dict[str, str] = {}
+        self.trust: dict[str, str] = {}
+        """Environment in which every client trusts the object store's certificate."""
         self._files: dict[tuple[str, str], dict[str, int]] = {}
 
     def __enter__(self) -> Self:
@@ -45,18 +48,22 @@ class Servers:
     def s3(self, network: str = "near") -> str:
         """Address of the object store."""
         server = self.s3_server()
-        if network == "near":
-            return server.endpoint_url
-        if not self._far_s3:
-            address = server.endpoint_url.removeprefix("http://")
+        url = server.tls_url if network.endswith("-tls") else server.endpoint_url
+        if network.startswith("near"):
+            return url
+        if url not in self._far_s3:
+            scheme, _, address = url.partition("://")
             line = self._start("benchmarks.shaped", address, *map(str, FAR))
-            self._far_s3 = f"http://127.0.0.1:{int(line)}"
-        return self._far_s3
+            self._far_s3[url] = f"{scheme}://127.0.0.1:{int(line)}"
+        return self._far_s3[url]
 
     def s3_server(self) -> S3Server:
         """The object store itself."""
         if self._s3 is None:
-            server = S3Server(sources.BUCKET, data_dir=self._cache / "s3")
+            authority, certificate = certificates(self._cache)
+            names = ("SSL_CERT_FILE", "TENSORSTORE_CA_BUNDLE")
+            self.trust = dict.fromkeys(names, str(authority))
+            server = S3Server(sources.BUCKET, data_dir=self._cache / "s3", certificate=certificate)
             self._s3 = self._stack.enter_context(server)
         return self._s3
 

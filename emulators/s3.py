@@ -82,13 +82,15 @@ class S3Server:
         Where the objects are kept; ``None`` is a temporary folder that goes at the end.
     host
         Address to bind.
+    certificate
+        PEM file with a certificate and its key: the server speaks TLS too.
     port
         S3 port; 0 takes a free one.
 
     Attributes
     ----------
-    endpoint_url
-        Address for clients, path style.
+    endpoint_url, tls_url
+        Addresses for clients, path style; the second is empty without a certificate.
 
     Raises
     ------
@@ -105,6 +107,7 @@ class S3Server:
         *,
         host: str = "127.0.0.1",
         port: int = 0,
+        certificate: Path | None = None,
     ) -> None:
         exempt_loopback()  # its clients read the proxies themselves
         self.buckets = (bucket,) if isinstance(bucket, str) else tuple(bucket)
@@ -112,7 +115,8 @@ class S3Server:
         self.key = key or _OWNER_KEY
         self.secret = secret or _OWNER_SECRET
         self.anonymous = key is None
-        self.endpoint_url = ""
+        self.endpoint_url = self.tls_url = ""
+        self._certificate = certificate
         self._host = host
         self._port = port
         self._keep = data_dir.resolve() if data_dir is not None else None
@@ -175,7 +179,7 @@ class S3Server:
     def _launch(self) -> None:
         self._folder = self._keep or Path(tempfile.mkdtemp(prefix="samples-s3-"))
         self._folder.mkdir(parents=True, exist_ok=True)
-        ports = free_ports(self._host, len(_PORTS))
+        *ports, tls = free_ports(self._host, len(_PORTS) + 1)
         if self._port:
             ports[0] = self._port
         identities = self._folder / "identities.json"
@@ -195,6 +199,10 @@ class S3Server:
             *(f"{flag}={port}" for flag, port in zip(_PORTS, ports, strict=True)),
             *_FIXED,
         ]  # fmt: skip
+        if self._certificate is not None:
+            pem = self._certificate
+            command += [f"-s3.port.https={tls}", f"-s3.cert.file={pem}", f"-s3.key.file={pem}"]
+            self.tls_url = f"https://{_reachable(self._host)}:{tls}"
         with open(self._folder / "server.log", "wb") as log:
             self._process = subprocess.Popen(
                 command,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
 from lib.bytesource.base import ByteSource, MemoryBytes
@@ -89,6 +89,9 @@ class S3Tree(_BucketTree):
     ) -> None:
         super().__init__(session, service, objects)
         self.objects, self.listed = objects, listed
+
+    def get_several(self, keys: Sequence[str], most: int = MOST_BYTES) -> list[memoryview | None]:
+        return self.objects.get_several(keys, most)
 
     def _below(self, folder: str) -> Iterator[ObjectInfo]:
         for key, size, etag in self.objects.list_all(folder):

@@ -13,7 +13,7 @@ import posixpath
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 from lib.bytesource.base import RANGE_BYTES, ByteSource, LocalBytes, named_os_error
 from lib.concurrency.bounded_map import run_ordered
@@ -161,6 +161,26 @@ class SessionTree(WalkedTree):
 
     def ordered(self, jobs: Iterable[Callable[[], T]]) -> Iterator[T]:
         return self._session.ordered(self._service, jobs)
+
+
+@runtime_checkable
+class GetsSeveral(Protocol):
+    """A tree that gets objects one after another for little more than their bytes."""
+
+    def get_several(
+        self, keys: Sequence[str], most: int = MOST_BYTES
+    ) -> Sequence[bytes | memoryview | None]:
+        """What `Tree.get` returns of each key."""
+        ...
+
+
+def get_several(
+    tree: Tree, keys: Sequence[str], most: int = MOST_BYTES
+) -> Sequence[bytes | memoryview | None]:
+    """The bytes of each object, None where there is none, one after another; see `Tree.get`."""
+    if isinstance(tree, GetsSeveral):
+        return tree.get_several(keys, most)
+    return [tree.get(key, most) for key in keys]
 
 
 def join(*parts: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -107,6 +107,10 @@ class ChunkReader(Protocol):
 
     def encoded_chunk(self, index_zyx: ShapeZYX) -> Encoded | None:
         """The stored bytes of one chunk of the source's grid; None where the archive has none."""
+        ...
+
+    def encoded_chunks(self, indices: Sequence[ShapeZYX]) -> Sequence[Encoded | None]:
+        """The same of several, one after another, by one thread."""
         ...
 
     def expect(self, indices: Iterable[ShapeZYX]) -> None:

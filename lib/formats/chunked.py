@@ -7,14 +7,14 @@ import json
 import math
 import random
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.bytesource.tree import Tree, join
+from lib.bytesource.tree import Tree, get_several, join
 from lib.compression import Encoded
 from lib.errors import BadAnswerError, TransportError, UnsupportedFormatError
 from lib.formats.base import Block, ChunkCodec, Layout, VolumeReader
@@ -90,6 +90,10 @@ class ChunkedReader(VolumeReader):
     def encoded_chunk(self, index_zyx: ShapeZYX) -> Encoded | None:
         """The stored bytes of a chunk of the array's own grid; None where the store has none."""
 
+    def encoded_chunks(self, indices: Sequence[ShapeZYX]) -> Sequence[Encoded | None]:
+        """The same of several chunks, by one thread."""
+        return [self.encoded_chunk(index) for index in indices]
+
     def expect(self, indices: Iterable[ShapeZYX]) -> None:
         """Nothing, where each chunk is an object of its own."""
 
@@ -123,10 +127,13 @@ class ChunkedReader(VolumeReader):
         return Box(start, (start[0] + cz, start[1] + cy, start[2] + cx))
 
 
-def chunk_object(
-    tree: Tree, key: str, most: int, index_zyx: ShapeZYX, holes: frozenset[ShapeZYX] | None
-) -> Encoded | None:
-    """The object of one chunk, held against what the listing said; None for a hole.
+def chunk_objects(
+    tree: Tree,
+    keys: Mapping[ShapeZYX, str],
+    most: int,
+    holes: frozenset[ShapeZYX] | None,
+) -> list[Encoded | None]:
+    """The object of each chunk, held against what the listing said; None for a hole.
 
     Parameters
     ----------
@@ -140,18 +147,18 @@ def chunk_object(
     BadAnswerError
         It was not listed, but is there: it would have been read as background.
     """
-    hole = holes is not None and index_zyx in holes
-    if hole and tree.listing_proves:
-        return None
-    data = tree.get(key, most)
-    check_listed(tree, key, index_zyx, there=data is not None, holes=holes)
-    return data
+    proven = holes if holes is not None and tree.listing_proves else frozenset()
+    asked = {index: key for index, key in keys.items() if index not in proven}
+    found = dict(zip(asked, get_several(tree, [*asked.values()], most), strict=True))
+    for index, data in found.items():
+        check_listed(tree, asked[index], index, there=data is not None, holes=holes)
+    return [found.get(index) for index in keys]
 
 
 def check_listed(
     tree: Tree, key: str, index_zyx: ShapeZYX, *, there: bool, holes: frozenset[ShapeZYX] | None
 ) -> None:
-    """Raise where a listing said otherwise of a chunk's object; see `chunk_object`."""
+    """Raise where a listing said otherwise of a chunk's object; see `chunk_objects`."""
     if holes is None or there != (index_zyx in holes):
         return
     where, unit = f"{tree.uri}/{key}", f"chunk {'/'.join(map(str, index_zyx))}"

@@ -9,9 +9,10 @@ Where only the codec, the byte order or the order of axes does not fit, each is 
 from __future__ import annotations
 
 import contextvars
+import math
 import queue
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -77,21 +78,36 @@ class _Shard:
         self.writer = writer
         self._left, self._lock = len(writer.chunks), threading.Lock()
 
-    def last(self) -> bool:
-        """Count one down; True for the last."""
+    def last(self, done: int) -> bool:
+        """Count so many down; True for the last."""
         with self._lock:
-            self._left -= 1
+            self._left -= done
             return self._left == 0
 
 
-_Task = tuple[_Shard, int, ShapeZYX]
+_Group = Sequence[tuple[int, ShapeZYX]]
+"""Slot and index of chunks that lie side by side."""
+_MOST_TOGETHER = 8
+_HELD_BYTES = 64 * 2**20
+
+
+def _together(chunk_bytes: int, chunks: int, limits: ConcurrencyLimits) -> int:
+    """How many chunks a thread takes at a time.
+
+    A slot, a connection and a place in the queue for each of many small chunks cost as much as
+    what is done with their voxels. Of large ones several at a time would fill the memory, and of
+    few, threads would have none.
+    """
+    held = _HELD_BYTES // (chunk_bytes * limits.connections)
+    shared = limits.shards * chunks // (2 * limits.connections)
+    return max(1, min(_MOST_TOGETHER, held, shared))
 
 
 class _Run:
     """What the threads of one batch share.
 
-    The threads take chunks from one plain queue. An executor's future for each of the thousands
-    of chunks cost more than counting their voxels.
+    The threads take groups of neighbouring chunks from one plain queue. An executor's future for
+    each of the thousands of chunks cost more than counting their voxels.
     """
 
     def __init__(
@@ -110,10 +126,11 @@ class _Run:
         self._failure: BaseException | None = None
         self._over = False
         self._room = threading.Semaphore(limits.shards)
-        self._connections = limits.connections
-        self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+        self._limits = limits
+        self._tasks: queue.SimpleQueue[tuple[_Shard, _Group] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._open: set[ShardWriter] = set()
+        self._chunk_bytes = math.prod(job.chunk_zyx) * job.dtype.itemsize
         grid = job.plan.source_grid
         self._offset: ShapeZYX = (0, 0, 0) if grid is None else grid.offset_zyx
 
@@ -135,10 +152,12 @@ class _Run:
         """Hand all chunks of one shard to the threads; the last one finishes the shard."""
         shard = _Shard(ShardWriter(self._job, self._store, shard_index))
         self._open.add(shard.writer)
-        self._reader.expect(self._in_source(index) for _, index in shard.writer.chunks)
-        for slot, index in shard.writer.chunks:
-            self._tasks.put((shard, slot, index))
-        while len(self._threads) < min(self._connections, self._tasks.qsize() + 1):
+        chunks = shard.writer.chunks
+        self._reader.expect(self._in_source(index) for _, index in chunks)
+        step = _together(self._chunk_bytes, len(chunks), self._limits)
+        for first in range(0, len(chunks), step):
+            self._tasks.put((shard, chunks[first : first + step]))
+        while len(self._threads) < min(self._limits.connections, self._tasks.qsize() + 1):
             work = contextvars.copy_context().run
             thread = threading.Thread(target=work, args=(self._work,), name="chunks", daemon=True)
             self._threads.append(thread)
@@ -163,10 +182,10 @@ class _Run:
         while (task := self._tasks.get()) is not None:
             if self._over or self._failure is not None or stopping.stop_requested():
                 continue
-            shard, slot, index = task
+            shard, group = task
             try:
-                self._chunk(shard.writer, slot, index)
-                if shard.last():
+                self._chunks(shard.writer, group)
+                if shard.last(len(group)):
                     self._done(shard.writer.finish())
                     self._open.discard(shard.writer)
                     self._room.release()
@@ -174,10 +193,16 @@ class _Run:
                 self._failure = error
                 self._room.release()  # wakes whoever waits for room, to see the failure
 
-    def _chunk(self, writer: ShardWriter, slot: int, index: ShapeZYX) -> None:
+    def _chunks(self, writer: ShardWriter, group: _Group) -> None:
+        stored = self._reader.encoded_chunks([self._in_source(index) for _, index in group])
+        for (slot, index), encoded in zip(group, stored, strict=True):
+            self._chunk(writer, slot, index, encoded)
+
+    def _chunk(
+        self, writer: ShardWriter, slot: int, index: ShapeZYX, encoded: Encoded | None
+    ) -> None:
         box = self._job.grid.chunk_box(index)
         z, y, x = self._in_source(index)
-        encoded = self._reader.encoded_chunk((z, y, x))
         inside = tuple(slice(0, n) for n in box.shape_zyx)
         if encoded is None:
             voxels = self._scratch.get(self._job.chunk_zyx, self._job.dtype)

@@ -21,7 +21,7 @@ class TlsFront:
     """TLS before a plain server, with a certificate that only its own authority vouches for."""
 
     def __init__(self, upstream: tuple[str, int], folder: Path) -> None:
-        self.authority, certificate = _certificates(folder)
+        self.authority, certificate = certificates(folder)
         self._upstream = upstream
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
@@ -62,7 +62,7 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
         target.shutdown(socket.SHUT_WR)
 
 
-def _certificates(folder: Path) -> tuple[Path, Path]:
+def certificates(folder: Path) -> tuple[Path, Path]:
     """PEM files: an authority, and a certificate of it for 127.0.0.1 with its key."""
     now = datetime.datetime.now(datetime.UTC)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from lib.bytesource.tree import Tree, join
 from lib.compression import Encoded, can_pass_through
 from lib.errors import MacroscopeError
-from lib.formats.chunked import ChunkedReader, chunk_object
+from lib.formats.chunked import ChunkedReader, chunk_objects
 from lib.formats.n5.blocks import Dataset
 from lib.formats.zarr.axes import AxisMap, array_index, to_zyx
 from lib.geometry import Box, ShapeZYX
@@ -65,13 +66,20 @@ class N5Reader(ChunkedReader):
         FormatError
             Its header does not fit its place.
         """
-        at = self._index(index_zyx)
-        key = join(self._path, *map(str, at))
-        data = chunk_object(self._tree, key, self._most, index_zyx, self._holes)
-        if data is None or not self.pass_through:
-            return data
+        return self.encoded_chunks([index_zyx])[0]
+
+    def encoded_chunks(self, indices: Sequence[ShapeZYX]) -> list[Encoded | None]:
+        keys = {index: join(self._path, *map(str, self._index(index))) for index in indices}
+        blocks = chunk_objects(self._tree, keys, self._most, self._holes)
+        if not self.pass_through:
+            return blocks
+        return [self._as_chunk(*found) for found in zip(blocks, indices, strict=True)]
+
+    def _as_chunk(self, block: Encoded | None, index_zyx: ShapeZYX) -> Encoded | None:
+        if block is None:
+            return None
         try:
-            return self._dataset.as_chunk(data, at)
+            return self._dataset.as_chunk(block, self._index(index_zyx))
         except MacroscopeError as error:
             raise self._located(error, index_zyx) from None
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from lib.bytesource.neighbours import MOST_BYTES, Neighbours, SharedReads
 from lib.bytesource.tree import Tree, join
 from lib.compression import Encoded
 from lib.errors import FormatError, MacroscopeError, TransportError
-from lib.formats.chunked import ChunkedReader, check_listed, chunk_object
+from lib.formats.chunked import ChunkedReader, check_listed, chunk_objects
 from lib.formats.intact import check_picture
 from lib.formats.precomputed.info import Scale
 from lib.formats.precomputed.shards import gunzip, morton
@@ -233,8 +233,7 @@ class PrecomputedReader(ChunkedReader):
             The index of its shard is damaged.
         """
         if self._shards is None:
-            key = join(self._path, self._scale.chunk_name(index_zyx) + self._suffix)
-            return chunk_object(self._tree, key, self._most, index_zyx, self._holes)
+            return self.encoded_chunks([index_zyx])[0]
         if self._holes is not None and index_zyx in self._holes:
             return None  # the indexes of its shard said so, no listing
         found = self._shards.find(index_zyx)
@@ -254,6 +253,13 @@ class PrecomputedReader(ChunkedReader):
                 "a shard went away while it was read", location=f"{self._tree.uri}/{key}"
             )
         return data
+
+    def encoded_chunks(self, indices: Sequence[ShapeZYX]) -> Sequence[Encoded | None]:
+        if self._shards is not None:
+            return super().encoded_chunks(indices)
+        names = ((index, self._scale.chunk_name(index) + self._suffix) for index in indices)
+        keys = {index: join(self._path, name) for index, name in names}
+        return chunk_objects(self._tree, keys, self._most, self._holes)
 
     def expect(self, indices: Iterable[ShapeZYX]) -> None:
         """Say which chunks will be asked for: those that are neighbours come together."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from lib.bytesource.tree import Tree, in_words, join
 from lib.compression import Encoded, can_pass_through, decode_into, open_codec
 from lib.errors import FormatError, MacroscopeError, NotFoundError
-from lib.formats.chunked import ChunkedReader, chunk_object
+from lib.formats.chunked import ChunkedReader, chunk_objects
 from lib.formats.format import Options, Survey, VolumeDescription
 from lib.formats.levels import choose_level_name
 from lib.formats.zarr.array import ArrayDocument, parse_array
@@ -81,8 +81,11 @@ class ZarrReader(ChunkedReader):
         BadAnswerError
             It was not listed, but is there.
         """
-        key = join(self._path, self._document.chunk_key(index_zyx))
-        return chunk_object(self._tree, key, self._most, index_zyx, self._holes)
+        return self.encoded_chunks([index_zyx])[0]
+
+    def encoded_chunks(self, indices: Sequence[ShapeZYX]) -> list[Encoded | None]:
+        keys = {index: join(self._path, self._document.chunk_key(index)) for index in indices}
+        return chunk_objects(self._tree, keys, self._most, self._holes)
 
     def decoded_chunk(self, encoded: Encoded, index_zyx: ShapeZYX) -> NDArray[Any]:
         """The voxels of a stored chunk.

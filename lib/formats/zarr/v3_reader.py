@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from lib.bytesource.neighbours import MOST_BYTES, Neighbours, SharedReads
 from lib.bytesource.tree import Tree, join
 from lib.compression import Encoded
 from lib.errors import FormatError, MacroscopeError, TransportError
-from lib.formats.chunked import ChunkedReader, check_listed, chunk_object
+from lib.formats.chunked import ChunkedReader, check_listed, chunk_objects
 from lib.formats.zarr.axes import AxisMap, array_index, to_zyx
 from lib.formats.zarr.v3_array import ArrayV3
 from lib.geometry import Box, ShapeZYX
@@ -79,7 +79,7 @@ class Zarr3Reader(ChunkedReader):
         """
         key, inner = self._place(index_zyx)
         if inner is None:
-            return chunk_object(self._tree, key, self._most, index_zyx, self._holes)
+            return self.encoded_chunks([index_zyx])[0]
         if self._holes is not None and index_zyx in self._holes and self._tree.listing_proves:
             return None
         table = self._indexes.get(key)
@@ -94,6 +94,12 @@ class Zarr3Reader(ChunkedReader):
                 "a shard went away while it was read", location=f"{self._tree.uri}/{key}"
             )
         return data
+
+    def encoded_chunks(self, indices: Sequence[ShapeZYX]) -> Sequence[Encoded | None]:
+        if self._array.sharding is not None:
+            return super().encoded_chunks(indices)
+        keys = {index: self._place(index)[0] for index in indices}
+        return chunk_objects(self._tree, keys, self._most, self._holes)
 
     def expect(self, indices: Iterable[ShapeZYX]) -> None:
         """Say which chunks will be asked for: those that are neighbours come together."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from types import MappingProxyType
@@ -19,7 +19,7 @@ from lib.transport.listing import MOST_KEYS, Listing, ObjectInfo, Walk
 from lib.transport.s3.address import S3Access, check_object_key, parse_uri
 from lib.transport.s3.errors import Refusal, source_error
 from lib.transport.s3.listing import ListingPage, read_page
-from lib.transport.s3.requests import S3Requests
+from lib.transport.s3.requests import Get, S3Requests
 
 __all__ = ["Listing", "ObjectInfo", "ObjectReader"]
 
@@ -81,18 +81,51 @@ class ObjectReader:
         BadAnswerError
             There are more bytes than may be, or a web page came.
         """
-        name = self._quoted(key)
+        return self.get_several([key], most)[0]
+
+    def get_several(
+        self, keys: Sequence[str], most: int = bounds.DOCUMENT_BYTES
+    ) -> list[memoryview | None]:
+        """The same of several objects, one after another; what fails is tried again by itself."""
+        names = [self._quoted(key) for key in keys]
+        found: list[memoryview | None] = []
+        while len(found) < len(keys):
+            failed = self._take_in_turn(names, most, found)
+            if failed is not None:
+                at = len(found)
+                found.append(self._get_again(keys[at], names[at], most, failed))
+        return found
+
+    def _take_in_turn(
+        self, names: Sequence[str], most: int, found: list[memoryview | None]
+    ) -> Exception | None:
+        """Get those that are still to be found; what the first that failed did, if one did."""
+        try:
+            with self._requests.in_turn() as get:
+                for name in names[len(found) :]:
+                    found.append(self._object(get, name, most))
+        except (MacroscopeError, Refusal) as error:
+            return error
+        return None
+
+    def _get_again(self, key: str, name: str, most: int, failed: Exception) -> memoryview | None:
+        """What comes of an object whose first try has failed."""
+        first = [failed]
 
         def once() -> memoryview:
-            with self._requests.ask("GET", name, transfer=most) as response:
-                if responses.is_html(response.headers):
-                    raise BadAnswerError("a web page came instead of the object")
-                data = memoryview(self._requests.body(response, most))
-                headers = response.headers
-            self._etags.check(data, headers.get("ETag"), headers)
-            return data
+            if first:
+                raise first.pop()
+            with self._requests.in_turn() as get:
+                return self._object(get, name, most)
 
         return self._unless_absent("GET", key, once)
+
+    def _object(self, get: Get, name: str, most: int) -> memoryview:
+        answer = get(name, most)
+        if responses.is_html(answer.headers):
+            raise BadAnswerError("a web page came instead of the object")
+        self._etags.check(answer.body, answer.headers.get("ETag"), answer.headers)
+        return answer.body
 
     def get_range(
         self, key: str, start: int, length: int, etag: str | None = None
@@ -114,13 +147,14 @@ class ObjectReader:
             asked["If-Match"] = etag
 
         def once() -> memoryview:
-            with self._requests.ask("GET", name, headers=asked, transfer=length) as response:
-                if response.status != 206:
-                    raise BadAnswerError("the object store ignores byte ranges", retryable=False)
-                came = responses.content_range(response.headers)
-                if came is None or came[0] != start or came[1] >= start + length:
-                    raise BadAnswerError(f"{span} were asked for and {came} came")
-                data = memoryview(self._requests.body(response, length))
+            with self._requests.in_turn() as get:
+                answer = get(name, length, asked)
+            if answer.status != 206:
+                raise BadAnswerError("the object store ignores byte ranges", retryable=False)
+            came = responses.content_range(answer.headers)
+            if came is None or came[0] != start or came[1] >= start + length:
+                raise BadAnswerError(f"{span} were asked for and {came} came")
+            data = answer.body
             if data.nbytes != length:
                 raise IncompleteTransferError(
                     f"{data.nbytes} bytes came where {length} were asked for", retryable=False

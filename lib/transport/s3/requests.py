@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote, urlencode, urlsplit
 
 import urllib3
@@ -21,6 +21,7 @@ from lib.transport import bounds, responses
 from lib.transport.bounds import ServiceCounters
 from lib.transport.connections import USER_AGENT, new_pool
 from lib.transport.environment import proxy_for
+from lib.transport.http_wire import REFUSAL_BYTES, Answer, Wire
 from lib.transport.limits import Limiter, Limits
 from lib.transport.request import Exchanges
 from lib.transport.s3.address import S3Access, bucket_url
@@ -28,12 +29,17 @@ from lib.transport.s3.errors import read_refusal
 from lib.transport.s3.signing import UNLEASED_SECONDS, Signer, credentials_of, region_of
 
 PIECE = 256 * bounds.KIB
-_REFUSAL_BYTES = 64 * bounds.KIB
 _ANSWER_BYTES = 4 * bounds.MIB
 _NO_RETRIES = urllib3.Retry(False, redirect=False)
 
 Left = Callable[[], float | None]
 """Seconds for which may be written, None without limit; raises where the time is over."""
+
+
+class Get(Protocol):
+    """A GET of a quoted key, refused with `Refusal` where its answer is no success."""
+
+    def __call__(self, key: str, most: int, headers: Mapping[str, str] | None = None) -> Answer: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +94,9 @@ class S3Requests(Exchanges):
         # A pool of one host saves a tenth of a small request's time; proxies want to see the host.
         self._origin = self.server if proxy is None else ""
         self._host = self._pool.connection_from_url(self._origin) if self._origin else None
-        self._timeout = urllib3.Timeout(
-            connect=limits.connect_timeout_s, read=limits.read_timeout_s
-        )
+        connect_s, read_s = limits.connect_timeout_s, limits.read_timeout_s
+        self._timeout = urllib3.Timeout(connect=connect_s, read=read_s)
+        self._wire = Wire(self._host, self._origin, connect_s, read_s) if self._host else None
 
     @property
     def server(self) -> str:
@@ -106,6 +112,53 @@ class S3Requests(Exchanges):
         self._pool.clear()
         if self._origin:
             self._host = self._pool.connection_from_url(self._origin)
+            if self._wire is not None:
+                self._wire.pool = self._host
+
+    @contextmanager
+    def in_turn(self) -> Iterator[Get]:
+        """Objects one after another, on one connection and within one slot.
+
+        Each is a request of its own: it waits for its turn, is counted, and looks for a stop.
+        """
+        with self.exchange(self._url) as meter:
+            line = self._wire and self._wire.take()
+
+            def get(key: str, most: int, headers: Mapping[str, str] | None = None) -> Answer:
+                url = f"{self._url}/{key}"
+                sent = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **(headers or {})}
+                self.send_one("GET")
+                signed = self._signer.in_header("GET", url, sent)
+                if self._wire is None:
+                    answer = self._through_proxy(url, signed, meter, most)
+                else:
+                    target = url.removeprefix(self._origin)
+                    answer = self._wire.get(line, target, signed, meter, most)
+                    self._counters.received(len(answer.body))
+                self._signer.note_time(answer.headers.get("Date"))
+                if not 200 <= answer.status < 300:
+                    raise read_refusal(answer.status, answer.headers, bytes(answer.body))
+                return answer
+
+            try:
+                yield get
+            finally:
+                if self._wire is not None:
+                    self._wire.put_back(line)
+
+    def _through_proxy(
+        self, url: str, headers: dict[str, str], meter: bounds.Meter, most: int
+    ) -> Answer:
+        meter.expect(bounds.HEADER_BYTES, document=True)
+        response = self._send("GET", url, headers, None)
+        try:
+            meter.expect(bounds.framed(most), document=False)
+            self._require_success(response, url, meter, "GET")
+            body = self.body(response, most)
+            return Answer(response.status, response.headers, memoryview(body), lasting=True)
+        finally:
+            response.close()
+            response.release_conn()
 
     @contextmanager
     def ask(
@@ -257,8 +310,8 @@ class S3Requests(Exchanges):
         if 200 <= response.status < 300:
             return
         # its end matters to nobody, and may never come
-        meter.expect(2 * _REFUSAL_BYTES, document=True)
-        body = b"" if method == "HEAD" else response.read(_REFUSAL_BYTES)
+        meter.expect(2 * REFUSAL_BYTES, document=True)
+        body = b"" if method == "HEAD" else response.read(REFUSAL_BYTES)
         if response.status == 407:  # not the store, but a proxy on the way
             raise responses.status_error(407, response.headers, url, "")
         raise read_refusal(response.status, response.headers, body)

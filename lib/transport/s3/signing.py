@@ -100,6 +100,7 @@ class Signer:
 
     def __init__(self, credentials: Any, region: str) -> None:
         self._credentials, self._region = credentials, region
+        self._noted: str | None = None
         self._ahead_s = 0.0  # of this machine's clock to the server's
 
     def now(self) -> datetime:
@@ -108,6 +109,9 @@ class Signer:
 
     def note_time(self, date: str | None) -> None:
         """Learn the server's time from the ``Date`` of an answer."""
+        if date == self._noted:  # as many answers of the same second say
+            return
+        self._noted = date
         try:
             moment = parsedate_to_datetime(date or "")
         except (ValueError, TypeError):

@@ -7,6 +7,7 @@ import http.server
 import itertools
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import obstore
@@ -413,6 +414,116 @@ def test_a_range_that_goes_on_is_left(
     with pytest.raises(BadAnswerError, match="longer than 10 bytes"):
         reader.get_range("key", 0, 10)
     assert sum(taken) <= 2**20
+
+
+SENT = b"Content-Length: 5\r\n"
+LINES = [b"X-%d: %01000d\r\n" % (n, n) for n in range(60)]
+SHAPES: dict[str, tuple[list[bytes], bool]] = {
+    "as usual": ([OK + SENT + b"\r\nvoxel"], True),
+    "in pieces": ([b"HTTP/1", b".1 200 OK\r\nContent-Length: 5\r", b"\n\r", b"\nv", b"oxe"], True),
+    "chunked": ([CHUNKED + b"2\r\nvo\r\n", b"3\r\nxel\r\n0\r\n\r\n"], True),
+    "a line that is folded": ([OK + b"X-Note: a\r\n b\r\n" + SENT + b"\r\nvoxel"], True),
+    "a line twice": ([OK + b"X: 1\r\nX: 2\r\n" + SENT + b"\r\nvoxel"], True),
+    "no reason": ([b"HTTP/1.1 200\r\n" + SENT + b"\r\nvoxel"], True),
+    "100 first": ([b"HTTP/1.1 100 Continue\r\n\r\n", OK + SENT + b"\r\nvoxel"], True),
+    "many lines": ([OK, *LINES, SENT + b"\r\nvoxel"], True),
+    "said to be the last": ([OK + b"Connection: close\r\n" + SENT + b"\r\nvoxel"], False),
+    "more than announced": ([OK + SENT + b"\r\nvoxelHTTP/1.1 200 OK"], False),
+    "of HTTP/1.0": ([b"HTTP/1.0 200 OK\r\n" + SENT + b"\r\nvoxel"], False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_answer_of_any_shape_is_read_whole_and_its_connection_kept_where_it_can_be(
+    lying: Callable[[Reply], ObjectReader], shape: str
+) -> None:
+    pieces, lasting = SHAPES[shape]
+    connections: list[socket.socket] = []
+
+    def reply(connection: socket.socket, line: str) -> None:
+        if connection not in connections:
+            connections.append(connection)
+        for piece in pieces:
+            connection.sendall(piece)
+            time.sleep(0.01 if len(pieces) < 9 else 0)
+        if shape == "in pieces":
+            connection.sendall(b"l")
+
+    reader = lying(reply)
+    assert [reader.get(key) for key in "ab"] == [b"voxel"] * 2
+    assert reader.get_several(["c", "d"]) == [b"voxel"] * 2
+    assert len(connections) == (1 if lasting else 4)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        OK + SENT + b"\r\nvox",
+        OK + b"Content-Length: 5, 5\r\nConnection: close\r\n\r\n",
+        CHUNKED + b"5\r\nvox",
+        OK,
+        b"",
+        b"SSH-2.0-OpenSSH\r\n\r\n",
+    ],
+    ids=["cut", "no length", "cut in a chunk", "cut in the head", "nothing", "another protocol"],
+)
+def test_an_answer_that_breaks_off_is_no_object(
+    lying: Callable[[Reply], ObjectReader], answer: bytes
+) -> None:
+    def reply(connection: socket.socket, line: str) -> None:
+        connection.sendall(answer)
+        connection.shutdown(socket.SHUT_RDWR)
+
+    reader = lying(reply)
+    if answer.startswith(OK + b"Content-Length: 5,"):
+        assert reader.get("key") == b""  # its end is the connection's, as for http.client
+    else:
+        with pytest.raises(TransportError):
+            reader.get("key")
+
+
+def test_several_objects_take_one_connection_and_each_its_own_tries(
+    lying: Callable[[Reply], ObjectReader], session: Session
+) -> None:
+    asked: list[str] = []
+    connections: list[socket.socket] = []
+
+    def reply(connection: socket.socket, line: str) -> None:
+        key = line.split()[1].rpartition("/")[2]
+        asked.append(key)
+        if connection not in connections:
+            connections.append(connection)
+        if key == "absent":
+            body = b"<Error><Code>NoSuchKey</Code></Error>"
+            status = b"HTTP/1.1 404 Not Found\r\n"
+            connection.sendall(status + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        elif key == "weak" and asked.count("weak") < 3:
+            connection.sendall(b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\n\r\n")
+        else:
+            connection.sendall(OK + SENT + b"\r\nvoxel")
+
+    reader = lying(reply)
+    keys = ["a", "absent", "b", "weak", "c"]
+    assert reader.get_several(keys) == [b"voxel", None, b"voxel", b"voxel", b"voxel"]
+    assert asked == ["a", "absent", "b", "weak", "weak", "weak", "c"]
+    assert len(connections) == 1
+    counts = session.counters.snapshot()["lying"]
+    assert (counts["requests"], counts["retries"], counts["peak_in_flight"]) == (7, 2, 1)
+    assert counts["in_flight"] == 0
+
+
+def test_an_object_that_stays_away_ends_its_group_under_its_own_name(
+    lying: Callable[[Reply], ObjectReader],
+) -> None:
+    def reply(connection: socket.socket, line: str) -> None:
+        if "/bad" in line:
+            connection.sendall(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")
+        else:
+            connection.sendall(OK + SENT + b"\r\nvoxel")
+
+    with pytest.raises(TransportError, match="3 tries") as caught:
+        lying(reply).get_several(["good", "bad", "other"])
+    assert caught.value.location == "s3://bucket/bad"
 
 
 def page(keys: list[str], token: str | None) -> bytes:
