@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib.archives.address.named import absolute
+from lib.archives.address.grammar import absolute
 from lib.archives.registry import REGISTRY, archive
 from lib.concurrency import cancel as stopping
 from lib.config.errors import suggestion

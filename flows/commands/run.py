@@ -21,7 +21,7 @@ from flows.commands.outcome import print_errors, print_places, print_summary
 from flows.commands.server import start_own_server
 from flows.credentials import store_settings
 from flows.logs import LOGGER
-from lib.archives.address.named import absolute
+from lib.archives.address.grammar import absolute
 from lib.concurrency import cancel as stopping
 from lib.config.loaders import LoaderConfig
 from lib.config.manager import ConfigManager, LoadedSettings

@@ -13,8 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lib import vocabulary
-from lib.archives.listed import Item
-from lib.archives.lucene import all_of
+from lib.archives.listed import Item, all_of
 from lib.errors import BadAnswerError, MacroscopeError, StoppedError
 from lib.transport.http import HttpClient
 from lib.transport.limits import Limits

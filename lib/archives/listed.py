@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from typing import Literal
 
@@ -126,3 +127,10 @@ def refused(address: str, name: str, why: str, what: What = "volume") -> Item:
 def holder(address: str, name: str, what: What, **known: object) -> Item:
     """The row of something that holds volumes."""
     return Item.model_validate({"address": address, "name": name, "what": what, **known})
+
+
+def all_of(words: list[str]) -> str:
+    """A query that all words must fit; what means something to Lucene is only text here."""
+    kept = [re.sub(r'["\\]', " ", word).strip() for word in words]
+    quoted = [word if word.isalnum() else f'"{word}"' for word in kept if word]
+    return " AND ".join(quoted)

@@ -12,8 +12,8 @@ from lib.bytesource.remote import HttpBytes
 from lib.errors import FormatError
 from lib.formats import registry
 from lib.formats.base import VolumeReader
+from lib.formats.planes import CroppedReader
 from lib.formats.tiff.reader import TiffVolume, open_tiff
-from lib.formats.views import CroppedReader
 from lib.plan import SourceFile, VolumePlan
 from lib.rawfiles.files import RawFiles
 from lib.rawfiles.ranged import kept_while_read, settle_ranged

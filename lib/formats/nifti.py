@@ -20,8 +20,13 @@ from lib.bytesource.base import ByteSource, LocalBytes
 from lib.errors import FormatError, UnsupportedFormatError
 from lib.formats.calibration import VoxelSize, positive
 from lib.formats.format import FileFormatBase, Options, VolumeDescription, only_path
-from lib.formats.raw_planes import RawPlanes, check_whole_file, unpacked_file
-from lib.formats.unpacking import unpacked, write_unpacked
+from lib.formats.raw_planes import (
+    RawPlanes,
+    check_whole_file,
+    unpacked,
+    unpacked_file,
+    write_unpacked,
+)
 from lib.geometry import ShapeZYX
 from lib.plan import SourceGrid
 

@@ -1,16 +1,19 @@
-"""The formats, by the word that an address's pipeline has for them. A new one is a line here."""
+"""The formats, by the word that an address's pipeline has for them. A new one is a line here.
+
+An archive of files asks here for the volumes of a file whose format its name suggests.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from functools import cache
 from importlib import import_module
 from typing import cast
 
 from lib.bytesource.base import ByteSource
 from lib.config.errors import suggestion
-from lib.errors import ConfigError
-from lib.formats.format import HEAD_BYTES, FileFormat, TreeFormat
+from lib.errors import ConfigError, UnsupportedFormatError
+from lib.formats.format import HEAD_BYTES, FileFormat, Options, TreeFormat, VolumeDescription
 
 FILE_FORMATS: dict[str, str] = {
     "tiff": "lib.formats.tiff.format:TiffFormat",
@@ -99,3 +102,34 @@ def file_formats_for(name: str, among: Iterable[str] = ()) -> list[FileFormat]:
 def _made(path: str) -> object:
     module, _, attribute = path.partition(":")
     return getattr(import_module(module), attribute)()
+
+
+def describe_volumes(
+    source: ByteSource, name: str, options: Options, among: Collection[str] = ()
+) -> tuple[FileFormat, Sequence[VolumeDescription]]:
+    """The format of a file and its volumes, those included that are refused; metadata only.
+
+    Parameters
+    ----------
+    name
+        The file's name chooses candidates, its content decides.
+    among
+        Names of the formats that count; all where empty.
+
+    Raises
+    ------
+    FormatError
+        The file is damaged.
+    UnsupportedFormatError
+        It is of no format that counts.
+    """
+    counts = set(among or FILE_FORMATS)
+    fitting = [fmt for fmt in formats_of_file(source, name) if fmt.name in counts]
+    called = file_formats_for(name, counts)
+    if not fitting and not called:
+        raise UnsupportedFormatError(
+            "the file is of no format that is converted", location=source.name
+        )
+    # Where no beginning fits, the format that the name promises says best what is wrong.
+    fmt = next((one for one in fitting if one in called), (fitting or called)[0])
+    return fmt, fmt.describe(source, "", options)

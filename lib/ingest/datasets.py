@@ -22,8 +22,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lib.archives.address.grammar import is_named, named_form, parse_address
-from lib.archives.address.named import settings_of
+from lib.archives.address.grammar import is_named, named_form, parse_address, settings_of
 from lib.archives.registry import archive
 from lib.config.errors import Refusals, suggestion
 from lib.config.manager import LoadedSettings

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lib.archives import bioimages, reach_table
-from lib.archives.address.grammar import is_named, named_archives
-from lib.archives.address.listing import list_place
-from lib.archives.address.named import name_and_rest
+from lib.archives.address.finding import list_place
+from lib.archives.address.grammar import is_named, name_and_rest, named_archives
 from lib.archives.listed import Item, holder, planned
 from lib.archives.registry import archive
 from lib.archives.sessions import open_session

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lib.archives.address.named import SettingsBySource, rounds
+from lib.archives.address.grammar import SettingsBySource, rounds
 from lib.archives.registry import REGISTRY, default_sources
 from lib.concurrency import cancel as stopping
 from lib.config.errors import Refusals

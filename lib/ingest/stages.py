@@ -42,8 +42,7 @@ from lib.volumes.downsample import make_coarse_levels
 from lib.volumes.engine import convert
 from lib.volumes.finish import SUMS_SUFFIX, PublishedVolume, finish
 from lib.volumes.job import ConcurrencyLimits, VolumeJob, make_job
-from lib.volumes.ledger import Ledger, LedgerEntry
-from lib.volumes.takeover import take_over
+from lib.volumes.ledger import Ledger, LedgerEntry, take_over
 
 _log = logging.getLogger(__name__)
 _told = logging.getLogger("macroscope")  # what a run has to tell, see `flows.logs`

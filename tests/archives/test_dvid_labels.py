@@ -17,7 +17,7 @@ from lib.errors import (
     OutOfBoundsError,
     UnsupportedFormatError,
 )
-from lib.formats.dvid_labels import aligned_tiles, decode_block, read_stream, tiles_of
+from lib.formats.dvid import aligned_tiles, decode_block, read_stream, tiles_of
 from lib.geometry import Box
 from lib.ingest.stages import plan_source
 from lib.plan import VolumePlan

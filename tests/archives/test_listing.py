@@ -13,10 +13,8 @@ import zarr
 
 from emulators.control import Control
 from emulators.serving import Samples
-from lib.archives.address.grammar import is_named
-from lib.archives.address.named import settings_of
-from lib.archives.listed import Item
-from lib.archives.lucene import all_of
+from lib.archives.address.grammar import is_named, settings_of
+from lib.archives.listed import Item, all_of
 from lib.archives.registry import archive
 from lib.config.manager import ConfigManager, LoadedSettings
 from lib.errors import ConfigError, NotFoundError
@@ -112,7 +110,7 @@ def test_a_server_of_dvid_lists_its_instances(samples: Samples) -> None:
 
 
 def test_an_instance_that_is_not_read_says_why() -> None:
-    from lib.archives.flyem.instances import dvid_instances
+    from lib.archives.flyem.info import dvid_instances
 
     instance = {
         "Base": {"TypeName": "labelblk"},

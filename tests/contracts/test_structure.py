@@ -28,18 +28,18 @@ CONCEPTS = {
     "one thing that is asked of an archive: what it lists, what an entry's files are": (
         "lib.archives.address.folders", "lib.archives.address.plans",
         "lib.archives.address.reading",
-        "lib.archives.flyem.instances", "lib.archives.ebi.describing",
-        "lib.archives.ebi.listing", "lib.archives.ebi.sizes", "lib.archives.flyem.labels",
+        "lib.archives.flyem.info",
+        "lib.archives.ebi.listing", "lib.archives.ebi.planning",
         "lib.archives.idr.files", "lib.archives.idr.listing",
         "lib.archives.openorganelle.crops", "lib.archives.openorganelle.listing",
     ),
     "reading voxels, where another module reads documents": (
-        "lib.formats.dm.reader", "lib.formats.hdf5.reader", "lib.formats.mrc.reader",
+        "lib.formats.dm.reader", "lib.formats.hdf5.reader",
         "lib.formats.n5.reader", "lib.formats.precomputed.reader", "lib.formats.zarr.v3_reader",
     ),
     "a part of a format with a specification of its own": (
         "lib.formats.dm.tags",
-        "lib.formats.hdf5.structure_client", "lib.formats.tiff.ome_xml",
+        "lib.formats.hdf5.structure_client", "lib.formats.mrc.header", "lib.formats.tiff.ome_xml",
         "lib.formats.tiff.segments", "lib.formats.tiff.series",
     ),
     "a step of a volume's life or of its repair": (

@@ -27,8 +27,7 @@ from lib.volumes.downsample import make_coarse_levels
 from lib.volumes.engine import convert
 from lib.volumes.finish import PublishedVolume, finish
 from lib.volumes.job import ConcurrencyLimits, VolumeJob, make_job
-from lib.volumes.ledger import Ledger, LedgerEntry
-from lib.volumes.takeover import take_over
+from lib.volumes.ledger import Ledger, LedgerEntry, take_over
 
 T = TypeVar("T")
 Voxels = NDArray[Any]

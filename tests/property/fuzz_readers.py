@@ -32,7 +32,7 @@ from lib.bytesource.base import MemoryBytes
 from lib.errors import MacroscopeError
 from lib.formats.base import VolumeReader
 from lib.formats.dm.reader import DmReader, open_dm
-from lib.formats.mrc.reader import MrcReader, open_mrc
+from lib.formats.mrc.format import MrcReader, open_mrc
 from lib.formats.tiff.reader import TiffReader, open_tiff
 from lib.geometry import Box
 

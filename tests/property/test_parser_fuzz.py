@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from lib.errors import FormatError
 from lib.formats.sections import group_sections
-from lib.formats.tiff.imagej import parse_imagej
 from lib.formats.tiff.ome_xml import parse_ome
+from lib.formats.tiff.vendor import parse_imagej
 from lib.units import to_nm
 
 CASES = int(os.environ.get("FUZZ_CASES", "1500"))

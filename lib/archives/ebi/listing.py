@@ -12,8 +12,7 @@ from typing import Any
 
 from lib.archives.ebi.entry import EmpiarEntry, parse_entry
 from lib.archives.ebi.tree import HTTPS
-from lib.archives.listed import Item, holder, refused
-from lib.archives.lucene import all_of
+from lib.archives.listed import Item, all_of, holder, refused
 from lib.config.errors import build
 from lib.config.loaders import EBIConfig
 from lib.errors import BadAnswerError, MacroscopeError, NotFoundError, StoppedError

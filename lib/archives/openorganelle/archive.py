@@ -16,9 +16,13 @@ from urllib.parse import quote
 from lib.about import Provenance
 from lib.archives.base import ArchiveBase, Publisher
 from lib.archives.listed import Item
-from lib.archives.openorganelle.about import about_array
 from lib.archives.openorganelle.crops import box_around, fitting_level
-from lib.archives.openorganelle.listing import list_dataset, list_datasets, search_datasets
+from lib.archives.openorganelle.listing import (
+    about_array,
+    list_dataset,
+    list_datasets,
+    search_datasets,
+)
 from lib.archives.pairs import Grid, beside, overlap_of
 from lib.archives.selection import Selection, choose_crop, left_out_notes, plan_each, with_notes
 from lib.archives.voxels import Voxel, decide_voxel

@@ -22,7 +22,7 @@ from lib.bytesource.tree import Tree, join
 from lib.compression import Encoded
 from lib.errors import FormatError, MacroscopeError, TransportError
 from lib.formats.chunked import ChunkedReader, check_listed, chunk_objects
-from lib.formats.intact import check_picture
+from lib.formats.pictures import check_picture
 from lib.formats.precomputed.info import Scale
 from lib.formats.precomputed.shards import gunzip, morton
 from lib.geometry import Box, ShapeZYX, ceil_divide

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lib.errors import FormatError, UnsupportedFormatError
-from lib.formats.intact import check_picture
+from lib.formats.pictures import check_picture
 
 _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
 MAX_SEGMENT_BYTES = 512 * 2**20  # decoded size of one strip or tile

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 
 from lib.formats.calibration import Origin, VoxelSize, pixel_nm
 from lib.formats.tiff.ifd import Ifd
-from lib.formats.tiff.imagej import X_RESOLUTION, Y_RESOLUTION
 from lib.formats.tiff.page import Page
-from lib.formats.tiff.vendor import vendor_facts
+from lib.formats.tiff.vendor import X_RESOLUTION, Y_RESOLUTION, vendor_facts
 from lib.units import to_nm
 
 UNITS = {2: "inch", 3: "cm"}  # ResolutionUnit

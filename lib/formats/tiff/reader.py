@@ -13,14 +13,13 @@ from lib.errors import FormatError, OutOfBoundsError, UnsupportedFormatError
 from lib.formats.base import WIDENED, Block, Layout, VolumeReader, delivered_dtype
 from lib.formats.calibration import Origin, VoxelSize
 from lib.formats.planes import check_box, row_spans, rows_block
-from lib.formats.series import Series
 from lib.formats.tiff.codecs import JPEG
 from lib.formats.tiff.geometry import Turn
 from lib.formats.tiff.ifd import read_header, read_ifd
 from lib.formats.tiff.page import PALETTE, Page, PageKind
 from lib.formats.tiff.pages import PageList, list_pages
 from lib.formats.tiff.segments import segment_blocks
-from lib.formats.tiff.series import list_series
+from lib.formats.tiff.series import Series, list_series
 from lib.geometry import Box, ShapeZYX
 
 

@@ -17,11 +17,11 @@ from lib.formats.calibration import VoxelSize
 from lib.formats.format import Options
 from lib.formats.zarr.array import ArrayDocument, parse_array
 from lib.formats.zarr.axes import AxisMap, axis_map
-from lib.formats.zarr.groups import named_children
 from lib.formats.zarr.ngff import (
     Multiscale,
     NgffLevel,
     multiscale_above,
+    named_children,
     parse_attributes,
     parse_multiscale,
 )

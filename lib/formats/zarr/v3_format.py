@@ -18,8 +18,7 @@ from lib.formats.chunked import cells_in, estimated_bytes, listed_objects, listi
 from lib.formats.format import Options, Survey, VolumeDescription
 from lib.formats.zarr.axes import AxisMap, array_index, axis_map, axis_names, spatial_only
 from lib.formats.zarr.format import choose_level
-from lib.formats.zarr.groups import named_children
-from lib.formats.zarr.ngff import Multiscale, parse_multiscale
+from lib.formats.zarr.ngff import Multiscale, named_children, parse_multiscale
 from lib.formats.zarr.v3_array import ArrayV3, parse_array_v3, parse_node
 from lib.formats.zarr.v3_reader import Zarr3Reader
 from lib.geometry import Box, ShapeZYX

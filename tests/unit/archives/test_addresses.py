@@ -14,8 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.archives.address.grammar import CONTAINERS, AddressStep, parse_address
-from lib.archives.address.named import absolute, rounds, settings_of
+from lib.archives.address.grammar import (
+    CONTAINERS,
+    AddressStep,
+    absolute,
+    parse_address,
+    rounds,
+    settings_of,
+)
 from lib.config.loader_address import AddressConfig
 from lib.config.manager import ConfigManager
 from lib.errors import AccessDeniedError, ConfigError

@@ -11,8 +11,8 @@ import pytest
 
 from lib.bytesource.base import MemoryBytes
 from lib.errors import FormatError, UnsupportedFormatError
+from lib.formats.mrc.format import MrcReader, MrcVolume, open_mrc
 from lib.formats.mrc.header import IMOD_STAMP, MrcChoices
-from lib.formats.mrc.reader import MrcReader, MrcVolume, open_mrc
 
 SHAPE = (4, 6, 8)
 VOXEL = (1.0, 1.0, 1.0)  # nm

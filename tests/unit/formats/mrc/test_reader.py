@@ -13,7 +13,7 @@ import pytest
 from emulators.mrc import write_mrc
 from lib.bytesource.base import LocalBytes, MemoryBytes
 from lib.errors import ConfigError, DestinationError, FormatError, UnsupportedFormatError
-from lib.formats.mrc.reader import MrcReader, open_mrc
+from lib.formats.mrc.format import MrcReader, open_mrc
 
 VOXEL = (2.5, 1.25, 1.0)
 SHAPE = (5, 14, 23)
