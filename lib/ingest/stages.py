@@ -39,10 +39,10 @@ from lib.storage.keys import VOLUME_SUFFIXES, labels_of, state_key
 from lib.transport.partial import Fetched
 from lib.volumes import kernels
 from lib.volumes.downsample import make_coarse_levels
-from lib.volumes.engine import convert
+from lib.volumes.engine import convert, take_over
 from lib.volumes.finish import SUMS_SUFFIX, PublishedVolume, finish
 from lib.volumes.job import ConcurrencyLimits, VolumeJob, make_job
-from lib.volumes.ledger import Ledger, LedgerEntry, take_over
+from lib.volumes.ledger import Ledger, LedgerEntry
 
 _log = logging.getLogger(__name__)
 _told = logging.getLogger("macroscope")  # what a run has to tell, see `flows.logs`

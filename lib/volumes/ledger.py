@@ -3,18 +3,12 @@
 An entry is written after the shard's files are in the store, so an entry without its files means
 a tampered store, and files without their entry are made again. Entries carry the digests and the
 statistics, so nothing that one run makes has to be read twice to finish the volume; what it takes
-over from an earlier run is proven first.
-
-A ledger entry says what was written, not what is there now: a shard may have rotted, been cut, or
-been lost to a power cut and come back as zeros. Reading the half-made volume once, where it is
-taken over, costs far less than fetching it did, and happens only where a run was ended early.
+over from an earlier run is proven first (`lib.volumes.engine`).
 """
 
 from __future__ import annotations
 
-import errno
 import json
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -22,13 +16,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from lib.concurrency.bounded_map import run_ordered
-from lib.errors import DestinationError, NotFoundError
+from lib.errors import NotFoundError
 from lib.geometry import ShapeZYX
 from lib.plan import FrozenModel
 from lib.storage.base import Store
-from lib.storage.digests import digest_of
 from lib.volumes.job import VolumeJob
-from lib.volumes.npyfile import rows_are_whole
 from lib.volumes.statistics import Statistics
 
 _READS_AT_ONCE = 16  # a bucket answers in tens of milliseconds, whatever the size of an entry
@@ -205,78 +197,3 @@ def _is_there(entry: LedgerEntry, root: str, size_of: Callable[[str], int | None
     """Whether all files of an entry have their recorded sizes below `root`."""
     keys = ((f"{root}/{file.key}" if file.key else root, file.size) for file in entry.files)
     return all(size_of(key) == size for key, size in keys)
-
-
-_log = logging.getLogger(__name__)
-_PROOFS_AT_ONCE = 4
-
-
-def take_over(job: VolumeJob, store: Store) -> list[LedgerEntry]:
-    """Open the ledger, and forget every shard that is not what its entry says.
-
-    Returns
-    -------
-    list of LedgerEntry
-        What was there and is damaged; it is pending again.
-
-    Raises
-    ------
-    DestinationError, StoppedError
-    """
-    ledger = Ledger(store, job)
-    if not ledger.open():
-        return []
-    known, root = ledger.known(), ledger.root()
-    published = root == job.final_key != store.staging_key(root)
-    if published and not _are_all(job, known):
-        # The half is gone, and what bears the final name is the volume of before.
-        ledger.forget(known)
-        return known
-    whole = partial(_is_whole, job, store, root)
-    proven = list(run_ordered((partial(whole, entry) for entry in known), _PROOFS_AT_ONCE))
-    damaged = [entry for entry, good in zip(known, proven, strict=True) if not good]
-    if not damaged:
-        return []
-    _log.warning(
-        "%s: %d of %d shards that an earlier run left are damaged, and are made again",
-        job.final_key,
-        len(damaged),
-        len(known),
-    )
-    if published and any(proven):
-        # Damaged before the record said complete: shards are written where the volume was made,
-        # beside those that are good.
-        store.publish_tree(root, store.staging_key(root))
-    # who pooled a coarse shard may have read a finer one when it was damaged already
-    ledger.forget([*damaged, *(entry for entry in known if entry.level > 0)])
-    return damaged
-
-
-def _is_whole(job: VolumeJob, store: Store, root: str, entry: LedgerEntry) -> bool:
-    try:
-        if job.output_format == "npy":
-            size = entry.files[0].size
-            return store.size(root) == size and rows_are_whole(job, store, root, entry)
-        return all(
-            store.size(f"{root}/{file.key}") == file.size
-            and digest_of(store, f"{root}/{file.key}")[1] == file.sha256
-            for file in entry.files
-        )
-    except NotFoundError:
-        return False
-    except DestinationError as error:
-        # A block of the disk that cannot be read is damage; a store that is away is not.
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EIO:
-            return False
-        raise
-
-
-def _are_all(job: VolumeJob, known: list[LedgerEntry]) -> bool:
-    """Whether the ledger is that of a volume whose last shard was made."""
-    wanted = {
-        (level.index, index)
-        for level in job.levels
-        if level.index == 0 or not level.in_pass
-        for index in level.grid.shards()
-    }
-    return {(entry.level, entry.index_zyx) for entry in known} >= wanted

@@ -24,10 +24,10 @@ from lib.plan import About, SourceFile, SourceGrid, VolumePlan
 from lib.storage.base import Store
 from lib.storage.local import LocalStore
 from lib.volumes.downsample import make_coarse_levels
-from lib.volumes.engine import convert
+from lib.volumes.engine import convert, take_over
 from lib.volumes.finish import PublishedVolume, finish
 from lib.volumes.job import ConcurrencyLimits, VolumeJob, make_job
-from lib.volumes.ledger import Ledger, LedgerEntry, take_over
+from lib.volumes.ledger import Ledger, LedgerEntry
 
 T = TypeVar("T")
 Voxels = NDArray[Any]

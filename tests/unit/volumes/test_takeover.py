@@ -15,11 +15,11 @@ from lib.storage.base import Store
 from lib.storage.local import LocalStore
 from lib.storage.s3 import S3Store
 from lib.volumes.downsample import make_coarse_levels
-from lib.volumes.engine import convert
+from lib.volumes.engine import convert, take_over
 from lib.volumes.finish import SUMS_SUFFIX, finish
 from lib.volumes.grid import shard_key
 from lib.volumes.job import ConcurrencyLimits, VolumeJob
-from lib.volumes.ledger import Ledger, take_over
+from lib.volumes.ledger import Ledger
 from tests.kit.volume_kit import ArrayReader, Countdown, Voxels, ZarrSource, a_job, a_plan, make
 
 SHAPE: ShapeZYX = (140, 30, 30)  # three levels: one made with its shards, one afterwards
