@@ -203,6 +203,8 @@ class VolumePlan(FrozenModel):
     download_requests: int
     notes: tuple[str, ...] = ()  # disagreements and doubts, copied to the record
     stated: dict[str, Provenance] = Field(default_factory=dict)  # who states the geometry
+    # label images that are made with this image, under its lock and in its record
+    members: tuple[VolumePlan, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -240,7 +242,7 @@ class VolumePlan(FrozenModel):
         words |= {"within"} if self.within is None else set()
         if self.labels in (None, EARLIER_POOLING):
             words |= {"label_pooling"}  # decides nothing, or is from before it was stated
-        typed = {"source_grid", "sections", "downsample_steps"}
+        typed = {"source_grid", "sections", "downsample_steps", "members"}
         decided = self.model_dump(mode="json", exclude=words | typed)
         for file in decided["files"]:
             del file["url"]
@@ -253,7 +255,14 @@ class VolumePlan(FrozenModel):
             }
         if self.downsample_steps:
             decided["reader"][_OLD_STEPS] = [[*step] for step in self.downsample_steps]
+        if self.members:
+            decided["members"] = [member.identity() for member in self.members]
         return decided
+
+    @property
+    def alone(self) -> VolumePlan:
+        """The image of a group by itself: its voxels do not depend on its label images."""
+        return self.model_copy(update={"members": ()}) if self.members else self
 
 
 _OLD_STEPS = "coarser_steps_zyx"

@@ -39,6 +39,8 @@ def ingest(
     name: str | None = None,
     voxel_size_nm: Sequence[float] | None = None,
     labels: Address | Sequence[Address] | None = None,
+    with_em: bool = False,
+    padding: int | None = None,
     title: str | None = None,
     licence: str | None = None,
     citation: str | None = None,
@@ -72,6 +74,9 @@ def ingest(
         size in nm, z, y, x, and what its record says of it.
     labels
         Labels that belong to the volume of an address: their addresses (at hemibrain an instance).
+    with_em, padding
+        With a crop of labels of OpenOrganelle: bring the EM around it, with so many of its voxels
+        on each side, and all classes of the crop as label images in it.
     output_format
         ``zarr`` (OME-Zarr 0.5) or ``npy``.
     settings
@@ -130,6 +135,8 @@ def ingest(
             "name": name,
             "voxel_size_nm": None if voxel_size_nm is None else list(voxel_size_nm),
             "labels": addresses_of(labels),
+            "with_em": with_em or None,
+            "padding": padding,
             "title": title,
             "licence": licence,
             "citation": citation,

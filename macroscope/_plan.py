@@ -54,6 +54,8 @@ def plan(
     name: str | None = None,
     voxel_size_nm: Sequence[float] | None = None,
     labels: Address | Sequence[Address] | None = None,
+    with_em: bool = False,
+    padding: int | None = None,
     output_format: str | None = None,
     settings: SourceSettings | None = None,
     datasets: Address | None = None,
@@ -78,6 +80,9 @@ def plan(
         voxel size in nm, z, y, x.
     labels
         Labels that belong to the volume of an address: their addresses (at hemibrain an instance).
+    with_em, padding
+        With a crop of labels of OpenOrganelle: bring the EM around it, with so many of its voxels
+        on each side, and all classes of the crop as label images in it.
     output_format
         ``zarr`` (OME-Zarr 0.5) or ``npy``.
     settings
@@ -132,6 +137,8 @@ def plan(
             "name": name,
             "voxel_size_nm": voxel_size_nm,
             "labels": addresses_of(labels),
+            "with_em": with_em or None,
+            "padding": padding,
         },
         settings=settings,
         jobs=jobs,

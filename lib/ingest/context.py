@@ -63,10 +63,9 @@ class VolumeContext:
         """How far the volume is, as far as this process knows."""
         with self._lock:
             done, total = self._done_shards, self._total_shards
-        received = self.own_traffic()["bytes_received"]
-        return ProgressEvent(
-            self.request.volume_key, done, total, received, self.request.plan.download_bytes
-        )
+        received, plan = self.own_traffic()["bytes_received"], self.request.plan
+        expected = sum(one.download_bytes for one in (plan, *plan.members))
+        return ProgressEvent(self.request.volume_key, done, total, received, expected)
 
     def own_traffic(self) -> dict[str, int]:
         """``requests`` to the archive and ``bytes_received`` from it, by this process."""

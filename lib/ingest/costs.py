@@ -76,6 +76,8 @@ def cost_of(plan: VolumePlan, config: LoaderConfig, assumed_compression: float) 
     assumed_compression
         Raw bytes over compressed bytes; ignored for npy, and for chunks that pass through.
     """
+    if plan.members:
+        return _of_group(plan, config, assumed_compression)
     if plan.kind == "labels":
         assumed_compression = max(assumed_compression, LABELS_COMPRESSION)
     itemsize = np.dtype(plan.dtype).itemsize
@@ -120,6 +122,28 @@ def cost_of(plan: VolumePlan, config: LoaderConfig, assumed_compression: float) 
     )
 
 
+_ADD_UP = (
+    "download_requests", "download_bytes", "write_bytes", "store_puts", "store_gets", "disk_bytes",
+)  # fmt: skip
+
+
+def _of_group(plan: VolumePlan, config: LoaderConfig, assumed_compression: float) -> VolumeCost:
+    """An image with its label images: one lease, one record, and what each costs by itself."""
+    image = cost_of(plan.alone, config, assumed_compression)
+    every = [image, *(cost_of(one, config, assumed_compression) for one in plan.members)]
+    total = {field: sum(getattr(cost, field) for cost in every) for field in _ADD_UP}
+    shared = len(plan.members) if total["store_puts"] else 0
+    total["store_puts"] -= shared * _LEASE_AND_RECORD_PUT
+    rate = image.assumed_mb_per_second
+    return image.model_copy(
+        update={
+            **total,
+            "peak_memory_bytes": max(cost.peak_memory_bytes for cost in every),
+            "expected_seconds": round(total["download_bytes"] / (rate * 1e6), 1),
+        }
+    )
+
+
 def _keeps_chunks(plan: VolumePlan) -> bool:
     """Whether a volume's chunks take about as much room as the source's own."""
     if plan.downsample_steps or plan.source_grid is None:
@@ -152,6 +176,8 @@ def least_bytes(plan: VolumePlan, config: LoaderConfig) -> int:
     Files that are kept, chunks that pass through and ``.npy`` have sizes that are known; 0 where a
     part was chosen of something that is not ``.npy``.
     """
+    if plan.members:
+        return sum(least_bytes(one, config) for one in (plan.alone, *plan.members))
     files = 0 if plan.box_zyx else sum(file.size or 0 for file in plan.files)
     kept = files if config.keep_raw and plan.stored_as == "files" else 0
     if config.output_format == "npy":

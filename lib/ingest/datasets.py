@@ -10,6 +10,7 @@ A list of addresses, or of mappings with an address and options; options that al
       - EMPIAR-10310
       - {address: "s3://bucket/x.zarr|zarr:em", name: liver-1, group: liver, box: "z=0:64"}
       - {address: "data/stack.tif", set: {mrc_mode0: uint8}}
+      - {address: "openorganelle:jrc_hela-2/recon-1/labels/groundtruth", crops: all, padding: 64}
 """
 
 from __future__ import annotations
@@ -64,6 +65,9 @@ class Options(BaseModel):
         description="Nanometres, z,y,x, or z, y and x by name.",
         examples=["40,4,4", "z=40,y=4,x=4"],
     )
+    padding: int | None = Field(
+        default=None, title="Padding", ge=0, description="Voxels of EM on each side of a crop."
+    )
     title: str | None = Field(default=None, title="Title", description="For the record.")
     licence: str | None = Field(
         default=None, title="Licence", description="SPDX id, where you know it."
@@ -78,7 +82,8 @@ class Options(BaseModel):
 
     def given(self) -> dict[str, Any]:
         """The settings that the options stand for; later ones win."""
-        own = self.model_dump(exclude_none=True, exclude={"set", "address", "name", "group"})
+        apart = {"set", "address", "name", "group", "crops"}
+        own = self.model_dump(exclude_none=True, exclude=apart)
         return {**{SETTING_OF.get(k, k): v for k, v in own.items()}, **self.set}
 
 
@@ -99,6 +104,13 @@ class Dataset(Options):
         description="Of the image, by their address; of FlyEM a version and an instance.",
         examples=["s3://bucket/x.zarr|zarr:labels/mito"],
     )
+    crops: str | list[str] | None = Field(
+        default=None,
+        title="Crops",
+        description="Of OpenOrganelle, below the address: their names, or all. Each is brought in "
+        "with the EM around it and all its classes, as one volume with one record.",
+        examples=["all", ["crop234", "crop237"]],
+    )
     group: str | None = Field(
         default=None, title="Group", description="Under which report and catalogue show it."
     )
@@ -106,7 +118,8 @@ class Dataset(Options):
     def given(self) -> dict[str, Any]:
         """The settings that the options stand for."""
         name = {} if self.name is None else {"name": self.name}
-        return {**super().given(), **name}
+        crops = {} if self.crops is None else {"with_em": True}
+        return {**super().given(), **name, **crops}
 
 
 class DatasetsFile(BaseModel):
@@ -267,6 +280,12 @@ def _job(one: Dataset, where: str) -> Job:
         raise ConfigError(f"{where}: {error.message}", location=where) from None
     fields = archive(source).config_model.model_fields
     given = one.given()
+    if one.crops is not None and "with_em" not in fields:
+        raise ConfigError(
+            f"{where}: crops: {source} has no crops with EM around them", location=where
+        )
+    if one.crops is None and one.padding and not given.get("with_em"):
+        raise ConfigError(f"{where}: padding is that of crops: name them, or all", location=where)
     if source == "flyem" and isinstance(given.get("labels"), str):
         given["labels"] = given["labels"].removeprefix("flyem:")
     if "name" not in fields:
@@ -277,6 +296,10 @@ def _job(one: Dataset, where: str) -> Job:
                 f"{where}: {key} is no setting of {source}; {suggestion(key, fields)}",
                 location=where,
             )
+    if one.crops is not None and one.crops != "all":
+        names = [one.crops] if isinstance(one.crops, str) else one.crops
+        folder = str(own.get("zarr_path") or "")
+        own = {**own, "zarr_path": [f"{folder}/{name}".strip("/") for name in names]}
     label = one.name or _short(one.address)
     level = given.get("scale_level")
     told = f" {level if isinstance(level, str) else '+'.join(level)}" if level else ""

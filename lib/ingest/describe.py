@@ -8,6 +8,7 @@ from typing import Any
 
 from lib.about import SAID, Provenance
 from lib.geometry import LengthsZYX
+from lib.ingest.members import MadeMember
 from lib.ingest.stages import IngestedVolume
 from lib.plan import SourceFile, VolumePlan, absent_note
 from lib.records.lifecycle import NO_CHECKSUM, Key
@@ -136,7 +137,36 @@ def _labels(plan: VolumePlan, published: PublishedVolume) -> dict[str, Any]:
             "background_fraction": facts.background / max(1, published.statistics.voxels),
             "ids_of_levels": list(facts.ids_of_levels),
         }
+        if facts.values:
+            said["values"] = list(facts.values)
     return {"labels": said}
+
+
+def members(made: IngestedVolume) -> list[dict[str, Any]]:
+    """``members``: each label image of the group, as a record of its own would state it.
+
+    Histograms are left out: of forty classes they would be most of the record.
+    """
+    return [_member(one) for one in made.members]
+
+
+def _member(made: MadeMember) -> dict[str, Any]:
+    plan, published = made.plan, made.published
+    return {
+        "name": plan.name,
+        "source_id": plan.source_id,
+        "metadata": {
+            "core": core(plan),
+            "technical": {**technical(made.job, published), "histogram": None},
+            "provenance": provenance(plan),
+            "quality": {
+                **_completeness(published),
+                "notes": [*notes(plan), *_unstored(plan, published), *made.notes],
+            },
+        },
+        "files": {"volume": Key(published.volume_key), "sums": Key(published.sums_key)},
+        "additional_metadata": {**plan.about.extra, "fingerprint": made.job.fingerprint},
+    }
 
 
 def made_provenance(
@@ -162,17 +192,23 @@ def quality(plan: VolumePlan, made: IngestedVolume) -> dict[str, Any]:
     """``metadata.quality``: how complete it is, and every doubt."""
     published = made.published
     return {
-        "completeness_score": published.completeness,
-        "missing_chunks": list(published.missing_chunks[:_MOST_NAMED_HOLES]),
-        "missing_chunks_total": len(published.missing_chunks),
+        **_completeness(published),
         "damaged": [],
-        "notes": [*notes(plan), *_unstored(plan, made), *made.notes],
+        "notes": [*notes(plan), *_unstored(plan, published), *made.notes],
     }
 
 
-def _unstored(plan: VolumePlan, made: IngestedVolume) -> list[str]:
+def _completeness(published: PublishedVolume) -> dict[str, Any]:
+    return {
+        "completeness_score": published.completeness,
+        "missing_chunks": list(published.missing_chunks[:_MOST_NAMED_HOLES]),
+        "missing_chunks_total": len(published.missing_chunks),
+    }
+
+
+def _unstored(plan: VolumePlan, published: PublishedVolume) -> list[str]:
     """How many chunks were absent and what they were read as, where the plan could not say."""
-    grid, published = plan.source_grid, made.published
+    grid = plan.source_grid
     if grid is None:
         return []
     missing, value = len(published.missing_chunks), published.fill_value

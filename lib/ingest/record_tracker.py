@@ -15,7 +15,14 @@ from lib.ingest.request import VolumeRequest
 from lib.ingest.result import VolumeResult
 from lib.ingest.stages import IngestedVolume
 from lib.plan import VolumePlan
-from lib.records.lifecycle import FINAL, Key, RecordDict, record_key
+from lib.records.lifecycle import (
+    FINAL,
+    Key,
+    RecordDict,
+    member_records,
+    record_key,
+    stored_bytes,
+)
 from lib.records.manager import MetadataManager
 from lib.verify.beside import is_intact
 from lib.volumes.job import VolumeJob
@@ -58,11 +65,11 @@ class RecordTracker:
         if record.get("status") != "complete" or request is None:
             return None
         try:
-            is_intact(store, record)
+            for one in (record, *member_records(record)):
+                is_intact(store, one)
         except (IntegrityError, NotFoundError) as error:
             return self._repaired(record, request, error)
-        technical = record["metadata"]["technical"]
-        return self._result("complete", made=False, stored_bytes=technical["file_size_bytes"])
+        return self._result("complete", made=False, stored_bytes=stored_bytes(record))
 
     def _repaired(
         self, record: RecordDict, request: VolumeRequest, damage: MacroscopeError
@@ -97,7 +104,7 @@ class RecordTracker:
         return self._result(
             "complete",
             repaired_files=len(repair.made),
-            stored_bytes=record["metadata"]["technical"]["file_size_bytes"],
+            stored_bytes=stored_bytes(record),
             seconds=time.monotonic() - began,
         )
 
@@ -142,7 +149,7 @@ class RecordTracker:
         self._move(
             "complete",
             core=describe.core(plan),
-            technical=describe.technical(job, published),
+            technical=describe.technical(job, published) | _label_images(made),
             provenance={
                 **describe.made_provenance(plan, made, seconds, self._run),
                 **self._made_by(),
@@ -156,8 +163,9 @@ class RecordTracker:
                 "raw": [Key(key) for key in made.raw_keys],
             },
             progress={"current_step": None},
+            **({"members": describe.members(made)} if made.members else {}),
         )
-        return self._result("complete", stored_bytes=published.stored_bytes, seconds=seconds)
+        return self._result("complete", stored_bytes=made.stored_bytes, seconds=seconds)
 
     def failed(self, error: BaseException, seconds: float) -> VolumeResult:
         """failed or cancelled, with the reason. Never hides the error it reports."""
@@ -223,6 +231,10 @@ def not_made(plan: VolumePlan, status: str) -> VolumeResult:
         voxel_nm_zyx=plan.voxel_nm_zyx,
         made=False,
     )
+
+
+def _label_images(made: IngestedVolume) -> dict[str, list[str]]:
+    return {"label_images": [one.plan.name for one in made.members]} if made.members else {}
 
 
 def _sentence(error: BaseException) -> str:

@@ -28,6 +28,7 @@ from lib.geometry import ShapeZYX
 from lib.ingest.coarse import fit_plan
 from lib.ingest.context import close_context, volume_context
 from lib.ingest.kind import doubts_of_values, settle_kind
+from lib.ingest.members import MadeMember, clean_members, make_members
 from lib.ingest.naming import name_plans
 from lib.ingest.previews import PreviewRenderer
 from lib.ingest.request import VolumeRequest
@@ -102,16 +103,39 @@ def plan_source(
             plans = archive(source).plan(config, session)
         except MacroscopeError as error:
             raise error.located(archive=source) from error.__cause__
-    plans = [settle_kind(plan, config) for plan in plans]
+    plans = [_settled(plan, config) for plan in plans]
     fitted = [fit_plan(plan, config) for plan in plans]
     # Those that are left out take part, so that the names of the others do not depend on it.
     every = [fit or plan for plan, fit in zip(plans, fitted, strict=True)]
     named = within_images(_named(source, every, config, store), config)
+    named = [with_members(plan) for plan in named]
     made = [fit is not None for fit in fitted]
     return Sources(
         tuple(plan for plan, kept in zip(named, made, strict=True) if kept),
         tuple(plan for plan, kept in zip(named, made, strict=True) if not kept),
     )
+
+
+def _settled(plan: VolumePlan, config: LoaderConfig) -> VolumePlan:
+    """The plan, and those of the label images in it, with their kind decided."""
+    members = tuple(settle_kind(member, config) for member in plan.members)
+    settled = settle_kind(plan.alone, config)
+    return settled.model_copy(update={"members": members}) if members else settled
+
+
+def with_members(plan: VolumePlan) -> VolumePlan:
+    """The plan whose label images lie in its group ``labels``, each called as image and class are.
+
+    Image and lock have their name for themselves, so nothing else is called like its members.
+    """
+    if not plan.members:
+        return plan
+    within = f"{plan.source}/{plan.name}{VOLUME_SUFFIXES[0]}"
+    members = [
+        member.model_copy(update={"name": f"{plan.name}.{member.name}", "within": within})
+        for member in plan.members
+    ]
+    return plan.model_copy(update={"members": tuple(members)})
 
 
 def within_images(plans: list[VolumePlan], config: LoaderConfig) -> list[VolumePlan]:
@@ -261,6 +285,13 @@ class IngestedVolume:
     requests: int
     received_bytes: int
     store_requests: dict[str, int]
+    members: tuple[MadeMember, ...] = ()
+
+    @property
+    def stored_bytes(self) -> int:
+        """Of the volume, and of the label images that were made with it."""
+        own = self.published.stored_bytes
+        return own + sum(member.published.stored_bytes for member in self.members)
 
 
 def finish_volume(request: VolumeRequest, job: VolumeJob) -> IngestedVolume:
@@ -297,6 +328,7 @@ def finish_volume(request: VolumeRequest, job: VolumeJob) -> IngestedVolume:
     preview = renderer.preview(published)
     if preview:
         context.store.persist(preview[0])
+    members = make_members(request, published.volume_key)
     traffic = context.traffic()
     return IngestedVolume(
         published,
@@ -308,6 +340,7 @@ def finish_volume(request: VolumeRequest, job: VolumeJob) -> IngestedVolume:
         traffic["requests"],
         traffic["bytes_received"],
         context.store_requests(),
+        members,
     )
 
 
@@ -328,6 +361,7 @@ def cleanup(request: VolumeRequest, *, complete: bool) -> None:
     store.sweep_temporaries(state.rpartition("/")[0], names={plan.name})
     if plan.within is not None:
         store.sweep_temporaries(labels_of(plan.within), names=names)
+    clean_members(request, complete=complete)
     if complete:
         store.delete_tree(state)
     else:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ImageDraw, ImageFont
 
+from lib.volumes.label_ids import colour_of
 from lib.volumes.statistics import Statistics, of_chunk
 
 Colour = tuple[int, int, int]
@@ -136,19 +137,5 @@ def colours(plane: NDArray[Any]) -> NDArray[np.uint8]:
     ``uint8``, shape ``(*plane.shape, 3)``.
     """
     ids, where = np.unique(plane, return_inverse=True)
-    palette = np.array([_colour(int(label)) for label in ids], np.uint8).reshape(-1, 3)
+    palette = np.array([colour_of(int(label)) for label in ids], np.uint8).reshape(-1, 3)
     return palette[where.reshape(plane.shape)]
-
-
-def _colour(label: int) -> tuple[int, int, int]:
-    if label == 0:
-        return (0, 0, 0)
-    # steps of the golden ratio around the colour circle keep consecutive numbers far apart
-    hue = (label * 0.6180339887498949) % 1.0
-    mixed = (label * 0x9E3779B97F4A7C15 & (1 << 64) - 1) >> 32
-    strength, value = 0.55 + (mixed & 0xFF) / 255 * 0.35, 0.70 + (mixed >> 8 & 0xFF) / 255 * 0.30
-    channels = []
-    for turn in (5, 3, 1):  # HSV to RGB
-        k = (turn + hue * 6) % 6
-        channels.append(round(255 * (value - value * strength * max(0.0, min(k, 4 - k, 1.0)))))
-    return (channels[0], channels[1], channels[2])

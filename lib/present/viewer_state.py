@@ -16,6 +16,8 @@ from lib.errors import UnsupportedFormatError
 from lib.geometry import LengthsZYX
 from lib.present.described import DescribedVolume
 
+MOST_OVERLAYS = 4
+"""Labels that are drawn at first; of a crop of forty classes the others are a click away."""
 MOST_PANELS = 4
 """Images beside each other; with more, they share one panel and are switched by their names."""
 
@@ -69,6 +71,9 @@ def viewer_state(volumes: Sequence[DescribedVolume], sources: Sequence[str]) -> 
     if not split:
         for hidden in images[1:]:
             layers[hidden]["visible"] = False
+    labels = [i for i, volume in enumerate(volumes) if volume.kind == "labels"]
+    for hidden in labels[MOST_OVERLAYS:]:
+        layers[hidden]["visible"] = False
     # images first: what comes later is drawn on top
     order = sorted(range(len(volumes)), key=lambda i: volumes[i].kind == "labels")
     first = volumes[groups[0][0]]

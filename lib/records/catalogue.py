@@ -272,7 +272,8 @@ def _catalog(
         "records": [
             {
                 "path": path,
-                "record": plain(record),
+                # label images of a group are told by their names: a crop has forty
+                "record": plain({k: v for k, v in record.items() if k != "members"}),
                 **({"group": plain(groups[path])} if path in groups else {}),
             }
             for path, record in good

@@ -7,7 +7,7 @@ import math
 import re
 import traceback
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, datetime
 from enum import StrEnum
 from os import PathLike, fspath
@@ -144,3 +144,18 @@ def error_record(error: BaseException, secrets: Iterable[str] = ()) -> dict[str,
         field: _SECRET.sub(r"\1\2***", value) if isinstance(value, str) else value
         for field, value in cleaned.items()
     }
+
+
+def member_records(record: Mapping[str, Any]) -> Iterator[RecordDict]:
+    """The label images that share an image's record, each as if it had a record of its own."""
+    shared = ("schema_version", "source", "status", "created_at", "updated_at", "progress", "error")
+    for member in record.get("members") or ():
+        own = {key: record[key] for key in shared if key in record}
+        identity = record_id(record["source"], member["source_id"], member["name"])
+        yield {**own, "id": identity, **member}
+
+
+def stored_bytes(record: Mapping[str, Any]) -> int:
+    """Of the volume that a complete record describes, and of the label images that share it."""
+    every = (record, *(record.get("members") or ()))
+    return sum(int(one["metadata"]["technical"]["file_size_bytes"]) for one in every)

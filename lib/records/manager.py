@@ -22,6 +22,7 @@ from lib.records.lifecycle import (
     SCHEMA_VERSION,
     RecordDict,
     error_record,
+    member_records,
     plain,
     record_id,
     record_key,
@@ -50,9 +51,15 @@ def schema_errors(record: object) -> list[str]:
     return list(dict.fromkeys(_sentence(error) for error in found))
 
 
+def member_errors(record: RecordDict) -> list[str]:
+    """What is wrong with the label images of a record that is valid: each is a record, too."""
+    found = {one["name"]: schema_errors(one) for one in member_records(record)}
+    return [f"members, {name}: {error}" for name, errors in found.items() for error in errors]
+
+
 def check_schema(record: RecordDict, location: str) -> None:
     """Raise `RecordError` with all errors of an invalid record."""
-    errors = schema_errors(record)
+    errors = schema_errors(record) or member_errors(record)
     if errors:
         raise RecordError(
             f"the record is invalid: {'; '.join(errors)}",
@@ -177,7 +184,7 @@ class MetadataManager:
         **changes
             What else changes: ``core``, ``technical``, ``provenance``, ``quality``, ``files``,
             ``additional_metadata`` and ``progress`` are dictionaries merged into what is there;
-            ``error`` is an exception.
+            ``error`` is an exception, ``members`` the list of label images of a group.
 
         Raises
         ------
@@ -296,6 +303,8 @@ class MetadataManager:
                 record["metadata"][name].update(plain(change, self._secrets))
             elif name in ("files", "progress", "additional_metadata"):
                 record[name].update(plain(change, self._secrets))
+            elif name == "members":
+                record["members"] = plain(change, self._secrets)
             else:
                 raise RecordError(f"a record has no part {name!r}", location=self.key(record))
         return record

@@ -34,6 +34,7 @@ from lib.records.lifecycle import Status
 from lib.records.sections import Core, Files, Quality, Technical, VolumeProvenance
 
 _FORM = Proof("the form that the schema asks for")
+_MEMBER = Proof("as those of a record, of the member's own volume")
 _TIME = Proof("", "the time of a run: nothing else in the store keeps it")
 
 
@@ -64,6 +65,19 @@ class Metadata(Part):
     technical: Annotated[Technical, ALWAYS] = Field(default_factory=Technical)
     provenance: Annotated[VolumeProvenance, ALWAYS] = Field(default_factory=VolumeProvenance)
     quality: Annotated[Quality, ALWAYS] = Field(default_factory=Quality)
+
+
+class Member(Part):
+    """A label image that is made with its image, and shares the image's record.
+
+    Its objects are those of a record, histograms left out; see `lib.records.lifecycle`.
+    """
+
+    name: Annotated[Words, _MEMBER]
+    source_id: Annotated[Words, _MEMBER]
+    metadata: Annotated[dict[str, Any], _MEMBER]
+    files: Annotated[dict[str, Any], _MEMBER]
+    additional_metadata: Annotated[dict[str, Any], _MEMBER]
 
 
 class Record(Part):
@@ -109,6 +123,7 @@ class Record(Part):
     error: Annotated[Error | None, ALWAYS, Proof("none where the status is complete")] = None
     metadata: Annotated[Metadata, ALWAYS] = Field(default_factory=Metadata)
     files: Annotated[Files, ALWAYS] = Field(default_factory=Files)
+    members: Annotated[OrAbsent[list[Member]], Proof("each as a record of its own would be")] = None
     additional_metadata: Annotated[
         dict[str, Any], ALWAYS, Proof("", "the archive's own words: only the archive can tell")
     ] = Field(default_factory=dict)

@@ -169,6 +169,15 @@ class Labels(Part):
         ),
         Field(description="The count of each level, finest first; null for too many."),
     ] = None
+    values: Annotated[
+        OrAbsent[list[int]],
+        Proof(
+            "counted again from level 0; colours of the OME metadata",
+            _DAMAGED,
+            deep=True,
+        ),
+        Field(description="The ids of the finest level, where they are at most 256."),
+    ] = None
     yielding: Annotated[list[int], _POOLED, Field(description="Ids that lose to every other id.")]
 
 
@@ -225,6 +234,12 @@ class Technical(Part):
     std: Annotated[float | None, Proof("", "macroscope writes none")] = None
     histogram: Annotated[Histogram | None, _COUNTED] = None
     labels: Annotated[Labels | None, Field(description="Null or absent of an image.")] = None
+    label_images: Annotated[
+        OrAbsent[list[Words]],
+        Proof("the image's group `labels` lists them"),
+        Shown("Label images", "names"),
+        Field(description="That were made with the image, and share its record: `members`."),
+    ] = None
     dimensions_nm: Annotated[
         OrAbsent[Lengths],
         COMPLETE,

@@ -175,6 +175,10 @@ def _prove_ome(
                 pooled.get(name) == said,
                 f"{where}: the OME metadata says {name} {pooled.get(name)!r}, the record {said!r}",
             )
+    coloured = [one["label-value"] for one in (ome.get("image-label") or {}).get("colors", ())]
+    named = (technical_labels(record) or {}).get("values") or []
+    if coloured and coloured != named:
+        found.wrong(f"{where}: the OME metadata has colours of the ids {coloured}, not {named}")
     by_path = {dataset["path"]: dataset["coordinateTransformations"] for dataset in datasets}
     paths = [level["path"] for level in levels]
     found.hold(

@@ -15,7 +15,8 @@ PROOFS: Mapping[str, Proof] = {
 }
 """How each field of a record is proven, by its dotted name without ``metadata.``."""
 
-_WHOLE = ("progress", "error", "additional_metadata", "metadata.technical.histogram")
+_MEMBERS = tuple(f"members[].{name}" for name in ("metadata", "files", "additional_metadata"))
+_WHOLE = ("progress", "error", "additional_metadata", "metadata.technical.histogram", *_MEMBERS)
 _LENGTHS = {"x", "y", "z"}
 _UNKNOWN = Proof("", "a field that this version does not know")
 

@@ -9,13 +9,20 @@ from typing import Any
 
 from lib.concurrency.bounded_map import run_ordered
 from lib.errors import MacroscopeError, NotFoundError, NothingThereError
-from lib.records.lifecycle import RecordDict, record_id, record_key
-from lib.records.manager import read_json, schema_errors
+from lib.records.lifecycle import RecordDict, member_records, record_id, record_key
+from lib.records.manager import member_errors, read_json, schema_errors
 from lib.storage.base import Store
 from lib.storage.digests import digest_of
-from lib.storage.keys import contents, own_files, record_of, why_nothing
+from lib.storage.keys import (
+    VOLUME_SUFFIXES,
+    contents,
+    labels_of,
+    own_files,
+    record_of,
+    why_nothing,
+)
 from lib.verify.beside import prove_crate, prove_listing, prove_preview, prove_raw_files, read_sums
-from lib.verify.documents import prove_npy_header, prove_ome_zarr
+from lib.verify.documents import prove_npy_header, prove_ome_zarr, read_document
 from lib.verify.findings import Facts, Findings
 from lib.verify.voxels import prove_voxels
 
@@ -74,9 +81,36 @@ def examine(
         _run(check, found)
     if deep and _finest_is_whole(record, found):
         _run(partial(prove_voxels, store, record, found), found)
+    if record.get("members"):
+        _run(partial(_prove_members, store, record, found, deep=deep), found)
     if found.damaged:
         found.refuted.add("quality.damaged")
     return found
+
+
+def _prove_members(store: Store, record: dict[str, Any], found: Findings, *, deep: bool) -> None:
+    """The label images that share the record: each as if it had one, and all of them listed."""
+    volume, names = record["files"]["volume"], []
+    facts = [f"members[].{name}" for name in ("name", "source_id", "metadata", "files")]
+    facts.append("members[].additional_metadata")
+    for error in member_errors(record):
+        found.wrong(error)
+    for member in member_records(record):
+        names.append(member["name"])
+        own = examine(store, member, deep=deep)
+        for key, what in own.damaged.items():
+            found.damage(key, what)
+        for problem in own.problems:
+            found.hold(facts[0], False, f"{member['name']}: {problem}")
+        found.proven |= set(facts)
+    group = read_document(store, f"{labels_of(volume)}/zarr.json")
+    listed = group["attributes"]["ome"]["labels"]
+    found.hold(
+        "technical.label_images",
+        sorted(listed) == sorted(f"{name}{VOLUME_SUFFIXES[0]}" for name in names)
+        and record["metadata"]["technical"].get("label_images") == names,
+        f"{volume} lists other label images than the record: {listed}",
+    )
 
 
 def _prove_note(record: Mapping[str, Any], found: Findings) -> None:

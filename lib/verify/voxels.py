@@ -13,7 +13,7 @@ from lib.geometry import Box
 from lib.present.described import DescribedVolume, describe
 from lib.storage.base import Store
 from lib.verify.findings import Findings
-from lib.volumes.label_ids import IdsAccumulator, count_ids, require_among
+from lib.volumes.label_ids import IdsAccumulator, count_ids, require_among, values_of
 from lib.volumes.statistics import NO_HISTOGRAM, Histogram, Statistics, StatisticsAccumulator
 
 _NPY_BYTES = 32 * 2**20
@@ -103,6 +103,7 @@ def _prove_ids(
 ) -> None:
     """The ids of every level, which are among the finer one's."""
     counts: list[int | None] = []
+    values: tuple[int, ...] = ()
     background, finer, made = 0, None, ""
     for level in volume.levels:
         reader, accumulator = volume.open_level(store, level), IdsAccumulator()
@@ -111,7 +112,7 @@ def _prove_ids(
                 stopping.check()
                 accumulator.add(block.data)
         ids, zeros = accumulator.result()
-        background = background if counts else zeros
+        background, values = (background, values) if counts else (zeros, values_of(ids))
         counts.append(count_ids(ids))
         try:
             require_among(ids, finer, level.index, volume.key)
@@ -119,6 +120,12 @@ def _prove_ids(
             made = error.message
         finer = ids
     share = background / max(1, statistics.voxels)
+    stated = tuple(said.get("values") or ())
+    found.hold(
+        "technical.labels.values",
+        stated in ((), values),
+        f"{volume.key}: the ids are {values}, where the record says {stated}",
+    )
     for name, here in (("ids", counts[0]), ("largest", statistics.maximum)):
         found.hold(
             f"technical.labels.{name}",

@@ -34,7 +34,15 @@ from lib.storage.keys import VOLUME_SUFFIXES, labels_of, own_files
 from lib.volumes import ome
 from lib.volumes.grid import shard_key
 from lib.volumes.job import VolumeJob
-from lib.volumes.label_ids import Ids, LabelFacts, count_ids, merged, require_among, unpack
+from lib.volumes.label_ids import (
+    Ids,
+    LabelFacts,
+    count_ids,
+    merged,
+    require_among,
+    unpack,
+    values_of,
+)
 from lib.volumes.ledger import Ledger, LedgerEntry, StoredFile
 from lib.volumes.npyfile import DamagedRowsError, digest_npy, local_file
 from lib.volumes.ome import THUMBNAIL_KEY, Draw
@@ -138,7 +146,8 @@ def finish(
     if job.output_format == "npy":
         sums, stored = _finish_npy(job, store, ledger, entries)
     else:
-        sums, stored = _finish_zarr(job, store, root, files, statistics, draw)
+        group = ome.group_document(job, statistics, labels.values if labels else ())
+        sums, stored = _finish_zarr(job, store, root, files, statistics, group, draw)
     sums_key = job.final_key + SUMS_SUFFIX
     store.put(sums_key, sums)
     store.persist(root, sums_key)  # before it takes the place of what was there
@@ -183,7 +192,7 @@ def label_facts(job: VolumeJob, entries: Iterable[LedgerEntry]) -> LabelFacts | 
     found = [merged(parts[level.index]) for level in job.levels]
     for level, finer, coarse in zip(job.levels[1:], found, found[1:], strict=False):
         require_among(coarse, finer, level.index, job.final_key)
-    return LabelFacts(background, tuple(count_ids(ids) for ids in found))
+    return LabelFacts(background, tuple(count_ids(ids) for ids in found), values_of(found[0]))
 
 
 def list_labels(store: Store, image: str) -> None:
@@ -329,11 +338,11 @@ def _finish_zarr(
     staging: str,
     files: list[StoredFile],
     statistics: Statistics,
+    group: dict[str, Any],
     draw: Draw | None,
 ) -> tuple[bytes, int]:
     """Write the documents, the root one last, then compare the listing with what must be there."""
     documents = {f"{n.index}/zarr.json": ome.array_document(job, n) for n in job.levels}
-    group = ome.group_document(job, statistics)
     expected = {file.key: file for file in files}
     if len(expected) != len(files):
         raise IntegrityError("the ledger names a file twice", location=job.final_key)

@@ -141,7 +141,7 @@ def fit_job(
         else _shard(plan.shape_zyx, chunk, dtype, layout, budget)
     )
     return VolumeJob(
-        plan=plan,
+        plan=plan.alone,
         output_format=config.output_format,
         chunk_zyx=chunk,
         shard_zyx=shard,

@@ -22,6 +22,10 @@ MOST_IDS = 2**20
 """Different ids that are held in memory, and packed into a ledger, for one part or level; of more
 nothing is said."""
 
+MOST_COLOURS = 256
+"""Ids that a record names, and NGFF's ``image-label`` gives a colour each. Of more none is named:
+viewers hide ids that a list of colours leaves out."""
+
 Ids = NDArray[Any] | None
 """Different ids, ascending; None for too many."""
 
@@ -36,10 +40,13 @@ class LabelFacts:
         Voxels of the finest level that are 0.
     ids_of_levels
         Different ids other than 0 of each level, finest first; None for too many.
+    values
+        The ids of the finest level, ascending, 0 included; empty for more than `MOST_COLOURS`.
     """
 
     background: int
     ids_of_levels: tuple[int | None, ...]
+    values: tuple[int, ...] = ()
 
 
 def ids_of(voxels: NDArray[Any]) -> Ids:
@@ -71,6 +78,28 @@ def require_among(coarse: Ids, finer: Ids, level: int, location: str) -> None:
 def count_ids(ids: Ids) -> int | None:
     """How many ids other than 0."""
     return None if ids is None else int(ids.size) - int(np.count_nonzero(ids == 0))
+
+
+def values_of(ids: Ids) -> tuple[int, ...]:
+    """The ids one by one, where they are few."""
+    return () if ids is None or ids.size > MOST_COLOURS else tuple(int(one) for one in ids)
+
+
+def colour_of(label: int) -> tuple[int, int, int]:
+    """Red, green and blue of an id, 0 to 255: the same in every picture and document; 0 is black.
+
+    Steps of the golden ratio around the colour circle keep consecutive numbers far apart.
+    """
+    if label == 0:
+        return (0, 0, 0)
+    hue = (label * 0.6180339887498949) % 1.0
+    mixed = (label * 0x9E3779B97F4A7C15 & (1 << 64) - 1) >> 32
+    strength, value = 0.55 + (mixed & 0xFF) / 255 * 0.35, 0.70 + (mixed >> 8 & 0xFF) / 255 * 0.30
+    channels = []
+    for turn in (5, 3, 1):  # HSV to RGB
+        k = (turn + hue * 6) % 6
+        channels.append(round(255 * (value - value * strength * max(0.0, min(k, 4 - k, 1.0)))))
+    return (channels[0], channels[1], channels[2])
 
 
 def pack(ids: Ids) -> str | None:

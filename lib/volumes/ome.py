@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,11 @@ import numpy as np
 from lib.plan import EARLIER_POOLING
 from lib.volumes.codecs import zarr_v3_codecs
 from lib.volumes.job import VolumeJob
+from lib.volumes.label_ids import colour_of
 from lib.volumes.levels import Level
 from lib.volumes.statistics import Statistics
 
+_EXACT = 2**53 - 1  # the largest integer that every reader of JSON keeps
 _AXES = [{"name": axis, "type": "space", "unit": "nanometer"} for axis in "zyx"]
 
 
@@ -64,8 +66,16 @@ def _fill(value: float) -> float | str:
     return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
 
 
-def group_document(job: VolumeJob, statistics: Statistics) -> dict[str, Any]:
-    """``zarr.json`` of the volume: multiscales, display window, provenance, all levels."""
+def group_document(
+    job: VolumeJob, statistics: Statistics, values: Sequence[int] = ()
+) -> dict[str, Any]:
+    """``zarr.json`` of the volume: multiscales, display window, provenance, all levels.
+
+    Parameters
+    ----------
+    values
+        Of labels: their ids, where they are few.
+    """
     ome: dict[str, Any] = {
         "version": "0.5",
         "multiscales": [
@@ -89,7 +99,9 @@ def group_document(job: VolumeJob, statistics: Statistics) -> dict[str, Any]:
     }
     if job.plan.kind == "labels":
         source = {"source": {"image": "../../"}} if job.plan.within else {}
-        ome["image-label"] = {"version": "0.5", **source}
+        # volumes of earlier versions are repaired byte for byte: they have no colours
+        drawn = {} if job.plan.labels == EARLIER_POOLING else _colours(values)
+        ome["image-label"] = {"version": "0.5", **source, **drawn}
     else:
         ome["omero"] = _omero(job, statistics)
     return {
@@ -101,6 +113,18 @@ def group_document(job: VolumeJob, statistics: Statistics) -> dict[str, Any]:
             "must_understand": False,
             "metadata": {str(level.index): array_document(job, level) for level in job.levels},
         },
+    }
+
+
+def _colours(values: Sequence[int]) -> dict[str, Any]:
+    """A colour for each id; background is clear. None where JavaScript would misread an id."""
+    if not values or any(abs(value) > _EXACT for value in values):
+        return {}
+    return {
+        "colors": [
+            {"label-value": value, "rgba": [*colour_of(value), 255 if value else 0]}
+            for value in values
+        ]
     }
 
 

@@ -7,19 +7,31 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numcodecs
 import numpy as np
 import pytest
 import zarr
 from numpy.typing import NDArray
 
+import macroscope
 from emulators.s3 import S3Server
 from lib.archives.openorganelle.crops import box_around, fitting_level
 from lib.archives.pairs import Grid
-from lib.errors import ConfigError, GridMismatchError
+from lib.errors import ConfigError, GridMismatchError, TransportError
+from lib.formats.zarr.array import parse_array
+from lib.formats.zarr.survey import survey_array
 from lib.geometry import Box
+from lib.ingest import members
+from lib.ingest.costs import cost_of
+from lib.ingest.record_tracker import RecordTracker
+from lib.ingest.repair.volume import note_damage
 from lib.ingest.stages import plan_source
 from lib.plan import VolumePlan
+from lib.records.catalogue import consolidate
+from lib.storage.keys import record_objects
+from lib.storage.local import LocalStore
 from lib.verify.volume import verify_store
+from tests.kit.memory_tree import MemoryObjects
 
 EM = np.random.default_rng(2).integers(1, 255, (40, 48, 56)).astype(np.uint8)
 CROP = "recon-1/labels/groundtruth/crop7"
@@ -96,33 +108,238 @@ def planned(one: Any, tmp_path: Path) -> list[VolumePlan]:
     return [*plan_source("openorganelle", one.config, tmp_path / "plan", one.store).plans]
 
 
-def test_all_classes_and_the_em_around_them_make_one_volume(
+def test_all_classes_and_the_em_around_them_make_one_volume_and_one_record(
     bench: Any, bucket: S3Server, tmp_path: Path
 ) -> None:
     one = bench_of(bench, bucket, padding=3)
-    em, *labels = planned(one, tmp_path)
+    (group,) = planned(one, tmp_path)
     box = Box((12 - 3, 10 - 3, 8 - 3), (12 + 8 + 3, 10 + 12 + 3, 8 + 10 + 3))
-    assert (em.kind, em.scale_level, em.box_zyx) == ("image", "s0", box)
-    assert [plan.kind for plan in labels] == ["labels"] * 2
-    records = [one.complete_record(plan) for plan in (em, *labels)]
-    volume = tmp_path / "data" / records[0]["files"]["volume"]
+    assert (group.kind, group.scale_level, group.box_zyx) == ("image", "s0", box)
+    assert group.name == "cells_recon-1_crop7_pad3"
+    assert [plan.kind for plan in group.members] == ["labels"] * 2
+    record = one.complete_record(group)
+    assert len([*record_objects(one.store)]) == 1
+    volume = tmp_path / "data" / record["files"]["volume"]
     np.testing.assert_array_equal(zarr.open_array(volume / "0", mode="r")[:], EM[box.slices()])
     listed = json.loads((volume / "labels/zarr.json").read_text())["attributes"]["ome"]["labels"]
-    assert len(listed) == 2
-    for record, (name, voxels) in zip(records[1:], sorted(classes().items()), strict=True):
-        assert f"_{name}_" in record["name"]
-        inside = tmp_path / "data" / record["files"]["volume"]
+    names = [f"cells_recon-1_crop7_pad3.{name}" for name in sorted(classes())]
+    assert listed == [f"{name}.ome.zarr" for name in names]
+    assert record["metadata"]["technical"]["label_images"] == names
+    assert record["additional_metadata"]["crop"] == CROP
+    for member, (name, voxels) in zip(record["members"], sorted(classes().items()), strict=True):
+        inside = tmp_path / "data" / member["files"]["volume"]
         assert inside.parent.parent == volume
         np.testing.assert_array_equal(zarr.open_array(inside / "0", mode="r")[:], voxels)
-        more = record["additional_metadata"]
-        assert (more["crop"], more["padding"]) == (CROP, 3)
-        inner = str(Box((3, 3, 3), (11, 15, 13)))
-        assert more["pair"]["overlap_voxels_of_image"] == inner
-    assert [verdict.problems for verdict in verify_store(one.store, digests=True)] == [()] * 3
+        more, technical = member["additional_metadata"], member["metadata"]["technical"]
+        assert (more["crop"], more["class"]) == (CROP, name)
+        assert more["pair"]["overlap_voxels_of_image"] == str(Box((3, 3, 3), (11, 15, 13)))
+        assert technical["labels"]["ids"] == len(set(np.unique(voxels)) - {0})
+    (verdict,) = verify_store(one.store, digests=True)
+    assert verdict.problems == ()
+    assert not verdict.facts.unread
+    unproven = {fact for fact in verdict.facts.not_provable if fact.startswith("members")}
+    assert "technical.label_images" in verdict.facts.proven
+    assert not unproven
+    state = tmp_path / "data/openorganelle/.partial"
+    assert not state.exists() or not [*state.iterdir()]
+
+
+def test_a_group_opens_with_each_class_and_the_record_that_they_share(
+    bench: Any, bucket: S3Server, tmp_path: Path
+) -> None:
+    one = bench_of(bench, bucket)
+    (group,) = planned(one, tmp_path)
+    one.complete_record(group)
+    opened = macroscope.open("cells_recon-1_crop7", data_dir=tmp_path / "data")
+    assert sorted(opened.labels) == [f"cells_recon-1_crop7.{name}" for name in sorted(classes())]
+    for name, voxels in classes().items():
+        inside = opened.labels[f"cells_recon-1_crop7.{name}"]
+        np.testing.assert_array_equal(inside.levels[0][:], voxels)
+        assert inside.record is not None
+        assert inside.record["additional_metadata"]["class"] == name
+
+
+def test_a_run_that_ended_among_the_classes_goes_on_there(
+    bench: Any, bucket: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = bench_of(bench, bucket)
+    (group,) = planned(one, tmp_path)
+    made: list[str] = []
+    real = members.finish
+
+    def dies(job: Any, *rest: Any, **more: Any) -> Any:
+        if len(made) == 1:
+            raise TransportError("the line is cut")
+        made.append(job.plan.name)
+        return real(job, *rest, **more)
+
+    monkeypatch.setattr(members, "finish", dies)
+    assert one.make(group).status == "failed"
+    assert one.store.size(f"openorganelle/{group.name}.ome.zarr/zarr.json") is not None
+    shards: list[str] = []
+    monkeypatch.setattr(
+        members,
+        "finish",
+        lambda job, *rest, **more: shards.append(job.plan.name) or real(job, *rest, **more),
+    )
+    record = one.complete_record(group)
+    assert shards == [member.name for member in group.members]
+    assert record["metadata"]["provenance"]["bytes"] < sum(
+        plan.download_bytes for plan in (group, *group.members)
+    )
+    assert one.make(group).made is False
+
+
+def test_classes_of_an_earlier_choice_do_not_stay(
+    bench: Any, bucket: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that failed after its classes, then one of fewer classes on the same image."""
+    one = bench_of(bench, bucket)
+    (group,) = planned(one, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(RecordTracker, "complete", lambda *_: 1 / 0)
+        assert one.make(group).status == "failed"
+    fewer = bench_of(bench, bucket, exclude=["*/mito/*"])
+    (group,) = planned(fewer, tmp_path)
+    record = fewer.complete_record(group)
+    inside = {path.name for path in (tmp_path / "data/openorganelle").glob("*/labels/*.ome.zarr")}
+    assert inside == {"cells_recon-1_crop7.nuc.ome.zarr"}
+    assert record["metadata"]["technical"]["label_images"] == ["cells_recon-1_crop7.nuc"]
+    (verdict,) = verify_store(one.store, digests=True)
+    assert verdict.problems == ()
+
+
+@pytest.mark.parametrize("file", ["0/c/0/0/0", "0/zarr.json", "zarr.json"])
+def test_what_is_damaged_of_a_class_is_found_and_made_anew(
+    bench: Any, bucket: S3Server, tmp_path: Path, file: str
+) -> None:
+    one = bench_of(bench, bucket)
+    (group,) = planned(one, tmp_path)
+    record = one.complete_record(group)
+    whole = tmp_path / "data" / record["members"][1]["files"]["volume"] / file
+    good = whole.read_bytes()
+    whole.write_bytes(b"?" * len(good))
+    (verdict,) = verify_store(one.store, digests=True)
+    assert [*verdict.damaged] == [f"{record['members'][1]['files']['volume']}/{file}"]
+    key = f"openorganelle/metadata_{group.name}.json"
+    note_damage(one.store, key, verdict.damaged)
+    repaired = one.make(group)
+    assert (repaired.status, repaired.repaired_files) == ("complete", 1), repaired
+    assert whole.read_bytes() == good
+    (verdict,) = verify_store(one.store, digests=True)
+    assert verdict.problems == ()
+
+
+def test_a_class_that_is_gone_is_no_complete_volume(
+    bench: Any, bucket: S3Server, tmp_path: Path
+) -> None:
+    one = bench_of(bench, bucket)
+    (group,) = planned(one, tmp_path)
+    record = one.complete_record(group)
+    one.store.delete_tree(record["members"][0]["files"]["volume"])
+    (verdict,) = verify_store(one.store, digests=False)
+    assert verdict.problems
+    assert verdict.damaged
+    again = one.make(group)
+    assert (again.status, again.error) == ("complete", None)
+    (verdict,) = verify_store(one.store, digests=True)
+    assert verdict.problems == ()
+
+
+MANY = "recon-1/labels/groundtruth"
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """Three crops of forty classes, as the CellMap challenge has 289."""
+    with S3Server("many-crops") as server:
+        folder = tmp_path_factory.mktemp("many")
+        lay(server, folder, "recon-1/em/fibsem-uint8", [(EM, (8.0,) * 3, (0.0,) * 3)])
+        name = "class0"
+        lay(server, folder, f"{MANY}/crop1/{name}", [(drawn(0), (8.0,) * 3, (64.0,) * 3)])
+        store, prefix = server.store(), "cells/cells.zarr"
+        first = folder / MANY / "crop1" / name
+        documents = {key: (first / key).read_bytes() for key in (".zgroup", ".zattrs")}
+        array = (first / "s0/.zarray").read_bytes()
+        codec = numcodecs.get_codec(json.loads(array)["compressor"])
+        for crop in (1, 2, 3):
+            for number in range(40):
+                key = f"{prefix}/{MANY}/crop{crop}/class{number}"
+                for document, data in documents.items():
+                    store.put(f"{key}/{document}", data)
+                store.put(f"{key}/s0/.zarray", array)
+                store.put(f"{key}/s0/0.0.0", bytes(codec.encode(drawn(number + 100 * crop))))
+        yield server
+
+
+def drawn(number: int) -> NDArray[np.uint8]:
+    """Ground truth of a class: 16 voxels along each axis, one chunk."""
+    return np.random.default_rng(number).integers(0, 3, (16, 16, 16)).astype(np.uint8)
+
+
+def test_crops_of_forty_classes_are_a_record_each_and_planned_by_few_requests(
+    bench: Any, many: S3Server, tmp_path: Path
+) -> None:
+    one = bench_of(bench, many, zarr_path=MANY)
+    groups = one.plan()
+    asked = sum(seen["requests"] for seen in one.session.counters.snapshot().values())
+    assert [group.name for group in groups] == [f"cells_recon-1_crop{n}" for n in (1, 2, 3)]
+    assert [len(group.members) for group in groups] == [40] * 3
+    # two documents of each class, side by side; a page of the listing for each thousand objects
+    assert asked <= 2 * 120 + 40, asked
+    groups = planned(one, tmp_path)
+    cost = cost_of(groups[1], one.config, 2.0)
+    assert cost.download_requests == groups[1].download_requests + 40
+    record = one.complete_record(groups[1])
+    found = [*record_objects(one.store)]
+    assert len(found) == 1
+    assert found[0].size < 40 * 8192
+    for number, member in enumerate(
+        sorted(record["members"], key=lambda m: int(m["name"].rpartition("class")[2]))
+    ):
+        inside = tmp_path / "data" / member["files"]["volume"]
+        np.testing.assert_array_equal(
+            zarr.open_array(inside / "0", mode="r")[:], drawn(number + 200)
+        )
+    catalogued = consolidate(one.store, LocalStore(tmp_path / "metadata")).catalog["records"]
+    assert "members" not in catalogued[0]["record"]
+    assert len(catalogued[0]["record"]["metadata"]["technical"]["label_images"]) == 40
+
+
+def test_a_small_part_of_wide_planes_is_listed_by_rows() -> None:
+    """A plane of the whole EM is thousands of chunks, of which a crop wants some."""
+    document = json.dumps(
+        {
+            "zarr_format": 2,
+            "shape": [8, 80, 80],
+            "chunks": [1, 1, 1],
+            "dtype": "|u1",
+            "compressor": None,
+            "filters": None,
+            "order": "C",
+            "fill_value": 0,
+            "dimension_separator": "/",
+        }
+    ).encode()
+    holes = {(3, 5, 6), (4, 6, 4)}
+    chunks = {i: bytes(1) for i in np.ndindex(8, 80, 80) if i not in holes and i[:2] != (3, 7)}
+    objects = {f"s0/{z}/{y}/{x}": data for (z, y, x), data in chunks.items()}
+    tree = MemoryObjects({"s0/.zarray": document, **objects})
+    listed: list[str] = []
+    real = tree.list_all
+    tree.list_all = lambda prefix="": listed.append(prefix) or real(prefix)  # type: ignore[method-assign,func-returns-value]
+    box = Box((3, 5, 4), (5, 8, 7))
+    found = survey_array(tree, "s0", parse_array(document, "s0"), box)
+    assert listed == ["s0/3/5", "s0/3/6", "s0/4/5", "s0/4/6", "s0/4/7"]
+    assert found.grid is not None
+    assert found.grid.missing() == holes | {(3, 7, x) for x in (4, 5, 6)}
+    listed.clear()
+    survey_array(tree, "s0", parse_array(document, "s0"), Box((3, 0, 0), (5, 80, 80)))
+    assert listed == ["s0/3", "s0/4"]
 
 
 def test_padding_ends_where_the_em_does(bench: Any, bucket: S3Server, tmp_path: Path) -> None:
-    em, *_ = planned(bench_of(bench, bucket, padding=1000), tmp_path)
+    (em,) = planned(bench_of(bench, bucket, padding=1000), tmp_path)
     assert em.shape_zyx == EM.shape
 
 
@@ -130,6 +347,8 @@ def test_what_is_no_label_is_refused(bench: Any, bucket: S3Server, tmp_path: Pat
     one = bench_of(bench, bucket, zarr_path="recon-1/em/fibsem-uint8")
     with pytest.raises(ConfigError, match="is no labels"):
         planned(one, tmp_path)
+    with pytest.raises(ConfigError, match="no label images"):
+        planned(bench_of(bench, bucket, output_format="npy"), tmp_path)
     with pytest.raises(ConfigError, match="0 multiscales of EM"):
         planned(bench_of(bench, bucket, em_path="recon-1/other"), tmp_path)
 

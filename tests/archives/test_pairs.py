@@ -16,6 +16,7 @@ from PIL import Image
 from lib.archives.pairs import overlap_of
 from lib.errors import ConfigError, GridMismatchError, UnsupportedFormatError
 from lib.geometry import Box
+from lib.ingest.repair.volume import note_damage
 from lib.ingest.stages import plan_source
 from lib.plan import VolumePlan
 from lib.present.described import describe, labels_inside
@@ -89,7 +90,7 @@ def test_labels_lie_in_the_group_of_their_image(bench: Any, tmp_path: Path) -> N
     listed = json.loads((volume / "labels/zarr.json").read_text())["attributes"]["ome"]
     assert listed == {"version": "0.5", "labels": [inside.name]}
     ome = json.loads((inside / "zarr.json").read_text())["attributes"]["ome"]
-    assert ome["image-label"] == {"version": "0.5", "source": {"image": "../../"}}
+    assert ome["image-label"]["source"] == {"image": "../../"}
     transforms = ome["multiscales"][0]["datasets"][0]["coordinateTransformations"]
     assert transforms[1]["translation"] == [80.0, 40.0, 80.0]
     pair = labels["additional_metadata"]["pair"]
@@ -128,6 +129,63 @@ def test_labels_come_back_where_their_image_is_made_anew(bench: Any, tmp_path: P
     assert [verdict.problems for verdict in verify_store(one.store, digests=True)] == [(), ()]
     group = json.loads((data / image["files"]["volume"] / "labels/zarr.json").read_text())
     assert group["attributes"]["ome"]["labels"] == [f"{labels['name']}.ome.zarr"]
+
+
+def test_a_damaged_shard_of_labels_inside_an_image_is_made_anew(bench: Any, tmp_path: Path) -> None:
+    image = write(tmp_path / "em.zarr", grey(), (10.0, 4.0, 4.0), (0.0, 0.0, 0.0))
+    seg = write(tmp_path / "seg.zarr", ids(SHAPE), (10.0, 4.0, 4.0), (0.0, 0.0, 0.0))
+    one = bench("address", addresses=[image], labels=[seg])
+    plans = planned(one, tmp_path)
+    _, record = [one.complete_record(plan) for plan in plans]
+    shard = tmp_path / "data" / record["files"]["volume"] / "0/c/0/0/0"
+    good = shard.read_bytes()
+    shard.write_bytes(bytes(len(good)))
+    note_damage(one.store, record["files"]["record"], [f"{record['files']['volume']}/0/c/0/0/0"])
+    repaired = one.make(plans[1])
+    assert (repaired.status, repaired.repaired_files) == ("complete", 1), repaired
+    assert shard.read_bytes() == good
+
+
+def test_colours_are_those_of_the_ids_and_few(bench: Any, tmp_path: Path) -> None:
+    """NGFF `image-label`: colours that viewers agree on, for ids that JavaScript tells apart."""
+    voxels = np.arange(20 * 96 * 100, dtype=np.uint64).reshape(SHAPE)
+    voxels[0, 0, 1] = 2**53 + 1
+    image = write(tmp_path / "em.zarr", grey(), (10.0, 4.0, 4.0), (0.0, 0.0, 0.0))
+    seg = write(tmp_path / "seg.zarr", voxels, (10.0, 4.0, 4.0), (0.0, 0.0, 0.0))
+    few = write(tmp_path / "few.zarr", voxels % 7, (10.0, 4.0, 4.0), (0.0, 0.0, 0.0))
+    one = bench("address", addresses=[image], labels=[seg, few])
+    told = []
+    for record in made(one, tmp_path)[1:]:
+        root = tmp_path / "data" / record["files"]["volume"]
+        ome = json.loads((root / "zarr.json").read_text())["attributes"]["ome"]
+        found = ome["image-label"].get("colors", [])
+        told.append({entry["label-value"]: entry["rgba"] for entry in found})
+        assert ome["image-label"]["source"] == {"image": "../../"}
+        assert all(len(rgba) == 4 and min(rgba) >= 0 and max(rgba) < 256 for rgba in rgba_of(ome))
+    many, some = told
+    assert [*some] == [0, 1, 2, 3, 4, 5, 6]
+    assert some[0] == [0, 0, 0, 0]  # background is clear
+    assert len({tuple(rgba) for rgba in some.values()}) == 7
+    assert many == {}  # a viewer would hide the ids that a list leaves out
+
+
+def test_ids_that_javascript_would_misread_get_no_colours(bench: Any, tmp_path: Path) -> None:
+    image = write(tmp_path / "em.zarr", grey(), (10.0, 4.0, 4.0), (0.0, 0.0, 0.0))
+    seg = write(tmp_path / "seg.zarr", ids(SHAPE) // 100, (10.0, 4.0, 4.0), (0.0, 0.0, 0.0))
+    big = write(tmp_path / "big.zarr", ids(SHAPE) // 100 + 2**60, (10.0, 4.0, 4.0), (0.0,) * 3)
+    one = bench("address", addresses=[image], labels=[seg, big])
+    told = []
+    for record in made(one, tmp_path)[1:]:
+        root = tmp_path / "data" / record["files"]["volume"]
+        ome = json.loads((root / "zarr.json").read_text())["attributes"]["ome"]
+        told.append("colors" in ome["image-label"])
+        assert record["metadata"]["technical"]["labels"]["values"]
+    assert told == [True, False]
+    assert [verdict.problems for verdict in verify_store(one.store, digests=True)] == [()] * 3
+
+
+def rgba_of(ome: dict[str, Any]) -> list[list[int]]:
+    return [entry["rgba"] for entry in ome["image-label"].get("colors", [])]
 
 
 def test_labels_of_another_resolution_keep_their_own(bench: Any, tmp_path: Path) -> None:

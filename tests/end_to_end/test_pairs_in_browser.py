@@ -117,7 +117,7 @@ def test_the_id_under_the_pointer_is_that_of_the_voxel(
         request = VolumeRequest(plan, config, str(data), StoreSettings(), tmp_path / "s", "a test")
         result = make_volume(request, "a test")
         assert result.status == "complete", result.error
-    image, labels = plans
+    image, labels = plans if len(plans) == 2 else (plans[0], *plans[0].members)
     key, voxels = f"{image.source}/{image.name}.ome.zarr", truth(labels)
     with serve(store, [key]) as viewer:
         browser.open("about:blank")

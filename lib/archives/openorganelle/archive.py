@@ -9,25 +9,30 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from itertools import takewhile
 from typing import Any, ClassVar
 from urllib.parse import quote
 
 from lib.about import Provenance
 from lib.archives.base import ArchiveBase, Publisher
 from lib.archives.listed import Item
-from lib.archives.openorganelle.crops import box_around, fitting_level
+from lib.archives.openorganelle.crops import (
+    ListedOnce,
+    as_group,
+    box_around,
+    by_crop,
+    fitting_level,
+)
 from lib.archives.openorganelle.listing import (
     about_array,
     list_dataset,
     list_datasets,
     search_datasets,
 )
-from lib.archives.pairs import Grid, beside, overlap_of
+from lib.archives.pairs import Grid
 from lib.archives.selection import Selection, choose_crop, left_out_notes, plan_each, with_notes
 from lib.archives.voxels import Voxel, decide_voxel
 from lib.bytesource.bucket_tree import S3Tree
-from lib.bytesource.tree import join
+from lib.bytesource.tree import Tree, join
 from lib.config.loaders import OpenOrganelleConfig
 from lib.errors import ConfigError, FormatError, MacroscopeError, NotFoundError, SourceChangedError
 from lib.formats import registry
@@ -83,13 +88,16 @@ class OpenOrganelle(ArchiveBase):
         except MacroscopeError as error:
             raise error.located(archive=self.name) from error.__cause__
 
-    def _plans(self, config: OpenOrganelleConfig, tree: S3Tree, root: str) -> list[VolumePlan]:
-        hierarchy = Hierarchy(tree, root)
-        paths = config.zarr_paths or _found_em(config.dataset_id, hierarchy, root)
-        found: dict[str, Callable[[], ZarrArray]] = {}
+    def _plans(self, config: OpenOrganelleConfig, tree: Tree, root: str) -> list[VolumePlan]:
         levels = config.scale_level
         if config.with_em and "scale_level" not in config.model_fields_set:
             levels = "s0"  # ground truth is drawn at one size; coarser levels are made from it
+        if config.with_em and config.zarr_paths:
+            named = [join(root, path) for path in config.zarr_paths]
+            tree = ListedOnce(tree, named, [levels] if isinstance(levels, str) else levels)
+        hierarchy = Hierarchy(tree, root)
+        paths = config.zarr_paths or _found_em(config.dataset_id, hierarchy, root)
+        found: dict[str, Callable[[], ZarrArray]] = {}
         for path in paths:
             found |= find_arrays(hierarchy, path, levels)
         if not found:
@@ -100,39 +108,46 @@ class OpenOrganelle(ArchiveBase):
                 advice=f"There are: {', '.join(hierarchy.children(root)) or 'nothing'}",
             )
         selection = Selection.of(config)
-        named = {path.strip("/") for path in paths}
+        chosen = {path.strip("/") for path in paths}
+        # of a crop with its EM every class is wanted: one that is left out would be missed
         plans = plan_each(
             selection.require([*found], root),
             lambda path: [self._plan_array(config, tree, root, found[path]())],
             lambda path: path,
-            must=lambda path: bool(named & {path, path.rpartition("/")[0]}),
+            must=lambda path: config.with_em or bool(chosen & {path, path.rpartition("/")[0]}),
         )
         unreadable = {
             path.removeprefix(f"{root}/"): why for path, why in hierarchy.unreadable.items()
         }
         notes = [*left_out_notes(unreadable), *selection.notes(found)]
-        plans = [with_notes(plan, notes) for plan in plans]
-        if config.with_em:
-            return self._with_em(config, tree, hierarchy, plans)
-        return plans
+        if not config.with_em:
+            return [with_notes(plan, notes) for plan in plans]
+        groups = self._with_em(config, tree, hierarchy, plans)
+        return [with_notes(group, notes) for group in groups]
 
     def _with_em(
         self,
         config: OpenOrganelleConfig,
-        tree: S3Tree,
+        tree: Tree,
         hierarchy: Hierarchy,
         labels: list[VolumePlan],
     ) -> list[VolumePlan]:
-        """The EM around some labels, then these as its labels.
+        """For each crop the EM around it, with the crop's classes as its label images.
 
         Raises
         ------
         ConfigError
-            Not all of them are labels, or several multiscales of EM lie beside them.
+            Not all of them are labels, several multiscales of EM lie beside them, or they are to
+            be written where no group can be.
         GridMismatchError
             No level of the EM has the labels' grid.
         """
-        root = hierarchy.root
+        if config.output_format == "npy":
+            raise ConfigError(
+                "with_em: an .npy holds one array, and no label images",
+                location="output_format",
+                advice="Set output_format to zarr",
+            )
         if any(plan.kind != "labels" for plan in labels):
             others = [plan.internal_path for plan in labels if plan.kind != "labels"]
             raise ConfigError(
@@ -140,30 +155,20 @@ class OpenOrganelle(ArchiveBase):
                 location="zarr_path",
                 advice="Name a crop or labels, as recon-1/labels/groundtruth/crop234",
             )
-        where = config.em_path or f"{str(labels[0].internal_path).partition('/')[0]}/em"
-        found = hierarchy.multiscales_below(join(root, where))
-        if len(found) != 1:
-            there = ", ".join(at.removeprefix(f"{root}/") for at, _ in found) or "nothing"
-            raise ConfigError(
-                f"{len(found)} multiscales of EM at {where}, where one is wanted",
-                location="em_path",
-                advice=f"Set em_path to one of them; there are: {there}",
-            )
-        ((at, multiscale),) = found
-        arrays = [hierarchy.level(at, multiscale, level.path) for level in multiscale.levels]
-        grids = {}
-        for array in arrays:
-            voxel = _voxel(config, array)
-            grids[array.path] = Grid(
-                array.path, array.document.shape_zyx, voxel.nm_zyx, voxel.origin_nm_zyx
-            )
-        chosen = fitting_level([*grids.values()], labels)
-        box = box_around(chosen, labels, config.padding)
-        boxed = config.model_copy(update={"box": str(box)})
-        (array,) = (one for one in arrays if one.path == chosen.path_in_source)
-        em = self._plan_array(boxed, tree, root, array)
-        crop = {"crop": _common_folder(labels), "padding": config.padding}
-        return [_of_crop(one, crop) for one in (em, *(_paired(em, plan) for plan in labels))]
+        groups = []
+        around: dict[str, dict[str, ZarrArray]] = {}
+        for crop, own in by_crop(labels).items():
+            where = config.em_path or f"{crop.partition('/')[0]}/em"
+            if where not in around:
+                around[where] = _levels_of_em(hierarchy, where)
+            arrays = around[where]
+            grids = [_grid_of(config, array) for array in arrays.values()]
+            chosen = fitting_level(grids, own)
+            box = box_around(chosen, own, config.padding)
+            boxed = config.model_copy(update={"box": str(box)})
+            em = self._plan_array(boxed, tree, hierarchy.root, arrays[chosen.path_in_source])
+            groups.append(as_group(em, crop, own, config.padding))
+        return groups
 
     def open(
         self, plan: VolumePlan, config: OpenOrganelleConfig, session: Session, raw: RawFiles
@@ -224,7 +229,7 @@ class OpenOrganelle(ArchiveBase):
     def _plan_array(
         self,
         config: OpenOrganelleConfig,
-        tree: S3Tree,
+        tree: Tree,
         root: str,
         array: ZarrArray,
     ) -> VolumePlan:
@@ -273,21 +278,31 @@ class OpenOrganelle(ArchiveBase):
         )
 
 
-def _paired(em: VolumePlan, labels: VolumePlan) -> VolumePlan:
-    return beside(em, labels, overlap_of(em, labels))
+def _levels_of_em(hierarchy: Hierarchy, where: str) -> dict[str, ZarrArray]:
+    """The levels of the only multiscale at or below a path, by their keys.
+
+    Raises
+    ------
+    ConfigError
+        There is none, or several.
+    """
+    root = hierarchy.root
+    found = hierarchy.multiscales_below(join(root, where))
+    if len(found) != 1:
+        there = ", ".join(at.removeprefix(f"{root}/") for at, _ in found) or "nothing"
+        raise ConfigError(
+            f"{len(found)} multiscales of EM at {where}, where one is wanted",
+            location="em_path",
+            advice=f"Set em_path to one of them; there are: {there}",
+        )
+    ((at, multiscale),) = found
+    arrays = [hierarchy.level(at, multiscale, level.path) for level in multiscale.levels]
+    return {array.path: array for array in arrays}
 
 
-def _of_crop(plan: VolumePlan, crop: dict[str, Any]) -> VolumePlan:
-    """The plan with what makes it one of a group."""
-    about = plan.about.revised(extra={**plan.about.extra, **crop})
-    return plan.model_copy(update={"about": about})
-
-
-def _common_folder(plans: list[VolumePlan]) -> str:
-    """The group that all of them lie in: that of the crop."""
-    paths = [str(plan.internal_path).split("/")[:-2] for plan in plans]
-    shared = takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))
-    return "/".join(parts[0] for parts in shared)
+def _grid_of(config: OpenOrganelleConfig, array: ZarrArray) -> Grid:
+    voxel = _voxel(config, array)
+    return Grid(array.path, array.document.shape_zyx, voxel.nm_zyx, voxel.origin_nm_zyx)
 
 
 def _kind_evidence(array: ZarrArray, path: str) -> str | None:

@@ -15,9 +15,10 @@ from lib.formats.chunked import cells_in
 from lib.formats.format import Survey
 from lib.formats.zarr.array import ArrayDocument
 from lib.formats.zarr.hierarchy import MOST_DOCUMENT_BYTES, list_array, unbelievable
-from lib.geometry import Box, ShapeZYX
+from lib.geometry import Box, ShapeZYX, ceil_divide
 from lib.plan import SourceGrid, pack_holes, unwritten
 
+_PAGE = 1000  # objects of one answer of an object store's listing
 _SAMPLE = 12  # chunks whose size is asked for where nothing lists them
 
 Listed = dict[str, tuple[int | None, str | None]]
@@ -86,7 +87,8 @@ def _list_chunks(
 ) -> Iterator[tuple[str, tuple[int | None, str | None]]]:
     """Wanted chunks that exist, with size and ETag: one LIST page for each 1000 of them.
 
-    Planes of chunks are listed side by side: each page is a round trip.
+    Planes of chunks are listed side by side: each page is a round trip. Of a small part of wide
+    planes, rows are listed instead: of each plane only those are wanted that the part reaches into.
     """
     keys = {document.chunk_key(index) for index in wanted}
     prefixes = [path]
@@ -97,6 +99,11 @@ def _list_chunks(
             raise NotListableError("the store does not list", location=f"{tree.uri}/{path}")
         there = {prefix.rstrip("/") for prefix in listing.prefixes}
         prefixes = sorted(planes & there)
+        rows = {join(path, key.rpartition("/")[0]) for key in keys}
+        if _pages_of_planes(document) * len(prefixes) > len(rows) + len(prefixes):
+            above = tree.ordered([partial(tree.list, plane) for plane in prefixes])
+            there = {prefix.rstrip("/") for below in above for prefix in below.prefixes}
+            prefixes = sorted(rows & there)
 
     def listed(prefix: str) -> list[tuple[str, tuple[int | None, str | None]]]:
         found = [
@@ -112,6 +119,12 @@ def _list_chunks(
 
     for chunks in tree.ordered([partial(listed, prefix) for prefix in prefixes]):
         yield from chunks
+
+
+def _pages_of_planes(document: ArrayDocument) -> int:
+    """Pages of a listing of one plane of chunks, a thousand of them each."""
+    chunks = ceil_divide(document.shape_zyx, document.chunk_zyx)
+    return math.ceil(chunks[1] * chunks[2] / _PAGE) if document.axes == 3 else 0
 
 
 def _sampled(

@@ -180,7 +180,8 @@ class Remaking:
 
     def _write_group(self) -> None:
         job, statistics = self._described(), statistics_of(self._record)
-        group = ome.group_document(job, statistics)
+        said = self._record["metadata"]["technical"].get("labels") or {}
+        group = ome.group_document(job, statistics, said.get("values") or ())
         picture = f"{self._volume}/{THUMBNAIL_KEY}"
         if picture in self._expected:
             with Image.open(io.BytesIO(self.patched.get(picture))) as drawn:

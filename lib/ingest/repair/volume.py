@@ -13,8 +13,9 @@ import socket
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,12 @@ from lib.ingest.repair.remake import Planned, Remaking
 from lib.ingest.request import VolumeRequest
 from lib.ingest.stages import plan_source
 from lib.rawfiles.tee import hash_file
-from lib.records.lifecycle import Key, RecordDict
+from lib.records.lifecycle import Key, RecordDict, member_records
 from lib.records.manager import MetadataManager, timestamp
 from lib.storage.base import Store, StoreSettings
 from lib.storage.digests import digest_of
 from lib.storage.keys import state_key
-from lib.verify.volume import examine
+from lib.verify.volume import examine, sums_key
 
 _MOST_NAMED = 1000
 """Files that a record names of a repair, and of what is damaged: more are a volume to make anew."""
@@ -125,17 +126,46 @@ def repair_volume(
             record = manager.amend(record, quality={"damaged": []})
         return Repair(record, {}, tuple(found.problems))
     record = note_damage(store, record_key, found.damaged)
-    with _folder(store, volume_key) as folder:
-        remaking = Remaking(store, _without_note(record), found.damaged, folder)
-        remaking.make(planned)
-        remaking.patched.publish()
-        _require_there(store, remaking)
-        made = {k: o for k, o in remaking.patched.origins.items() if k in found.damaged}
-    changes = _changes(record, remaking, made, by)
-    record = manager.amend(record, **changes)
+    made: dict[str, str] = {}
+    left: dict[str, str] = {}
+    preview_sha256: str | None = None
+    for part, damaged in _by_volume(_without_note(record), found.damaged):
+        with _folder(store, volume_key) as folder:
+            remaking = Remaking(store, part, damaged, folder)
+            remaking.make(partial(_order_of, planned, part["name"]))
+            remaking.patched.publish()
+            _require_there(store, remaking)
+            made |= {k: o for k, o in remaking.patched.origins.items() if k in damaged}
+        left |= remaking.left
+        preview_sha256 = remaking.preview_sha256 or preview_sha256
+    record = manager.amend(record, **_changes(record, left, preview_sha256, made, by))
     after = examine(store, record, deep=False, key=record_key)
-    left = [f"{key}: {why}" for key, why in sorted(remaking.left.items())]
-    return Repair(record, made, tuple(dict.fromkeys([*left, *after.problems])))
+    said = [f"{key}: {why}" for key, why in sorted(left.items())]
+    return Repair(record, made, tuple(dict.fromkeys([*said, *after.problems])))
+
+
+def _by_volume(
+    record: RecordDict, damaged: Mapping[str, str]
+) -> Iterator[tuple[RecordDict, dict[str, str]]]:
+    """Damaged files, by the record of the volume that each belongs to: label images have theirs."""
+    rest = dict(damaged)
+    for member in member_records(record):
+        head = (f"{member['files']['volume']}/", sums_key(member))
+        own = {key: rest.pop(key) for key in list(rest) if key.startswith(head)}
+        if own:
+            member["metadata"]["quality"] = {**member["metadata"]["quality"], "damaged": []}
+            yield member, own
+    if rest:
+        yield record, rest
+
+
+def _order_of(planned: Planned, name: str) -> VolumeRequest:
+    """The order of one volume of a record: the image's, or that of one of its label images."""
+    order = planned()
+    for member in order.plan.members:
+        if member.name == name:
+            return replace(order, plan=member)
+    return order
 
 
 def _without_note(record: RecordDict) -> RecordDict:
@@ -168,19 +198,23 @@ def _of_file(path: Path) -> tuple[int, str]:
 
 
 def _changes(
-    record: RecordDict, remaking: Remaking, made: Mapping[str, str], by: str
+    record: RecordDict,
+    left: Mapping[str, str],
+    preview_sha256: str | None,
+    made: Mapping[str, str],
+    by: str,
 ) -> dict[str, dict[str, Any]]:
     """What the record says of the repair, and what is still damaged."""
     files = {Key(key): origin for key, origin in sorted(made.items())[:_MOST_NAMED]}
     repair = {"at": timestamp(datetime.now(UTC)), "by": by, "files": files}
     earlier = record["metadata"]["provenance"].get("repairs", [])
     changes: dict[str, dict[str, Any]] = {
-        "quality": {"damaged": [Key(key) for key in sorted(remaking.left)]},
+        "quality": {"damaged": [Key(key) for key in sorted(left)]},
     }
     if made:
         changes["provenance"] = {"repairs": [*earlier, repair]}
-    if remaking.preview_sha256 is not None:
-        changes["files"] = {"preview_sha256": remaking.preview_sha256}
+    if preview_sha256 is not None:
+        changes["files"] = {"preview_sha256": preview_sha256}
     return changes
 
 

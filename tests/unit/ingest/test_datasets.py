@@ -92,6 +92,39 @@ def test_labels_come_with_their_image(tmp_path: Path) -> None:
     check([one, flyem], loaded())
 
 
+def test_crops_are_one_job_with_the_em_around_each(tmp_path: Path) -> None:
+    text = """
+groups: {cellmap: {padding: 64}}
+datasets:
+  - {address: "openorganelle:jrc_hela-2/recon-1/labels/groundtruth", crops: all, group: cellmap}
+  - address: openorganelle:jrc_cos7-1a/recon-1/labels/groundtruth
+    crops: [crop234, crop237]
+    padding: 3
+  - {address: EMPIAR-10310, group: cellmap}
+"""
+    _, jobs = read_datasets(written(tmp_path, text))
+    folder = "recon-1/labels/groundtruth"
+    assert [job.settings for job in jobs] == [
+        {"dataset_id": "jrc_hela-2", "zarr_path": folder, "with_em": True, "padding": 64},
+        {
+            "dataset_id": "jrc_cos7-1a",
+            "zarr_path": [f"{folder}/crop234", f"{folder}/crop237"],
+            "with_em": True,
+            "padding": 3,
+        },
+        {"entry_id": "10310"},
+    ]
+    check(jobs, loaded())
+    wrong = """
+- {address: EMPIAR-10310, crops: all}
+- {address: "openorganelle:jrc_hela-2/recon-1/em", padding: 3}
+"""
+    with pytest.raises(ConfigError) as error:
+        read_datasets(written(tmp_path, wrong))
+    assert "line 2: crops: ebi has no crops" in str(error.value)
+    assert "line 3: padding is that of crops" in str(error.value)
+
+
 def test_every_mistake_is_told_with_its_line(tmp_path: Path) -> None:
     text = """\
 defaults: {box: "z=0:4"}
