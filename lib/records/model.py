@@ -34,7 +34,7 @@ from lib.records.lifecycle import Status
 from lib.records.sections import Core, Files, Quality, Technical, VolumeProvenance
 
 _FORM = Proof("the form that the schema asks for")
-_MEMBER = Proof("as those of a record, of the member's own volume")
+_WORDS = Proof("", "the archive's own words: only the archive can tell")
 _TIME = Proof("", "the time of a run: nothing else in the store keeps it")
 
 
@@ -73,11 +73,13 @@ class Member(Part):
     Its objects are those of a record, histograms left out; see `lib.records.lifecycle`.
     """
 
-    name: Annotated[Words, _MEMBER]
-    source_id: Annotated[Words, _MEMBER]
-    metadata: Annotated[dict[str, Any], _MEMBER]
-    files: Annotated[dict[str, Any], _MEMBER]
-    additional_metadata: Annotated[dict[str, Any], _MEMBER]
+    name: Annotated[Words, Proof("its volume lies under it")]
+    source_id: Annotated[Words, _WORDS]
+    metadata: Annotated[dict[str, Any], Proof("as a record's own, of the member's volume")]
+    files: Annotated[
+        dict[str, Any], Proof("they are there, and what was written; see `files` of a record")
+    ]
+    additional_metadata: Annotated[dict[str, Any], _WORDS]
 
 
 class Record(Part):
@@ -123,10 +125,8 @@ class Record(Part):
     error: Annotated[Error | None, ALWAYS, Proof("none where the status is complete")] = None
     metadata: Annotated[Metadata, ALWAYS] = Field(default_factory=Metadata)
     files: Annotated[Files, ALWAYS] = Field(default_factory=Files)
-    members: Annotated[OrAbsent[list[Member]], Proof("each as a record of its own would be")] = None
-    additional_metadata: Annotated[
-        dict[str, Any], ALWAYS, Proof("", "the archive's own words: only the archive can tell")
-    ] = Field(default_factory=dict)
+    members: Annotated[OrAbsent[list[Member]], Proof("", "the record names none")] = None
+    additional_metadata: Annotated[dict[str, Any], ALWAYS, _WORDS] = Field(default_factory=dict)
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Record:

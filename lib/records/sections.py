@@ -162,20 +162,12 @@ class Labels(Part):
     ] = None
     ids_of_levels: Annotated[
         OrAbsent[list[Count | None]],
-        Proof(
-            "counted again from every level, whose ids are among the finer one's",
-            "a level is damaged, so that its voxels cannot be counted",
-            deep=True,
-        ),
+        Proof("counted again from every level; its ids are among the finer one's", _DAMAGED, True),
         Field(description="The count of each level, finest first; null for too many."),
     ] = None
     values: Annotated[
         OrAbsent[list[int]],
-        Proof(
-            "counted again from level 0; colours of the OME metadata",
-            _DAMAGED,
-            deep=True,
-        ),
+        _COUNTED,
         Field(description="The ids of the finest level, where they are at most 256."),
     ] = None
     yielding: Annotated[list[int], _POOLED, Field(description="Ids that lose to every other id.")]

@@ -91,18 +91,19 @@ def examine(
 def _prove_members(store: Store, record: dict[str, Any], found: Findings, *, deep: bool) -> None:
     """The label images that share the record: each as if it had one, and all of them listed."""
     volume, names = record["files"]["volume"], []
-    facts = [f"members[].{name}" for name in ("name", "source_id", "metadata", "files")]
-    facts.append("members[].additional_metadata")
     for error in member_errors(record):
-        found.wrong(error)
+        found.hold("members[].metadata", False, error)
     for member in member_records(record):
-        names.append(member["name"])
+        name, key = member["name"], member["files"]["volume"]
+        names.append(name)
+        lies = key == f"{labels_of(volume)}/{name}{VOLUME_SUFFIXES[0]}"
+        found.hold("members[].name", lies, f"{key} is no place for {name} of {volume}")
         own = examine(store, member, deep=deep)
-        for key, what in own.damaged.items():
-            found.damage(key, what)
-        for problem in own.problems:
-            found.hold(facts[0], False, f"{member['name']}: {problem}")
-        found.proven |= set(facts)
+        for damaged, what in own.damaged.items():
+            found.damage(damaged, what)
+        found.hold("members[].files", not own.damaged, f"{name} is damaged")
+        said = set(own.problems) - set(own.damaged.values())
+        found.hold("members[].metadata", not said, f"{name}: {'; '.join(sorted(said))}")
     group = read_document(store, f"{labels_of(volume)}/zarr.json")
     listed = group["attributes"]["ome"]["labels"]
     found.hold(

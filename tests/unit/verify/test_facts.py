@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
+from emulators.s3 import S3Server
 from emulators.serving import Samples
 from lib.records.manager import schema
 from lib.storage.local import LocalStore
 from lib.verify.findings import PROOFS
 from lib.verify.volume import Verdict, verify_store
+from tests.archives import test_crop_sets as crop_sets
 from tests.faults.bench import Bench
 
 Damage = Callable[[Path], None]
@@ -23,6 +25,12 @@ MADE: dict[str, dict[str, Any]] = {
     "zarr": {"source": "idr"},
     "npy": {"source": "idr", "output_format": "npy"},
     "labels": {"source": "idr", "kind": "labels"},
+    "group": {
+        "source": "openorganelle",
+        "dataset_id": "cells",
+        "zarr_path": crop_sets.CROP,
+        "with_em": True,
+    },
     "holes": {
         "source": "openorganelle",
         "dataset_id": "jrc_sample-holes",
@@ -37,11 +45,15 @@ MADE: dict[str, dict[str, Any]] = {
 def stores(samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A finished volume of each kind."""
     found = {}
-    for name, settings in MADE.items():
-        folder = tmp_path_factory.mktemp(name)
-        ended = Bench(samples, folder, **settings).run()
-        assert ended.complete, ended.errors
-        found[name] = folder / "data"
+    with S3Server("facts") as crops:
+        crop_sets.lay_data_set(crops, tmp_path_factory.mktemp("crops"))
+        place = {"s3_uri": f"s3://{crops.bucket}", "s3_endpoint_url": crops.endpoint_url}
+        for name, settings in MADE.items():
+            folder = tmp_path_factory.mktemp(name)
+            where = place if name == "group" else {}
+            ended = Bench(samples, folder, **settings, **where).run()
+            assert ended.complete, ended.errors
+            found[name] = folder / "data"
     with_checksum(found["zarr"])
     return found
 
@@ -176,6 +188,11 @@ DAMAGES: dict[str, tuple[str, Damage]] = {
     "technical.labels.largest": ("labels", technical("labels.largest", 1)),
     "technical.labels.background_fraction": ("labels", technical("labels.background_fraction", 1)),
     "technical.labels.ids_of_levels": ("labels", technical("labels.ids_of_levels", [1, 1])),
+    "technical.labels.values": ("labels", technical("labels.values", [0, 1])),
+    "technical.label_images": ("group", technical("label_images", ["another"])),
+    "members[].name": ("group", put("members[].name", "another")),
+    "members[].metadata": ("group", put("members[].metadata.technical.global_max", 1)),
+    "members[].files": ("group", remove("*.ome.zarr/labels/*.nuc.ome.zarr/0/c/0/0/0")),
     "technical.dimensions_nm": ("zarr", technical("dimensions_nm", ZYX)),
     "technical.axes": ("zarr", technical("axes", ["x", "y", "z"])),
     "technical.translation": ("zarr", technical("translation", ZYX)),
