@@ -12,12 +12,13 @@ from typing import TypeVar
 
 from lib.archives.pairs import Grid, OnGrid, beside, overlap_of, voxels_of
 from lib.bytesource.base import ByteSource
-from lib.bytesource.tree import MOST_BYTES, Listing, ObjectInfo, Tree
+from lib.bytesource.tree import MOST_BYTES, Tree
 from lib.errors import ConfigError, GridMismatchError
 from lib.formats.zarr.hierarchy import MOST_DOCUMENT_BYTES
 from lib.geometry import Box, add, maximum, minimum, subtract, zyx
 from lib.names import folded, slug
 from lib.plan import VolumePlan
+from lib.transport.listing import Listing, ObjectInfo
 
 T = TypeVar("T")
 
