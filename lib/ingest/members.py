@@ -18,11 +18,10 @@ from lib.ingest.request import VolumeRequest
 from lib.plan import VolumePlan
 from lib.storage.keys import VOLUME_SUFFIXES, labels_of, state_key
 from lib.volumes.downsample import make_coarse_levels
-from lib.volumes.engine import convert
+from lib.volumes.engine import convert, take_over
 from lib.volumes.finish import SUMS_SUFFIX, PublishedVolume, finish
 from lib.volumes.job import ConcurrencyLimits, VolumeJob, make_job
 from lib.volumes.ledger import Ledger
-from lib.volumes.takeover import take_over
 
 _told = logging.getLogger("macroscope")
 
