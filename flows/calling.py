@@ -19,7 +19,7 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 from prefect import Flow
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext, TaskRunContext
-from prefect.exceptions import ParameterTypeError
+from prefect.exceptions import MissingResult, ParameterTypeError
 from prefect.runtime import flow_run
 from pydantic import Field, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
@@ -110,6 +110,32 @@ def _without_a_loop(call: Callable[[], R]) -> R:
             raise
 
 
+def returned(state: State[Any]) -> Any:
+    """What a flow that was called here returned, or the exception that ended it.
+
+    Raises
+    ------
+    LostAnswerError
+    """
+    try:
+        return state.result(raise_on_failure=False)
+    except MissingResult:
+        raise LostAnswerError(f"the run ended as {state.name}") from None
+
+
+class LostAnswerError(MacroscopeError):
+    """A run has ended, and what it returned is lost.
+
+    Where the server's answer to a last state does not arrive, Prefect sends the state again, and
+    goes on with what the server keeps of it, which is the state without the data.
+    """
+
+    retryable = True
+    advice = (
+        "The Prefect server answered too late. Run again: finished work is recognised, and told"
+    )
+
+
 def came_to(state: State[Any]) -> Any:
     """What a run returned.
 
@@ -120,8 +146,9 @@ def came_to(state: State[Any]) -> Any:
     """
     if state.is_cancelled():
         raise StoppedError(state.message or "the run was cancelled")
-    # without data Prefect makes an error of its own of the state's message
-    result = None if state.data is None else state.result(raise_on_failure=False)
+    # of a failure without data Prefect makes an error of its own of the state's message
+    bare = state.data is None and not state.is_completed()
+    result = None if bare else returned(state)
     if isinstance(result, ParameterTypeError):
         raise ConfigError(str(result), location="parameters") from result
     if isinstance(result, BaseException):

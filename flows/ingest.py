@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from prefect import get_run_logger
 from prefect.client.schemas.objects import State
+from prefect.context import TagsContext
 from prefect.futures import PrefectWrappedFuture
 from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import TaskRunner
@@ -52,7 +53,13 @@ def ingest(source: str, config: LoaderConfig | Mapping[str, Any] | None) -> Proc
     A volume that fails does not keep the others of its source from being made.
     """
     mine: set[str] = set()
-    with open_run(source, config) as run, progress_told(mine, get_run_logger().info):
+    # Prefect keeps a thread for each set of tags that tasks of a process ever had
+    shared = {tag for tag in TagsContext.get().current_tags if ":" not in tag}
+    with (
+        TagsContext(current_tags=shared),
+        open_run(source, config) as run,
+        progress_told(mine, get_run_logger().info),
+    ):
         try:
             if not run.config.dry_run:
                 probe_once(run.data_uri, run.store_settings)

@@ -34,10 +34,12 @@ from prefect.states import Cancelling
 
 from flows.calling import (
     CallableFlow,
+    LostAnswerError,
     SettingsOf,
     dataset_run_name,
     dataset_tags,
     is_dataset_tag,
+    returned,
     source_run_name,
 )
 from flows.ingest import as_state, ingest
@@ -240,9 +242,18 @@ def run_source(
 
 def _run_inline(source: str, config: Any, dataset: str | None) -> ProcessingResult:
     """Run the source's flow in this process; what is complete already is not made again."""
-    with tags("macroscope", "source", source, *dataset_tags(dataset)):  # as its deployment has
-        state = source_flow(source)(config=config, return_state=True)
-    result = state.result(raise_on_failure=False)
+    flow = source_flow(source)
+    if dataset is not None:
+        name = dataset_run_name(source, dataset)
+        flow = flow.with_options(flow_run_name=lambda: name)  # as a text it could have {} in it
+    with tags("macroscope", "source", source):  # as its deployment has
+        state = flow(config=config, return_state=True)
+    try:
+        result = returned(state)
+    except LostAnswerError:  # what its page shows is still there
+        run_id = state.state_details.flow_run_id
+        with get_client(sync_client=True) as client:
+            return _result(source, _volumes(client, source, run_id), state)
     if isinstance(result, ProcessingResult):
         return result
     if isinstance(result, BaseException):

@@ -105,7 +105,9 @@ def run(request: dict[str, Any], tell: Tell) -> dict[str, Any]:
                 raise KeyboardInterrupt
     except KeyboardInterrupt:
         raise StoppedError("the run was stopped") from None
-    results = state.result(raise_on_failure=False)
+    from flows.calling import returned
+
+    results = returned(state)
     if not isinstance(results, list):
         if isinstance(results, MacroscopeError):
             raise results

@@ -242,7 +242,9 @@ def consolidate_command(*, data_dir: str | None = None, as_json: bool) -> int:
 
 def _report(state: Any, loaded: LoadedSettings, *, as_json: bool, quiet: bool) -> int:
     """Print what a run came to; returns the exit code."""
-    results = state.result(raise_on_failure=False)
+    from flows.calling import returned
+
+    results = returned(state)
     if not isinstance(results, list):
         if isinstance(results, BaseException):
             raise results

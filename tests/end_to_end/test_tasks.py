@@ -16,6 +16,7 @@ import zarr
 
 from emulators.catalogue import dvid_voxels
 from tests.end_to_end.conftest import Command, volumes
+from tests.kit.prefect_server import ask
 
 BOX = "z=20000:20008,y=20010:20042,x=18000:18048"
 COMPLETE = r" complete[ :]"  # in a table where there is room, else in a line
@@ -113,7 +114,7 @@ def test_a_list_with_a_mistake_names_its_line(macroscope_here: Command, tmp_path
 
 @pytest.mark.long
 def test_five_datasets_come_in_by_one_command_and_again_only_what_failed(
-    macroscope: Command, five: str, tmp_path: Path
+    macroscope: Command, environment: dict[str, str], five: str, tmp_path: Path
 ) -> None:
     (tmp_path / "stack.tif").rename(tmp_path / "elsewhere.tif")
     first = macroscope("run", "--datasets", five)
@@ -129,10 +130,20 @@ def test_five_datasets_come_in_by_one_command_and_again_only_what_failed(
     assert {one["dataset"] for one in results} == {
         "empiar:11759", "idr:9846137", "nacc s2", "epfl:", "mine",
     }  # fmt: skip
+    check_what_the_server_knows(environment["PREFECT_API_URL"])
     groups = json.loads((tmp_path / "metadata" / "groups.json").read_text())["groups"]
     assert [*groups.values()] == ["people", "people"]
     page = max((tmp_path / "metadata").glob("report_*.html")).read_text()
     assert "Groups: people (2)." in page
+
+
+def check_what_the_server_knows(url: str) -> None:
+    """Names and groups stand at the runs; not at tasks, for which a process keeps a thread each."""
+    runs = {one["name"]: one["tags"] for one in ask(url, "flow_runs/filter", {})}
+    assert {"address mine", "idr idr:9846137", "epfl epfl:"} <= runs.keys()
+    assert "group:people" in runs["epfl epfl:"] and "group:people" not in runs["address mine"]
+    tagged = [one["tags"] for one in ask(url, "task_runs/filter", {})]
+    assert tagged and not [tag for tags in tagged for tag in tags if ":" in tag]
 
 
 # --- an entry, and a crop at my place -------------------------------------------------------

@@ -12,14 +12,14 @@ import pytest
 from prefect import tags
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Crashed, Failed
+from prefect.states import Completed, Crashed, Failed
 
 from flows import calling, schedule, sources
 from flows import macroscope as parent
 from lib.errors import ConfigError, TransportError
 from lib.execution import Step
 from lib.ingest.datasets import Dataset, jobs_of
-from lib.ingest.result import ProcessingResult
+from lib.ingest.result import ProcessingResult, VolumeResult
 
 
 @pytest.fixture(autouse=True)
@@ -217,3 +217,33 @@ def test_a_dataset_is_handed_to_its_deployment(monkeypatch: pytest.MonkeyPatch) 
     )
     sources.run_source("epfl", {"box": "z=0:4"}, where="deployments", dataset="mine")
     assert seen == [("epfl", "mine")]
+
+
+def test_a_run_whose_last_answer_was_lost_is_read_back_from_its_page(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Prefect goes on with the state as the server keeps it, which has no data."""
+    bare = Completed(message="1 complete")
+    bare.state_details.flow_run_id = UUID(PARENT)
+    asked: list[UUID] = []
+    place = {"shape_zyx": (1, 2, 3), "voxel_nm_zyx": (1.0, 1.0, 1.0)}
+    volume = VolumeResult.model_validate(
+        {"name": "v", "source_id": "x", "status": "complete", **place}
+    )
+
+    def volumes(client: Any, source: str, run_id: UUID) -> list[VolumeResult]:
+        asked.append(run_id)
+        return [volume]
+
+    class Bare:
+        def with_options(self, flow_run_name: Any) -> Any:
+            assert flow_run_name() == "address a {b}"
+            return lambda **_: bare
+
+    monkeypatch.setattr(sources, "source_flow", lambda source: Bare())
+    monkeypatch.setattr(sources, "get_client", lambda **_: nullcontext())
+    monkeypatch.setattr(sources, "_volumes", volumes)
+    result = sources.run_source("address", {}, where="inline", dataset="a {b}")
+    assert result.success and result.volumes == [volume] and asked == [UUID(PARENT)]
+    with pytest.raises(calling.LostAnswerError, match="Run again"):
+        calling.came_to(bare)
