@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import h5py
 import pytest
 
+from lib.bytesource.base import MemoryBytes
+from lib.errors import FormatError
 from lib.formats.hdf5 import structure_client
 from tests.formats import fuzz
+from tests.kit import forked
 from tests.kit.forked import Forked
 
 INPUTS = int(os.environ.get("FUZZ_INPUTS", "60"))
@@ -19,8 +23,22 @@ def test_damage_ends_in_a_named_error_or_an_array(
     form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(structure_client.subprocess, "Popen", Forked)  # type: ignore[attr-defined]
-    count = INPUTS // 4 if form == "hdf5" else INPUTS  # each of which takes three processes
-    outcome = fuzz.fuzz(form, count, 0, tmp_path)
+    outcome = fuzz.fuzz(form, INPUTS, 0, tmp_path)
     assert not outcome.failures
-    assert outcome.inputs == count
+    assert outcome.inputs == INPUTS
     assert outcome.ends["named error"] > 0
+
+
+def test_a_library_that_ends_its_process_is_a_named_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the next file is looked at by another."""
+    monkeypatch.setattr(structure_client.subprocess, "Popen", Forked)  # type: ignore[attr-defined]
+    monkeypatch.setattr(forked, "_idle", [])
+    source = MemoryBytes(b"no HDF5 file")
+    with monkeypatch.context() as patch:
+        patch.setattr(h5py, "File", lambda *_: os.abort())
+        with pytest.raises(FormatError, match="ended with code -6"):
+            structure_client.datasets_of(source, "")
+    for _ in range(2):
+        with pytest.raises(FormatError, match="HDF5's library says"):
+            structure_client.datasets_of(source, "")
+    assert len(forked._idle) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 from typing import Any
@@ -11,35 +12,70 @@ import h5py  # noqa: F401  (so that no fork has to)
 
 from lib.formats.hdf5 import structure
 
+_QUESTIONS = 200  # of one fork: its time is bounded as that of the process that it stands for
+_ENDS_S = 0.2
+
+
+class _Worker:
+    """A fork that answers one question after another, until one ends it."""
+
+    def __init__(self) -> None:
+        their_in, self.question = os.pipe()
+        self.answer, their_out = os.pipe()
+        self.done, their_done = os.pipe()
+        self.left = _QUESTIONS
+        self.pid = os.fork()
+        if self.pid == 0:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            try:
+                for ours in (self.question, self.answer, self.done):
+                    os.close(ours)
+                while True:
+                    # kept: a text file that nobody holds closes what lies below it
+                    kept = os.fdopen(os.dup(their_in), "r"), os.fdopen(os.dup(their_out), "w")
+                    sys.stdin, sys.stdout = kept
+                    structure.main()
+                    os.write(their_done, b".")
+            finally:
+                os._exit(0)
+        for theirs in (their_in, their_out, their_done):
+            os.close(theirs)
+
+    def idle(self) -> bool:
+        """Whether it has answered, and may be asked again."""
+        self.left -= 1
+        ready, _, _ = select.select([self.done], [], [], _ENDS_S)
+        return bool(ready) and os.read(self.done, 1) == b"." and self.left > 0
+
+    def close(self) -> None:
+        for ours in (self.question, self.answer, self.done):
+            os.close(ours)
+
+
+_idle: list[_Worker] = []
+
 
 class Forked:
     """What `lib.formats.hdf5.structure_client` needs of ``subprocess.Popen``."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
-        their_in, our_out = os.pipe()
-        our_in, their_out = os.pipe()
+        self._worker: _Worker | None = _idle.pop() if _idle else _Worker()
         self.returncode: int | None = None
-        self.pid = os.fork()
-        if self.pid == 0:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            try:
-                os.close(our_in)
-                os.close(our_out)
-                sys.stdin = sys.__stdin__ = os.fdopen(their_in, "r")  # type: ignore[misc]
-                sys.stdout = sys.__stdout__ = os.fdopen(their_out, "w")  # type: ignore[misc]
-                structure.main()
-            finally:
-                os._exit(0)
-        os.close(their_in)
-        os.close(their_out)
-        self.stdin, self.stdout = os.fdopen(our_out, "wb"), os.fdopen(our_in, "rb")
+        self.stdin = os.fdopen(os.dup(self._worker.question), "wb")
+        self.stdout = os.fdopen(os.dup(self._worker.answer), "rb")
 
     def kill(self) -> None:
-        if self.returncode is None:
-            os.kill(self.pid, signal.SIGKILL)
+        if self._worker is not None and self.returncode is None:
+            if self._worker.idle():
+                _idle.append(self._worker)
+                self._worker, self.returncode = None, 0
+            else:
+                os.kill(self._worker.pid, signal.SIGKILL)
 
     def wait(self) -> int:
-        if self.returncode is None:
-            _, status = os.waitpid(self.pid, 0)
+        if self._worker is not None:
+            _, status = os.waitpid(self._worker.pid, 0)
             self.returncode = os.waitstatus_to_exitcode(status)
-        return self.returncode
+            self._worker.close()
+            self._worker = None
+        return self.returncode or 0
