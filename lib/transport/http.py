@@ -38,7 +38,7 @@ _COMPRESSED_SUFFIXES = (".gz", ".tgz", ".bz2", ".z", ".xz")
 class RangesIgnoredError(RequestRefusedError):
     """The server answers a range with the whole file; `HttpClient.download` still works."""
 
-    advice = "Fetch the whole file by other means, and give its path as an address"
+    advice = "Fetch the whole file once (curl -O and the URL), and give its path as an address"
 
 
 class HttpClient(Requester):
@@ -403,7 +403,12 @@ class HttpClient(Requester):
         self.ranges_ignored.add(urlsplit(remote.url).netloc)
         # A file read in many ranges would be fetched whole for each of them; not so its header.
         if start > _MAX_SKIP or ((length or 0) > 4 * _MAX_SKIP and stop > _HEADER_BYTES):
-            raise RangesIgnoredError("the server ignores byte ranges", location=redact(remote.url))
+            raise RangesIgnoredError(
+                f"the server ignores byte ranges, and bytes {start} to {stop} of "
+                f"{length or 'unknown'} are needed to go on: it would send all that lies before "
+                "them, again for each range",
+                location=redact(remote.url),
+            )
         scratch = memoryview(bytearray(min(start, _BLOCK)))
         while start:
             self._fill(response, scratch[:start], remote.url)

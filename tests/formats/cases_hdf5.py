@@ -124,6 +124,7 @@ CASES = [
         for name, dtype, options, transports in (
             ("plain", "float32", {}, ("file",)),
             ("gzip", "uint8", {"compression": "gzip"}, RANGES),
+            ("lzf", "uint16", {"compression": "lzf"}, ("file",)),
             ("shuffle", "int32", {"compression": "gzip", "shuffle": True}, ("file",)),
             (
                 "fletcher32",

@@ -84,7 +84,16 @@ def jpeg_strips(folder: Path) -> NDArray[Any]:
     return np.asarray(tifffile.imread(folder / "a.tif"))
 
 
+def wide(folder: Path) -> NDArray[Any]:
+    voxels = random_voxels(SHAPE, "uint64", 8)
+    tifffile.imwrite(
+        folder / "a.tif", voxels, photometric="minisblack", compression="zlib", predictor=2
+    )
+    return voxels
+
+
 CASES = [
+    Case("tiff-64-bits", wide, "a.tif", ("file",), expect={"kind": "labels"}),
     Case("tiff-lzma", partial(packed, "lzma"), "a.tif", ("file",)),
     Case("tiff-jpeg", partial(packed, "jpeg"), "a.tif", ("file",)),
     Case("tiff-jpeg-strips", jpeg_strips, "a.tif", ("file", "http")),

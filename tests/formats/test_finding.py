@@ -306,6 +306,21 @@ def test_a_zip_of_one_folder_is_what_the_folder_holds(folder: Path, tmp_path: Pa
     assert plan.source_id.endswith("a.zip|zip:sections/|tiff:my slice *.tif")
 
 
+def test_what_a_mac_puts_beside_the_folder_of_a_zip_is_no_second_one(
+    folder: Path, tmp_path: Path
+) -> None:
+    planes(folder, "s_{:02d}.tif", 4, 1)
+    target = tmp_path / "a.zip"
+    with zipfile.ZipFile(target, "w") as archive:
+        for path in sorted(folder.iterdir()):
+            archive.write(path, f"stack/{path.name}")
+            archive.writestr(f"__MACOSX/stack/._{path.name}", b"\0\5\x16\7")
+        archive.writestr("__MACOSX/._stack", b"\0\5\x16\7")
+        archive.writestr(".DS_Store", b"Bud1")
+        archive.writestr("README.txt", b"of this stack")
+    assert plan_of(target, tmp_path).shape_zyx == (4, 20, 30)
+
+
 def test_planes_of_a_series_that_a_shell_took_apart_are_told(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

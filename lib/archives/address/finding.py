@@ -240,14 +240,13 @@ def _one_below(place: Place, options: Options) -> list[Candidate]:
 
 
 def _only_folder(place: Place) -> Place | None:
-    """The one folder that lies at a place and nothing beside it, as in most ZIP files."""
+    """The one folder that lies at a place where nothing else is read, as in most ZIP files."""
     listing = listing_or_none(place.tree, place.root) if place.pattern is None else None
-    if listing is None or listing.objects or len(listing.prefixes) != 1:
+    keys = [key.rstrip("/") for key in listing.prefixes] if listing is not None else []
+    keys = [key for key in keys if not key.rpartition("/")[2].startswith((".", "__MACOSX"))]
+    if len(keys) != 1 or keys[0].count("/") > _DEEPEST:
         return None
-    (key,) = listing.prefixes
-    key = key.rstrip("/")
-    if key.count("/") > _DEEPEST:
-        return None
+    (key,) = keys
     return replace(place, root=key, address=place.below(key.rpartition("/")[2]))
 
 

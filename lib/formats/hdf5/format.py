@@ -12,7 +12,7 @@ import numpy as np
 
 from lib.bytesource.base import ByteSource
 from lib.bytesource.neighbours import requests_for
-from lib.errors import FormatError, MacroscopeError, NotFoundError
+from lib.errors import FormatError, MacroscopeError, NotFoundError, UnsupportedFormatError
 from lib.formats.base import WIDENED, delivered_dtype
 from lib.formats.calibration import VoxelSize
 from lib.formats.chunked import cells_in
@@ -26,6 +26,8 @@ from lib.plan import SourceGrid, absent_note, unwritten
 from lib.units import to_nm
 
 _MAGIC = b"\x89HDF\r\n\x1a\n"
+# behind a user block, of which MATLAB writes one of 512 bytes
+_SIGNATURES = (0, 512, 1024, 2048)
 _BDV = re.compile(r"(?P<front>.*?/?t\d{5}/s\d{2})/(?P<level>\d+)/cells")
 _IMARIS = re.compile(r"DataSet/ResolutionLevel (\d+)/TimePoint (\d+)/Channel (\d+)/Data")
 _MOST_BYTES = 2**50
@@ -39,7 +41,7 @@ class Hdf5Format(FileFormatBase):
     suffixes: ClassVar[tuple[str, ...]] = (".h5", ".hdf5", ".hdf", ".ims")
 
     def fits(self, head: bytes, name: str) -> bool:
-        return head.startswith(_MAGIC)
+        return any(head[at:].startswith(_MAGIC) for at in _SIGNATURES)
 
     def describe(
         self, source: ByteSource, path: str, options: Options
@@ -138,16 +140,22 @@ def _described(
     try:
         axes = axis_map(None, shape, source.name, channel=options.channel, time=options.time)
         stored = np.dtype(one["dtype"])
+        stored = np.dtype(np.uint8) if stored.kind == "b" else stored
         handle |= _handle(one, axes, stored)
     except MacroscopeError as error:
-        advice = f" {error.advice}" if error.advice else ""
-        return VolumeDescription(path, handle, (0, 0, 0), "uint8", refused=error.message + advice)
+        why = f"{error.message}. {error.advice}".rstrip(". ")
+        return VolumeDescription(path, handle, (0, 0, 0), "uint8", refused=why)
     size = axes.pick_zyx(shape)
     notes: list[str] = []
     voxel, origin = _geometry(one["attributes"], path, notes)
     dtype = delivered_dtype(stored)
     if dtype.itemsize != stored.itemsize:
         notes.append(WIDENED)
+    if "MATLAB_class" in one["attributes"]:
+        notes.append(
+            "MATLAB writes rows, columns, planes in reverse, as planes, columns, rows: its rows "
+            "lie along x here, its columns along y"
+        )
     if _BDV.fullmatch(path) and dtype == np.int16:
         dtype = np.dtype(np.uint16)
         handle["view"] = "uint16"
@@ -176,24 +184,27 @@ def _handle(one: dict[str, Any], axes: AxisMap, stored: np.dtype[Any]) -> dict[s
 
     Raises
     ------
+    UnsupportedFormatError
+        It has a filter that is not read.
     FormatError
-        It has a filter that is not read, or an impossible size.
+        It has an impossible size.
     """
     unknown = [code for code, _ in one["filters"] if code not in FILTERS]
     if unknown:
         name = OTHER_FILTERS.get(unknown[0], "unknown here")
-        raise FormatError(
-            f"its chunks went through filter {unknown[0]} ({name}), which is not read"
+        raise UnsupportedFormatError(
+            f"its chunks went through filter {unknown[0]} ({name}), which is not read",
+            advice="Write it with another: h5repack -f GZIP=1 OLD NEW",
         )
     if math.prod(one["shape"]) * stored.itemsize > _MOST_BYTES:
         raise FormatError(f"it says that it has {one['shape']} voxels")
     return {
         "shape": one["shape"],
-        "dtype": stored.str if stored.kind != "b" else "|u1",
+        "dtype": stored.str,
         "chunks": one["chunks"],
         "offset": one["offset"],
         "filters": one["filters"],
-        "fill": one["fill"],
+        "fill": int(one["fill"]) if isinstance(one["fill"], bool) else one["fill"],
         "dims_zyx": [*axes.dims_zyx],
         "fixed": {str(dim): index for dim, index in axes.fixed.items()},
     }

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
-from imagecodecs import h5checksum_fletcher32, lz4h5_decode, zlib_decode
+from imagecodecs import h5checksum_fletcher32, lz4h5_decode, lzf_decode, zlib_decode
 from numpy.typing import NDArray
 
 from lib.bytesource.base import ByteSource
@@ -21,13 +21,13 @@ from lib.formats.zarr.axes import AxisMap, array_index, to_zyx
 from lib.geometry import Box, ShapeZYX
 
 T = TypeVar("T")
-DEFLATE, SHUFFLE, FLETCHER32, BLOSC, LZ4, ZSTD = 1, 2, 3, 32001, 32004, 32015
+DEFLATE, SHUFFLE, FLETCHER32, LZF, BLOSC, LZ4, ZSTD = 1, 2, 3, 32000, 32001, 32004, 32015
 FILTERS = {
     DEFLATE: "deflate", SHUFFLE: "shuffle", FLETCHER32: "fletcher32",
-    BLOSC: "blosc", LZ4: "lz4", ZSTD: "zstd",
+    LZF: "lzf", BLOSC: "blosc", LZ4: "lz4", ZSTD: "zstd",
 }  # fmt: skip
 OTHER_FILTERS = {
-    4: "szip", 5: "n-bit", 6: "scale-offset", 32000: "lzf", 32008: "bitshuffle", 32013: "zfp",
+    4: "szip", 5: "n-bit", 6: "scale-offset", 32008: "bitshuffle", 32013: "zfp",
     32017: "sz", 32026: "blosc2",
 }  # fmt: skip
 _CNAMES = ("blosclz", "lz4", "lz4hc", "snappy", "zlib", "zstd")
@@ -183,6 +183,8 @@ class Hdf5Reader(ChunkedReader):
         try:
             if code == DEFLATE:
                 return bytes(zlib_decode(bytes(data), out=room))
+            if code == LZF:
+                return bytes(lzf_decode(bytes(data), out=room))
             if int.from_bytes(data[:8], "big") > room:
                 raise FormatError("an LZ4 chunk that is longer than its voxels")
             return bytes(lz4h5_decode(bytes(data)))

@@ -14,7 +14,7 @@ from lib.formats.tiff.codecs import JPEG, UNCOMPRESSED, check_compression, check
 from lib.formats.tiff.ifd import Ifd
 
 _KINDS = {0: "u", 1: "u", 2: "i", 3: "f", 4: "u"}  # SampleFormat 4 = undefined, read as unsigned
-_DTYPES = frozenset({"u1", "u2", "u4", "i1", "i2", "i4", "f2", "f4", "f8"})
+_DTYPES = frozenset({"u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8"})
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _NO_LIMIT = 2**32 - 1  # RowsPerStrip when the page is one strip
 PALETTE, _COLOR_MAP = 3, 320

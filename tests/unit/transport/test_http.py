@@ -278,7 +278,7 @@ def test_ignored_ranges_deep_in_a_large_file_are_named(
 ) -> None:
     monkeypatch.setattr("lib.transport.http._MAX_SKIP", 1000)
     control.add("ignore_range", "mirror")
-    with pytest.raises(RangesIgnoredError):
+    with pytest.raises(RangesIgnoredError, match=f"bytes 2000 to 2010 of {len(DATA)} are needed"):
         read(client, url, 2000, 10)
     assert len(client.ranges_ignored) == 1
     assert read(client, url, 10, 10) == DATA[10:20]  # the header of a file of any size
