@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from obstore.store import S3Store
 
 from benchmarks.sources import ZARRS
-from lib.storage.uncached import UncachedFile
+from lib.storage.durable import UncachedFile
 from lib.volumes import kernels
 
 _PLANES = 16

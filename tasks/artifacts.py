@@ -20,7 +20,6 @@ from lib.ingest.costs import VolumeCost, in_words, row_of
 from lib.ingest.previews import stored_picture
 from lib.ingest.request import VolumeRequest
 from lib.ingest.result import ProcessingResult, VolumeResult
-from lib.names import digest
 from lib.present.formatting import shape_text, size_text, voxel_text
 from lib.present.report import present
 from lib.present.rows import how_to_cite, rows
@@ -28,6 +27,7 @@ from lib.records.catalogue import CatalogResult, consolidate, forget_old
 from lib.records.lifecycle import RecordDict
 from lib.records.manager import MetadataManager
 from lib.records.model import Record
+from lib.safety import digest
 from lib.storage.base import StoreSettings
 from lib.storage.open import open_store
 from tasks.outage import show

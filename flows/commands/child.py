@@ -27,8 +27,7 @@ from flows.commands.options import (
     stand_ins,
     take_options,
 )
-from flows.commands.outcome import newest_report
-from flows.commands.run import run_flow
+from flows.commands.run import newest_report, run_flow
 from lib.concurrency import cancel as stopping
 from lib.config.manager import ConfigManager
 from lib.errors import MacroscopeError, StoppedError

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
+import shlex
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
+
+from rich.measure import Measurement
+from rich.table import Table
 
 from flows import prepare
 from flows.commands.options import (
@@ -17,21 +23,20 @@ from flows.commands.options import (
     stand_ins,
     take_options,
 )
-from flows.commands.outcome import print_errors, print_places, print_summary
 from flows.commands.server import start_own_server
 from flows.credentials import store_settings
-from flows.logs import LOGGER
+from flows.logs import LOGGER, written
 from lib.archives.address.grammar import absolute
 from lib.concurrency import cancel as stopping
 from lib.config.loaders import LoaderConfig
 from lib.config.manager import ConfigManager, LoadedSettings
-from lib.errors import ConfigError
+from lib.errors import ConfigError, MacroscopeError
 from lib.execution import mode as find_mode
 from lib.ingest.context import progress_events
 from lib.ingest.datasets import Dataset, Job, check, read_datasets
 from lib.ingest.planning import by_round, configs
-from lib.ingest.result import ProgressEvent, subscribe
-from lib.present.output import say, say_json
+from lib.ingest.result import ProcessingResult, ProgressEvent, VolumeResult, subscribe
+from lib.present.output import console, say, say_json
 from lib.present.terminal import ProgressView
 from lib.records.catalogue import require_contents
 from lib.storage.open import is_remote, open_store, probe_once
@@ -262,3 +267,88 @@ def _report(state: Any, loaded: LoadedSettings, *, as_json: bool, quiet: bool) -
     if all(result.success for result in results):  # what failed is no source: the catalogue
         say(f"macroscope: {state.message}", error=True)
     return 1
+
+
+_MOST_LOGS = 6  # as many as there are sources
+_COLUMNS = ("source", "volume", "shape z,y,x", "voxel nm z,y,x", "bytes", "seconds", "status")
+
+
+def print_summary(results: list[ProcessingResult]) -> None:
+    """A row for each volume, or lines where a row would not fit, and each error below."""
+    out, table = console(), Table(*_COLUMNS)
+    volumes = [(result.label, volume) for result in results for volume in result.volumes]
+    rows = [_row(source, volume) for source, volume in volumes]
+    for row in rows:
+        table.add_row(*row)
+    if Measurement.get(out, out.options.update(width=10_000), table).maximum <= out.width:
+        out.print(table)
+    else:
+        for source, name, shape, voxel, size, seconds, status in rows:
+            say(f"{source}: {name}")
+            say(f"    {status}: {shape} voxels of {voxel} nm, {size} bytes, {seconds} s")
+    asked: Counter[str] = Counter()
+    for _, volume in volumes:
+        asked.update(volume.store_requests)
+    if asked:
+        counted = ", ".join(f"{kind} {count}" for kind, count in sorted(asked.items()))
+        say(f"requests to the store: {counted}")
+    for result in results:
+        for error in result.errors:
+            out.print(f"{result.label}: {error}", style="bold")
+
+
+def print_errors(results: list[ProcessingResult]) -> None:
+    """What went wrong, and nothing else."""
+    for result in results:
+        for error in result.errors:
+            say(f"{result.label}: {error}", error=True)
+
+
+def print_places(results: list[ProcessingResult], loaded: LoadedSettings) -> None:
+    """Where data, report and logs are, and the command that shows the volumes."""
+    records = [path for result in results for path in result.metadata_paths]
+    for folder in sorted({path.rsplit("/", 2)[0] for path in records}):
+        say(f"data    {_absolute(folder)}")
+    if records and (report := newest_report(loaded)):
+        say(f"report  {report}")
+    for path in written if len(written) <= _MOST_LOGS else ():
+        say(f"log     {_absolute(path)}")
+    if len(written) > _MOST_LOGS:
+        say(f"log     {_absolute(os.path.dirname(written[0]))} ({len(written)} new files)")
+    if records:
+        given = loaded.origins.get("data_dir", "").startswith("environment")
+        where = f" --data-dir {shlex.quote(loaded.settings.data_dir)}" if given else ""
+        say(f"look    macroscope view{where}")
+
+
+def newest_report(loaded: LoadedSettings) -> str | None:
+    """Where the newest report of the store is; None where there is none, or nobody can say."""
+    try:
+        store = open_store(loaded.settings.metadata_dir, store_settings(loaded))
+        names = [one.key for one in store.list_folder().objects]
+    except MacroscopeError:
+        return None
+    reports = [name for name in names if name.startswith("report_") and name.endswith(".html")]
+    return _absolute(f"{store.uri}/{max(reports)}") if reports else None
+
+
+def _row(source: str, volume: VolumeResult) -> tuple[str, ...]:
+    return (
+        source,
+        volume.name,
+        " ".join(map(str, volume.shape_zyx)),
+        " ".join(f"{v:.6g}" for v in volume.voxel_nm_zyx),
+        f"{volume.stored_bytes:,}",
+        f"{volume.seconds:.1f}" if volume.made else "-",
+        _status(volume),
+    )
+
+
+def _status(volume: VolumeResult) -> str:
+    if volume.repaired_files:
+        return f"{volume.status} (repaired: {volume.repaired_files} files)"
+    return volume.status if volume.made or volume.status != "complete" else "up to date"
+
+
+def _absolute(place: str) -> str:
+    return place if is_remote(place) else os.path.abspath(place)

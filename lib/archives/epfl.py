@@ -26,10 +26,10 @@ from lib.archives.selection import choose_crop
 from lib.config.loaders import EPFL_FILE_PATH, EPFLConfig
 from lib.formats.base import VolumeReader
 from lib.formats.tiff.reader import TiffVolume
-from lib.names import place_of
 from lib.plan import About, VolumePlan
 from lib.rawfiles.files import RawFiles, kept_or_error
 from lib.rawfiles.ranged import digest_reads
+from lib.safety import place_of
 from lib.transport.limits import MIB, Limits
 from lib.transport.partial import Fetched
 from lib.transport.session import Session

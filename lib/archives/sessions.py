@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from lib.archives.registry import archive
-from lib.config.loader_address import AddressConfig
+from lib.config.loader_base import AddressConfig
 from lib.config.loaders import LoaderConfig
 from lib.transport.environment import ReachPolicy
 from lib.transport.limits import Limits

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from lib.about import Provenance, Source
-from lib.formats.calibration import Origin, VoxelSize
+from lib.formats.format import Origin, VoxelSize
 from lib.geometry import LengthsZYX
 
 UNKNOWN_NM = 1.0

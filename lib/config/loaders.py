@@ -18,8 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from lib.config.loader_address import AddressConfig
-from lib.config.loader_base import FilesConfig, LoaderConfig
+from lib.config.loader_base import AddressConfig, FilesConfig, LoaderConfig
 from lib.config.types import (
     AccessionNumber,
     Count,

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import random
+import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from lib.bytesource.tree import Tree, get_several, join
 from lib.compression import Encoded
-from lib.errors import BadAnswerError, TransportError, UnsupportedFormatError
+from lib.errors import BadAnswerError, NotFoundError, TransportError, UnsupportedFormatError
 from lib.formats.base import Block, ChunkCodec, Layout, VolumeReader
 from lib.geometry import Box, ShapeZYX, is_multiple
 from lib.transport.listing import ObjectInfo
@@ -212,3 +213,31 @@ def listing_identity(document: bytes, listed: dict[str, ObjectInfo]) -> str:
     for key in sorted(listed):
         digest.update(f"{key}\0{listed[key].size}\0{listed[key].etag}\n".encode())
     return f"sha256-of-listing:{digest.hexdigest()}"
+
+
+_NUMBER = re.compile(r"s?(\d{1,2})")
+
+
+def choose_level_name(names: Sequence[str], wanted: str | None, where: str) -> str:
+    """The name of a level, of those there are, finest first.
+
+    Parameters
+    ----------
+    wanted
+        A level's own name, or its number (``0`` and ``s0`` are the finest); None: the finest.
+
+    Raises
+    ------
+    NotFoundError
+        There is no such level; the error lists what there is.
+    """
+    if wanted is None:
+        return names[0]
+    if wanted in names:
+        return wanted
+    number = _NUMBER.fullmatch(wanted)
+    if number is not None and int(number[1]) < len(names):
+        return names[int(number[1])]
+    raise NotFoundError(
+        f"there is no level {wanted}", location=where, advice=f"There are: {', '.join(names)}"
+    )

@@ -18,8 +18,14 @@ import numpy as np
 
 from lib.bytesource.base import ByteSource, LocalBytes
 from lib.errors import FormatError, UnsupportedFormatError
-from lib.formats.calibration import VoxelSize, positive
-from lib.formats.format import FileFormatBase, Options, VolumeDescription, only_path
+from lib.formats.format import (
+    FileFormatBase,
+    Options,
+    VolumeDescription,
+    VoxelSize,
+    only_path,
+    positive,
+)
 from lib.formats.raw_planes import (
     RawPlanes,
     check_whole_file,

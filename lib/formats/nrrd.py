@@ -16,8 +16,7 @@ import numpy as np
 
 from lib.bytesource.base import ByteSource, LocalBytes
 from lib.errors import FormatError, UnsupportedFormatError
-from lib.formats.calibration import VoxelSize
-from lib.formats.format import FileFormatBase, Options, VolumeDescription, only_path
+from lib.formats.format import FileFormatBase, Options, VolumeDescription, VoxelSize, only_path
 from lib.formats.raw_planes import (
     RawPlanes,
     check_whole_file,
@@ -25,9 +24,8 @@ from lib.formats.raw_planes import (
     unpacked_file,
     write_unpacked,
 )
-from lib.geometry import LengthsZYX, ShapeZYX
+from lib.geometry import LengthsZYX, ShapeZYX, to_nm
 from lib.plan import SourceGrid
-from lib.units import to_nm
 
 _MOST_HEADER = 2**20
 _TYPES = {

@@ -19,8 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from lib.bytesource.base import ByteSource
 from lib.errors import FormatError, UnsupportedFormatError
 from lib.formats.base import Block, Layout, VolumeReader
-from lib.formats.calibration import VoxelSize
-from lib.formats.format import FileFormatBase, Options, VolumeDescription, only_path
+from lib.formats.format import FileFormatBase, Options, VolumeDescription, VoxelSize, only_path
 from lib.formats.planes import check_box
 from lib.geometry import Box
 from lib.plan import SourceGrid

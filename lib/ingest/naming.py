@@ -19,11 +19,11 @@ from typing import Any
 
 from lib.concurrency.bounded_map import run_ordered
 from lib.errors import NameTakenError, NotFoundError, RecordError
-from lib.names import folded, marked_volume_name, same_place, volume_name
 from lib.plan import SourceFile, VolumePlan
 from lib.rawfiles.sidecar import facts_of
 from lib.records.lifecycle import RecordDict, record_key
 from lib.records.manager import read_json
+from lib.safety import folded, marked_volume_name, same_place, volume_name
 from lib.storage.base import Store
 from lib.transport.listing import FileIdentity, Likeness, compare
 

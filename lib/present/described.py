@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 
 from lib.errors import IntegrityError, NotFoundError, UnsupportedFormatError
-from lib.geometry import LengthsZYX, ShapeZYX
+from lib.geometry import LengthsZYX, ShapeZYX, to_nm
 from lib.storage.base import Store
-from lib.units import to_nm
 from lib.vocabulary import Kind
 from lib.volumes.codecs import numcodecs_config
 from lib.volumes.grid import ShardGrid

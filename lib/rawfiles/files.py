@@ -15,19 +15,20 @@ from typing import Any
 
 from lib.concurrency import cancel as stopping
 from lib.errors import IntegrityError, NotFoundError
-from lib.names import marked_file_name, place_of, safe_name, same_place
 from lib.plan import SourceFile
 from lib.rawfiles.sidecar import (
+    FetchGap,
+    RawTee,
     as_fetched,
     differs,
+    hash_file,
     note_key,
     note_path,
     parse_note,
     read_note,
     write_note,
 )
-from lib.rawfiles.tee import FetchGap, RawTee, hash_file
-from lib.safety import safe_join
+from lib.safety import marked_file_name, place_of, safe_join, safe_name, same_place
 from lib.storage.base import Store
 from lib.storage.digests import OrderedHasher, put_file
 from lib.storage.durable import naming_os_errors

@@ -16,9 +16,9 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from lib.errors import AlreadyExistsError, MacroscopeError, NotFoundError, NothingThereError
-from lib.names import folded
 from lib.records.lifecycle import RecordDict, plain
 from lib.records.manager import read_json, schema_errors, timestamp
+from lib.safety import folded
 from lib.storage.base import Store, StoreSettings
 from lib.storage.keys import Contents, contents, record_of, why_nothing
 from lib.storage.open import open_store

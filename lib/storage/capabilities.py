@@ -14,7 +14,7 @@ from datetime import timedelta
 from urllib.parse import quote
 
 from lib.errors import AlreadyExistsError, DestinationError
-from lib.storage import uncached
+from lib.storage import durable
 from lib.storage.base import Missing, StoredObject
 from lib.storage.durable import naming_os_errors, sync_file, sync_folder
 from lib.storage.keys import LOCKS, byte_views, temporary_name
@@ -89,7 +89,7 @@ def _missing_in(folder: str) -> list[Missing]:
         if error.errno not in NO_LINKS:
             raise
         missing.append(NO_LINKS_THERE)
-    if not uncached.is_possible(other):
+    if not durable.is_possible(other):
         missing.append(NO_DIRECT)
     return missing
 

@@ -11,10 +11,9 @@ from functools import cached_property, partial
 from typing import Any
 
 from lib.errors import AlreadyExistsError, DestinationError
-from lib.storage.base import Buffer, Folder, Missing, StoredObject, Versioned
+from lib.storage.base import Buffer, Fence, Folder, Missing, StoredObject, Versioned
 from lib.storage.capabilities import probe_folder
 from lib.storage.durable import naming_os_errors, persist, sync_folder
-from lib.storage.fence import Fence
 from lib.storage.keys import (
     LOCKS,
     PARTIAL,

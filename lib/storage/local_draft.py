@@ -15,9 +15,8 @@ from contextlib import ExitStack, suppress
 
 from lib.errors import AlreadyExistsError
 from lib.storage.base import Buffer, Draft
-from lib.storage.durable import naming_os_errors, sync_file, sync_folder
+from lib.storage.durable import UncachedFile, naming_os_errors, sync_file, sync_folder
 from lib.storage.keys import temporary_name
-from lib.storage.uncached import UncachedFile
 
 
 class LocalDraft(Draft):

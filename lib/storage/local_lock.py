@@ -23,8 +23,8 @@ from filelock import FileLock, LeaseSettingsMismatch, SoftFileLease, Timeout
 
 from lib.concurrency import cancel as stopping
 from lib.errors import DestinationBusyError, DestinationError
+from lib.storage.base import Fence, clock
 from lib.storage.durable import naming_os_errors
-from lib.storage.fence import Fence, clock
 from lib.storage.keys import temporary_name
 
 # What file systems and servers say that have no kernel locks.

@@ -20,6 +20,7 @@ from lib.errors import (
 from lib.safety import parse_xml
 from lib.storage.base import (
     Buffer,
+    Fence,
     Folder,
     GatheredDraft,
     Missing,
@@ -28,7 +29,6 @@ from lib.storage.base import (
     Versioned,
 )
 from lib.storage.capabilities import probe_bucket
-from lib.storage.fence import Fence
 from lib.storage.keys import PARTIAL, byte_views, check_key, check_prefix, is_reserved
 from lib.storage.s3_lease import FollowedLease, Lease
 from lib.storage.s3_objects import S3Objects

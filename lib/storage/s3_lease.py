@@ -19,8 +19,7 @@ from typing import Any
 
 from lib.concurrency import cancel as stopping
 from lib.errors import AlreadyExistsError, DestinationError, MacroscopeError, NotFoundError
-from lib.storage.base import StoredObject
-from lib.storage.fence import Fence, clock
+from lib.storage.base import Fence, StoredObject, clock
 from lib.storage.keys import byte_views, lock_key
 from lib.storage.local_lock import busy, describe_holder
 from lib.storage.s3_objects import ReadObject, S3Objects

@@ -22,8 +22,7 @@ from lib.errors import (
     NotFoundError,
     TransportError,
 )
-from lib.storage.base import StoredObject
-from lib.storage.fence import Fence
+from lib.storage.base import Fence, StoredObject
 from lib.storage.s3_objects import S3Objects
 from lib.transport.s3.errors import Refusal, read_refusal, store_error, way_error
 from lib.transport.s3.listing import PAGE_KEYS

@@ -10,8 +10,8 @@ from typing import Any
 
 from lib.concurrency import cancel as stopping
 from lib.errors import IntegrityError, NotFoundError
-from lib.names import safe_name
 from lib.present.crate import crate_key
+from lib.safety import safe_name
 from lib.storage.base import Store
 from lib.storage.digests import digest_of
 from lib.storage.keys import own_files

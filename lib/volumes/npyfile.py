@@ -24,8 +24,7 @@ from lib.formats.base import VolumeReader
 from lib.geometry import Box, ShapeZYX
 from lib.storage.base import Store
 from lib.storage.digests import OrderedHasher
-from lib.storage.durable import naming_os_errors
-from lib.storage.uncached import pwrite_all
+from lib.storage.durable import naming_os_errors, pwrite_all
 from lib.volumes.job import ConcurrencyLimits, VolumeJob
 from lib.volumes.ledger import LedgerEntry, StoredFile
 from lib.volumes.rechunk import Buffers, gather

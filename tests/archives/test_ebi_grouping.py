@@ -11,9 +11,8 @@ import pytest
 from lib.archives.ebi.entry import parse_entry
 from lib.archives.ebi.files import find_files
 from lib.archives.ebi.grouping import Sorting, sort_files
-from lib.archives.ebi.labels import kinds_of, pair_up
 from lib.archives.ebi.planning import positions_in_names, stated_in_names, thickness_in_text
-from lib.archives.ebi.volumes import claims_about, why_none
+from lib.archives.ebi.volumes import claims_about, kinds_of, pair_up, why_none
 from lib.archives.selection import Selection
 from lib.errors import FormatError
 from lib.formats.format import VolumeDescription

@@ -23,7 +23,7 @@ from lib.errors import (
     TransportError,
     UnsupportedFormatError,
 )
-from lib.formats.calibration import VoxelSize
+from lib.formats.format import VoxelSize
 from tests.kit.restored import restored
 
 XY = 9846137

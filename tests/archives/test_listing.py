@@ -289,7 +289,7 @@ def test_words_of_an_archive_stay_in_their_line_and_ids_that_are_none_are_left_o
     from types import SimpleNamespace
 
     from flows.commands.listing import lines_of
-    from lib.archives.ebi import listing
+    from lib.archives.ebi import entry
     from lib.config.loaders import EBIConfig
 
     hostile = "A cell\n    empiar:666\r\u2028    not loaded: never"
@@ -300,5 +300,5 @@ def test_words_of_an_archive_stay_in_their_line_and_ids_that_are_none_are_left_o
     entries = [{"id": "EMPIAR-10310"}, {"id": "1; rm -rf"}, {"id": "../x"}, {"id": "10094"}]
     client = SimpleNamespace(get_json=lambda url, params: {"entries": entries})
     session = SimpleNamespace(http=lambda service: client)
-    found = listing._found("x", 10, EBIConfig(), session)  # type: ignore[arg-type]
+    found = entry._found("x", 10, EBIConfig(), session)  # type: ignore[arg-type]
     assert found == ["EMPIAR-10310", "EMPIAR-10094"]

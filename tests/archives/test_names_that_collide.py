@@ -19,8 +19,8 @@ from emulators.serving import Samples
 from lib.archives.ebi.entry import parse_entry
 from lib.archives.ebi.files import find_files
 from lib.archives.selection import Selection
-from lib.names import folded
 from lib.plan import SourceFile
+from lib.safety import folded
 from lib.transport.ftp import FtpEntry
 from lib.verify.volume import verify_store
 from tests.faults.bench import Bench

@@ -40,8 +40,8 @@ class Pause:
 def stop_at(pause: Pause) -> None:
     """Make this process stop itself there, once."""
     from lib.transport.s3 import requests
+    from lib.transport.s3.address import Signer
     from lib.transport.s3.requests import S3Requests
-    from lib.transport.s3.signing import Signer
 
     stop = _once(pause.number)
     write, signed, pieces = S3Requests.write, Signer.in_address, requests._pieces

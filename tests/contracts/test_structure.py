@@ -23,13 +23,11 @@ CONCEPTS = {
     "a command of its own, or a program that is run by its path": (
         "flows.register", "flows.commands.prefect_process",
     ),
-    "who runs when, apart from the flow that asks": ( "flows.schedule", "flows.sources",
-    ),
+    "who runs when, apart from the flow that asks": ("flows.runners", "flows.sources"),
     "one thing that is asked of an archive: what it lists, what an entry's files are": (
         "lib.archives.address.folders", "lib.archives.address.plans",
         "lib.archives.address.reading",
-        "lib.archives.flyem.info",
-        "lib.archives.ebi.listing", "lib.archives.ebi.planning",
+        "lib.archives.flyem.info", "lib.archives.ebi.planning",
         "lib.archives.idr.files", "lib.archives.idr.listing",
         "lib.archives.openorganelle.crops", "lib.archives.openorganelle.listing",
     ),
@@ -54,7 +52,7 @@ CONCEPTS = {
         "lib.storage.s3_lease",
     ),
     "a layer of a protocol, or a judgement on what it brought": (
-        "lib.transport.ftp_wire", "lib.transport.s3.signing", "lib.transport.second_look",
+        "lib.transport.ftp_wire", "lib.transport.second_look",
     ),
     "a pass of the engine": ("lib.volumes.transcode",),
 }  # fmt: skip

@@ -19,7 +19,7 @@ import tifffile
 import macroscope
 from emulators.control import Control
 from emulators.serving import Samples
-from lib.config.loader_address import AddressConfig
+from lib.config.loader_base import AddressConfig
 from lib.config.loaders import FlyEMConfig, OpenOrganelleConfig
 from lib.errors import IngestError as FlowError
 from macroscope import _ingest

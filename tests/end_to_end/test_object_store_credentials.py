@@ -26,8 +26,7 @@ from lib.errors import AccessDeniedError, DestinationError, MacroscopeError
 from lib.storage.base import StoreSettings
 from lib.storage.s3 import S3Store
 from lib.storage.s3_objects import access_of
-from lib.transport.s3.address import bucket_url
-from lib.transport.s3.signing import aws_session, region_of
+from lib.transport.s3.address import aws_session, bucket_url, region_of
 from tests.end_to_end.bucket import KEY, SECRET, Bucket, Gate
 from tests.kit.tls import TlsFront
 

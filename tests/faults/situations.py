@@ -113,7 +113,7 @@ def failing_raw_files(number: int) -> Situation:
 
         with (
             patch("lib.transport.partial.PartialFile.write", refuse),
-            patch("lib.rawfiles.tee.RawTee.write", refuse),
+            patch("lib.rawfiles.sidecar.RawTee.write", refuse),
         ):
             yield
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import zarr
 
-from lib.config.loader_address import AddressConfig
+from lib.config.loader_base import AddressConfig
 from lib.formats import registry
 from lib.ingest.life import make_volume
 from lib.ingest.request import VolumeRequest

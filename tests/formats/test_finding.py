@@ -14,7 +14,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from lib.config.loader_address import AddressConfig
+from lib.config.loader_base import AddressConfig
 from lib.errors import (
     ConfigError,
     FormatError,

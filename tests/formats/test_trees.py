@@ -15,7 +15,7 @@ from lib.archives.address.places import open_place, open_tree
 from lib.archives.sessions import open_session
 from lib.bytesource.bucket_tree import GcsTree
 from lib.bytesource.tree import Tree, join, normal_key
-from lib.config.loader_address import AddressConfig
+from lib.config.loader_base import AddressConfig
 from lib.errors import (
     AccessDeniedError,
     BadAnswerError,

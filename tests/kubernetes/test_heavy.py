@@ -12,7 +12,7 @@ import pytest
 import yaml
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.run import Run
+from flows.ingest import Run
 from lib.config.loaders import LoaderConfig
 from lib.config.manager import ConfigManager
 from lib.config.settings import Settings

@@ -20,7 +20,7 @@ from lib.errors import FormatError
 from lib.formats.sections import group_sections
 from lib.formats.tiff.ome_xml import parse_ome
 from lib.formats.tiff.vendor import parse_imagej
-from lib.units import to_nm
+from lib.geometry import to_nm
 
 CASES = int(os.environ.get("FUZZ_CASES", "1500"))
 HYPOTHESIS_CASES = max(100, CASES // 15)

@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed, Crashed, Failed
 
-from flows import calling, schedule, sources
+from flows import calling, macroscope, sources
 from flows import macroscope as parent
 from lib.errors import ConfigError, TransportError
 from lib.execution import Step
@@ -24,7 +24,7 @@ from lib.ingest.result import ProcessingResult, VolumeResult
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schedule, "STAGGER_S", 0.0)
+    monkeypatch.setattr(macroscope, "STAGGER_S", 0.0)
 
 
 def test_five_hundred_are_begun_a_few_at_a_time_and_one_that_fails_stops_none() -> None:
@@ -44,7 +44,7 @@ def test_five_hundred_are_begun_a_few_at_a_time_and_one_that_fails_stops_none() 
                 now -= 1
 
     steps = [Step(str(n), frozenset()) for n in range(500)]
-    outcomes = schedule.run_schedule(steps, start, workers=3)
+    outcomes = macroscope.run_schedule(steps, start, workers=3)
     assert len(outcomes) == 500 and peak <= 3
     assert [one.source for one in outcomes if one.error is not None] == ["7"]
     assert {one.result for one in outcomes if one.error is None} == {
@@ -75,10 +75,10 @@ def test_a_dataset_is_told_apart_from_the_others_of_its_source(
         "max_workers": 1, "scale_level": "s1", "addresses": ["s3://b/one.zarr"], "dry_run": True,
     }  # fmt: skip
     assert (first[3], second[3]) == ("s3://b/one.zarr s1", "two")
-    outcome = schedule.Outcome("two", 0.0, 1.0, error=TransportError("away"))
+    outcome = macroscope.Outcome("two", 0.0, 1.0, error=TransportError("away"))
     result = parent._result(outcome, jobs)
     assert (result.source, result.dataset, result.label) == ("address", "two", "two")
-    outcome = schedule.Outcome("ebi", 0.0, 1.0, error=TransportError("away"))
+    outcome = macroscope.Outcome("ebi", 0.0, 1.0, error=TransportError("away"))
     assert parent._result(outcome, jobs).label == "ebi"
 
 

@@ -12,7 +12,7 @@ import pytest
 from prefect.task_runners import ThreadPoolTaskRunner
 
 import flows.runners
-from flows.run import Run
+from flows.ingest import Run
 from flows.runners import task_runner
 from lib import jobqueue
 from lib.config.loaders import LoaderConfig

@@ -15,7 +15,7 @@ from lib.archives.address.plans import plan_of
 from lib.archives.address.reading import bring_file, open_volume, settle_volume
 from lib.archives.base import ArchiveBase, Publisher
 from lib.archives.pairs import as_part, beside, overlap_of, paired
-from lib.config.loader_address import AddressConfig
+from lib.config.loader_base import AddressConfig
 from lib.errors import ConfigError, MacroscopeError
 from lib.formats.base import VolumeReader
 from lib.formats.format import Options

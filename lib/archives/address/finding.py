@@ -11,7 +11,7 @@ from lib.archives.address.grammar import AddressStep, parse_address
 from lib.archives.address.places import Place, is_zip, open_place
 from lib.archives.listed import Item, What, described, holder, refused
 from lib.bytesource.tree import join, listing_or_none
-from lib.config.loader_address import AddressConfig
+from lib.config.loader_base import AddressConfig
 from lib.errors import (
     AccessDeniedError,
     ConfigError,

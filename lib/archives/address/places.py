@@ -11,7 +11,7 @@ from lib.bytesource.bucket_tree import GcsTree, S3Tree
 from lib.bytesource.server_tree import FtpTree, HttpTree
 from lib.bytesource.tree import LocalTree, Tree
 from lib.bytesource.zip_tree import ZipTree
-from lib.config.loader_address import AddressConfig
+from lib.config.loader_base import AddressConfig
 from lib.errors import AccessDeniedError, NotFoundError, UnsupportedFormatError
 from lib.formats import registry
 from lib.transport.bounds import ServiceCounters

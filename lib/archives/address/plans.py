@@ -14,14 +14,13 @@ from lib.archives.address.finding import Candidate
 from lib.archives.address.places import Place
 from lib.archives.selection import Crop, choose_crop
 from lib.archives.voxels import Voxel, decide_voxel
-from lib.config.loader_address import AddressConfig
+from lib.config.loader_base import AddressConfig
 from lib.errors import NotFoundError
 from lib.formats import registry
-from lib.formats.calibration import Origin
-from lib.formats.format import Survey, VolumeDescription
-from lib.names import slug
+from lib.formats.format import Origin, Survey, VolumeDescription
 from lib.plan import About, SourceFile, VolumePlan
 from lib.rawfiles.ranged import digest_reads
+from lib.safety import slug
 from lib.transport.listing import ObjectInfo
 
 Way = Literal["local", "ranges", "chunks", "fetch"]

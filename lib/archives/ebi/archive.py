@@ -11,15 +11,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from lib.archives.base import ArchiveBase, Publisher
-from lib.archives.ebi.entry import EmpiarEntry, parse_entry
+from lib.archives.ebi.entry import (
+    SEARCH,
+    EmpiarEntry,
+    all_entries,
+    list_entry,
+    parse_entry,
+    search_entries,
+)
 from lib.archives.ebi.files import FORMATS, find_files
 from lib.archives.ebi.grouping import Volume, sort_files
-from lib.archives.ebi.labels import kinds_of, pair_up
-from lib.archives.ebi.listing import SEARCH, all_entries, list_entry, search_entries
 from lib.archives.ebi.planning import Planner, printable
 from lib.archives.ebi.reading import Reading, by_ranges, options_of, service_of
 from lib.archives.ebi.tree import SERVICES, EbiTree
-from lib.archives.ebi.volumes import stated_dtype, why_none
+from lib.archives.ebi.volumes import kinds_of, pair_up, stated_dtype, why_none
 from lib.archives.listed import Item, VoxelZYX, planned_row, refused
 from lib.archives.selection import Selection, plan_each, with_notes
 from lib.config.loaders import EBIConfig

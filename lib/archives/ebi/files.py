@@ -14,8 +14,8 @@ from lib.archives.selection import Selection
 from lib.errors import FormatError, MacroscopeError, NotFoundError, StoppedError
 from lib.formats import registry
 from lib.formats.sections import group_sections
-from lib.names import distinct_file_names, safe_name
 from lib.plan import SourceFile
+from lib.safety import distinct_file_names, safe_name
 from lib.transport.ftp import FtpEntry
 from lib.transport.listing import ObjectInfo
 

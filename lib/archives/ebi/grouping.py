@@ -29,7 +29,7 @@ from lib.formats.format import VolumeDescription
 from lib.formats.sections import SectionGroup, group_sections
 from lib.formats.stacks import Describe, Stack, put_together
 from lib.geometry import ShapeZYX
-from lib.names import digest, slug, stack_name
+from lib.safety import digest, slug, stack_name
 
 _SHOWN = 20
 _PICTURES = ("png", "jpeg")

@@ -19,10 +19,11 @@ from lib.about import Provenance
 from lib.archives.ebi.entry import EmpiarEntry, ImageSet
 from lib.archives.ebi.files import EntryFiles
 from lib.archives.ebi.grouping import Sorting, Volume
-from lib.archives.ebi.labels import Known, Pairing
 from lib.archives.ebi.reading import BY_NAME, range_wise, rows_wise
 from lib.archives.ebi.tree import EbiTree
 from lib.archives.ebi.volumes import (
+    Known,
+    Pairing,
     claims_about,
     disagreements,
     of_category,
@@ -33,11 +34,10 @@ from lib.archives.voxels import CatalogueZYX, Claim, Voxel, decide_voxel
 from lib.config.loaders import EBIConfig
 from lib.errors import NotFoundError
 from lib.formats import registry
-from lib.formats.calibration import Origin
-from lib.formats.format import Survey
-from lib.names import slug
+from lib.formats.format import Origin, Survey
+from lib.geometry import to_nm
 from lib.plan import About, SourceFile, VolumePlan
-from lib.units import to_nm
+from lib.safety import slug
 
 _FLOAT = r"(\d+(?:\.\d+)?)"
 _UNIT = r"(nm|um|µm|μm)"

@@ -24,10 +24,9 @@ from lib.errors import (
     UnsupportedFormatError,
 )
 from lib.formats.dvid import BLOCK
-from lib.geometry import Box, LengthsZYX, ShapeZYX, ceil_divide, floor_divide, multiply
+from lib.geometry import Box, LengthsZYX, ShapeZYX, ceil_divide, floor_divide, multiply, to_nm
 from lib.safety import MALFORMED
 from lib.transport.session import Session
-from lib.units import to_nm
 
 ARCHIVE, SERVICE = "flyem", "dvid"
 _LABELS = ("labelmap", "labelarray")

@@ -35,10 +35,10 @@ from lib.errors import (
 )
 from lib.formats.base import VolumeReader
 from lib.formats.tiff.reader import TiffVolume
-from lib.names import slug, without_tiff_suffix
 from lib.plan import SourceFile, VolumePlan
 from lib.rawfiles.files import RawFiles, fetched_or_error, kept_or_error
 from lib.rawfiles.ranged import digest_reads
+from lib.safety import slug, without_tiff_suffix
 from lib.transport.limits import Limits
 from lib.transport.partial import Fetched
 from lib.transport.session import Session

@@ -17,9 +17,9 @@ from lib import vocabulary
 from lib.about import Provenance
 from lib.archives.voxels import CatalogueZYX
 from lib.errors import BadAnswerError, NotFoundError
+from lib.geometry import to_nm
 from lib.plan import About
 from lib.transport.http import HttpClient
-from lib.units import to_nm
 
 _PAGE = 200
 _MAX_IMAGES = 100_000

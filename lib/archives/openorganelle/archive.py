@@ -37,8 +37,7 @@ from lib.config.loaders import OpenOrganelleConfig
 from lib.errors import ConfigError, FormatError, MacroscopeError, NotFoundError, SourceChangedError
 from lib.formats import registry
 from lib.formats.base import VolumeReader
-from lib.formats.calibration import Origin
-from lib.formats.format import VolumeDescription
+from lib.formats.format import Origin, VolumeDescription
 from lib.formats.zarr.array import parse_array
 from lib.formats.zarr.hierarchy import Hierarchy, ZarrArray
 from lib.formats.zarr.ngff import Multiscale

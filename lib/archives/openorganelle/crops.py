@@ -16,8 +16,8 @@ from lib.bytesource.tree import MOST_BYTES, Tree
 from lib.errors import ConfigError, GridMismatchError
 from lib.formats.zarr.hierarchy import MOST_DOCUMENT_BYTES
 from lib.geometry import Box, add, maximum, minimum, subtract, zyx
-from lib.names import folded, slug
 from lib.plan import VolumePlan
+from lib.safety import folded, slug
 from lib.transport.listing import Listing, ObjectInfo
 
 T = TypeVar("T")

@@ -15,8 +15,8 @@ import numpy as np
 from lib.bytesource.base import ByteSource, LocalBytes
 from lib.formats.dm.reader import DmImage, DmReader, open_dm
 from lib.formats.format import FileFormatBase, Options, VolumeDescription, only_path
+from lib.geometry import to_nm
 from lib.plan import SourceGrid
-from lib.units import to_nm
 
 _BYTE_ORDERS = (b"\0\0\0\1", b"\0\0\0\0")
 

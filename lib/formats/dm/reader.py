@@ -18,11 +18,10 @@ import numpy as np
 from lib.bytesource.base import ByteSource
 from lib.errors import FormatError, UnsupportedFormatError
 from lib.formats.base import Block, Layout, VolumeReader
-from lib.formats.calibration import Origin, VoxelSize, positive
 from lib.formats.dm.tags import ArrayTag, TagGroup, TagTree, read_tags
+from lib.formats.format import Origin, VoxelSize, positive
 from lib.formats.planes import plane_blocks
-from lib.geometry import Box, ShapeZYX
-from lib.units import other_quantity, to_nm
+from lib.geometry import Box, ShapeZYX, other_quantity, to_nm
 
 _FACTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("microscope", ("Microscope Info", "Name")),

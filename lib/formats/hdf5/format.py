@@ -14,16 +14,13 @@ from lib.bytesource.base import ByteSource
 from lib.bytesource.neighbours import requests_for
 from lib.errors import FormatError, MacroscopeError, NotFoundError, UnsupportedFormatError
 from lib.formats.base import WIDENED, delivered_dtype
-from lib.formats.calibration import VoxelSize
-from lib.formats.chunked import cells_in
-from lib.formats.format import FileFormatBase, Options, Survey, VolumeDescription
+from lib.formats.chunked import cells_in, choose_level_name
+from lib.formats.format import FileFormatBase, Options, Survey, VolumeDescription, VoxelSize
 from lib.formats.hdf5.reader import FILTERS, OTHER_FILTERS, Hdf5Reader, Place, rows_of
 from lib.formats.hdf5.structure_client import chunks_of, datasets_of
-from lib.formats.levels import choose_level_name
 from lib.formats.zarr.axes import AxisMap, array_index, axis_map
-from lib.geometry import Box, LengthsZYX, ShapeZYX
+from lib.geometry import Box, LengthsZYX, ShapeZYX, to_nm
 from lib.plan import SourceGrid, absent_note, unwritten
-from lib.units import to_nm
 
 _MAGIC = b"\x89HDF\r\n\x1a\n"
 # behind a user block, of which MATLAB writes one of 512 bytes

@@ -15,8 +15,14 @@ import numpy as np
 from lib.bytesource.base import ByteSource, LocalBytes, MemoryBytes
 from lib.errors import ConfigError, FormatError
 from lib.formats.base import Block, Layout, VolumeReader, delivered_dtype
-from lib.formats.calibration import Origin, VoxelSize
-from lib.formats.format import FileFormatBase, Options, VolumeDescription, only_path
+from lib.formats.format import (
+    FileFormatBase,
+    Options,
+    Origin,
+    VolumeDescription,
+    VoxelSize,
+    only_path,
+)
 from lib.formats.mrc.header import (
     HEADER_BYTES,
     Mode0,

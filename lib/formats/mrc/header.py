@@ -26,7 +26,7 @@ from lib.about import Stated
 from lib.bytesource.base import ByteSource
 from lib.errors import FormatError, UnsupportedFormatError
 from lib.formats.base import WIDENED
-from lib.formats.calibration import Origin, VoxelSize, positive
+from lib.formats.format import Origin, VoxelSize, positive
 from lib.geometry import ShapeZYX
 
 IMOD_STAMP = 1146047817

@@ -17,17 +17,20 @@ from typing import Any, ClassVar, Literal
 
 from lib.bytesource.tree import Tree, in_words, join, listing_or_none, optional_document
 from lib.errors import FormatError, NotFoundError, NotListableError, UnsupportedFormatError
-from lib.formats.calibration import VoxelSize
-from lib.formats.chunked import cells_in, estimated_bytes, listed_objects, listing_identity
-from lib.formats.format import Options, Survey, VolumeDescription
-from lib.formats.levels import choose_level_name
+from lib.formats.chunked import (
+    cells_in,
+    choose_level_name,
+    estimated_bytes,
+    listed_objects,
+    listing_identity,
+)
+from lib.formats.format import Options, Survey, VolumeDescription, VoxelSize
 from lib.formats.n5.blocks import Dataset, parse_attributes, parse_dataset
 from lib.formats.n5.reader import N5Reader
 from lib.formats.zarr.axes import AxisMap, array_index, axis_map
-from lib.geometry import Box, LengthsZYX
+from lib.geometry import Box, LengthsZYX, to_nm
 from lib.plan import SourceGrid, absent_note, unstored
 from lib.safety import MALFORMED
-from lib.units import to_nm
 from lib.vocabulary import Kind
 
 _CLOSE = 1e-6

@@ -12,10 +12,8 @@ import numpy as np
 from lib.bytesource.neighbours import requests_for
 from lib.bytesource.tree import Tree, join, listing_or_none, normal_key
 from lib.errors import NotFoundError, NotListableError
-from lib.formats.calibration import VoxelSize
-from lib.formats.chunked import cells_in, estimated_bytes, listing_identity
-from lib.formats.format import Options, Survey, VolumeDescription
-from lib.formats.levels import choose_level_name
+from lib.formats.chunked import cells_in, choose_level_name, estimated_bytes, listing_identity
+from lib.formats.format import Options, Survey, VolumeDescription, VoxelSize
 from lib.formats.precomputed.info import ENCODINGS, Info, Scale, parse_info
 from lib.formats.precomputed.reader import PrecomputedReader, ShardedChunks
 from lib.geometry import Box, LengthsZYX, ShapeZYX, ceil_divide, zyx

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from lib.formats.calibration import Origin, VoxelSize, pixel_nm
+from lib.formats.format import Origin, VoxelSize, pixel_nm
 from lib.formats.tiff.ifd import Ifd
 from lib.formats.tiff.page import Page
 from lib.formats.tiff.vendor import X_RESOLUTION, Y_RESOLUTION, vendor_facts
-from lib.units import to_nm
+from lib.geometry import to_nm
 
 UNITS = {2: "inch", 3: "cm"}  # ResolutionUnit
 _LARGEST_NM = 20_000.0  # a larger "pixel" is a printing resolution such as 72 or 300 dots an inch

@@ -15,8 +15,8 @@ from defusedxml.common import DefusedXmlException  # type: ignore[import-untyped
 from defusedxml.ElementTree import DefusedXMLParser  # type: ignore[import-untyped,unused-ignore]
 
 from lib.errors import FormatError
-from lib.formats.calibration import VoxelSize, positive
-from lib.units import nm_per, to_nm
+from lib.formats.format import VoxelSize, positive
+from lib.geometry import nm_per, to_nm
 
 ORDERS = ("XYZCT", "XYZTC", "XYCTZ", "XYCZT", "XYTCZ", "XYTZC")
 _ROOT = re.compile(r"<(?:\w+:)?OME[\s>/]")

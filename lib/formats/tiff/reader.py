@@ -11,7 +11,7 @@ import numpy as np
 from lib.bytesource.base import ByteSource, Span, read_spans
 from lib.errors import FormatError, OutOfBoundsError, UnsupportedFormatError
 from lib.formats.base import WIDENED, Block, Layout, VolumeReader, delivered_dtype
-from lib.formats.calibration import Origin, VoxelSize
+from lib.formats.format import Origin, VoxelSize
 from lib.formats.planes import check_box, row_spans, rows_block
 from lib.formats.tiff.codecs import JPEG
 from lib.formats.tiff.geometry import Turn

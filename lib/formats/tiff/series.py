@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from lib.errors import FormatError, OutOfBoundsError, UnsupportedFormatError
-from lib.formats.calibration import Origin, VoxelSize
+from lib.formats.format import Origin, VoxelSize
 from lib.formats.tiff.geometry import TiffGeometry, Turn, described_geometry, page_geometry
 from lib.formats.tiff.ifd import Ifd, read_ifd
 from lib.formats.tiff.ome_xml import OmeDocument, OmeImage, TiffData, is_ome, parse_ome

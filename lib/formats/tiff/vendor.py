@@ -23,9 +23,9 @@ from defusedxml.common import DefusedXmlException  # type: ignore[import-untyped
 from defusedxml.ElementTree import DefusedXMLParser  # type: ignore[import-untyped,unused-ignore]
 
 from lib.errors import FormatError
-from lib.formats.calibration import Origin, VoxelSize, pixel_nm, positive
+from lib.formats.format import Origin, VoxelSize, pixel_nm, positive
 from lib.formats.tiff.ifd import Ifd
-from lib.units import nm_per, to_nm
+from lib.geometry import nm_per, to_nm
 
 SFEG, HELIOS, TITAN, ZEISS, TESCAN = 34680, 34682, 34683, 34118, 50431
 _LARGEST_TAG = 2**20  # bytes; real ones have some kilobytes

@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from lib.bytesource.tree import Tree, in_words, join
 from lib.compression import Encoded, can_pass_through, decode_into, open_codec
 from lib.errors import FormatError, MacroscopeError, NotFoundError
-from lib.formats.chunked import ChunkedReader, chunk_objects
+from lib.formats.chunked import ChunkedReader, choose_level_name, chunk_objects
 from lib.formats.format import Options, Survey, VolumeDescription
-from lib.formats.levels import choose_level_name
 from lib.formats.zarr.array import ArrayDocument, parse_array
 from lib.formats.zarr.axes import AxisMap, to_zyx
 from lib.formats.zarr.hierarchy import Hierarchy, ZarrArray

@@ -13,8 +13,7 @@ from typing import Any
 
 from lib.bytesource.tree import Tree, join, listing_or_none, optional_document
 from lib.errors import BadAnswerError, FormatError, NotFoundError
-from lib.formats.calibration import VoxelSize
-from lib.formats.format import Options
+from lib.formats.format import Options, VoxelSize
 from lib.formats.zarr.array import ArrayDocument, parse_array
 from lib.formats.zarr.axes import AxisMap, axis_map
 from lib.formats.zarr.ngff import (

@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lib.errors import FormatError, UnsupportedFormatError
-from lib.formats.calibration import VoxelSize
+from lib.formats.format import VoxelSize
 from lib.formats.zarr.axes import IMPLIED, axis_names, spatial_only
-from lib.geometry import LengthsZYX
+from lib.geometry import LengthsZYX, to_nm
 from lib.safety import MALFORMED
-from lib.units import to_nm
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,8 @@ from lib.bytesource.neighbours import requests_for
 from lib.bytesource.tree import Tree, in_words, join, listing_or_none, optional_document
 from lib.errors import FormatError, NotFoundError, NotListableError
 from lib.formats.base import WIDENED
-from lib.formats.calibration import VoxelSize
 from lib.formats.chunked import cells_in, estimated_bytes, listed_objects, listing_identity
-from lib.formats.format import Options, Survey, VolumeDescription
+from lib.formats.format import Options, Survey, VolumeDescription, VoxelSize
 from lib.formats.zarr.axes import AxisMap, array_index, axis_map, axis_names, spatial_only
 from lib.formats.zarr.format import choose_level
 from lib.formats.zarr.ngff import Multiscale, named_children, parse_multiscale

@@ -23,7 +23,7 @@ from lib.ingest.request import VolumeRequest
 from lib.present.described import describe_group
 from lib.present.planes import read_planes
 from lib.present.preview import draw_thumbnail, render_preview
-from lib.rawfiles.tee import hash_file
+from lib.rawfiles.sidecar import hash_file
 from lib.storage.base import Store
 from lib.storage.digests import digest_of
 from lib.storage.keys import own_files

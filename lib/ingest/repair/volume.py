@@ -24,7 +24,7 @@ from lib.errors import IntegrityError, NotFoundError, SourceChangedError
 from lib.ingest.repair.remake import Planned, Remaking
 from lib.ingest.request import VolumeRequest
 from lib.ingest.stages import plan_source
-from lib.rawfiles.tee import hash_file
+from lib.rawfiles.sidecar import hash_file
 from lib.records.lifecycle import Key, RecordDict, member_records
 from lib.records.manager import MetadataManager, timestamp
 from lib.storage.base import Store, StoreSettings

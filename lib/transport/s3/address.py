@@ -1,15 +1,30 @@
-"""Where a bucket is and who asks: ``s3://`` addresses, servers, regions."""
+"""Where a bucket is and who asks: ``s3://`` addresses, servers, regions, signatures.
+
+Signatures are AWS Signature Version 4, dated by the server's clock. A request that reads is signed
+in its header, for a quarter of an hour. One that writes is signed in its address, to expire when
+the writer's lease does: the server refuses what arrives later (Amazon S3 User Guide, "Sharing
+objects with presigned URLs": checked when the request is made).
+"""
 
 from __future__ import annotations
 
+import math
 import os
 import re
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, urlsplit
 
-from lib.errors import ConfigError, RequestRefusedError
+from lib.errors import AccessDeniedError, ConfigError, RequestRefusedError
 from lib.transport.environment import is_loopback
+
+if TYPE_CHECKING:
+    from botocore.credentials import Credentials  # type: ignore[import-untyped]
+
 
 # Amazon S3, "Bucket naming rules" (general purpose buckets).
 _BUCKET = re.compile(r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
@@ -114,3 +129,155 @@ def check_object_key(key: str) -> str:
     if any(part in {"", ".", ".."} for part in key.split("/")):
         raise RequestRefusedError("this is not the key of an object", location=key)
     return quote(key, safe="/~")
+
+
+def aws_session(access: S3Access) -> Any:
+    """A boto3 session with the credentials of `access`.
+
+    Raises
+    ------
+    ConfigError
+        The profile does not exist.
+    """
+    import boto3  # type: ignore[import-untyped]  # slow to import; public buckets never need it
+    import botocore.exceptions  # type: ignore[import-untyped]
+
+    given: dict[str, str | None] = {}
+    if access.key is not None:
+        given = {
+            "aws_access_key_id": access.key,
+            "aws_secret_access_key": access.secret,
+            "aws_session_token": access.token,
+        }
+    try:
+        return boto3.Session(profile_name=access.profile, region_name=access.region, **given)
+    except botocore.exceptions.ProfileNotFound as error:
+        raise ConfigError(
+            f"the AWS configuration has no profile {access.profile!r}", location="profile"
+        ) from error
+
+
+def credentials_of(access: S3Access) -> Credentials | None:
+    """Credentials that renew themselves where they end; None signs nothing.
+
+    Raises
+    ------
+    AccessDeniedError
+        The AWS chain has none.
+    ConfigError
+        The profile does not exist.
+    """
+    if access.anonymous:
+        return None
+    if access.key is not None:  # not through a session: no variable of AWS's mixes with them
+        from botocore.credentials import Credentials
+
+        return Credentials(access.key, access.secret, access.token)
+    found = aws_session(access).get_credentials()
+    if found is None:
+        raise AccessDeniedError(
+            "no credentials for the object store were found",
+            location=access.endpoint_url or "AWS",
+            advice="Set dest_key and dest_secret (of a source: s3_key and s3_secret), an AWS "
+            "profile, or a role for this machine or pod",
+        )
+    return found
+
+
+def region_of(access: S3Access) -> str:
+    """The region that requests are signed for."""
+    given = access.region or region_in_environment()
+    if given:
+        return given
+    if access.anonymous or access.key is not None:
+        return DEFAULT_REGION
+    return aws_session(access).region_name or DEFAULT_REGION
+
+
+UNLEASED_SECONDS = 900.0  # as long as a signature in a header is good
+
+
+class Signer:
+    """Signs for one bucket, and knows what its server's clock says. Thread-safe.
+
+    Parameters
+    ----------
+    credentials
+        botocore's; None signs nothing.
+    region
+        That is signed for.
+    """
+
+    def __init__(self, credentials: Any, region: str) -> None:
+        self._credentials, self._region = credentials, region
+        self._noted: str | None = None
+        self._ahead_s = 0.0  # of this machine's clock to the server's
+
+    def now(self) -> datetime:
+        """The time by the server's clock, to about a second, once it has answered."""
+        return datetime.fromtimestamp(time.time() - self._ahead_s, UTC)
+
+    def note_time(self, date: str | None) -> None:
+        """Learn the server's time from the ``Date`` of an answer."""
+        if date == self._noted:  # as many answers of the same second say
+            return
+        self._noted = date
+        try:
+            moment = parsedate_to_datetime(date or "")
+        except (ValueError, TypeError):
+            return
+        self._ahead_s = time.time() - moment.timestamp()
+
+    def in_header(self, method: str, url: str, headers: Mapping[str, str]) -> dict[str, str]:
+        """Headers with a signature of a request without a body."""
+        if self._credentials is None:
+            return dict(headers)
+        from botocore.auth import S3SigV4Auth  # type: ignore[import-untyped]
+
+        auth = S3SigV4Auth(self._frozen(), "s3", self._region)
+        return dict(_signed(auth, method, url, headers, self.now()).headers.items())
+
+    def in_address(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        moment: datetime,
+        seconds: float,
+    ) -> str:
+        """The address with a signature that ends after `seconds`, or up to two seconds later.
+
+        Later by that much is safe: whoever takes a lease over waits longer, and still has all of
+        its work to do. Earlier would refuse the last requests of a short lease.
+        """
+        if self._credentials is None:
+            return url
+        from botocore.auth import S3SigV4QueryAuth
+
+        expires = max(1, math.ceil(seconds) + 1)
+        auth = S3SigV4QueryAuth(self._frozen(), "s3", self._region, expires=expires)
+        return str(_signed(auth, method, url, headers, moment).url)
+
+    def _frozen(self) -> Any:
+        from botocore.exceptions import BotoCoreError
+
+        try:
+            return self._credentials.get_frozen_credentials()
+        except BotoCoreError as error:
+            raise AccessDeniedError(
+                "the credentials could not be renewed",
+                advice="Log in again, or check the role of this machine or pod",
+            ) from error
+
+
+def _signed(auth: Any, method: str, url: str, headers: Mapping[str, str], moment: datetime) -> Any:
+    """botocore's ``add_auth``, which dates by this machine's clock, with a moment that is given."""
+    from botocore.auth import SIGV4_TIMESTAMP
+    from botocore.awsrequest import AWSRequest  # type: ignore[import-untyped]
+
+    request = AWSRequest(method, url, headers=dict(headers))
+    request.context["timestamp"] = moment.strftime(SIGV4_TIMESTAMP)
+    auth._modify_request_before_signing(request)
+    to_sign = auth.string_to_sign(request, auth.canonical_request(request))
+    auth._inject_signature_to_request(request, auth.signature(to_sign, request))
+    return request

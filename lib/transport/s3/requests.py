@@ -24,9 +24,15 @@ from lib.transport.environment import proxy_for
 from lib.transport.http_wire import REFUSAL_BYTES, Answer, Wire
 from lib.transport.limits import Limiter, Limits
 from lib.transport.request import Exchanges
-from lib.transport.s3.address import S3Access, bucket_url
+from lib.transport.s3.address import (
+    UNLEASED_SECONDS,
+    S3Access,
+    Signer,
+    bucket_url,
+    credentials_of,
+    region_of,
+)
 from lib.transport.s3.errors import read_refusal
-from lib.transport.s3.signing import UNLEASED_SECONDS, Signer, credentials_of, region_of
 
 PIECE = 256 * bounds.KIB
 _ANSWER_BYTES = 4 * bounds.MIB

@@ -22,7 +22,7 @@ from lib.archives.address.grammar import (
     rounds,
     settings_of,
 )
-from lib.config.loader_address import AddressConfig
+from lib.config.loader_base import AddressConfig
 from lib.config.manager import ConfigManager
 from lib.errors import AccessDeniedError, ConfigError
 from lib.execution import MODES

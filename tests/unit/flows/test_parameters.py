@@ -12,7 +12,7 @@ from prefect.utilities.schema_tools import validation
 from flows.macroscope import macroscope
 from flows.sources import source_flow
 from lib.archives.registry import REGISTRY
-from lib.config.loader_address import AddressConfig
+from lib.config.loader_base import AddressConfig
 from lib.execution import MODES
 from lib.ingest.datasets import Dataset
 

@@ -16,9 +16,9 @@ from lib.ingest import stages
 from lib.ingest.life import Steps, make_volume
 from lib.ingest.naming import is_of, name_plans, stated_source
 from lib.ingest.request import VolumeRequest
-from lib.names import folded, volume_name
 from lib.plan import SourceFile, VolumePlan
 from lib.records.manager import MetadataManager
+from lib.safety import folded, volume_name
 from lib.storage.base import Folder, StoreSettings
 from lib.storage.local import LocalStore
 from tasks.artifacts import volume_artifact_key

@@ -17,7 +17,7 @@ import zarr
 import macroscope
 from emulators.tissue import tissue
 from emulators.volumes import make_recorded_volume, plan_of
-from lib.config.loader_address import AddressConfig
+from lib.config.loader_base import AddressConfig
 from lib.ingest.life import make_volume
 from lib.ingest.request import VolumeRequest
 from lib.ingest.stages import plan_source

@@ -19,7 +19,7 @@ from lib.concurrency import cancel as stopping
 from lib.errors import DestinationError, NotFoundError, StoppedError
 from lib.plan import SourceFile
 from lib.rawfiles.files import RawFiles
-from lib.rawfiles.tee import CELL_BYTES, RawTee
+from lib.rawfiles.sidecar import CELL_BYTES, RawTee
 from lib.records.lifecycle import clean_text
 from lib.storage import local_lock
 from lib.storage.base import StoredObject

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from lib.errors import AlreadyExistsError, DestinationError
-from lib.storage import capabilities, uncached
+from lib.storage import capabilities, durable
 from lib.storage import open as opening
 from lib.storage.base import StoreSettings
 from lib.storage.capabilities import Missing
@@ -67,7 +67,7 @@ NOT_ABLE: dict[str, tuple[Any, str, Any, Missing]] = {
         refusing(errno.EPERM, os.link, lambda *_: True),
         capabilities.NO_LINKS_THERE,
     ),
-    "O_DIRECT": (uncached, "_DIRECT", 0, capabilities.NO_DIRECT),
+    "O_DIRECT": (durable, "_DIRECT", 0, capabilities.NO_DIRECT),
 }
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from lib.errors import DestinationBusyError, DestinationError
 from lib.records.manager import MetadataManager
-from lib.storage import fence, local_lock
+from lib.storage import base, local_lock
 from lib.storage.local import LocalStore
 from lib.storage.local_lock import FolderLease
 
@@ -126,7 +126,7 @@ def test_a_writer_that_nobody_took_over_from_goes_on(
 ) -> None:
     store = opened(tmp_path, 60.0)
     lease = paused(store)
-    real = fence.clock
+    real = base.clock
     monkeypatch.setattr(local_lock, "clock", lambda: real() + 3600)
     store.put(SHARD, b"1")
     assert lease.left() > 0
@@ -146,7 +146,7 @@ def test_a_worker_writes_only_while_the_lease_of_its_run_lasts(
         stranger.follow(KEY, "another run")
         with pytest.raises(DestinationBusyError):
             stranger.put(SHARD, b"2")
-        real = fence.clock
+        real = base.clock
         # a term later, in which nobody refreshed the file
         monkeypatch.setattr(local_lock, "clock", lambda: real() + 61)
         with pytest.raises(DestinationBusyError):

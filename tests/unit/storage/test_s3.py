@@ -28,8 +28,7 @@ from lib.storage import s3_lease, s3_writes
 from lib.storage.base import StoreSettings
 from lib.storage.s3 import S3Store
 from lib.storage.s3_objects import access_of, endpoint_of
-from lib.transport.s3.address import parse_uri, server_url
-from lib.transport.s3.signing import aws_session
+from lib.transport.s3.address import aws_session, parse_uri, server_url
 
 if TYPE_CHECKING:
     Destination = Any

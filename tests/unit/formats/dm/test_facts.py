@@ -13,7 +13,7 @@ from lib.bytesource.base import LocalBytes
 from lib.errors import UnsupportedFormatError
 from lib.formats.dm.format import second_opinion
 from lib.formats.dm.reader import DmImage, open_dm
-from lib.units import other_quantity
+from lib.geometry import other_quantity
 
 PLANE, STACK = (4, 5), (3, 4, 5)
 

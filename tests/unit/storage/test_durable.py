@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from lib.storage import uncached
+from lib.storage import durable
+from lib.storage.durable import BLOCK, LEAST, PIECE, UncachedFile
 from lib.storage.local import LocalStore
-from lib.storage.uncached import BLOCK, LEAST, PIECE, UncachedFile
 
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 BYTES = random.Random(3).randbytes(5 * PIECE + 12345)
@@ -24,7 +24,7 @@ BYTES = random.Random(3).randbytes(5 * PIECE + 12345)
 def direct(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """What different systems do with a direct write."""
     if request.param == "no O_DIRECT":
-        monkeypatch.setattr(uncached, "_DIRECT", 0)
+        monkeypatch.setattr(durable, "_DIRECT", 0)
     elif request.param == "O_DIRECT refused":
         real = os.pwrite
 

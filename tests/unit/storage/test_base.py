@@ -29,12 +29,12 @@ from emulators.http_side import HttpSide
 from emulators.s3_proxy import S3Proxy
 from lib.errors import AlreadyExistsError, DestinationBusyError, RecordError
 from lib.records.manager import MetadataManager
-from lib.storage import fence, s3_lease
+from lib.storage import base, s3_lease
 from lib.storage.base import StoreSettings
 from lib.storage.keys import byte_views, lock_key
 from lib.storage.s3 import S3Store
 from lib.storage.s3_objects import access_of, endpoint_of
-from lib.transport.s3.signing import aws_session
+from lib.transport.s3.address import aws_session
 
 VOLUME, TREE = "ebi/x", "ebi/x.ome.zarr"
 SHARD, ROOT, SUMS = f"{TREE}/0/c/0/0/0", f"{TREE}/zarr.json", f"{TREE}.SHA256SUMS"
@@ -206,7 +206,7 @@ def test_a_writer_that_nobody_took_over_from_goes_on(
     """As after a laptop's sleep: the term has passed, the lease is still the same object."""
     store = place.store()
     lease = paused(store, monkeypatch)
-    real = fence.clock
+    real = base.clock
     monkeypatch.setattr(s3_lease, "clock", lambda: real() + 3600)
     store.put(SHARD, b"1")
     assert lease.left() > 0
@@ -224,7 +224,7 @@ def test_a_run_paused_while_it_takes_its_lease_does_not_blame_the_server(
 ) -> None:
     """Another run has had the lease meanwhile and has ended: there is none any more."""
     stale, taker = place.store(), place.store()
-    real, clock = s3_lease.Lease._require_conditions, fence.clock
+    real, clock = s3_lease.Lease._require_conditions, base.clock
 
     def later(self: s3_lease.Lease) -> None:
         taker._writes.delete_each(taker._objects.listing("ebi/.locks"))
@@ -427,7 +427,7 @@ def test_a_worker_writes_only_while_the_lease_of_its_run_lasts(
             stranger.put(SHARD, b"2")
         name, unfenced = lock_key(VOLUME, ".lease"), place.store()._writes
         unfenced.put(name, byte_views(b'{"run": "next run"}'), None)
-        real = fence.clock
+        real = base.clock
         monkeypatch.setattr(s3_lease, "clock", lambda: real() + 11)  # a sixth of the term later
         with pytest.raises(DestinationBusyError):
             worker.put(SHARD, b"3")

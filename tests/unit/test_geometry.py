@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lib.units import to_nm
+from lib.geometry import to_nm
 
 NM = {
     "pm": 0.001, "A": 0.1, "Å": 0.1, "\N{ANGSTROM SIGN}": 0.1, "angstrom": 0.1, "ANGSTROM": 0.1,
