@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from prefect import get_run_logger
 from prefect.client.schemas.objects import State
-from prefect.context import TagsContext
+from prefect.context import FlowRunContext, TagsContext
 from prefect.futures import PrefectWrappedFuture
 from prefect.runtime import flow_run as current_run
 from prefect.states import Cancelled, Completed, Failed
