@@ -112,6 +112,9 @@ class Rule(BaseModel):
         byte of ``wrong_bytes``; ``None`` is half of the body.
     count
         Inverted bytes of ``wrong_bytes``.
+    above
+        Only while at least so many other requests to the service are being answered; others are
+        left alone and not counted.
     before
         Reset or stall before the request is carried out, whatever its method.
     seconds
@@ -136,6 +139,7 @@ class Rule(BaseModel):
     first_n: int | None = None
     every: int = 1
     per_path: bool = False
+    above: int | None = None
     after_bytes: int | None = None
     count: int = 16
     before: bool = False
@@ -217,12 +221,20 @@ class FaultRules:
         with self._lock:
             return dict(self._fired)
 
-    def fire(self, service: str, method: str, target: str) -> Rule | None:
-        """The first rule that goes off for this request; every rule concerned counts it."""
+    def fire(self, service: str, method: str, target: str, in_flight: int = 0) -> Rule | None:
+        """The first rule that goes off for this request; every rule concerned counts it.
+
+        Parameters
+        ----------
+        in_flight
+            Other requests to the service that are being answered.
+        """
         hit: Rule | None = None
         with self._lock:
             for index, rule in enumerate(self._rules):
                 if not rule.concerns(service, method, target):
+                    continue
+                if rule.above is not None and in_flight < rule.above:
                     continue
                 key = (index, rule.counted_by(target))
                 number = self._seen[key]

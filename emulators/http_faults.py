@@ -72,7 +72,8 @@ class FaultyService:
         method = scope["method"]
         counters = self._control.counters
         counters.request(self.service, method, target, Headers(scope=scope).get("range"))
-        rule = self._control.faults.fire(self.service, method, target)
+        others = counters.tally(self.service).open
+        rule = self._control.faults.fire(self.service, method, target, others)
         scope["state"]["fault"] = rule
         latency = self._control.latency(self.service)
         if rule is not None or latency.bytes_per_second:

@@ -42,6 +42,11 @@ class _Answer(HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         self.fp = metered_file(self.fp)
+        self._sock = sock
+
+    def wait_at_most(self, seconds: float) -> None:
+        """Another time-out for each further read; the next request sets its own."""
+        self._sock.settimeout(seconds)
 
 
 class _AtOnce(HTTPConnection):

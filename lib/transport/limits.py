@@ -1,11 +1,13 @@
 """How hard each archive service may be used: connections in flight, requests a second, patience.
 
-One service (``ebi-ftp``, ``s3``, ...) has one `Limiter` in a process, whichever archive asks. Where
-a scheduler keeps slots for all hosts (`share_slots_through`), those are used.
+A service that answers 429 or 503 is asked for less at once, and slowly for more again. One service
+(``ebi-ftp``, ``s3``, ...) has one `Limiter` in a process, whichever archive asks. Where a scheduler
+keeps slots for all hosts (`share_slots_through`), those are used.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +20,11 @@ from lib.concurrency import cancel as stopping
 from lib.transport.shared_slots import SharedSlots, SlotSource
 
 MIB = 1024 * 1024
+LONGEST_WAIT_S = 300.0
+"""A server that asks for more patience than this is left alone."""
+
+_BUSY = frozenset({429, 503})
+_GROWS_AFTER_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +36,8 @@ class Limits:
     connections
         Connections (FTP) or requests (HTTP, S3) in flight, over everything that shares a limiter.
     requests_per_second
-        Mean request rate, or None where the number of connections is limit enough.
+        Mean request rate, or None where the number of connections is limit enough. After a pause,
+        as many requests as there are connections may begin together.
     connect_timeout_s, read_timeout_s
         Seconds to wait for a connection, and for the next byte of an answer.
     tries
@@ -44,8 +52,9 @@ class Limits:
         A transfer that brings less in a minute of waiting is broken off, and tried again.
     stall_s
         Seconds without a byte after which the first try of a request is given up; twice as many for
-        each further try, up to ``read_timeout_s``. For a service of which some requests hang, so
-        that asking again is what helps; None where none is known to.
+        each further try, up to ``read_timeout_s``, and half as many in the middle of a file. For a
+        service of which some requests hang, so that asking again is what helps; None where none is
+        known to.
     """
 
     connections: int
@@ -65,6 +74,11 @@ class Limits:
             return self.read_timeout_s
         return min(self.read_timeout_s, self.stall_s * 2.0**tries_before)
 
+    def flow_s(self, tries_before: int) -> float:
+        """The same for a file or a range of it that has begun to come."""
+        patience = self.patience_s(tries_before)
+        return patience if self.stall_s is None else patience / 2
+
 
 CAREFUL = Limits(2, 4.0)
 """For a service that nobody has said anything about."""
@@ -82,11 +96,47 @@ def limits_for(service: str, given: Mapping[str, Limits], timeout_seconds: float
     return replace(limits, read_timeout_s=seconds, document_s=max(limits.document_s, 2 * seconds))
 
 
+class _Window:
+    """How many requests a service bears at once, by its own word. Not thread-safe.
+
+    Additive increase, multiplicative decrease: the first refusal of those in flight halves it, or
+    leaves as many as were not refused if these are fewer; then it grows by one at a time, each time
+    that so many answers have come and some seconds have gone by.
+    """
+
+    def __init__(self) -> None:
+        self.size = math.inf
+        self.round = 0  # requests of an earlier round were sent before the last decrease
+        self._full, self._refused = math.inf, 0
+        self._answers, self._grows_at = 0, 0.0
+
+    def refused(self, round_: int, in_flight: int) -> None:
+        """A request of a round was refused; `in_flight` counts it."""
+        if round_ == self.round:
+            self._full, self._refused = min(self.size, in_flight), 0
+            self.round += 1
+        elif round_ < self.round - 1:
+            return
+        self._refused += 1
+        self.size = max(1, min(self._full // 2, self._full - self._refused))
+        self._answers, self._grows_at = 0, time.monotonic() + _GROWS_AFTER_S
+
+    def answered(self, round_: int, most: int) -> None:
+        """A request of a round was answered; the window need not grow beyond `most`."""
+        if self.size == math.inf or round_ < self.round:
+            return
+        self._answers += 1
+        if self._answers >= self.size and time.monotonic() >= self._grows_at:
+            self.size = self.size + 1 if self.size + 1 < most else math.inf
+            self._answers, self._grows_at = 0, time.monotonic() + _GROWS_AFTER_S
+
+
 class Limiter:
     """Slots and pace of one service, shared by all threads of this process.
 
     ``slot()`` is held while a request or connection is in flight, ``pace()`` waits for the next
-    turn of the request rate. Both give up with `StoppedError` within a second of a stop.
+    turn of the request rate, and for as long as the server asked to be left alone. Both give up
+    with `StoppedError` within a second of a stop.
     """
 
     def __init__(self, service: str, limits: Limits, slots: SlotSource | None = None) -> None:
@@ -95,7 +145,8 @@ class Limiter:
         self._wanted: WeakKeyDictionary[object, Limits] = WeakKeyDictionary()
         self._in_use = 0
         self._freed = threading.Condition()
-        self._next_turn = 0.0
+        self._next_turn = self._quiet_until = 0.0
+        self._window = _Window()
         self._slots = SharedSlots(slots) if slots else None
         if self._slots is not None:  # whoever forgets a limiter, or ends, keeps no slot of others
             finalize(self, self._slots.give_back)
@@ -105,6 +156,11 @@ class Limiter:
         """Slots in all: the fewest that anybody who joined wants."""
         with self._freed:
             return max(1, min(limits.connections for limits in self._in_force()))
+
+    @property
+    def at_once(self) -> int:
+        """Requests that may be in flight now: fewer than the slots after refusals."""
+        return int(min(self.connections, self._window.size))
 
     @property
     def requests_per_second(self) -> float | None:
@@ -135,7 +191,7 @@ class Limiter:
     def acquire(self) -> None:
         """Take a slot, waiting for one if need be. Raises `StoppedError`."""
         with self._freed:
-            stopping.wait_for(self._freed, lambda: self._in_use < self.connections)
+            stopping.wait_for(self._freed, lambda: self._in_use < self.at_once)
             self._in_use += 1
         if self._slots is not None:
             try:
@@ -153,14 +209,42 @@ class Limiter:
     def pace(self) -> None:
         """Wait for this request's turn. Raises `StoppedError`."""
         rate = self.requests_per_second
-        if rate is None:
-            return
         with self._freed:
             now = time.monotonic()
-            turn = max(now, self._next_turn)
-            self._next_turn = turn + 1.0 / (rate * self._part())
+            turn = max(now, self._quiet_until)
+            if rate is not None:
+                part = self._part()
+                spacing = 1.0 / (rate * part)
+                together = max(0, int(self.connections * part) - 1)
+                turn = max(turn, self._next_turn)
+                self._next_turn = max(self._next_turn, now - together * spacing) + spacing
         if turn > now:
             stopping.sleep(turn - now)
+
+    def note(self, round_: int, error: BaseException | None) -> None:
+        """Learn from how a request ended what the service bears.
+
+        Parameters
+        ----------
+        round_
+            What `round_now` was when the request was sent.
+        """
+        with self._freed:
+            if error is None:
+                before = self._window.size
+                self._window.answered(round_, self.connections)
+                if self._window.size > before:
+                    self._freed.notify_all()
+            elif getattr(error, "status", None) in _BUSY:
+                self._window.refused(round_, self._in_use)
+            seconds = getattr(error, "retry_after_s", None) or 0.0
+            if 0.0 < seconds <= LONGEST_WAIT_S:
+                self._quiet_until = max(self._quiet_until, time.monotonic() + seconds)
+
+    @property
+    def round_now(self) -> int:
+        """Changes when a refusal has made the window smaller."""
+        return self._window.round
 
     def give_back(self) -> None:
         """Leave to other processes every slot that is not in use."""
@@ -185,13 +269,15 @@ class Limiter:
 class _Slot:
     """`Limiter.slot`; a class, because a generator costs more than the slot itself."""
 
-    __slots__ = ("_limiter",)
+    __slots__ = ("_limiter", "_round")
 
     def __init__(self, limiter: Limiter) -> None:
         self._limiter = limiter
+        self._round = 0
 
     def __enter__(self) -> None:
         self._limiter.acquire()
+        self._round = self._limiter.round_now
 
     def __exit__(
         self,
@@ -199,6 +285,7 @@ class _Slot:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._limiter.note(self._round, error)
         self._limiter.release()
 
 

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urljoin
 
 import requests
@@ -163,6 +163,10 @@ class Requester(Exchanges):
             try:
                 most = bounds.DOCUMENT_BYTES if transfer is None else transfer
                 meter.expect(bounds.framed(most), document=transfer is None)
+                if transfer is not None and self._limits.stall_s is not None:
+                    answer: Any = getattr(response.raw, "_original_response", None)
+                    if answer is not None:  # it has not ended yet
+                        answer.wait_at_most(self._limits.flow_s(_tries_before.get()))
                 if response.status_code not in {200, 206, *allow}:
                     body = _excerpt(response)
                     raise responses.status_error(response.status_code, response.headers, url, body)

@@ -147,6 +147,7 @@ def status_error(status: int, headers: Mapping[str, str], url: str, body: str) -
     if status in _TRANSIENT or status >= 500:
         way = f", asked through {proxy_in_words(url)}" if proxy_for(url) else ""
         error = TransportError(f"the server failed for now (status {status}){way}", location=where)
+        error.__dict__["status"] = status
         return ask_to_wait(error, parse_retry_after(headers.get("Retry-After")))
     if status < 400:
         return BadAnswerError(f"the server gave an unexpected status {status}", location=where)
@@ -205,7 +206,9 @@ def network_error(error: BaseException, url: str) -> MacroscopeError:
             )
     # After the others: urllib3 counts every failed connection as a time-out.
     if found(TimeoutError, urllib3.exceptions.TimeoutError, requests.exceptions.Timeout):
-        return TransportError("the server did not answer in time", location=where)
+        late = TransportError("the server did not answer in time", location=where)
+        late.__dict__["timed_out"] = True
+        return late
     return TransportError(f"the connection broke ({type(chain[-1]).__name__})", location=where)
 
 

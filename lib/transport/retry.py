@@ -13,11 +13,10 @@ import tenacity
 from lib.concurrency import cancel as stopping
 from lib.errors import MacroscopeError, SourceChangedError
 from lib.transport.bounds import ServiceCounters
-from lib.transport.limits import Limits
+from lib.transport.limits import LONGEST_WAIT_S, Limits
 
 T = TypeVar("T")
 
-LONGEST_WAIT_S = 300.0
 _LONGEST_BACKOFF_S = 60.0
 _TRIES_WHEN_STOPPING = 2
 _log = logging.getLogger(__name__)
@@ -161,8 +160,11 @@ def _policy(
     ) + tenacity.wait_random(0, limits.first_backoff_s)
 
     def wait(state: tenacity.RetryCallState) -> float:
-        asked = retry_after_s(state.outcome.exception() if state.outcome else None)
-        return max(backoff(state), asked or 0.0)
+        error = state.outcome.exception() if state.outcome else None
+        # of a service of which some requests hang, none is overloaded by asking again
+        hung = limits.stall_s is not None and getattr(error, "timed_out", False)
+        pause = 0.0 if hung and state.attempt_number == 1 else backoff(state)
+        return max(pause, retry_after_s(error) or 0.0)
 
     def note(state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None

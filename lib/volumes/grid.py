@@ -22,6 +22,7 @@ from lib.geometry import (
     is_multiple,
     minimum,
     multiply,
+    subtract,
 )
 
 
@@ -84,13 +85,15 @@ class ShardGrid:
 
     def chunks_of(self, index_zyx: ShapeZYX) -> Iterator[tuple[int, ShapeZYX]]:
         """Chunks of a shard that hold voxels: slot in the shard's index (C order), chunk index."""
+        return self.chunks_within(index_zyx, self.shard_box(index_zyx))
+
+    def chunks_within(self, index_zyx: ShapeZYX, box: Box) -> Iterator[tuple[int, ShapeZYX]]:
+        """Those of `chunks_of` that hold voxels of a box."""
         per_shard = self.chunks_per_shard_zyx
-        shard, first = self.shard_box(index_zyx), multiply(index_zyx, per_shard)
-        for slot, inner in enumerate(Box.whole(per_shard).indices()):
-            chunk = add(first, inner)
-            start = multiply(chunk, self.chunk_zyx)
-            if all(a < b for a, b in zip(start, shard.stop_zyx, strict=True)):
-                yield slot, chunk
+        first = multiply(index_zyx, per_shard)
+        for chunk in self.shard_box(index_zyx).intersect(box).cells(self.chunk_zyx).indices():
+            z, y, x = subtract(chunk, first)
+            yield (z * per_shard[1] + y) * per_shard[2] + x, chunk
 
     def _box(self, index_zyx: ShapeZYX, step_zyx: ShapeZYX) -> Box:
         start = multiply(index_zyx, step_zyx)

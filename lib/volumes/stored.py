@@ -12,13 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lib.bytesource.shared_reads import SharedReads
 from lib.compression import decode_into, open_codec
 from lib.errors import IntegrityError, NotFoundError
 from lib.formats.base import Block, Layout, VolumeReader
 from lib.geometry import Box, ShapeZYX
-from lib.storage.base import Store
+from lib.storage.base import Buffer, Store
 from lib.volumes.grid import ShardGrid, shard_key
 from lib.volumes.shardfile import ABSENT, index_length, read_index
+
+_INDEXES = 16
+_READ_BYTES = 8 * 2**20
 
 
 class StoredLevel(VolumeReader):
@@ -46,6 +50,7 @@ class StoredLevel(VolumeReader):
         self._store, self._root, self._level, self._grid = store, root, level, grid
         self._codec = open_codec(codec)
         self._fill = fill_value
+        self._indexes = SharedReads(self._index, _INDEXES)
 
     def blocks(self, box: Box) -> Iterator[Block]:
         """Yield the parts of `box`, chunk by chunk.
@@ -73,26 +78,23 @@ class StoredLevel(VolumeReader):
         IntegrityError
             The shard is absent or damaged.
         """
-        table = self._index(f"{self._root}/{shard_key(self._level, index_zyx)}")
+        table = self._indexes.get(f"{self._root}/{shard_key(self._level, index_zyx)}")
         return sum(int(table[slot, 0] == ABSENT) for slot, _ in self._grid.chunks_of(index_zyx))
 
     def _shard_blocks(self, shard: ShapeZYX, box: Box) -> Iterator[Block]:
         key = f"{self._root}/{shard_key(self._level, shard)}"
-        table = self._index(key)
-        wanted = [
-            (slot, part, whole)
-            for slot, chunk in self._grid.chunks_of(shard)
-            if not (part := (whole := self._grid.chunk_box(chunk)).intersect(box)).empty
-        ]
+        table = self._indexes.get(key)
+        chunks = [*self._grid.chunks_within(shard, box)]
         voxels = np.empty(self._grid.chunk_zyx, self.dtype)
-        for slot, part, whole in wanted:
-            offset, length = int(table[slot, 0]), int(table[slot, 1])
-            if table[slot, 0] == ABSENT:
+        encoded = self._encoded(key, [slot for slot, _ in chunks], table)
+        for (slot, chunk), data in zip(chunks, encoded, strict=True):
+            whole = self._grid.chunk_box(chunk)
+            part = whole.intersect(box)
+            if data is None:
                 voxels.fill(self._fill)
             else:
-                encoded = self._store.get_range(key, offset, length)
                 try:
-                    decode_into(self._codec, encoded, voxels)
+                    decode_into(self._codec, data, voxels)
                 except Exception as error:
                     raise IntegrityError(
                         f"a stored chunk cannot be read: {error}",
@@ -100,6 +102,31 @@ class StoredLevel(VolumeReader):
                         unit=f"chunk {slot}",
                     ) from error
             yield Block(part, voxels[part.slices(whole.start_zyx)])
+
+    def _encoded(
+        self, key: str, slots: list[int], table: NDArray[np.uint64]
+    ) -> Iterator[Buffer | None]:
+        """Encoded chunks, None of one that is not there; neighbours in the file by one request."""
+        entries = [(int(table[slot, 0]), int(table[slot, 1])) for slot in slots]
+        at = 0
+        while at < len(entries):
+            offset, length = entries[at]
+            if offset == ABSENT:
+                yield None
+                at += 1
+                continue
+            count = 1
+            while (
+                at + count < len(entries)
+                and entries[at + count][0] == offset + length
+                and length + entries[at + count][1] <= _READ_BYTES
+            ):
+                length += entries[at + count][1]
+                count += 1
+            run = memoryview(self._store.get_range(key, offset, length))
+            for start, size in entries[at : at + count]:
+                yield run[start - offset : start - offset + size]
+            at += count
 
     def _index(self, key: str) -> NDArray[np.uint64]:
         size = self._store.size(key)

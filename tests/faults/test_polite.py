@@ -76,7 +76,10 @@ def test_runs_side_by_side_share_the_connections_of_a_service(
 def test_mean_rates_stay_below_those_recommended(
     samples: Samples, faults: Control, tmp_path: Path
 ) -> None:
-    """IDR's API and EBI's HTTPS have a recommended rate; the stand-ins' clocks show it is kept."""
+    """IDR's API and EBI's HTTPS have a recommended rate; the stand-ins' clocks show it is kept.
+
+    As many as may be in flight begin together, after which each has its turn.
+    """
     bench = Bench(samples, tmp_path, "idr", protocol="https", image_ids=[9846137])
     ended = bench.run(paced=True)
     assert ended.complete, ended.errors
@@ -85,8 +88,34 @@ def test_mean_rates_stay_below_those_recommended(
         rate = recommended_limits()[service].requests_per_second
         assert rate is not None
         assert len(requests) > 2
+        together = recommended_limits()[service].connections
         took = requests[-1].time - requests[0].time
-        assert (len(requests) - 1) / took <= rate * 1.05
+        assert (len(requests) - together) / took <= rate * 1.05
+
+
+@pytest.mark.parametrize(
+    ("source", "stand_in", "rule"),
+    [
+        ("ebi", "mirror", {"kind": "status_503", "above": 2}),
+        ("epfl", "epfl", {"kind": "status_429", "retry_after": 0.2, "above": 2}),
+    ],
+)
+def test_a_server_that_refuses_more_at_once_is_asked_for_no_more(
+    source: str,
+    stand_in: str,
+    rule: dict[str, Any],
+    samples: Samples,
+    faults: Control,
+    tmp_path: Path,
+) -> None:
+    faults.set_latency(stand_in, first_byte_s=0.02)
+    kind = rule.pop("kind")
+    faults.add(kind, stand_in, methods=["GET"], **rule)
+    fine = {"epfl": {"chunk_size_mb": 0.01}}.get(source, {})
+    ended = Bench(samples, tmp_path, source, max_workers=8, **fine).run()
+    assert ended.complete, ended.errors
+    refused = faults.faults.fired()[kind]
+    assert 0 < refused <= 2 * recommended_limits()[SERVICES[stand_in]].connections
 
 
 def test_throttled_dvid_is_asked_with_throttle_and_left_alone_while_it_is_busy(

@@ -29,6 +29,7 @@ from lib.errors import (
     StoppedError,
     TransportError,
 )
+from lib.transport.connections import _Answer
 from lib.transport.http import HttpClient, IndexEntry, RangesIgnoredError
 from lib.transport.limits import Limits
 from lib.transport.session import Session
@@ -215,14 +216,22 @@ def test_a_lasting_fault_ends_in_a_named_error_after_the_allowed_tries(
 
 
 def test_a_range_that_hangs_is_asked_for_again_long_before_the_read_time_out(
-    url: str, control: Control
+    url: str, control: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a service that is known to hang: the stall would end by itself, and is not waited for."""
+    patience, wait_at_most = [], _Answer.wait_at_most
+
+    def noted(answer: _Answer, seconds: float) -> None:
+        patience.append(seconds)
+        wait_at_most(answer, seconds)
+
+    monkeypatch.setattr(_Answer, "wait_at_most", noted)
     control.add("stall", "mirror", first_n=1, seconds=5, methods=["GET"])
     hanging = Limits(1, read_timeout_s=60.0, first_backoff_s=0.01, stall_s=0.3)
     with Session("ebi", limits={"ebi-https": hanging}) as session:
         assert read(session.http("ebi-https"), url, 0, len(DATA)) == DATA
         counts = session.counters.snapshot()["ebi-https"]
+    assert patience == [0.15, 0.3], "less than for the first byte, and more for another try"
     assert counts["retries"] == 1
     assert counts["bytes_received"] == len(DATA), "what came before it hung is not asked for again"
 

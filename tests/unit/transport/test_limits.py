@@ -19,6 +19,7 @@ from lib.concurrency.bounded_map import run_ordered
 from lib.errors import NotFoundError, SourceChangedError, StoppedError, TransportError
 from lib.transport.bounds import Counters
 from lib.transport.limits import Limiter, Limits
+from lib.transport.responses import network_error, status_error
 from lib.transport.retry import (
     LONGEST_WAIT_S,
     ask_to_wait,
@@ -26,6 +27,7 @@ from lib.transport.retry import (
     parse_retry_after,
     resume,
 )
+from lib.transport.s3.errors import Refusal
 from lib.transport.session import Session
 
 QUICK = Limits(2, tries=4, first_backoff_s=0.001)
@@ -202,9 +204,76 @@ def test_the_rate_spaces_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stopping, "sleep", waits.append)
     monkeypatch.setattr("time.monotonic", lambda: 5.0)
     limiter = Limiter("x", Limits(4, 100.0))
-    for _ in range(11):
+    for _ in range(14):
         limiter.pace()
-    assert waits[-1] == pytest.approx(0.1)
+    # as many as there are connections begin together, then each has a turn of its own
+    assert waits == pytest.approx([0.01 * n for n in range(1, 11)])
+
+
+def refused(status: int = 503) -> Exception:
+    return status_error(status, {"Retry-After": "7"}, "http://host/file", "")
+
+
+@pytest.mark.parametrize(
+    "refusal", [refused(503), refused(429), Refusal(503, "SlowDown", retry_after_s=7.0)]
+)
+def test_a_service_that_refuses_is_asked_for_less_at_once_and_slowly_for_more(
+    refusal: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, waits = [100.0], list[float]()
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    monkeypatch.setattr(stopping, "sleep", waits.append)
+    limiter = Limiter("x", Limits(8))
+    slots = [limiter.slot() for _ in range(8)]
+    for slot in slots:
+        slot.__enter__()
+    for slot in slots[:5]:
+        slot.__exit__(type(refusal), refusal, None)
+    for slot in slots[5:]:  # three of eight were borne
+        slot.__exit__(None, None, None)
+    assert limiter.at_once == 3
+    limiter.pace()
+    assert waits == [7.0]  # everybody waits as long as one was asked to
+    grown = []
+    for _ in range(12):
+        now[0] += 2.0
+        with limiter.slot():
+            pass
+        grown.append(limiter.at_once)
+    assert grown == [3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 5, 6]
+    with pytest.raises(type(refusal)), limiter.slot():
+        raise refusal
+    assert limiter.at_once == 1  # nothing else was in flight
+    for _ in range(200):
+        now[0] += 2.0
+        with limiter.slot():
+            pass
+    assert limiter.at_once == 8
+
+
+def test_one_refusal_of_many_halves_what_is_in_flight_once() -> None:
+    limiter = Limiter("x", Limits(8))
+    slots = [limiter.slot() for _ in range(8)]
+    for slot in slots:
+        slot.__enter__()
+    slots[0].__exit__(TransportError, refused(), None)
+    assert limiter.at_once == 4
+    slots[1].__exit__(TransportError, refused(), None)  # of the same round
+    assert limiter.at_once == 4
+    for slot in slots[2:]:
+        slot.__exit__(None, None, None)
+    assert limiter.at_once == 4
+
+
+@pytest.mark.parametrize(
+    "error",
+    [NotFoundError("x"), TransportError("it hangs"), status_error(500, {}, "http://host", "")],
+)
+def test_other_failures_leave_what_may_be_in_flight(error: Exception) -> None:
+    limiter = Limiter("x", Limits(8))
+    with pytest.raises(type(error)), limiter.slot():
+        raise error
+    assert limiter.at_once == 8
 
 
 def test_waiting_for_a_slot_ends_with_a_stop(stop_soon: threading.Timer) -> None:
@@ -292,6 +361,18 @@ def test_the_pause_is_at_least_what_the_server_asked(monkeypatch: pytest.MonkeyP
     function, _ = failing(2, lambda: ask_to_wait(TransportError("busy"), 17.0))
     call_with_retry(QUICK, function, what="x")
     assert waits == [17.0, 17.0]
+
+
+def test_a_request_that_hung_is_asked_for_again_at_once_but_not_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("lib.concurrency.cancel.sleep", waits.append)
+    for stall_s in (1.0, None):
+        function, _ = failing(2, lambda: network_error(TimeoutError(), "http://host/file"))
+        limits = Limits(1, tries=4, first_backoff_s=1.0, stall_s=stall_s)
+        call_with_retry(limits, function, what="x")
+    assert [wait > 0 for wait in waits] == [False, True, True, True]
 
 
 def test_pauses_double_with_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -455,4 +536,6 @@ def test_a_session_runs_as_many_jobs_as_the_service_allows() -> None:
 def test_a_service_that_hangs_is_asked_again_soon_and_then_with_more_patience() -> None:
     hanging = Limits(1, read_timeout_s=60.0, stall_s=6.0)
     assert [hanging.patience_s(n) for n in range(5)] == [6.0, 12.0, 24.0, 48.0, 60.0]
+    assert [hanging.flow_s(n) for n in range(3)] == [3.0, 6.0, 12.0]  # once it has begun to come
     assert [Limits(1, read_timeout_s=60.0).patience_s(n) for n in (0, 3)] == [60.0, 60.0]
+    assert Limits(1, read_timeout_s=60.0).flow_s(0) == 60.0

@@ -35,6 +35,7 @@ from lib.volumes.engine import convert
 from lib.volumes.finish import finish
 from lib.volumes.job import ConcurrencyLimits, VolumeJob
 from lib.volumes.ledger import Ledger
+from lib.volumes.stored import StoredLevel
 from tests.kit.volume_kit import (
     DTYPES,
     ArrayReader,
@@ -305,6 +306,33 @@ def test_damage_below_a_coarse_level_is_noticed_when_it_is_made(store: LocalStor
     with pytest.raises(IntegrityError, match="cannot be read"):
         make_coarse_levels(job, store, limits=ConcurrencyLimits())
     assert not volume_path(store, job).exists()
+
+
+def test_a_level_is_read_back_by_few_requests(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks that are neighbours in their shard come together, and its index comes once."""
+    voxels = random_voxels((32, 48, 64), "uint8")
+    job = a_job(a_plan(voxels.shape), ArrayReader(voxels), chunk_zyx=(16, 16, 16))
+    Ledger(store, job).open()
+    convert(job, ArrayReader(voxels), store, job.grid.shards())
+    level = StoredLevel(
+        store, store.staging_key(job.final_key), 0, job.grid, job.dtype, job.codec, job.fill_value
+    )
+    asked = []
+    get_range = store.get_range
+
+    def counted(key: str, offset: int, length: int) -> bytes:
+        asked.append(length)
+        return get_range(key, offset, length)
+
+    monkeypatch.setattr(store, "get_range", counted)
+    np.testing.assert_array_equal(level.read(Box.whole(voxels.shape)), voxels)
+    assert len(job.grid) == 1
+    assert len(asked) == 2
+    inside = Box((3, 17, 5), (20, 30, 50))  # four neighbours in each of two rows of chunks
+    np.testing.assert_array_equal(level.read(inside), voxels[inside.slices()])
+    assert len(asked) == 4
 
 
 def test_npy_is_refused_where_nothing_can_be_written_in_place(store: LocalStore) -> None:

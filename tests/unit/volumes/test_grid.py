@@ -89,5 +89,20 @@ def test_a_shard_may_reach_past_a_small_volume() -> None:
     assert grid.shard_box((0, 0, 0)).voxels == 1
 
 
+@pytest.mark.parametrize(
+    "box",
+    [Box((0, 0, 0), (1, 1, 1)), Box((7, 9, 15), (30, 33, 49)), Box((40, 40, 40), (64, 64, 64))],
+)
+def test_the_chunks_of_a_box_are_those_that_hold_voxels_of_it(box: Box) -> None:
+    grid = ShardGrid((50, 60, 61), (8, 4, 16), (32, 32, 32))
+    for shard in grid.shards():
+        wanted = [
+            (slot, chunk)
+            for slot, chunk in grid.chunks_of(shard)
+            if not grid.chunk_box(chunk).intersect(box).empty
+        ]
+        assert list(grid.chunks_within(shard, box)) == wanted
+
+
 def test_keys_are_those_of_zarr_v3() -> None:
     assert shard_key(2, (3, 0, 11)) == "2/c/3/0/11"
