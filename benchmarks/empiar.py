@@ -1,8 +1,9 @@
 """EMPIAR as far away as it was measured, beside aria2c and lftp on the same servers.
 
-``python -m benchmarks.empiar [--mb 200]``: 30 ms to the first byte, 1.5 MB/s a connection, one in
+``python -m benchmarks.empiar [--mb 240]``: 30 ms to the first byte, 1.5 MB/s a connection, one in
 fifty GETs stalls. Cases: one MRC file by ranges, sections of TIFF, sections of DM3 over FTP. Ours
-is the whole life of a volume without Prefect: plan, transfer, conversion, last look, record.
+is the whole life of a volume without Prefect: plan, transfer, conversion, last look, record. Each
+run has servers of its own, which have answered once.
 """
 
 from __future__ import annotations
@@ -14,12 +15,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import numpy as np
 import tifffile
+from numpy.typing import NDArray
 
 from emulators.control import Control
 from emulators.dm import Section, write_dm
@@ -39,7 +44,7 @@ from lib.storage.base import StoreSettings
 FIRST_BYTE_S, BYTES_PER_SECOND, CONNECTIONS = 0.03, 1_500_000.0, 8
 STALL_EVERY, STALL_S = 50, 60.0
 _WORLD = "empiar/world_availability/99001/data"  # an entry that the stand-in's API knows
-_SECTIONS = 24
+_SECTION_BYTES = {"one": 2_500_000, "many": 5_000_000, "dm": 5_000_000}
 
 
 def serve(root: str) -> None:
@@ -71,21 +76,45 @@ def serve(root: str) -> None:
 
 def build(root: Path, megabytes: int) -> dict[str, int]:
     """The files of each case; bytes by the case's folder."""
-    random = np.random.default_rng(1)
-    side = int((megabytes * 1e6 / _SECTIONS) ** 0.5)
-    planes = random.integers(0, 200, (_SECTIONS, side, side), np.uint8)
-    for name in ("one", "many", "dm"):
+    for name in _SECTION_BYTES:
         (root / _WORLD / name).mkdir(parents=True)
+    planes = _planes("one", megabytes)
     write_mrc(root / _WORLD / "one/volume.mrc", planes.view(np.int8), voxel_nm_zyx=(8.0, 8.0, 8.0))
-    for z, plane in enumerate(planes):
+    for z, plane in enumerate(_planes("many", megabytes)):
         tifffile.imwrite(root / _WORLD / f"many/slice_{z:04d}.tif", plane)
-    for z, plane in enumerate(planes[: _SECTIONS // 3]):
+    for z, plane in enumerate(_planes("dm", megabytes / 3)):
         path = root / _WORLD / f"dm/slice_{z:04d}.dm3"
         write_dm(path, plane, pixel_size_zyx=(0.008, 0.008), section=Section(z))
     return {
         name: sum(path.stat().st_size for path in (root / _WORLD / name).iterdir())
-        for name in ("one", "many", "dm")
+        for name in _SECTION_BYTES
     }
+
+
+def _planes(case: str, megabytes: float) -> NDArray[np.uint8]:
+    """Noise of 200 values: as hard to compress as what a detector gives."""
+    nbytes = _SECTION_BYTES[case]
+    side = int(nbytes**0.5)
+    shape = (max(1, int(megabytes * 1e6 / nbytes)), side, side)
+    return np.random.default_rng(1).integers(0, 200, shape, np.uint8)
+
+
+@contextmanager
+def serving(root: Path) -> Iterator[dict[str, int]]:
+    """Servers of their own process, which have answered once; yields their ports."""
+    command = [sys.executable, "-m", "benchmarks.empiar", "--serve", str(root)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout is not None and server.stdin is not None
+        ports: dict[str, int] = json.loads(server.stdout.readline())
+        for path in (f"{ports['empiar']}/empiar/api/entry/99001/", f"{ports['mirror']}/"):
+            with urlopen(f"http://127.0.0.1:{path}") as answer:
+                answer.read()
+        try:
+            yield ports
+        finally:
+            server.stdin.close()
 
 
 def ours(ports: dict[str, int], folder: str, home: Path, **settings: Any) -> float:
@@ -142,35 +171,31 @@ def _seconds(command: list[str]) -> float:
 def main() -> None:
     """Run each case once, ours and theirs, and print seconds and ratios."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.empiar", description=__doc__)
-    parser.add_argument("--mb", type=int, default=200, help="MB of each source")
-    megabytes = parser.parse_args().mb
+    parser.add_argument("--mb", type=int, default=240, help="MB of each source, a third over FTP")
+    parser.add_argument("--cases", nargs="*", choices=[*_SECTION_BYTES], default=[*_SECTION_BYTES])
+    given = parser.parse_args()
+    megabytes, cases = given.mb, given.cases
     with tempfile.TemporaryDirectory() as folder:
         root, home = Path(folder) / "served", Path(folder) / "home"
         sizes = build(root, megabytes)
-        with subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.empiar", "--serve", str(root)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        ) as server:  # fmt: skip
-            assert server.stdout is not None and server.stdin is not None
-            ports = json.loads(server.stdout.readline())
 
-            def timed(run: Callable[[Path], float]) -> float:
-                shutil.rmtree(home, ignore_errors=True)
-                home.mkdir()
-                return run(home)
+        def timed(run: Callable[[dict[str, int], Path], float]) -> float:
+            shutil.rmtree(home, ignore_errors=True)
+            home.mkdir()
+            with serving(root) as ports:
+                return run(ports, home)
 
-            for case in ("one", "many"):
-                least = sizes[case] / BYTES_PER_SECOND / CONNECTIONS
-                mine = timed(lambda at, case=case: ours(ports, case, at))  # type: ignore[misc]
-                theirs = None
-                if shutil.which("aria2c"):
-                    theirs = timed(lambda at, case=case: aria2c(ports, root, case, at))  # type: ignore[misc]
-                _say(case, sizes[case], least, mine, theirs, "aria2c")
-            least = sizes["dm"] / BYTES_PER_SECOND
-            mine = timed(lambda at: ours(ports, "dm", at, protocol="ftp"))
-            theirs = timed(lambda at: lftp(ports, "dm", at)) if shutil.which("lftp") else None
-            _say("dm over FTP", sizes["dm"], least, mine, theirs, "lftp")
-            server.stdin.close()
+        for case in cases:
+            ftp = case == "dm"
+            peer = "lftp" if ftp else "aria2c"
+            settings = {"protocol": "ftp"} if ftp else {}
+            least = sizes[case] / BYTES_PER_SECOND / (1 if ftp else CONNECTIONS)
+            mine = timed(lambda ports, at, c=case, s=settings: ours(ports, c, at, **s))  # type: ignore[misc]
+            theirs = None
+            if shutil.which(peer):
+                other = lftp if ftp else partial(aria2c, root=root)
+                theirs = timed(lambda ports, at, c=case, o=other: o(ports, folder=c, home=at))  # type: ignore[misc]
+            _say("dm over FTP" if ftp else case, sizes[case], least, mine, theirs, peer)
 
 
 def _say(

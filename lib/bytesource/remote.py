@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
 from lib.bytesource.base import GAP_BYTES, BufferPool, check_range
-from lib.errors import BadAnswerError
+from lib.errors import BadAnswerError, SourceChangedError
 from lib.transport.http import RemoteFile
+from lib.transport.listing import Likeness, compare
 from lib.transport.session import Session
 
 READ_AHEAD_BYTES = 128 * 2**10
@@ -18,6 +20,7 @@ _LEAD_BYTES = 4 * 2**10  # writers differ in whether a directory's arrays come b
 _KEPT = 64  # extents of read-ahead: 8 MiB
 
 T = TypeVar("T")
+_Fetched = tuple[int, memoryview] | None
 Tee = Callable[[int, memoryview], None]
 
 
@@ -34,6 +37,11 @@ class RemoteBytes:
     follow
         The same, but called in the order in which ranges were asked for, so that a digest need
         not keep what comes early.
+    at_once
+        Requests that `ordered` makes at the same time.
+    last_bytes
+        Of a slow server, the smallest range to ask for near the end of the file, so that no
+        connection idles while another brings a whole last range; None asks for ranges as they are.
     """
 
     remote = True
@@ -46,8 +54,11 @@ class RemoteBytes:
         *,
         tee: Tee | None = None,
         follow: Tee | None = None,
+        at_once: int = 1,
+        last_bytes: int | None = None,
     ) -> None:
         self.name, self.size, self.range_bytes = name, size, range_bytes
+        self._at_once, self._last_bytes = at_once, last_bytes
         self._tee, self._follow = tee, follow
         self._extents: deque[tuple[int, bytes]] = deque(maxlen=_KEPT)
         self._lock = threading.Lock()
@@ -87,8 +98,11 @@ class RemoteBytes:
             return data[offset - start : offset - start + length]
 
     def ranges_ordered(self, ranges: Iterable[tuple[int, int]]) -> Iterator[memoryview]:
-        jobs = (partial(self._fetch, offset, length) for offset, length in ranges)
-        for offset, view in self.ordered(jobs):
+        jobs = (job for offset, length in ranges for job in self._fetches(offset, length))
+        for done in self.ordered(jobs):
+            if done is None:
+                continue
+            offset, view = done
             if self._follow is not None:
                 self._follow(offset, view)
             yield view
@@ -97,10 +111,32 @@ class RemoteBytes:
     def close(self) -> None:
         """Connections belong to the session."""
 
-    def _fetch(self, offset: int, length: int) -> tuple[int, memoryview]:
+    def _fetches(self, offset: int, length: int) -> Iterator[Callable[[], _Fetched]]:
+        """Requests for a range, in its order; the last of them gives its bytes."""
         check_range(self, offset, length)  # before a buffer of an impossible length is made
+        pieces = self._pieces(offset, length)
+        if len(pieces) == 1:
+            yield lambda: self._fetch(offset, self._buffers.take(length))
+            return
         view = self._buffers.take(length)
-        self._receive(offset, view)
+        for start, stop in pieces[:-1]:
+            yield partial(self._receive, start, view[start - offset : stop - offset])
+        start = pieces[-1][0]
+        yield lambda: self._fetch(offset, view, start - offset)
+
+    def _pieces(self, offset: int, length: int) -> list[tuple[int, int]]:
+        """Where a range is cut: the nearer to the end of the file, the smaller the pieces."""
+        stop, pieces = offset + length, list[tuple[int, int]]()
+        while self._last_bytes is not None and offset < stop:
+            step = max(self._last_bytes, (self.size - offset) // (2 * self._at_once))
+            if stop - offset < 2 * step:
+                break
+            pieces.append((offset, offset + step))
+            offset += step
+        return [*pieces, (offset, stop)]
+
+    def _fetch(self, offset: int, view: memoryview, begin: int = 0) -> tuple[int, memoryview]:
+        self._receive(offset + begin, view[begin:])
         return offset, view
 
     def _receive(self, offset: int, view: memoryview) -> None:
@@ -120,8 +156,10 @@ class HttpBytes(RemoteBytes):
         Whose connections and limits to use.
     remote
         What HEAD said: URL, size, entity tag.
-    tee, follow
+    tee, follow, last_bytes
         As in `RemoteBytes`.
+
+    Where `remote` has no entity tag, those of the first answer hold for the others.
 
     Raises
     ------
@@ -137,16 +175,35 @@ class HttpBytes(RemoteBytes):
         *,
         tee: Tee | None = None,
         follow: Tee | None = None,
+        last_bytes: int | None = None,
     ) -> None:
         name = remote.url.partition("?")[0]
         if remote.size is None:
             raise BadAnswerError("the server does not say how large the file is", location=name)
         range_bytes = session.limits(service).range_bytes
-        super().__init__(name, remote.size, range_bytes, tee=tee, follow=follow)
+        at_once = session.limiter(service).connections
+        super().__init__(
+            name,
+            remote.size,
+            range_bytes,
+            tee=tee,
+            follow=follow,
+            at_once=at_once,
+            last_bytes=last_bytes,
+        )
         self._session, self._service, self._file = session, service, remote
+        self._lock_file = threading.Lock()
 
     def receive(self, offset: int, view: memoryview) -> None:
-        self._session.http(self._service).read_range_into(self._file, offset, view)
+        asked = self._file
+        seen = self._session.http(self._service).read_range_into(asked, offset, view)
+        if asked.etag is not None or seen.etag is None:
+            return
+        with self._lock_file:
+            if self._file.etag is None:  # what the first answer tells holds for all others
+                self._file = replace(self._file, etag=seen.etag, last_modified=seen.last_modified)
+        if compare(self._file.facts(), seen.facts()) in (Likeness.OTHER, Likeness.CHANGED):
+            raise SourceChangedError("the file changed on the server", location=self.name)
 
     def check_same(self) -> None:
         """Raise `SourceChangedError` unless the server still has this file."""

@@ -131,8 +131,13 @@ class HttpClient(Requester):
 
     # --- bytes into the caller's buffer -----------------------------------------------------
 
-    def read_range_into(self, remote: RemoteFile, start: int, view: memoryview) -> None:
+    def read_range_into(self, remote: RemoteFile, start: int, view: memoryview) -> RemoteFile:
         """Fill `view` with the bytes from `start` on; `view` is undefined after an error.
+
+        Returns
+        -------
+        RemoteFile
+            The file as the last answer describes it, which may tell more than `remote`.
 
         Raises
         ------
@@ -144,7 +149,7 @@ class HttpClient(Requester):
             If fewer bytes came than were asked for.
         """
         if len(view) == 0:
-            return
+            return remote
         view = view.cast("B")
         stop = start + len(view)
         if start < 0 or (remote.size is not None and stop > remote.size):
@@ -153,13 +158,14 @@ class HttpClient(Requester):
                 location=redact(remote.url),
             )
 
-        done = 0
+        done, seen = 0, remote
 
         def more(count: int) -> None:
             nonlocal done
             done += count
 
         def ask() -> None:
+            nonlocal seen
             at = start + done  # a broken answer is gone on with: what came of it is right
             if at == stop:
                 return
@@ -169,10 +175,12 @@ class HttpClient(Requester):
                     self._check_span(response, remote, at, stop)
                 else:
                     self._skip(response, remote, at, stop)
+                seen = responses.remote_file(remote.url, response.headers, remote.size)
                 self._fill(response, view[done:], remote.url, more)
             self._look.hold(remote, start, view)
 
         self.retry("GET", remote.url, lambda: agreed(self._look, remote, ask))
+        return seen
 
     def check_same(self, remote: RemoteFile, held: Path | None = None) -> None:
         """Ask for the file's description once more, and hold it against `remote`.

@@ -17,7 +17,7 @@ from lib.compression import decode_into, open_codec
 from lib.errors import IntegrityError, NotFoundError
 from lib.formats.base import Block, Layout, VolumeReader
 from lib.geometry import Box, ShapeZYX
-from lib.storage.base import Buffer, Store
+from lib.storage.base import Store
 from lib.volumes.grid import ShardGrid, shard_key
 from lib.volumes.shardfile import ABSENT, index_length, read_index
 
@@ -105,7 +105,7 @@ class StoredLevel(VolumeReader):
 
     def _encoded(
         self, key: str, slots: list[int], table: NDArray[np.uint64]
-    ) -> Iterator[Buffer | None]:
+    ) -> Iterator[memoryview | None]:
         """Encoded chunks, None of one that is not there; neighbours in the file by one request."""
         entries = [(int(table[slot, 0]), int(table[slot, 1])) for slot in slots]
         at = 0

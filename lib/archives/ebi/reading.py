@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lib.archives.ebi.tree import HTTPS, EbiTree, is_member, path_of
+from lib.archives.ebi.tree import HTTPS, SPLIT_BYTES, EbiTree, is_member, path_of
 from lib.archives.ebi.volumes import other_geometry
 from lib.bytesource.base import LocalBytes
 from lib.bytesource.remote import RemoteBytes
@@ -88,8 +88,13 @@ class Reading:
 
     # --- the files --------------------------------------------------------------------------
 
-    def bring(self, file: SourceFile) -> Fetched:
+    def bring(self, file: SourceFile, *, ends: bool = False) -> Fetched:
         """Bring a file, unless it is there; it must parse to its end and fit the plan.
+
+        Parameters
+        ----------
+        ends
+            It is one of the volume's last.
 
         Raises
         ------
@@ -103,10 +108,10 @@ class Reading:
             return kept_or_error(file, self._raw)
         with self._raw.turn(file):
             known = self._raw.known(file)
-            return self._brought(file) if known is None else known
+            return self._brought(file, ends) if known is None else known
 
-    def _brought(self, file: SourceFile) -> Fetched:
-        fetched = self._tree.download(file, self._raw.path(file))
+    def _brought(self, file: SourceFile, ends: bool) -> Fetched:
+        fetched = self._tree.download(file, self._raw.path(file), ends=ends)
         try:
             facts, opinion = self._check_whole(file)
             if facts.shape_zyx != self._shape or facts.dtype != self._plan.dtype:
@@ -180,7 +185,7 @@ class Reading:
         elif by_ranges(self._plan):
             whole = self._one_by_ranges()
         else:
-            self.bring(self._plan.files[0])
+            self.bring(self._plan.files[0], ends=True)
             whole = self._open_local(self._plan.files[0])
         if box is None:
             return whole
@@ -206,7 +211,7 @@ class Reading:
             return self._open_local(file)
         if not self._config.enable_downloads:
             kept_or_error(file, self._raw)
-        source = self._tree.source(file)
+        source = self._tree.source(file, ends=True)
         planes = self._plan.box_zyx is None and self._plan.source_grid is None
         if planes and isinstance(source, RemoteBytes):
             source = kept_while_read(source, self._raw, file)
@@ -224,6 +229,8 @@ class Reading:
         plan = self._plan
         ranged = by_ranges(plan) and not all(self._raw.known(file) for file in plan.files)
         at_once = self._session.limiter(self._service).connections
+        if not ranged:
+            at_once = self._files_at_once(at_once)
         arriving = ArrivingFiles(len(plan.files), self._arrive, at_once)
 
         def open_section(number: int) -> VolumeReader:
@@ -254,8 +261,17 @@ class Reading:
                 name = self._plan.files[number].name
                 yield Section(name, (height, width), dtype, partial(opened, number))
 
+    def _files_at_once(self, slots: int) -> int:
+        """How many files fill the connections, of which a large file takes several."""
+        sizes = [file.size for file in self._plan.files if file.size is not None]
+        mean = sum(sizes) // len(sizes) if sizes else 0
+        if mean < SPLIT_BYTES or self._service != HTTPS:
+            return slots
+        return min(slots, math.ceil(slots / (mean // self._session.limits(HTTPS).range_bytes)) + 1)
+
     def _arrive(self, number: int) -> None:
-        self.bring(self._plan.files[number])
+        files, slots = self._plan.files, self._session.limiter(self._service).connections
+        self.bring(files[number], ends=len(files) - number <= slots // 2)
 
     def _open_section_by_ranges(self, number: int) -> VolumeReader:
         return self._open_remote(self._plan.files[number])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -35,6 +36,7 @@ from lib.errors import (
 from lib.plan import SourceFile
 from lib.rawfiles.sidecar import facts_of
 from lib.transport.ftp import FtpEntry
+from lib.transport.http import RangesIgnoredError
 from lib.transport.limits import MIB, Limits
 from lib.transport.listing import Likeness, ObjectInfo, compare
 from lib.transport.partial import Fetched
@@ -53,6 +55,10 @@ SERVICES = {
 Way = Literal["ftp", "https"]
 T = TypeVar("T")
 
+SPLIT_BYTES = 16 * MIB
+"""From this size on a file that is brought whole comes by several ranges at once."""
+
+_LAST_BYTES = 2 * MIB
 _SHOWN = 20
 _log = logging.getLogger(__name__)
 # What another protocol would only repeat.
@@ -232,24 +238,18 @@ class EbiTree:
         """
         if is_member(file):
             return read(self.source(file))
-        path = path_of(file)
-        if file.url.startswith("ftp:"):
-            try:
-                remote = self._session.http(HTTPS).head(self._url("https", path))
-                if remote.size == file.size:
-                    return read(HttpBytes(self._session, HTTPS, remote))
-            except MacroscopeError as error:
-                if not _passes(error):
-                    raise
-                _log.info("the mirror failed, FTP is asked for the header: %s", error)
-            return read(FtpBytes(self._session, FTP, self._ftp, path, file.size or 0))
+        path, by_ftp = path_of(file), file.url.startswith("ftp:")
         try:
-            return read(HttpBytes(self._session, HTTPS, as_remote(file)))
+            remote = as_remote(file)
+            if by_ftp:
+                remote = self._session.http(HTTPS).head(self._url("https", path))
+            if remote.size == file.size:
+                return read(HttpBytes(self._session, HTTPS, remote))
         except MacroscopeError as error:
-            if "ftp" not in self.ways or not _passes(error):
+            if not (by_ftp or "ftp" in self.ways) or not _passes(error):
                 raise
             _log.info("the mirror failed, FTP is asked for the header: %s", error)
-            return read(FtpBytes(self._session, FTP, self._ftp, path, file.size or 0))
+        return read(FtpBytes(self._session, FTP, self._ftp, path, file.size or 0))
 
     # --- the bytes --------------------------------------------------------------------------
 
@@ -257,8 +257,13 @@ class EbiTree:
         """Whether the bytes of a file can be read by ranges of it, wherever they lie."""
         return file.url.startswith("http") and file.size is not None
 
-    def source(self, file: SourceFile) -> ByteSource:
+    def source(self, file: SourceFile, *, ends: bool = False) -> ByteSource:
         """The bytes of a file, by ranges.
+
+        Parameters
+        ----------
+        ends
+            Nothing is read after it: its last ranges are small, so that no connection idles.
 
         Raises
         ------
@@ -266,12 +271,15 @@ class EbiTree:
             The member of a ZIP file is not that of the plan.
         """
         if not is_member(file):
-            return HttpBytes(self._session, HTTPS, as_remote(file))
+            last_bytes = _LAST_BYTES if ends else None
+            return HttpBytes(self._session, HTTPS, as_remote(file), last_bytes=last_bytes)
         outer, key = _inside(file)
         return self._zip(outer).source(key, ObjectInfo(key, file.size, file.etag))
 
-    def download(self, file: SourceFile, local: Path) -> Fetched:
+    def download(self, file: SourceFile, local: Path, *, ends: bool = False) -> Fetched:
         """Bring a file to `local`, by the plan's protocol or, with ``auto``, the other one.
+
+        A large one comes by several ranges at once; `ends` is that of `source`.
 
         Raises
         ------
@@ -291,9 +299,9 @@ class EbiTree:
             if way == "ftp":
                 return self._session.ftp(FTP, self._ftp).download(path, local)
             # Where only a name is known, the server says what belongs together.
-            known = planned == "https" and file.size is not None
-            remote = as_remote(file) if known else self._url(way, path)
-            return self._session.http(HTTPS).download(remote, local)
+            if planned != "https" or file.size is None:
+                return self._session.http(HTTPS).download(self._url(way, path), local)
+            return self._download_by_https(file, local, ends=ends)
 
         fetched = self._first(bring, (planned, *others))
         if file.size is not None and fetched.size != file.size:
@@ -302,6 +310,15 @@ class EbiTree:
                 f"the file has {fetched.size} bytes, the plan says {file.size}", location=file.url
             )
         return fetched
+
+    def _download_by_https(self, file: SourceFile, local: Path, *, ends: bool) -> Fetched:
+        size = file.size or 0
+        large = size >= SPLIT_BYTES or (ends and size >= 2 * _LAST_BYTES)
+        if large and file.publisher_checksum is None:
+            info = ObjectInfo(path_of(file), size, file.etag, file.last_modified)
+            with suppress(RangesIgnoredError):
+                return fetch_whole(self.source(file, ends=ends), info, local)
+        return self._session.http(HTTPS).download(as_remote(file), local)
 
     def check_same(
         self, file: SourceFile, entry: FtpEntry | None = None, held: Path | None = None
