@@ -6,6 +6,7 @@ Who runs them is given: functions of this process, or tasks of a scheduler.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from lib.ingest.request import VolumeRequest
 from lib.ingest.result import VolumeResult
 from lib.records.lifecycle import RecordDict
 from lib.volumes.job import VolumeJob
+from lib.volumes.ledger import LedgerEntry
 
 Batches = list[list[ShapeZYX]]
 OnShare = Callable[[float], None]
@@ -34,10 +36,19 @@ def fetch_here(request: VolumeRequest) -> tuple[VolumeJob, Batches]:
 
 
 def convert_here(request: VolumeRequest, job: VolumeJob, todo: Batches, on_share: OnShare) -> None:
-    """Make all batches, one after another, several shards at once."""
-    for number, shard_indices in enumerate(todo, start=1):
-        stages.convert_batch(request, job, shard_indices, shards_at_once=request.config.max_workers)
-        on_share(number / len(todo))
+    """Make the shards of all batches, several at once and without a pause between batches."""
+    shards = [index for batch in todo for index in batch]
+    lock, made = threading.Lock(), 0
+
+    def one_more(entry: LedgerEntry) -> None:
+        nonlocal made
+        with lock:
+            made += 1
+            if made % len(todo[0]) == 0 or made == len(shards):
+                on_share(made / len(shards))
+
+    at_once = request.config.max_workers
+    stages.convert_batch(request, job, shards, shards_at_once=at_once, on_shard=one_more)
 
 
 def _show_nothing(request: VolumeRequest, record: RecordDict) -> None:

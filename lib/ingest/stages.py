@@ -16,6 +16,7 @@ from pathlib import Path
 from lib.archives.base import service_of
 from lib.archives.registry import archive
 from lib.archives.sessions import open_session
+from lib.concurrency.bounded_map import run_ordered
 from lib.config.loaders import LoaderConfig
 from lib.errors import (
     MacroscopeError,
@@ -305,11 +306,19 @@ def finish_volume(request: VolumeRequest, job: VolumeJob) -> IngestedVolume:
         See `lib.volumes.finish.finish`.
     """
     context, config = volume_context(request), request.config
-    make_coarse_levels(job, context.store, limits=ConcurrencyLimits(workers=config.max_workers))
-    try:
-        sources = context.archive.verify_source_unchanged(
+
+    def coarse() -> list[Fetched]:
+        limits = ConcurrencyLimits(workers=config.max_workers)
+        make_coarse_levels(job, context.store, limits=limits)
+        return []
+
+    def last_look() -> list[Fetched]:
+        return context.archive.verify_source_unchanged(
             request.plan, config, context.session, context.raw
         )
+
+    try:  # the one computes while the other waits for the archive
+        _, sources = run_ordered((coarse, last_look), 2)
     except SourceChangedError:
         Ledger(context.store, job).discard()
         raise

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.bytesource.shared_reads import SharedReads
+from lib.bytesource.neighbours import SharedReads
 from lib.compression import decode_into, open_codec
 from lib.errors import IntegrityError, NotFoundError
 from lib.formats.base import Block, Layout, VolumeReader

@@ -299,7 +299,8 @@ class Reading:
         fetched: list[Fetched] = []
         for file in plan.files:
             if not ranged:
-                fetched.append(self.bring(file))  # another host may have read it
+                # another host may have read it
+                fetched.append(self._raw.known(file) or self.bring(file))
             self._tree.check_same(
                 _as_it_came(file, fetched), listed.get(path_of(file)), self._raw.path(file)
             )
