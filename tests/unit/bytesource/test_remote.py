@@ -16,10 +16,11 @@ from emulators.dm import write_dm
 from emulators.tiff import write_imagej_tiff, write_itk_tiff
 from lib.archives.epfl import EPFL
 from lib.bytesource.remote import HttpBytes
-from lib.errors import FormatError
+from lib.errors import FormatError, SourceChangedError
 from lib.formats.dm.reader import DmReader, open_dm
 from lib.formats.tiff.reader import TiffReader, open_tiff
 from lib.geometry import Box
+from lib.transport.http import RemoteFile
 from lib.transport.session import Session
 
 SHAPE = (20, 192, 512)
@@ -30,6 +31,7 @@ class Folder:
 
     def __init__(self, root: Path) -> None:
         self.ranges: list[tuple[int, int]] = []
+        self.etag = '"1"'
         folder = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -53,7 +55,7 @@ class Folder:
 
             def _head(self, status: int, length: int, *more: tuple[str, str]) -> None:
                 self.send_response(status)
-                for key, value in (("Content-Length", str(length)), ("ETag", '"1"'), *more):
+                for key, value in (("Content-Length", str(length)), ("ETag", folder.etag), *more):
                     self.send_header(key, value)
                 self.end_headers()
 
@@ -145,3 +147,55 @@ def test_nothing_is_asked_for_past_the_end(
     with pytest.raises(FormatError, match="cut short"):
         list(source.ranges_ordered([(5, 6)]))
     assert folder.ranges == []
+
+
+# --- slow servers ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("last_bytes", [None, 20_000])
+def test_the_last_ranges_of_a_file_are_small_where_that_is_asked_for(
+    last_bytes: int | None, session: Session, folder: Folder, tmp_path: Path
+) -> None:
+    content = np.random.default_rng(2).bytes(1_000_000)
+    (tmp_path / "file").write_bytes(content)
+    teed, followed = bytearray(len(content)), list[tuple[int, int]]()
+
+    def tee(offset: int, view: memoryview) -> None:
+        teed[offset : offset + len(view)] = view
+
+    source = opened(
+        session,
+        folder,
+        "file",
+        tee=tee,
+        follow=lambda offset, view: followed.append((offset, len(view))),
+        last_bytes=last_bytes,
+    )
+    wanted = [(at, min(150_000, len(content) - at)) for at in range(0, len(content), 150_000)]
+    came = [bytes(view) for view in source.ranges_ordered(wanted)]
+    assert came == [content[at : at + length] for at, length in wanted]
+    assert (bytes(teed), followed) == (content, wanted)
+    asked = sorted(folder.ranges)
+    if last_bytes is None:
+        assert asked == [(at, at + length) for at, length in wanted]
+        return
+    assert asked[0] == (0, 150_000)  # far from the end
+    lengths = [stop - start for start, stop in asked]
+    assert min(lengths) >= last_bytes
+    assert lengths[-1] < 2 * last_bytes
+    assert [start for start, _ in asked[1:]] == [stop for _, stop in asked[:-1]]
+
+
+def test_ranges_of_a_file_without_a_known_tag_are_held_against_the_first_answer(
+    session: Session, folder: Folder, tmp_path: Path
+) -> None:
+    """As of a file that only a listing of names and sizes described."""
+    (tmp_path / "file").write_bytes(bytes(1000))
+    remote = RemoteFile(f"{folder.url}/file", 1000)
+    source = HttpBytes(session, "epfl", remote)
+    buffer = memoryview(bytearray(10))
+    source.read_into(0, buffer)
+    source.read_into(500, buffer)
+    folder.etag = '"2"'
+    with pytest.raises(SourceChangedError):
+        source.read_into(700, buffer)

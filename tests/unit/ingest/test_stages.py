@@ -1,27 +1,57 @@
-"""A batch that was begun before, by a worker that died or by an earlier try, is gone on with."""
+"""Batches: gone on with where they were begun before, and without a pause between them."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from emulators.serving import Samples
 from lib.config.errors import build
 from lib.config.loaders import LOADER_CONFIGS
-from lib.ingest import stages
+from lib.ingest import life, stages
 from lib.ingest.request import VolumeRequest
 from lib.storage.base import StoreSettings
 from lib.volumes.ledger import LedgerEntry
 
 
-def test_a_batch_that_is_tried_again_makes_only_what_is_left_of_it(
-    samples: Samples, tmp_path: Path
-) -> None:
+def request_of(samples: Samples, tmp_path: Path) -> VolumeRequest:
     settings = {**samples.endpoints["OPENORGANELLE"], "shard_mb": 0.1}
     config = build(LOADER_CONFIGS["openorganelle"], settings, archive="openorganelle")
     (plan,) = stages.plan_source("openorganelle", config, tmp_path).plans
-    request = VolumeRequest(
-        plan, config, str(tmp_path / "data"), StoreSettings(), tmp_path, "a run"
-    )
+    return VolumeRequest(plan, config, str(tmp_path / "data"), StoreSettings(), tmp_path, "a run")
+
+
+def test_one_process_makes_the_batches_of_a_volume_in_one_go(
+    samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two calls the archive would not be asked until the last shard is written."""
+    request = request_of(samples, tmp_path)
+    calls, shares, convert_batch = list[int](), list[float](), stages.convert_batch
+
+    def counted(*arguments: Any, **named: Any) -> stages.Batch:
+        calls.append(len(arguments[2]))
+        return convert_batch(*arguments, **named)
+
+    monkeypatch.setattr(stages, "convert_batch", counted)
+    try:
+        job = stages.fetch(request)
+        (units,) = stages.batches(request, job)
+        assert len(units) > 4
+        life.convert_here(request, job, [units[:2], units[2:4], units[4:]], shares.append)
+    finally:
+        stages.close(request)
+    assert calls == [len(units)]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    assert len(shares) >= 3
+
+
+def test_a_batch_that_is_tried_again_makes_only_what_is_left_of_it(
+    samples: Samples, tmp_path: Path
+) -> None:
+    request = request_of(samples, tmp_path)
     made: list[LedgerEntry] = []
     try:
         job = stages.fetch(request)
