@@ -37,8 +37,8 @@ from emulators.mrc import write_mrc
 from lib.archives.registry import archive
 from lib.archives.sessions import open_session
 from lib.config.loaders import EBIConfig
+from lib.ingest.context import VolumeRequest
 from lib.ingest.life import make_volume
-from lib.ingest.request import VolumeRequest
 from lib.storage.base import StoreSettings
 
 FIRST_BYTE_S, BYTES_PER_SECOND, CONNECTIONS = 0.03, 1_500_000.0, 8

@@ -15,7 +15,7 @@ from typing import Any
 from lib.archives.registry import archive
 from lib.config.loaders import LoaderConfig
 from lib.ingest import stages
-from lib.ingest.request import VolumeRequest
+from lib.ingest.context import VolumeRequest
 from lib.storage.base import StoreSettings
 from lib.volumes.job import VolumeJob
 

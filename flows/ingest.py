@@ -40,10 +40,10 @@ from lib.errors import MacroscopeError, StoppedError
 from lib.execution import is_heavy
 from lib.geometry import ShapeZYX
 from lib.ingest import life
+from lib.ingest.context import VolumeRequest
 from lib.ingest.costs import VolumeCost, cost_of
 from lib.ingest.life import Batches, OnShare, Steps
 from lib.ingest.record_tracker import not_made
-from lib.ingest.request import VolumeRequest
 from lib.ingest.result import ProcessingResult, VolumeResult
 from lib.ingest.stages import Batch, note_batch, rest_of
 from lib.plan import VolumePlan

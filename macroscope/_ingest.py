@@ -1,4 +1,4 @@
-"""`macroscope.ingest`: the flow, in a process of its own.
+"""`macroscope.ingest`: the flow, in a process of its own, and what it returns.
 
 Prefect reads its settings once in a process, takes its signals, and its server needs a place to
 live. In another process none of that reaches the caller's: neither a notebook's event loop, nor a
@@ -12,18 +12,123 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from lib.errors import MacroscopeError
+from lib.errors import MacroscopeError, NotFoundError
 from macroscope._settings import Address, SourceSettings, addresses_of
 
 if TYPE_CHECKING:
-    from lib.ingest.result import ProgressEvent
-    from macroscope._results import IngestResult
+    from lib.geometry import LengthsZYX, ShapeZYX
+    from lib.ingest.result import ProcessingResult, ProgressEvent
+    from macroscope._open import OpenVolume
+
+
+@dataclass(frozen=True, slots=True)
+class IngestedVolume:
+    """What a run came to for one volume.
+
+    Attributes
+    ----------
+    source, source_id, name
+        The archive, its accession or address, and the volume's name in the store.
+    status
+        ``complete``, ``failed``, ``cancelled`` or ``skipped``.
+    shape_zyx, voxel_nm_zyx
+        Voxels, and the size of one in nm.
+    stored_bytes
+        As stored, all levels included.
+    seconds
+        What it took.
+    made
+        False where it was complete already.
+    repaired_files
+        Of a complete volume that was damaged: how many files were made anew.
+    metadata_path
+        Address of its record; None where there is none.
+    error
+        What went wrong, and what to do about it.
+    """
+
+    source: str
+    source_id: str
+    name: str
+    status: str
+    shape_zyx: ShapeZYX
+    voxel_nm_zyx: LengthsZYX
+    stored_bytes: int
+    seconds: float
+    made: bool
+    repaired_files: int
+    metadata_path: str | None
+    error: str | None
+
+    def open(self) -> OpenVolume:
+        """Open it.
+
+        Raises
+        ------
+        NotFoundError
+            It did not become complete.
+        """
+        from macroscope._open import open
+
+        if self.status != "complete" or self.metadata_path is None:
+            raise NotFoundError(
+                f"the volume is not complete: {self.status}",
+                archive=self.source,
+                location=self.name,
+                advice=self.error or "Run again: finished work is kept",
+            )
+        return open(self.metadata_path)
+
+
+@dataclass(frozen=True, slots=True)
+class IngestResult:
+    """What a run came to.
+
+    Attributes
+    ----------
+    volumes
+        All of them, those that failed included.
+    sources
+        The same by source, with the errors of sources of which nothing is known.
+    report
+        Address of the page that shows the store; None where none was written.
+    """
+
+    volumes: tuple[IngestedVolume, ...]
+    sources: tuple[ProcessingResult, ...]
+    report: str | None = None
+
+
+def result_of(sources: Iterable[ProcessingResult], report: str | None) -> IngestResult:
+    """The result of a run from those of its sources."""
+    found = tuple(sources)
+    volumes = tuple(
+        IngestedVolume(
+            source=one.source,
+            source_id=volume.source_id,
+            name=volume.name,
+            status=volume.status,
+            shape_zyx=volume.shape_zyx,
+            voxel_nm_zyx=volume.voxel_nm_zyx,
+            stored_bytes=volume.stored_bytes,
+            seconds=volume.seconds,
+            made=volume.made,
+            repaired_files=volume.repaired_files,
+            metadata_path=volume.metadata_path,
+            error=volume.error,
+        )
+        for one in found
+        for volume in one.volumes
+    )
+    return IngestResult(volumes, found, report)
+
 
 _END_S = 60.0
 """How long a run that is told to end may take to let go of its volumes."""
@@ -119,7 +224,6 @@ def ingest(
     """
     from lib.ingest.result import ProcessingResult
     from macroscope import errors
-    from macroscope._results import result_of
 
     request = {
         "addresses": [os.fspath(address) for address in addresses] or None,

@@ -1,13 +1,23 @@
-"""`macroscope.open`: a finished volume as zarr arrays with axes, units and lazy Dask views."""
+"""`macroscope.open`: a finished volume as zarr arrays with axes, units and lazy Dask views.
+
+Jupyter shows a volume by its preview, and the facts beside it.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from html import escape
 from typing import TYPE_CHECKING, Any
 
-from lib.errors import IntegrityError, NotFoundError, NothingThereError, UnsupportedFormatError
+from lib.errors import (
+    IntegrityError,
+    MacroscopeError,
+    NotFoundError,
+    NothingThereError,
+    UnsupportedFormatError,
+)
 from macroscope._settings import Address, load
 
 if TYPE_CHECKING:
@@ -17,6 +27,7 @@ if TYPE_CHECKING:
     from lib.present.described import DescribedLevel, DescribedVolume
     from lib.storage.base import Store
     from lib.storage.keys import Contents
+
 
 AXES = ("z", "y", "x")
 
@@ -140,8 +151,6 @@ class OpenVolume:
         return f"<{self.kind} {self.name}: {self.shape} {self.dtype}, {levels}, {self.address}>"
 
     def _repr_html_(self) -> str:
-        from macroscope._html import volume_html
-
         return volume_html(self, self._store, self._key)
 
 
@@ -325,3 +334,43 @@ def _npy(store: Store, described: DescribedVolume) -> OpenLevel:
     voxel = described.voxel_nm_zyx
     scale = {} if voxel is None else dict(zip(AXES, voxel, strict=True))
     return OpenLevel("0", np.load(path, mmap_mode="r"), scale, {})
+
+
+_WIDTH = 720
+
+
+def volume_html(volume: OpenVolume, store: Store, key: str) -> str:
+    """A fragment of HTML; every text of an archive is escaped."""
+
+    core = ((volume.record or {}).get("metadata") or {}).get("core") or {}
+    rows = [
+        ("shape z, y, x", " × ".join(map(str, volume.shape))),
+        ("dtype", volume.dtype.name),
+        ("voxel nm", ", ".join(f"{a} {v:g}" for a, v in volume.voxel_size_nm.items())),
+        ("levels", str(len(volume.levels))),
+        ("licence", core.get("licence")),
+        ("cite", core.get("citation") or core.get("doi")),
+        ("at", volume.address),
+    ]
+    cells = "".join(
+        f"<tr><th style='text-align:left'>{name}</th>"
+        f"<td style='text-align:left'>{escape(str(value))}</td></tr>"
+        for name, value in rows
+        if value
+    )
+    title = escape(str(core.get("title") or volume.name))
+    return f"<div><strong>{title}</strong><br>{_picture(store, key)}<table>{cells}</table></div>"
+
+
+def _picture(store: Store, key: str) -> str:
+    from lib.present.formatting import picture_data_uri
+    from lib.present.preview import preview_key
+
+    try:
+        found = picture_data_uri(store.get(preview_key(key)), _WIDTH)
+    except MacroscopeError:
+        return ""
+    if found is None:
+        return ""
+    address, (width, height) = found
+    return f"<img src='{address}' width='{width}' height='{height}' alt='three middle planes'>"

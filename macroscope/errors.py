@@ -39,8 +39,8 @@ from lib.errors import (
 )
 
 if TYPE_CHECKING:
+    from macroscope._ingest import IngestResult
     from macroscope._plan import Plan
-    from macroscope._results import IngestResult
 
 __all__ = [
     "AccessDeniedError",

@@ -15,10 +15,9 @@ from prefect.artifacts import (
 )
 
 from lib.errors import MacroscopeError
-from lib.ingest.context import volume_context
+from lib.ingest.context import VolumeRequest, volume_context
 from lib.ingest.costs import VolumeCost, in_words, row_of
 from lib.ingest.previews import stored_picture
-from lib.ingest.request import VolumeRequest
 from lib.ingest.result import ProcessingResult, VolumeResult
 from lib.present.formatting import shape_text, size_text, voxel_text
 from lib.present.report import present

@@ -21,7 +21,7 @@ from lib.concurrency import cancel as stopping
 from lib.config.loaders import LoaderConfig
 from lib.errors import MacroscopeError, StoppedError
 from lib.geometry import ShapeZYX
-from lib.ingest.request import VolumeRequest
+from lib.ingest.context import VolumeRequest
 from lib.ingest.stages import (
     Batch,
     IngestedVolume,

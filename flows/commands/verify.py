@@ -12,8 +12,8 @@ from flows.commands.options import ended_by_signals, stand_ins
 from flows.credentials import store_settings
 from lib.config.manager import ConfigManager, LoadedSettings
 from lib.errors import ConfigError, MacroscopeError, StoppedError
+from lib.ingest.context import VolumeRequest
 from lib.ingest.repair.volume import Repair, holder_here, note_damage, order_again, repair_volume
-from lib.ingest.request import VolumeRequest
 from lib.present.output import say, say_json
 from lib.records.manager import MetadataManager
 from lib.storage.base import Store

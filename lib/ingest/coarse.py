@@ -16,7 +16,7 @@ from lib.formats.base import Block, VolumeReader
 from lib.geometry import Box, ShapeZYX, minimum, multiply, zyx
 from lib.plan import VolumePlan
 from lib.volumes import kernels
-from lib.volumes.levels import factor
+from lib.volumes.grid import factor
 from lib.volumes.rechunk import gather
 
 GATHER_BYTES = 64 * 2**20

@@ -34,7 +34,7 @@ SHARD_FACTOR = 2.0
 _ALIKE = frozenset({"zstd", "blosc", "gzip", "zlib", "lz4", "bz2", "lzma", "xz"})
 """Codecs whose chunks take about as much room in the store as in the source."""
 LABELS_COMPRESSION = 8.0
-"""Of labels at the least: 12 (8 bits) to 60 (64 bits) measured, see `lib.volumes.codecs`."""
+"""Of labels at the least: 12 (8 bits) to 60 (64 bits) measured, see `lib.volumes.job`."""
 THUMBNAIL_BYTES = 0.22
 """Of a thumbnail's JPEG for each pixel: 0.17 to 0.29 measured."""
 

@@ -15,10 +15,9 @@ from typing import Any
 from lib.concurrency import cancel as stopping
 from lib.geometry import ShapeZYX
 from lib.ingest import stages
-from lib.ingest.context import volume_context
+from lib.ingest.context import VolumeRequest, volume_context
 from lib.ingest.costs import require_space
 from lib.ingest.record_tracker import RecordTracker
-from lib.ingest.request import VolumeRequest
 from lib.ingest.result import VolumeResult
 from lib.records.lifecycle import RecordDict
 from lib.volumes.job import VolumeJob

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from lib.archives.base import service_of
 from lib.concurrency import cancel as stopping
 from lib.errors import SourceChangedError
-from lib.ingest.context import volume_context
-from lib.ingest.request import VolumeRequest
+from lib.ingest.context import VolumeRequest, volume_context
 from lib.plan import VolumePlan
 from lib.storage.keys import VOLUME_SUFFIXES, labels_of, state_key
 from lib.volumes.downsample import make_coarse_levels

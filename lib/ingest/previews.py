@@ -6,8 +6,7 @@ import hashlib
 from typing import Any
 
 from lib.errors import MacroscopeError, StoppedError
-from lib.ingest.context import volume_context
-from lib.ingest.request import VolumeRequest
+from lib.ingest.context import VolumeRequest, volume_context
 from lib.present.described import describe_group
 from lib.present.formatting import picture_data_uri
 from lib.present.planes import planes_beneath, read_planes

@@ -9,9 +9,8 @@ from typing import Any
 from lib.concurrency import cancel as stopping
 from lib.errors import IntegrityError, MacroscopeError, NotFoundError, RecordError, StoppedError
 from lib.ingest import describe, naming
-from lib.ingest.context import volume_context
+from lib.ingest.context import VolumeRequest, volume_context
 from lib.ingest.repair.volume import repair_volume
-from lib.ingest.request import VolumeRequest
 from lib.ingest.result import VolumeResult
 from lib.ingest.stages import IngestedVolume
 from lib.plan import VolumePlan

@@ -27,12 +27,11 @@ from lib.errors import (
 )
 from lib.geometry import ShapeZYX
 from lib.ingest.coarse import fit_plan
-from lib.ingest.context import close_context, volume_context
+from lib.ingest.context import VolumeRequest, close_context, volume_context
 from lib.ingest.kind import doubts_of_values, settle_kind
 from lib.ingest.members import MadeMember, clean_members, make_members
 from lib.ingest.naming import name_plans
 from lib.ingest.previews import PreviewRenderer
-from lib.ingest.request import VolumeRequest
 from lib.ingest.result import emit
 from lib.plan import VolumePlan
 from lib.present.preview import preview_key

@@ -18,8 +18,8 @@ from lib.errors import IntegrityError, NotFoundError, UnsupportedFormatError
 from lib.geometry import LengthsZYX, ShapeZYX, to_nm
 from lib.storage.base import Store
 from lib.vocabulary import Kind
-from lib.volumes.codecs import numcodecs_config
 from lib.volumes.grid import ShardGrid
+from lib.volumes.job import numcodecs_config
 from lib.volumes.stored import StoredLevel
 
 ZARR, NPY = ".ome.zarr", ".npy"

@@ -28,8 +28,7 @@ from lib.errors import (
 )
 from lib.present.described import ZARR, DescribedVolume, describe, labels_inside
 from lib.present.store_page import page_html, read_contents
-from lib.present.viewer_app import viewer_app
-from lib.present.viewer_state import check_viewable, fragment, viewer_state
+from lib.present.viewer_app import check_viewable, fragment, viewer_app, viewer_state
 from lib.storage.base import Store
 from lib.storage.keys import contents, image_of, why_nothing
 

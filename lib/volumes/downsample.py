@@ -16,10 +16,10 @@ from lib.concurrency.bounded_map import run_each
 from lib.geometry import Box, ShapeZYX, minimum, multiply
 from lib.storage.base import Store
 from lib.volumes import kernels
+from lib.volumes.grid import Level
 from lib.volumes.job import ConcurrencyLimits, VolumeJob
 from lib.volumes.label_ids import ids_of, pack
 from lib.volumes.ledger import Ledger, LedgerEntry
-from lib.volumes.levels import Level
 from lib.volumes.rechunk import gather
 from lib.volumes.shardwriter import put_shard
 from lib.volumes.stored import StoredLevel

@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 
 from lib.plan import EARLIER_POOLING
-from lib.volumes.codecs import zarr_v3_codecs
-from lib.volumes.job import VolumeJob
+from lib.volumes.grid import Level
+from lib.volumes.job import VolumeJob, zarr_v3_codecs
 from lib.volumes.label_ids import colour_of
-from lib.volumes.levels import Level
 from lib.volumes.statistics import Statistics
 
 _EXACT = 2**53 - 1  # the largest integer that every reader of JSON keeps

@@ -13,11 +13,10 @@ from lib.compression import encode_chunk, open_codec
 from lib.geometry import Box, ShapeZYX, floor_divide, subtract
 from lib.storage.base import Buffer, Store
 from lib.volumes import kernels
-from lib.volumes.grid import shard_key
+from lib.volumes.grid import Level, shard_key
 from lib.volumes.job import VolumeJob
 from lib.volumes.label_ids import IdsAccumulator, ids_of, pack, require_among
 from lib.volumes.ledger import LedgerEntry, StoredFile
-from lib.volumes.levels import Level
 from lib.volumes.shardfile import ShardStream
 from lib.volumes.statistics import StatisticsAccumulator
 

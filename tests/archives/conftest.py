@@ -21,8 +21,8 @@ from emulators.serving import Samples
 from lib.archives.registry import archive, stand_in
 from lib.archives.sessions import open_session
 from lib.geometry import Box
+from lib.ingest.context import VolumeRequest
 from lib.ingest.life import make_volume
-from lib.ingest.request import VolumeRequest
 from lib.ingest.result import VolumeResult
 from lib.plan import VolumePlan
 from lib.rawfiles.files import RawFiles

@@ -19,7 +19,7 @@ from lib.archives.openorganelle.crops import box_around, fitting_level
 from lib.archives.pairs import Grid
 from lib.errors import ConfigError, GridMismatchError, TransportError
 from lib.formats.zarr.array import parse_array
-from lib.formats.zarr.survey import survey_array
+from lib.formats.zarr.hierarchy import survey_array
 from lib.geometry import Box
 from lib.ingest import members
 from lib.ingest.costs import cost_of

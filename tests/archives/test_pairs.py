@@ -22,7 +22,7 @@ from lib.plan import VolumePlan
 from lib.present.described import describe, labels_inside
 from lib.present.planes import planes_beneath, read_planes
 from lib.present.viewer import serve
-from lib.present.viewer_state import check_viewable
+from lib.present.viewer_app import check_viewable
 from lib.verify.volume import verify_store
 from tests.archives.test_labels import assert_levels
 

@@ -24,9 +24,9 @@ from lib.archives.registry import REGISTRY, archive, loader_configs
 from lib.config.manager import ConfigManager, LoadedSettings
 from lib.errors import ConfigError
 from lib.execution import MODES, schedule
+from lib.ingest.context import VolumeRequest
 from lib.ingest.costs import cost_of
 from lib.ingest.life import make_volume
-from lib.ingest.request import VolumeRequest
 from lib.ingest.stages import plan_source
 from lib.present.report import write_report
 from lib.records.catalogue import consolidate

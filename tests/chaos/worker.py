@@ -17,8 +17,8 @@ from typing import Any
 
 from lib.archives.registry import REGISTRY, archive
 from lib.geometry import ShapeZYX
+from lib.ingest.context import VolumeRequest
 from lib.ingest.life import make_volume
-from lib.ingest.request import VolumeRequest
 from lib.ingest.stages import plan_source
 from lib.rawfiles.files import RawFiles
 from lib.storage.base import StoreSettings

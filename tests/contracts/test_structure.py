@@ -17,9 +17,6 @@ LONGEST = 450
 
 # Modules that only one neighbour imports, and are a concept of their own all the same.
 CONCEPTS = {
-    "a step of the face for Python, loaded when it is first called": (
-        "macroscope._html",
-    ),
     "a command of its own, or a program that is run by its path": (
         "flows.register", "flows.commands.prefect_process",
     ),
@@ -36,21 +33,18 @@ CONCEPTS = {
         "lib.formats.n5.reader", "lib.formats.precomputed.reader", "lib.formats.zarr.v3_reader",
     ),
     "a part of a format with a specification of its own": (
-        "lib.formats.dm.tags",
-        "lib.formats.hdf5.structure_client", "lib.formats.mrc.header", "lib.formats.tiff.ome_xml",
-        "lib.formats.tiff.segments", "lib.formats.tiff.series",
+        "lib.formats.dm.tags", "lib.formats.hdf5.structure_client", "lib.formats.mrc.header",
+        "lib.formats.tiff.ome_xml", "lib.formats.tiff.series",
     ),
     "a step of a volume's life or of its repair": (
-        "lib.ingest.describe", "lib.ingest.kind", "lib.ingest.repair.described_job",
-        "lib.ingest.repair.from_source", "lib.ingest.repair.remake",
+        "lib.ingest.describe", "lib.ingest.kind", "lib.ingest.repair.from_source",
+        "lib.ingest.repair.remake",
     ),
-    "a document or picture of its own": ( "lib.present.croissant", "lib.present.store_page",
-        "lib.present.viewer_app", "lib.present.viewer_state",
+    "a document or picture of its own": (
+        "lib.present.croissant", "lib.present.store_page", "lib.present.viewer_app",
     ),
     "the sections of a record": ("lib.records.sections",),
-    "a lock, a lease or a protocol of the destination": ( "lib.storage.s3",
-        "lib.storage.s3_lease",
-    ),
+    "a lock, a lease or a protocol of the destination": ("lib.storage.s3", "lib.storage.s3_lease"),
     "a layer of a protocol, or a judgement on what it brought": (
         "lib.transport.ftp_wire", "lib.transport.second_look",
     ),

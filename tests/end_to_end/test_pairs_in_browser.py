@@ -16,8 +16,8 @@ from emulators.dvid_labels import dvid_labels
 from emulators.s3 import S3Server
 from emulators.serving import Samples
 from lib.archives.registry import archive
+from lib.ingest.context import VolumeRequest
 from lib.ingest.life import make_volume
-from lib.ingest.request import VolumeRequest
 from lib.ingest.stages import plan_source
 from lib.plan import VolumePlan
 from lib.present.viewer import serve

@@ -26,9 +26,9 @@ from lib.config.errors import build
 from lib.config.loaders import LOADER_CONFIGS
 from lib.errors import MacroscopeError
 from lib.ingest import stages
+from lib.ingest.context import VolumeRequest
 from lib.ingest.life import Batches, OnShare, Steps, make_volume
 from lib.ingest.record_tracker import RecordTracker
-from lib.ingest.request import VolumeRequest
 from lib.ingest.result import VolumeResult
 from lib.plan import VolumePlan
 from lib.storage.base import Store, StoreSettings

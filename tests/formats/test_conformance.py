@@ -17,8 +17,8 @@ import zarr
 
 from lib.config.loader_base import AddressConfig
 from lib.formats import registry
+from lib.ingest.context import VolumeRequest
 from lib.ingest.life import make_volume
-from lib.ingest.request import VolumeRequest
 from lib.ingest.stages import plan_source
 from lib.plan import VolumePlan
 from lib.records.manager import MetadataManager

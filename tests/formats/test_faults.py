@@ -11,8 +11,8 @@ import pytest
 import zarr
 
 from lib.archives.address.places import LIMITS
+from lib.ingest.context import VolumeRequest
 from lib.ingest.life import make_volume
-from lib.ingest.request import VolumeRequest
 from lib.storage.base import StoreSettings
 from tests.formats import cases_tiff, cases_zarr2
 from tests.formats.case import Case

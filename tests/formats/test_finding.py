@@ -23,8 +23,8 @@ from lib.errors import (
     UnsupportedFormatError,
 )
 from lib.ingest import life, stages
+from lib.ingest.context import VolumeRequest
 from lib.ingest.life import Steps, make_volume
-from lib.ingest.request import VolumeRequest
 from lib.ingest.stages import plan_source
 from lib.plan import VolumePlan
 from lib.storage.base import StoreSettings

@@ -16,8 +16,8 @@ import zarr
 
 from emulators.s3 import S3Server
 from lib.errors import TransportError
+from lib.ingest.context import VolumeRequest
 from lib.ingest.life import make_volume
-from lib.ingest.request import VolumeRequest
 from lib.storage.base import StoreSettings
 from lib.storage.open import open_store
 from tests.formats import cases_tiff, cases_zarr2
@@ -78,7 +78,7 @@ import sys
 from pathlib import Path
 from lib.config.loaders import AddressConfig
 from lib.ingest.life import make_volume
-from lib.ingest.request import VolumeRequest
+from lib.ingest.context import VolumeRequest
 from lib.ingest.stages import plan_source
 from lib.storage.open import open_store
 from lib.storage.base import StoreSettings

@@ -20,9 +20,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from emulators.sockets import free_ports
 from flows.commands.server import comes_true
-from flows.exporter import StoreCollector
+from flows.exporter import StoreCollector, Tally, tally
 from lib.errors import TransportError
-from lib.records.tally import Tally, tally
 from lib.storage.open import open_store
 from tests.kit.prefect_server import ask, prefect_server
 

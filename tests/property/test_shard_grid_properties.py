@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from lib.geometry import Box, ShapeZYX
 from lib.storage.local import LocalStore
-from lib.volumes.grid import ShardGrid
+from lib.volumes.grid import ShardGrid, plan_levels
 from lib.volumes.job import ConcurrencyLimits
-from lib.volumes.levels import plan_levels
 from lib.volumes.stored import StoredLevel
 from tests.kit.volume_kit import (
     DTYPES,

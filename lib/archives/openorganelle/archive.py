@@ -39,9 +39,8 @@ from lib.formats import registry
 from lib.formats.base import VolumeReader
 from lib.formats.format import Origin, VolumeDescription
 from lib.formats.zarr.array import parse_array
-from lib.formats.zarr.hierarchy import Hierarchy, ZarrArray
+from lib.formats.zarr.hierarchy import Hierarchy, ZarrArray, survey_array
 from lib.formats.zarr.ngff import Multiscale
-from lib.formats.zarr.survey import survey_array
 from lib.geometry import Box, LengthsZYX, ShapeZYX, zyx
 from lib.plan import SourceFile, VolumePlan
 from lib.rawfiles.files import RawFiles

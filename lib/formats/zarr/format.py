@@ -23,9 +23,8 @@ from lib.formats.chunked import ChunkedReader, choose_level_name, chunk_objects
 from lib.formats.format import Options, Survey, VolumeDescription
 from lib.formats.zarr.array import ArrayDocument, parse_array
 from lib.formats.zarr.axes import AxisMap, to_zyx
-from lib.formats.zarr.hierarchy import Hierarchy, ZarrArray
+from lib.formats.zarr.hierarchy import Hierarchy, ZarrArray, survey_array
 from lib.formats.zarr.ngff import Multiscale
-from lib.formats.zarr.survey import survey_array
 from lib.geometry import Box, ShapeZYX
 from lib.plan import SourceGrid
 

@@ -17,9 +17,8 @@ from PIL import Image
 
 from lib.errors import IntegrityError, StoppedError
 from lib.geometry import ShapeZYX, zyx
-from lib.ingest.repair.described_job import job_of, statistics_of
-from lib.ingest.repair.from_source import PatchedStore, SecondMaking
-from lib.ingest.request import VolumeRequest
+from lib.ingest.context import VolumeRequest
+from lib.ingest.repair.from_source import PatchedStore, SecondMaking, job_of, statistics_of
 from lib.present.described import describe_group
 from lib.present.planes import read_planes
 from lib.present.preview import draw_thumbnail, render_preview

@@ -21,8 +21,8 @@ from typing import Any
 
 from lib.config.manager import LoadedSettings
 from lib.errors import IntegrityError, NotFoundError, SourceChangedError
+from lib.ingest.context import VolumeRequest
 from lib.ingest.repair.remake import Planned, Remaking
-from lib.ingest.request import VolumeRequest
 from lib.ingest.stages import plan_source
 from lib.rawfiles.sidecar import hash_file
 from lib.records.lifecycle import Key, RecordDict, member_records

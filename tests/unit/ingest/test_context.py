@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from lib.config.loaders import OpenOrganelleConfig
-from lib.ingest.context import close_context, volume_context
-from lib.ingest.request import VolumeRequest
+from lib.ingest.context import VolumeRequest, close_context, volume_context
 from lib.storage.base import StoreSettings
 from tests.kit.volume_kit import a_plan
 

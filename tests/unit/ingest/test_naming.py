@@ -13,9 +13,9 @@ import pytest
 from lib.config.loaders import LoaderConfig, OpenOrganelleConfig
 from lib.errors import DestinationError, NameTakenError
 from lib.ingest import stages
+from lib.ingest.context import VolumeRequest
 from lib.ingest.life import Steps, make_volume
 from lib.ingest.naming import is_of, name_plans, stated_source
-from lib.ingest.request import VolumeRequest
 from lib.plan import SourceFile, VolumePlan
 from lib.records.manager import MetadataManager
 from lib.safety import folded, volume_name

@@ -15,8 +15,8 @@ from emulators.serving import Samples
 from lib.config.errors import build
 from lib.config.loaders import LOADER_CONFIGS
 from lib.errors import IntegrityError, RecordError
+from lib.ingest.context import VolumeRequest
 from lib.ingest.repair.volume import Repair, note_damage, repair_volume
-from lib.ingest.request import VolumeRequest
 from lib.records.manager import MetadataManager
 from lib.storage.base import StoreSettings
 from lib.storage.local import LocalStore

@@ -11,7 +11,7 @@ from emulators.serving import Samples
 from lib.config.errors import build
 from lib.config.loaders import LOADER_CONFIGS
 from lib.ingest import life, stages
-from lib.ingest.request import VolumeRequest
+from lib.ingest.context import VolumeRequest
 from lib.storage.base import StoreSettings
 from lib.volumes.ledger import LedgerEntry
 

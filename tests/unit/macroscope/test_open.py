@@ -18,8 +18,8 @@ import macroscope
 from emulators.tissue import tissue
 from emulators.volumes import make_recorded_volume, plan_of
 from lib.config.loader_base import AddressConfig
+from lib.ingest.context import VolumeRequest
 from lib.ingest.life import make_volume
-from lib.ingest.request import VolumeRequest
 from lib.ingest.stages import plan_source
 from lib.storage.as_zarr import ReadOnlyZarrStore
 from lib.storage.base import StoreSettings

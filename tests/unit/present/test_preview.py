@@ -21,8 +21,7 @@ from lib.present.drawing import colours, grey, length_text, measured, round_leng
 from lib.present.planes import READ_BYTES, choose_level, chunks_touched, read_planes
 from lib.present.preview import draw_thumbnail, preview_key, render_preview
 from lib.storage.open import open_store
-from lib.volumes.grid import ShardGrid
-from lib.volumes.levels import plan_levels
+from lib.volumes.grid import ShardGrid, plan_levels
 
 SHAPE, VOXEL = (20, 60, 90), (40.0, 8.0, 8.0)
 

@@ -16,7 +16,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from lib.concurrency import cancel as stopping
 from lib.errors import BadAnswerError, StoppedError
-from lib.ingest.request import VolumeRequest
+from lib.ingest.context import VolumeRequest
 from lib.transport.environment import _proxies
 from tasks import artifacts
 from tasks.outage import (

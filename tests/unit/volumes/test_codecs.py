@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lib.errors import ConfigError
-from lib.volumes.codecs import named_codec, zarr_v3_codecs
+from lib.volumes.job import named_codec, zarr_v3_codecs
 
 BYTE, WORD = np.dtype("u1"), np.dtype("i2")
 

@@ -544,8 +544,7 @@ def test_a_coarser_start_gives_the_levels_of_the_whole_pyramid(
     plan = coarser(whole, 4)
     job = a_job(plan, CoarseReader(reader, plan), **SMALL)
     make(job, CoarseReader(reader, plan), store)
-    from lib.volumes.grid import ShardGrid
-    from lib.volumes.levels import plan_levels
+    from lib.volumes.grid import ShardGrid, plan_levels
 
     grid = ShardGrid(shape, (16, 16, 16), (32, 32, 32))
     steps = plan_levels(grid, voxel, (1.0, 2.0, 3.0), small_enough=1)[:3]

@@ -8,8 +8,7 @@ import math
 import pytest
 
 from lib.geometry import LengthsZYX, ShapeZYX
-from lib.volumes.grid import ShardGrid
-from lib.volumes.levels import SMALLEST_CHUNK, Level, factor, plan_levels
+from lib.volumes.grid import SMALLEST_CHUNK, Level, ShardGrid, factor, plan_levels
 
 
 def levels(
