@@ -51,7 +51,8 @@ def test_the_order_of_bits_and_bytes_keeps_its_name() -> None:
 
 
 def test_what_has_no_form_is_refused_before_a_voxel_is_written() -> None:
-    with pytest.raises(ConfigError, match="'jpeg' is not one of auto, zstd, blosc, none") as caught:
+    words = "'jpeg' is not one of auto, source, zstd, blosc, none"
+    with pytest.raises(ConfigError, match=words) as caught:
         named_codec("jpeg", BYTE)
     assert caught.value.location == "codec"
     with pytest.raises(ConfigError, match="'lz4' has no Zarr v3 form"):
