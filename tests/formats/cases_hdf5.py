@@ -83,6 +83,35 @@ def bdv(folder: Path) -> NDArray[Any]:
     return fine
 
 
+SPIMDATA = """<?xml version="1.0" encoding="UTF-8"?>
+<SpimData version="0.2">
+  <BasePath type="relative">.</BasePath>
+  <SequenceDescription>
+    <ImageLoader format="bdv.{kind}"><{kind} type="relative">{file}</{kind}></ImageLoader>
+    <ViewSetups>
+      <ViewSetup><id>0</id><size>{size}</size>
+        <voxelSize><unit>{unit}</unit><size>{lengths}</size></voxelSize></ViewSetup>
+    </ViewSetups>
+    <Timepoints type="range"><first>0</first><last>0</last></Timepoints>
+  </SequenceDescription>
+  <ViewRegistrations/>
+</SpimData>
+"""
+"""As BigDataViewer's exporter writes it; sizes are x, y, z."""
+
+
+def spimdata(kind: str, file: str, **more: str) -> str:
+    """The .xml of one setup of `SHAPE`."""
+    size = " ".join(map(str, SHAPE[::-1]))
+    given = {"size": size, "unit": "µm", "lengths": "0.004 0.004 0.04"} | more
+    return SPIMDATA.format(kind=kind, file=file, **given)
+
+
+def bdv_with_xml(folder: Path) -> NDArray[Any]:
+    (folder / "x.xml").write_text(spimdata("hdf5", "x.h5"), "utf-8")
+    return bdv(folder)
+
+
 def _text(value: str) -> NDArray[Any]:
     return np.frombuffer(value.encode(), "S1")
 
@@ -169,6 +198,18 @@ CASES = [
         settings={"codec": "source"},
     ),
     Case("hdf5-bdv", bdv, "x.h5|hdf5:t00000", ("file",), expect={"dtype": "uint16"}),
+    *(
+        Case(
+            f"bdv-hdf5-by-{name}",
+            bdv_with_xml,
+            address,
+            ("file", "http"),
+            expect={"dtype": "uint16", "voxel_nm_zyx": (40.0, 4.0, 4.0)},
+            notes=("the places that x.xml gives its views (ViewRegistrations) are not applied",),
+            within=0.3,  # what describes both levels is read once
+        )
+        for name, address in (("xml", "x.xml"), ("h5", "x.h5|hdf5:t00000"))
+    ),
     Case(
         "hdf5-imaris",
         imaris,

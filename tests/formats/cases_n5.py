@@ -17,6 +17,7 @@ from xxhash import xxh32_intdigest
 
 from lib.formats.n5.blocks import LZ4_JAVA_SEED
 from tests.formats.case import LISTED, Case
+from tests.formats.cases_hdf5 import spimdata
 from tests.kit.volume_kit import random_voxels
 
 SHAPE = (21, 45, 38)
@@ -87,6 +88,21 @@ def pyramid(folder: Path) -> NDArray[Any]:
     return fine
 
 
+def bdv(folder: Path) -> NDArray[Any]:
+    """Two levels of one setup, as BigDataViewer has them, and its .xml."""
+    fine, coarse = random_voxels(SHAPE, "uint8", 3), random_voxels((11, 23, 19), "uint8", 4)
+    setup = folder / "x.n5/setup0"
+    (setup / "timepoint0").mkdir(parents=True)
+    (folder / "x.n5/attributes.json").write_text('{"n5": "2.0.0"}')
+    factors = {"downsamplingFactors": [[1, 1, 1], [2, 2, 2]], "dataType": "uint8"}
+    (setup / "attributes.json").write_text(json.dumps(factors))
+    (setup / "timepoint0/attributes.json").write_text('{"multiScale": true}')
+    for level, voxels in (("s0", fine), ("s1", coarse)):
+        dataset(setup / "timepoint0" / level, voxels, {"type": "gzip"})
+    (folder / "x.xml").write_text(spimdata("n5", "x.n5"), "utf-8")
+    return fine
+
+
 def second_level(folder: Path) -> NDArray[Any]:
     pyramid(folder)
     return random_voxels((11, 23, 19), "uint8", 4)
@@ -131,6 +147,13 @@ def holes(folder: Path) -> NDArray[Any]:
 
 _BLOSC = {"type": "blosc", "cname": "zstd", "clevel": 1, "shuffle": 1}
 CASES = [
+    Case(
+        "bdv-n5-by-xml",
+        bdv,
+        "x.xml",
+        ("file", "http"),
+        expect={"voxel_nm_zyx": (40.0, 4.0, 4.0), "scale_level": "s0"},
+    ),
     Case(
         "n5-pyramid",
         pyramid,

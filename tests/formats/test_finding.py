@@ -28,7 +28,7 @@ from lib.ingest.life import Steps, make_volume
 from lib.ingest.stages import plan_source
 from lib.plan import VolumePlan
 from lib.storage.base import StoreSettings
-from tests.formats import cases_tiff, cases_zarr2
+from tests.formats import cases_hdf5, cases_tiff, cases_zarr2
 from tests.formats.servers import BUCKET, Servers
 from tests.kit.volume_kit import random_voxels
 
@@ -338,3 +338,45 @@ def test_planes_of_a_series_that_a_shell_took_apart_are_told(
     assert noted == [True, True, True, False, False]
     assert "3 planes of one numbered series" in caplog.text
     assert plan_of(folder / "slice_*.tif", tmp_path).shape_zyx == (3, 8, 9)
+
+
+@pytest.mark.parametrize(
+    ("told", "note"),
+    [
+        ({"unit": "pixel"}, "says voxels of [0.004, 0.004, 0.04] 'pixel': no length"),
+        ({"lengths": "1 2"}, "says voxels of None µm"),
+        ({"size": "1 2 3"}, "says that setup 0 has [1.0, 2.0, 3.0] voxels (x, y, z): not believed"),
+    ],
+    ids=["no-unit", "two-numbers", "another-size"],
+)
+def test_what_the_xml_of_bigdataviewer_cannot_say_is_quoted(
+    folder: Path, tmp_path: Path, told: dict[str, str], note: str
+) -> None:
+    cases_hdf5.bdv(folder)
+    (folder / "x.xml").write_text(cases_hdf5.spimdata("hdf5", "x.h5", **told), "utf-8")
+    plan = plan_of(folder / "x.xml", tmp_path)
+    assert plan.voxel_nm_zyx == (1.0, 1.0, 1.0)
+    assert any(note in one for one in plan.notes), plan.notes
+
+
+@pytest.mark.parametrize("where", ["../x.h5", "/etc/x.h5", "C:\\x.h5", "s3://b/x.h5"])
+def test_the_xml_of_bigdataviewer_leads_nowhere_else(
+    folder: Path, tmp_path: Path, where: str
+) -> None:
+    cases_hdf5.bdv(folder)
+    (folder / "below").mkdir()
+    document = folder / "below/x.xml"
+    document.write_text(cases_hdf5.spimdata("hdf5", where), "utf-8")
+    with pytest.raises(UnsupportedFormatError, match="neither beside"):
+        plan_of(document, tmp_path)
+    document.write_text(cases_hdf5.spimdata("hdf5", "y.h5"), "utf-8")
+    with pytest.raises(NotFoundError, match=r"'y\.h5' is not there"):
+        plan_of(document, tmp_path)
+
+
+def test_a_file_of_bigdataviewer_without_its_xml_says_what_is_missing(
+    folder: Path, tmp_path: Path
+) -> None:
+    cases_hdf5.bdv(folder)
+    plan = plan_of(folder / "x.h5", tmp_path)
+    assert "BigDataViewer states lengths in x.xml, which is not beside the file" in plan.notes

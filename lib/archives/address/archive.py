@@ -13,6 +13,7 @@ from lib.archives.address.grammar import Address, AddressStep, parse_address
 from lib.archives.address.places import LIMITS, SERVICES, is_zip, open_place, open_tree
 from lib.archives.address.plans import plan_of
 from lib.archives.address.reading import bring_file, open_volume, settle_volume
+from lib.archives.address.spimdata import of_voxels
 from lib.archives.base import ArchiveBase, Publisher
 from lib.archives.pairs import as_part, beside, overlap_of, paired
 from lib.config.loader_base import AddressConfig
@@ -157,6 +158,7 @@ class AddressArchive(ArchiveBase):
             step = AddressStep("zip", "", True)
             address = replace(address, steps=(step, *address.steps))
             place = open_place(address, config, session)
+        place = of_voxels(place)
         before = place.traffic()
         first, *others = _levels(config)
         found = the_one(find_volumes(place, _options(config, first)), str(address))

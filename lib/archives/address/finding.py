@@ -9,6 +9,7 @@ from typing import Literal
 from lib.archives.address.folders import FolderStack, volumes_in_folder
 from lib.archives.address.grammar import AddressStep, parse_address
 from lib.archives.address.places import Place, is_zip, open_place
+from lib.archives.address.spimdata import calibrated, of_voxels
 from lib.archives.listed import Item, What, described, holder, refused
 from lib.bytesource.tree import join, listing_or_none
 from lib.config.loader_base import AddressConfig
@@ -69,6 +70,12 @@ def find_volumes(place: Place, options: Options) -> list[Candidate]:
     FormatError
         What is there is damaged.
     """
+    found = _found(place, options)
+    volumes = calibrated(place, found)
+    return [replace(one, volume=volume) for one, volume in zip(found, volumes, strict=True)]
+
+
+def _found(place: Place, options: Options) -> list[Candidate]:
     if len(place.steps) > 1:
         raise ConfigError(
             f"{place.steps[1]}: nothing can follow {place.steps[0]}", location="addresses"
@@ -90,7 +97,7 @@ def find_volumes(place: Place, options: Options) -> list[Candidate]:
     if not found and step is None and place.pattern is None:
         found = _one_below(place, options)
     if not found and (only := _only_folder(place)) is not None:
-        return find_volumes(only, options)
+        return _found(only, options)
     if not found:
         what = "nothing" if step is None else f"nothing of the format {step.word}"
         raise NotFoundError(
@@ -272,6 +279,7 @@ def list_place(text: str, config: AddressConfig, session: Session) -> list[Item]
     if is_zip(place):  # as |zip: would say
         address = replace(address, steps=(AddressStep("zip", "", True), *address.steps))
         place = open_place(address, config, session)
+    place = of_voxels(place)
     found: list[Candidate] = []
     failure: MacroscopeError | None = None
     try:

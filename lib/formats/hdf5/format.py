@@ -26,6 +26,7 @@ _MAGIC = b"\x89HDF\r\n\x1a\n"
 # behind a user block, of which MATLAB writes one of 512 bytes
 _SIGNATURES = (0, 512, 1024, 2048)
 _BDV = re.compile(r"(?P<front>.*?/?t\d{5}/s\d{2})/(?P<level>\d+)/cells")
+_BDV_TABLE = re.compile(r"(?:.*/)?s\d{2}/(?:resolutions|subdivisions)")
 _IMARIS = re.compile(r"DataSet/ResolutionLevel (\d+)/TimePoint (\d+)/Channel (\d+)/Data")
 _MOST_BYTES = 2**50
 
@@ -55,6 +56,8 @@ class Hdf5Format(FileFormatBase):
             groups = {**datasets_of(source, "")["groups"], **groups}
         found = [one for one in answer["datasets"] if 2 <= len(one["shape"]) <= 5]
         found = [one for one in found if min(one["shape"]) > 0]
+        if any(_BDV.fullmatch(one["path"]) for one in found):
+            found = [one for one in found if not _BDV_TABLE.fullmatch(one["path"])]
         chosen = _one_level_each(found, options, path, source.name)
         volumes = [_described(one, levels, groups, options, source) for one, levels in chosen]
         if not volumes:
@@ -157,8 +160,6 @@ def _described(
         dtype = np.dtype(np.uint16)
         handle["view"] = "uint16"
         notes.append("BigDataViewer stores uint16 voxels as int16: they are read as uint16")
-    if _BDV.fullmatch(path):
-        notes.append("BigDataViewer states lengths in an .xml beside the file, which is not read")
     if _IMARIS.fullmatch(path):
         size, voxel = _imaris(one, groups, size, notes)
         handle["size_zyx"] = [*size]

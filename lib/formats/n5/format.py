@@ -179,6 +179,7 @@ def _factors(own: dict[str, Any], group: dict[str, Any], level: str) -> list[flo
 DOCUMENT = "attributes.json"
 MOST_DOCUMENT_BYTES = 64 * 2**20
 _DEEPEST = 6
+_SETUP = re.compile(r"setup\d+")  # BigDataViewer's levels lie one deeper, in time points
 _LEVEL = re.compile(r"s(\d{1,2})")
 
 
@@ -289,6 +290,8 @@ def _children(tree: Tree, path: str) -> list[str]:
 
 def _levels(tree: Tree, path: str, attributes: dict[str, Any]) -> list[str]:
     """Names of the levels of a pyramid, finest first; empty where a group is none."""
+    if _SETUP.fullmatch(path.rpartition("/")[2]):
+        return []
     for block in attributes.get("multiscales") or []:
         return [str(one["path"]).strip("/") for one in block.get("datasets") or []]
     table = attributes.get("scales") or attributes.get("downsamplingFactors")
