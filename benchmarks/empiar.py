@@ -35,9 +35,8 @@ from emulators.http_side import HttpSide
 from emulators.mirror import mirror_app
 from emulators.mrc import write_mrc
 from lib.archives.registry import archive
-from lib.archives.sessions import open_session
 from lib.config.loaders import EBIConfig
-from lib.ingest.context import VolumeRequest
+from lib.ingest.context import VolumeRequest, open_session
 from lib.ingest.life import make_volume
 from lib.storage.base import StoreSettings
 

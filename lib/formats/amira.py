@@ -16,10 +16,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lib.bytesource.base import ByteSource, LocalBytes
+from lib.bytesource.base import ByteSource
 from lib.errors import FormatError, UnsupportedFormatError
 from lib.formats.format import FileFormatBase, Options, VolumeDescription, VoxelSize, only_path
-from lib.formats.raw_planes import RawPlanes, check_whole_file, unpacked_file, write_unpacked
+from lib.formats.planes import RawPlanes, check_whole_file, unpacked_planes
 from lib.geometry import LengthsZYX, ShapeZYX, to_nm
 from lib.plan import SourceGrid
 
@@ -94,14 +94,9 @@ class AmiraFormat(FileFormatBase):
         header = _parse(source)
         if header.encoding is None:
             return RawPlanes(source, header.offset, header.shape_zyx, header.stored)
-        nbytes = math.prod(header.shape_zyx) * header.stored.itemsize
         expand = _run_lengths if header.encoding == "HxByteRLE" else _zipped
-
-        def unpack(target: Path) -> LocalBytes:
-            return write_unpacked(source, target, b"", expand(source, header), nbytes)
-
-        file = unpacked_file(source, scratch, unpack)
-        return RawPlanes(file, 0, header.shape_zyx, header.stored)
+        pieces = expand(source, header)
+        return unpacked_planes(source, pieces, header.shape_zyx, header.stored, scratch)
 
 
 def _parse(source: ByteSource) -> _Header:

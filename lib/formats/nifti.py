@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lib.bytesource.base import ByteSource, LocalBytes
+from lib.bytesource.base import ByteSource
 from lib.errors import FormatError, UnsupportedFormatError
 from lib.formats.format import (
     FileFormatBase,
@@ -26,12 +26,11 @@ from lib.formats.format import (
     only_path,
     positive,
 )
-from lib.formats.raw_planes import (
+from lib.formats.planes import (
     RawPlanes,
     check_whole_file,
     unpacked,
-    unpacked_file,
-    write_unpacked,
+    unpacked_planes,
 )
 from lib.geometry import ShapeZYX
 from lib.plan import SourceGrid
@@ -96,14 +95,15 @@ class NiftiFormat(FileFormatBase):
         header = _parse(source)
         if not _packed(source):
             return RawPlanes(source, header.offset, header.shape_zyx, header.stored)
-        limit = header.offset + math.prod(header.shape_zyx) * header.stored.itemsize + 2**20
-
-        def unpack(target: Path) -> LocalBytes:
-            pieces = unpacked(source, gzip=True)
-            return write_unpacked(source, target, b"", pieces, limit)
-
-        file = unpacked_file(source, scratch, unpack)
-        return RawPlanes(file, header.offset, header.shape_zyx, header.stored)
+        return unpacked_planes(
+            source,
+            unpacked(source, gzip=True),
+            header.shape_zyx,
+            header.stored,
+            scratch,
+            offset=header.offset,
+            slack_bytes=2**20,
+        )
 
 
 def _packed(source: ByteSource) -> bool:

@@ -14,15 +14,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lib.bytesource.base import ByteSource, LocalBytes
+from lib.bytesource.base import ByteSource
 from lib.errors import FormatError, UnsupportedFormatError
 from lib.formats.format import FileFormatBase, Options, VolumeDescription, VoxelSize, only_path
-from lib.formats.raw_planes import (
+from lib.formats.planes import (
     RawPlanes,
     check_whole_file,
     unpacked,
-    unpacked_file,
-    write_unpacked,
+    unpacked_planes,
 )
 from lib.geometry import LengthsZYX, ShapeZYX, to_nm
 from lib.plan import SourceGrid
@@ -98,15 +97,8 @@ class NrrdFormat(FileFormatBase):
         header = _parse(source)
         if header.packed is None:
             return RawPlanes(source, header.offset, header.shape_zyx, header.stored)
-        nbytes = math.prod(header.shape_zyx) * header.stored.itemsize
-
-        def unpack(target: Path) -> LocalBytes:
-            gzip = _PACKED[header.packed or ""]
-            pieces = unpacked(source, gzip=gzip, start=header.offset)
-            return write_unpacked(source, target, b"", pieces, nbytes)
-
-        file = unpacked_file(source, scratch, unpack)
-        return RawPlanes(file, 0, header.shape_zyx, header.stored)
+        pieces = unpacked(source, gzip=_PACKED[header.packed], start=header.offset)
+        return unpacked_planes(source, pieces, header.shape_zyx, header.stored, scratch)
 
 
 def _parse(source: ByteSource) -> _Header:

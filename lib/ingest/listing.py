@@ -14,10 +14,10 @@ from lib.archives.address.finding import list_place
 from lib.archives.address.grammar import is_named, name_and_rest, named_archives
 from lib.archives.listed import Item, holder, planned
 from lib.archives.registry import archive
-from lib.archives.sessions import open_session
 from lib.config.errors import suggestion
 from lib.config.manager import LoadedSettings
 from lib.errors import ConfigError, MacroscopeError, StoppedError
+from lib.ingest.context import open_session
 
 _BESIDE = ("bioimages", "reach")
 """Searched, too: the BioImage Archive, and the table of public volumes."""

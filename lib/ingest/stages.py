@@ -15,7 +15,6 @@ from pathlib import Path
 
 from lib.archives.base import service_of
 from lib.archives.registry import archive
-from lib.archives.sessions import open_session
 from lib.concurrency.bounded_map import run_ordered
 from lib.config.loaders import LoaderConfig
 from lib.errors import (
@@ -27,7 +26,7 @@ from lib.errors import (
 )
 from lib.geometry import ShapeZYX
 from lib.ingest.coarse import fit_plan
-from lib.ingest.context import VolumeRequest, close_context, volume_context
+from lib.ingest.context import VolumeRequest, close_context, open_session, volume_context
 from lib.ingest.kind import doubts_of_values, settle_kind
 from lib.ingest.members import MadeMember, clean_members, make_members
 from lib.ingest.naming import name_plans

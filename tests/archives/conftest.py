@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from emulators import catalogue, empiar, empiar_documents, omero_documents
 from emulators.serving import Samples
 from lib.archives.registry import archive, stand_in
-from lib.archives.sessions import open_session
 from lib.geometry import Box
-from lib.ingest.context import VolumeRequest
+from lib.ingest.context import VolumeRequest, open_session
 from lib.ingest.life import make_volume
 from lib.ingest.result import VolumeResult
 from lib.plan import VolumePlan

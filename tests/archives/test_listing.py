@@ -253,7 +253,7 @@ def test_unknown_archives_and_no_words_are_refused(samples: Samples) -> None:
 
 
 def test_the_em_of_a_data_set_that_no_table_names_is_found(samples: Samples) -> None:
-    from lib.archives.sessions import open_session
+    from lib.ingest.context import open_session
 
     source, own = settings_of("openorganelle:jrc_sample-separator")
     config = loaded(samples).loader(source, {**own, "scale_level": "s0"})

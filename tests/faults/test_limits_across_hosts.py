@@ -22,7 +22,7 @@ HOST = """
 import sys
 from pathlib import Path
 from tasks.limits import rate_limited
-from lib.archives.sessions import open_session
+from lib.ingest.context import open_session
 from lib.config.loaders import EPFLConfig
 
 @rate_limited

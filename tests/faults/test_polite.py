@@ -13,8 +13,8 @@ from emulators.control import Control
 from emulators.counters import Request
 from emulators.serving import Samples
 from lib.archives.registry import recommended_limits
-from lib.archives.sessions import open_session
 from lib.config.loaders import LOADER_CONFIGS
+from lib.ingest.context import open_session
 from tests.faults.bench import Bench, impatient
 
 # Stand-in -> service of the limits.

@@ -12,7 +12,6 @@ import pytest
 from emulators.gcs import GcsApp
 from lib.archives.address.grammar import parse_address
 from lib.archives.address.places import open_place, open_tree
-from lib.archives.sessions import open_session
 from lib.bytesource.bucket_tree import GcsTree
 from lib.bytesource.tree import Tree, join, normal_key
 from lib.config.loader_base import AddressConfig
@@ -27,6 +26,7 @@ from lib.errors import (
     RequestRefusedError,
     SourceChangedError,
 )
+from lib.ingest.context import open_session
 from lib.transport.session import Session
 from tests.faults.bench import impatient
 from tests.formats.servers import TRANSPORTS, Servers

@@ -31,8 +31,7 @@ from lib.formats.mrc.header import (
     Sections,
     parse_header,
 )
-from lib.formats.planes import check_box, plane_blocks
-from lib.formats.raw_planes import unpacked, write_unpacked
+from lib.formats.planes import check_box, plane_blocks, unpacked, write_unpacked
 from lib.geometry import Box, ShapeZYX, zyx
 from lib.plan import SourceGrid
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from lib.archives.registry import recommended_limits
-from lib.archives.sessions import open_session
 from lib.config.loaders import EBIConfig, EPFLConfig, IDRConfig, LoaderConfig
 from lib.errors import ConfigError
+from lib.ingest.context import open_session
 from lib.transport.limits import Limits
 
 

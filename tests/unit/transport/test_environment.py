@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from lib.archives.openorganelle.archive import SERVICE
-from lib.archives.sessions import open_session
 from lib.concurrency import cancel as stopping
 from lib.config.loader_base import EtagPolicy
 from lib.config.loaders import OpenOrganelleConfig
 from lib.errors import BadAnswerError, ConfigError, ProxyError, TransportError
+from lib.ingest.context import open_session
 from lib.transport import environment
 from lib.transport.environment import CA_VARIABLES, exempt_loopback, is_loopback
 from lib.transport.limits import Limits
