@@ -256,14 +256,20 @@ CASES = (
     ),
     Case(
         "labels",
-        "S3 Zarr v2 (uint64, 64^3, zstd) as labels, beside an image of as many bytes (uint8)",
-        _prepare_kinds("u8", "u64"),
+        "S3 Zarr v2 (64^3, zstd) as labels: bodies (uint64), and classes (int8) of as many voxels "
+        "as the image (uint8) has, beside it",
+        _prepare_kinds("u8", "u64", "i8"),
         (
             Variant("image", ours("u8")),
             Variant("labels", ours("u64", config={"kind": "labels"})),
             Variant("labels, encoded", ours("u64", config={"kind": "labels", "codec": "zstd"})),
+            Variant("classes", ours("i8", config={"kind": "labels"})),
         ),
-        (Goal("labels", "image", 1.3), Goal("labels, encoded", "image", 1.3)),
+        (
+            Goal("labels", "image", 1.3),
+            Goal("labels, encoded", "image", 1.3),
+            Goal("classes", "image", 1.3),
+        ),
     ),
     Case(
         "s3-npy",

@@ -40,6 +40,7 @@ ZARRS: dict[str, Zarr] = {
         "compressor": {"id": "blosc", "cname": "zstd", "clevel": 1, "shuffle": 1, "blocksize": 0},
     },
     "gzip": {"dtype": "uint8", "chunk": 64, "compressor": {"id": "gzip", "level": 1}},
+    "i8": {"dtype": "int8", "chunk": 64, "compressor": {"id": "zstd", "level": 1}},
     "u64": {"dtype": "uint64", "chunk": 64, "compressor": {"id": "zstd", "level": 1}},
 }
 

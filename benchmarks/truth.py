@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from emulators.dvid_labels import dvid_labels
 from emulators.tissue import RepeatedTissue, TripleZYX
 
+LABELS = ("uint64", "int8")
+"""Types of the volumes of labels: bodies, and classes of a byte, where images have others."""
 TILE = 128
 """Period of the volume; a multiple of every chunk edge."""
 
@@ -23,9 +25,11 @@ class Volume:
     """An endless volume of one dtype, made of one tile again and again."""
 
     def __init__(self, dtype: str) -> None:
-        if dtype == "uint64":  # labels: bodies with walls, blocks of background and of one body
+        if dtype in LABELS:  # bodies with walls, blocks of background and of one body
             self._repeated = RepeatedTissue((TILE, TILE, TILE), dtype="uint8")
-            self._repeated.tile = dvid_labels((0, 0, 0), (TILE, TILE, TILE))
+            bodies = dvid_labels((0, 0, 0), (TILE, TILE, TILE))
+            classes = np.unique(bodies, return_inverse=True)[1].reshape(bodies.shape)
+            self._repeated.tile = bodies if dtype == "uint64" else classes.astype(dtype)
             return
         self._repeated = RepeatedTissue((TILE, TILE, TILE), dtype=dtype)
         step = 3 if dtype == "uint8" else 64

@@ -222,41 +222,77 @@ def _representable(values: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any
 
 @compiled
 def _pool_mode(source, fz, fy, fx, target, yielding, larger):  # type: ignore[no-untyped-def]
+    # At an odd edge, and along an axis that is not pooled, a voxel stands for its missing
+    # neighbour as well: all votes are doubled, and nothing is decided otherwise.
     seen = np.empty(8, dtype=source.dtype)
+    width, whole = target.shape[2], source.shape[2] // fx
+    alike = np.empty(width, dtype=np.bool_)
     for z in range(target.shape[0]):
-        z1 = min((z + 1) * fz, source.shape[0])
+        z0, z1 = z * fz, min((z + 1) * fz, source.shape[0]) - 1
         for y in range(target.shape[1]):
-            y1 = min((y + 1) * fy, source.shape[1])
-            for x in range(target.shape[2]):
-                x1 = min((x + 1) * fx, source.shape[2])
-                first = source[z * fz, y * fy, x * fx]
-                n = 0
-                alike = True
-                for k in range(z * fz, z1):
-                    for j in range(y * fy, y1):
-                        for i in range(x * fx, x1):
-                            seen[n] = source[k, j, i]
-                            alike = alike and seen[n] == first
-                            n += 1
-                if alike:  # most voxels of a segmentation lie inside of something
-                    target[z, y, x] = first
-                    continue
-                best = first
-                most = -9
-                for a in range(n):
-                    votes = 0
-                    for b in range(n):
-                        if seen[b] == seen[a]:
-                            votes += 1
-                    for one in yielding:
-                        if seen[a] == one:
-                            votes -= 8  # below whoever does not yield; alike among themselves
-                    if votes > most or (
-                        votes == most and (seen[a] > best if larger else seen[a] < best)
-                    ):
-                        most = votes
-                        best = seen[a]
-                target[z, y, x] = best
+            y0, y1 = y * fy, min((y + 1) * fy, source.shape[1]) - 1
+            a, b, c, d = source[z0, y0], source[z0, y1], source[z1, y0], source[z1, y1]
+            row = target[z, y]
+            # most voxels of a segmentation lie inside of something: told for many at once
+            if fx == 2:
+                for x in range(whole):
+                    i, first = 2 * x, a[2 * x]
+                    row[x] = first
+                    alike[x] = (
+                        (a[i + 1] == first)
+                        & (b[i] == first)
+                        & (b[i + 1] == first)
+                        & (c[i] == first)
+                        & (c[i + 1] == first)
+                        & (d[i] == first)
+                        & (d[i + 1] == first)
+                    )
+            else:
+                for x in range(whole):
+                    first = a[x]
+                    row[x] = first
+                    alike[x] = (b[x] == first) & (c[x] == first) & (d[x] == first)
+            if whole < width:
+                alike[whole] = False
+            for x in range(width):
+                if not alike[x]:
+                    i, j = x * fx, min((x + 1) * fx, source.shape[2]) - 1
+                    seen[0], seen[1], seen[2], seen[3] = a[i], a[j], b[i], b[j]
+                    seen[4], seen[5], seen[6], seen[7] = c[i], c[j], d[i], d[j]
+                    row[x] = _vote(seen, yielding, larger)
+
+
+@compiled
+def _vote(seen, yielding, larger):  # type: ignore[no-untyped-def]
+    """The most frequent of eight values; ``larger`` of several that are as frequent, or smaller."""
+    first, other = seen[0], seen[0]
+    for k in range(8):
+        if seen[k] != first:
+            other = seen[k]
+    firsts, others = 0, 0
+    for k in range(8):
+        firsts += seen[k] == first
+        others += seen[k] == other
+    if yielding.size == 0:
+        if firsts > 4:
+            return first
+        if others > 4:
+            return other
+        if firsts + others == 8:  # at most borders two meet
+            return max(first, other) if larger else min(first, other)
+    best = first
+    most = -9
+    for k in range(8):
+        votes = 0
+        for n in range(8):
+            votes += seen[n] == seen[k]
+        for one in yielding:
+            if seen[k] == one:
+                votes -= 8  # below whoever does not yield; alike among themselves
+        if votes > most or (votes == most and (seen[k] > best if larger else seen[k] < best)):
+            most = votes
+            best = seen[k]
+    return best
 
 
 def count_values(chunk: NDArray[Any]) -> NDArray[np.int64]:
