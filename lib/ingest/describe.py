@@ -16,6 +16,7 @@ from lib.safety import redact
 from lib.transport.partial import Fetched
 from lib.volumes.finish import PublishedVolume
 from lib.volumes.job import VolumeJob
+from lib.volumes.label_ids import MOST_IDS
 
 PIPELINE = "macroscope"
 _MOST_NAMED_HOLES = 1000
@@ -130,9 +131,10 @@ def _labels(plan: VolumePlan, published: PublishedVolume) -> dict[str, Any]:
     if rule is None:
         return {}
     said: dict[str, Any] = {"ties": rule.ties, "yielding": list(rule.yielding)}
-    if facts is not None and facts.ids_of_levels[0] is not None:
+    if facts is not None and facts.background is not None:
+        ids, *_ = facts.ids_of_levels
         said |= {
-            "ids": facts.ids_of_levels[0],
+            **({"ids_above": MOST_IDS} if ids is None else {"ids": ids}),
             "largest": published.statistics.maximum,
             "background_fraction": facts.background / max(1, published.statistics.voxels),
             "ids_of_levels": list(facts.ids_of_levels),

@@ -149,7 +149,10 @@ class Labels(Part):
         OrAbsent[Count],
         _COUNTED,
         Shown("Ids", artifact=True),
-        Field(description="Different ids other than 0 in the finest level."),
+        Field(description="Different ids other than 0 in the finest level, if they were counted."),
+    ] = None
+    ids_above: Annotated[
+        OrAbsent[Count], _COUNTED, Field(description="In place of `ids`: there are more than this.")
     ] = None
     largest: Annotated[
         OrAbsent[int], _COUNTED, Shown("Largest id"), Field(description="Exact, however large.")
@@ -166,9 +169,7 @@ class Labels(Part):
         Field(description="The count of each level, finest first; null for too many."),
     ] = None
     values: Annotated[
-        OrAbsent[list[int]],
-        _COUNTED,
-        Field(description="The ids of the finest level, where they are at most 256."),
+        OrAbsent[list[int]], _COUNTED, Field(description="The ids, where they are at most 256.")
     ] = None
     yielding: Annotated[list[int], _POOLED, Field(description="Ids that lose to every other id.")]
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lib.concurrency import cancel as stopping
 from lib.errors import IntegrityError
 from lib.geometry import Box
-from lib.present.described import DescribedVolume, describe
+from lib.present.described import DescribedLevel, DescribedVolume, describe
 from lib.storage.base import Store
 from lib.verify.findings import Findings
-from lib.volumes.label_ids import IdsAccumulator, count_ids, require_among, values_of
+from lib.volumes.label_ids import MOST_IDS, IdsAccumulator, count_ids, require_among, values_of
 from lib.volumes.statistics import NO_HISTOGRAM, Histogram, Statistics, StatisticsAccumulator
 
 _NPY_BYTES = 32 * 2**20
@@ -44,20 +46,39 @@ def count_again(store: Store, volume: DescribedVolume) -> tuple[Statistics, int]
 
 
 def _count_npy(store: Store, volume: DescribedVolume) -> Statistics:
+    statistics = Statistics()
+    for part in _parts_of_npy(store, volume):
+        tally = StatisticsAccumulator(volume.dtype)
+        tally.add(0, part)
+        statistics = statistics.merged(tally.result())
+    return statistics
+
+
+def _parts_of_npy(store: Store, volume: DescribedVolume) -> Iterator[NDArray[Any]]:
     """Plane by plane, or several at once."""
     _, ny, nx = volume.shape_zyx
     plane = ny * nx * volume.dtype.itemsize
     rows = max(1, min(ny, _NPY_BYTES // (nx * volume.dtype.itemsize)))
-    statistics = Statistics()
     for box in Box.whole(volume.shape_zyx).tiles((max(1, _NPY_BYTES // plane), rows, nx)):
         stopping.check()
         z, y, _ = box.start_zyx
         start = volume.npy_offset + z * plane + y * nx * volume.dtype.itemsize
         data = store.get_range(volume.key, start, box.voxels * volume.dtype.itemsize)
-        tally = StatisticsAccumulator(volume.dtype)
-        tally.add(0, np.frombuffer(data, volume.dtype).reshape(box.shape_zyx))
-        statistics = statistics.merged(tally.result())
-    return statistics
+        yield np.frombuffer(data, volume.dtype).reshape(box.shape_zyx)
+
+
+def _parts_of(
+    store: Store, volume: DescribedVolume, level: DescribedLevel | None
+) -> Iterator[NDArray[Any]]:
+    """All voxels of a level; of an npy, which has none, of the file."""
+    if level is None:
+        yield from _parts_of_npy(store, volume)
+        return
+    reader = volume.open_level(store, level)
+    for index in level.grid.shards():
+        for block in reader.blocks(level.grid.shard_box(index)):
+            stopping.check()
+            yield block.data
 
 
 def prove_voxels(store: Store, record: dict[str, Any], found: Findings) -> None:
@@ -90,7 +111,7 @@ def prove_voxels(store: Store, record: dict[str, Any], found: Findings) -> None:
             f"{volume.key}: the histogram is not that of the voxels",
         )
     _hold_holes(quality, holes, volume.key, found)
-    if (labels := technical.get("labels")) and labels.get("ids") is not None and volume.levels:
+    if (labels := technical.get("labels")) and labels.get("largest") is not None:
         _prove_ids(store, volume, labels, statistics, found)
 
 
@@ -105,17 +126,15 @@ def _prove_ids(
     counts: list[int | None] = []
     values: tuple[int, ...] = ()
     background, finer, made = 0, None, ""
-    for level in volume.levels:
-        reader, accumulator = volume.open_level(store, level), IdsAccumulator()
-        for index in level.grid.shards():
-            for block in reader.blocks(level.grid.shard_box(index)):
-                stopping.check()
-                accumulator.add(block.data)
+    for number, level in enumerate(volume.levels or (None,)):
+        accumulator = IdsAccumulator()
+        for part in _parts_of(store, volume, level):
+            accumulator.add(part)
         ids, zeros = accumulator.result()
         background, values = (background, values) if counts else (zeros, values_of(ids))
         counts.append(count_ids(ids))
         try:
-            require_among(ids, finer, level.index, volume.key)
+            require_among(ids, finer, number, volume.key)
         except IntegrityError as error:
             made = error.message
         finer = ids
@@ -126,7 +145,12 @@ def _prove_ids(
         stated in ((), values),
         f"{volume.key}: the ids are {values}, where the record says {stated}",
     )
-    for name, here in (("ids", counts[0]), ("largest", statistics.maximum)):
+    above = MOST_IDS if counts[0] is None else None
+    for name, here in (
+        ("ids", counts[0]),
+        ("ids_above", above),
+        ("largest", statistics.maximum),
+    ):
         found.hold(
             f"technical.labels.{name}",
             said.get(name) == here,

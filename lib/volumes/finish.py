@@ -184,9 +184,11 @@ def label_facts(job: VolumeJob, entries: Iterable[LedgerEntry]) -> LabelFacts | 
     if job.plan.labels is None:
         return None
     parts: dict[int, list[Ids]] = {level.index: [] for level in job.levels}
-    background = 0
+    background: int | None = 0
     for entry in entries:
-        background += entry.background
+        if entry.level == 0 and entry.label_ids is None:
+            background = None  # of a half that was begun before ids were counted in it
+        background = None if background is None else background + entry.background
         for number, packed in (entry.label_ids or {entry.level: None}).items():
             parts[number].append(unpack(packed, job.dtype))
     found = [merged(parts[level.index]) for level in job.levels]

@@ -37,14 +37,14 @@ class LabelFacts:
     Attributes
     ----------
     background
-        Voxels of the finest level that are 0.
+        Voxels of the finest level that are 0; None where some of it was not counted.
     ids_of_levels
         Different ids other than 0 of each level, finest first; None for too many.
     values
         The ids of the finest level, ascending, 0 included; empty for more than `MOST_COLOURS`.
     """
 
-    background: int
+    background: int | None
     ids_of_levels: tuple[int | None, ...]
     values: tuple[int, ...] = ()
 

@@ -26,6 +26,7 @@ from lib.storage.base import Store
 from lib.storage.digests import OrderedHasher
 from lib.storage.durable import naming_os_errors, pwrite_all
 from lib.volumes.job import ConcurrencyLimits, VolumeJob
+from lib.volumes.label_ids import IdsAccumulator, pack
 from lib.volumes.ledger import LedgerEntry, StoredFile
 from lib.volumes.rechunk import Buffers, gather
 from lib.volumes.statistics import StatisticsAccumulator
@@ -82,6 +83,10 @@ def convert_npy(
                         pwrite_all(handle, view, at)
                 accumulator, crc32 = StatisticsAccumulator(job.dtype), 0
                 accumulator.add(0, voxels)
+                ids = IdsAccumulator()
+                if job.plan.labels is not None:
+                    ids.add(voxels)
+                found, background = ids.result()
                 for _, view in runs:
                     crc32 = zlib.crc32(view, crc32)
                 with line.turn(shard_index):
@@ -96,6 +101,8 @@ def convert_npy(
                     crc32=crc32,
                     statistics=accumulator.result().to_json(),
                     missing_chunks=tuple(missing),
+                    label_ids=None if job.plan.labels is None else {0: pack(found)},
+                    background=background,
                 )
             )
 

@@ -19,6 +19,7 @@ from lib.ingest.repair.volume import note_damage
 from lib.ingest.stages import plan_source
 from lib.plan import VolumePlan
 from lib.verify.volume import verify_store
+from lib.volumes.label_ids import MOST_IDS
 
 SHAPE = (9, 100, 110)
 
@@ -142,6 +143,43 @@ def test_floats_are_no_labels_whatever_is_asked(bench: Any, tmp_path: Path) -> N
     tifffile.imwrite(tmp_path / "mask.tif", np.zeros((5, 20, 30), np.float32))
     with pytest.raises(ConfigError, match="labels are integers"):
         planned(bench("address", addresses=[str(tmp_path / "mask.tif")], kind="labels"), tmp_path)
+
+
+def test_ids_of_an_npy_are_counted(bench: Any, tmp_path: Path) -> None:
+    voxels = cells()
+    tifffile.imwrite(tmp_path / "mask.tif", voxels, photometric="minisblack")
+    one = bench("address", addresses=[str(tmp_path / "mask.tif")], output_format="npy")
+    record = one.complete_record(planned(one, tmp_path))
+    said = record["metadata"]["technical"]["labels"]
+    assert said["ids"] == len(np.unique(voxels[voxels != 0]))
+    assert said["largest"] == voxels.max()
+    assert said["background_fraction"] == pytest.approx((voxels == 0).mean())
+    (verdict,) = verify_store(one.store, digests=True)
+    assert verdict.problems == ()
+    assert {"technical.labels.ids", "technical.labels.largest"} <= {*verdict.facts.proven}
+    record["metadata"]["technical"]["labels"]["ids"] -= 1
+    one.store.put(record["files"]["record"], json.dumps(record).encode())
+    (verdict,) = verify_store(one.store, digests=True)
+    assert any("ids of the labels is" in problem for problem in verdict.problems)
+
+
+def test_more_ids_than_are_counted_are_said_to_be_more(bench: Any, tmp_path: Path) -> None:
+    """A million and some: the bound stands in the record, and what does not need them is right."""
+    voxels = np.arange(9 * 360 * 360, dtype=np.uint32).reshape(9, 360, 360)
+    tifffile.imwrite(tmp_path / "mask.tif", voxels, photometric="minisblack")
+    one = bench("address", addresses=[str(tmp_path / "mask.tif")])
+    record = one.complete_record(planned(one, tmp_path))
+    said = record["metadata"]["technical"]["labels"]
+    assert "ids" not in said
+    assert "values" not in said
+    assert said["ids_above"] == MOST_IDS < voxels.size
+    assert said["largest"] == voxels.size - 1
+    assert said["background_fraction"] == pytest.approx(1 / voxels.size)
+    assert said["ids_of_levels"][0] is None
+    assert said["ids_of_levels"][-1] is not None
+    (verdict,) = verify_store(one.store, digests=True)
+    assert verdict.problems == ()
+    assert "technical.labels.ids_above" in verdict.facts.proven
 
 
 def test_a_volume_of_before_is_complete_as_it_is(bench: Any, tmp_path: Path) -> None:

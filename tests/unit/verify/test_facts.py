@@ -9,11 +9,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import tifffile
 
 from emulators.s3 import S3Server
 from emulators.serving import Samples
+from lib.archives.registry import archive
+from lib.ingest.life import make_volume
+from lib.ingest.request import VolumeRequest
+from lib.ingest.stages import plan_source
 from lib.records.manager import schema
+from lib.storage.base import StoreSettings
 from lib.storage.local import LocalStore
 from lib.verify.findings import PROOFS
 from lib.verify.volume import Verdict, verify_store
@@ -55,7 +62,21 @@ def stores(samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> dict[s
             assert ended.complete, ended.errors
             found[name] = folder / "data"
     with_checksum(found["zarr"])
+    found["many"] = many_ids(tmp_path_factory.mktemp("many"))
     return found
+
+
+def many_ids(folder: Path) -> Path:
+    """Labels of more ids than are counted."""
+    ids = folder / "ids.tif"
+    tifffile.imwrite(ids, np.arange(9 * 360 * 360, dtype=np.uint32).reshape(9, 360, 360))
+    chosen = {"addresses": [str(ids)], "kind": "labels", "output_format": "npy"}
+    config = archive("address").config_model(**chosen)
+    (plan,) = plan_source("address", config, folder / "scratch").plans
+    data = str(folder / "data")
+    request = VolumeRequest(plan, config, data, StoreSettings(), folder / "scratch", "a test")
+    assert make_volume(request, "a test").status == "complete"
+    return folder / "data"
 
 
 def with_checksum(folder: Path) -> None:
@@ -188,6 +209,7 @@ DAMAGES: dict[str, tuple[str, Damage]] = {
     "technical.labels.largest": ("labels", technical("labels.largest", 1)),
     "technical.labels.background_fraction": ("labels", technical("labels.background_fraction", 1)),
     "technical.labels.ids_of_levels": ("labels", technical("labels.ids_of_levels", [1, 1])),
+    "technical.labels.ids_above": ("many", technical("labels.ids_above", 7)),
     "technical.labels.values": ("labels", technical("labels.values", [0, 1])),
     "technical.label_images": ("group", technical("label_images", ["another"])),
     "members[].name": ("group", put("members[].name", "another")),
