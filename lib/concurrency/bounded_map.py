@@ -196,12 +196,22 @@ class InOrderGate:
     ----------
     overlapping
         Whether a unit may ask for its first bytes while the last of the one before it travel.
+    idle
+        Whether the source could be asked for more at the moment. A unit then begins once the first
+        bytes of the one before it have come, whichever of its bytes are late.
     """
 
-    def __init__(self, units: Sequence[Hashable], *, overlapping: bool = False) -> None:
+    def __init__(
+        self,
+        units: Sequence[Hashable],
+        *,
+        overlapping: bool = False,
+        idle: Callable[[], bool] | None = None,
+    ) -> None:
         self._places = {unit: place for place, unit in enumerate(units)}
-        self._overlapping = overlapping
+        self._overlapping, self._idle = overlapping, idle
         self._begun = self._ended = 0  # of the units before these, all have
+        self._flowing = -1  # the last unit of which bytes have come
         self._moved = threading.Condition()
 
     @contextmanager
@@ -212,9 +222,10 @@ class InOrderGate:
         until every earlier unit has ended.
         """
         place = self._places[unit]
-        self._wait(lambda: self._begun >= place)
+        self._wait(lambda: self._begun >= place or self._may_overtake(place))
 
         def arrived(share: float) -> None:
+            self._flowing = max(self._flowing, place)
             if self._overlapping and share >= 0.5:  # then all the rest has been asked for
                 self._move(place + 1, 0)
             self._wait(lambda: self._ended >= place)
@@ -223,6 +234,9 @@ class InOrderGate:
             yield arrived
         finally:
             self._move(place + 1, place + 1)
+
+    def _may_overtake(self, place: int) -> bool:
+        return self._idle is not None and self._flowing >= place - 1 and self._idle()
 
     def _wait(self, ready: Callable[[], bool]) -> None:
         with self._moved:

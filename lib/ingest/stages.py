@@ -239,7 +239,10 @@ def convert_batch(
     shard_indices = rest_of(request, job, shard_indices)
     service = context.session.limiter(service_of(context.archive, request.plan))
     limits = ConcurrencyLimits(
-        workers=request.config.max_workers, connections=service.connections, shards=shards_at_once
+        workers=request.config.max_workers,
+        connections=service.connections,
+        shards=shards_at_once,
+        idle=lambda: service.idle,
     )
 
     def finished(entry: LedgerEntry) -> None:

@@ -163,6 +163,11 @@ class Limiter:
         return int(min(self.connections, self._window.size))
 
     @property
+    def idle(self) -> bool:
+        """Whether some of the slots are in use, and another request could be made at once."""
+        return 0 < self._in_use < self.at_once
+
+    @property
     def requests_per_second(self) -> float | None:
         """The slowest rate that anybody who joined wants, or None."""
         with self._freed:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -331,8 +332,11 @@ class ConcurrencyLimits:
     shards
         Shards in flight; where a source gives blocks, those that are read, and one more is
         encoded meanwhile.
+    idle
+        Whether some of the connections have nothing to bring at the moment; see `InOrderGate`.
     """
 
     workers: int = 2
     connections: int = 16
     shards: int = 2
+    idle: Callable[[], bool] | None = None

@@ -43,8 +43,10 @@ def convert_blocks(
     at_once = limits.shards + 1
     if not reader.layout.random_access:
         # a single connection reads on where it is
-        reading = InOrderGate(shard_indices, overlapping=limits.connections > 1)
-        at_once = max(limits.shards, 2)
+        several = limits.connections > 1
+        idle = limits.idle if several else None
+        reading = InOrderGate(shard_indices, overlapping=several, idle=idle)
+        at_once = max(limits.shards, 2) + (idle is not None)
 
     encoders: Crew[None] = Crew(limits.workers, "encode", abandons=False)
     try:

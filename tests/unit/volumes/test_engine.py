@@ -432,6 +432,32 @@ def test_a_unit_asks_for_its_first_bytes_while_the_last_of_the_one_before_travel
     assert steps == [*expected, "second reads on"]
 
 
+def test_a_unit_begins_where_connections_idle_however_late_the_one_before_is() -> None:
+    idle, begun = threading.Event(), [threading.Event() for _ in range(3)]
+    line = InOrderGate(range(3), overlapping=True, idle=idle.is_set)
+    ended = list[int]()
+
+    def read(unit: int) -> None:
+        with line.turn(unit) as arrived:
+            begun[unit].set()
+            arrived(0.1)  # waits for all units before it
+            ended.append(unit)
+
+    others = [threading.Thread(target=read, args=(unit,)) for unit in (1, 2)]
+    with line.turn(0) as arrived:
+        for other in others:
+            other.start()
+        idle.set()
+        assert not begun[1].wait(0.3), "before anything of the first has come"
+        arrived(0.1)
+        assert begun[1].wait(60)
+        assert begun[2].wait(60)
+        ended.append(0)
+    for other in others:
+        other.join()
+    assert ended == [0, 1, 2]
+
+
 @pytest.mark.parametrize(
     ("shards", "workers", "sizes"),
     [
