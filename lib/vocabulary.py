@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date, datetime, time
 from enum import StrEnum
 from typing import Literal
@@ -127,6 +127,33 @@ _DAY_MONTH = re.compile(
     r"(\d{1,2})(?:st|nd|rd|th)?[ .-]+([a-z]{3,9})\.?,?[ .-]+(\d{4})", re.I | re.A
 )
 _MONTH_DAY = re.compile(r"([a-z]{3,9})\.? +(\d{1,2})(?:st|nd|rd|th)?,? +(\d{4})", re.I | re.A)
+
+
+LABEL_WORDS = frozenset(
+    {"label", "labels", "labelled", "labeled", "seg", "segs", "segm", "segmented", "segmentation"}
+    | {"segmentations", "mask", "masks", "gt", "groundtruth", "instance", "instances", "classes"}
+    | {"annotation", "annotations", "annotated"}
+)
+"""Words of file and folder names that speak of labels, in lower case; `IMAGE_WORDS` of images."""
+
+IMAGE_WORDS = frozenset(
+    {"raw", "em", "image", "images", "img", "grey", "gray", "grayscale", "greyscale"}
+)
+_DETECTORS = (".dm3", ".dm4", ".mrc", ".rec", ".st", ".ali")
+
+
+def from_detector(file_name: str) -> bool:
+    """Whether a file is of a format that microscopes write: its 32-bit integers are counts."""
+    return file_name.lower().removesuffix(".gz").removesuffix(".bz2").endswith(_DETECTORS)
+
+
+def labels_by_type(dtype: str, file_names: Iterable[str]) -> bool:
+    """Whether integers of which nothing else is known are labels: of 64 bits, or uint32.
+
+    Not in files `from_detector`.
+    """
+    wide = dtype in ("uint32", "uint64", "int64")
+    return wide and not any(from_detector(name) for name in file_names)
 
 
 def day(text: str) -> str | None:

@@ -21,23 +21,13 @@ from lib.about import Provenance
 from lib.config.loaders import LoaderConfig
 from lib.errors import ConfigError
 from lib.plan import VolumePlan
-from lib.vocabulary import Kind
+from lib.vocabulary import IMAGE_WORDS, LABEL_WORDS, Kind, from_detector, labels_by_type
 from lib.volumes.statistics import Statistics
 
 FEW_VALUES = 32
 """At most so many values in all are those of classes or masks, rather than of a detector."""
 
-_LABELS = frozenset(
-    {"label", "labels", "labelled", "seg", "segs", "segm", "segmented", "segmentation"}
-    | {"segmentations", "mask", "masks", "gt", "groundtruth", "instance", "instances"}
-    | {"annotation", "annotations"}
-)
 _PAIRS = (("ground", "truth"), ("neuron", "ids"))
-_IMAGES = frozenset(
-    ("raw", "em", "image", "images", "img", "grey", "gray", "grayscale", "greyscale")
-)
-_DETECTORS = (".dm3", ".dm4", ".mrc", ".rec", ".st", ".ali")
-"""Formats that microscopes write: integers of 32 bits are counts of electrons there."""
 _FOLDERS = 2
 _FOUND_BY_NAME = ("address", "ebi", "epfl", "idr")
 """Sources in which anything may lie: the name of a file is all that tells."""
@@ -132,9 +122,8 @@ def _by_type_and_names(plan: VolumePlan) -> tuple[Kind, Provenance, tuple[str, .
     if named and not unsure:
         note = f"taken for labels, because {named}; set kind to image if that is wrong"
         return "labels", Provenance(source="name", where=named), (note,)
-    detector = any(_suffix(file.name) in _DETECTORS for file in plan.files)
-    wide = dtype.itemsize == 8 or dtype == np.uint32
-    if wide and not detector:
+    detector = any(from_detector(file.name) for file in plan.files)
+    if labels_by_type(dtype.name, [file.name for file in plan.files]):
         by = Provenance(source="file", where=f"data type {dtype.name}")
         note = f"taken for labels by their data type, {dtype.name}; set kind to image if wrong"
         return "labels", by, (note,)
@@ -163,13 +152,13 @@ def _named(plan: VolumePlan) -> tuple[str, bool]:
         for said, what in ((name, "name"), *((folder, "folder") for folder in reversed(folders))):
             words = _words(said)
             if _speaks_of_labels(words):
-                return f"of the {what} {said!r}", bool(words & _IMAGES)
-            if words & _IMAGES:
+                return f"of the {what} {said!r}", bool(words & IMAGE_WORDS)
+            if words & IMAGE_WORDS:
                 return "", False
     imageset = str(plan.about.extra.get("imageset") or "")
     words = _words(imageset)
     if _speaks_of_labels(words):
-        return f"the image set is called {imageset!r}", bool(words & _IMAGES)
+        return f"the image set is called {imageset!r}", bool(words & IMAGE_WORDS)
     return "", False
 
 
@@ -188,8 +177,4 @@ def _words(name: str) -> set[str]:
 
 
 def _speaks_of_labels(words: set[str]) -> bool:
-    return bool(words & _LABELS) or any(words.issuperset(pair) for pair in _PAIRS)
-
-
-def _suffix(name: str) -> str:
-    return PurePosixPath(name.removesuffix(".gz").removesuffix(".bz2")).suffix.lower()
+    return bool(words & LABEL_WORDS) or any(words.issuperset(pair) for pair in _PAIRS)

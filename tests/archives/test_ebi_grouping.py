@@ -199,7 +199,10 @@ def kinds(files: Mapping[str, VolumeDescription]) -> dict[str, str]:
         ("data/FIB-SEM Raw and Segmentation Data/6461 - Raw/x.mrc", "uint8", "image"),
         ("data/FIB-SEM Raw and Segmentation Data/6461 - Segmentation/x.mrc", "uint8", "labels"),
         ("data/set_mito_segmentation_h5/0000.mrc", "uint32", "labels"),
-        ("data/x.mrc", "uint32", "labels"),
+        ("data/x.tif", "uint32", "labels"),
+        ("data/x.tif", "int64", "labels"),
+        ("data/x.mrc", "uint32", "image"),  # counts of electrons
+        ("data/x.dm4", "uint32", "image"),
         ("data/x.mrc", "uint8", "image"),
         ("data/labels/distance.mrc", "float32", "image"),
         ("data/SetN/x ORGANELLE CLASS LABELS.mrc", "uint8", "labels"),

@@ -20,7 +20,7 @@ from lib.archives.ebi.entry import ImageSet
 from lib.archives.ebi.grouping import Volume
 from lib.formats.format import Origin, VolumeDescription, VoxelSize
 from lib.plan import VolumePlan
-from lib.vocabulary import Kind
+from lib.vocabulary import IMAGE_WORDS, LABEL_WORDS, Kind, labels_by_type
 
 _VOLUMES = "reconstructed volumes"  # of EMPIAR's categories, those whose sections lie at a z
 # and those whose files are no sections, however they are numbered
@@ -171,14 +171,7 @@ def _set(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
-_LABELS = _set(
-    "label labels labelled labeled seg segs segmentation segmentations segmented mask masks gt "
-    "groundtruth annotation annotations annotated instance instances classes"
-)
-_IMAGES = _set(
-    "raw em image images source grayscale greyscale original originals clahe overview "
-    "aligned recorded"
-)
+_IMAGES = IMAGE_WORDS | _set("source original originals clahe overview aligned recorded")
 _ORGANELLES = _set(
     "mito mitos mitochondria mitochondrion nucleus nuclei nuclear er golgi actin membrane "
     "membranes vesicle vesicles lysosome lysosomes peroxisome peroxisomes lipid lipids axon axons "
@@ -255,12 +248,12 @@ def _kind(volume: Volume, volumes: Sequence[Volume]) -> Known:
     where = [*volume.path.replace("|", "/").split("/")]
     for name in reversed(where):
         words = {word.lower() for word in _words(name)}
-        labels, images = words & _LABELS, words & _IMAGES
+        labels, images = words & LABEL_WORDS, words & _IMAGES
         if labels and not images:
             return Known("labels", f"{name!r} speaks of {min(labels)!r}", "name")
         if images and not labels:
             return Known("image", f"{name!r} speaks of {min(images)!r}", "name")
-    if dtype.itemsize >= 4 and dtype.kind == "u":
+    if labels_by_type(dtype.name, volume.names[:1]):
         return Known("labels", f"voxels are {dtype.name}")
     like = _called_after(volume, volumes)
     if like is not None:
@@ -316,7 +309,7 @@ def _nearness(one: Volume, other: Volume) -> float:
         if a != b:
             break
         shared += 1
-    words = [{w.lower() for w in _words(p)} - _LABELS - _IMAGES for p in (one.path, other.path)]
+    words = [{w.lower() for w in _words(p)} - LABEL_WORDS - _IMAGES for p in (one.path, other.path)]
     union = words[0] | words[1]
     return shared + (len(words[0] & words[1]) / len(union) if union else 0.0)
 
