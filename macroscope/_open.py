@@ -283,17 +283,11 @@ def _opened(store: Store, key: str) -> OpenVolume:
 
 def _record(store: Store, key: str) -> Mapping[str, Any] | None:
     """The record beside a volume, which must call it complete; labels may share their image's."""
-    from lib.records.lifecycle import member_records
-    from lib.records.manager import read_json
-    from lib.storage.keys import image_of, record_of
+    from lib.records.manager import record_for
 
-    try:
-        record = read_json(store, record_of(key))
-    except NotFoundError:
-        image = image_of(key)
-        shared = None if image is None else _record(store, image)
-        every = member_records(shared or {})
-        return next((one for one in every if one["files"]["volume"] == key), None)
+    record = record_for(store, key)
+    if record is None:
+        return None
     if record.get("status") != "complete":
         raise IntegrityError(
             f"the volume is not complete: its record says {record.get('status')}",

@@ -24,11 +24,20 @@ from lib.errors import (
     DestinationError,
     NotFoundError,
     NothingThereError,
+    RecordError,
     UnsupportedFormatError,
 )
 from lib.present.described import ZARR, DescribedVolume, describe, labels_inside
 from lib.present.store_page import page_html, read_contents
-from lib.present.viewer_app import check_viewable, fragment, viewer_app, viewer_state
+from lib.present.viewer_app import (
+    UNSIGNED,
+    check_viewable,
+    fragment,
+    is_unsigned_inside,
+    viewer_app,
+    viewer_state,
+)
+from lib.records.manager import record_for
 from lib.storage.base import Store
 from lib.storage.keys import contents, image_of, why_nothing
 
@@ -181,7 +190,10 @@ class Viewer:
             found.setdefault(key, _viewable(self._store, key))
             found |= {one.key: one for one in _labels_over(self._store, key)}
         volumes = list(found.values())
-        sources = [f"{self.address}/store/{quote(volume.key)}" for volume in volumes]
+        sources = [
+            f"{self.address}/{_way_to(self._store, volume)}/{quote(volume.key)}"
+            for volume in volumes
+        ]
         return f"{self.address}/v/volumes/#{fragment(viewer_state(volumes, sources))}"
 
     def start(self) -> None:
@@ -246,7 +258,7 @@ def _labels_over(store: Store, key: str) -> list[DescribedVolume]:
     shown = []
     for volume in labels_inside(store, key):
         try:
-            check_viewable(volume)
+            check_viewable(volume, _smallest(store, volume))
         except UnsupportedFormatError as error:
             _log.warning("left out of the view: %s", error)
         else:
@@ -263,8 +275,24 @@ def _viewable(store: Store, key: str) -> DescribedVolume:
             location=key,
             advice="The catalogue lists the volumes; one that is being made has to finish first",
         ) from error
-    check_viewable(volume)
+    check_viewable(volume, _smallest(store, volume))
     return volume
+
+
+def _way_to(store: Store, volume: DescribedVolume) -> str:
+    return UNSIGNED if is_unsigned_inside(volume, _smallest(store, volume)) else "store"
+
+
+def _smallest(store: Store, volume: DescribedVolume) -> int | None:
+    """The smallest id of labels of int64, as their record says it: the others are shown anyway."""
+    if volume.kind != "labels" or volume.dtype.name != "int64":
+        return None
+    try:
+        record = record_for(store, volume.key) or {}
+    except RecordError:
+        return None
+    least = record.get("metadata", {}).get("technical", {}).get("global_min")
+    return least if isinstance(least, int) else None
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -39,13 +39,20 @@ MOST_PANELS = 4
 """Images beside each other; with more, they share one panel and are switched by their names."""
 
 _PANEL_PIXELS = 360.0  # about the smaller side of one of four panes on a laptop
-# Neuroglancer has no int64; ids of uint64 are exact in it, above 2^53, too
+# Neuroglancer has no int64; ids of uint64 are exact in it, above 2^53, too. Labels of int64 without
+# a negative id are the same bytes as of uint64, and are shown as such.
+UNSIGNED = "unsigned"
 _DTYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "float32"]
 _SHADER = "#uicontrol invlerp normalized\nvoid main() {\n  emitGrayscale(normalized());\n}\n"
 
 
-def check_viewable(volume: DescribedVolume) -> None:
+def check_viewable(volume: DescribedVolume, smallest: int | None = None) -> None:
     """Refuse what Neuroglancer cannot show.
+
+    Parameters
+    ----------
+    smallest
+        Of the ids of labels, where the record says it.
 
     Raises
     ------
@@ -58,12 +65,20 @@ def check_viewable(volume: DescribedVolume) -> None:
             location=volume.key,
             advice="Look at its preview, or make it again with output_format zarr",
         )
+    if is_unsigned_inside(volume, smallest):
+        return
     if volume.dtype.name not in _DTYPES:
         raise UnsupportedFormatError(
             f"the viewer cannot show {volume.dtype.name}",
             location=volume.key,
             advice=f"It shows {', '.join(_DTYPES)}; the preview shows any",
         )
+
+
+def is_unsigned_inside(volume: DescribedVolume, smallest: int | None) -> bool:
+    """Whether labels of int64 have ids that are the same in uint64."""
+    signed = volume.kind == "labels" and volume.dtype.name == "int64"
+    return signed and smallest is not None and smallest >= 0
 
 
 def viewer_state(volumes: Sequence[DescribedVolume], sources: Sequence[str]) -> dict[str, Any]:
@@ -265,11 +280,18 @@ def viewer_app(
     def client(request: Request) -> Response:
         return _client_file(request.path_params.get("name") or "index.html")
 
-    def volume(request: Request) -> Response:
+    def unsigned(request: Request) -> Response:
+        """The same volume, its voxels called unsigned."""
+        return volume(request, documents=_called_unsigned)
+
+    def volume(request: Request, documents: Callable[[bytes], bytes] | None = None) -> Response:
         key = request.path_params["key"]
         if not _inside(key, served()):
             return Response("No such volume is served here.\n", 404, media_type="text/plain")
         try:
+            if documents is not None and key.endswith("/zarr.json"):
+                said = documents(store.get(key))
+                return Response(said, media_type="application/json", headers=_plain_headers())
             return _object(store, key, request)
         except NotFoundError:
             return Response("There is no such object.\n", 404, media_type="text/plain")
@@ -297,6 +319,7 @@ def viewer_app(
             Route("/v/{token}/{name}", client),
             Route("/events/{token}", events),
             Route("/store/{key:path}", volume),
+            Route(f"/{UNSIGNED}/{{key:path}}", unsigned),
         ],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)],
     )
@@ -320,6 +343,16 @@ def _client_file(name: str) -> Response:
         media_type=kind or "application/octet-stream",
         headers={"Content-Security-Policy": _POLICY, **_plain_headers()},
     )
+
+
+def _called_unsigned(document: bytes) -> bytes:
+    """A document of a volume with uint64 where it says int64: itself, and copies of its levels."""
+    said = json.loads(document)
+    levels = (said.get("consolidated_metadata") or {}).get("metadata", {})
+    for array in (said, *levels.values()):
+        if array.get("data_type") == "int64":
+            array["data_type"] = "uint64"
+    return json.dumps(said).encode()
 
 
 def _object(store: Store, key: str, request: Request) -> Response:

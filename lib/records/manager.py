@@ -29,7 +29,7 @@ from lib.records.lifecycle import (
 )
 from lib.safety import redact_text
 from lib.storage.base import Store
-from lib.storage.keys import record_objects
+from lib.storage.keys import image_of, record_objects, record_of
 
 
 @cache
@@ -372,6 +372,23 @@ def read_json(store: Store, key: str, size: int = 0) -> RecordDict:
     if size > _LARGEST:
         raise _broken(key, f"has {size} bytes, more than any record")
     return parse_json(store.get(key), key)
+
+
+def record_for(store: Store, volume_key: str) -> RecordDict | None:
+    """The record of a volume: beside it, or for labels in that of their image; None for neither.
+
+    Raises
+    ------
+    RecordError
+        It cannot be read.
+    """
+    try:
+        return read_json(store, record_of(volume_key))
+    except NotFoundError:
+        image = image_of(volume_key)
+        shared = None if image is None else record_for(store, image)
+        every = member_records(shared or {})
+        return next((one for one in every if one["files"]["volume"] == volume_key), None)
 
 
 def parse_json(data: bytes, key: str) -> RecordDict:

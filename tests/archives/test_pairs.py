@@ -286,6 +286,28 @@ def test_labels_that_the_viewer_cannot_show_are_left_out_of_it(
         check_viewable(describe(one.store, labels["files"]["volume"]))
 
 
+def test_signed_labels_without_a_negative_id_are_shown_as_unsigned(
+    bench: Any, tmp_path: Path
+) -> None:
+    """The bytes are the same; the store itself is served as it is."""
+    em = write(tmp_path / "em.zarr", grey(), (8.0, 4.0, 4.0), (0.0, 0.0, 0.0))
+    signed = (ids(SHAPE) + np.uint64(2**54)).astype(np.int64)
+    seg = write(tmp_path / "seg.zarr", signed, (8.0, 4.0, 4.0), (0.0, 0.0, 0.0))
+    one = bench("address", addresses=[em], labels=[seg])
+    image, labels = made(one, tmp_path)
+    key = image["files"]["volume"]
+    with serve(one.store, [key]) as running:
+        fragment = unquote(urlsplit(running.url_for([key])).fragment)
+        _, layer = json.loads(fragment.removeprefix("!"))["layers"]
+        address = layer["source"].removesuffix("/|zarr3:")
+        assert address.endswith(f"/unsigned/{labels['files']['volume']}")
+        seen = zarr.open_group(address, mode="r")["0"]
+        assert seen.dtype == np.uint64
+        np.testing.assert_array_equal(seen[:].astype(np.int64), signed)
+        stored = zarr.open_group(address.replace("/unsigned/", "/store/"), mode="r")["0"]
+        assert stored.dtype == np.int64
+
+
 def test_labels_belong_to_one_image(bench: Any, tmp_path: Path) -> None:
     two = [
         write(tmp_path / name, grey(), (8.0, 4.0, 4.0), (0.0, 0.0, 0.0))
