@@ -9,14 +9,13 @@ Only the time spent waiting for the server counts, so a slow disk here is not it
 from __future__ import annotations
 
 import io
-import socket
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from lib.errors import BadAnswerError, TransportError
 from lib.transport.limits import Limits
@@ -35,6 +34,12 @@ UNANNOUNCED_BYTES = 64 * GIB  # a file of which the server does not say the size
 _MINUTE = 60.0
 
 clock: Callable[[], float] = time.monotonic
+
+
+class Receiver(Protocol):
+    """A socket, as far as it is read."""
+
+    def recv_into(self, buffer: WriteableBuffer) -> int: ...
 
 
 class Meter:
@@ -96,7 +101,7 @@ class Meter:
                 )
             self._spell_waited_s, self._spell_bytes = 0.0, 0
 
-    def receive_into(self, sock: socket.socket, buffer: WriteableBuffer) -> int:
+    def receive_into(self, sock: Receiver, buffer: WriteableBuffer) -> int:
         """``sock.recv_into`` within the bounds; 0 at the end."""
         begun = clock()
         count = sock.recv_into(buffer)

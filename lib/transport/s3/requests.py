@@ -20,7 +20,7 @@ import urllib3
 from lib.transport import bounds, responses
 from lib.transport.bounds import ServiceCounters
 from lib.transport.connections import USER_AGENT, new_pool
-from lib.transport.environment import proxy_for
+from lib.transport.environment import proxy_for, tls_context
 from lib.transport.http_wire import REFUSAL_BYTES, Answer, Wire
 from lib.transport.limits import Limiter, Limits
 from lib.transport.request import Exchanges
@@ -102,7 +102,10 @@ class S3Requests(Exchanges):
         self._host = self._pool.connection_from_url(self._origin) if self._origin else None
         connect_s, read_s = limits.connect_timeout_s, limits.read_timeout_s
         self._timeout = urllib3.Timeout(connect=connect_s, read=read_s)
-        self._wire = Wire(self._host, self._origin, connect_s, read_s) if self._host else None
+        self._wire: Wire | None = None
+        if self._origin:
+            trusted = tls_context(access.ca_bundle)
+            self._wire = Wire(self._origin, trusted, connect_s, read_s, limits.connections)
 
     @property
     def server(self) -> str:
@@ -118,8 +121,8 @@ class S3Requests(Exchanges):
         self._pool.clear()
         if self._origin:
             self._host = self._pool.connection_from_url(self._origin)
-            if self._wire is not None:
-                self._wire.pool = self._host
+        if self._wire is not None:
+            self._wire.close()
 
     @contextmanager
     def in_turn(self) -> Iterator[Get]:
@@ -128,14 +131,14 @@ class S3Requests(Exchanges):
         Each is a request of its own: it waits for its turn, is counted, and looks for a stop.
         """
         with self.exchange(self._url) as meter:
-            line = self._wire and self._wire.take()
+            line = self._wire.take() if self._wire is not None else None
 
             def get(key: str, most: int, headers: Mapping[str, str] | None = None) -> Answer:
                 url = f"{self._url}/{key}"
                 sent = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **(headers or {})}
                 self.send_one("GET")
                 signed = self._signer.in_header("GET", url, sent)
-                if self._wire is None:
+                if self._wire is None or line is None:
                     answer = self._through_proxy(url, signed, meter, most)
                 else:
                     target = url.removeprefix(self._origin)
@@ -149,7 +152,7 @@ class S3Requests(Exchanges):
             try:
                 yield get
             finally:
-                if self._wire is not None:
+                if self._wire is not None and line is not None:
                     self._wire.put_back(line)
 
     def _through_proxy(

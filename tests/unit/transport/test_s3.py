@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import http.server
 import itertools
+import random
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import obstore
 import pytest
@@ -33,6 +36,7 @@ from lib.transport import bounds
 from lib.transport.limits import Limits
 from lib.transport.s3.reader import ObjectReader
 from lib.transport.session import Session
+from tests.kit.tls import TlsFront
 
 BUCKET = "cosem-test"
 QUICK = Limits(4, None, 2.0, 1.0, 3, 0.005)
@@ -433,9 +437,74 @@ SHAPES: dict[str, tuple[list[bytes], bool]] = {
 }  # fmt: skip
 
 
+@pytest.fixture
+def secure(
+    lying: Callable[[Reply], ObjectReader],
+    session: Session,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Callable[[Reply], ObjectReader]]:
+    """The same server behind TLS, with an authority that is trusted."""
+    fronts: list[TlsFront] = []
+
+    def start(reply: Reply) -> ObjectReader:
+        address = urlsplit(lying(reply)._requests.server)
+        fronts.append(TlsFront((str(address.hostname), int(address.port or 0)), tmp_path))
+        monkeypatch.setenv("SSL_CERT_FILE", str(fronts[0].authority))
+        return session.objects("lying", "s3://bucket", endpoint_url=fronts[0].url)
+
+    yield start
+    for front in fronts:
+        front.close()
+
+
+def test_over_tls_objects_of_any_size_come_whole(
+    secure: Callable[[Reply], ObjectReader],
+) -> None:
+    sizes = [0, 1, 16_384, 16_385, 300_000, 2_000_000]
+
+    def reply(connection: socket.socket, line: str) -> None:
+        body = random.Random(line.split()[1]).randbytes(int(line.split()[1].rpartition("/")[2]))
+        connection.sendall(OK + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+
+    reader = secure(reply)
+    expected = [random.Random(f"/bucket/{size}").randbytes(size) for size in sizes]
+    assert reader.get_several([str(size) for size in sizes]) == expected
+    assert [reader.get(str(size)) for size in sizes] == expected
+    threads = [
+        threading.Thread(target=lambda: reader.get_several([str(n) for n in sizes]))
+        for _ in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert reader.get("300000") == expected[4]
+
+
+def test_objects_of_a_server_that_nobody_vouches_for_are_not_read(
+    secure: Callable[[Reply], ObjectReader],
+    session: Session,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+    server = secure(lambda connection, line: asked.append(line))._requests.server
+    for name in ("localhost", "127.0.0.1"):  # not the certificate's name; then no authority
+        if name == "127.0.0.1":
+            monkeypatch.setenv("SSL_CERT_FILE", "")
+        url = server.replace("127.0.0.1", name)
+        with pytest.raises(TransportError, match="no secure connection"):
+            session.objects("lying", "s3://other", endpoint_url=url).get("key")
+    assert asked == []
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_an_answer_of_any_shape_is_read_whole_and_its_connection_kept_where_it_can_be(
-    lying: Callable[[Reply], ObjectReader], shape: str
+    lying: Callable[[Reply], ObjectReader],
+    secure: Callable[[Reply], ObjectReader],
+    shape: str,
+    tls: bool,
 ) -> None:
     pieces, lasting = SHAPES[shape]
     connections: list[socket.socket] = []
@@ -449,7 +518,7 @@ def test_an_answer_of_any_shape_is_read_whole_and_its_connection_kept_where_it_c
         if shape == "in pieces":
             connection.sendall(b"l")
 
-    reader = lying(reply)
+    reader = (secure if tls else lying)(reply)
     assert [reader.get(key) for key in "ab"] == [b"voxel"] * 2
     assert reader.get_several(["c", "d"]) == [b"voxel"] * 2
     assert len(connections) == (1 if lasting else 4)
@@ -613,7 +682,10 @@ def test_keys_that_xml_cannot_hold_are_listed(
     assert found.last_modified == "2024-05-06T07:08:09Z"
 
 
-def test_a_stop_wakes_a_read_that_waits(lying: Callable[[Reply], ObjectReader]) -> None:
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+def test_a_stop_wakes_a_read_that_waits(
+    lying: Callable[[Reply], ObjectReader], secure: Callable[[Reply], ObjectReader], tls: bool
+) -> None:
     gone = threading.Event()
 
     def reply(connection: socket.socket, line: str) -> None:
@@ -623,7 +695,7 @@ def test_a_stop_wakes_a_read_that_waits(lying: Callable[[Reply], ObjectReader]) 
 
     try:
         with pytest.raises(StoppedError):
-            lying(reply).get("key")
+            (secure if tls else lying)(reply).get("key")
     finally:
         gone.set()
         stopping.reset()
