@@ -111,7 +111,6 @@ class CroppedReader(VolumeReader):
         self._reader.__exit__(None, None, None)
 
     def blocks(self, box: Box) -> Iterator[Block]:
-        """Yield blocks that tile `box`; see `VolumeReader`."""
         check_box(box, self.shape_zyx, self._name)
         corner = self._box.start_zyx
         back = subtract((0, 0, 0), corner)
@@ -167,7 +166,6 @@ class RawPlanes(VolumeReader):
         self._source.close()
 
     def blocks(self, box: Box) -> Iterator[Block]:
-        """Yield blocks of at most one range that tile `box`; see `VolumeReader`."""
         check_box(box, self.shape_zyx, self._source.name)
         yield from plane_blocks(
             self._source,

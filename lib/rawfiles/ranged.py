@@ -271,7 +271,6 @@ class ArrivingStack(SectionStack):
         self._arriving.close()
 
     def blocks(self, box: Box) -> Iterator[Block]:
-        """Yield blocks that tile `box`; see `VolumeReader`."""
         z0, z1 = box.start_zyx[0], box.stop_zyx[0]
         wanted = [number for number in self._files[z0:z1] if number is not None]
         self._arriving.want(wanted, ahead=z1 - z0)

@@ -150,7 +150,17 @@ class Store(Protocol):
         """The same, with the version that a `put` may say it replaces."""
         ...
 
-    def get_range(self, key: str, start: int, length: int) -> bytes: ...
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        """Exactly `length` bytes from `start`.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such object.
+        DestinationError
+            It is shorter than that.
+        """
+        ...
 
     def size(self, key: str) -> int | None:
         """Bytes of an object, or None where there is none."""

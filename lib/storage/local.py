@@ -94,7 +94,6 @@ class LocalStore:
             draft.commit(create=create)
 
     def get_versioned(self, key: str) -> Versioned:
-        """The same, with what tells one version of a file from another."""
         version = self._version(key)
         return Versioned(self.get(key), version)
 
@@ -114,21 +113,11 @@ class LocalStore:
         return LocalDraft(path, sync=self._syncs(os.path.basename(path)), may=may)
 
     def get(self, key: str) -> bytes:
-        """Return the bytes of a file; raises `NotFoundError` where there is none."""
         path = self._path(check_key(key), follow=True)
         with naming_os_errors(path, "read"), open(path, "rb") as file:
             return file.read()
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
-        """Return exactly `length` bytes from `start`.
-
-        Raises
-        ------
-        NotFoundError
-            There is no such file.
-        DestinationError
-            The file is shorter than that.
-        """
         path = self._path(check_key(key), follow=True)
         with naming_os_errors(path, "read"), open(path, "rb") as file:
             file.seek(start)
@@ -142,7 +131,6 @@ class LocalStore:
         return data
 
     def size(self, key: str) -> int | None:
-        """Return the bytes of a file, or None where there is none."""
         path = self._path(check_key(key), follow=True)
         with naming_os_errors(path, "look at"):
             try:
@@ -158,7 +146,6 @@ class LocalStore:
             yield from _walk(folder, prefix)
 
     def list_folder(self, prefix: str = "") -> Folder:
-        """Files and folders directly in a folder, sorted by key."""
         folder = self._path(check_prefix(prefix))
         objects, folders = [], []
         with naming_os_errors(folder, "list"):
@@ -171,7 +158,6 @@ class LocalStore:
         return Folder(tuple(objects), tuple(folders))
 
     def delete(self, key: str) -> None:
-        """Delete one file; absent is fine."""
         path = self._path(check_key(key))
         self._fence.left(path)
         with naming_os_errors(path, "delete"), suppress(FileNotFoundError, NotADirectoryError):
@@ -217,7 +203,6 @@ class LocalStore:
             sync_folder(os.path.dirname(self._path(final)))
 
     def persist(self, *keys: str) -> None:
-        """Force files and trees to the disk, with all folders on the way to them."""
         if self.durable:
             paths = [self._path(check_key(key)) for key in keys]
             with naming_os_errors(self.root, "force to the disk"):
@@ -281,7 +266,6 @@ class LocalStore:
             return honours_flock(self.root)
 
     def may_write(self, key: str) -> None:
-        """Refuse who writes a file in place once the lease is over."""
         self._fence.left(self._path(check_key(key)))
 
     def probe(self) -> tuple[Missing, ...]:
@@ -302,7 +286,6 @@ class LocalStore:
         return {}
 
     def local_path(self, key: str) -> str | None:
-        """The absolute path of a key, whether or not something is there."""
         return self._path(check_key(key))
 
     def _path(self, key: str, *, follow: bool = False) -> str:

@@ -122,7 +122,6 @@ class S3Store:
         return GatheredDraft(partial(self.put, key))
 
     def get(self, key: str) -> bytes:
-        """Return the bytes of an object; raises `NotFoundError` where there is none."""
         return self._objects.get(check_key(key)).data
 
     def get_versioned(self, key: str) -> Versioned:
@@ -131,15 +130,6 @@ class S3Store:
         return Versioned(found.data, found.etag)
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
-        """Return exactly `length` bytes from `start`.
-
-        Raises
-        ------
-        NotFoundError
-            There is no such object.
-        DestinationError
-            The object is shorter than that.
-        """
         check_key(key)
         if length == 0:
             if self.size(key) is None:
@@ -160,7 +150,6 @@ class S3Store:
         return data
 
     def size(self, key: str) -> int | None:
-        """Return the bytes of an object, or None where there is none."""
         meta = self._objects.head(check_key(key))
         return None if meta is None else meta.size
 
@@ -171,7 +160,6 @@ class S3Store:
                 yield found
 
     def list_folder(self, prefix: str = "") -> Folder:
-        """Objects and common prefixes directly below a prefix, sorted by key."""
         found = self._objects.folder(check_prefix(prefix))
         return Folder(
             tuple(o for o in found.objects if not is_reserved(o.key.rpartition("/")[2])),
@@ -179,7 +167,6 @@ class S3Store:
         )
 
     def delete(self, key: str) -> None:
-        """Delete one object; absent is fine."""
         check_key(key)
         if not self._fence:
             self._writes.delete([StoredObject(key, 0)])
@@ -254,7 +241,6 @@ class S3Store:
             self._fence.add(key, FollowedLease(self._objects, key, holder))
 
     def may_write(self, key: str) -> None:
-        """Refuse who writes once the lease is over."""
         self._fence.left(self._objects.where(check_key(key)))
 
     def probe(self) -> tuple[Missing, ...]:
@@ -262,16 +248,13 @@ class S3Store:
         return probe_bucket(self._objects, S3Writes(self._objects, Fence()))
 
     def free_bytes(self) -> int | None:
-        """None: an object store does not say."""
         return None
 
     def local_path(self, key: str) -> str | None:
-        """None: there is no file behind an object."""
         check_key(key)
         return None
 
     def counts(self) -> dict[str, int]:
-        """Requests sent so far by this object: PUT (and POST of parts), GET, HEAD, LIST, DELETE."""
         return self._objects.counts()
 
 

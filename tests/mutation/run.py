@@ -44,11 +44,15 @@ PARTS = {
     ),
     "shards": Part(("lib/volumes/shardfile.py",), "tests/unit/volumes/test_shardfile.py", 60),
     "ledger": Part(("lib/volumes/ledger.py",), "tests/unit/volumes/test_ledger.py", 60),
-    "sums": Part(("lib/verify/beside.py",), "tests/unit/verify/test_beside.py", 60),
+    "sums": Part(
+        ("lib/verify/beside.py",),
+        "tests/unit/verify/test_beside.py tests/unit/verify/test_volume.py",
+        60,
+    ),
     "streams": Part(("lib/storage/digests.py",), "tests/unit/storage/test_digests.py", 30),
     "finish": Part(("lib/volumes/finish.py",), "tests/unit/volumes/test_finish.py", 60),
     "records": Part(
-        ("lib/records/manager.py", "lib/records/lifecycle.py", "lib/records/lifecycle.py"),
+        ("lib/records/manager.py", "lib/records/lifecycle.py"),
         "tests/unit/records/test_records.py tests/unit/records/test_record_errors.py",
         60,
     ),

@@ -338,7 +338,6 @@ class RangedStack(SectionStack):
         self._session = session
 
     def blocks(self, box: Box) -> Iterator[Block]:
-        """Yield blocks that tile `box`; see `VolumeReader`."""
         of_one = super().blocks
 
         def read(z: int) -> list[Block]:

@@ -358,7 +358,6 @@ class DmReader(VolumeReader):
         self.image.source.close()
 
     def blocks(self, box: Box) -> Iterator[Block]:
-        """Yield blocks of at most about 8 MiB that tile `box`; see `VolumeReader`."""
         return plane_blocks(
             self.image.source,
             box,

@@ -289,7 +289,6 @@ class MrcReader(VolumeReader):
         self.volume.source.close()
 
     def blocks(self, box: Box) -> Iterator[Block]:
-        """Yield blocks of at most about 16 MiB that tile `box`; see `VolumeReader`."""
         volume, header = self.volume, self.volume.header
         check_box(box, self.shape_zyx, volume.source.name)
         if box.empty:

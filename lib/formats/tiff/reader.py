@@ -346,7 +346,6 @@ class TiffReader(VolumeReader):
         self.volume.source.close()
 
     def blocks(self, box: Box) -> Iterator[Block]:
-        """Yield blocks of at most about 16 MiB that tile `box`; see `VolumeReader`."""
         volume = self.volume
         check_box(box, self.shape_zyx, volume.source.name)
         if box.empty:
