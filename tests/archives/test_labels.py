@@ -8,11 +8,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import tifffile
 import zarr
 from numpy.typing import NDArray
+from PIL import Image
 
 from lib.errors import ConfigError
 from lib.ingest.repair.volume import note_damage
@@ -20,6 +22,7 @@ from lib.ingest.stages import plan_source
 from lib.plan import VolumePlan
 from lib.verify.volume import verify_store
 from lib.volumes.label_ids import MOST_IDS
+from tests.formats import cases_n5, cases_precomputed
 
 SHAPE = (9, 100, 110)
 
@@ -128,6 +131,66 @@ def test_labels_by_address(bench: Any, tmp_path: Path, dtype: str) -> None:
     (verdict,) = verify_store(one.store, digests=True)
     assert not verdict.problems
     assert {"technical.histogram", "technical.global_max"} <= {*verdict.facts.proven}
+
+
+def big() -> NDArray[Any]:
+    """Ids beyond what a float holds exactly."""
+    voxels = cells("uint64")
+    voxels[voxels > 0] += np.uint64(2**60)
+    return voxels
+
+
+def by_zarr3(folder: Path) -> tuple[str, NDArray[Any]]:
+    zarr.create_array(
+        folder / "x.zarr", data=big(), chunks=(9, 25, 55), shards=(9, 50, 55), zarr_format=3
+    )
+    return "x.zarr", big()
+
+
+def by_n5(folder: Path) -> tuple[str, NDArray[Any]]:
+    cases_n5.dataset(folder / "x.n5/seg", big(), {"type": "gzip"}, contentType="segmentation")
+    return "x.n5|n5:seg", big()
+
+
+def by_precomputed(folder: Path) -> tuple[str, NDArray[Any]]:
+    cases_precomputed.volume(
+        folder / "seg",
+        big(),
+        encoding="compressed_segmentation",
+        kind="segmentation",
+        compressed_segmentation_block_size=[8, 8, 8],
+    )
+    return "seg|neuroglancer-precomputed:", big()
+
+
+def by_hdf5(folder: Path) -> tuple[str, NDArray[Any]]:
+    with h5py.File(folder / "x.h5", "w") as file:
+        file.create_dataset("volumes/labels/ids", data=big(), chunks=(4, 50, 55))
+    return "x.h5|hdf5:volumes/labels/ids", big()
+
+
+def by_nrrd(folder: Path) -> tuple[str, NDArray[Any]]:
+    voxels = cells("uint16")
+    head = "NRRD0004\ntype: uint16\ndimension: 3\nsizes: 110 100 9\nendian: little\nencoding: raw"
+    (folder / "mask.nrrd").write_bytes(f"{head}\n\n".encode() + voxels.tobytes())
+    return "mask.nrrd", voxels
+
+
+def by_png(folder: Path) -> tuple[str, NDArray[Any]]:
+    """Sections of a palette: its indices are the ids."""
+    (folder / "labels").mkdir()
+    for number, plane in enumerate(cells()):
+        picture = Image.fromarray(plane, "P")
+        picture.putpalette([7, 9, 11] * 256)
+        picture.save(folder / f"labels/mask_{number:03d}.png")
+    return "labels|png:", cells()
+
+
+@pytest.mark.parametrize("written", [by_zarr3, by_n5, by_precomputed, by_hdf5, by_nrrd, by_png])
+def test_every_level_is_right_whatever_the_format(bench: Any, tmp_path: Path, written: Any) -> None:
+    address, voxels = written(tmp_path)
+    place = bench("address", addresses=[f"{tmp_path}/{address}"], kind="labels")
+    made(place, tmp_path, voxels)
 
 
 def test_the_largest_ids_are_exact_in_the_record(bench: Any, tmp_path: Path) -> None:
