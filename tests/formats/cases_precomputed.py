@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorstore
+from imagecodecs import brotli_encode
 from numpy.typing import NDArray
 
 from tests.formats.case import LISTED, Case
@@ -132,11 +134,11 @@ def holes(sharding: dict[str, Any] | None, folder: Path) -> NDArray[Any]:
     return voxels
 
 
-def packed_names(folder: Path) -> NDArray[Any]:
-    """A copy on disk as cloud-volume makes it: every chunk gzipped, with .gz behind its name."""
+def packed_names(pack: Callable[[bytes], bytes], suffix: str, folder: Path) -> NDArray[Any]:
+    """A copy on disk as cloud-volume makes it: every chunk packed, which its name ends with."""
     voxels = raw("uint8", folder)
     for path in [*(folder / "em/s0").iterdir()]:
-        path.with_name(path.name + ".gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.with_name(path.name + suffix).write_bytes(pack(path.read_bytes()))
         path.unlink()
     return voxels
 
@@ -230,7 +232,15 @@ CASES = [
         )
         for name, sharding in {"chunk": None, "in-shard": _IDENTITY}.items()
     ),
-    Case("neuroglancer-precomputed-gz-names", packed_names, "em", transports=("file",)),
+    *(
+        Case(
+            f"neuroglancer-precomputed-{suffix}-names",
+            partial(packed_names, pack, f".{suffix}"),
+            "em",
+            transports=("file",),
+        )
+        for suffix, pack in (("gz", gzip.compress), ("br", brotli_encode))
+    ),
     Case("neuroglancer-precomputed-gz-bytes", packed_plainly, "seg", transports=("file", "http")),
     Case("neuroglancer-precomputed-elsewhere", elsewhere, "em", transports=("file", "s3")),
 ]

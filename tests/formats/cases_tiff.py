@@ -84,6 +84,17 @@ def jpeg_strips(folder: Path) -> NDArray[Any]:
     return np.asarray(tifffile.imread(folder / "a.tif"))
 
 
+def page_by_page(folder: Path) -> NDArray[Any]:
+    """Pages with a coarser level below each; tifffile gives every one its own description."""
+    voxels = random_voxels(SHAPE, "uint16", 9)
+    with tifffile.TiffWriter(folder / "a.tif") as file:
+        for plane in voxels:
+            options = {"photometric": "minisblack", "compression": "zlib", "tile": (16, 16)}
+            file.write(plane, subifds=1, contiguous=False, **options)
+            file.write(plane[::2, ::2], subfiletype=1, **options)
+    return voxels
+
+
 def wide(folder: Path) -> NDArray[Any]:
     voxels = random_voxels(SHAPE, "uint64", 8)
     tifffile.imwrite(
@@ -93,6 +104,7 @@ def wide(folder: Path) -> NDArray[Any]:
 
 
 CASES = [
+    Case("tiff-page-by-page", page_by_page, "a.tif", ("file", "http")),
     Case("tiff-64-bits", wide, "a.tif", ("file",), expect={"kind": "labels"}),
     Case("tiff-lzma", partial(packed, "lzma"), "a.tif", ("file",)),
     Case("tiff-jpeg", partial(packed, "jpeg"), "a.tif", ("file",)),

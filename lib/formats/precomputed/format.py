@@ -184,7 +184,7 @@ def _suffix(tree: Tree, key: str, scale: Scale) -> str:
         return ""
     listing = listing_or_none(tree, key)
     first = listing.objects[0].key if listing is not None and listing.objects else ""
-    return ".gz" if first.endswith(".gz") else ""
+    return next((suffix for suffix in (".gz", ".br") if first.endswith(suffix)), "")
 
 
 def _of_handle(handle: dict[str, Any]) -> tuple[Info, Scale]:

@@ -24,7 +24,7 @@ from lib.errors import FormatError, MacroscopeError, TransportError
 from lib.formats.chunked import ChunkedReader, check_listed, chunk_objects
 from lib.formats.pictures import check_picture
 from lib.formats.precomputed.info import Scale
-from lib.formats.precomputed.shards import gunzip, morton
+from lib.formats.precomputed.shards import gunzip, morton, unbrotli
 from lib.geometry import Box, ShapeZYX, ceil_divide
 
 _BITS = (0, 1, 2, 4, 8, 16, 32)
@@ -192,7 +192,7 @@ class PrecomputedReader(ChunkedReader):
     path
         Key of the scale in the tree.
     suffix
-        What the names of local copies end with (``.gz``).
+        What the names of local copies end with (``.gz``, ``.br``).
     holes
         Chunks (z, y, x) that the store does not hold; None where it does not list.
     """
@@ -297,7 +297,9 @@ class PrecomputedReader(ChunkedReader):
         packed = scale.sharding is not None and scale.sharding.data_gzip
         packed = packed or self._suffix == ".gz"
         # copies made by tools that drop headers hold gzip bytes under plain names
-        if packed or (bytes(encoded[:2]) == _GZIP and not whole):
+        if self._suffix == ".br":
+            encoded = unbrotli(encoded, self._most)
+        elif packed or (bytes(encoded[:2]) == _GZIP and not whole):
             encoded = gunzip(encoded, self._most)
         if scale.encoding == "raw":
             if len(encoded) != nbytes:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from imagecodecs import BrotliError, brotli_decode
 from numpy.typing import NDArray
 
 from lib.errors import FormatError, UnsupportedFormatError
@@ -151,6 +152,15 @@ def _mixed(word: int) -> int:
     word ^= word >> 13
     word = word * 0xC2B2AE35 & _M32
     return word ^ word >> 16
+
+
+def unbrotli(data: bytes | memoryview, most: int) -> bytes:
+    """The same of brotli, which has no checksum."""
+    try:
+        out = bytes(brotli_decode(bytes(data), out=most))
+    except (BrotliError, ValueError) as error:
+        raise FormatError(f"brotli bytes are damaged, or unpack to more: {error}") from None
+    return out
 
 
 def gunzip(data: bytes | memoryview, most: int) -> bytes:

@@ -344,6 +344,8 @@ def _shaped_series(stated_shape: Shape, plain: Series, pages: PageList) -> Serie
             location=pages.source.name,
         )
     stated = math.prod(leading)
+    if stated == 1 and len(pages) > 1:  # written plane by plane, each with its own description
+        return plain
     planes, stacked = _all_planes(pages, stated, f"the description's shape {shape}")
     notes = plain.notes
     if letter in "TCS":

@@ -236,6 +236,9 @@ def _codecs(
             raise UnsupportedFormatError(f"codec {name!r} is not converted", location=where)
     if not to_bytes:
         raise FormatError("no codec makes bytes of the voxels", location=where)
+    packing = [one["id"] for one in compressors if one["id"] != "crc32c"]
+    if len(packing) > 1:
+        raise UnsupportedFormatError(f"compressors one after another: {packing}", location=where)
     return Codecs(order, big, tuple(compressors)), None
 
 

@@ -169,6 +169,7 @@ SHARDING = {
         {"data_type": {"name": "fancy"}},
         {"chunk_grid": {"name": "rectangular", "configuration": {}}},
         {"codecs": [{"name": "bytes"}, {"name": "numcodecs.lzma"}]},
+        {"codecs": [{"name": "bytes"}, {"name": "gzip"}, {"name": "zstd"}]},
         {"codecs": [{"name": "delta"}, {"name": "bytes"}]},
         {"codecs": []},
         {"storage_transformers": [{"name": "x"}]},
