@@ -84,6 +84,19 @@ def jpeg_strips(folder: Path) -> NDArray[Any]:
     return np.asarray(tifffile.imread(folder / "a.tif"))
 
 
+def jpeg_2000(dtype: str, lossless: bool, folder: Path) -> NDArray[Any]:
+    """Tiles with cut edges; where they are not exact, as tifffile reads them."""
+    voxels = random_voxels(SHAPE, dtype, 10)
+    options = {"level": 0, "reversible": True} if lossless else {"level": 40}
+    tifffile.imwrite(
+        folder / "a.tif", voxels, photometric="minisblack", tile=(32, 16),
+        compression="jpeg2000", compressionargs=options,
+    )  # fmt: skip
+    read = np.asarray(tifffile.imread(folder / "a.tif"))
+    assert np.array_equal(read, voxels) == lossless
+    return read
+
+
 def page_by_page(folder: Path) -> NDArray[Any]:
     """Pages with a coarser level below each; tifffile gives every one its own description."""
     voxels = random_voxels(SHAPE, "uint16", 9)
@@ -107,6 +120,11 @@ CASES = [
     Case("tiff-page-by-page", page_by_page, "a.tif", ("file", "http")),
     Case("tiff-64-bits", wide, "a.tif", ("file",), expect={"kind": "labels"}),
     Case("tiff-lzma", partial(packed, "lzma"), "a.tif", ("file",)),
+    *(
+        Case(f"tiff-jpeg2000-{dtype}", partial(jpeg_2000, dtype, True), "a.tif", ("file",))
+        for dtype in ("uint8", "uint16")
+    ),
+    Case("tiff-jpeg2000-lossy", partial(jpeg_2000, "uint8", False), "a.tif", ("file", "http")),
     Case("tiff-jpeg", partial(packed, "jpeg"), "a.tif", ("file",)),
     Case("tiff-jpeg-strips", jpeg_strips, "a.tif", ("file", "http")),
     Case("tiff-sections", sections, "sections/|tiff:"),

@@ -246,6 +246,8 @@ _ROWS: dict[str, list[tuple[str, Callable[[Files], None], str]]] = {
         (f"{_P}-jpeg", _zero_end, "ends before"),
         ("jpeg-8", _zero_end, "ends before"),
         ("tiff-jpeg-strips", _cut_strip, "ends before"),
+        ("tiff-jpeg2000-uint8", _cut_strip, "ends before"),
+        ("tiff-jpeg2000-lossy", _cut_strip, "ends before"),
     ],
     "a picture of another size": [(f"{_P}-jpeg", _wide_jpeg, "pixels for")],
     "an object of 0 bytes": [

@@ -46,11 +46,14 @@ _CODECS: dict[int, tuple[str, Callable[..., Any], int]] = {
     50000: ("Zstandard", imagecodecs.zstd_decode, 65536),
     34925: ("LZMA", _unlzma, 65536),
     7: ("JPEG", _none, 4096),
+    34712: ("JPEG 2000", _none, 65536),
 }
-UNCOMPRESSED, JPEG = 1, 7
+UNCOMPRESSED, JPEG, JPEG_2000 = 1, 7, 34712
+_J2K_SIZE = b"\xff\x4f\xff\x51"  # where a codestream begins: SOC, then SIZ
 _OTHERS = {
-    2: "CCITT", 3: "CCITT", 4: "CCITT", 6: "JPEG of TIFF 5", 33003: "JPEG 2000", 33004: "JPEG 2000",
-    33005: "JPEG 2000", 34712: "JPEG 2000", 34887: "LERC", 50001: "WebP", 50002: "JPEG XL",
+    2: "CCITT", 3: "CCITT", 4: "CCITT", 6: "JPEG of TIFF 5", 33003: "JPEG 2000 of Aperio",
+    33004: "JPEG 2000 of Aperio", 33005: "JPEG 2000 of Aperio", 34887: "LERC", 50001: "WebP",
+    50002: "JPEG XL",
 }  # fmt: skip
 
 
@@ -60,7 +63,7 @@ def check_compression(compression: int, predictor: int, stored: np.dtype[Any], n
         called = f" ({_OTHERS[compression]})" if compression in _OTHERS else ""
         raise UnsupportedFormatError(
             f"TIFF compression {compression}{called} is not supported (none, LZW, Deflate, "
-            "PackBits, Zstandard, LZMA and JPEG are)",
+            "PackBits, Zstandard, LZMA, JPEG and JPEG 2000 are)",
             location=name,
         )
     if compression == UNCOMPRESSED:
@@ -68,6 +71,10 @@ def check_compression(compression: int, predictor: int, stored: np.dtype[Any], n
     if compression == JPEG and (predictor != 1 or stored.str[1:] != "u1"):
         raise UnsupportedFormatError(
             f"JPEG in TIFF of {stored.name} voxels and predictor {predictor}", location=name
+        )
+    if compression == JPEG_2000 and (predictor != 1 or stored.str[1:] not in ("u1", "u2")):
+        raise UnsupportedFormatError(
+            f"JPEG 2000 in TIFF of {stored.name} voxels and predictor {predictor}", location=name
         )
     if predictor not in (1, 2, 3) or (predictor == 3) != (predictor == 3 and stored.kind == "f"):
         raise UnsupportedFormatError(
@@ -126,6 +133,12 @@ def decode(
         except (OSError, SyntaxError, ValueError, EOFError) as error:
             why = f"JPEG data do not decode ({error})"
             raise FormatError(why, location=name, unit=unit) from error
+    if compression == JPEG_2000:
+        try:
+            return _codestream(bytes(data), shape_yx, full_rows, stored)
+        except (RuntimeError, ValueError, NotImplementedError) as error:
+            why = f"JPEG 2000 data do not decode ({error})"
+            raise FormatError(why, location=name, unit=unit) from error
     if compression == UNCOMPRESSED:
         raw: Any = data[:decoded_bytes]
     else:
@@ -163,6 +176,31 @@ def _picture(
         if rows not in (shape_yx[0], full_rows):
             raise ValueError(f"{rows} rows instead of {shape_yx[0]}")
         return np.asarray(picture)[: shape_yx[0]]
+
+
+def _codestream(
+    data: bytes, shape_yx: tuple[int, int], full_rows: int, stored: np.dtype[Any]
+) -> NDArray[Any]:
+    """A strip or tile that is a grey JPEG 2000 (ISO/IEC 15444-1); ValueError for another.
+
+    Its lengths are looked at before memory is taken for them. OpenJPEG refuses what is cut short.
+    """
+    at = data.find(_J2K_SIZE, 0, 4096)
+    if at < 0 or len(data) < at + 45:
+        raise ValueError("no codestream")
+    x1, y1, x0, y0, *_ = (int.from_bytes(data[i : i + 4], "big") for i in range(at + 8, at + 40, 4))
+    components, depth = int.from_bytes(data[at + 40 : at + 42], "big"), data[at + 42] + 1
+    rows = y1 - y0
+    if x1 - x0 != shape_yx[1] or rows not in (shape_yx[0], full_rows) or components != 1:
+        raise ValueError(f"{x1 - x0} x {rows} pixels of {components} samples")
+    if depth > 8 * stored.itemsize or depth <= 8 * (stored.itemsize - 1):
+        raise ValueError(f"samples of {depth} bits")
+    if not data.rstrip(b"\0").endswith(_EOI):  # its marker of the end, too
+        raise ValueError("it ends before its voxels do")
+    voxels = np.asarray(imagecodecs.jpeg2k_decode(data))
+    if voxels.shape != (rows, shape_yx[1]) or voxels.dtype != stored.newbyteorder("="):
+        raise ValueError(f"{voxels.dtype} voxels of {voxels.shape}")
+    return voxels[: shape_yx[0]]
 
 
 def _decompress(data: memoryview, compression: int, size: int) -> memoryview:

@@ -17,7 +17,7 @@ from lib.errors import FormatError, OutOfBoundsError, UnsupportedFormatError
 from lib.formats.base import WIDENED, Block, Layout, VolumeReader, delivered_dtype
 from lib.formats.format import Origin, VoxelSize
 from lib.formats.planes import check_box, row_spans, rows_block
-from lib.formats.tiff.codecs import JPEG, UNCOMPRESSED, decode
+from lib.formats.tiff.codecs import JPEG, JPEG_2000, UNCOMPRESSED, decode
 from lib.formats.tiff.geometry import Turn
 from lib.formats.tiff.ifd import read_header, read_ifd
 from lib.formats.tiff.page import PALETTE, Page, PageKind
@@ -311,6 +311,8 @@ def _notes_of(kind: PageKind) -> tuple[str, ...]:
         notes += ("stored with a palette that is the grey ramp itself; values are kept",)
     if kind.compression == JPEG:
         notes += ("decoded from JPEG: the values are not those that were recorded",)
+    if kind.compression == JPEG_2000:
+        notes += ("decoded from JPEG 2000, which may have changed the values that were recorded",)
     if kind.stored.name == "float16":
         notes += (WIDENED,)
     if not Turn.of(kind.orientation).none:
