@@ -26,6 +26,36 @@ from lib.plan import SourceGrid
 
 _SCAN, _END = b"\xff\xda", b"\xff\xd9"
 _PNG = b"\x89PNG\r\n\x1a\n"
+_JXL_CONTAINER = b"\0\0\0\x0cJXL \r\n\x87\n"
+
+
+def jxl_shape(data: bytes) -> tuple[int, int]:
+    """Rows and columns that a JPEG XL says it has (ISO/IEC 18181-1, SizeHeader).
+
+    Raises
+    ------
+    FormatError
+        It is none.
+    """
+    start = 0
+    if data.startswith(_JXL_CONTAINER):
+        start = data.find(b"jxlc", 0, 4096) + 4
+    if start == 3 or data[start : start + 2] != b"\xff\x0a":
+        raise FormatError("no JPEG XL, or none in one piece")
+    bits, at = int.from_bytes(data[start + 2 : start + 18], "little"), 0
+
+    def take(count: int) -> int:
+        nonlocal at
+        at += count
+        return bits >> (at - count) & (1 << count) - 1
+
+    def length() -> int:
+        return 8 * (take(5) + 1) if eighths else take((9, 13, 18, 30)[take(2)]) + 1
+
+    eighths = take(1)
+    rows = length()
+    times, over = ((0, 1), (1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[take(3)]
+    return rows, rows * times // over if times else length()
 
 
 def check_picture(kind: str, data: bytes | bytearray) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import tensorstore
-from imagecodecs import brotli_encode
+from imagecodecs import brotli_encode, jpegxl_decode, jpegxl_encode
 from numpy.typing import NDArray
 
 from tests.formats.case import LISTED, Case
@@ -92,6 +93,24 @@ def two_scales(folder: Path) -> NDArray[Any]:
 def lossy(folder: Path) -> NDArray[Any]:
     volume(folder / "em", random_voxels(SHAPE, "uint8", 6), encoding="jpeg", jpeg_quality=80)
     return read_back(folder / "em")
+
+
+def jxl(lossless: bool, container: bool, folder: Path) -> NDArray[Any]:
+    """Chunks as cloud-volume encodes them; what comes out where they are not exact."""
+    voxels = raw("uint8", folder).copy()
+    for path in (folder / "em/s0").iterdir():
+        spans = re.findall(r"(-?\d+)-(-?\d+)(?:_|$)", path.name)
+        x, y, z = ((int(a), int(b)) for a, b in spans)
+        shape = (z[1] - z[0], y[1] - y[0], x[1] - x[0])
+        plain = np.frombuffer(path.read_bytes(), np.uint8).reshape(-1, shape[2])
+        packed = jpegxl_encode(plain, lossless=lossless, usecontainer=container)
+        path.write_bytes(packed)
+        low = [a[0] - at for a, at in zip((z, y, x), OFFSET[::-1], strict=True)]
+        part = tuple(slice(a, a + n) for a, n in zip(low, shape, strict=True))
+        voxels[part] = jpegxl_decode(packed).reshape(shape)
+    info = folder / "em/info"
+    info.write_text(info.read_text().replace('"raw"', '"jxl"'))
+    return voxels
 
 
 def png(dtype: str, folder: Path) -> NDArray[Any]:
@@ -231,6 +250,10 @@ CASES = [
             notes=("1 of 27 chunks are absent, read as 0",),
         )
         for name, sharding in {"chunk": None, "in-shard": _IDENTITY}.items()
+    ),
+    *(
+        Case(f"neuroglancer-precomputed-jxl-{name}", partial(jxl, *how), "em", ("file", "http"))
+        for name, how in (("lossless", (True, False)), ("lossy", (False, True)))
     ),
     *(
         Case(

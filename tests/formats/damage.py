@@ -21,6 +21,7 @@ from typing import Any
 import google_crc32c
 import numpy as np
 import tifffile
+from imagecodecs import jpegxl_encode
 from PIL import Image
 
 from tests.formats import fuzz
@@ -207,6 +208,10 @@ def _wide_jpeg(files: Files) -> None:
     _each(files, lambda _: out.getvalue())
 
 
+def _wide_jxl(files: Files) -> None:
+    _each(files, lambda _: bytes(jpegxl_encode(np.zeros((4000, 50), np.uint8))))
+
+
 def _external(files: Files) -> None:
     """Voxels of a file of this machine, as an HDF5 file may name them."""
     import h5py
@@ -235,10 +240,12 @@ _GZIP = "damaged|cut short|unpack"
 _N5_SIZE = struct.pack(">III", 16, 16, 9)
 _ROWS: dict[str, list[tuple[str, Callable[[Files], None], str]]] = {
     "a cut JPEG, by 10 bytes": [
+        (f"{_P}-jxl-lossy", cut(10), "JPEG XL chunk is damaged"),
         (f"{_P}-jpeg", cut(10), "JPEG chunk is damaged"),
         ("jpeg-8", cut(10), "JPEG is damaged"),
     ],
     "a cut JPEG, by half": [
+        (f"{_P}-jxl-lossless", half, "JPEG XL chunk is damaged"),
         (f"{_P}-jpeg", half, "JPEG chunk is damaged"),
         ("jpeg-8", half, "JPEG is damaged|JPEG cannot be read|cannot hold"),
     ],
@@ -249,7 +256,10 @@ _ROWS: dict[str, list[tuple[str, Callable[[Files], None], str]]] = {
         ("tiff-jpeg2000-uint8", _cut_strip, "ends before"),
         ("tiff-jpeg2000-lossy", _cut_strip, "ends before"),
     ],
-    "a picture of another size": [(f"{_P}-jpeg", _wide_jpeg, "pixels for")],
+    "a picture of another size": [
+        (f"{_P}-jpeg", _wide_jpeg, "pixels for"),
+        (f"{_P}-jxl-lossless", _wide_jxl, "pixels for"),
+    ],
     "an object of 0 bytes": [
         ("zarr3-shards-zstd", empty, "cannot hold its index"),
         ("zarr3-multiscale", empty, "damaged|bytes instead|zstd"),

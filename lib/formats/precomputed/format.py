@@ -71,6 +71,8 @@ class PrecomputedFormat:
             raise NotFoundError(f"there is no channel {options.channel}", location=where)
         if scale.copies > 1:
             notes.append(f"stored in {scale.copies} chunk shapes; the first was taken")
+        if scale.encoding == "jxl":
+            notes.append("decoded from JPEG XL, which may have changed the values of before")
         finest = info.scales[0].resolution_zyx
         notes.append(
             "precomputed positions are voxel corners; the origin given here is the centre of the "

@@ -16,7 +16,7 @@ from lib.formats.precomputed.shards import ShardingSpec, parse_sharding
 from lib.geometry import LengthsZYX, ShapeZYX, minimum, multiply, subtract
 
 _DTYPES = {"uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "float32"}
-ENCODINGS = ("raw", "jpeg", "png", "compressed_segmentation")
+ENCODINGS = ("raw", "jpeg", "jxl", "png", "compressed_segmentation")
 MAX_CHUNK_BYTES = 2**30
 
 

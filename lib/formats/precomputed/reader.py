@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from imagecodecs import jpegxl_decode
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
@@ -22,7 +23,7 @@ from lib.bytesource.tree import Tree, join
 from lib.compression import Encoded
 from lib.errors import FormatError, MacroscopeError, TransportError
 from lib.formats.chunked import ChunkedReader, check_listed, chunk_objects
-from lib.formats.pictures import check_picture
+from lib.formats.pictures import check_picture, jxl_shape
 from lib.formats.precomputed.info import Scale
 from lib.formats.precomputed.shards import gunzip, morton, unbrotli
 from lib.geometry import Box, ShapeZYX, ceil_divide
@@ -313,7 +314,25 @@ class PrecomputedReader(ChunkedReader):
             return decode_segmentation(
                 encoded, extent, scale.block_zyx, self.dtype, channels, self._channel
             )
+        if scale.encoding == "jxl":
+            return self._jxl(bytes(encoded), extent)
         return self._picture(encoded, extent)
+
+    def _jxl(self, data: bytes, extent: ShapeZYX) -> NDArray[Any]:
+        """JPEG XL: any width and height whose product is the number of voxels."""
+        rows, columns = jxl_shape(data)
+        if rows * columns != math.prod(extent):
+            raise FormatError(
+                f"a JPEG XL of {columns} x {rows} pixels for {math.prod(extent)} voxels"
+            )
+        try:
+            pixels = np.asarray(jpegxl_decode(data))
+        except (RuntimeError, ValueError) as error:
+            raise FormatError(f"a JPEG XL chunk is damaged: {error}") from None
+        shape = (rows, columns) if self._channels == 1 else (rows, columns, self._channels)
+        if pixels.shape != shape or pixels.dtype != self.dtype:
+            raise FormatError(f"a JPEG XL of {pixels.dtype} pixels of {pixels.shape}")
+        return np.asarray(pixels.reshape(*extent, self._channels)[..., self._channel])
 
     def _picture(self, encoded: Encoded, extent: ShapeZYX) -> NDArray[Any]:
         """JPEG or PNG: any width and height whose product is the number of voxels."""
