@@ -24,7 +24,7 @@ COPY emulators emulators
 COPY schemas schemas
 COPY config config
 COPY k8s/image.sh k8s/job-template.json k8s/
-COPY k8s/image/project.sh k8s/image/
+COPY k8s/image/project.sh k8s/image/pack.py k8s/image/
 RUN sh k8s/image/project.sh /opt/venv && rm -rf k8s/image requirements
 
 FROM ${PYTHON}

@@ -16,11 +16,8 @@ PYTHONPATH="$tools" $pip --python "$venv/bin/python" install --quiet --no-cache-
 rm -rf "$tools" ./*.egg-info build "$site"/__editable__*macroscope*
 pwd > "$site/macroscope.pth"
 # collections of which a pod imports a few at most: not worth their bytecode
-rare='/(pygments/(lexers|styles)|apprise/plugins|dask/(dataframe|bag)|numba/cuda|numpy/f2py|dateparser/data|sqlalchemy/(testing|dialects/(mssql|mysql|oracle))|alembic/testing|docker|rich_rst|PIL/[A-Z][a-z]*ImagePlugin)'
+rare='/((pygments/(lexers|styles)|apprise|dask/(array|dataframe|bag)|numba/cuda|dateparser|docker|fsspec/implementations|markdown|oauthlib|rich_rst)/|PIL/[A-Z][a-z]*ImagePlugin)'
 [ "${LOCK:-image}" = samples ] || rm -rf emulators
-# generated code, of which bytecode alone suffices (20 MB)
-generated="$site/kubernetes_asyncio/client"
-"$venv/bin/python" -m compileall -q -b -j 0 "$generated"
-find "$generated" -name '*.py' -delete
-find "$generated" -type d -name __pycache__ -prune -exec rm -rf {} +
 "$venv/bin/python" -m compileall -q -j 0 -x "$rare" "$site" .
+# generated code that repeats itself, as bytecode in archives that Python imports from (50 MB)
+"$venv/bin/python" k8s/image/pack.py "$site" kubernetes_asyncio beartype

@@ -10,10 +10,23 @@ find "$site" -type f \( -name '*.c' -o -name '*.cpp' -o -name '*.pyx' -o -name '
 # descriptions of AWS services other than those that credentials and buckets need (20 MB)
 find "$site/botocore/data" -mindepth 1 -maxdepth 1 -type d \
   ! -name s3 ! -name sts ! -name sso ! -name sso-oidc ! -name signin -exec rm -rf {} +
-# codecs of images that no archive here has: AV1, JPEG XL, SZ3, pcodec (30 MB)
-for name in aom avif jxl SZ3c cpcodec; do rm -f "$site"/imagecodecs.libs/lib"$name"-*; done
+# codecs that no reader of lib/formats asks imagecodecs for, with their libraries (40 MB); Pillow has JPEG, PNG, WebP
 rm -f "$site"/PIL/_avif.* "$site"/pillow.libs/libavif-*
-rm -f "$site"/imagecodecs/_avif.* "$site"/imagecodecs/_jpegxl.* "$site"/imagecodecs/_sz3.* "$site"/imagecodecs/_pcodec.*
+for name in apng avif bcn bmp cms gif htj2k jpeg2k jpegls jpegxl jpegxr lerc lzfse lzham lzo meshopt pcodec png \
+  qoi rgbe sperr spng sz3 tiff ultrahdr webp zfp zopfli; do
+  rm -f "$site"/imagecodecs/_"$name".*
+done
+for name in aom avif charls cpcodec gif gomp jpegxr jxl jxl_cms jxl_threads jxrglue lcms2 Lerc lzfse lzhamcomp lzhamdecomp \
+  lzhamdll lzokay lzokay-c meshoptimizer openjp2 openjph png16 sharpyuv SPERR SZ3c tiff uhdr webp webpdemux zfp zopfli; do
+  rm -f "$site"/imagecodecs.libs/lib"$name"-*
+done
+# Prefect's first user interface: where it is absent the server offers the second, its default, alone (6 MB)
+rm -rf "$site"/prefect/server/ui
+# parts for building and testing, databases that Prefect has none of, catalogues of what was installed (9 MB)
+rm -rf "$site"/numpy/distutils "$site"/numpy/f2py "$site"/numpy/_core/include "$site"/numpy/_pyinstaller \
+  "$site"/sqlalchemy/testing "$site"/alembic/testing "$site"/sqlalchemy/dialects/mssql "$site"/sqlalchemy/dialects/mysql \
+  "$site"/sqlalchemy/dialects/oracle "$site"/CHANGELOG.md
+find "$site" -type f \( -name '*.h' -o -name '*.hpp' -o -name '*.po' -o -name '*.cdx.json' -o -path '*.dist-info/RECORD' \) -delete
 # symbols for debuggers (155 MB), in packages that bear it: libraries whose paths were rewritten for
 # the wheel (*.libs, numba) do not load any more once they are stripped
 for name in aiohttp asyncpg box burner_redis cryptography frozenlist greenlet h5py imagecodecs llvmlite \
