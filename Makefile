@@ -92,8 +92,8 @@ $(MUTANTS)/bin/cosmic-ray:
 	$(PYTHON) -m venv $(MUTANTS)
 	$(MUTANTS)/bin/pip install -q cosmic-ray==8.7.0
 
-mutants: $(VENV)/.dev $(MUTANTS)/bin/cosmic-ray ## Change grid, ledger, digests and records: does a test notice? (PARTS="grid")
-	$(BIN)/python -m tests.mutation.run $(PARTS)
+mutants: $(VENV)/.dev $(MUTANTS)/bin/cosmic-ray ## Change grid, ledger, digests and records: does a test notice? (PARTS="grid", EVERY=4)
+	$(BIN)/python -m tests.mutation.run $(if $(EVERY),--every $(EVERY)) $(PARTS)
 
 check: lint workflows types test test-long docs-site ## What CI runs, in the same words
 

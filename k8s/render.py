@@ -50,7 +50,8 @@ def helm_template(helm: str, *arguments: str) -> list[Manifest]:
     """All objects that the chart renders, hooks included."""
     command = [helm, "template", RELEASE, str(CHART), "--namespace", NAMESPACE, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return [document for document in yaml.safe_load_all(done.stdout) if document]
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, ten times as fast
+    return [document for document in yaml.load_all(done.stdout, loader) if document]
 
 
 def plain(objects: list[Manifest]) -> dict[str, Manifest]:

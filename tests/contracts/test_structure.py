@@ -11,6 +11,8 @@ from collections import defaultdict
 from functools import cache
 from pathlib import Path
 
+from tests.mutation.run import PARTS
+
 ROOT = Path(__file__).parents[2]
 PRODUCT = ("macroscope", "flows", "tasks", "lib")
 LONGEST = 450
@@ -121,3 +123,8 @@ def test_unit_tests_lie_where_the_product_lies() -> None:
 def test_no_concept_is_listed_that_is_gone() -> None:
     known = {name for names in CONCEPTS.values() for name in names}
     assert known - modules().keys() == set()
+
+
+def test_mutants_are_made_of_modules_and_tried_by_tests_that_exist() -> None:
+    named = [word for part in PARTS.values() for word in (*part.modules, *part.tests.split())]
+    assert [word for word in named if word.endswith(".py") and not (ROOT / word).is_file()] == []

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from emulators.control import Control
 from emulators.serving import Samples
+from tests.kit.documents import documents
 from tests.kubernetes.apiserver.cluster import Cluster
 from tests.kubernetes.apiserver.kinds import CLUSTER
 from tests.kubernetes.installation import HEAVY, RUN_S, VALUES, Installation, refused
@@ -43,7 +43,7 @@ def render(helm: Helm) -> Callable[..., list[dict[str, Any]]]:
         flags = [part for text in sets for part in ("--set-json", text)]
         done = helm("template", "macroscope", str(CHART), "--namespace", "em", *flags)
         assert done.returncode == 0, done.stderr
-        return [document for document in yaml.safe_load_all(done.stdout) if document]
+        return documents(done.stdout)
 
     return run
 

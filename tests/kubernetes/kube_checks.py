@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
-import yaml
 from jsonschema import Draft202012Validator
+
+from tests.kit.documents import documents
 
 Manifest = dict[str, Any]
 CRDS = Path(__file__).parents[2] / "helm" / "macroscope" / "crds"
@@ -92,7 +93,7 @@ def _container_violations(container: Manifest) -> Iterator[str]:
 
 @cache
 def _dask_validator(kind: str) -> Draft202012Validator:
-    definition = yaml.safe_load((CRDS / f"{kind.lower()}.yaml").read_text())
+    [definition] = documents((CRDS / f"{kind.lower()}.yaml").read_text())
     schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     return Draft202012Validator(schema)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from k8s.render import KIND_VALUES, SECRET, helm_template, plain
 from k8s.render import render as render_manifests
+from tests.kit.documents import documents
 from tests.kubernetes.kube_binaries import program
 from tests.kubernetes.kube_checks import pod_specs, restricted_violations, validate
 
@@ -21,7 +21,7 @@ def kustomize(folder: str) -> list[dict[str, Any]]:
     command = [program("kubectl"), "kustomize", str(K8S / folder)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return list(yaml.safe_load_all(done.stdout))
+    return documents(done.stdout)
 
 
 def test_generated_manifests_are_current() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.kit.documents import documents
 from tests.kubernetes.apiserver.cluster import Cluster
 from tests.kubernetes.apiserver.kinds import JOB, SECRET, by_manifest, changed_for_good
 from tests.kubernetes.releases import CHART_0_1_0, Release
@@ -45,7 +46,7 @@ def test_an_upgrade_from_0_1_0_changes_nothing_that_kubernetes_fixes(
 ) -> None:
     flags = [part for text in sets for part in ("--set-json", text)]
     done = helm("template", "macroscope", str(CHART_0_1_0), "--namespace", "em", *flags)
-    old = {(o["kind"], o["metadata"]["name"]): o for o in yaml.safe_load_all(done.stdout) if o}
+    old = {(o["kind"], o["metadata"]["name"]): o for o in documents(done.stdout)}
     new = {(o["kind"], o["metadata"]["name"]): o for o in render(*sets)}
     assert set(old) <= set(new)
     for key, manifest in old.items():

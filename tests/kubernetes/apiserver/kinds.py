@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from tests.kit.documents import documents
 
 CRDS = Path(__file__).parents[3] / "helm" / "macroscope" / "crds"
 VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
@@ -32,7 +32,8 @@ def _custom() -> list[Kind]:
     """The chart's own resource definitions."""
     found = []
     for path in sorted(CRDS.glob("*.yaml")):
-        spec = yaml.safe_load(path.read_text())["spec"]
+        [document] = documents(path.read_text())
+        spec = document["spec"]
         version = spec["versions"][0]
         names = spec["names"]
         more = tuple(version.get("subresources") or ())
