@@ -67,10 +67,8 @@ def together(spans: dict[str, Span], one: str, other: str) -> bool:
     return spans[one][0] < spans[other][1] and spans[other][0] < spans[one][1]
 
 
-@pytest.mark.parametrize(
-    "mode",
-    [pytest.param(one, marks=[pytest.mark.long] * (one != "staged")) for one in MODES],
-)
+@pytest.mark.long  # every day: the order in test_execution.py, a run in test_main_job.py
+@pytest.mark.parametrize("mode", MODES)
 def test_sources_run_in_the_order_of_the_mode_and_overlap_where_it_says_so(
     home: Path, prefect_server: str, faults: Control, mode: str
 ) -> None:
