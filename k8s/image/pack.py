@@ -22,8 +22,9 @@ for name in sys.argv[2:]:
     ):
         sys.exit(f"{name} cannot be compiled")
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as packed:
-        for path in sorted(package.rglob("*.pyc")):
-            if path.parent.name != "__pycache__":
+        for path in sorted(package.rglob("*")):
+            # folders as well, without which those that have no __init__ are not found
+            if "__pycache__" not in path.parts and (path.is_dir() or path.suffix == ".pyc"):
                 packed.write(path, path.relative_to(site))
     shutil.rmtree(package)
     with (site / "macroscope.pth").open("a") as paths:
