@@ -21,6 +21,7 @@ from tests.kubernetes.installation import HEAVY, RUN_S, VALUES, Installation, ex
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 URI = "s3://volumes/em"
+DATA = f"{URI}/data"
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def installed(
 
 def records(files: Any) -> dict[str, Any]:
     """What the records in the bucket say, by source."""
-    found = [json.loads(files.cat(path)) for path in files.glob(f"{URI}/*/metadata_*.json")]
+    found = [json.loads(files.cat(path)) for path in files.glob(f"{DATA}/*/metadata_*.json")]
     return {record["source"]: record for record in found}
 
 
@@ -68,7 +69,7 @@ def test_a_heavy_volume_goes_into_a_bucket_and_outlives_a_dask_worker(
     assert state["type"] == "COMPLETED", state
     [(source, record)] = records(files).items()
     assert (source, record["status"]) == (HEAVY, "complete")
-    volume = zarr.open_group(files.get_mapper(f"{URI}/{record['files']['volume']}"), mode="r")
+    volume = zarr.open_group(files.get_mapper(f"{DATA}/{record['files']['volume']}"), mode="r")
     np.testing.assert_array_equal(np.asarray(volume["0"]), expected(source, record))
     assert not [path for path in files.find(URI) if "/.partial/" in path]
     assert not installed.records()  # nothing beside the bucket
