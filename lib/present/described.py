@@ -20,7 +20,7 @@ from lib.storage.base import Store
 from lib.vocabulary import Kind
 from lib.volumes.grid import ShardGrid
 from lib.volumes.job import numcodecs_config
-from lib.volumes.stored import StoredLevel
+from lib.volumes.shardfile import StoredLevel
 
 ZARR, NPY = ".ome.zarr", ".npy"
 _NPY_HEADER = 4096  # numpy writes 128 bytes for a plain dtype

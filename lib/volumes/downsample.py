@@ -21,8 +21,8 @@ from lib.volumes.job import ConcurrencyLimits, VolumeJob
 from lib.volumes.label_ids import ids_of, pack
 from lib.volumes.ledger import Ledger, LedgerEntry
 from lib.volumes.rechunk import gather
+from lib.volumes.shardfile import StoredLevel
 from lib.volumes.shardwriter import put_shard
-from lib.volumes.stored import StoredLevel
 
 
 def finer_box(level: Level, finer: Level, box: Box) -> Box:

@@ -46,8 +46,8 @@ from lib.volumes.label_ids import (
 from lib.volumes.ledger import Ledger, LedgerEntry, StoredFile
 from lib.volumes.npyfile import DamagedRowsError, digest_npy, local_file
 from lib.volumes.ome import THUMBNAIL_KEY, Draw
+from lib.volumes.shardfile import StoredLevel
 from lib.volumes.statistics import Statistics
-from lib.volumes.stored import StoredLevel
 
 SUMS_SUFFIX = ".SHA256SUMS"
 _SIDES: tuple[ShapeZYX, ...] = (

@@ -35,7 +35,7 @@ CONCEPTS = {
         "lib.formats.n5.reader", "lib.formats.precomputed.reader", "lib.formats.zarr.v3_reader",
     ),
     "a part of a format with a specification of its own": (
-        "lib.formats.dm.tags", "lib.formats.hdf5.structure_client", "lib.formats.mrc.header",
+        "lib.formats.dm.tags", "lib.formats.mrc.header",
         "lib.formats.tiff.ome_xml", "lib.formats.tiff.series",
     ),
     "a step of a volume's life or of its repair": (
@@ -43,7 +43,7 @@ CONCEPTS = {
         "lib.ingest.repair.remake",
     ),
     "a document or picture of its own": (
-        "lib.present.croissant", "lib.present.store_page", "lib.present.viewer_app",
+        "lib.present.croissant", "lib.present.viewer_app",
     ),
     "the sections of a record": ("lib.records.sections",),
     "a lock, a lease or a protocol of the destination": ("lib.storage.s3", "lib.storage.s3_lease"),

@@ -378,10 +378,10 @@ def ask_in_forks() -> None:
 
     It ends as the process that it stands for would, and sees what that would see.
     """
-    from lib.formats.hdf5 import structure_client
+    from lib.formats.hdf5 import format as hdf5_format
     from tests.kit.forked import Forked
 
-    structure_client.subprocess.Popen = Forked  # type: ignore[attr-defined,misc,assignment]
+    hdf5_format.subprocess.Popen = Forked  # type: ignore[attr-defined,misc,assignment]
 
 
 def main() -> int:

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from lib.errors import FormatError, MacroscopeError
-from lib.formats.hdf5 import structure_client
+from lib.formats.hdf5 import format as hdf5_format
 from tests.formats import damage, fuzz
 from tests.kit.forked import Forked
 
 
 @pytest.fixture(autouse=True)
 def forks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(structure_client.subprocess, "Popen", Forked)  # type: ignore[attr-defined]
+    monkeypatch.setattr(hdf5_format.subprocess, "Popen", Forked)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("cell", damage.CELLS, ids=lambda cell: cell.name.replace(" ", "-"))

@@ -10,7 +10,7 @@ import pytest
 
 from lib.bytesource.base import MemoryBytes
 from lib.errors import FormatError
-from lib.formats.hdf5 import structure_client
+from lib.formats.hdf5 import format as hdf5_format
 from tests.formats import fuzz
 from tests.kit import forked
 from tests.kit.forked import Forked
@@ -22,7 +22,7 @@ INPUTS = int(os.environ.get("FUZZ_INPUTS", "60"))
 def test_damage_ends_in_a_named_error_or_an_array(
     form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(structure_client.subprocess, "Popen", Forked)  # type: ignore[attr-defined]
+    monkeypatch.setattr(hdf5_format.subprocess, "Popen", Forked)  # type: ignore[attr-defined]
     outcome = fuzz.fuzz(form, INPUTS, 0, tmp_path)
     assert not outcome.failures
     assert outcome.inputs == INPUTS
@@ -31,14 +31,14 @@ def test_damage_ends_in_a_named_error_or_an_array(
 
 def test_a_library_that_ends_its_process_is_a_named_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """And the next file is looked at by another."""
-    monkeypatch.setattr(structure_client.subprocess, "Popen", Forked)  # type: ignore[attr-defined]
+    monkeypatch.setattr(hdf5_format.subprocess, "Popen", Forked)  # type: ignore[attr-defined]
     monkeypatch.setattr(forked, "_idle", [])
     source = MemoryBytes(b"no HDF5 file")
     with monkeypatch.context() as patch:
         patch.setattr(h5py, "File", lambda *_: os.abort())
         with pytest.raises(FormatError, match="ended with code -6"):
-            structure_client.datasets_of(source, "")
+            hdf5_format.datasets_of(source, "")
     for _ in range(2):
         with pytest.raises(FormatError, match="HDF5's library says"):
-            structure_client.datasets_of(source, "")
+            hdf5_format.datasets_of(source, "")
     assert len(forked._idle) == 1

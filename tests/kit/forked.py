@@ -56,7 +56,7 @@ _idle: list[_Worker] = []
 
 
 class Forked:
-    """What `lib.formats.hdf5.structure_client` needs of ``subprocess.Popen``."""
+    """What `lib.formats.hdf5.format` needs of ``subprocess.Popen``."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         self._worker: _Worker | None = _idle.pop() if _idle else _Worker()

@@ -14,7 +14,7 @@ from lib.geometry import Box, ShapeZYX
 from lib.storage.local import LocalStore
 from lib.volumes.grid import ShardGrid, plan_levels
 from lib.volumes.job import ConcurrencyLimits
-from lib.volumes.stored import StoredLevel
+from lib.volumes.shardfile import StoredLevel
 from tests.kit.volume_kit import (
     DTYPES,
     ArrayReader,

@@ -35,7 +35,7 @@ from lib.volumes.engine import convert
 from lib.volumes.finish import finish
 from lib.volumes.job import ConcurrencyLimits, VolumeJob
 from lib.volumes.ledger import Ledger
-from lib.volumes.stored import StoredLevel
+from lib.volumes.shardfile import StoredLevel
 from tests.kit.volume_kit import (
     DTYPES,
     ArrayReader,
