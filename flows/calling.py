@@ -8,6 +8,7 @@ on a busy machine; and where its last state is a failure that carries a result, 
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import threading
 from collections.abc import Callable, Iterable
@@ -279,6 +280,8 @@ def _fields_of(model: JsonSchemaValue) -> None:
 def _filled_in(part: JsonSchemaValue) -> JsonSchemaValue:
     """The schema of what a person fills in: no null beside one kind, the default in words only."""
     part = dict(part)
+    if told := _for_example(part.get("examples", ())):
+        part["description"] = f"{part.get('description', '')} {told}".removesuffix(told) + told
     if (default := part.pop("default", None)) not in (None, [], {}):
         shown = str(default).lower() if isinstance(default, bool) else default
         said = part.get("description", "").rstrip(".")
@@ -293,9 +296,17 @@ def _filled_in(part: JsonSchemaValue) -> JsonSchemaValue:
     return part
 
 
+def _for_example(examples: Iterable[Any]) -> str:
+    """The first example, in the words of a description: the UI shows none of a schema's."""
+    for one in examples:
+        return f"For example {one if isinstance(one, str) else json.dumps(one)}."
+    return ""
+
+
 def shown(title: str, description: str, *examples: Any, **more: Any) -> Any:
     """What a form shows of a parameter; Prefect replaces a field's own title and description."""
-    said = {"title": title, "description": description, **more}
+    told = " ".join(text for text in (description, _for_example(examples)) if text)
+    said = {"title": title, "description": told, **more}
     return Field(json_schema_extra={**said, **({"examples": [*examples]} if examples else {})})
 
 

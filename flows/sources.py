@@ -70,7 +70,7 @@ def run_deployed(
 ) -> ProcessingResult:
     """Start ``<source>/ingest``, or find the run that an earlier try of this parent started."""
     own = [source, *dataset_tags(dataset)]
-    name = None if dataset is None else dataset_run_name(source, dataset)
+    name = source if dataset is None else dataset_run_name(source, dataset)
     with get_client(sync_client=True) as client:
         child = _running_child(client, own) or _start(source, config, own, name)
         state = _wait(client, child.id)
@@ -89,7 +89,7 @@ def cancel_children(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
             client.set_flow_run_state(child.id, Cancelling(), force=False)
 
 
-def _start(source: str, config: LoaderConfig | None, own: list[str], name: str | None) -> FlowRun:
+def _start(source: str, config: LoaderConfig | None, own: list[str], name: str) -> FlowRun:
     parameters: dict[str, Any] = {}
     if config is not None:
         parameters["config"] = config.model_dump(mode="json", exclude_unset=True)

@@ -19,6 +19,7 @@ from lib.archives.registry import archive
 from lib.config.manager import ConfigManager, LoadedSettings
 from lib.errors import ConfigError, NotFoundError
 from lib.ingest.listing import list_address, search, searched
+from lib.ingest.stages import plan_source
 
 
 def loaded(samples: Samples | None = None, **more: str) -> LoadedSettings:
@@ -302,3 +303,31 @@ def test_words_of_an_archive_stay_in_their_line_and_ids_that_are_none_are_left_o
     session = SimpleNamespace(http=lambda service: client)
     found = entry._found("x", 10, EBIConfig(), session)  # type: ignore[arg-type]
     assert found == ["EMPIAR-10310", "EMPIAR-10094"]
+
+
+def test_a_folder_of_many_files_says_how_many_it_does_not_show(tmp_path: Path) -> None:
+    for number in range(53):
+        tifffile.imwrite(tmp_path / f"{'xy'[number % 2]}{number}v.tif", np.zeros((2, 9, 9), "u1"))
+    items = list_address(loaded(), str(tmp_path))
+    assert sum(item.what == "volume" for item in items) == 50
+    assert items[-1].name == "... and 3 more files"
+
+
+def test_the_one_volume_behind_many_other_files_is_found(tmp_path: Path) -> None:
+    """What is not looked into is no reason to take the only one that was."""
+    for number in range(51):
+        tifffile.imwrite(tmp_path / f"a{number}.tif", np.zeros((2, 9, 9), "c8"))
+    address = f"file://{tmp_path}/z.tif|tiff:"
+    tifffile.imwrite(tmp_path / "z.tif", np.zeros((2, 9, 9), "u1"))
+    items = {item.address: item for item in list_address(loaded(), str(tmp_path))}
+    assert items[address].loadable is True
+
+
+def test_a_folder_of_many_folders_is_not_said_to_hold_nothing(tmp_path: Path) -> None:
+    for number in range(52):
+        (tmp_path / f"d{number}").mkdir()
+    zarr.create_array(tmp_path / "d9" / "x.zarr", shape=(2, 3, 4), dtype="u1")
+    config = loaded().loader("address", {"addresses": [str(tmp_path)]})
+    with pytest.raises(NotFoundError, match="52 folders are here"):
+        plan_source("address", config, tmp_path)
+    assert len(list_address(loaded(), str(tmp_path))) == 52

@@ -80,6 +80,32 @@ def click(browser: Browser, label: str) -> None:
     )
 
 
+def push(browser: Browser, label: str) -> None:
+    """Push the button that says exactly this; the last, which a dialogue lays over the others."""
+    browser.until(
+        "(found => found && (found.click(), true))([...document.querySelectorAll('button')]"
+        f".filter(e => e.innerText.trim() === {json.dumps(label)}).pop())"
+    )
+
+
+_FOCUS = (
+    "(e => [e.tagName, e.innerText.trim(), e.closest('.p-label')?.innerText.split('\\n')[0]"
+    ".replace(' (Optional)', '')])(document.activeElement)"
+)
+"""Kind, text and label of what has the keyboard."""
+
+
+def tab_to(browser: Browser, label: str, *, kind: str | None = None, text: str = "") -> None:
+    """Press the tabulator until a field with this label, or a button with this text, has it."""
+    for _ in range(200):
+        browser.press("Tab")
+        tag, said, of = browser.evaluate(_FOCUS)
+        found = label in (of, None if of else said)
+        if tag != "BODY" and found and kind in (None, tag) and text in ("", said):
+            return
+    raise AssertionError(f"the keyboard does not reach {label}")
+
+
 def log_in(browser: Browser, run: FinishedRun) -> None:
     """Give the page the password that `macroscope up` printed, as a person types it."""
     browser.open(run.ui)

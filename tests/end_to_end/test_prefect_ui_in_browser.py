@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import requests
+import tifffile
 
 from tasks.artifacts import volume_artifact_key
 from tests.end_to_end.finished_run import (
@@ -23,7 +26,9 @@ from tests.end_to_end.finished_run import (
     log_in,
     post,
     prefect,
+    push,
     shown,
+    tab_to,
 )
 from tests.end_to_end.test_stop import SLOW_ARCHIVES, wait_until
 from tests.kit.browser import Browser, find_chromium
@@ -188,8 +193,167 @@ def test_pictures_of_the_volumes_are_loaded_and_show_something(
     assert min(spreads) > 100  # black and white, not one grey
 
 
+def state_of(finished: FinishedRun, run: str) -> dict[str, Any]:
+    with asking(finished.env) as session:
+        url = f"{finished.env['PREFECT_API_URL']}/flow_runs/{run}"
+        state: dict[str, Any] = session.get(url, timeout=30).json()["state"]
+    return state
+
+
+def begin(finished: FinishedRun, parameters: dict[str, Any], **more: str) -> str:
+    """Have the worker run macroscope/full, with more in its environment."""
+    asked = {
+        "parameters": parameters,
+        "state": {"type": "SCHEDULED"},
+        "job_variables": {"env": more},
+    }
+    path = f"deployments/{finished.run['deployment_id']}/create_flow_run"
+    return str(post(finished.env, path, asked)["id"])
+
+
+def ended(finished: FinishedRun, run: str, how: str) -> dict[str, Any]:
+    """The last state of a run; how it must have ended."""
+    final = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+    wait_until(lambda: state_of(finished, run)["type"] in final, f"run {run} did not end", 300.0)
+    state = state_of(finished, run)
+    assert state["type"] == how, state["message"]
+    return state
+
+
+def children(finished: FinishedRun, run: str) -> list[dict[str, Any]]:
+    asked = {
+        "flow_runs": {"parent_flow_run_id": {"any_": [run]}},
+        "sort": "EXPECTED_START_TIME_ASC",
+    }
+    found: list[dict[str, Any]] = post(finished.env, "flow_runs/filter", asked)
+    return found
+
+
+@needs_browser
+def test_the_form_is_filled_by_keyboard_and_refuses_what_is_wrong(
+    finished: FinishedRun, browser: Browser
+) -> None:
+    deployment = finished.run["deployment_id"]
+    browser.open(f"{finished.ui}/deployments/deployment/{deployment}/run")
+    shown(browser, "In which order sources run", "For example", "Plan only", "Submit")
+    tab_to(browser, "Mode", kind="SELECT")
+    for key in ("ArrowDown", "ArrowDown", "ArrowDown", "ArrowDown", "Enter"):
+        browser.press(key)  # opens the list at None; the arrows go round in it
+    tab_to(browser, "Plan only", kind="LABEL")
+    browser.press("Space")
+    tab_to(browser, "Datasets", text="Add item")
+    browser.press("Enter")
+    shown(browser, "A path, https://, s3://", "Image or labels, where the data do not say")
+    before = len(post(finished.env, "flow_runs/filter", {}))
+
+    tab_to(browser, "Submit")
+    browser.press("Enter")
+    shown(browser, "'address' is a required property")
+    assert len(post(finished.env, "flow_runs/filter", {})) == before
+
+    for label, text in (("Address", "idr:9846137"), ("Box", "z=0:4"), ("Group", "cells")):
+        tab_to(browser, label)
+        while browser.evaluate("document.activeElement.tagName") == "BUTTON":
+            browser.press("Tab")  # the menu of the field comes before the field
+        browser.write(text)
+    tab_to(browser, "Submit")
+    browser.press("Enter")
+    wait_until(lambda: len(post(finished.env, "flow_runs/filter", {})) > before, "nothing began")
+    newest = {"sort": "EXPECTED_START_TIME_DESC", "limit": 1}
+    (run,) = post(finished.env, "flow_runs/filter", newest)
+    given = run["parameters"]
+    assert given["mode"] in ("staged", "background", "parallel", "sequential")
+    assert given["dry_run"] is True
+    told = {key: value for key, value in given["datasets"][0].items() if value is not None}
+    assert told == {"address": "idr:9846137", "box": "z=0:4", "group": "cells"}
+    assert ended(finished, run["id"], "COMPLETED")["message"].startswith("1 of 1 sources")
+    (child,) = children(finished, run["id"])
+    assert child["name"] == "idr idr:9846137" and "group:cells" in child["tags"]
+
+
+@needs_browser
+def test_a_schedule_is_made_in_the_page_of_the_deployment(
+    finished: FinishedRun, browser: Browser
+) -> None:
+    deployment = finished.run["deployment_id"]
+    url = f"{finished.env['PREFECT_API_URL']}/deployments/{deployment}"
+    browser.open(f"{finished.ui}/deployments/deployment/{deployment}")
+    shown(browser, "Schedules", "Concurrency Limit\n1")
+    push(browser, "Schedule")
+    push(browser, "Cron")
+    browser.until(
+        "(field => field && (field.focus(), field.select(), true))"
+        "([...document.querySelectorAll('input')].find(e => e.value === '* * * * *'))"
+    )
+    browser.write("0 3 * * *")
+    shown(browser, "At 03:00")
+    push(browser, "Save")
+    with asking(finished.env) as session:
+        wait_until(lambda: session.get(url, timeout=30).json()["schedules"], "no schedule")
+        (made,) = session.get(url, timeout=30).json()["schedules"]
+        session.delete(f"{url}/schedules/{made['id']}", timeout=30).raise_for_status()
+    assert made["schedule"]["cron"] == "0 3 * * *" and made["active"]
+
+
+def test_each_dataset_is_a_run_of_its_own_and_a_retry_does_what_failed(
+    finished: FinishedRun, request: pytest.FixtureRequest
+) -> None:
+    """By the worker, each dataset in a process of its own, as on Kubernetes in a pod."""
+    rows = np.random.default_rng(7).integers(1, 200, (6, 24, 24)).astype(np.uint8)
+    tifffile.imwrite(finished.folder / "stack.tif", rows, photometric="minisblack")
+    gone = finished.folder / "gone.tif"
+    listed = [
+        {"address": "idr:9846137", "box": "z=4:8", "group": "cells"},
+        {"address": str(finished.folder / "stack.tif"), "name": "mine"},
+        {"address": str(gone), "name": "gone"},
+    ]
+    run = begin(finished, {"datasets": listed}, EM_SUBFLOWS="deployments")
+    assert ended(finished, run, "FAILED")["message"].startswith(
+        "gone: there is no such file or folder"
+    )
+    first = {one["name"]: one for one in children(finished, run)}
+    assert {name: one["state"]["type"] for name, one in first.items()} == {
+        "idr idr:9846137": "COMPLETED",
+        "address mine": "COMPLETED",
+        "address gone": "FAILED",
+        "consolidate": "COMPLETED",
+    }
+    assert {"idr", "group:cells", "dataset:idr:9846137"} <= {*first["idr idr:9846137"]["tags"]}
+    assert all(one["deployment_id"] for name, one in first.items() if name != "consolidate")
+    groups = json.loads((finished.folder / "metadata" / "groups.json").read_text())["groups"]
+    assert [*groups.values()] == ["cells"]
+
+    tifffile.imwrite(gone, rows, photometric="minisblack")
+    if find_chromium() is None:
+        run = begin(finished, {"datasets": listed}, EM_SUBFLOWS="deployments")
+    else:
+        browser: Browser = request.getfixturevalue("browser")
+        browser.open(f"{finished.ui}/runs/flow-run/{run}")
+        shown(browser, "Failed", "Retry")
+        push(browser, "Retry")
+        shown(browser, "This will retry flow run")
+        push(browser, "Retry")
+        wait_until(lambda: state_of(finished, run)["type"] != "FAILED", "no retry")
+    assert ended(finished, run, "COMPLETED")["message"].startswith("3 of 3 sources")
+    again = [one for one in children(finished, run) if one["id"] not in {*_ids(first.values())}]
+    messages = {one["name"]: one["state"]["message"] for one in again}
+    assert "up to date" not in messages["address gone"], messages
+    made = {}
+    for one in again:
+        if one["name"] != "consolidate":
+            asked = {"artifacts": {"flow_run_id": {"any_": [one["id"]]}}}
+            found = post(finished.env, "artifacts/filter", asked)
+            (told,) = [x["data"] for x in found if x["key"].startswith("result-")]
+            made[one["name"]] = [row["made"] for row in json.loads(told)]
+    assert made == {"idr idr:9846137": [False], "address mine": [False], "address gone": [True]}
+
+
+def _ids(runs: Iterable[dict[str, Any]]) -> Iterator[str]:
+    yield from (str(one["id"]) for one in runs)
+
+
 def test_a_cancel_in_prefect_ends_the_run_and_its_children_and_leaves_nothing(
-    finished: FinishedRun,
+    finished: FinishedRun, request: pytest.FixtureRequest
 ) -> None:
     """The last test on the desk: it begins from nothing, with archives that take minutes."""
     folder, env = finished.folder, finished.env
@@ -198,27 +362,33 @@ def test_a_cancel_in_prefect_ends_the_run_and_its_children_and_leaves_nothing(
     slow = {"latency": SLOW_ARCHIVES}
     requests.post(f"{control}/_control/settings", json=slow, timeout=30).raise_for_status()
 
-    def state_of(one: str) -> str:
-        with asking(env) as session:
-            found = session.get(f"{env['PREFECT_API_URL']}/flow_runs/{one}", timeout=30).json()
-        return str(found["state"]["type"])
-
     def statuses() -> dict[str, str]:
         records = (folder / "data").glob("*/metadata_*.json")
         return {path.parent.name: json.loads(path.read_text())["status"] for path in records}
 
-    deployment = finished.run["deployment_id"]
-    wanted = {"sources": ["ebi", "openorganelle"], "mode": "parallel"}
-    asked = {"parameters": wanted, "state": {"type": "SCHEDULED"}}
-    parent = post(env, f"deployments/{deployment}/create_flow_run", asked)["id"]
+    parent = begin(finished, {"sources": ["ebi", "openorganelle"], "mode": "parallel"})
     wait_until(lambda: "processing" in statuses().values(), "the run did not begin")
-
-    prefect(folder, env, "flow-run", "cancel", parent)
-    wait_until(lambda: state_of(parent) == "CANCELLED", "the run was not cancelled", 60.0)
+    if find_chromium() is None:
+        prefect(folder, env, "flow-run", "cancel", parent)
+    else:
+        browser: Browser = request.getfixturevalue("browser")
+        waiting = begin(finished, {"dry_run": True})
+        (child,) = [one for one in children(finished, parent) if one["name"].startswith("ebi")]
+        browser.open(f"{finished.ui}/runs/flow-run/{child['id']}")
+        progress = r"/ebi\/\S+: \d+ of \d+ shards, [\d.]+ \S*B of .* left/"
+        browser.until(f"{progress}.test(document.body.innerText)", seconds=120.0)
+        wait_until(
+            lambda: state_of(finished, waiting)["name"] == "AwaitingConcurrencySlot",
+            "two runs into one store at once",
+        )
+        prefect(folder, env, "flow-run", "delete", waiting)
+        browser.open(f"{finished.ui}/runs/flow-run/{parent}")
+        push(browser, "Cancel")
+        push(browser, "Confirm")
+    ended(finished, parent, "CANCELLED")
     assert set(statuses().values()) == {"cancelled"}
-    family = {"flow_runs": {"parent_flow_run_id": {"any_": [parent]}}}
-    children = post(env, "flow_runs/filter", family)
-    assert [child["state"]["type"] for child in children] == ["CANCELLED"] * 2
+    states = [child["state"]["type"] for child in children(finished, parent)]
+    assert states == ["CANCELLED"] * 2
     left = [p for p in (folder / "data").rglob("*") if p.parent.name == ".locks"]
     assert left == []
     assert list(Path(env["TMPDIR"]).glob("macroscope-*")) == []

@@ -37,6 +37,8 @@ _FLAGS = (
     "--remote-debugging-port=0",
 )
 _PATIENCE_SECONDS = 60.0
+_KEYS = {"Tab": (9, ""), "Enter": (13, "\r"), "Space": (32, " "), "ArrowDown": (40, "")}
+"""Key -> its number, and the text that it types."""
 
 
 def find_chromium() -> str | None:
@@ -73,7 +75,12 @@ class Browser:
             arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         try:
-            self._socket = connect(self._debugger(), max_size=None, proxy=None)
+            self._socket = connect(
+                self._debugger(),
+                max_size=None,
+                proxy=None,
+                ping_interval=None,  # it may stand still
+            )
             target = self._call("Target.createTarget", url="about:blank")["targetId"]
             attached = self._call("Target.attachToTarget", targetId=target, flatten=True)
             self._session: str | None = attached["sessionId"]
@@ -157,15 +164,21 @@ class Browser:
             time.sleep(0.5)
 
     def press(self, key: str) -> None:
-        """Press and release one key, such as ``Tab``."""
-        for kind in ("rawKeyDown", "keyUp"):
+        """Press and release one key of `_KEYS`, such as ``Tab``."""
+        number, text = _KEYS[key]
+        for kind in ("keyDown", "keyUp"):
             self._call(
                 "Input.dispatchKeyEvent",
                 type=kind,
-                key=key,
+                key=text if text == " " else key,
                 code=key,
-                windowsVirtualKeyCode={"Tab": 9, "Enter": 13}.get(key, 0),
+                windowsVirtualKeyCode=number,
+                **({"text": text} if text and kind == "keyDown" else {}),
             )
+
+    def write(self, text: str) -> None:
+        """Put a text where the cursor is, as a keyboard or an input method does."""
+        self._call("Input.insertText", text=text)
 
     def screenshot(self, *, whole_page: bool = False) -> bytes:
         """A PNG of the viewport, or of the whole page."""

@@ -151,7 +151,7 @@ def test_a_deployed_dataset_is_told_by_name_and_group_before_it_begins(
 
     monkeypatch.setattr(sources, "run_deployment", missing)
     with pytest.raises(ConfigError, match=r"no deployment ebi/ingest.*macroscope deploy"):
-        sources._start("ebi", None, ["ebi"], None)
+        sources._start("ebi", None, ["ebi"], "ebi")
 
 
 @pytest.mark.parametrize(

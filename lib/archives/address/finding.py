@@ -242,8 +242,15 @@ def tree_volumes(place: Place, key: str, options: Options) -> list[Candidate]:
 def _one_below(place: Place, options: Options) -> list[Candidate]:
     """Containers directly below a folder that is none itself."""
     listing = listing_or_none(place.tree, place.root)
-    prefixes = listing.prefixes[:_MOST_BELOW] if listing is not None else ()
-    return [one for key in prefixes for one in tree_volumes(place, key, options)]
+    prefixes = listing.prefixes if listing is not None else ()
+    found = [one for key in prefixes[:_MOST_BELOW] for one in tree_volumes(place, key, options)]
+    if len(prefixes) > _MOST_BELOW and len(found) < 2:
+        raise NotFoundError(
+            f"{len(prefixes)} folders are here, and an address names one volume",
+            location=place.address,
+            advice=f"Choose one: macroscope list {place.address}",
+        )
+    return found
 
 
 def _only_folder(place: Place) -> Place | None:
@@ -289,6 +296,7 @@ def list_place(text: str, config: AddressConfig, session: Session) -> list[Item]
     except MacroscopeError as error:
         failure = error
     items = [_item(one) for one in found]
+    items += _further_files(place, found)
     here = any(one.root == place.root for one in found)  # a container holds no further folders
     if place.info is None and not place.steps and place.pattern is None and not here:
         items += _below(place, {one.root for one in found})
@@ -301,6 +309,19 @@ def list_place(text: str, config: AddressConfig, session: Session) -> list[Item]
         files = _one_by_one(place, config, session) if folder and not place.steps else []
         items = [said, *files, *items]
     return items
+
+
+def _further_files(place: Place, found: Sequence[Candidate]) -> Iterator[Item]:
+    """How many files of a folder were not looked into, where there are many."""
+    known = {one.key for candidate in found for one in candidate.files}
+    if not known or place.info is not None or place.steps or place.pattern is not None:
+        return
+    listing = listing_or_none(place.tree, place.root)
+    keys = [one.key for one in listing.objects if one.size] if listing is not None else []
+    names = [_last(key) for key in keys if key not in known]
+    names = [one for one in names if not one.startswith(".") and registry.file_formats_for(one, ())]
+    if names:
+        yield holder(place.folder, f"... and {len(names)} more files", "folder")
 
 
 def _one_by_one(place: Place, config: AddressConfig, session: Session) -> Iterator[Item]:

@@ -87,9 +87,13 @@ def volumes_in_folder(
             yield stack
         else:
             singles += group.names
-    for name in singles[:_MOST_DESCRIBED]:
+    loadable = 0
+    for number, name in enumerate(singles):
+        if number >= _MOST_DESCRIBED and loadable > 1:
+            return  # enough to refuse an address that names one; `list` tells how many more
         fmt, volumes = _described(place, names[name], options)
         for volume in volumes:
+            loadable += volume.refused is None
             yield Single(fmt, volume, names[name])
 
 
