@@ -6,6 +6,7 @@ import json
 import zipfile
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import tifffile
@@ -316,7 +317,8 @@ def test_a_folder_of_many_files_says_how_many_it_does_not_show(tmp_path: Path) -
 def test_the_one_volume_behind_many_other_files_is_found(tmp_path: Path) -> None:
     """What is not looked into is no reason to take the only one that was."""
     for number in range(51):
-        tifffile.imwrite(tmp_path / f"a{number}.tif", np.zeros((2, 9, 9), "c8"))
+        with h5py.File(tmp_path / f"a{number}.h5", "w") as file:
+            file["x"] = np.zeros((2, 3, 4), "c8")  # no plain numbers
     address = f"file://{tmp_path}/z.tif|tiff:"
     tifffile.imwrite(tmp_path / "z.tif", np.zeros((2, 9, 9), "u1"))
     items = {item.address: item for item in list_address(loaded(), str(tmp_path))}
