@@ -36,7 +36,6 @@ class Status(StrEnum):
     CANCELLED = "cancelled"
 
 
-STATUSES = tuple(Status)
 FINAL = frozenset({"complete", "failed", "cancelled"})
 #: From each status to those that may follow.
 MOVES: Mapping[str, frozenset[str]] = {

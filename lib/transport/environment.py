@@ -132,7 +132,6 @@ def _tls_context(named: tuple[tuple[str, str], ...]) -> ssl.SSLContext:
     return context
 
 
-EVERYWHERE = ("file", "https", "http", "s3", "gs", "ftp")
 PUBLIC = ("https", "s3", "gs", "ftp")
 
 

@@ -29,17 +29,6 @@ from lib.verify.voxels import prove_voxels
 _READS_AT_ONCE = 4
 
 
-def problems_of(store: Store, record: dict[str, Any], *, digests: bool) -> list[str]:
-    """Everything that is wrong with one complete volume; empty when all holds.
-
-    Parameters
-    ----------
-    digests
-        Read every byte again: digests, statistics, holes. Without it, listings and documents only.
-    """
-    return examine(store, record, deep=digests).problems
-
-
 def examine(
     store: Store, record: dict[str, Any], *, deep: bool, key: str | None = None
 ) -> Findings:

@@ -33,7 +33,7 @@ from lib.ingest.result import VolumeResult
 from lib.plan import VolumePlan
 from lib.storage.base import Store, StoreSettings
 from lib.storage.open import open_store
-from lib.verify.volume import problems_of
+from lib.verify.volume import examine
 from lib.volumes.job import VolumeJob
 from lib.volumes.ledger import LedgerEntry
 
@@ -160,7 +160,7 @@ class Bench:
 
     def problems(self, plan: VolumePlan) -> list[str]:
         """What ``macroscope verify`` says of a volume."""
-        return problems_of(self.store(), self.record(plan), digests=True)
+        return examine(self.store(), self.record(plan), deep=True).problems
 
     def published(self) -> list[str]:
         """Keys of all files of volumes that a reader would find.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from lib.errors import DestinationFullError, RecordError
-from lib.records.lifecycle import FINAL, MOVES, STATUSES
+from lib.records.lifecycle import FINAL, MOVES, Status
 from lib.records.manager import MetadataManager, schema_errors
 from lib.storage.local import LocalStore
 
@@ -101,7 +101,7 @@ class RecordMoves(RuleBasedStateMachine):
         self.status, self.percentage = "pending", 0.0
         self.created = self.created or self.record["created_at"]
 
-    @rule(status=st.sampled_from(STATUSES), text=TEXTS)
+    @rule(status=st.sampled_from(Status), text=TEXTS)
     def move(self, status: str, text: str | None) -> None:
         before = self.record
         legal = status in MOVES[before["status"]] and before["status"] == self.status
@@ -122,7 +122,7 @@ class RecordMoves(RuleBasedStateMachine):
             status, moved["progress"]["percentage"]
         )
 
-    @rule(status=st.sampled_from(STATUSES), number=st.integers(0, 99))
+    @rule(status=st.sampled_from(Status), number=st.integers(0, 99))
     def move_from_an_old_copy(self, status: str, number: int) -> None:
         """Only the status that is stored may be moved from."""
         if not self.stale:

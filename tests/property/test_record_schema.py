@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from lib.records.lifecycle import SCHEMA_VERSION, STATUSES
+from lib.records.lifecycle import SCHEMA_VERSION, Status
 from lib.records.manager import schema_errors
 from lib.records.model import Record
 
@@ -96,7 +96,7 @@ def current(draw: st.DrawFn) -> dict[str, Any]:
     """A record of version 3.0, with what its status demands."""
     definitions = BY_HAND["$defs"]
     record: dict[str, Any] = draw(value(definitions["current"]))
-    record["status"] = draw(st.sampled_from(STATUSES))
+    record["status"] = draw(st.sampled_from(Status))
     if record["status"] == "failed":
         record["error"] = draw(value(definitions["error"]["anyOf"][1]))
     if record["status"] == "complete":
