@@ -304,8 +304,16 @@ def _same(found: Any, truth: Any) -> bool:
 # --- runs -------------------------------------------------------------------------------------
 
 
-def _late(*_: object) -> None:
-    raise HangingError
+class _Patience:
+    """Raises `HangingError` after a while, but not for a machine that stood still meanwhile."""
+
+    def __init__(self) -> None:
+        self._alarms, self._began = 0, time.process_time()
+
+    def __call__(self, *_: object) -> None:
+        self._alarms += 1
+        if self._alarms > 5 or time.process_time() - self._began > PATIENCE_S / 2:
+            raise HangingError
 
 
 def fuzz(form: str, count: int, start: int, keep: Path | None = None) -> Outcome:
@@ -334,8 +342,8 @@ def fuzz(form: str, count: int, start: int, keep: Path | None = None) -> Outcome
 
 
 def _tried(seed: Seed, kind: str, files: dict[str, bytes], scratch: Path) -> str:
-    before = signal.signal(signal.SIGALRM, _late)
-    signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)
+    before = signal.signal(signal.SIGALRM, _Patience())
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE_S, PATIENCE_S)
     try:
         found, missing = read(seed, files, scratch)
     except MacroscopeError:

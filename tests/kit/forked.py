@@ -45,7 +45,9 @@ class _Worker:
         """Whether it has answered, and may be asked again."""
         self.left -= 1
         ready, _, _ = select.select([self.done], [], [], _ENDS_S)
-        return bool(ready) and os.read(self.done, 1) == b"." and self.left > 0
+        if not ready or os.read(self.done, 1) != b"." or self.left <= 0:
+            return False
+        return not select.select([self.answer], [], [], 0)[0]  # nobody heard it
 
     def close(self) -> None:
         for ours in (self.question, self.answer, self.done):
