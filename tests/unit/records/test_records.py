@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 from pydantic import SecretStr
 
 from lib.errors import DestinationFullError, NotFoundError, RecordError, TransportError
-from lib.records.lifecycle import MOVES, STATUSES, Key, error_record, plain, record_id
+from lib.records.lifecycle import MOVES, Key, Status, error_record, plain, record_id
 from lib.records.manager import MetadataManager, schema, schema_errors
 from lib.storage.local import LocalStore
 from lib.vocabulary import modality
@@ -146,8 +146,8 @@ def test_a_run_writes_every_status_at_once(
     assert store.puts == 4
 
 
-@pytest.mark.parametrize("after", STATUSES)
-@pytest.mark.parametrize("before", STATUSES)
+@pytest.mark.parametrize("after", [*Status])
+@pytest.mark.parametrize("before", [*Status])
 def test_every_move_that_is_not_in_the_table_is_refused(
     manager: MetadataManager, store: Puts, before: str, after: str
 ) -> None:
