@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import zlib
-from typing import Any
+from typing import Any, Literal
 
 import numcodecs
 import numpy as np
-from imagecodecs import gzip_encode
+from imagecodecs import deflate_decode, gzip_decode, gzip_encode
 from numcodecs.abc import Codec
 from numpy.typing import NDArray
 
@@ -75,6 +75,25 @@ def _valid_in_v3(config: dict[str, Any]) -> bool:
         and config.get("clevel", 5) in range(10)
         and config.get("blocksize", 0) in range(2**31)
     )
+
+
+def inflate(kind: Literal["gzip", "zlib"], data: Encoded, most: int) -> bytes:
+    """Unpack a whole gzip or zlib stream of at most `most` bytes, its checksum held against them.
+
+    By libdeflate, which is nearly twice as fast as zlib, and wants to know the size beforehand.
+
+    Raises
+    ------
+    FormatError
+        It is damaged, cut short, or longer.
+    """
+    unpack = gzip_decode if kind == "gzip" else deflate_decode
+    try:
+        return bytes(unpack(bytes(data), out=most))
+    except (RuntimeError, ValueError) as error:
+        raise FormatError(
+            f"{kind} bytes are damaged, cut short, or unpack to more than {most}: {error}"
+        ) from None
 
 
 def encode_chunk(codec: Codec | None, chunk: NDArray[Any]) -> bytes:

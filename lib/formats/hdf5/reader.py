@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
-from imagecodecs import h5checksum_fletcher32, lz4h5_decode, lzf_decode, zlib_decode
+from imagecodecs import h5checksum_fletcher32, lz4h5_decode, lzf_decode
 from numpy.typing import NDArray
 
 from lib.bytesource.base import ByteSource
 from lib.bytesource.neighbours import MOST_BYTES, Neighbours
 from lib.bytesource.remote import RemoteBytes
-from lib.compression import Encoded, can_pass_through, decode_into, open_codec
+from lib.compression import Encoded, can_pass_through, decode_into, inflate, open_codec
 from lib.errors import FormatError, MacroscopeError
 from lib.formats.base import delivered_dtype
 from lib.formats.chunked import ChunkedReader
@@ -180,9 +180,9 @@ class Hdf5Reader(ChunkedReader):
                 raise FormatError("a chunk does not fit its fletcher32 checksum")
             return body
         room = size + 4  # a checksum may have been appended before
+        if code == DEFLATE:
+            return inflate("zlib", data, room)
         try:
-            if code == DEFLATE:
-                return bytes(zlib_decode(bytes(data), out=room))
             if code == LZF:
                 return bytes(lzf_decode(bytes(data), out=room))
             if int.from_bytes(data[:8], "big") > room:

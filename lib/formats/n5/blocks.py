@@ -17,11 +17,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from imagecodecs import gzip_decode, zlib_decode
 from numpy.typing import NDArray
 from xxhash import xxh32_intdigest
 
-from lib.compression import DEFLATED, decode_into, encode_chunk, open_codec
+from lib.compression import DEFLATED, decode_into, encode_chunk, inflate, open_codec
 from lib.errors import FormatError, UnsupportedFormatError
 
 MAX_BLOCK_BYTES = 2**30
@@ -137,8 +136,7 @@ def _inflated(
     if kind == "raw":
         return payload
     if kind == "gzip":
-        decode = zlib_decode if settings.get("useZlib") else gzip_decode
-        return bytes(decode(bytes(payload), out=nbytes))
+        return inflate("zlib" if settings.get("useZlib") else "gzip", payload, nbytes)
     if kind == "lz4":
         return _lz4_blocks(payload, nbytes)
     unpack = bz2.BZ2Decompressor() if kind == "bzip2" else lzma.LZMADecompressor()

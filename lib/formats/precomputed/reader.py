@@ -20,12 +20,12 @@ from PIL import Image, UnidentifiedImageError
 
 from lib.bytesource.neighbours import MOST_BYTES, Neighbours, SharedReads
 from lib.bytesource.tree import Tree, join
-from lib.compression import Encoded
+from lib.compression import Encoded, inflate
 from lib.errors import FormatError, MacroscopeError, TransportError
 from lib.formats.chunked import ChunkedReader, check_listed, chunk_objects
 from lib.formats.pictures import check_picture, jxl_shape
 from lib.formats.precomputed.info import Scale
-from lib.formats.precomputed.shards import gunzip, morton, unbrotli
+from lib.formats.precomputed.shards import morton, unbrotli
 from lib.geometry import Box, ShapeZYX, ceil_divide
 
 _BITS = (0, 1, 2, 4, 8, 16, 32)
@@ -301,7 +301,7 @@ class PrecomputedReader(ChunkedReader):
         if self._suffix == ".br":
             encoded = unbrotli(encoded, self._most)
         elif packed or (bytes(encoded[:2]) == _GZIP and not whole):
-            encoded = gunzip(encoded, self._most)
+            encoded = inflate("gzip", encoded, nbytes if scale.encoding == "raw" else self._most)
         if scale.encoding == "raw":
             if len(encoded) != nbytes:
                 raise FormatError(f"a chunk holds {len(encoded)} bytes instead of {nbytes}")

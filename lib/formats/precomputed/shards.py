@@ -77,7 +77,7 @@ class ShardingSpec:
         FormatError
             The index is damaged, or leads out of the shard.
         """
-        raw = gunzip(data, _MOST_INDEX_BYTES) if self.index_gzip else bytes(data)
+        raw = _gunzip(data, _MOST_INDEX_BYTES) if self.index_gzip else bytes(data)
         if len(raw) % 24:
             raise FormatError(f"a minishard index of {len(raw)} bytes")
         table: NDArray[np.uint64] = np.frombuffer(raw, "<u8").reshape(3, -1)
@@ -155,7 +155,7 @@ def _mixed(word: int) -> int:
 
 
 def unbrotli(data: bytes | memoryview, most: int) -> bytes:
-    """The same of brotli, which has no checksum."""
+    """Unpack brotli, which has no checksum, to at most so many bytes; else `FormatError`."""
     try:
         out = bytes(brotli_decode(bytes(data), out=most))
     except (BrotliError, ValueError) as error:
@@ -163,8 +163,8 @@ def unbrotli(data: bytes | memoryview, most: int) -> bytes:
     return out
 
 
-def gunzip(data: bytes | memoryview, most: int) -> bytes:
-    """Unpack a whole gzip stream of at most so many bytes.
+def _gunzip(data: bytes | memoryview, most: int) -> bytes:
+    """Unpack a gzip stream of which only a bound is known, far above what comes.
 
     Raises
     ------

@@ -40,8 +40,8 @@ def _none(data: bytes, *, out: bytearray) -> bytes:
 # to 4 kB each; Zstandard has no bound of its own, and 65536 is far above any image.
 _CODECS: dict[int, tuple[str, Callable[..., Any], int]] = {
     5: ("LZW", imagecodecs.lzw_decode, 4096),
-    8: ("Deflate", imagecodecs.zlib_decode, 1100),
-    32946: ("Deflate", imagecodecs.zlib_decode, 1100),
+    8: ("Deflate", imagecodecs.deflate_decode, 1100),
+    32946: ("Deflate", imagecodecs.deflate_decode, 1100),
     32773: ("PackBits", imagecodecs.packbits_decode, 128),
     50000: ("Zstandard", imagecodecs.zstd_decode, 65536),
     34925: ("LZMA", _unlzma, 65536),

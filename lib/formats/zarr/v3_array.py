@@ -15,10 +15,9 @@ from typing import Any
 
 import google_crc32c
 import numpy as np
-from imagecodecs import gzip_decode
 from numpy.typing import NDArray
 
-from lib.compression import Encoded, can_pass_through, decode_into, open_codec
+from lib.compression import Encoded, can_pass_through, decode_into, inflate, open_codec
 from lib.errors import FormatError, UnsupportedFormatError
 from lib.formats.base import delivered_dtype
 
@@ -326,10 +325,7 @@ def _decoded(step: dict[str, Any], data: Encoded, size: int, last: bool) -> Enco
     if not last:
         raise FormatError(f"{kind} after another compressor is not read")
     if kind == "gzip":
-        try:
-            return bytes(gzip_decode(bytes(data), out=size))
-        except (RuntimeError, ValueError) as error:
-            raise FormatError(f"a compressed chunk is damaged: {error}") from None
+        return inflate("gzip", data, size)
     out = np.empty(size, np.uint8)
     decode_into(open_codec(step), data, out)
     return out.data
