@@ -201,15 +201,14 @@ class FtpClient:
                 raise SourceChangedError(f"the file changed on the server: {size} bytes, now {now}")
         wire.voidcmd("TYPE I")
         with self._open(wire, path, part) as sock:
-            buffer = memoryview(bytearray(_BLOCK))
             meter = wire.transfer(size - part.offset + _BLOCK)
-            while count := meter.receive_into(sock, buffer):
+            while count := meter.receive_into(sock, part.room()):
                 stopping.check()
                 self._counters.received(count)
                 if part.offset + count > size:
                     part.restart()
                     raise IncompleteTransferError(f"more than the announced {size} bytes came")
-                part.write(buffer[:count])
+                part.took(count)
                 if on_bytes is not None:
                     on_bytes(count)
         wire.voidresp()

@@ -302,8 +302,7 @@ class HttpClient(Requester):
                 self._check_unchanged(remote, response, responses.content_length(response.headers))
                 if part.offset:
                     part.restart()
-            buffer = memoryview(bytearray(_BLOCK))
-            while count := response.raw.readinto(buffer):
+            while count := responses.read_into(response, part.room()):
                 stopping.check()
                 self._counters.received(count)
                 if part.offset + count > most:
@@ -313,7 +312,7 @@ class HttpClient(Requester):
                         location=redact(remote.url),
                         retryable=announced,
                     )
-                part.write(buffer[:count])
+                part.took(count)
                 on_bytes(count)
         if remote.size is not None and part.offset < remote.size:
             raise IncompleteTransferError(
@@ -361,7 +360,7 @@ class HttpClient(Requester):
         done = 0
         while done < len(view):
             stopping.check()
-            count = response.raw.readinto(view[done : done + _BLOCK])
+            count = responses.read_into(response, view[done : done + _BLOCK])
             if not count:
                 raise IncompleteTransferError(
                     f"the answer ended after {done} of {len(view)} bytes", location=redact(url)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import queue
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,8 @@ from lib.concurrency import cancel as stopping
 from lib.errors import DestinationError, DestinationFullError, IncompleteTransferError
 
 _BLOCK = 1024 * 1024
+_ROOM = 256 * 1024  # of one read: what a broken connection may lose
+_AHEAD = 4  # blocks that wait for their digest
 _FULL = {28, 122, 27}  # ENOSPC, EDQUOT, EFBIG
 
 
@@ -71,8 +75,10 @@ class PartialFile:
         self.identity = identity
         self._may_continue = may_continue
         self.offset = 0
-        self.sha256 = hashlib.sha256()
-        self.md5 = hashlib.md5(usedforsecurity=False) if md5 else None
+        self._sha256 = hashlib.sha256()
+        self._md5 = hashlib.md5(usedforsecurity=False) if md5 else None
+        self._behind = _Behind(self._digest)
+        self._block, self._filled = self._behind.block(), 0
         self._part = path.with_name(path.name + ".partial")
         self._note = path.with_name(path.name + ".partial.json")
         self._file: BinaryIO | None = None
@@ -95,31 +101,82 @@ class PartialFile:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        try:
+            if self._file is not None:
+                self._flush()
+        finally:
+            self._behind.end()
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+
+    @property
+    def sha256(self) -> hashlib._Hash:
+        """The running digest of all bytes so far."""
+        self._flush()
+        self._behind.settle()
+        return self._sha256
+
+    @property
+    def md5(self) -> hashlib._Hash | None:
+        """The same, where it was asked for."""
+        self._flush()
+        self._behind.settle()
+        return self._md5
+
+    def room(self) -> memoryview:
+        """Where the next bytes are to be received; tell `took` how many came."""
+        return self._block[self._filled : self._filled + _ROOM]
+
+    def took(self, count: int) -> None:
+        """Append what was received into `room`; it is written and hashed a block at a time.
+
+        Raises
+        ------
+        DestinationFullError, DestinationError
+        """
+        self._filled += count
+        self.offset += count
+        if self._filled == len(self._block):
+            self._flush()
 
     def write(self, data: memoryview | bytes) -> None:
         """Append bytes and hash them."""
-        assert self._file is not None
+        data = memoryview(data).cast("B")
+        while data:
+            room = self.room()
+            count = min(len(room), len(data))
+            room[:count] = data[:count]
+            self.took(count)
+            data = data[count:]
+
+    def _flush(self) -> None:
+        if self._file is None or not self._filled:
+            return
+        view, self._filled = self._block[: self._filled], 0
         try:
-            self._file.write(data)
+            self._file.write(view)
         except OSError as error:
             raise destination_error(error, self._part) from error
-        self.sha256.update(data)
-        if self.md5 is not None:
-            self.md5.update(data)
-        self.offset += len(data)
+        self._behind.add(view)
+        self._block = self._behind.block()
+
+    def _digest(self, view: memoryview) -> None:
+        self._sha256.update(view)
+        if self._md5 is not None:
+            self._md5.update(view)
 
     def held(self) -> Path | None:
         """The part as it is on the disk, or None while there is nothing of it."""
         if self._file is None or self.offset == 0:
             return None
+        self._flush()
         self._file.flush()
         return self._part
 
     def restart(self) -> None:
         """Throw the part away and begin at byte 0."""
+        self._filled = 0
         if self._file is not None:
             self._file.close()
         try:
@@ -129,6 +186,7 @@ class PartialFile:
 
     def discard(self) -> None:
         """Delete the part and its note."""
+        self._filled = 0
         self.__exit__(None, None, None)
         self._part.unlink(missing_ok=True)
         self._note.unlink(missing_ok=True)
@@ -148,6 +206,7 @@ class PartialFile:
             raise IncompleteTransferError(
                 f"{self.offset} bytes arrived where {size} were announced", location=self.path.name
             )
+        self._flush()
         try:
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -183,19 +242,72 @@ class PartialFile:
         self._note.unlink(missing_ok=True)
         self._note.write_text(json.dumps(self.identity))
         self._file = self._part.open("xb")
+        self._behind.settle()
         self.offset = 0
-        self.sha256 = hashlib.sha256()
-        self.md5 = hashlib.md5(usedforsecurity=False) if self.md5 is not None else None
+        self._sha256 = hashlib.sha256()
+        self._md5 = hashlib.md5(usedforsecurity=False) if self._md5 is not None else None
 
     def _hash_again(self) -> None:
         assert self._file is not None
         buffer = memoryview(bytearray(_BLOCK))
         while count := self._file.readinto(buffer):  # type: ignore[attr-defined]
             stopping.check()
-            self.sha256.update(buffer[:count])
-            if self.md5 is not None:
-                self.md5.update(buffer[:count])
+            self._digest(buffer[:count])
             self.offset += count
+
+
+class _Behind:
+    """Hands blocks to a thread that hashes them while the next ones travel.
+
+    A file of one block is hashed where it is written, without a thread.
+    """
+
+    def __init__(self, digest: Callable[[memoryview], None]) -> None:
+        self._digest = digest
+        self._todo: queue.SimpleQueue[memoryview | threading.Event | None] = queue.SimpleQueue()
+        self._idle: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
+        self._made = 0
+        self._thread: threading.Thread | None = None
+
+    def block(self) -> memoryview:
+        """A block to fill, as soon as there is one."""
+        if self._made < _AHEAD and self._idle.empty():
+            self._made += 1
+            return memoryview(bytearray(_BLOCK))
+        return self._idle.get()
+
+    def add(self, view: memoryview) -> None:
+        """Hash the beginning of a block, in the order of calls; the block is taken back."""
+        if self._thread is None and len(view) < _BLOCK:
+            self._digest(view)
+            self._idle.put(memoryview(view.obj))
+            return
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="digest", daemon=True)
+            self._thread.start()
+        self._todo.put(view)
+
+    def settle(self) -> None:
+        """Wait until all that was handed over is hashed."""
+        if self._thread is not None:
+            done = threading.Event()
+            self._todo.put(done)
+            done.wait()
+
+    def end(self) -> None:
+        """Hash what was handed over; later blocks have a thread of their own."""
+        if self._thread is not None:
+            self._todo.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def _work(self) -> None:
+        while (item := self._todo.get()) is not None:
+            if isinstance(item, threading.Event):
+                item.set()
+                continue
+            self._digest(item)
+            self._idle.put(memoryview(item.obj))
 
 
 def destination_error(error: OSError, path: Path) -> DestinationError:

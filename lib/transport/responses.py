@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from http.client import IncompleteRead
+from typing import Any
 from urllib.parse import unquote
 
 import requests
@@ -122,6 +123,25 @@ def remote_file(url: str, headers: Mapping[str, str], size: int | None) -> Remot
         last_modified=headers.get("Last-Modified"),
         publisher_checksum=checksum,
     )
+
+
+# --- bodies ---------------------------------------------------------------------------------
+
+
+def read_into(response: requests.Response, view: memoryview) -> int:
+    """Bytes of a body, straight from its socket into `view`; 0 at its end.
+
+    urllib3's own `readinto` reads into bytes of its own and copies them. It is still told what
+    came, because it takes a body that ended early for an error, and its connection back.
+    """
+    raw = response.raw
+    body: Any = raw._fp
+    count: int = body.readinto(view)
+    if raw.length_remaining is not None:
+        raw.length_remaining -= count
+    if body.isclosed():
+        raw.read(1)
+    return count
 
 
 # --- failures -------------------------------------------------------------------------------

@@ -106,3 +106,47 @@ def test_a_destination_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(DestinationError, match="cannot write"):
         write(tmp_path / "file" / "v", b"x")
+
+
+def received(part: PartialFile, data: bytes, most: int) -> None:
+    """As from a connection that gives at most so many bytes at once."""
+    while data:
+        room = part.room()
+        count = min(most, len(room), len(data))
+        room[:count], data = data[:count], data[count:]
+        part.took(count)
+
+
+@pytest.mark.parametrize("most", [100_003, 2**20])
+def test_what_is_hashed_while_the_next_bytes_travel_is_hashed_in_order(
+    tmp_path: Path, most: int
+) -> None:
+    data = b"".join(number.to_bytes(4, "big") for number in range(2_000_003))  # over seven blocks
+    with PartialFile(tmp_path / "v", {"url": "u", "size": len(data)}, md5=True) as part:
+        received(part, data, most)
+        assert part.offset == len(data)
+        part.finish(len(data))
+        assert part.sha256.hexdigest() == hashlib.sha256(data).hexdigest()
+        assert part.md5 is not None and part.md5.hexdigest() == hashlib.md5(data).hexdigest()
+    assert (tmp_path / "v").read_bytes() == data
+
+
+def test_a_part_that_is_begun_anew_forgets_what_was_on_its_way(tmp_path: Path) -> None:
+    with PartialFile(tmp_path / "v", {"url": "u", "size": 3}) as part:
+        received(part, b"x" * (3 * 2**20 + 5), 2**20)
+        part.restart()
+        received(part, b"abc", 3)
+        part.finish(3)
+        assert part.sha256.hexdigest() == hashlib.sha256(b"abc").hexdigest()
+    assert (tmp_path / "v").read_bytes() == b"abc"
+
+
+def test_a_transfer_that_ends_early_keeps_all_that_came(tmp_path: Path) -> None:
+    identity: dict[str, str | int | None] = {"url": "u", "size": 3 * 2**20, "etag": "1"}
+    data = bytes(range(256)) * (5 * 2**10)  # a block and a quarter
+    with PartialFile(tmp_path / "v", identity) as part:
+        received(part, data, 70_000)
+    assert (tmp_path / "v.partial").read_bytes() == data
+    with PartialFile(tmp_path / "v", identity) as part:
+        assert part.offset == len(data)
+        assert part.sha256.hexdigest() == hashlib.sha256(data).hexdigest()
