@@ -84,7 +84,7 @@ class CoarseReader(VolumeReader):
             start, stop = (multiply(at, self._by) for at in (tile.start_zyx, tile.stop_zyx))
             source = Box(start, minimum(stop, self._reader.shape_zyx))
             voxels: NDArray[Any] = np.empty(source.shape_zyx, self.dtype)
-            missing = gather(self._reader, source, voxels)
+            missing = gather(self._reader.blocks(source), source, voxels)
             yield Block(tile, self._pooled(voxels), tuple(missing))
 
     def _tile(self, shape: ShapeZYX) -> ShapeZYX:

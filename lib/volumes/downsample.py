@@ -87,7 +87,7 @@ def pool_shard(
     for row in box.tiles((chunk_z, chunk_y, box.shape_zyx[2])):
         source_box = finer_box(level, finer, row)
         source = np.empty(source_box.shape_zyx, job.dtype)
-        gather(reader, source_box, source)
+        gather(reader.blocks(source_box), source_box, source)
         target = pooled[row.slices(box.start_zyx)]
         kernels.pool(source, level.factor_zyx, target, labels=job.plan.labels)
     return pooled

@@ -75,7 +75,7 @@ def convert_npy(
         def make(shard_index: ShapeZYX) -> None:
             box = job.box_of(shard_index)
             with buffers.lend(box.shape_zyx) as voxels:
-                missing = gather(reader, box, voxels)
+                missing = gather(reader.blocks(box), box, voxels)
                 runs = _runs(job, len(header), box, voxels)
                 store.may_write(job.final_key)
                 with naming_os_errors(path, "write"):

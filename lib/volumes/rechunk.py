@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +19,7 @@ from lib.compression import encode_chunk, open_codec
 from lib.concurrency import cancel as stopping
 from lib.concurrency.bounded_map import CountGate, Crew, InOrderGate, run_each
 from lib.errors import FormatError
-from lib.formats.base import VolumeReader
+from lib.formats.base import Block, VolumeReader
 from lib.geometry import Box, ShapeZYX
 from lib.storage.base import Store
 from lib.volumes.job import ConcurrencyLimits, VolumeJob
@@ -55,9 +56,9 @@ def convert_blocks(
             box = job.box_of(shard_index)
             with contextlib.ExitStack() as lent:
                 with reading.turn(shard_index) as arrived:
-                    voxels = lent.enter_context(buffers.lend(box.shape_zyx))
-                    missing = gather(reader, box, voxels, arrived)
-                done(_encode(job, store, shard_index, voxels, missing, encoders, limits.workers))
+                    voxels, missing = lent.enter_context(_gathered(reader, box, buffers, arrived))
+                entry = _encode(job, store, shard_index, voxels, missing, encoders, limits.workers)
+            done(entry)  # the reader has said nothing more, no error either
 
         run_each(shard_indices, make, at_once=at_once)
     finally:
@@ -110,8 +111,34 @@ def _encode(
         writer.abandon()
 
 
+@contextmanager
+def _gathered(
+    reader: VolumeReader, box: Box, buffers: Buffers, on_block: Callable[[float], None]
+) -> Iterator[tuple[NDArray[Any], list[str]]]:
+    """The voxels of a box (its shape, the reader's dtype) and its missing pieces; see `gather`.
+
+    A block that is the whole box is lent as it is, without a copy: until the next one is asked for
+    it is valid.
+    """
+    blocks = iter(reader.blocks(box))
+    first = next(blocks, None)
+    whole = first is not None and first.box == box and first.data.dtype == buffers.dtype
+    if first is None or not (whole and reader.layout.random_access):
+        with buffers.lend(box.shape_zyx) as voxels:
+            every = blocks if first is None else itertools.chain((first,), blocks)
+            yield voxels, gather(every, box, voxels, on_block)
+        return
+    stopping.check()
+    if first.data.shape != box.shape_zyx:
+        raise FormatError(f"the reader gave {first.data.shape} voxels when asked for {box}")
+    on_block(1.0)
+    yield first.data, list(first.missing)
+    if next(blocks, None) is not None:
+        raise FormatError(f"the reader gave more than {box} when asked for it")
+
+
 def gather(
-    reader: VolumeReader,
+    blocks: Iterable[Block],
     box: Box,
     voxels: NDArray[Any],
     on_block: Callable[[float], None] = _nothing,
@@ -135,7 +162,7 @@ def gather(
     """
     missing: list[str] = []
     arrived, corners = 0, set()
-    for block in reader.blocks(box):
+    for block in blocks:
         stopping.check()
         if not box.contains(block.box) or block.data.shape != block.box.shape_zyx:
             raise FormatError(f"the reader gave {block.box} when asked for {box}")
@@ -155,14 +182,14 @@ class Buffers:
     """Shard-sized arrays that are lent and used again."""
 
     def __init__(self, shape_zyx: ShapeZYX, dtype: np.dtype[Any]) -> None:
-        self._dtype = dtype
+        self.dtype = dtype
         self._pool = BufferPool(math.prod(shape_zyx) * dtype.itemsize)
 
     @contextmanager
     def lend(self, shape_zyx: ShapeZYX) -> Iterator[NDArray[Any]]:
         """An array of `shape_zyx` with undefined content."""
-        view = self._pool.take(math.prod(shape_zyx) * self._dtype.itemsize)
+        view = self._pool.take(math.prod(shape_zyx) * self.dtype.itemsize)
         try:
-            yield np.frombuffer(view, self._dtype).reshape(shape_zyx)
+            yield np.frombuffer(view, self.dtype).reshape(shape_zyx)
         finally:
             self._pool.give(view)

@@ -535,10 +535,10 @@ def test_levels_made_afterwards_read_a_little_at_a_time(
     assert not job.levels[1].in_pass
     largest = 0
 
-    def watch(reader: Any, box: Box, target: Any) -> Any:
+    def watch(blocks: Any, box: Box, target: Any) -> Any:
         nonlocal largest
         largest = max(largest, box.voxels)
-        return gather(reader, box, target)
+        return gather(blocks, box, target)
 
     from lib.volumes.rechunk import gather
 
@@ -546,6 +546,58 @@ def test_levels_made_afterwards_read_a_little_at_a_time(
     make(job, reader, store)
     assert 0 < largest <= 8 * 33 * 33 * max(job.levels[1].grid.shard_zyx)
     assert_pyramid(read_levels(volume_path(store, job)), job)
+
+
+@pytest.mark.parametrize("more", [False, True])
+def test_a_block_that_is_a_whole_shard_is_taken_as_it_is(store: LocalStore, more: bool) -> None:
+    class InOneBuffer(ArrayReader):
+        """Gives each shard in the one buffer that it has; what it gave before is gone then."""
+
+        def blocks(self, box: Box) -> Any:
+            buffer = self.voxels[box.slices()].copy()
+            yield Block(box, buffer, ("a/b",))
+            buffer[...] = 0
+            if more:
+                yield Block(box, buffer)
+
+    voxels = random_voxels((32, 32, 64), "uint8")
+    reader = InOneBuffer(voxels)
+    job = a_job(a_plan(voxels.shape), reader, **SMALL)
+    indices = list(job.grid.shards())
+    if more:
+        with pytest.raises(FormatError, match="more than"):
+            convert(job, reader, store, indices)
+        assert Ledger(store, job).known() == []
+        return
+    entries = convert(job, reader, store, indices)
+    assert {entry.missing_chunks for entry in entries} == {("a/b",)}
+    finish(job, store, max_missing_fraction=1.0)
+    assert np.array_equal(read_levels(volume_path(store, job))[0], voxels)
+
+
+def test_chunks_that_lie_one_behind_another_are_read_together(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    voxels = random_voxels((32, 32, 128), "uint8")
+    reader = ArrayReader(voxels)
+    job = a_job(a_plan(voxels.shape), reader, chunk_zyx=(16, 16, 16), shard_mb=1.0)
+    make(job, reader, store)
+    asked: list[tuple[int, int]] = []
+    get_range = store.get_range
+
+    def watch(key: str, start: int, length: int) -> Any:
+        asked.append((start, length))
+        return get_range(key, start, length)
+
+    monkeypatch.setattr(store, "get_range", watch)
+    grid = job.levels[0].grid
+    assert len(grid) == 1
+    level = StoredLevel(store, job.final_key, 0, grid, job.dtype, job.codec)
+    part = Box((0, 0, 5), (16, 16, 100))
+    assert np.array_equal(level.read(part), voxels[part.slices()])
+    assert len(asked) == 2  # the index, and a row of seven chunks
+    assert np.array_equal(level.read(Box.whole(voxels.shape)), voxels)
+    assert len(asked) == 3
 
 
 # --- starting coarser ------------------------------------------------------------------------
