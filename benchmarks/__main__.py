@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import cases_files, cases_s3, report
+from benchmarks import cases_files, cases_local, cases_s3, report
 from benchmarks.check import check_output
 from benchmarks.measure import Run
 from benchmarks.plan import Case, Setting, Variant
@@ -20,7 +20,7 @@ from benchmarks.warm import WarmMemory
 
 HERE = Path(__file__).parent
 _WORTH_WARMING = 100  # MB; smaller volumes fit into what is warm anyhow
-CASES = {case.name: case for case in (*cases_s3.CASES, *cases_files.CASES)}
+CASES = {case.name: case for case in (*cases_s3.CASES, *cases_local.CASES, *cases_files.CASES)}
 
 
 def run_case(

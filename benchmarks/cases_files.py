@@ -136,14 +136,14 @@ def _one_get(network: str) -> Any:
 # --- DM3 over FTP
 
 
-def _ours_sections(network: str) -> Any:
+def _ours_sections(network: str, protocol: str = "ftp") -> Any:
     def run(setting: Setting, output: Path) -> Run:
         ports = _ports(setting, network)
         config = {
             "ftp_server": f"127.0.0.1:{ports['ftp']}",
             "api_base_url": f"http://127.0.0.1:{ports['empiar']}/empiar/api",
-            "https_base_url": f"http://127.0.0.1:{ports['http']}",
-            "protocol": "ftp",
+            "https_base_url": f"http://127.0.0.1:{ports['mirror']}",
+            "protocol": protocol,
         }
         return _run("ebi", config, output)
 
@@ -293,7 +293,7 @@ CASES = (
             Variant("curl", _curl("near"), "curl"),
             Variant("aria2c", _aria2c("near", 4), "aria2c"),
         ),
-        (Goal("ours", "curl", 2.0), Goal("ours, raw kept", "curl", 2.0)),
+        (Goal("ours", "curl", 1.6), Goal("ours, raw kept", "curl", 2.0)),
     ),
     Case(
         "dvid",
@@ -305,7 +305,7 @@ CASES = (
             Variant(WHOLE, _floor_dvid("near", whole=True)),
             Variant("one GET", _one_get("near")),
         ),
-        (Goal("ours", "one GET", 0.5),),
+        (Goal("ours", "one GET", 0.75),),
         origin_zyx=_DVID_START,
     ),
     Case(
@@ -314,12 +314,17 @@ CASES = (
         _lay_sections,
         (
             Variant("ours", _ours_sections("near")),
+            Variant("ours, HTTPS", _ours_sections("near", "https")),  # as EBI's HTTPS, without TLS
             Variant(STEPS, _floor_sections("near")),
             Variant(WHOLE, _floor_sections("near", whole=True)),
             Variant("lftp", _lftp("near"), "lftp"),
             Variant("numpy write", _numpy_write),
         ),
-        (Goal("ours", "lftp", 1.3), Goal("ours", "numpy write", 1.3)),
+        (
+            Goal("ours", "lftp", 2.0),
+            Goal("ours", "numpy write", 2.0),
+            Goal("ours, HTTPS", "lftp", 2.0),
+        ),
     ),
     Case(
         "far-tiff",

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks import sources
 from benchmarks.measure import Run, run_python
 from benchmarks.plan import Case, Goal, Setting, Variant

@@ -35,6 +35,7 @@ def main(http_folder: str, ftp_folder: str, first_byte_s: str, bytes_per_second:
     ports = {
         "http": side.add("epfl", mirror_app(Path(http_folder))),
         "dvid": side.add("dvid", DvidApp(control, volume("uint8"))),
+        "mirror": side.add("mirror", mirror_app(Path(ftp_folder))),
         "empiar": side.add("empiar", empiar_app()),
         "ftp": ftp.port,
     }

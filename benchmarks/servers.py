@@ -68,7 +68,7 @@ class Servers:
         return self._s3
 
     def files(self, ftp_folder: Path, network: str = "near") -> dict[str, int]:
-        """Ports of ``http``, ``dvid``, ``empiar`` and ``ftp``."""
+        """Ports of ``http``, ``dvid``, ``mirror``, ``empiar`` and ``ftp``."""
         key = (str(ftp_folder), network)
         if key not in self._files:
             shape = (0.0, 0) if network == "near" else FAR

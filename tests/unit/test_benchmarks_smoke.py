@@ -33,7 +33,7 @@ def test_one_tiny_case_runs_end_to_end_and_is_written_as_json(tmp_path: Path) ->
         assert run["cpu_s"] > 0
         assert run["peak_mb"] > 10
         assert run["import_s"] > 0
-    assert case["goals"][0]["limit"] == 0.5
+    assert case["goals"][0]["limit"] == 0.75
     assert case["runs"]["ours"][0]["extra"]["received"] >= 126**3
     assert document["machine"]["cpus"] >= 1
 
