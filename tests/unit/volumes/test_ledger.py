@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lib.geometry import ShapeZYX
 from lib.storage.local import LocalStore
 from lib.volumes.job import VolumeJob
 from lib.volumes.ledger import Ledger, LedgerEntry, StoredFile
-from lib.volumes.statistics import Statistics
+from lib.volumes.statistics import Statistics, of_chunk
 from tests.kit.volume_kit import ArrayReader, a_job, a_plan, random_voxels
 
 SHAPE = (40, 40, 40)
@@ -245,3 +246,26 @@ def test_an_entry_that_speaks_of_something_else_counts_for_nothing(
     store.delete(key)
     store.put(key.replace("0.0.0", "9.9.9"), one.model_dump_json().encode())
     assert ledger.entries() == {}, "under the name of another"
+
+
+def test_what_is_held_of_a_shard_stays_small(store: LocalStore) -> None:
+    job = job_of()
+    voxels = np.arange(2**20, dtype=np.uint32)
+    whole = of_chunk(voxels * 977)
+    assert len(whole.histogram.counts) > 900
+    one = entry(job, (0, 0, 0), 1, statistics=whole.to_json())
+    done(store, job, one)
+    (read,) = Ledger(store, job).known()
+    assert read == one
+    assert read.stats() == whole
+    assert read.statistics is not None
+    assert len(read.statistics) < 3000  # as objects of Python: more than 30 kB
+
+
+def test_an_entry_whose_statistics_are_none_is_made_again(store: LocalStore) -> None:
+    job = job_of()
+    done(store, job, entry(job, (0, 0, 0), 1))
+    document = json.loads(entry(job, (0, 0, 1), 1).model_dump_json()) | {"statistics": "abc"}
+    folder = f"{job.state_key}/ledger/0"
+    store.put(f"{folder}/0.0.1.json", json.dumps(document).encode())
+    assert [found.index_zyx for found in Ledger(store, job).known()] == [(0, 0, 0)]
