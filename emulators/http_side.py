@@ -36,7 +36,7 @@ class _OpenProtocol(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        # as real servers: else the end of each answer waits for the client's delayed acknowledgement
+        # as real servers: else the end of an answer waits for a delayed acknowledgement
         sock = transport.get_extra_info("socket")
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
