@@ -27,11 +27,15 @@ from lib.volumes.statistics import Statistics
 _READS_AT_ONCE = 16  # a bucket answers in tens of milliseconds, whatever the size of an entry
 
 
-def _packed(statistics: Any) -> Any:
-    """The statistics of a shard as they are held: as objects of Python they take 10 to 40 KB.
+def pack_statistics(statistics: Statistics) -> bytes:
+    """The statistics of a shard as an entry holds them: they take 10 to 40 KB as Python's objects.
 
     A volume of 100,000 shards would need gigabytes when it is taken over and when it is finished.
     """
+    return _packed(statistics.to_json())
+
+
+def _packed(statistics: Any) -> bytes:
     if isinstance(statistics, bytes):
         return statistics
     if not isinstance(statistics, dict):

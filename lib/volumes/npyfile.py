@@ -27,7 +27,7 @@ from lib.storage.digests import OrderedHasher
 from lib.storage.durable import naming_os_errors, pwrite_all
 from lib.volumes.job import ConcurrencyLimits, VolumeJob
 from lib.volumes.label_ids import IdsAccumulator, pack
-from lib.volumes.ledger import LedgerEntry, StoredFile
+from lib.volumes.ledger import LedgerEntry, StoredFile, pack_statistics
 from lib.volumes.rechunk import Buffers, gather
 from lib.volumes.statistics import StatisticsAccumulator
 
@@ -99,7 +99,7 @@ def convert_npy(
                     index_zyx=shard_index,
                     files=(StoredFile(key="", size=size, sha256=""),),
                     crc32=crc32,
-                    statistics=accumulator.result().to_json(),
+                    statistics=pack_statistics(accumulator.result()),
                     missing_chunks=tuple(missing),
                     label_ids=None if job.plan.labels is None else {0: pack(found)},
                     background=background,

@@ -16,7 +16,7 @@ from lib.volumes import kernels
 from lib.volumes.grid import Level, shard_key
 from lib.volumes.job import VolumeJob
 from lib.volumes.label_ids import IdsAccumulator, ids_of, pack, require_among
-from lib.volumes.ledger import LedgerEntry, StoredFile
+from lib.volumes.ledger import LedgerEntry, StoredFile, pack_statistics
 from lib.volumes.shardfile import ShardStream
 from lib.volumes.statistics import StatisticsAccumulator
 
@@ -148,7 +148,7 @@ class ShardWriter:
             level=0,
             index_zyx=self.index_zyx,
             files=tuple(files),
-            statistics=self._statistics.result().to_json(),
+            statistics=pack_statistics(self._statistics.result()),
             missing_chunks=tuple(sorted(self._missing)),
             label_ids=packed if self._ids is not None else None,
             background=background,

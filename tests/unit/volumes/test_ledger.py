@@ -12,7 +12,7 @@ import pytest
 from lib.geometry import ShapeZYX
 from lib.storage.local import LocalStore
 from lib.volumes.job import VolumeJob
-from lib.volumes.ledger import Ledger, LedgerEntry, StoredFile
+from lib.volumes.ledger import Ledger, LedgerEntry, StoredFile, pack_statistics
 from lib.volumes.statistics import Statistics, of_chunk
 from tests.kit.volume_kit import ArrayReader, a_job, a_plan, random_voxels
 
@@ -253,7 +253,7 @@ def test_what_is_held_of_a_shard_stays_small(store: LocalStore) -> None:
     voxels = np.arange(2**20, dtype=np.uint32)
     whole = of_chunk(voxels * 977)
     assert len(whole.histogram.counts) > 900
-    one = entry(job, (0, 0, 0), 1, statistics=whole.to_json())
+    one = entry(job, (0, 0, 0), 1, statistics=pack_statistics(whole))
     done(store, job, one)
     (read,) = Ledger(store, job).known()
     assert read == one
