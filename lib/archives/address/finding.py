@@ -244,7 +244,8 @@ def _one_below(place: Place, options: Options) -> list[Candidate]:
     listing = listing_or_none(place.tree, place.root)
     prefixes = listing.prefixes if listing is not None else ()
     found = [one for key in prefixes[:_MOST_BELOW] for one in tree_volumes(place, key, options)]
-    if len(prefixes) > _MOST_BELOW and len(found) < 2:
+    loadable = sum(one.volume.refused is None for one in found)
+    if len(prefixes) > _MOST_BELOW and loadable < 2:
         raise NotFoundError(
             f"{len(prefixes)} folders are here, and an address names one volume",
             location=place.address,
