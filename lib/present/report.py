@@ -359,7 +359,7 @@ def _alt(record: Record) -> str:
 
 def _totals(volumes: list[Record]) -> dict[str, Any]:
     complete = [record for record in volumes if record.status == "complete"]
-    stored = sum(record.technical.file_size_bytes or 0 for record in complete)
+    stored = sum(record.stored_bytes for record in complete)
     voxels = sum(record.voxel_bytes or 0 for record in complete)
     return {
         "volumes": len(volumes),

@@ -158,7 +158,7 @@ def page_html(found: StoreContents) -> tuple[bytes, str]:
     )
     page = environment.get_template("store.html.jinja").render(
         found=found,
-        stored=sum(record.technical.file_size_bytes or 0 for record in found.complete),
+        stored=sum(record.stored_bytes for record in found.complete),
         viewable=set(found.viewable),
         picture=lambda record: f"/preview/{quote(preview_key(record.files.volume))}",
         publisher=publisher,

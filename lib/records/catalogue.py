@@ -272,13 +272,33 @@ def _catalog(
         "records": [
             {
                 "path": path,
-                # label images of a group are told by their names: a crop has forty
-                "record": plain({k: v for k, v in record.items() if k != "members"}),
+                "record": plain(_brief(record)),
                 **({"group": plain(groups[path])} if path in groups else {}),
             }
             for path, record in good
         ],
     }
+
+
+def _brief(record: RecordDict) -> RecordDict:
+    """The record with name, place and size of each of its label images: a crop has forty."""
+    members = [
+        {
+            "name": one["name"],
+            "source_id": one["source_id"],
+            "metadata": {
+                "technical": {"file_size_bytes": _size_of(one)},
+            },
+            "files": one["files"],
+            "additional_metadata": {},
+        }
+        for one in record.get("members") or ()
+    ]
+    return {**record, "members": members} if members else record
+
+
+def _size_of(member: Mapping[str, Any]) -> Any:
+    return _part(_part(member, "metadata"), "technical").get("file_size_bytes")
 
 
 def _completeness(records: list[RecordDict]) -> dict[str, dict[str, Any]]:

@@ -175,6 +175,13 @@ class Record(Part):
         return math.prod(shape) * (int(digits) // 8 if digits else 1)
 
     @property
+    def stored_bytes(self) -> int:
+        """Of the volume in the store, and of the label images that share its record."""
+        inside = [one.metadata.get("technical") or {} for one in self.members or ()]
+        sizes = [self.technical.file_size_bytes, *(one.get("file_size_bytes") for one in inside)]
+        return sum(size or 0 for size in sizes)
+
+    @property
     def released(self) -> str | None:
         """When the data were made public, as exactly as the archive says it."""
         return self.core.release_date or self.core.deposition_date

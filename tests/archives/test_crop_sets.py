@@ -22,14 +22,20 @@ from lib.formats.zarr.array import parse_array
 from lib.formats.zarr.hierarchy import survey_array
 from lib.geometry import Box
 from lib.ingest import members
+from lib.ingest.context import VolumeRequest
 from lib.ingest.costs import cost_of
+from lib.ingest.life import make_volume
 from lib.ingest.record_tracker import RecordTracker
 from lib.ingest.repair.volume import note_damage
 from lib.ingest.stages import plan_source
 from lib.plan import VolumePlan
 from lib.records.catalogue import consolidate
+from lib.records.lifecycle import stored_bytes
+from lib.records.model import Record
+from lib.storage.base import StoreSettings
 from lib.storage.keys import record_objects
 from lib.storage.local import LocalStore
+from lib.storage.open import open_store
 from lib.verify.volume import verify_store
 from tests.kit.memory_tree import MemoryObjects
 
@@ -230,6 +236,40 @@ def test_what_is_damaged_of_a_class_is_found_and_made_anew(
     assert verdict.problems == ()
 
 
+def test_a_group_in_a_bucket_goes_on_among_its_classes_and_is_proven(
+    bench: Any, bucket: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There the EM lies under its final name from the first, and its classes below it."""
+    one = bench_of(bench, bucket, padding=2)
+    access = StoreSettings(endpoint_url=bucket.endpoint_url, key=bucket.key, secret=bucket.secret)
+    uri = f"s3://{bucket.bucket}/made"
+    store = open_store(uri, access)
+    (group,) = plan_source("openorganelle", one.config, tmp_path / "plan", store).plans
+    request = VolumeRequest(group, one.config, uri, access, tmp_path / "scratch", "a test")
+    real, made = members.finish, list[str]()
+
+    def dies(job: Any, *rest: Any, **more: Any) -> Any:
+        if made:
+            raise TransportError("the line is cut")
+        made.append(job.plan.name)
+        return real(job, *rest, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(members, "finish", dies)
+        assert make_volume(request, "a test").status == "failed"
+    for status in ("made", "there"):
+        again = make_volume(request, "a test")
+        assert (again.status, again.made) == ("complete", status == "made"), again.error
+    (verdict,) = verify_store(store, digests=True)
+    assert verdict.problems == ()
+    volume = f"openorganelle/{group.name}.ome.zarr"
+    store.delete_tree(f"{volume}/labels/{group.name}.nuc.ome.zarr")
+    again = make_volume(request, "a test")
+    assert again.status == "complete", again.error
+    (verdict,) = verify_store(store, digests=True)
+    assert verdict.problems == ()
+
+
 def test_a_class_that_is_gone_is_no_complete_volume(
     bench: Any, bucket: S3Server, tmp_path: Path
 ) -> None:
@@ -302,7 +342,11 @@ def test_crops_of_forty_classes_are_a_record_each_and_planned_by_few_requests(
             zarr.open_array(inside / "0", mode="r")[:], drawn(number + 200)
         )
     catalogued = consolidate(one.store, LocalStore(tmp_path / "metadata")).catalog["records"]
-    assert "members" not in catalogued[0]["record"]
+    assert len(json.dumps(catalogued[0]["record"])) < found[0].size / 4
+    assert Record.read(catalogued[0]["record"]).stored_bytes == stored_bytes(record)
+    there = [item for item in one.store.list() if ".ome.zarr/" in item.key]
+    mine = [one for one in there if not one.key.endswith((".SHA256SUMS", "labels/zarr.json"))]
+    assert stored_bytes(record) == sum(item.size for item in mine)
     assert len(catalogued[0]["record"]["metadata"]["technical"]["label_images"]) == 40
 
 
