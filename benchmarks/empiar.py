@@ -4,12 +4,16 @@
 fifty GETs stalls. Cases: one MRC file by ranges, sections of TIFF, sections of DM3 over FTP. Ours
 is the whole life of a volume without Prefect: plan, transfer, conversion, last look, record. Each
 run has servers of its own, which have answered once.
+
+``--memory 2000 20000``: instead, the peak memory of a process that makes a volume of so many small
+sections, from a server that is near.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -46,17 +50,18 @@ _WORLD = "empiar/world_availability/99001/data"  # an entry that the stand-in's 
 _SECTION_BYTES = {"one": 2_500_000, "many": 5_000_000, "dm": 5_000_000}
 
 
-def serve(root: str) -> None:
+def serve(root: str, near: bool) -> None:
     """The servers, in a process of their own, until standard input ends."""
     control = Control()
     shaped = {"first_byte_s": FIRST_BYTE_S, "bytes_per_second": BYTES_PER_SECOND}
-    control.set_latency("mirror", **shaped)
-    control.set_latency("ftp", **shaped)
+    if not near:
+        control.set_latency("mirror", **shaped)
+        control.set_latency("ftp", **shaped)
     stall = Rule(
         service="mirror", kind="stall", every=STALL_EVERY, skip=10,
         seconds=STALL_S, methods=frozenset({"GET"}), match=r"\.(mrc|tif)$",
     )  # fmt: skip
-    control.faults.extend([stall])
+    control.faults.extend([] if near else [stall])
     side = HttpSide(control)
     side.start()
     ftp = FtpSide(Path(root), control)
@@ -99,9 +104,10 @@ def _planes(case: str, megabytes: float) -> NDArray[np.uint8]:
 
 
 @contextmanager
-def serving(root: Path) -> Iterator[dict[str, int]]:
+def serving(root: Path, *, near: bool = False) -> Iterator[dict[str, int]]:
     """Servers of their own process, which have answered once; yields their ports."""
-    command = [sys.executable, "-m", "benchmarks.empiar", "--serve", str(root)]
+    how = "--serve-near" if near else "--serve"
+    command = [sys.executable, "-m", "benchmarks.empiar", how, str(root)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as server:
@@ -142,6 +148,27 @@ def ours(ports: dict[str, int], folder: str, home: Path, **settings: Any) -> flo
     return taken
 
 
+def memory(root: Path, sections: int, home: Path) -> None:
+    """Print the peak memory of a process of its own that makes a volume of small sections."""
+    folder = root / _WORLD / f"small_{sections}"
+    folder.mkdir(parents=True)
+    planes = np.random.default_rng(1).integers(0, 200, (100, 64, 64), np.uint8)
+    for z in range(sections):
+        tifffile.imwrite(folder / f"slice_{z:05d}.tif", planes[z % 100])
+    with serving(root, near=True) as ports:
+        command = [sys.executable, "-m", "benchmarks.empiar", "--one-of", folder.name]
+        told = subprocess.run(
+            [*command, json.dumps(ports), str(home)], check=True, capture_output=True, text=True
+        )
+    print(f"{sections} sections: {told.stdout.strip()}", flush=True)
+
+
+def _one_of(folder: str, ports: dict[str, int], home: Path) -> None:
+    seconds = ours(ports, folder, home, requests_per_second=10_000.0)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"{seconds:.0f} s, at most {peak:.0f} MiB of memory")
+
+
 def aria2c(ports: dict[str, int], root: Path, folder: str, home: Path) -> float:
     """Seconds of a download with as many connections; a stalled one is given up as ours is."""
     base = f"http://127.0.0.1:{ports['mirror']}/{_WORLD}/{folder}"
@@ -172,10 +199,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.empiar", description=__doc__)
     parser.add_argument("--mb", type=int, default=240, help="MB of each source, a third over FTP")
     parser.add_argument("--cases", nargs="*", choices=[*_SECTION_BYTES], default=[*_SECTION_BYTES])
+    parser.add_argument("--memory", nargs="*", type=int, default=[], metavar="SECTIONS")
     given = parser.parse_args()
     megabytes, cases = given.mb, given.cases
     with tempfile.TemporaryDirectory() as folder:
         root, home = Path(folder) / "served", Path(folder) / "home"
+        for sections in given.memory:
+            memory(root, sections, home / str(sections))
+        if given.memory:
+            return
         sizes = build(root, megabytes)
 
         def timed(run: Callable[[dict[str, int], Path], float]) -> float:
@@ -209,7 +241,9 @@ def _say(
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--serve"]:
-        serve(sys.argv[2])
+    if sys.argv[1:2] in (["--serve"], ["--serve-near"]):
+        serve(sys.argv[2], sys.argv[1] == "--serve-near")
+    elif sys.argv[1:2] == ["--one-of"]:
+        _one_of(sys.argv[2], json.loads(sys.argv[3]), Path(sys.argv[4]))
     else:
         main()

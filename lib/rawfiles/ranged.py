@@ -179,6 +179,8 @@ class GapFillingBytes:
 
 
 _GRACE_S = 2.0
+_THERE: Future[None] = Future()
+_THERE.set_result(None)
 
 
 class ArrivingFiles:
@@ -230,6 +232,8 @@ class ArrivingFiles:
         while True:
             try:
                 future.result(timeout=cancel.POLL_S)
+                with self._lock:
+                    self._begun[number] = _THERE  # a future of its own takes a kilobyte
                 return
             except NotYetError:
                 cancel.check()
