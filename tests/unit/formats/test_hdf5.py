@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,15 @@ from lib.formats.format import Options, VolumeDescription
 from lib.formats.hdf5.format import Hdf5Format
 from lib.geometry import Box
 from lib.storage.local import LocalStore
+from tests.kit.forked import structure_in_forks
 from tests.kit.volume_kit import a_job, a_plan, make, random_voxels, read_levels, volume_path
+
+
+@pytest.fixture
+def forks() -> Iterator[None]:
+    """For tests of chunks, not of the process that looks at a file."""
+    with structure_in_forks():
+        yield
 
 
 def volumes(path: Path, inside: str = "") -> list[VolumeDescription]:
@@ -30,6 +39,7 @@ def read(path: Path, volume: VolumeDescription) -> np.ndarray[Any, Any]:
     return out
 
 
+@pytest.mark.usefixtures("forks")
 @pytest.mark.parametrize("level", [0, 4, 9])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "uint64"])
 def test_a_gzip_chunk_stays_what_it_is_but_for_its_frame(
@@ -56,6 +66,7 @@ def test_a_gzip_chunk_stays_what_it_is_but_for_its_frame(
     assert all(stream in shards for stream in stored)
 
 
+@pytest.mark.usefixtures("forks")
 @pytest.mark.parametrize(
     "options", [{"shuffle": True}, {"fletcher32": True}, {"dtype": ">u2"}], ids=str
 )
@@ -140,6 +151,7 @@ def test_vast_sizes_and_foreign_filters_are_refused(file: Path) -> None:
     assert "no plain numbers" in str(why["words"])
 
 
+@pytest.mark.usefixtures("forks")
 @pytest.mark.parametrize("userblock", [512, 2048])
 @pytest.mark.parametrize("options", [{}, {"chunks": (4, 4, 4), "compression": "gzip"}], ids=str)
 def test_a_file_behind_a_user_block_is_read(
