@@ -15,7 +15,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -61,21 +61,23 @@ def honours_flock(folder: str) -> bool:
         Nothing can be written there.
     """
     path = os.path.join(folder, temporary_name("flock", "tmp"))
-    with open(path, "xb") as first:
+    with ExitStack() as files:
         try:
-            with open(path, "rb") as second:
-                fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                try:
-                    fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError as error:
-                    return error.errno in (errno.EAGAIN, errno.EACCES)
-                return False
+            first, second = (files.enter_context(open(path, mode)) for mode in ("xb", "rb"))
+        finally:  # before anything else, so that a process that is killed leaves nothing behind
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+        try:
+            fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in _NO_LOCKS:
                 return False
             raise
-        finally:
-            os.unlink(path)
+        try:
+            fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            return error.errno in (errno.EAGAIN, errno.EACCES)
+        return False
 
 
 @contextmanager

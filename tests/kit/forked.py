@@ -15,7 +15,8 @@ from unittest.mock import patch
 
 import h5py  # noqa: F401  (so that no fork has to)
 
-from lib.formats.hdf5 import structure, structure_client
+from lib.formats.hdf5 import format as hdf5_format
+from lib.formats.hdf5 import structure
 
 _QUESTIONS = 200  # of one fork: its time is bounded as that of the process that it stands for
 _ENDS_S = 0.2
@@ -92,7 +93,7 @@ class Forked:
 def structure_in_forks() -> Iterator[None]:
     """Look at HDF5 files in forks; they hold what their parent has open, and end with this."""
     ours = SimpleNamespace(Popen=Forked, PIPE=subprocess.PIPE, DEVNULL=subprocess.DEVNULL)
-    with patch.object(structure_client, "subprocess", ours):
+    with patch.object(hdf5_format, "subprocess", ours):
         yield
     while _idle:
         worker = _idle.pop()

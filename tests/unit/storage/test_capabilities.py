@@ -252,9 +252,20 @@ def test_a_tmpfs_has_all_that_is_needed(tmp_path: Path) -> None:
         assert set(published(store, b"new").values()) == {b"new"}
 
 
-def test_this_machines_own_file_system_honours_locks(tmp_path: Path) -> None:
+def test_this_machines_own_file_system_honours_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def flock(*given: Any) -> None:
+        seen.append(list(tmp_path.iterdir()))
+        real(*given)
+
+    real = fcntl.flock
+    monkeypatch.setattr(fcntl, "flock", flock)
     assert honours_flock(str(tmp_path))
     assert list(tmp_path.iterdir()) == []
+    assert seen == [[], []]  # nor would a kill leave anything
 
 
 # --- buckets
