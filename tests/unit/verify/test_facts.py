@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from lib.ingest.request import VolumeRequest
 
 from emulators.s3 import S3Server
 from emulators.serving import Samples
 from lib.archives.registry import archive
+from lib.ingest.context import VolumeRequest
 from lib.ingest.life import make_volume
 from lib.ingest.stages import plan_source
 from lib.records.manager import schema
