@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextvars
 import math
+import os
 import queue
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -35,17 +36,6 @@ from lib.storage.base import Store
 from lib.volumes.job import ConcurrencyLimits, VolumeJob
 from lib.volumes.ledger import LedgerEntry
 from lib.volumes.shardwriter import ShardWriter, padded_chunk
-
-
-class _Scratch(threading.local):
-    """One decoding buffer for each thread, used again for every chunk."""
-
-    buffer: NDArray[Any] | None = None
-
-    def get(self, shape: ShapeZYX, dtype: np.dtype[Any]) -> NDArray[Any]:
-        if self.buffer is None or self.buffer.shape != shape or self.buffer.dtype != dtype:
-            self.buffer = np.empty(shape, dtype)
-        return self.buffer
 
 
 def convert_chunks(
@@ -122,7 +112,9 @@ class _Run:
         self._codec: Codec | None = open_codec(job.codec)
         self._stored: Codec | None = open_codec(reader.codec.config) if job.pass_through else None
         self._in_gzip = job.codec.get("id") == "gzip" != reader.codec.config.get("id")
-        self._scratch = _Scratch()
+        # One thread more than there are cores: others would hold a chunk's voxels and get no turn.
+        self._turn = threading.Semaphore(max(limits.workers, len(os.sched_getaffinity(0))) + 1)
+        self._buffers: list[NDArray[Any]] = []  # the last one is still in the processor's cache
         self._failure: BaseException | None = None
         self._over = False
         self._room = threading.Semaphore(limits.shards)
@@ -195,21 +187,32 @@ class _Run:
 
     def _chunks(self, writer: ShardWriter, group: _Group) -> None:
         stored = self._reader.encoded_chunks([self._in_source(index) for _, index in group])
-        for (slot, index), encoded in zip(group, stored, strict=True):
-            self._chunk(writer, slot, index, encoded)
+        with self._turn:
+            try:
+                buffer = self._buffers.pop()
+            except IndexError:
+                buffer = np.empty(self._job.chunk_zyx, self._job.dtype)
+            for (slot, index), encoded in zip(group, stored, strict=True):
+                self._chunk(writer, slot, index, encoded, buffer)
+            self._buffers.append(buffer)
 
     def _chunk(
-        self, writer: ShardWriter, slot: int, index: ShapeZYX, encoded: Encoded | None
+        self,
+        writer: ShardWriter,
+        slot: int,
+        index: ShapeZYX,
+        encoded: Encoded | None,
+        buffer: NDArray[Any],
     ) -> None:
         box = self._job.grid.chunk_box(index)
         z, y, x = self._in_source(index)
         inside = tuple(slice(0, n) for n in box.shape_zyx)
         if encoded is None:
-            voxels = self._scratch.get(self._job.chunk_zyx, self._job.dtype)
+            voxels = buffer
             voxels.fill(self._job.fill_value)
             writer.add_missing(f"{z}/{y}/{x}")
         elif self._job.pass_through:
-            voxels = self._scratch.get(self._job.chunk_zyx, self._job.dtype)
+            voxels = buffer
             self._decode(encoded, voxels, f"chunk {z}/{y}/{x}")
             if self._in_gzip:
                 encoded = as_gzip(encoded, voxels)
@@ -218,9 +221,8 @@ class _Run:
         else:
             voxels = self._reader.decoded_chunk(encoded, (z, y, x))
             if box.shape_zyx != self._job.chunk_zyx:  # what the archive has past the edge
-                whole = self._scratch.get(self._job.chunk_zyx, self._job.dtype)
                 fill = self._job.fill_value
-                voxels = padded_chunk(voxels[inside], box.start_zyx, box, fill, whole)
+                voxels = padded_chunk(voxels[inside], box.start_zyx, box, fill, buffer)
             encoded = encode_chunk(self._codec, voxels)
         writer.add(slot, box, voxels[inside], encoded)
 
