@@ -43,8 +43,8 @@ class Part:
 PARTS = {
     "grid": Part(
         ("lib/volumes/grid.py", "lib/geometry.py"),
-        "tests/unit/test_geometry.py tests/unit/volumes/test_grid.py tests/unit/volumes/test_levels.py"
-        " tests/property/test_shard_grid_properties.py"
+        "tests/unit/test_geometry.py tests/unit/volumes/test_grid.py"
+        " tests/unit/volumes/test_levels.py tests/property/test_shard_grid_properties.py"
         " -k 'not any and not tiles and not boxes or test_geometry'",
         60,
     ),
