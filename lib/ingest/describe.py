@@ -241,12 +241,15 @@ def _planned_file(file: SourceFile) -> dict[str, Any]:
 
 
 def _fetched_file(file: SourceFile, fetched: Fetched, key: str | None) -> dict[str, Any]:
+    """A file with what was measured of it.
+
+    Entity tag and time stay those of the plan, though another node or protocol gave the bytes: the
+    volume's identity holds them, and the next run compares with them.
+    """
     return {
         **_planned_file(file),
         **({} if key is None else {"key": Key(key)}),
         "size": fetched.size,
         "sha256": fetched.sha256,
-        "etag": fetched.etag or file.etag,
-        "last_modified": fetched.last_modified or file.last_modified,
         "publisher_checksum": fetched.publisher_checksum or file.publisher_checksum or NO_CHECKSUM,
     }

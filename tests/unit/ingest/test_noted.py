@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lib.ingest.describe import _fetched_file
 from lib.ingest.naming import as_noted
 from lib.plan import About, SourceFile, VolumePlan
+from lib.transport.partial import Fetched
 
 MONDAY, A_SECOND_LATER, TUESDAY = (
     "Mon, 01 Jan 2024 10:00:00 GMT",
@@ -92,3 +95,14 @@ def test_tags_of_stores_and_times_of_ftp_are_no_weak_facts() -> None:
     for url in ("s3://bucket/a", "ftp://host/a"):
         plan = a_plan(a_file('"b"', url=url))
         assert as_noted(plan, a_record(a_file(url=url))) == plan
+
+
+@pytest.mark.parametrize("planned", [a_file(), a_file(None), a_file('"a"', None)])
+@pytest.mark.parametrize("etag", [None, '"b"'])
+def test_a_kept_file_that_came_another_way_leaves_the_identity_as_planned(
+    planned: SourceFile, etag: str | None
+) -> None:
+    plan = a_plan(planned)
+    ftp = Fetched(Path("a.tif"), 7, "0" * 64, etag, "2024-01-01T10:00:00Z")
+    record = {"metadata": {"provenance": {"source_files": [_fetched_file(planned, ftp, None)]}}}
+    assert as_noted(plan, record).identity() == plan.identity()
