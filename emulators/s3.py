@@ -254,7 +254,7 @@ class S3Server:
             return
         assert process.stdin is not None
         process.stdin.close()
-        process.wait(10)
+        process.wait(60)  # a busy disk lets go of the data late
         for path in self._sockets:
             path.unlink(missing_ok=True)
 

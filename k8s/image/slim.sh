@@ -12,12 +12,12 @@ find "$site/botocore/data" -mindepth 1 -maxdepth 1 -type d \
   ! -name s3 ! -name sts ! -name sso ! -name sso-oidc ! -name signin -exec rm -rf {} +
 # codecs that no reader of lib/formats asks imagecodecs for, with their libraries (40 MB); Pillow has JPEG, PNG, WebP
 rm -f "$site"/PIL/_avif.* "$site"/pillow.libs/libavif-*
-for name in apng avif bcn bmp cms gif htj2k jpeg2k jpegls jpegxl jpegxr lerc lzfse lzham lzo meshopt pcodec png \
+for name in apng avif bcn bmp cms gif htj2k jpegls jpegxr lerc lzfse lzham lzo meshopt pcodec png \
   qoi rgbe sperr spng sz3 tiff ultrahdr webp zfp zopfli; do
   rm -f "$site"/imagecodecs/_"$name".*
 done
-for name in aom avif charls cpcodec gif gomp jpegxr jxl jxl_cms jxl_threads jxrglue lcms2 Lerc lzfse lzhamcomp lzhamdecomp \
-  lzhamdll lzokay lzokay-c meshoptimizer openjp2 openjph png16 sharpyuv SPERR SZ3c tiff uhdr webp webpdemux zfp zopfli; do
+for name in aom avif charls cpcodec gif gomp jpegxr jxrglue Lerc lzfse lzhamcomp lzhamdecomp \
+  lzhamdll lzokay lzokay-c meshoptimizer openjph png16 sharpyuv SPERR SZ3c tiff uhdr webp webpdemux zfp zopfli; do
   rm -f "$site"/imagecodecs.libs/lib"$name"-*
 done
 # Prefect's first user interface: where it is absent the server offers the second, its default, alone (6 MB)

@@ -108,7 +108,7 @@ def test_a_server_that_refuses_more_at_once_is_asked_for_no_more(
     faults: Control,
     tmp_path: Path,
 ) -> None:
-    faults.set_latency(stand_in, first_byte_s=0.02)
+    faults.set_latency(stand_in, first_byte_s=0.3)  # long enough to be several at once
     kind = rule.pop("kind")
     faults.add(kind, stand_in, methods=["GET"], **rule)
     fine = {"epfl": {"chunk_size_mb": 0.01}}.get(source, {})

@@ -200,7 +200,7 @@ CASES = [
     Case("hdf5-bdv", bdv, "x.h5|hdf5:t00000", ("file",), expect={"dtype": "uint16"}),
     *(
         Case(
-            f"bdv-hdf5-by-{name}",
+            f"hdf5-bdv-by-{name}",
             bdv_with_xml,
             address,
             ("file", "http"),

@@ -148,7 +148,7 @@ def holes(folder: Path) -> NDArray[Any]:
 _BLOSC = {"type": "blosc", "cname": "zstd", "clevel": 1, "shuffle": 1}
 CASES = [
     Case(
-        "bdv-n5-by-xml",
+        "n5-bdv-by-xml",
         bdv,
         "x.xml",
         ("file", "http"),

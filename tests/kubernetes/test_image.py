@@ -34,7 +34,9 @@ import _ruamel_yaml, PIL.features, PIL.Image
 # what lib/formats and lib/transport ask imagecodecs for
 CODECS = """
 import imagecodecs
-for name in "BROTLI DELTA FLOATPRED GZIP H5CHECKSUM LZ4 LZ4H5 LZW PACKBITS ZLIB ZSTD".split():
+for name in (
+    "BROTLI DEFLATE DELTA FLOATPRED GZIP H5CHECKSUM JPEG2K JPEGXL LZ4 LZ4H5 LZF LZW PACKBITS ZLIB ZSTD"
+).split():
     assert getattr(imagecodecs, name).available, name
 """
 ROLES = (
