@@ -35,7 +35,8 @@ import _ruamel_yaml, PIL.features, PIL.Image
 CODECS = """
 import imagecodecs
 for name in (
-    "BROTLI DEFLATE DELTA FLOATPRED GZIP H5CHECKSUM JPEG2K JPEGXL LZ4 LZ4H5 LZF LZW PACKBITS ZLIB ZSTD"
+    "BROTLI DEFLATE DELTA FLOATPRED GZIP H5CHECKSUM JPEG2K JPEGXL "
+    "LZ4 LZ4H5 LZF LZW PACKBITS ZLIB ZSTD"
 ).split():
     assert getattr(imagecodecs, name).available, name
 """
