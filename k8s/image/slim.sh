@@ -11,7 +11,7 @@ find "$site" -type f \( -name '*.c' -o -name '*.cpp' -o -name '*.pyx' -o -name '
 find "$site/botocore/data" -mindepth 1 -maxdepth 1 -type d \
   ! -name s3 ! -name sts ! -name sso ! -name sso-oidc ! -name signin -exec rm -rf {} +
 # codecs that no reader of lib/formats asks imagecodecs for, with their libraries (40 MB); Pillow has JPEG, PNG, WebP
-rm -f "$site"/PIL/_avif.* "$site"/pillow.libs/libavif-*
+rm -f "$site"/PIL/_avif.* "$site"/PIL/_imagingtk.* "$site"/pillow.libs/libavif-*
 for name in apng avif bcn bmp cms gif htj2k jpegls jpegxr lerc lzfse lzham lzo meshopt pcodec png \
   qoi rgbe sperr spng sz3 tiff ultrahdr webp zfp zopfli; do
   rm -f "$site"/imagecodecs/_"$name".*
@@ -27,10 +27,12 @@ rm -rf "$site"/numpy/distutils "$site"/numpy/f2py "$site"/numpy/_core/include "$
   "$site"/sqlalchemy/testing "$site"/alembic/testing "$site"/sqlalchemy/dialects/mssql "$site"/sqlalchemy/dialects/mysql \
   "$site"/sqlalchemy/dialects/oracle "$site"/CHANGELOG.md
 find "$site" -type f \( -name '*.h' -o -name '*.hpp' -o -name '*.po' -o -name '*.cdx.json' -o -path '*.dist-info/RECORD' \) -delete
+# pools of threads for loops that numba runs side by side: there are none
+rm -f "$site"/numba/np/ufunc/tbbpool.* "$site"/numba/np/ufunc/omppool.*
 # symbols for debuggers (155 MB), in packages that bear it: libraries whose paths were rewritten for
 # the wheel (*.libs, numba) do not load any more once they are stripped
 for name in aiohttp asyncpg box burner_redis cryptography frozenlist greenlet h5py imagecodecs llvmlite \
-  msgpack multidict numcodecs propcache regex rpds sqlalchemy wrapt yaml; do
+  msgpack multidict numcodecs PIL propcache regex rpds sqlalchemy wrapt xxhash yaml; do
   find "$site/$name" -type f -name '*.so' -exec strip --strip-unneeded {} +
 done
 strip --strip-unneeded "$site"/_ruamel_yaml.*.so
