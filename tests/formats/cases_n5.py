@@ -145,6 +145,32 @@ def holes(folder: Path) -> NDArray[Any]:
     return voxels
 
 
+def mirrored(axes: str, cut: bool, folder: Path) -> NDArray[Any]:
+    """As OpenOrganelle has them: index 0 of an axis lies at its far end. One block is absent."""
+    voxels = random_voxels(SHAPE, "uint8", 9)
+    voxels[:5, :13, :6] = 0  # the block at the far end of all three axes, cut by the edges
+    turn = tuple(slice(None, None, -1 if axis in axes else None) for axis in "zyx")
+    stored, path = np.ascontiguousarray(voxels[turn]), folder / "bare"
+    transform = {
+        "axes": ["z", "y", "x"],
+        "units": ["nm"] * 3,
+        "scale": [-5.25 if "z" in axes else 5.25, -4.0, -8.0 if "x" in axes else 8.0],
+        "translate": [105.0, 176.0, 296.0],
+    }
+    if cut:
+        by_hand(path, stored, "gzip")
+        attributes = json.loads((path / "attributes.json").read_text())
+        (path / "attributes.json").write_text(json.dumps({**attributes, "transform": transform}))
+    else:
+        dataset(path, stored, {"type": "zstd", "level": 1}, transform=transform)
+        if axes == "zyx":
+            assert not (path / "2/2/2").exists()
+    return voxels
+
+
+_TURNED = (
+    "the y axis is stored mirrored; its scale is negative: it was turned, so that positions grow"
+)
 _BLOSC = {"type": "blosc", "cname": "zstd", "clevel": 1, "shuffle": 1}
 CASES = [
     Case(
@@ -205,6 +231,23 @@ CASES = [
             ("zlib", partial(compressed, {"type": "gzip", "useZlib": True}, "uint8")),
         )
     ),
+    Case(
+        "n5-mirrored-y",
+        partial(mirrored, "y", False),
+        "bare",
+        ("file", "s3"),
+        expect={"origin_nm_zyx": (105.0, 0.0, 296.0), "voxel_nm_zyx": (5.25, 4.0, 8.0)},
+        notes=(f"{_TURNED} with the index",),
+    ),
+    Case(
+        "n5-mirrored-everywhere",
+        partial(mirrored, "zyx", False),
+        "bare",
+        ("file", "http"),
+        expect={"origin_nm_zyx": (0.0, 0.0, 0.0)},
+        missing=1,
+    ),
+    Case("n5-mirrored-cut", partial(mirrored, "zy", True), "bare", ("file",)),
     Case("n5-cut-raw", partial(cut_blocks, "raw", "uint8"), "bare"),
     Case("n5-cut-lz4", partial(cut_blocks, "lz4", "uint16"), "bare", transports=("file",)),
     Case(

@@ -27,7 +27,7 @@ from lib.formats.chunked import (
 from lib.formats.format import Options, Survey, VolumeDescription, VoxelSize
 from lib.formats.n5.blocks import Dataset, parse_attributes, parse_dataset
 from lib.formats.n5.reader import N5Reader
-from lib.formats.zarr.axes import AxisMap, array_index, axis_map
+from lib.formats.zarr.axes import AxisMap, axis_map
 from lib.geometry import Box, LengthsZYX, to_nm
 from lib.plan import SourceGrid, absent_note, unstored
 from lib.safety import MALFORMED
@@ -43,7 +43,7 @@ class Placing:
     Attributes
     ----------
     mirrored
-        Axes of which the scale is negative: index 0 lies at the far end.
+        Axes of which the scale is negative: index 0 lies at the far end, and there is the origin.
     """
 
     voxel_nm_zyx: LengthsZYX | None
@@ -226,13 +226,10 @@ class N5Format:
     def survey(self, tree: Tree, root: str, volume: VolumeDescription, box: Box) -> Survey:
         dataset, axes = _of_handle(volume.handle)
         path = join(root, volume.handle["path"])
-        block = dataset.block[::-1]
-        chunk = axes.pick_zyx(block)
+        reader = N5Reader(tree, path, dataset, axes, box, frozenset(), _mirrored(volume.handle))
+        chunk, box = reader.chunk_zyx, reader.box
         wanted = cells_in(box, chunk)
-        keys = {
-            index: "/".join(map(str, array_index(axes, index, block)[::-1])) for index in wanted
-        }
-        reader = N5Reader(tree, path, dataset, axes, box, frozenset())
+        keys = {index: "/".join(map(str, reader.stored_index(index))) for index in wanted}
         grid = unstored(SourceGrid.of_box(box, chunk, reader.codec.config))
         document = json.dumps(volume.handle["dataset"]).encode()
         try:
@@ -273,7 +270,8 @@ class N5Format:
     ) -> N5Reader:
         dataset, axes = _of_handle(handle)
         holes = grid.missing() if grid is not None and grid.listed else None
-        return N5Reader(tree, join(root, handle["path"]), dataset, axes, box, holes)
+        path = join(root, handle["path"])
+        return N5Reader(tree, path, dataset, axes, box, holes, _mirrored(handle))
 
 
 def _attributes(tree: Tree, path: str) -> dict[str, Any] | None:
@@ -354,12 +352,17 @@ def _described(
     kind, evidence = _kind(attributes, group, key)
     path = key.removeprefix(root).strip("/") if root else key
     kept = ("dimensions", "blockSize", "dataType", "compression", "compressionType")
-    refused = None
-    if place.mirrored:
-        refused = (
-            f"the {', '.join(place.mirrored)} axis is mirrored (its scale is negative): by index "
-            "it would lie the wrong way round"
+    shape = axes.pick_zyx(dataset.shape[::-1])
+    origin, notes = place.origin_nm_zyx, place.notes
+    if place.mirrored and origin is not None and place.voxel_nm_zyx is not None:
+        # the last voxel of such an axis lies lowest, and becomes the first
+        oz, oy, ox = (
+            at - (count - 1) * step if axis in place.mirrored else at
+            for axis, at, count, step in zip("zyx", origin, shape, place.voxel_nm_zyx, strict=True)
         )
+        origin = (oz, oy, ox)
+        said = "its scale is negative: it was turned, so that positions grow with the index"
+        notes += tuple(f"the {axis} axis is stored mirrored; {said}" for axis in place.mirrored)
     return VolumeDescription(
         path=path,
         handle={
@@ -367,18 +370,18 @@ def _described(
             "dataset": {name: attributes[name] for name in kept if name in attributes},
             "dims_zyx": [*axes.dims_zyx],
             "fixed": {str(dim): index for dim, index in axes.fixed.items()},
+            **({"mirrored": place.mirrored} if place.mirrored else {}),
         },
-        shape_zyx=axes.pick_zyx(dataset.shape[::-1]),
+        shape_zyx=shape,
         dtype=dataset.dtype.name,
         voxel=VoxelSize(z, y, x, place.source),
-        origin_nm_zyx=place.origin_nm_zyx,
+        origin_nm_zyx=origin,
         kind=kind,
         kind_evidence=evidence,
         level=level or None,
         levels=levels,
         chunk_zyx=axes.pick_zyx(dataset.block[::-1]),
-        notes=place.notes,
-        refused=refused,
+        notes=notes,
     )
 
 
@@ -404,3 +407,9 @@ def _of_handle(handle: dict[str, Any]) -> tuple[Dataset, AxisMap]:
     z, y, x = handle["dims_zyx"]
     fixed = {int(dim): index for dim, index in handle["fixed"].items()}
     return dataset, AxisMap((z, y, x), fixed)
+
+
+def _mirrored(handle: dict[str, Any]) -> tuple[bool, bool, bool]:
+    """Which of z, y, x are turned round; plans of before have none."""
+    z, y, x = (axis in handle.get("mirrored", "") for axis in "zyx")
+    return z, y, x

@@ -15,7 +15,7 @@ from lib.errors import MacroscopeError
 from lib.formats.chunked import ChunkedReader, chunk_objects
 from lib.formats.n5.blocks import Dataset
 from lib.formats.zarr.axes import AxisMap, array_index, to_zyx
-from lib.geometry import Box, ShapeZYX
+from lib.geometry import Box, ShapeZYX, ceil_divide, multiply, subtract, zyx
 
 
 class N5Reader(ChunkedReader):
@@ -27,6 +27,14 @@ class N5Reader(ChunkedReader):
         Which of the dataset's axes, slowest first, are z, y, x; what is taken of the others.
     holes
         Blocks (z, y, x) that the store does not hold; None where it does not list.
+    mirrored
+        Which of z, y, x are turned round. The grid then counts from the far end, where the last
+        block may be cut: `box` is moved past what that block lacks.
+
+    Attributes
+    ----------
+    box
+        The part in voxels of the grid, from whose first block they count.
     """
 
     def __init__(
@@ -37,15 +45,21 @@ class N5Reader(ChunkedReader):
         axes: AxisMap,
         box: Box,
         holes: frozenset[ShapeZYX] | None,
+        mirrored: tuple[bool, bool, bool] = (False, False, False),
     ) -> None:
         self._block = dataset.block[::-1]  # slowest first, as the axes are
         alone = all(self._block[dim] == 1 for dim in axes.fixed)
         # a payload is big-endian; single bytes have no order
         passes = dataset.stored.itemsize == 1 and axes.plain and alone and bool(dataset.codec)
+        passes = passes and not any(mirrored)
+        chunk, shape = axes.pick_zyx(self._block), axes.pick_zyx(dataset.shape[::-1])
+        self._mirrored, self._counts = mirrored, ceil_divide(shape, chunk)
+        lacking = subtract(multiply(self._counts, chunk), shape)
+        self.box = box.shifted(zyx(n * turned for n, turned in zip(lacking, mirrored, strict=True)))
         super().__init__(
             tree.ordered,
-            box,
-            axes.pick_zyx(self._block),
+            self.box,
+            chunk,
             dataset.dtype,
             codec=dataset.codec if passes else {},
             fits_shard=passes and can_pass_through(dataset.codec, None, "C", dataset.dtype.str),
@@ -69,7 +83,7 @@ class N5Reader(ChunkedReader):
         return self.encoded_chunks([index_zyx])[0]
 
     def encoded_chunks(self, indices: Sequence[ShapeZYX]) -> list[Encoded | None]:
-        keys = {index: join(self._path, *map(str, self._index(index))) for index in indices}
+        keys = {index: join(self._path, *map(str, self.stored_index(index))) for index in indices}
         blocks = chunk_objects(self._tree, keys, self._most, self._holes)
         if not self.pass_through:
             return blocks
@@ -79,7 +93,7 @@ class N5Reader(ChunkedReader):
         if block is None:
             return None
         try:
-            return self._dataset.as_chunk(block, self._index(index_zyx))
+            return self._dataset.as_chunk(block, self.stored_index(index_zyx))
         except MacroscopeError as error:
             raise self._located(error, index_zyx) from None
 
@@ -94,14 +108,19 @@ class N5Reader(ChunkedReader):
             if self.pass_through:
                 header = self._header(index_zyx)
                 encoded = header + bytes(encoded)
-            voxels = self._dataset.decode(encoded, self._index(index_zyx))
+            voxels = self._dataset.decode(encoded, self.stored_index(index_zyx))
         except MacroscopeError as error:
             raise self._located(error, index_zyx) from None
-        return np.asarray(to_zyx(voxels, self._axes, self._block))
+        turn = tuple(slice(None, None, -1 if turned else None) for turned in self._mirrored)
+        return np.asarray(to_zyx(voxels, self._axes, self._block))[turn]
 
-    def _index(self, index_zyx: ShapeZYX) -> tuple[int, ...]:
-        """Index of a block in the format's own order, x first."""
-        return array_index(self._axes, index_zyx, self._block)[::-1]
+    def stored_index(self, index_zyx: ShapeZYX) -> tuple[int, ...]:
+        """Index of a block as it is stored, in the format's own order, x first."""
+        stored = zyx(
+            count - 1 - index if turned else index
+            for index, count, turned in zip(index_zyx, self._counts, self._mirrored, strict=True)
+        )
+        return array_index(self._axes, stored, self._block)[::-1]
 
     def _header(self, index_zyx: ShapeZYX) -> bytes:
         """The header of a whole block, as `encoded_chunk` has taken it off."""

@@ -1,4 +1,4 @@
-"""N5: headers that lie, damaged payloads, contradicting or mirrored geometry are refused."""
+"""N5: headers that lie, damaged payloads, contradicting geometry; mirrored axes are turned."""
 
 from __future__ import annotations
 
@@ -127,10 +127,13 @@ TRANSFORM = {
 }
 
 
-def test_a_mirrored_volume_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_mirrored_volume_begins_where_its_last_voxel_lies(tmp_path: Path) -> None:
     volume = described(tmp_path, {"transform": {**TRANSFORM, "scale": [5.24, -4.0, 4.0]}})
-    assert volume.refused is not None
-    assert "the y axis is mirrored" in volume.refused
+    assert volume.refused is None
+    assert volume.handle["mirrored"] == "y"
+    assert volume.origin_nm_zyx == (0.0, 6400.0 - (SHAPE[1] - 1) * 4.0, 0.0)
+    (note,) = [note for note in volume.notes if "mirrored" in note]
+    assert "the y axis is stored mirrored" in note
 
 
 @pytest.mark.parametrize("group", [{"multiscales": "x"}, {"multiscales": [{"datasets": [1]}]}])
