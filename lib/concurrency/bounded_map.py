@@ -144,10 +144,22 @@ def run_ordered(
         crew.dismiss(None if outlives_stop else _GRACE_S)
 
 
-def run_each(items: Iterable[U], work: Callable[[U], object], *, at_once: int) -> None:
+def run_each(
+    items: Iterable[U],
+    work: Callable[[U], object],
+    *,
+    at_once: int,
+    failed: Callable[[], None] | None = None,
+) -> None:
     """Call `work` for each item, `at_once` at a time; items are taken in order.
 
     The first error ends it: nothing more begins, what has begun ends, and the error is raised.
+
+    Parameters
+    ----------
+    failed
+        Called once after an error, before what has begun is waited for: it lets go those who wait
+        for the one that failed.
 
     Raises
     ------
@@ -164,6 +176,10 @@ def run_each(items: Iterable[U], work: Callable[[U], object], *, at_once: int) -
             running.add(crew.begin(lambda item=item: work(item)))  # type: ignore[misc]
         while running:
             running = _settle(running)
+    except BaseException:
+        if failed is not None:
+            failed()
+        raise
     finally:
         crew.dismiss()
 
@@ -234,6 +250,10 @@ class InOrderGate:
             yield arrived
         finally:
             self._move(place + 1, place + 1)
+
+    def open(self) -> None:
+        """Let every unit pass: one has failed, and those behind it would wait for ever."""
+        self._move(len(self._places), len(self._places))
 
     def _may_overtake(self, place: int) -> bool:
         return self._idle is not None and self._flowing >= place - 1 and self._idle()

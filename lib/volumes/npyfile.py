@@ -106,7 +106,7 @@ def convert_npy(
                 )
             )
 
-        run_each(shard_indices, make, at_once=limits.shards)
+        run_each(shard_indices, make, at_once=limits.shards, failed=line.open)
         _digests[path, job.fingerprint] = digest
     finally:
         os.close(handle)

@@ -41,12 +41,13 @@ def convert_blocks(
     shard_indices = list(shard_indices)
     # what has been read is encoded while the next shard is read: connections need not wait for that
     reading: InOrderGate | CountGate = CountGate(limits.shards)
-    at_once = limits.shards + 1
+    at_once, failed = limits.shards + 1, None
     if not reader.layout.random_access:
         # a single connection reads on where it is
         several = limits.connections > 1
         idle = limits.idle if several else None
-        reading = InOrderGate(shard_indices, overlapping=several, idle=idle)
+        reading = in_order = InOrderGate(shard_indices, overlapping=several, idle=idle)
+        failed = in_order.open
         at_once = max(limits.shards, 2) + (idle is not None)
 
     encoders: Crew[None] = Crew(limits.workers, "encode", abandons=False)
@@ -60,7 +61,7 @@ def convert_blocks(
                 entry = _encode(job, store, shard_index, voxels, missing, encoders, limits.workers)
             done(entry)  # the reader has said nothing more, no error either
 
-        run_each(shard_indices, make, at_once=at_once)
+        run_each(shard_indices, make, at_once=at_once, failed=failed)
     finally:
         encoders.dismiss()
 

@@ -67,6 +67,22 @@ def test_what_has_to_be_cleared_away_outlives_a_stop() -> None:
         list(run_ordered(iter(jobs), 2))
 
 
+def test_those_behind_one_that_failed_before_its_turn_do_not_wait_for_it() -> None:
+    line, waiting, passed = InOrderGate([1, 2]), threading.Event(), list[int]()
+
+    def work(unit: int) -> None:
+        if unit == 1:
+            assert waiting.wait(60)
+            raise ValueError("before its turn")
+        waiting.set()
+        with line.turn(unit):
+            passed.append(unit)
+
+    with pytest.raises(ValueError, match="before its turn"):
+        run_each([1, 2], work, at_once=2, failed=line.open)
+    assert passed == [2]
+
+
 @pytest.mark.parametrize("gate", [CountGate(1), InOrderGate([1, 2])], ids=["count", "order"])
 def test_waiting_at_a_gate_ends_with_a_stop(gate: CountGate | InOrderGate) -> None:
     with gate.turn(1):
