@@ -124,6 +124,7 @@ def test_ctrl_c_stays_this_program_s_and_sources_run_in_threads() -> None:
     """dask-jobqueue sets a handler as it is imported, which a thread may not."""
     script = (
         "import signal, threading\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # not so in a background\n"
         "from lib.jobqueue import _dask_jobqueue\n"
         "found = []\n"
         "one = threading.Thread(target=lambda: found.append(_dask_jobqueue().SLURMCluster))\n"
