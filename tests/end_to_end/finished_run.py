@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,7 +49,11 @@ def prefect(folder: Path, env: dict[str, str], *arguments: str) -> None:
 
 def post(env: dict[str, str], path: str, asked: dict[str, Any]) -> Any:
     with asking(env) as session:
-        answer = session.post(f"{env['PREFECT_API_URL']}/{path}", json=asked, timeout=30)
+        for wait_s in (1, 2, 5, 10, 20, 0):  # its database may be busy, as clients of Prefect know
+            answer = session.post(f"{env['PREFECT_API_URL']}/{path}", json=asked, timeout=30)
+            if answer.status_code != 503:
+                break
+            time.sleep(wait_s)
         answer.raise_for_status()
         return answer.json()
 

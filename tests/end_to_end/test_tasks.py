@@ -138,12 +138,12 @@ def test_five_datasets_come_in_by_one_command_and_again_only_what_failed(
 
 
 def check_what_the_server_knows(url: str) -> None:
-    """Names and groups stand at the runs; not at tasks, for which a process keeps a thread each."""
+    """Names stand at the runs; not at tasks, for each of whose sets of tags a process has a thread."""
     runs = {one["name"]: one["tags"] for one in ask(url, "flow_runs/filter", {})}
     assert {"address mine", "idr idr:9846137", "epfl epfl:"} <= runs.keys()
     assert "group:people" in runs["epfl epfl:"] and "group:people" not in runs["address mine"]
     tagged = [one["tags"] for one in ask(url, "task_runs/filter", {})]
-    assert tagged and not [tag for tags in tagged for tag in tags if ":" in tag]
+    assert tagged and not [tag for tags in tagged for tag in tags if tag.startswith("dataset:")]
 
 
 # --- an entry, and a crop at my place -------------------------------------------------------
