@@ -138,7 +138,7 @@ def test_five_datasets_come_in_by_one_command_and_again_only_what_failed(
 
 
 def check_what_the_server_knows(url: str) -> None:
-    """Names stand at the runs; not at tasks, for each of whose sets of tags a process has a thread."""
+    """Names stand at the runs, not at tasks: a process has a thread for each set of their tags."""
     runs = {one["name"]: one["tags"] for one in ask(url, "flow_runs/filter", {})}
     assert {"address mine", "idr idr:9846137", "epfl epfl:"} <= runs.keys()
     assert "group:people" in runs["epfl epfl:"] and "group:people" not in runs["address mine"]
