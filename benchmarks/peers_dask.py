@@ -9,7 +9,7 @@ import dask.array as da
 import zarr
 from s3fs.core import S3FileSystem
 
-from benchmarks.peers_zarr import compressor
+from benchmarks.peers_zarr import sharded_array
 
 
 def copy(
@@ -25,13 +25,7 @@ def copy(
     files = S3FileSystem(anon=True, endpoint_url=endpoint, asynchronous=True)
     store = zarr.storage.FsspecStore(files, path=f"{bucket}/{key}", read_only=True)
     source = zarr.open_array(store, mode="r", zarr_format=2)
-    target = zarr.create_array(
-        f"{output}/dask.zarr",
-        shape=source.shape,
-        dtype=source.dtype,
-        chunks=tuple(chunk),
-        shards=tuple(shard),
-        compressors=[compressor(codec)],
-    )
+    path = f"{output}/dask.zarr"
+    target = sharded_array(path, source.shape, source.dtype, shard, chunk, codec)
     with dask.config.set(scheduler="threads", num_workers=2):
         da.from_zarr(source, chunks=tuple(shard)).to_zarr(target)

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorstore as ts
-from numpy.typing import NDArray
 
-from benchmarks.peers_product import _AHEAD as AHEAD
-from benchmarks.peers_product import Box
-from benchmarks.peers_product import _make as make
-from benchmarks.peers_tensorstore import sharded_target
-from benchmarks.peers_zarr import compressor
+from benchmarks.peers_product import AHEAD, make, tensorstore_target, zarrs_target
 
 
 def on_tensorstore(
@@ -84,44 +77,3 @@ def on_h5py(
             tensorstore_target(output, source.dtype.name, shard, chunk, codec),
             Path(output),
         )
-
-
-Target = Callable[[int, tuple[int, ...]], Callable[[Box, NDArray[Any]], Any]]
-
-
-def tensorstore_target(
-    output: str, dtype: str, shard: list[int], chunk: list[int], codec: dict[str, Any]
-) -> Target:
-    """Makes the levels' arrays, each a call that writes a box of one."""
-
-    def target(level: int, shape: tuple[int, ...]) -> Callable[[Box, NDArray[Any]], Any]:
-        array = sharded_target(f"{output}/product.zarr/{level}/", shape, dtype, shard, chunk, codec)
-        return lambda box, voxels: array[box].write(voxels)
-
-    return target
-
-
-def zarrs_target(
-    output: str,
-    dtype: np.dtype[Any],
-    shard: list[int],
-    chunk: list[int],
-    codec: dict[str, Any],
-    writers: ThreadPoolExecutor,
-) -> Target:
-    """The same by zarr-python."""
-    import zarr
-
-    def target(level: int, shape: tuple[int, ...]) -> Callable[[Box, NDArray[Any]], Any]:
-        array = zarr.create_array(
-            f"{output}/product.zarr/{level}",
-            shape=shape,
-            dtype=dtype,
-            chunks=tuple(chunk),
-            shards=tuple(shard),
-            compressors=[compressor(codec)],
-            fill_value=0,
-        )
-        return lambda box, voxels: writers.submit(array.__setitem__, box, voxels)
-
-    return target

@@ -23,8 +23,9 @@ from benchmarks.peers_tensorstore import boxes, open_s3, sharded_target
 from lib.volumes import kernels
 
 Box = tuple[slice, ...]
+Target = Callable[[int, tuple[int, ...]], Callable[[Box, NDArray[Any]], Any]]
 _COARSEST = 256
-_AHEAD = 2
+AHEAD = 2
 
 
 def on_tensorstore(
@@ -39,18 +40,12 @@ def on_tensorstore(
 ) -> None:
     """Read and written by tensorstore."""
     source = open_s3(endpoint, bucket, key, concurrency)
-
-    def target(level: int, shape: tuple[int, ...]) -> Callable[[Box, NDArray[Any]], Any]:
-        path = f"{output}/product.zarr/{level}/"
-        array = sharded_target(path, shape, source.dtype.name, shard, chunk, codec)
-        return lambda box, voxels: array[box].write(voxels)
-
-    _make(
+    make(
         source.shape,
         source.dtype.numpy_dtype,
         shard,
         lambda box: source[box].read(),
-        target,
+        tensorstore_target(output, source.dtype.name, shard, chunk, codec),
         Path(output),
     )
 
@@ -72,42 +67,58 @@ def on_zarrs(
     import zarr
     import zarrs  # noqa: F401  # registers its pipeline
 
-    from benchmarks.peers_zarr import compressor, open_s3_array
+    from benchmarks.peers_zarr import open_s3_array
 
     source = open_s3_array(endpoint, bucket, key, concurrency)
     zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"})
-    pool = ThreadPoolExecutor(_AHEAD)
-    writers = ThreadPoolExecutor(_AHEAD)
-
-    def target(level: int, shape: tuple[int, ...]) -> Callable[[Box, NDArray[Any]], Any]:
-        array = zarr.create_array(
-            f"{output}/product.zarr/{level}",
-            shape=shape,
-            dtype=source.dtype,
-            chunks=tuple(chunk),
-            shards=tuple(shard),
-            compressors=[compressor(codec)],
-            fill_value=0,
-        )
-        return lambda box, voxels: writers.submit(array.__setitem__, box, voxels)
-
-    with pool, writers:
-        _make(
+    with ThreadPoolExecutor(AHEAD) as pool, ThreadPoolExecutor(AHEAD) as writers:
+        make(
             source.shape,
             source.dtype,
             shard,
             lambda box: pool.submit(source.__getitem__, box),
-            target,
+            zarrs_target(output, source.dtype, shard, chunk, codec, writers),
             Path(output),
         )
 
 
-def _make(
+def tensorstore_target(
+    output: str, dtype: str, shard: list[int], chunk: list[int], codec: dict[str, Any]
+) -> Target:
+    """Makes the levels' arrays, each a call that writes a box of one."""
+
+    def target(level: int, shape: tuple[int, ...]) -> Callable[[Box, NDArray[Any]], Any]:
+        array = sharded_target(f"{output}/product.zarr/{level}/", shape, dtype, shard, chunk, codec)
+        return lambda box, voxels: array[box].write(voxels)
+
+    return target
+
+
+def zarrs_target(
+    output: str,
+    dtype: np.dtype[Any],
+    shard: list[int],
+    chunk: list[int],
+    codec: dict[str, Any],
+    writers: ThreadPoolExecutor,
+) -> Target:
+    """The same by zarr-python."""
+    from benchmarks.peers_zarr import sharded_array
+
+    def target(level: int, shape: tuple[int, ...]) -> Callable[[Box, NDArray[Any]], Any]:
+        path = f"{output}/product.zarr/{level}"
+        array = sharded_array(path, shape, dtype, shard, chunk, codec)
+        return lambda box, voxels: writers.submit(array.__setitem__, box, voxels)
+
+    return target
+
+
+def make(
     shape: tuple[int, ...],
     dtype: np.dtype[Any],
     shard: list[int],
     read: Callable[[Box], Any],
-    target: Callable[[int, tuple[int, ...]], Callable[[Box, NDArray[Any]], Any]],
+    target: Target,
     output: Path,
 ) -> None:
     kernels.load_meanwhile(dtype.str, labels=False)
@@ -119,9 +130,9 @@ def _make(
     write, work = target(0, shape), deque(boxes(shape, tuple(shard)))
     written: deque[Any] = deque()
     coming = deque(
-        (box, read(box)) for box in [work.popleft() for _ in range(min(_AHEAD, len(work)))]
+        (box, read(box)) for box in [work.popleft() for _ in range(min(AHEAD, len(work)))]
     )
-    with ThreadPoolExecutor(_AHEAD) as pool:
+    with ThreadPoolExecutor(AHEAD) as pool:
         done: list[Future[Any]] = []
         while coming:
             box, voxels = coming[0][0], np.ascontiguousarray(coming[0][1].result())
@@ -129,7 +140,7 @@ def _make(
             if work:
                 following = work.popleft()
                 coming.append((following, read(following)))
-            while len(written) >= _AHEAD:
+            while len(written) >= AHEAD:
                 written.popleft().result()
             written.append(write(box, voxels))
             counted = pool.submit(kernels.count_values, voxels)

@@ -7,6 +7,7 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import zarr
 from obstore.store import S3Store
 from zarr.codecs import BloscCodec, ZstdCodec
@@ -37,6 +38,26 @@ def open_s3_array(endpoint: str, bucket: str, key: str, concurrency: int) -> Any
     return zarr.open_array(store, mode="r", zarr_format=2)
 
 
+def sharded_array(
+    path: str,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    shard: list[int],
+    chunk: list[int],
+    codec: dict[str, Any],
+) -> Any:
+    """A new sharded Zarr v3 array."""
+    return zarr.create_array(
+        path,
+        shape=shape,
+        dtype=dtype,
+        chunks=tuple(chunk),
+        shards=tuple(shard),
+        compressors=[compressor(codec)],
+        fill_value=0,
+    )
+
+
 def copy(
     endpoint: str,
     bucket: str,
@@ -49,14 +70,8 @@ def copy(
 ) -> None:
     """Copy shard by shard, two at a time."""
     source = open_s3_array(endpoint, bucket, key, concurrency)
-    target = zarr.create_array(
-        f"{output}/zarr.zarr",
-        shape=source.shape,
-        dtype=source.dtype,
-        chunks=tuple(chunk),
-        shards=tuple(shard),
-        compressors=[compressor(codec)],
-    )
+    path = f"{output}/zarr.zarr"
+    target = sharded_array(path, source.shape, source.dtype, shard, chunk, codec)
     starts = (range(math.ceil(n / s)) for n, s in zip(source.shape, shard, strict=True))
 
     def one(index: tuple[int, ...]) -> None:
