@@ -8,17 +8,16 @@ at; what they share is the image's lock, session and record.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from lib.archives.base import service_of
 from lib.concurrency import cancel as stopping
-from lib.errors import SourceChangedError
 from lib.ingest.context import VolumeRequest, volume_context
 from lib.plan import VolumePlan
 from lib.storage.keys import VOLUME_SUFFIXES, labels_of, state_key
-from lib.volumes.downsample import make_coarse_levels
 from lib.volumes.engine import convert, take_over
-from lib.volumes.finish import SUMS_SUFFIX, PublishedVolume, finish
+from lib.volumes.finish import SUMS_SUFFIX, PublishedVolume
 from lib.volumes.job import ConcurrencyLimits, VolumeJob, make_job
 from lib.volumes.ledger import Ledger
 
@@ -35,13 +34,21 @@ class MadeMember:
     notes: tuple[str, ...] = ()
 
 
-def make_members(request: VolumeRequest, image_key: str) -> tuple[MadeMember, ...]:
+Publish = Callable[[VolumeRequest, VolumePlan, VolumeJob], tuple[object, PublishedVolume]]
+"""Coarse levels, last look at the source, proof and publication of one of a request's volumes."""
+
+
+def make_members(
+    request: VolumeRequest, image_key: str, publish: Publish
+) -> tuple[MadeMember, ...]:
     """Make every label image of a group, one after another; the caller holds the image's lock.
 
     Parameters
     ----------
     image_key
         Of the image, which is published already.
+    publish
+        What the image was published by.
 
     Raises
     ------
@@ -56,7 +63,7 @@ def make_members(request: VolumeRequest, image_key: str) -> tuple[MadeMember, ..
     made = []
     for number, plan in enumerate(members, start=1):
         stopping.check()
-        made.append(_make(request, plan))
+        made.append(_make(request, plan, publish))
         if request.config.verbose:
             _told.info("%s: label image %d of %d", request.volume_key, number, len(members))
     return tuple(made)
@@ -80,7 +87,7 @@ def clean_members(request: VolumeRequest, *, complete: bool) -> None:
     store.sweep_temporaries(labels_of(image), names=names)
 
 
-def _make(request: VolumeRequest, plan: VolumePlan) -> MadeMember:
+def _make(request: VolumeRequest, plan: VolumePlan, publish: Publish) -> MadeMember:
     context, config = volume_context(request), request.config
     archive, session, store = context.archive, context.session, context.store
     with archive.open(plan, config, session, context.raw) as reader:
@@ -93,18 +100,7 @@ def _make(request: VolumeRequest, plan: VolumePlan) -> MadeMember:
         )
         pending = Ledger(store, job).pending(0, job.grid.shards())
         convert(job, reader, store, pending, limits=limits, on_shard=lambda entry: None)
-    make_coarse_levels(job, store, limits=ConcurrencyLimits(workers=config.max_workers))
-    try:
-        archive.verify_source_unchanged(plan, config, session, context.raw)
-    except SourceChangedError:
-        Ledger(store, job).discard()
-        raise
-    published = finish(
-        job,
-        store,
-        max_missing_fraction=config.max_missing_fraction,
-        allow_empty=config.allow_empty,
-    )
+    _, published = publish(request, plan, job)
     note = f"{len(damaged)} shards of an earlier run were damaged and made again"
     return MadeMember(plan, job, published, (note,) if damaged else ())
 

@@ -43,6 +43,7 @@ from lib.volumes.engine import convert, take_over
 from lib.volumes.finish import SUMS_SUFFIX, PublishedVolume, finish
 from lib.volumes.job import ConcurrencyLimits, VolumeJob, make_job
 from lib.volumes.ledger import Ledger, LedgerEntry
+from lib.volumes.ome import Draw
 
 _log = logging.getLogger(__name__)
 _told = logging.getLogger("macroscope")  # what a run has to tell, see `flows.logs`
@@ -306,31 +307,9 @@ def finish_volume(request: VolumeRequest, job: VolumeJob) -> IngestedVolume:
     IntegrityError, MissingChunksError, EmptyVolumeError
         See `lib.volumes.finish.finish`.
     """
-    context, config = volume_context(request), request.config
-
-    def coarse() -> list[Fetched]:
-        limits = ConcurrencyLimits(workers=config.max_workers)
-        make_coarse_levels(job, context.store, limits=limits)
-        return []
-
-    def last_look() -> list[Fetched]:
-        return context.archive.verify_source_unchanged(
-            request.plan, config, context.session, context.raw
-        )
-
-    try:  # the one computes while the other waits for the archive
-        _, sources = run_ordered((coarse, last_look), 2)
-    except SourceChangedError:
-        Ledger(context.store, job).discard()
-        raise
+    context = volume_context(request)
     renderer = PreviewRenderer(request)
-    published = finish(
-        job,
-        context.store,
-        max_missing_fraction=config.max_missing_fraction,
-        allow_empty=config.allow_empty,
-        draw=renderer.thumbnail,
-    )
+    sources, published = _publish(request, request.plan, job, renderer.thumbnail)
     raw_keys = context.raw.finish(complete=True)
     doubts = doubts_of_values(request.plan, published.statistics)
     for doubt in doubts:
@@ -338,7 +317,7 @@ def finish_volume(request: VolumeRequest, job: VolumeJob) -> IngestedVolume:
     preview = renderer.preview(published)
     if preview:
         context.store.persist(preview[0])
-    members = make_members(request, published.volume_key)
+    members = make_members(request, published.volume_key, _publish)
     traffic = context.traffic()
     return IngestedVolume(
         published,
@@ -352,6 +331,35 @@ def finish_volume(request: VolumeRequest, job: VolumeJob) -> IngestedVolume:
         context.store_requests(),
         members,
     )
+
+
+def _publish(
+    request: VolumeRequest, plan: VolumePlan, job: VolumeJob, draw: Draw | None = None
+) -> tuple[list[Fetched], PublishedVolume]:
+    """The end of a request's volume, or of a label image in its group; see `finish_volume`."""
+    context, config = volume_context(request), request.config
+
+    def coarse() -> list[Fetched]:
+        limits = ConcurrencyLimits(workers=config.max_workers)
+        make_coarse_levels(job, context.store, limits=limits)
+        return []
+
+    def last_look() -> list[Fetched]:
+        return context.archive.verify_source_unchanged(plan, config, context.session, context.raw)
+
+    try:  # the one computes while the other waits for the archive
+        _, sources = run_ordered((coarse, last_look), 2)
+    except SourceChangedError:
+        Ledger(context.store, job).discard()
+        raise
+    published = finish(
+        job,
+        context.store,
+        max_missing_fraction=config.max_missing_fraction,
+        allow_empty=config.allow_empty,
+        draw=draw,
+    )
+    return sources, published
 
 
 def cleanup(request: VolumeRequest, *, complete: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from lib.errors import ConfigError, GridMismatchError, TransportError
 from lib.formats.zarr.array import parse_array
 from lib.formats.zarr.hierarchy import survey_array
 from lib.geometry import Box
-from lib.ingest import members
+from lib.ingest import stages
 from lib.ingest.context import VolumeRequest
 from lib.ingest.costs import cost_of
 from lib.ingest.life import make_volume
@@ -37,6 +37,7 @@ from lib.storage.keys import record_objects
 from lib.storage.local import LocalStore
 from lib.storage.open import open_store
 from lib.verify.volume import verify_store
+from lib.volumes.finish import finish
 from tests.kit.memory_tree import MemoryObjects
 
 EM = np.random.default_rng(2).integers(1, 255, (40, 48, 56)).astype(np.uint8)
@@ -165,29 +166,34 @@ def test_a_group_opens_with_each_class_and_the_record_that_they_share(
         assert inside.record["additional_metadata"]["class"] == name
 
 
+def before_each_class_ends(patch: pytest.MonkeyPatch, told: Callable[[str], None]) -> None:
+    """Tell the name of each label image of a group before it is proven and published."""
+
+    def tells(job: Any, *rest: Any, **more: Any) -> Any:
+        if job.plan.within is not None:
+            told(job.plan.name)
+        return finish(job, *rest, **more)
+
+    patch.setattr(stages, "finish", tells)
+
+
 def test_a_run_that_ended_among_the_classes_goes_on_there(
     bench: Any, bucket: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = bench_of(bench, bucket)
     (group,) = planned(one, tmp_path)
     made: list[str] = []
-    real = members.finish
 
-    def dies(job: Any, *rest: Any, **more: Any) -> Any:
+    def dies(name: str) -> None:
         if len(made) == 1:
             raise TransportError("the line is cut")
-        made.append(job.plan.name)
-        return real(job, *rest, **more)
+        made.append(name)
 
-    monkeypatch.setattr(members, "finish", dies)
+    before_each_class_ends(monkeypatch, dies)
     assert one.make(group).status == "failed"
     assert one.store.size(f"openorganelle/{group.name}.ome.zarr/zarr.json") is not None
     shards: list[str] = []
-    monkeypatch.setattr(
-        members,
-        "finish",
-        lambda job, *rest, **more: shards.append(job.plan.name) or real(job, *rest, **more),
-    )
+    before_each_class_ends(monkeypatch, shards.append)
     record = one.complete_record(group)
     assert shards == [member.name for member in group.members]
     assert record["metadata"]["provenance"]["bytes"] < sum(
@@ -246,16 +252,15 @@ def test_a_group_in_a_bucket_goes_on_among_its_classes_and_is_proven(
     store = open_store(uri, access)
     (group,) = plan_source("openorganelle", one.config, tmp_path / "plan", store).plans
     request = VolumeRequest(group, one.config, uri, access, tmp_path / "scratch", "a test")
-    real, made = members.finish, list[str]()
+    made = list[str]()
 
-    def dies(job: Any, *rest: Any, **more: Any) -> Any:
+    def dies(name: str) -> None:
         if made:
             raise TransportError("the line is cut")
-        made.append(job.plan.name)
-        return real(job, *rest, **more)
+        made.append(name)
 
     with monkeypatch.context() as patch:
-        patch.setattr(members, "finish", dies)
+        before_each_class_ends(patch, dies)
         assert make_volume(request, "a test").status == "failed"
     for status in ("made", "there"):
         again = make_volume(request, "a test")
