@@ -253,12 +253,8 @@ class S3Server:
         if process is None:
             return
         assert process.stdin is not None
-        # a word, as the end of the pipe does not come while a forked process holds it too
-        with suppress(OSError):
-            process.stdin.write(b"\n")
-            process.stdin.flush()
         process.stdin.close()
-        process.wait(60)  # a busy disk lets go of the data late
+        process.wait(10)
         for path in self._sockets:
             path.unlink(missing_ok=True)
 

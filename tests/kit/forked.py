@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import select
 import signal
@@ -22,6 +23,12 @@ _QUESTIONS = 200  # of one fork: its time is bounded as that of the process that
 _ENDS_S = 0.2
 
 
+def _close_all_but(*kept: int) -> None:
+    """What a fork inherited: the pipe whose end a stand-in waits for would never end."""
+    for before, after in itertools.pairwise([*sorted(kept), os.sysconf("SC_OPEN_MAX")]):
+        os.closerange(before + 1, after)
+
+
 class _Worker:
     """A fork that answers one question after another, until one ends it."""
 
@@ -34,8 +41,7 @@ class _Worker:
         if self.pid == 0:
             signal.setitimer(signal.ITIMER_REAL, 0)
             try:
-                for ours in (self.question, self.answer, self.done):
-                    os.close(ours)
+                _close_all_but(0, 1, 2, their_in, their_out, their_done)
                 while True:
                     # kept: a text file that nobody holds closes what lies below it
                     kept = os.fdopen(os.dup(their_in), "r"), os.fdopen(os.dup(their_out), "w")
@@ -91,7 +97,7 @@ class Forked:
 
 @contextmanager
 def structure_in_forks() -> Iterator[None]:
-    """Look at HDF5 files in forks; they hold what their parent has open, and end with this."""
+    """Look at HDF5 files in forks, which end with this."""
     ours = SimpleNamespace(Popen=Forked, PIPE=subprocess.PIPE, DEVNULL=subprocess.DEVNULL)
     with patch.object(hdf5_format, "subprocess", ours):
         yield

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from lib.formats.format import Options, VolumeDescription
 from lib.formats.hdf5.format import Hdf5Format
 from lib.geometry import Box
 from lib.storage.local import LocalStore
-from tests.kit.forked import structure_in_forks
+from tests.kit.forked import Forked, structure_in_forks
 from tests.kit.volume_kit import a_job, a_plan, make, random_voxels, read_levels, volume_path
 
 
@@ -25,6 +27,17 @@ def forks() -> Iterator[None]:
     """For tests of chunks, not of the process that looks at a file."""
     with structure_in_forks():
         yield
+
+
+def test_a_fork_holds_nothing_that_its_parent_has_open(forks: None) -> None:
+    """A stand-in that ends with its pipe would never end."""
+    ours, theirs = os.pipe()
+    fork = Forked()
+    os.close(theirs)
+    assert select.select([ours], [], [], 60)[0] and os.read(ours, 1) == b""
+    os.close(ours)
+    fork.kill()
+    fork.wait()
 
 
 def volumes(path: Path, inside: str = "") -> list[VolumeDescription]:
