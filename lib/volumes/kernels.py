@@ -96,102 +96,43 @@ def pool(
         _pool_mode(source, fz, fy, fx, target, yielding, labels.ties == "largest")
     elif source.dtype.kind == "f":
         _pool_mean_float(source, fz, fy, fx, target)
-    elif source.dtype.itemsize <= 2:
-        even = all(n % f == 0 for n, f in zip(source.shape, factor_zyx, strict=True))
-        if factor_zyx == (2, 2, 2) and even:
-            _pool_mean_small_222(source, target)
-        elif factor_zyx == (1, 2, 2) and even:
-            _pool_mean_small_122(source, target)
-        else:
-            _pool_mean_int(source, fz, fy, fx, target)
-    elif source.dtype.itemsize == 8:
-        _pool_mean_wide(source, fz, fy, fx, target, source.dtype.type(1))
     else:
-        _pool_mean_int(source, fz, fy, fx, target)
+        _pool_mean_int(source, fz, fy, fx, target, True if source.itemsize > 2 else None)
 
 
 @compiled
-def _pool_mean_small_222(source, target):  # type: ignore[no-untyped-def]
+def _pool_mean_int(source, fz, fy, fx, target, wide):  # type: ignore[no-untyped-def]
+    # At an odd edge, and along an axis that is not pooled, a voxel stands for its missing
+    # neighbour as well: the mean of eight, rounded half up, is then that of those that exist.
+    width, whole = target.shape[2], source.shape[2] // fx
     for z in range(target.shape[0]):
+        z0, z1 = z * fz, min((z + 1) * fz, source.shape[0]) - 1
         for y in range(target.shape[1]):
-            a = source[2 * z, 2 * y]
-            b = source[2 * z, 2 * y + 1]
-            c = source[2 * z + 1, 2 * y]
-            d = source[2 * z + 1, 2 * y + 1]
+            y0, y1 = y * fy, min((y + 1) * fy, source.shape[1]) - 1
+            a, b, c, d = source[z0, y0], source[z0, y1], source[z1, y0], source[z1, y1]
             row = target[z, y]
-            for x in range(row.shape[0]):
-                i = 2 * x
-                total = (
-                    np.int32(a[i])
-                    + np.int32(a[i + 1])
-                    + np.int32(b[i])
-                    + np.int32(b[i + 1])
-                    + np.int32(c[i])
-                    + np.int32(c[i + 1])
-                    + np.int32(d[i])
-                    + np.int32(d[i + 1])
-                )
-                row[x] = (total + 4) >> 3
+            if fx == 2:
+                for x in range(whole):
+                    i, j = 2 * x, 2 * x + 1
+                    row[x] = _mean(wide, a[i], a[j], b[i], b[j], c[i], c[j], d[i], d[j])
+            else:
+                for x in range(whole):
+                    row[x] = _mean(wide, a[x], a[x], b[x], b[x], c[x], c[x], d[x], d[x])
+            for x in range(whole, width):
+                i = source.shape[2] - 1
+                row[x] = _mean(wide, a[i], a[i], b[i], b[i], c[i], c[i], d[i], d[i])
 
 
 @compiled
-def _pool_mean_small_122(source, target):  # type: ignore[no-untyped-def]
-    for z in range(target.shape[0]):
-        for y in range(target.shape[1]):
-            a = source[z, 2 * y]
-            b = source[z, 2 * y + 1]
-            row = target[z, y]
-            for x in range(row.shape[0]):
-                i = 2 * x
-                total = np.int32(a[i]) + np.int32(a[i + 1]) + np.int32(b[i]) + np.int32(b[i + 1])
-                row[x] = (total + 2) >> 2
-
-
-@compiled
-def _pool_mean_int(source, fz, fy, fx, target):  # type: ignore[no-untyped-def]
-    for z in range(target.shape[0]):
-        z1 = min((z + 1) * fz, source.shape[0])
-        for y in range(target.shape[1]):
-            y1 = min((y + 1) * fy, source.shape[1])
-            for x in range(target.shape[2]):
-                x1 = min((x + 1) * fx, source.shape[2])
-                total = np.int64(0)
-                count = np.int64(0)
-                for k in range(z * fz, z1):
-                    for j in range(y * fy, y1):
-                        for i in range(x * fx, x1):
-                            total += np.int64(source[k, j, i])
-                            count += 1
-                # counts are 1, 2, 4 or 8: floor division of (total + half) rounds half up
-                target[z, y, x] = (total + (count >> 1)) // count
-
-
-@compiled
-def _pool_mean_wide(source, fz, fy, fx, target, one):  # type: ignore[no-untyped-def]
-    # 64-bit sums would overflow: quotients and remainders are summed apart, and everything stays
-    # in the source's dtype, because signed and unsigned together would become floats
-    zero = one - one
-    for z in range(target.shape[0]):
-        z1 = min((z + 1) * fz, source.shape[0])
-        for y in range(target.shape[1]):
-            y1 = min((y + 1) * fy, source.shape[1])
-            for x in range(target.shape[2]):
-                x1 = min((x + 1) * fx, source.shape[2])
-                shift = zero
-                if z1 - z * fz == 2:
-                    shift += one
-                if y1 - y * fy == 2:
-                    shift += one
-                if x1 - x * fx == 2:
-                    shift += one
-                rest = (one << shift) - one
-                quotient, remainder = zero, (one << shift) >> one
-                for k in range(z * fz, z1):
-                    for j in range(y * fy, y1):
-                        for i in range(x * fx, x1):
-                            quotient += source[k, j, i] >> shift
-                            remainder += source[k, j, i] & rest
-                target[z, y, x] = quotient + (remainder >> shift)
+def _mean(wide, a, b, c, d, e, f, g, h):  # type: ignore[no-untyped-def]
+    """Of eight integers, rounded half up."""
+    if wide is None:  # decided when it is compiled
+        total = np.int64(a) + np.int64(b) + np.int64(c) + np.int64(d)
+        return (total + np.int64(e) + np.int64(f) + np.int64(g) + np.int64(h) + 4) >> 3
+    # eighths and remainders apart, in their own dtype: a sum of 64 bits would overflow
+    eighths = (a >> 3) + (b >> 3) + (c >> 3) + (d >> 3) + (e >> 3) + (f >> 3) + (g >> 3) + (h >> 3)
+    rest = (a & 7) + (b & 7) + (c & 7) + (d & 7) + (e & 7) + (f & 7) + (g & 7) + (h & 7)
+    return eighths + ((rest + 4) >> 3)
 
 
 @compiled
@@ -200,7 +141,16 @@ def _pool_mean_float(source, fz, fy, fx, target):  # type: ignore[no-untyped-def
         z1 = min((z + 1) * fz, source.shape[0])
         for y in range(target.shape[1]):
             y1 = min((y + 1) * fy, source.shape[1])
-            for x in range(target.shape[2]):
+            whole = 0
+            if z1 - z * fz == 2 and y1 - y * fy == 2 and fx == 2:  # the same sums, many at once
+                whole = source.shape[2] // 2
+                a, b = source[2 * z, 2 * y], source[2 * z, 2 * y + 1]
+                c, d = source[2 * z + 1, 2 * y], source[2 * z + 1, 2 * y + 1]
+                for x in range(whole):
+                    i, j = 2 * x, 2 * x + 1
+                    total = 0.0 + a[i] + a[j] + b[i] + b[j] + c[i] + c[j] + d[i] + d[j]
+                    target[z, y, x] = total / 8
+            for x in range(whole, target.shape[2]):
                 x1 = min((x + 1) * fx, source.shape[2])
                 total = 0.0
                 count = 0

@@ -9,6 +9,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lib.geometry import ShapeZYX
 from lib.plan import EARLIER_POOLING, LabelPooling
@@ -43,6 +45,29 @@ def test_images_are_averaged_over_the_voxels_that_exist(dtype: str, factor: Shap
         voxels = random_voxels(shape, dtype, seed)
         expected = pooled(voxels, factor, labels=False)
         np.testing.assert_array_equal(pool(voxels, factor), expected)
+
+
+@given(
+    st.sampled_from(ALL),
+    st.sampled_from(FACTORS),
+    st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 80)),
+    st.integers(0, 2**32),
+)
+def test_means_are_exact_at_the_ends_of_every_dtype_and_in_long_rows(
+    dtype: str, factor: ShapeZYX, shape: ShapeZYX, seed: int
+) -> None:
+    voxels, random = random_voxels(shape, dtype, seed), np.random.default_rng(seed)
+    if voxels.dtype.kind in "iu":  # sums beyond the dtype, halves, values that no float64 has
+        info = np.iinfo(dtype)
+        ends = [info.max, info.max - 1, info.min, info.min + 1]
+        voxels = np.where(
+            random.random(shape) < 0.7, random.choice(np.array(ends, dtype), shape), voxels
+        )
+    expected = pooled(voxels, factor, labels=False)
+    np.testing.assert_array_equal(pool(voxels, factor), expected)
+    inside = np.zeros([n + 1 for n in shape], dtype)[:-1, :-1, 1:]  # as at a volume's edge
+    inside[:] = voxels
+    np.testing.assert_array_equal(pool(inside, factor), expected)
 
 
 @pytest.mark.parametrize("factor", FACTORS)
