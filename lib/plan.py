@@ -91,7 +91,11 @@ class SourceGrid(FrozenModel):
             cells_zyx=cells.shape_zyx,
             codec=codec or {},
         )
-        return grid.model_copy(update={"holes": pack_holes(holes, grid.indices())})
+        return grid.with_holes(holes) if holes else grid
+
+    def with_holes(self, holes: Collection[ShapeZYX]) -> SourceGrid:
+        """The same grid, of whose chunks these are not there."""
+        return self.model_copy(update={"holes": pack_holes(holes, self.indices())})
 
     @property
     def chunks(self) -> int:
@@ -105,6 +109,10 @@ class SourceGrid(FrozenModel):
     def missing(self) -> frozenset[ShapeZYX]:
         """Indices, in the source's own grid, of the chunks that the source does not hold."""
         return unpack_holes(self.holes, self.indices()) if self.holes else frozenset()
+
+    def known_missing(self) -> frozenset[ShapeZYX] | None:
+        """The same; None where nothing listed the source's objects, so that any may be missing."""
+        return self.missing() if self.listed else None
 
 
 def unstored(grid: SourceGrid) -> SourceGrid:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,10 +18,16 @@ import numpy as np
 
 from lib.bytesource.base import ByteSource
 from lib.errors import FormatError, UnsupportedFormatError
-from lib.formats.format import FileFormatBase, Options, VolumeDescription, VoxelSize, only_path
+from lib.formats.format import (
+    FileFormatBase,
+    Handle,
+    Options,
+    VolumeDescription,
+    VoxelSize,
+    only_path,
+)
 from lib.formats.planes import RawPlanes, check_whole_file, unpacked_planes
 from lib.geometry import LengthsZYX, ShapeZYX, to_nm
-from lib.plan import SourceGrid
 
 _MOST_HEADER = 4 * 2**20
 _CHUNK = 2**20
@@ -58,9 +64,7 @@ class AmiraFormat(FileFormatBase):
     def fits(self, head: bytes, name: str) -> bool:
         return head.startswith((b"# AmiraMesh", b"# Avizo"))
 
-    def describe(
-        self, source: ByteSource, path: str, options: Options
-    ) -> Sequence[VolumeDescription]:
+    def describe(self, source: ByteSource, path: str, options: Options) -> list[VolumeDescription]:
         only_path(path, source)
         header = _parse(source)
         if header.encoding is None:
@@ -83,14 +87,7 @@ class AmiraFormat(FileFormatBase):
             )
         ]
 
-    def open(
-        self,
-        source: ByteSource,
-        handle: dict[str, Any],
-        *,
-        grid: SourceGrid | None = None,
-        scratch: Path | None = None,
-    ) -> RawPlanes:
+    def open(self, source: ByteSource, handle: Handle, scratch: Path | None = None) -> RawPlanes:
         header = _parse(source)
         if header.encoding is None:
             return RawPlanes(source, header.offset, header.shape_zyx, header.stored)

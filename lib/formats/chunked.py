@@ -8,7 +8,7 @@ import math
 import random
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -17,9 +17,18 @@ from numpy.typing import NDArray
 
 from lib.bytesource.tree import Tree, get_several, join
 from lib.compression import Encoded
-from lib.errors import BadAnswerError, NotFoundError, TransportError, UnsupportedFormatError
+from lib.errors import (
+    BadAnswerError,
+    MacroscopeError,
+    NotFoundError,
+    NotListableError,
+    TransportError,
+    UnsupportedFormatError,
+)
 from lib.formats.base import Block, ChunkCodec, Layout, VolumeReader
+from lib.formats.format import Survey
 from lib.geometry import Box, ShapeZYX, is_multiple
+from lib.plan import SourceGrid, absent_note
 from lib.transport.listing import ObjectInfo
 
 T = TypeVar("T")
@@ -28,6 +37,11 @@ Ordered = Callable[[Iterable[Callable[[], T]]], Iterator[T]]
 _SAMPLE = 32  # objects whose size is asked for where nothing lists it
 MAX_CHUNKS = 4 * 10**6
 """Of one volume: their indices are held in memory, some 120 bytes each."""
+
+UNLISTED = (
+    "the store does not list its objects: chunks that it lacks are found by asking for each, and a "
+    "change of single chunks cannot be told afterwards"
+)
 
 
 def cells_in(box: Box, chunk_zyx: ShapeZYX) -> list[ShapeZYX]:
@@ -87,6 +101,11 @@ class ChunkedReader(VolumeReader):
         self.aligned = is_multiple(box.start_zyx, chunk_zyx)
         self.pass_through = self.aligned and fits_shard
 
+    @property
+    @abstractmethod
+    def where(self) -> str:
+        """The array, in errors."""
+
     @abstractmethod
     def encoded_chunk(self, index_zyx: ShapeZYX) -> Encoded | None:
         """The stored bytes of a chunk of the array's own grid; None where the store has none."""
@@ -98,9 +117,21 @@ class ChunkedReader(VolumeReader):
     def expect(self, indices: Iterable[ShapeZYX]) -> None:
         """Nothing, where each chunk is an object of its own."""
 
-    @abstractmethod
     def decoded_chunk(self, encoded: Encoded, index_zyx: ShapeZYX) -> NDArray[Any]:
-        """Its voxels, shape ``chunk_zyx``, whatever lies past the volume's edge."""
+        """Its voxels, shape ``chunk_zyx``, whatever lies past the volume's edge.
+
+        Raises
+        ------
+        FormatError
+            The bytes are damaged, do not fit their checksum, or hold another number of voxels.
+        """
+        try:
+            return self._decode(encoded, index_zyx)
+        except MacroscopeError as error:
+            raise error.located(location=self.where, unit=unit_of(index_zyx)) from None
+
+    @abstractmethod
+    def _decode(self, encoded: Encoded, index_zyx: ShapeZYX) -> NDArray[Any]: ...
 
     def blocks(self, box: Box) -> Iterator[Block]:
         """Decode the chunks of a box, several in flight, in C order of the chunk grid."""
@@ -126,6 +157,74 @@ class ChunkedReader(VolumeReader):
         (iz, iy, ix), (cz, cy, cx) = index_zyx, self.chunk_zyx
         start = (iz * cz, iy * cy, ix * cx)
         return Box(start, (start[0] + cz, start[1] + cy, start[2] + cx))
+
+
+class TreeReader(ChunkedReader):
+    """Reads chunks that are objects of a tree, or lie in such.
+
+    Parameters
+    ----------
+    path
+        Key of the array in the tree.
+    holes
+        Chunks (z, y, x, in the array's own grid) that the store does not hold; None where it does
+        not list: what it then proves to be absent is a hole.
+    most
+        Bytes that an encoded chunk has at the most: no codec makes it much longer than its voxels.
+    **described
+        The rest of what `ChunkedReader` takes.
+    """
+
+    def __init__(
+        self,
+        tree: Tree,
+        path: str,
+        holes: frozenset[ShapeZYX] | None,
+        most: int,
+        box: Box,
+        chunk_zyx: ShapeZYX,
+        dtype: np.dtype[Any],
+        **described: Any,
+    ) -> None:
+        super().__init__(tree.ordered, box, chunk_zyx, dtype, **described)
+        self._tree, self._path, self._holes, self._most = tree, path, holes, most
+
+    @property
+    def where(self) -> str:
+        return f"{self._tree.uri}/{self._path}"
+
+    @abstractmethod
+    def chunk_key(self, index_zyx: ShapeZYX) -> str:
+        """The object that a chunk is, below the array."""
+
+    def encoded_chunk(self, index_zyx: ShapeZYX) -> Encoded | None:
+        """The stored bytes of a chunk of the array's own grid; None where there is none.
+
+        Raises
+        ------
+        TransportError
+            The chunk, or its shard, was listed but is not there now.
+        BadAnswerError
+            It was not listed, but is there.
+        FormatError
+            The index of its shard is damaged, or its header does not fit its place.
+        """
+        return self.encoded_chunks([index_zyx])[0]
+
+    def encoded_chunks(self, indices: Sequence[ShapeZYX]) -> Sequence[Encoded | None]:
+        keys = {index: join(self._path, self.chunk_key(index)) for index in indices}
+        return chunk_objects(self._tree, keys, self._most, self._holes)
+
+
+def shard_gone(tree: Tree, key: str) -> TransportError:
+    """The error for a shard of which no part comes any more."""
+    where = f"{tree.uri}/{key}"
+    return TransportError("a shard went away while it was read", location=where)
+
+
+def unit_of(index_zyx: ShapeZYX) -> str:
+    """A chunk, in errors."""
+    return f"chunk {'/'.join(map(str, index_zyx))}"
 
 
 def chunk_objects(
@@ -162,7 +261,7 @@ def check_listed(
     """Raise where a listing said otherwise of a chunk's object; see `chunk_objects`."""
     if holes is None or there != (index_zyx in holes):
         return
-    where, unit = f"{tree.uri}/{key}", f"chunk {'/'.join(map(str, index_zyx))}"
+    where, unit = f"{tree.uri}/{key}", unit_of(index_zyx)
     if there:
         raise BadAnswerError(
             "a chunk that the listing leaves out is there", location=where, unit=unit
@@ -170,8 +269,12 @@ def check_listed(
     raise TransportError("a chunk that the archive lists is not there", location=where, unit=unit)
 
 
-def listed_objects(tree: Tree, path: str, wanted: set[str], document: str) -> dict[str, ObjectInfo]:
+def listed_objects(
+    tree: Tree, path: str, wanted: Collection[str], document: str
+) -> dict[str, ObjectInfo] | None:
     """Those of the wanted objects below an array that exist, by their key below it.
+
+    None where the store does not list.
 
     Parameters
     ----------
@@ -182,34 +285,73 @@ def listed_objects(tree: Tree, path: str, wanted: set[str], document: str) -> di
     ------
     BadAnswerError
         It has not: a web page of status 200 reads as an empty listing.
-    NotListableError
     """
-    found, believable = {}, False
-    for item in tree.list_all(path):
-        key = item.key.removeprefix(f"{path}/") if path else item.key
-        believable = believable or key == document
-        if key in wanted:
-            found[key] = item
+    found, believable, asked = {}, False, set(wanted)
+    try:
+        for item in tree.list_all(path):
+            key = item.key.removeprefix(f"{path}/") if path else item.key
+            believable = believable or key == document
+            if key in asked:
+                found[key] = item
+    except NotListableError:
+        return None
     if not believable:
         raise BadAnswerError("the listing leaves out what is there", location=f"{tree.uri}/{path}")
     return found
 
 
-def estimated_bytes(tree: Tree, path: str, objects: Sequence[str]) -> int:
+def survey_objects(
+    tree: Tree,
+    path: str,
+    grid: SourceGrid,
+    keys: Mapping[ShapeZYX, str],
+    document: bytes | memoryview,
+    listed: Mapping[str, ObjectInfo] | None,
+) -> Survey:
+    """What reading chunks takes, and which are not there, by what a listing says of their objects.
+
+    Parameters
+    ----------
+    path
+        Key of the array in the tree.
+    keys
+        For each chunk that is wanted, the object that holds it, below the array.
+    document
+        The array's own, JSON: part of the identity.
+    listed
+        The objects that exist, by their keys; None where the store does not list.
+    """
+    if listed is None:
+        return Survey(
+            grid=grid.model_copy(update={"listed": False}),
+            nbytes=_estimated_bytes(tree, path, dict.fromkeys(keys.values())),
+            requests=len(keys),
+            etag=listing_identity(document, {}),
+            notes=(UNLISTED,),
+        )
+    holes = [index for index, key in keys.items() if key not in listed]
+    sizes = [item.size for item in listed.values()]
+    return Survey(
+        grid=grid.with_holes(holes),
+        nbytes=_estimated_bytes(tree, path, listed) if None in sizes else sum(filter(None, sizes)),
+        requests=len(keys) - len(holes),
+        etag=listing_identity(document, listed),
+        notes=absent_note(len(holes), len(keys)) if grid.absent == "background" else (),
+    )
+
+
+def _estimated_bytes(tree: Tree, path: str, objects: Iterable[str]) -> int:
     """Bytes of objects below an array, from asking for the size of some of them."""
-    some = random.Random(0).sample(list(objects), min(_SAMPLE, len(objects)))
-
-    def size(key: str) -> int:
-        found = tree.head(join(path, key))
-        return 0 if found is None else found.size or 0
-
-    sizes = [*tree.ordered([partial(size, key) for key in some])]
-    return math.ceil(len(objects) * sum(sizes) / max(1, len(sizes)))
+    known = list(objects)
+    some = random.Random(0).sample(known, min(_SAMPLE, len(known)))
+    found = tree.ordered([partial(tree.head, join(path, key)) for key in some])
+    sizes = [0 if one is None else one.size or 0 for one in found]
+    return math.ceil(len(known) * sum(sizes) / max(1, len(sizes)))
 
 
-def listing_identity(document: bytes, listed: dict[str, ObjectInfo]) -> str:
+def listing_identity(document: bytes | memoryview, listed: Mapping[str, ObjectInfo]) -> str:
     """Of an array as it is now: its JSON document, and every object's size and entity tag."""
-    digest = hashlib.sha256(json.dumps(json.loads(document), sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(json.loads(bytes(document)), sort_keys=True).encode())
     for key in sorted(listed):
         digest.update(f"{key}\0{listed[key].size}\0{listed[key].etag}\n".encode())
     return f"sha256-of-listing:{digest.hexdigest()}"

@@ -7,7 +7,7 @@ format: it asks `lib.formats.registry`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
@@ -101,6 +101,9 @@ HEAD_BYTES = 4096
 """How much of a file's beginning a format may look at to recognise it."""
 
 
+Handle = dict[str, Any]
+"""Whatever a format's `open` needs to find the same voxels again: plain JSON, without words."""
+
 CHOICES = ("mrc_mode0", "mrc_sections")
 """Keys of `Options.choices`: a format that uses one keeps it in its handle."""
 
@@ -172,7 +175,7 @@ class VolumeDescription:
     """
 
     path: str
-    handle: dict[str, Any]
+    handle: Handle
     shape_zyx: ShapeZYX
     dtype: str
     voxel: VoxelSize = field(default_factory=VoxelSize)
@@ -230,9 +233,7 @@ class FileFormat(Protocol):
         """Whether a file that begins with `head` (up to `HEAD_BYTES`) is of this format."""
         ...
 
-    def describe(
-        self, source: ByteSource, path: str, options: Options
-    ) -> Sequence[VolumeDescription]:
+    def describe(self, source: ByteSource, path: str, options: Options) -> list[VolumeDescription]:
         """The volumes at `path` (empty: all) inside the file; reads metadata only.
 
         Raises
@@ -245,26 +246,17 @@ class FileFormat(Protocol):
         """What reading a box takes; metadata only."""
         ...
 
-    def open(
-        self,
-        source: ByteSource,
-        handle: dict[str, Any],
-        *,
-        grid: SourceGrid | None = None,
-        scratch: Path | None = None,
-    ) -> VolumeReader:
+    def open(self, source: ByteSource, handle: Handle, scratch: Path | None = None) -> VolumeReader:
         """A reader of the whole volume; it closes `source`.
 
         Parameters
         ----------
-        grid
-            Of the survey, for formats of chunks.
         scratch
             A folder for temporary files, where the file must be unpacked.
         """
         ...
 
-    def check_whole(self, path: Path, handle: dict[str, Any], name: str) -> tuple[str, ...]:
+    def check_whole(self, path: Path, handle: Handle, name: str) -> tuple[str, ...]:
         """What a second reader says otherwise about a file that lies on this machine."""
         ...
 
@@ -283,7 +275,7 @@ class TreeFormat(Protocol):
 
     def describe(
         self, tree: Tree, root: str, path: str, options: Options
-    ) -> Sequence[VolumeDescription]:
+    ) -> list[VolumeDescription]:
         """The volumes at and below a path: one for each multiscale, at one level, or bare array.
 
         Parameters
@@ -306,15 +298,15 @@ class TreeFormat(Protocol):
         ...
 
     def open(
-        self,
-        tree: Tree,
-        root: str,
-        handle: dict[str, Any],
-        *,
-        box: Box,
-        grid: SourceGrid | None = None,
+        self, tree: Tree, root: str, handle: Handle, box: Box, grid: SourceGrid | None = None
     ) -> VolumeReader:
-        """A reader of `box` (in the array's voxels); its blocks count from the box's corner."""
+        """A reader of `box` (in the array's voxels); its blocks count from the box's corner.
+
+        Parameters
+        ----------
+        grid
+            Of the survey: which chunks are known to be absent.
+        """
         ...
 
 
@@ -341,5 +333,5 @@ class FileFormatBase:
             nbytes = -(-nbytes * box.shape_zyx[0] // volume.shape_zyx[0])
         return Survey(None, nbytes, -(-nbytes // source.range_bytes))
 
-    def check_whole(self, path: Path, handle: dict[str, Any], name: str) -> tuple[str, ...]:
+    def check_whole(self, path: Path, handle: Handle, name: str) -> tuple[str, ...]:
         return ()

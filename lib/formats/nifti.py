@@ -20,6 +20,7 @@ from lib.bytesource.base import ByteSource
 from lib.errors import FormatError, UnsupportedFormatError
 from lib.formats.format import (
     FileFormatBase,
+    Handle,
     Options,
     VolumeDescription,
     VoxelSize,
@@ -33,7 +34,6 @@ from lib.formats.planes import (
     unpacked_planes,
 )
 from lib.geometry import ShapeZYX
-from lib.plan import SourceGrid
 
 _HEAD = 552
 _TYPES = {
@@ -64,9 +64,7 @@ class NiftiFormat(FileFormatBase):
             head = _beginning(head)
         return head[344:348] in (b"n+1\0", b"ni1\0") or head[4:8] in (b"n+2\0", b"ni2\0")
 
-    def describe(
-        self, source: ByteSource, path: str, options: Options
-    ) -> Sequence[VolumeDescription]:
+    def describe(self, source: ByteSource, path: str, options: Options) -> list[VolumeDescription]:
         only_path(path, source)
         packed = _packed(source)
         header = _parse(source)
@@ -84,14 +82,7 @@ class NiftiFormat(FileFormatBase):
             )
         ]
 
-    def open(
-        self,
-        source: ByteSource,
-        handle: dict[str, Any],
-        *,
-        grid: SourceGrid | None = None,
-        scratch: Path | None = None,
-    ) -> RawPlanes:
+    def open(self, source: ByteSource, handle: Handle, scratch: Path | None = None) -> RawPlanes:
         header = _parse(source)
         if not _packed(source):
             return RawPlanes(source, header.offset, header.shape_zyx, header.stored)

@@ -16,7 +16,14 @@ import numpy as np
 
 from lib.bytesource.base import ByteSource
 from lib.errors import FormatError, UnsupportedFormatError
-from lib.formats.format import FileFormatBase, Options, VolumeDescription, VoxelSize, only_path
+from lib.formats.format import (
+    FileFormatBase,
+    Handle,
+    Options,
+    VolumeDescription,
+    VoxelSize,
+    only_path,
+)
 from lib.formats.planes import (
     RawPlanes,
     check_whole_file,
@@ -24,7 +31,6 @@ from lib.formats.planes import (
     unpacked_planes,
 )
 from lib.geometry import LengthsZYX, ShapeZYX, to_nm
-from lib.plan import SourceGrid
 
 _MOST_HEADER = 2**20
 _TYPES = {
@@ -61,9 +67,7 @@ class NrrdFormat(FileFormatBase):
     def fits(self, head: bytes, name: str) -> bool:
         return head.startswith(b"NRRD000")
 
-    def describe(
-        self, source: ByteSource, path: str, options: Options
-    ) -> Sequence[VolumeDescription]:
+    def describe(self, source: ByteSource, path: str, options: Options) -> list[VolumeDescription]:
         only_path(path, source)
         header = _parse(source)
         if header.packed is None:
@@ -86,14 +90,7 @@ class NrrdFormat(FileFormatBase):
             )
         ]
 
-    def open(
-        self,
-        source: ByteSource,
-        handle: dict[str, Any],
-        *,
-        grid: SourceGrid | None = None,
-        scratch: Path | None = None,
-    ) -> RawPlanes:
+    def open(self, source: ByteSource, handle: Handle, scratch: Path | None = None) -> RawPlanes:
         header = _parse(source)
         if header.packed is None:
             return RawPlanes(source, header.offset, header.shape_zyx, header.stored)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,10 +19,16 @@ from PIL import Image, UnidentifiedImageError
 from lib.bytesource.base import ByteSource
 from lib.errors import FormatError, UnsupportedFormatError
 from lib.formats.base import Block, Layout, VolumeReader
-from lib.formats.format import FileFormatBase, Options, VolumeDescription, VoxelSize, only_path
+from lib.formats.format import (
+    FileFormatBase,
+    Handle,
+    Options,
+    VolumeDescription,
+    VoxelSize,
+    only_path,
+)
 from lib.formats.planes import check_box
 from lib.geometry import Box
-from lib.plan import SourceGrid
 
 _SCAN, _END = b"\xff\xda", b"\xff\xd9"
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -138,9 +144,7 @@ class _PictureFormat(FileFormatBase):
     name: ClassVar[str]
     sections: ClassVar[bool] = True
 
-    def describe(
-        self, source: ByteSource, path: str, options: Options
-    ) -> Sequence[VolumeDescription]:
+    def describe(self, source: ByteSource, path: str, options: Options) -> list[VolumeDescription]:
         only_path(path, source)
         (height, width), mode, pixel = _header(source, self.kind)
         notes = []
@@ -164,14 +168,7 @@ class _PictureFormat(FileFormatBase):
             )
         ]
 
-    def open(
-        self,
-        source: ByteSource,
-        handle: dict[str, Any],
-        *,
-        grid: SourceGrid | None = None,
-        scratch: Path | None = None,
-    ) -> _Picture:
+    def open(self, source: ByteSource, handle: Handle, scratch: Path | None = None) -> _Picture:
         return _Picture(source, self.kind)
 
 

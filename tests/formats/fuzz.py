@@ -254,10 +254,8 @@ def read(seed: Seed, files: dict[str, bytes], scratch: Path) -> tuple[Any, int]:
     reads, source = registry.file_format(seed.format), MemoryBytes(files[seed.root])
     volume = _first(reads.describe(source, seed.path, seed.options))
     box = _corner(volume.shape_zyx)
-    grid = None
-    if reads.name == "hdf5":
-        grid = reads.survey(source, volume, box).grid
-    with reads.open(source, volume.handle, grid=grid, scratch=scratch) as reader:
+    reads.survey(source, volume, box)
+    with reads.open(source, volume.handle, scratch) as reader:
         return _blocks(reader, box)
 
 

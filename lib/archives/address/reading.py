@@ -44,7 +44,7 @@ def open_volume(plan: VolumePlan, tree: Tree, raw: RawFiles, *, downloads: bool)
     if reader["container"] == "tree":
         chosen = box or Box.whole(whole)
         opened = registry.tree_format(reader["format"]).open(
-            tree, reader["root"], reader["handle"], box=chosen, grid=plan.source_grid
+            tree, reader["root"], reader["handle"], chosen, plan.source_grid
         )
         return _checked(opened, plan, chosen.shape_zyx)
     if reader["container"] == "stack":
@@ -61,9 +61,7 @@ def open_volume(plan: VolumePlan, tree: Tree, raw: RawFiles, *, downloads: bool)
             source = LocalBytes(known.path)
         elif box is None and isinstance(source, RemoteBytes):
             source = kept_while_read(source, raw, file)
-    opened = registry.file_format(reader["format"]).open(
-        source, reader["handle"], grid=plan.source_grid, scratch=raw.scratch_dir
-    )
+    opened = registry.file_format(reader["format"]).open(source, reader["handle"], raw.scratch_dir)
     return _boxed(_checked(opened, plan, whole), plan, 0)
 
 
@@ -157,7 +155,7 @@ def _sections(plan: VolumePlan, tree: Tree, raw: RawFiles) -> Iterator[Section]:
 
     def read(file: SourceFile) -> VolumeReader:
         source = _bytes_of(plan, file, _key_of(plan, file), tree, raw)
-        return fmt.open(source, reader["handle"], scratch=raw.scratch_dir)
+        return fmt.open(source, reader["handle"], raw.scratch_dir)
 
     for z in range(reader["depth"]):
         file = present.get(z)

@@ -195,8 +195,7 @@ class Reading:
     def _open_local(self, file: SourceFile) -> VolumeReader:
         fmt, handle = self._how(file)[0], self._handle(file)
         source = LocalBytes(self._raw.path(file), name=file.name)
-        grid = self._plan.source_grid
-        return fmt.open(source, handle, grid=grid, scratch=self._raw.scratch_dir)
+        return fmt.open(source, handle, self._raw.scratch_dir)
 
     def _open_remote(self, file: SourceFile) -> VolumeReader:
         fmt, handle = self._how(file)
@@ -215,8 +214,7 @@ class Reading:
         planes = self._plan.box_zyx is None and self._plan.source_grid is None
         if planes and isinstance(source, RemoteBytes):
             source = kept_while_read(source, self._raw, file)
-        grid = self._plan.source_grid
-        opened = fmt.open(source, handle, grid=grid, scratch=self._raw.scratch_dir)
+        opened = fmt.open(source, handle, self._raw.scratch_dir)
         if (opened.shape_zyx, opened.dtype) != (self._shape, np.dtype(self._plan.dtype)):
             raise FormatError(
                 f"the file holds {opened.shape_zyx} {opened.dtype} (z, y, x), the plan says "

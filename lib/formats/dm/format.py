@@ -14,9 +14,8 @@ import numpy as np
 
 from lib.bytesource.base import ByteSource, LocalBytes
 from lib.formats.dm.reader import DmImage, DmReader, open_dm
-from lib.formats.format import FileFormatBase, Options, VolumeDescription, only_path
+from lib.formats.format import FileFormatBase, Handle, Options, VolumeDescription, only_path
 from lib.geometry import to_nm
-from lib.plan import SourceGrid
 
 _BYTE_ORDERS = (b"\0\0\0\1", b"\0\0\0\0")
 
@@ -35,9 +34,7 @@ class DmFormat(FileFormatBase):
         dm4 = head[:4] == b"\0\0\0\4" and head[12:16] in _BYTE_ORDERS
         return dm3 or dm4
 
-    def describe(
-        self, source: ByteSource, path: str, options: Options
-    ) -> Sequence[VolumeDescription]:
+    def describe(self, source: ByteSource, path: str, options: Options) -> list[VolumeDescription]:
         only_path(path, source)
         image = open_dm(source)
         return [
@@ -54,17 +51,10 @@ class DmFormat(FileFormatBase):
             )
         ]
 
-    def open(
-        self,
-        source: ByteSource,
-        handle: dict[str, Any],
-        *,
-        grid: SourceGrid | None = None,
-        scratch: Path | None = None,
-    ) -> DmReader:
+    def open(self, source: ByteSource, handle: Handle, scratch: Path | None = None) -> DmReader:
         return DmReader(open_dm(source))
 
-    def check_whole(self, path: Path, handle: dict[str, Any], name: str) -> tuple[str, ...]:
+    def check_whole(self, path: Path, handle: Handle, name: str) -> tuple[str, ...]:
         source = LocalBytes(path, name=name)
         try:
             return second_opinion(path, open_dm(source))

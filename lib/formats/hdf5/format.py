@@ -12,7 +12,6 @@ import re
 import struct
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, ClassVar
 
@@ -25,7 +24,7 @@ from lib.concurrency import cancel
 from lib.errors import FormatError, MacroscopeError, NotFoundError, UnsupportedFormatError
 from lib.formats.base import WIDENED, delivered_dtype
 from lib.formats.chunked import cells_in, choose_level_name
-from lib.formats.format import FileFormatBase, Options, Survey, VolumeDescription, VoxelSize
+from lib.formats.format import FileFormatBase, Handle, Options, Survey, VolumeDescription, VoxelSize
 from lib.formats.hdf5.reader import FILTERS, OTHER_FILTERS, Hdf5Reader, Place, rows_of
 from lib.formats.zarr.axes import AxisMap, array_index, axis_map
 from lib.geometry import Box, LengthsZYX, ShapeZYX, to_nm
@@ -132,9 +131,7 @@ class Hdf5Format(FileFormatBase):
     def fits(self, head: bytes, name: str) -> bool:
         return any(head[at:].startswith(_MAGIC) for at in _SIGNATURES)
 
-    def describe(
-        self, source: ByteSource, path: str, options: Options
-    ) -> Sequence[VolumeDescription]:
+    def describe(self, source: ByteSource, path: str, options: Options) -> list[VolumeDescription]:
         answer = datasets_of(source, path)
         if not answer["found"]:
             raise NotFoundError(
@@ -176,14 +173,7 @@ class Hdf5Format(FileFormatBase):
             notes=absent_note(len(holes), len(wanted), reader.fill_value),
         )
 
-    def open(
-        self,
-        source: ByteSource,
-        handle: dict[str, Any],
-        *,
-        grid: SourceGrid | None = None,
-        scratch: Path | None = None,
-    ) -> Hdf5Reader:
+    def open(self, source: ByteSource, handle: Handle, scratch: Path | None = None) -> Hdf5Reader:
         return _reader(source, handle, *_opened(source, handle))
 
 

@@ -14,7 +14,7 @@ from lib.bytesource.base import ByteSource
 from lib.bytesource.neighbours import MOST_BYTES, Neighbours
 from lib.bytesource.remote import RemoteBytes
 from lib.compression import Encoded, can_pass_through, decode_into, inflate, open_codec
-from lib.errors import FormatError, MacroscopeError
+from lib.errors import FormatError
 from lib.formats.base import delivered_dtype
 from lib.formats.chunked import ChunkedReader
 from lib.formats.zarr.axes import AxisMap, array_index, to_zyx
@@ -141,25 +141,18 @@ class Hdf5Reader(ChunkedReader):
         self._source.read_into(offset, memoryview(data))
         return data
 
-    def decoded_chunk(self, encoded: Encoded, index_zyx: ShapeZYX) -> NDArray[Any]:
-        """Voxels of a chunk, shape ``chunk_zyx``.
+    @property
+    def where(self) -> str:
+        return self._source.name
 
-        Raises
-        ------
-        FormatError
-            The bytes are damaged, do not fit their checksum, or hold another number of voxels.
-        """
+    def _decode(self, encoded: Encoded, index_zyx: ShapeZYX) -> NDArray[Any]:
         mask = self._places[array_index(self._axes, index_zyx, self._chunk)][2]
-        try:
-            data: Any = encoded
-            for number in reversed(range(len(self._filters))):
-                if not mask >> number & 1:  # a filter may have been left out for this chunk
-                    data = self._undo(*self._filters[number], data)
-            if len(data) != self._nbytes:
-                raise FormatError(f"a chunk holds {len(data)} bytes instead of {self._nbytes}")
-        except MacroscopeError as error:
-            name = "/".join(map(str, index_zyx))
-            raise error.located(location=self._source.name, unit=f"chunk {name}") from None
+        data: Any = encoded
+        for number in reversed(range(len(self._filters))):
+            if not mask >> number & 1:  # a filter may have been left out for this chunk
+                data = self._undo(*self._filters[number], data)
+        if len(data) != self._nbytes:
+            raise FormatError(f"a chunk holds {len(data)} bytes instead of {self._nbytes}")
         voxels = np.frombuffer(data, self._stored).reshape(self._chunk).astype(self.dtype)
         return to_zyx(voxels, self._axes, self._chunk)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bz2
 import uuid
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -17,6 +17,7 @@ from lib.errors import ConfigError, FormatError
 from lib.formats.base import Block, Layout, VolumeReader, delivered_dtype
 from lib.formats.format import (
     FileFormatBase,
+    Handle,
     Options,
     Origin,
     VolumeDescription,
@@ -33,7 +34,6 @@ from lib.formats.mrc.header import (
 )
 from lib.formats.planes import check_box, plane_blocks, unpacked, write_unpacked
 from lib.geometry import Box, ShapeZYX, zyx
-from lib.plan import SourceGrid
 
 _SUFFIXES = (".mrc", ".rec", ".st", ".ali", ".map", ".mrcs", ".ccp4")
 _PACKED = (".gz", ".bz2")
@@ -60,9 +60,7 @@ class MrcFormat(FileFormatBase):
             return _looks_like(begun, named=named) if begun else named
         return _looks_like(head, named=name.lower().endswith(self.suffixes))
 
-    def describe(
-        self, source: ByteSource, path: str, options: Options
-    ) -> Sequence[VolumeDescription]:
+    def describe(self, source: ByteSource, path: str, options: Options) -> list[VolumeDescription]:
         only_path(path, source)
         choices = _choices(options.choices)
         packed = packing(source.read(0, min(3, source.size)))
@@ -87,14 +85,7 @@ class MrcFormat(FileFormatBase):
             )
         ]
 
-    def open(
-        self,
-        source: ByteSource,
-        handle: dict[str, Any],
-        *,
-        grid: SourceGrid | None = None,
-        scratch: Path | None = None,
-    ) -> MrcReader:
+    def open(self, source: ByteSource, handle: Handle, scratch: Path | None = None) -> MrcReader:
         return MrcReader(_opened(source, handle, scratch))
 
 

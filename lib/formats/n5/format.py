@@ -11,25 +11,18 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from lib.bytesource.tree import Tree, in_words, join, listing_or_none, optional_document
-from lib.errors import FormatError, NotFoundError, NotListableError, UnsupportedFormatError
-from lib.formats.chunked import (
-    cells_in,
-    choose_level_name,
-    estimated_bytes,
-    listed_objects,
-    listing_identity,
-)
-from lib.formats.format import Options, Survey, VolumeDescription, VoxelSize
+from lib.errors import FormatError, NotFoundError, UnsupportedFormatError
+from lib.formats.chunked import cells_in, choose_level_name, listed_objects, survey_objects
+from lib.formats.format import Handle, Options, Survey, VolumeDescription, VoxelSize
 from lib.formats.n5.blocks import Dataset, parse_attributes, parse_dataset
 from lib.formats.n5.reader import N5Reader
 from lib.formats.zarr.axes import AxisMap, axis_map
 from lib.geometry import Box, LengthsZYX, to_nm
-from lib.plan import SourceGrid, absent_note, unstored
+from lib.plan import SourceGrid, unstored
 from lib.safety import MALFORMED
 from lib.vocabulary import Kind
 
@@ -202,7 +195,7 @@ class N5Format:
 
     def describe(
         self, tree: Tree, root: str, path: str, options: Options
-    ) -> Sequence[VolumeDescription]:
+    ) -> list[VolumeDescription]:
         where = join(root, path)
         try:
             return self._found(tree, root, path, options)
@@ -229,47 +222,17 @@ class N5Format:
         reader = N5Reader(tree, path, dataset, axes, box, frozenset(), _mirrored(volume.handle))
         chunk, box = reader.chunk_zyx, reader.box
         wanted = cells_in(box, chunk)
-        keys = {index: "/".join(map(str, reader.stored_index(index))) for index in wanted}
+        keys = {index: reader.chunk_key(index) for index in wanted}
         grid = unstored(SourceGrid.of_box(box, chunk, reader.codec.config))
+        listed = listed_objects(tree, path, keys.values(), DOCUMENT)
         document = json.dumps(volume.handle["dataset"]).encode()
-        try:
-            listed = listed_objects(tree, path, set(keys.values()), DOCUMENT)
-        except NotListableError:
-            return Survey(
-                grid=grid.model_copy(update={"listed": False}),
-                nbytes=estimated_bytes(tree, path, list(keys.values())),
-                requests=len(wanted),
-                etag=listing_identity(document, {}),
-                notes=(
-                    "the store does not list its objects: blocks that it lacks are found by asking "
-                    "for each, and a change of single blocks cannot be told afterwards",
-                ),
-            )
-        holes = [index for index, key in keys.items() if key not in listed]
-        sizes = [item.size for item in listed.values()]
-        return Survey(
-            grid=unstored(SourceGrid.of_box(box, chunk, reader.codec.config, holes)),
-            nbytes=(
-                estimated_bytes(tree, path, sorted(listed))
-                if None in sizes
-                else sum(size or 0 for size in sizes)
-            ),
-            requests=len(wanted) - len(holes),
-            etag=listing_identity(document, listed),
-            notes=absent_note(len(holes), len(wanted)),
-        )
+        return survey_objects(tree, path, grid, keys, document, listed)
 
     def open(
-        self,
-        tree: Tree,
-        root: str,
-        handle: dict[str, Any],
-        *,
-        box: Box,
-        grid: SourceGrid | None = None,
+        self, tree: Tree, root: str, handle: Handle, box: Box, grid: SourceGrid | None = None
     ) -> N5Reader:
         dataset, axes = _of_handle(handle)
-        holes = grid.missing() if grid is not None and grid.listed else None
+        holes = None if grid is None else grid.known_missing()
         path = join(root, handle["path"])
         return N5Reader(tree, path, dataset, axes, box, holes, _mirrored(handle))
 

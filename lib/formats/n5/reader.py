@@ -9,24 +9,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.bytesource.tree import Tree, join
+from lib.bytesource.tree import Tree
 from lib.compression import Encoded, can_pass_through
 from lib.errors import MacroscopeError
-from lib.formats.chunked import ChunkedReader, chunk_objects
+from lib.formats.chunked import TreeReader, unit_of
 from lib.formats.n5.blocks import Dataset
 from lib.formats.zarr.axes import AxisMap, array_index, to_zyx
 from lib.geometry import Box, ShapeZYX, ceil_divide, multiply, subtract, zyx
 
 
-class N5Reader(ChunkedReader):
+class N5Reader(TreeReader):
     """Reads a box of one dataset. Thread-safe.
 
     Parameters
     ----------
     axes
         Which of the dataset's axes, slowest first, are z, y, x; what is taken of the others.
-    holes
-        Blocks (z, y, x) that the store does not hold; None where it does not list.
     mirrored
         Which of z, y, x are turned round. The grid then counts from the far end, where the last
         block may be cut: `box` is moved past what that block lacks.
@@ -57,34 +55,24 @@ class N5Reader(ChunkedReader):
         lacking = subtract(multiply(self._counts, chunk), shape)
         self.box = box.shifted(zyx(n * turned for n, turned in zip(lacking, mirrored, strict=True)))
         super().__init__(
-            tree.ordered,
+            tree,
+            path,
+            holes,
+            2 * math.prod(self._block) * dataset.stored.itemsize + 2**16,
             self.box,
             chunk,
             dataset.dtype,
             codec=dataset.codec if passes else {},
             fits_shard=passes and can_pass_through(dataset.codec, None, "C", dataset.dtype.str),
         )
-        self._tree, self._path, self._dataset, self._axes = tree, path, dataset, axes
-        self._holes = holes
-        self._most = 2 * math.prod(self._block) * dataset.stored.itemsize + 2**16
+        self._dataset, self._axes = dataset, axes
 
-    def encoded_chunk(self, index_zyx: ShapeZYX) -> Encoded | None:
-        """A block as it is stored, or its payload where that passes through.
+    def chunk_key(self, index_zyx: ShapeZYX) -> str:
+        return "/".join(map(str, self.stored_index(index_zyx)))
 
-        Raises
-        ------
-        TransportError
-            The block was listed, but is not there now.
-        BadAnswerError
-            It was not listed, but is there.
-        FormatError
-            Its header does not fit its place.
-        """
-        return self.encoded_chunks([index_zyx])[0]
-
-    def encoded_chunks(self, indices: Sequence[ShapeZYX]) -> list[Encoded | None]:
-        keys = {index: join(self._path, *map(str, self.stored_index(index))) for index in indices}
-        blocks = chunk_objects(self._tree, keys, self._most, self._holes)
+    def encoded_chunks(self, indices: Sequence[ShapeZYX]) -> Sequence[Encoded | None]:
+        """Blocks as they are stored, or their payloads where those pass through."""
+        blocks = super().encoded_chunks(indices)
         if not self.pass_through:
             return blocks
         return [self._as_chunk(*found) for found in zip(blocks, indices, strict=True)]
@@ -95,22 +83,14 @@ class N5Reader(ChunkedReader):
         try:
             return self._dataset.as_chunk(block, self.stored_index(index_zyx))
         except MacroscopeError as error:
-            raise self._located(error, index_zyx) from None
+            raise error.located(location=self.where, unit=unit_of(index_zyx)) from None
 
-    def decoded_chunk(self, encoded: Encoded, index_zyx: ShapeZYX) -> NDArray[Any]:
-        """Voxels of a block, shape ``chunk_zyx``; 0 past the volume's end.
-
-        Raises
-        ------
-        FormatError
-        """
-        try:
-            if self.pass_through:
-                header = self._header(index_zyx)
-                encoded = header + bytes(encoded)
-            voxels = self._dataset.decode(encoded, self.stored_index(index_zyx))
-        except MacroscopeError as error:
-            raise self._located(error, index_zyx) from None
+    def _decode(self, encoded: Encoded, index_zyx: ShapeZYX) -> NDArray[Any]:
+        """0 past the volume's end."""
+        if self.pass_through:
+            header = self._header()
+            encoded = header + bytes(encoded)
+        voxels = self._dataset.decode(encoded, self.stored_index(index_zyx))
         turn = tuple(slice(None, None, -1 if turned else None) for turned in self._mirrored)
         return np.asarray(to_zyx(voxels, self._axes, self._block))[turn]
 
@@ -122,13 +102,8 @@ class N5Reader(ChunkedReader):
         )
         return array_index(self._axes, stored, self._block)[::-1]
 
-    def _header(self, index_zyx: ShapeZYX) -> bytes:
+    def _header(self) -> bytes:
         """The header of a whole block, as `encoded_chunk` has taken it off."""
         block = self._dataset.block
         lengths = b"".join(n.to_bytes(4, "big") for n in block)
         return b"\0\0" + len(block).to_bytes(2, "big") + lengths
-
-    def _located(self, error: MacroscopeError, index_zyx: ShapeZYX) -> MacroscopeError:
-        name = "/".join(map(str, index_zyx))
-        where = f"{self._tree.uri}/{self._path}"
-        return error.located(location=where, unit=f"chunk {name}")

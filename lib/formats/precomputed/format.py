@@ -11,9 +11,15 @@ import numpy as np
 
 from lib.bytesource.neighbours import requests_for
 from lib.bytesource.tree import Tree, join, listing_or_none, normal_key
-from lib.errors import NotFoundError, NotListableError
-from lib.formats.chunked import cells_in, choose_level_name, estimated_bytes, listing_identity
-from lib.formats.format import Options, Survey, VolumeDescription, VoxelSize
+from lib.errors import NotFoundError
+from lib.formats.chunked import (
+    UNLISTED,
+    cells_in,
+    choose_level_name,
+    listing_identity,
+    survey_objects,
+)
+from lib.formats.format import Handle, Options, Survey, VolumeDescription, VoxelSize
 from lib.formats.precomputed.info import ENCODINGS, Info, Scale, parse_info
 from lib.formats.precomputed.reader import PrecomputedReader, ShardedChunks
 from lib.geometry import Box, LengthsZYX, ShapeZYX, ceil_divide, zyx
@@ -22,10 +28,6 @@ from lib.plan import SourceGrid, absent_note, unstored
 _MOST_DOCUMENT_BYTES = 16 * 2**20
 _LISTABLE = 100_000  # objects of a scale; more are not listed for a box of it
 _MINISHARDS = 4_000  # whose indexes are read to know what a box weighs
-_UNLISTED = (
-    "what the store does not hold is found by asking for each chunk, and a change of single chunks "
-    "cannot be told afterwards"
-)
 
 
 class PrecomputedFormat:
@@ -48,7 +50,7 @@ class PrecomputedFormat:
 
     def describe(
         self, tree: Tree, root: str, path: str, options: Options
-    ) -> Sequence[VolumeDescription]:
+    ) -> list[VolumeDescription]:
         folder = join(root, path)
         where = f"{tree.uri}/{join(folder, 'info')}"
         data = tree.get(join(folder, "info"), _MOST_DOCUMENT_BYTES)
@@ -116,40 +118,14 @@ class PrecomputedFormat:
         names = {index: scale.chunk_name(index) + suffix for index in wanted}
         cells = math.prod(ceil_divide(scale.size_zyx, scale.chunk_zyx))
         grid = unstored(SourceGrid.of_box(box, scale.chunk_zyx))
-        try:
-            if cells > _LISTABLE:
-                raise NotListableError("too many to list")
-            there = {item.key.rpartition("/")[2]: item for item in tree.list_all(key)}
-        except NotListableError:
-            return Survey(
-                grid=grid.model_copy(update={"listed": False}),
-                nbytes=estimated_bytes(tree, key, list(names.values())),
-                requests=len(wanted),
-                etag=listing_identity(document, {}),
-                notes=(_UNLISTED,),
-            )
-        listed = {name: there[name] for name in names.values() if name in there}
-        holes = [index for index, name in names.items() if name not in there]
-        sizes = [item.size for item in listed.values()]
-        exact = None not in sizes
-        return Survey(
-            grid=unstored(SourceGrid.of_box(box, scale.chunk_zyx, None, holes)),
-            nbytes=sum(size or 0 for size in sizes)
-            if exact
-            else estimated_bytes(tree, key, sorted(listed)),
-            requests=len(listed),
-            etag=listing_identity(document, listed),
-            notes=absent_note(len(holes), len(wanted)),
-        )
+        listed = None
+        if cells <= _LISTABLE and (found := listing_or_none(tree, key)) is not None:
+            there = {item.key.rpartition("/")[2]: item for item in found.objects}
+            listed = {name: there[name] for name in names.values() if name in there}
+        return survey_objects(tree, key, grid, names, document, listed)
 
     def open(
-        self,
-        tree: Tree,
-        root: str,
-        handle: dict[str, Any],
-        *,
-        box: Box,
-        grid: SourceGrid | None = None,
+        self, tree: Tree, root: str, handle: Handle, box: Box, grid: SourceGrid | None = None
     ) -> PrecomputedReader:
         info, scale = _of_handle(handle)
         return PrecomputedReader(
@@ -161,7 +137,7 @@ class PrecomputedFormat:
             channels=info.channels,
             channel=handle["channel"],
             suffix=handle["suffix"],
-            holes=grid.missing() if grid is not None and grid.listed else None,
+            holes=None if grid is None else grid.known_missing(),
         )
 
 
@@ -213,12 +189,12 @@ def _in_shards(
             nbytes=math.ceil(mean * len(wanted)),
             requests=len(wanted) + looks,
             etag=etag,
-            notes=(_UNLISTED,),
+            notes=(UNLISTED,),
         )
     found = [chunks.find(index) for index in wanted]
     holes = [index for index, one in zip(wanted, found, strict=True) if one is None]
     return Survey(
-        grid=unstored(SourceGrid.of_box(box, scale.chunk_zyx, None, holes)),
+        grid=grid.with_holes(holes),
         nbytes=sum(one[2] for one in found if one is not None),
         requests=looks + _runs(chunks, wanted, found),
         etag=_places_identity(document, found),

@@ -21,8 +21,8 @@ from PIL import Image, UnidentifiedImageError
 from lib.bytesource.neighbours import MOST_BYTES, Neighbours, SharedReads
 from lib.bytesource.tree import Tree, join
 from lib.compression import Encoded, inflate
-from lib.errors import FormatError, MacroscopeError, TransportError
-from lib.formats.chunked import ChunkedReader, check_listed, chunk_objects
+from lib.errors import FormatError, MacroscopeError
+from lib.formats.chunked import TreeReader, check_listed, shard_gone
 from lib.formats.pictures import check_picture, jxl_shape
 from lib.formats.precomputed.info import Scale
 from lib.formats.precomputed.shards import morton, unbrotli
@@ -161,9 +161,7 @@ class ShardedChunks:
             )
         data = self._tree.get_range(key, 0, length)
         if data is None:
-            raise TransportError(
-                "a shard went away while it was read", location=f"{self._tree.uri}/{key}"
-            )
+            raise shard_gone(self._tree, key)
         return bytes(data), known.size
 
     def _minishard(self, place: tuple[int, int]) -> dict[int, tuple[int, int]]:
@@ -179,23 +177,19 @@ class ShardedChunks:
                 return {}
             data = self._tree.get_range(key, start, length)
             if data is None:
-                raise TransportError("a shard went away while it was read")
+                raise shard_gone(self._tree, key)
             return self._sharding.chunks(data, size)
         except MacroscopeError as error:
             raise error.located(location=f"{self._tree.uri}/{key}") from None
 
 
-class PrecomputedReader(ChunkedReader):
+class PrecomputedReader(TreeReader):
     """Reads a box of one scale. Thread-safe.
 
     Parameters
     ----------
-    path
-        Key of the scale in the tree.
     suffix
         What the names of local copies end with (``.gz``, ``.br``).
-    holes
-        Chunks (z, y, x) that the store does not hold; None where it does not list.
     """
 
     def __init__(
@@ -211,30 +205,19 @@ class PrecomputedReader(ChunkedReader):
         suffix: str = "",
         holes: frozenset[ShapeZYX] | None = frozenset(),
     ) -> None:
-        super().__init__(tree.ordered, box, scale.chunk_zyx, dtype)
-        self._tree, self._path, self._scale = tree, path, scale
-        self._channels, self._channel, self._suffix = channels, channel, suffix
-        self._holes = holes
-        self._raw = channels * math.prod(scale.chunk_zyx) * dtype.itemsize
-        # of no encoding a chunk is much longer than its voxels
-        self._most = 2 * self._raw + 2**20
+        raw = channels * math.prod(scale.chunk_zyx) * dtype.itemsize
+        super().__init__(tree, path, holes, 2 * raw + 2**20, box, scale.chunk_zyx, dtype)
+        self._scale, self._suffix = scale, suffix
+        self._channels, self._channel = channels, channel
         self._shards = ShardedChunks(tree, path, scale) if scale.sharding else None
         self._neighbours = Neighbours(tree.get_range, min(tree.range_bytes, MOST_BYTES))
 
-    def encoded_chunk(self, index_zyx: ShapeZYX) -> Encoded | None:
-        """A chunk as it is stored; None where there is none.
+    def chunk_key(self, index_zyx: ShapeZYX) -> str:
+        return self._scale.chunk_name(index_zyx) + self._suffix
 
-        Raises
-        ------
-        TransportError
-            The chunk was listed, but is not there now.
-        BadAnswerError
-            It was not listed, but is there.
-        FormatError
-            The index of its shard is damaged.
-        """
+    def encoded_chunk(self, index_zyx: ShapeZYX) -> Encoded | None:
         if self._shards is None:
-            return self.encoded_chunks([index_zyx])[0]
+            return super().encoded_chunk(index_zyx)
         if self._holes is not None and index_zyx in self._holes:
             return None  # the indexes of its shard said so, no listing
         found = self._shards.find(index_zyx)
@@ -250,17 +233,13 @@ class PrecomputedReader(ChunkedReader):
             key, self._shards.place(index_zyx), index_zyx, found[1:], self._shards.within
         )
         if data is None:
-            raise TransportError(
-                "a shard went away while it was read", location=f"{self._tree.uri}/{key}"
-            )
+            raise shard_gone(self._tree, key)
         return data
 
     def encoded_chunks(self, indices: Sequence[ShapeZYX]) -> Sequence[Encoded | None]:
-        if self._shards is not None:
+        if self._shards is None:
             return super().encoded_chunks(indices)
-        names = ((index, self._scale.chunk_name(index) + self._suffix) for index in indices)
-        keys = {index: join(self._path, name) for index, name in names}
-        return chunk_objects(self._tree, keys, self._most, self._holes)
+        return [self.encoded_chunk(index) for index in indices]
 
     def expect(self, indices: Iterable[ShapeZYX]) -> None:
         """Say which chunks will be asked for: those that are neighbours come together."""
@@ -271,20 +250,9 @@ class PrecomputedReader(ChunkedReader):
         for place, pieces in together.items():
             self._neighbours.expect(place, pieces)
 
-    def decoded_chunk(self, encoded: Encoded, index_zyx: ShapeZYX) -> NDArray[Any]:
-        """Voxels of a chunk, shape ``chunk_zyx``; 0 past the volume's end.
-
-        Raises
-        ------
-        FormatError
-            The bytes are damaged, or hold another number of voxels.
-        """
-        try:
-            voxels = self._decoded(encoded, self._scale.extent_zyx(index_zyx))
-        except MacroscopeError as error:
-            name = "/".join(map(str, index_zyx))
-            where = f"{self._tree.uri}/{self._path}"
-            raise error.located(location=where, unit=f"chunk {name}") from None
+    def _decode(self, encoded: Encoded, index_zyx: ShapeZYX) -> NDArray[Any]:
+        """0 past the volume's end."""
+        voxels = self._decoded(encoded, self._scale.extent_zyx(index_zyx))
         if voxels.shape == self.chunk_zyx:
             return np.ascontiguousarray(voxels, self.dtype)
         whole = np.zeros(self.chunk_zyx, self.dtype)

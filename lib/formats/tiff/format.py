@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 from lib.bytesource.base import ByteSource
 from lib.errors import FormatError, NotFoundError, UnsupportedFormatError
-from lib.formats.format import FileFormatBase, Options, VolumeDescription
+from lib.formats.format import FileFormatBase, Handle, Options, VolumeDescription
 from lib.formats.tiff.reader import TiffFile, TiffReader, TiffVolume, open_tiff
-from lib.plan import SourceGrid
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0\x08\0\0\0", b"MM\0+\0\x08\0\0")
 _PATH = re.compile(r"(?P<series>\d+)(?:/c(?P<channel>\d+))?(?:/t(?P<time>\d+))?")
@@ -32,9 +31,7 @@ class TiffFormat(FileFormatBase):
     def fits(self, head: bytes, name: str) -> bool:
         return head.startswith(_MAGIC)
 
-    def describe(
-        self, source: ByteSource, path: str, options: Options
-    ) -> Sequence[VolumeDescription]:
+    def describe(self, source: ByteSource, path: str, options: Options) -> list[VolumeDescription]:
         file = TiffFile(source)
         planes = [*_planes(file, options)]
         if len(planes) > _MOST_VOLUMES:
@@ -51,14 +48,7 @@ class TiffFormat(FileFormatBase):
             )
         return [_described(file, plane, only=len(planes) == 1 and not path) for plane in planes]
 
-    def open(
-        self,
-        source: ByteSource,
-        handle: dict[str, Any],
-        *,
-        grid: SourceGrid | None = None,
-        scratch: Path | None = None,
-    ) -> TiffReader:
+    def open(self, source: ByteSource, handle: Handle, scratch: Path | None = None) -> TiffReader:
         return TiffReader(
             open_tiff(
                 source,

@@ -8,7 +8,6 @@ was listed but is not there is an error.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -16,9 +15,9 @@ from numpy.typing import NDArray
 
 from lib.bytesource.tree import Tree, in_words, join
 from lib.compression import Encoded, can_pass_through, decode_into, inflate, open_codec
-from lib.errors import FormatError, MacroscopeError, NotFoundError
-from lib.formats.chunked import ChunkedReader, choose_level_name, chunk_objects
-from lib.formats.format import Options, Survey, VolumeDescription
+from lib.errors import FormatError, NotFoundError
+from lib.formats.chunked import TreeReader, choose_level_name
+from lib.formats.format import Handle, Options, Survey, VolumeDescription
 from lib.formats.zarr.array import ArrayDocument, parse_array
 from lib.formats.zarr.axes import AxisMap, to_zyx
 from lib.formats.zarr.hierarchy import Hierarchy, ZarrArray, survey_array
@@ -27,17 +26,8 @@ from lib.geometry import Box, ShapeZYX
 from lib.plan import SourceGrid
 
 
-class ZarrReader(ChunkedReader):
-    """Reads a box of one array. Thread-safe.
-
-    Parameters
-    ----------
-    box
-        The part that is the volume, in the array's voxels; ``blocks`` counts from its corner.
-    holes
-        Chunks of the grid that the store does not hold; None where it does not list: a chunk that
-        the store then proves to be absent reads as a hole.
-    """
+class ZarrReader(TreeReader):
+    """Reads a box of one array. Thread-safe."""
 
     def __init__(
         self,
@@ -49,7 +39,10 @@ class ZarrReader(ChunkedReader):
     ) -> None:
         axes = document.map
         super().__init__(
-            tree.ordered,
+            tree,
+            path,
+            holes,
+            2 * math.prod(document.chunk) * document.dtype.itemsize + 2**16,
             box,
             document.chunk_zyx,
             document.dtype,
@@ -62,41 +55,13 @@ class ZarrReader(ChunkedReader):
                 document.compressor, document.filters, document.order, document.dtype_text
             ),
         )
-        self._tree, self._path = tree, path
-        self._document, self._holes = document, holes
-        # no codec makes a chunk much longer than its voxels
-        self._most = 2 * math.prod(document.chunk) * document.dtype.itemsize + 2**16
+        self._document = document
 
-    def encoded_chunk(self, index_zyx: ShapeZYX) -> Encoded | None:
-        """The stored bytes of a chunk of the array's own grid; None for a known hole.
+    def chunk_key(self, index_zyx: ShapeZYX) -> str:
+        return self._document.chunk_key(index_zyx)
 
-        Raises
-        ------
-        TransportError
-            The chunk was listed, but is not there now.
-        BadAnswerError
-            It was not listed, but is there.
-        """
-        return self.encoded_chunks([index_zyx])[0]
-
-    def encoded_chunks(self, indices: Sequence[ShapeZYX]) -> list[Encoded | None]:
-        keys = {index: join(self._path, self._document.chunk_key(index)) for index in indices}
-        return chunk_objects(self._tree, keys, self._most, self._holes)
-
-    def decoded_chunk(self, encoded: Encoded, index_zyx: ShapeZYX) -> NDArray[Any]:
-        """The voxels of a stored chunk.
-
-        Raises
-        ------
-        FormatError
-            The bytes are damaged or hold another number of voxels.
-        """
-        try:
-            return decode_chunk(self._document, encoded)
-        except MacroscopeError as error:
-            name = "/".join(map(str, index_zyx))
-            where = f"{self._tree.uri}/{self._path}"
-            raise error.located(location=where, unit=f"chunk {name}") from None
+    def _decode(self, encoded: Encoded, index_zyx: ShapeZYX) -> NDArray[Any]:
+        return decode_chunk(self._document, encoded)
 
 
 def decode_chunk(document: ArrayDocument, encoded: Encoded) -> NDArray[Any]:
@@ -140,7 +105,7 @@ class Zarr2Format:
 
     def describe(
         self, tree: Tree, root: str, path: str, options: Options
-    ) -> Sequence[VolumeDescription]:
+    ) -> list[VolumeDescription]:
         where = join(root, path)
         hierarchy = Hierarchy(tree, root, options)
         array = hierarchy.array(where)
@@ -171,16 +136,10 @@ class Zarr2Format:
         return survey_array(tree, join(root, volume.handle["path"]), document, box)
 
     def open(
-        self,
-        tree: Tree,
-        root: str,
-        handle: dict[str, Any],
-        *,
-        box: Box,
-        grid: SourceGrid | None = None,
+        self, tree: Tree, root: str, handle: Handle, box: Box, grid: SourceGrid | None = None
     ) -> ZarrReader:
         document, _ = _document(handle)
-        holes = grid.missing() if grid is not None and grid.listed else None
+        holes = None if grid is None else grid.known_missing()
         return ZarrReader(tree, join(root, handle["path"]), document, box, holes)
 
 

@@ -8,19 +8,17 @@ Which chunks of a box of an array are there is known from listings, or from aski
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import random
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 from lib.bytesource.tree import Tree, join, listing_or_none, optional_document
 from lib.errors import BadAnswerError, FormatError, NotFoundError, NotListableError
-from lib.formats.chunked import cells_in
+from lib.formats.chunked import cells_in, survey_objects
 from lib.formats.format import Options, Survey, VoxelSize
 from lib.formats.zarr.array import ArrayDocument, parse_array
 from lib.formats.zarr.axes import AxisMap, axis_map
@@ -32,9 +30,9 @@ from lib.formats.zarr.ngff import (
     parse_attributes,
     parse_multiscale,
 )
-from lib.geometry import Box, LengthsZYX, ShapeZYX, ceil_divide
-from lib.plan import SourceGrid, pack_holes, unwritten
-from lib.transport.listing import Listing
+from lib.geometry import Box, LengthsZYX, ceil_divide
+from lib.plan import SourceGrid, unwritten
+from lib.transport.listing import Listing, ObjectInfo
 
 MOST_DOCUMENT_BYTES = 64 * 2**20
 _DEEPEST = 6
@@ -285,10 +283,6 @@ def unbelievable(where: str) -> BadAnswerError:
 
 
 _PAGE = 1000  # objects of one answer of an object store's listing
-_SAMPLE = 12  # chunks whose size is asked for where nothing lists them
-
-Listed = dict[str, tuple[int | None, str | None]]
-"""Size and entity tag of chunks, by key below the array."""
 
 
 def survey_array(tree: Tree, path: str, document: ArrayDocument, box: Box) -> Survey:
@@ -316,47 +310,28 @@ def survey_array(tree: Tree, path: str, document: ArrayDocument, box: Box) -> Su
     stated = json.loads(bytes(zarray)).get("fill_value") is not None
     grid = SourceGrid.of_box(box, document.chunk_zyx, document.compressor)
     grid = unwritten(grid) if stated else grid
+    keys = {index: document.chunk_key(index) for index in wanted}
     try:
-        listed = dict(_list_chunks(tree, path, document, wanted))
+        listed = dict(_list_chunks(tree, path, document, set(keys.values())))
     except NotListableError:
-        return _sampled(tree, path, document, zarray, wanted, grid)
-    notes: tuple[str, ...] = ()
-    if listed and not any(mark for _, mark in listed.values()):
-        notes = ("the listing gives names only: a change of single chunks cannot be told by it",)
-    holes = [index for index in wanted if document.chunk_key(index) not in listed]
-    if any(size is None for size, _ in listed.values()):  # an index page: names without sizes
-        known = [index for index in wanted if document.chunk_key(index) in listed]
-        nbytes = _estimate(tree, path, document, known)
-    else:
-        nbytes = sum(size or 0 for size, _ in listed.values())
-    return Survey(
-        grid=grid.model_copy(update={"holes": pack_holes(holes, grid.indices())}),
-        nbytes=nbytes,
-        requests=len(wanted) - len(holes),
-        etag=listing_digest(zarray, listed),
-        notes=notes,
-    )
-
-
-def listing_digest(zarray: bytes | memoryview, listed: Listed) -> str:
-    """Identity of an array as it is now: its document, and every chunk's size and ETag."""
-    document = json.loads(bytes(zarray))
-    document.pop("dimension_separator", None)  # .zmetadata may have it where .zarray has not
-    digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode())
-    for key in sorted(listed):
-        digest.update(f"{key}\0{listed[key][0]}\0{listed[key][1]}\n".encode())
-    return f"sha256-of-listing:{digest.hexdigest()}"
+        listed = None
+    described = json.loads(bytes(zarray))
+    described.pop("dimension_separator", None)  # .zmetadata may have it where .zarray has not
+    survey = survey_objects(tree, path, grid, keys, json.dumps(described).encode(), listed)
+    if listed and not any(item.etag for item in listed.values()):
+        said = "the listing gives names only: a change of single chunks cannot be told by it"
+        return replace(survey, notes=(said,))
+    return survey
 
 
 def _list_chunks(
-    tree: Tree, path: str, document: ArrayDocument, wanted: list[ShapeZYX]
-) -> Iterator[tuple[str, tuple[int | None, str | None]]]:
-    """Wanted chunks that exist, with size and ETag: one LIST page for each 1000 of them.
+    tree: Tree, path: str, document: ArrayDocument, keys: set[str]
+) -> Iterator[tuple[str, ObjectInfo]]:
+    """Wanted chunks that exist, by key, with an ETag or a time: a LIST page for each 1000 of them.
 
     Planes of chunks are listed side by side: each page is a round trip. Of a small part of wide
     planes, rows are listed instead: of each plane only those are wanted that the part reaches into.
     """
-    keys = {document.chunk_key(index) for index in wanted}
     prefixes = [path]
     if document.separator == "/" and document.axes >= 3:
         planes = {join(path, key.partition("/")[0]) for key in keys}
@@ -371,11 +346,11 @@ def _list_chunks(
             there = {prefix.rstrip("/") for below in above for prefix in below.prefixes}
             prefixes = sorted(rows & there)
 
-    def listed(prefix: str) -> list[tuple[str, tuple[int | None, str | None]]]:
+    def listed(prefix: str) -> list[tuple[str, ObjectInfo]]:
         found = [
             (
                 item.key.removeprefix(f"{path}/" if path else ""),
-                (item.size, item.etag or item.last_modified),
+                replace(item, etag=item.etag or item.last_modified),
             )
             for item in tree.list_all(prefix)
         ]
@@ -391,35 +366,3 @@ def _pages_of_planes(document: ArrayDocument) -> int:
     """Pages of a listing of one plane of chunks, a thousand of them each."""
     chunks = ceil_divide(document.shape_zyx, document.chunk_zyx)
     return math.ceil(chunks[1] * chunks[2] / _PAGE) if document.axes == 3 else 0
-
-
-def _sampled(
-    tree: Tree,
-    path: str,
-    document: ArrayDocument,
-    zarray: bytes | memoryview,
-    wanted: list[ShapeZYX],
-    grid: SourceGrid,
-) -> Survey:
-    return Survey(
-        grid=grid.model_copy(update={"listed": False}),
-        nbytes=_estimate(tree, path, document, wanted),
-        requests=len(wanted),
-        etag=listing_digest(zarray, {}),
-        notes=(
-            "the store does not list its objects: chunks that it lacks are found by asking for "
-            "each, and a change of single chunks cannot be told afterwards",
-        ),
-    )
-
-
-def _estimate(tree: Tree, path: str, document: ArrayDocument, wanted: list[ShapeZYX]) -> int:
-    """Bytes of chunks, from asking for some of them."""
-    some = random.Random(0).sample(wanted, min(_SAMPLE, len(wanted)))
-
-    def size(index: ShapeZYX) -> int:
-        found = tree.head(join(path, document.chunk_key(index)))
-        return 0 if found is None else found.size or 0
-
-    sizes = [*tree.ordered([partial(size, index) for index in some])]
-    return math.ceil(len(wanted) * sum(sizes) / max(1, len(sizes)))

@@ -5,29 +5,28 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from lib.bytesource.neighbours import requests_for
 from lib.bytesource.tree import Tree, in_words, join, listing_or_none, optional_document
-from lib.errors import FormatError, NotFoundError, NotListableError
+from lib.errors import FormatError, NotFoundError
 from lib.formats.base import WIDENED
-from lib.formats.chunked import cells_in, estimated_bytes, listed_objects, listing_identity
-from lib.formats.format import Options, Survey, VolumeDescription, VoxelSize
+from lib.formats.chunked import cells_in, listed_objects, survey_objects
+from lib.formats.format import Handle, Options, Survey, VolumeDescription, VoxelSize
 from lib.formats.zarr.axes import AxisMap, array_index, axis_map, axis_names, spatial_only
 from lib.formats.zarr.format import choose_level
 from lib.formats.zarr.ngff import Multiscale, named_children, parse_multiscale
 from lib.formats.zarr.v3_array import ArrayV3, parse_array_v3, parse_node
 from lib.formats.zarr.v3_reader import Zarr3Reader
-from lib.geometry import Box, ShapeZYX
-from lib.plan import SourceGrid, pack_holes, unwritten
+from lib.geometry import Box
+from lib.plan import SourceGrid, unwritten
 from lib.safety import MALFORMED
 from lib.transport.listing import Listing
 
 MOST_DOCUMENT_BYTES = 64 * 2**20
 _DEEPEST = 6
-_SAMPLE = 12
 
 
 class Zarr3Format:
@@ -43,7 +42,7 @@ class Zarr3Format:
 
     def describe(
         self, tree: Tree, root: str, path: str, options: Options
-    ) -> Sequence[VolumeDescription]:
+    ) -> list[VolumeDescription]:
         where = join(root, path)
         try:
             return _described_below(tree, root, path, options)
@@ -65,48 +64,23 @@ class Zarr3Format:
             shard = tuple(i // r for i, r in zip(whole, ratio, strict=True))
             keys[index] = array.key(shard)
             held[keys[index]] = _chunks_held(array, shard, ratio)
-        objects = sorted(set(keys.values()))
         grid = unwritten(SourceGrid.of_box(box, chunk, array.codec))
-        try:
-            listed = listed_objects(tree, path, set(objects), "zarr.json")
-        except NotListableError:
-            nbytes = estimated_bytes(tree, path, objects)
-            return Survey(
-                grid=grid.model_copy(update={"listed": False}),
-                nbytes=nbytes,
-                requests=_requests(array, keys, objects, nbytes),
-                etag=listing_identity(document, {}),
-                notes=(
-                    "the store does not list its objects: chunks that it lacks are found by asking "
-                    "for each, and a change of single chunks cannot be told afterwards",
-                ),
-            )
-        holes = [index for index, key in keys.items() if key not in listed]
-        sizes = [item.size for item in listed.values()]
-        nbytes = sum(size or 0 for size in sizes)
-        if None in sizes:
-            nbytes = estimated_bytes(tree, path, sorted(listed))
-        if array.sharding is not None:  # a box takes the share of the shards' chunks that it needs
+        listed = listed_objects(tree, path, held, "zarr.json")
+        survey = survey_objects(tree, path, grid, keys, document, listed)
+        if array.sharding is None:
+            return survey
+        nbytes = survey.nbytes
+        if listed is not None:  # a box takes the share of the shards' chunks that it needs
             full = sum(held[key] for key in listed)
-            nbytes = math.ceil(nbytes * min(1.0, (len(wanted) - len(holes)) / max(full, 1)))
-        return Survey(
-            grid=grid.model_copy(update={"holes": pack_holes(holes, grid.indices())}),
-            nbytes=nbytes,
-            requests=_requests(array, keys, listed, nbytes),
-            etag=listing_identity(document, listed),
-        )
+            nbytes = math.ceil(nbytes * min(1.0, survey.requests / max(full, 1)))
+        wanted_of = Counter(key for key in keys.values() if listed is None or key in listed)
+        return replace(survey, nbytes=nbytes, requests=_shard_requests(wanted_of, nbytes))
 
     def open(
-        self,
-        tree: Tree,
-        root: str,
-        handle: dict[str, Any],
-        *,
-        box: Box,
-        grid: SourceGrid | None = None,
+        self, tree: Tree, root: str, handle: Handle, box: Box, grid: SourceGrid | None = None
     ) -> Zarr3Reader:
         array, axes, _ = _of_handle(handle)
-        holes = grid.missing() if grid is not None and grid.listed else None
+        holes = None if grid is None else grid.known_missing()
         return Zarr3Reader(tree, join(root, handle["path"]), array, axes, box, holes)
 
 
@@ -298,13 +272,8 @@ def _of_handle(handle: dict[str, Any]) -> tuple[ArrayV3, AxisMap, bytes]:
     return parse_array_v3(document, handle["path"]), AxisMap((z, y, x), fixed), document
 
 
-def _requests(
-    array: ArrayV3, keys: dict[ShapeZYX, str], there: Collection[str], nbytes: int
-) -> int:
-    """Of chunks that are objects, one each; of shards two, and those for runs of inner chunks."""
-    wanted = Counter(key for key in keys.values() if key in there)
-    if array.sharding is None:
-        return wanted.total()
+def _shard_requests(wanted: Counter[str], nbytes: int) -> int:
+    """Of each shard two, and those for runs of the inner chunks that are wanted of it."""
     mean = nbytes / max(1, wanted.total())
     return sum(2 + requests_for(count, math.ceil(mean * count)) for count in wanted.values())
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from lib.bytesource.neighbours import MOST_BYTES, Neighbours, SharedReads
 from lib.bytesource.tree import Tree, join
 from lib.compression import Encoded
-from lib.errors import FormatError, MacroscopeError, TransportError
-from lib.formats.chunked import ChunkedReader, check_listed, chunk_objects
+from lib.errors import FormatError
+from lib.formats.chunked import TreeReader, check_listed, shard_gone
 from lib.formats.zarr.axes import AxisMap, array_index, to_zyx
 from lib.formats.zarr.v3_array import ArrayV3
 from lib.geometry import Box, ShapeZYX
@@ -24,18 +24,13 @@ _ABSENT = 2**64 - 1
 _INDEXES = 256  # of shards, kept at once: some 8 KiB each
 
 
-class Zarr3Reader(ChunkedReader):
+class Zarr3Reader(TreeReader):
     """Reads a box of one array. Thread-safe.
 
     Parameters
     ----------
-    path
-        Key of the array in the tree.
     axes
         Which of the array's axes are z, y, x, and what is taken of the others.
-    holes
-        Chunks (z, y, x, in the array's own grid) that the store does not hold; None where it does
-        not list: what it then proves to be absent is a hole.
     """
 
     def __init__(
@@ -47,11 +42,13 @@ class Zarr3Reader(ChunkedReader):
         box: Box,
         holes: frozenset[ShapeZYX] | None = frozenset(),
     ) -> None:
-        chunk = axes.pick_zyx(array.chunk)
         super().__init__(
-            tree.ordered,
+            tree,
+            path,
+            holes,
+            2 * math.prod(array.chunk) * array.stored.itemsize + 2**16,
             box,
-            chunk,
+            axes.pick_zyx(array.chunk),
             array.dtype,
             fill_value=array.fill_value,
             codec=array.codec,
@@ -59,27 +56,17 @@ class Zarr3Reader(ChunkedReader):
             and axes.plain
             and all(array.chunk[dim] == 1 for dim in axes.fixed),
         )
-        self._tree, self._path, self._array, self._axes = tree, path, array, axes
-        self._holes = holes
-        self._most = 2 * math.prod(array.chunk) * array.stored.itemsize + 2**16
+        self._array, self._axes = array, axes
         self._indexes = SharedReads(self._read_index, _INDEXES)
         self._neighbours = Neighbours(tree.get_range, min(tree.range_bytes, MOST_BYTES))
 
-    def encoded_chunk(self, index_zyx: ShapeZYX) -> Encoded | None:
-        """The stored bytes of a chunk; None where the array holds none.
+    def chunk_key(self, index_zyx: ShapeZYX) -> str:
+        return self._array.key(array_index(self._axes, index_zyx, self._array.chunk))
 
-        Raises
-        ------
-        TransportError
-            The chunk, or its shard, was listed but is not there now.
-        BadAnswerError
-            It was not listed, but is there.
-        FormatError
-            The index of its shard is damaged, or leads out of the shard.
-        """
+    def encoded_chunk(self, index_zyx: ShapeZYX) -> Encoded | None:
+        if self._array.sharding is None:
+            return super().encoded_chunk(index_zyx)
         key, inner = self._place(index_zyx)
-        if inner is None:
-            return self.encoded_chunks([index_zyx])[0]
         if self._holes is not None and index_zyx in self._holes and self._tree.listing_proves:
             return None
         table = self._indexes.get(key)
@@ -90,49 +77,30 @@ class Zarr3Reader(ChunkedReader):
         self._check_entry(key, length)
         data = self._neighbours.get(key, key, inner, (start, length), partial(_entry, table))
         if data is None:
-            raise TransportError(
-                "a shard went away while it was read", location=f"{self._tree.uri}/{key}"
-            )
+            raise shard_gone(self._tree, key)
         return data
 
     def encoded_chunks(self, indices: Sequence[ShapeZYX]) -> Sequence[Encoded | None]:
-        if self._array.sharding is not None:
+        if self._array.sharding is None:
             return super().encoded_chunks(indices)
-        keys = {index: self._place(index)[0] for index in indices}
-        return chunk_objects(self._tree, keys, self._most, self._holes)
+        return [self.encoded_chunk(index) for index in indices]
 
     def expect(self, indices: Iterable[ShapeZYX]) -> None:
         """Say which chunks will be asked for: those that are neighbours come together."""
         together: dict[str, list[int]] = {}
         for index in indices if self._array.sharding is not None else ():
             key, inner = self._place(index)
-            if inner is not None:
-                together.setdefault(key, []).append(inner)
+            together.setdefault(key, []).append(inner)
         for key, pieces in together.items():
             self._neighbours.expect(key, pieces)
 
-    def decoded_chunk(self, encoded: Encoded, index_zyx: ShapeZYX) -> NDArray[Any]:
-        """Voxels of a stored chunk, shape ``chunk_zyx``.
+    def _decode(self, encoded: Encoded, index_zyx: ShapeZYX) -> NDArray[Any]:
+        return to_zyx(self._array.decode(encoded), self._axes, self._array.chunk)
 
-        Raises
-        ------
-        FormatError
-            The bytes are damaged, or hold another number of voxels.
-        """
-        try:
-            voxels = self._array.decode(encoded)
-        except MacroscopeError as error:
-            name = "/".join(map(str, index_zyx))
-            where = f"{self._tree.uri}/{self._path}"
-            raise error.located(location=where, unit=f"chunk {name}") from None
-        return to_zyx(voxels, self._axes, self._array.chunk)
-
-    def _place(self, index_zyx: ShapeZYX) -> tuple[str, int | None]:
-        """Key of the object of a chunk; of a shard, also the place in its index."""
+    def _place(self, index_zyx: ShapeZYX) -> tuple[str, int]:
+        """Key of the shard of a chunk, and the chunk's place in its index."""
         array = self._array
         whole = array_index(self._axes, index_zyx, array.chunk)
-        if array.sharding is None:
-            return join(self._path, array.key(whole)), None
         ratio = [g // c for g, c in zip(array.grid_chunk, array.chunk, strict=True)]
         shard = tuple(i // r for i, r in zip(whole, ratio, strict=True))
         inner = tuple(i % r for i, r in zip(whole, ratio, strict=True))
@@ -156,7 +124,7 @@ class Zarr3Reader(ChunkedReader):
             key, known.size - length if sharding.index_at_end else 0, length
         )
         if data is None:
-            raise TransportError("a shard went away while it was read", location=where)
+            raise shard_gone(self._tree, key)
         view = memoryview(data)
         if sharding.index_crc32c:
             stated = int.from_bytes(view[-4:], "little")

@@ -68,7 +68,7 @@ def test_a_gzip_chunk_stays_what_it_is_but_for_its_frame(
     (volume,) = volumes(file)
     source = LocalBytes(file)
     grid = Hdf5Format().survey(source, volume, Box.whole(voxels.shape)).grid
-    reader = Hdf5Format().open(source, volume.handle, grid=grid)
+    reader = Hdf5Format().open(source, volume.handle)
     plan = a_plan(voxels.shape, dtype, source_grid=grid)
     assert not a_job(plan, reader).pass_through, "it is slow to read"
     job, store = a_job(plan, reader, codec="source"), LocalStore(tmp_path / "data")
