@@ -182,14 +182,10 @@ class PrefectCollector(Collector):
         yield from found
 
     def _pools(self, client: SyncPrefectClient) -> Iterator[Metric]:
-        paused = GaugeMetricFamily(
-            "macroscope_work_pool_paused",
-            "1 where no run of the work pool starts.",
-            labels=["pool"],
+        paused = _family(
+            "macroscope_work_pool_paused", "1 where no run of the work pool starts.", ["pool"]
         )
-        online = GaugeMetricFamily(
-            "macroscope_workers_online", "Workers that poll the work pool.", labels=["pool"]
-        )
+        online = _family("macroscope_workers_online", "Workers that poll the work pool.", ["pool"])
         try:
             paused.add_metric([self._pool], client.read_work_pool(self._pool).is_paused)
             wanted = WorkerFilter(status=WorkerFilterStatus(any_=[WorkerStatus.ONLINE]))
@@ -202,34 +198,34 @@ class PrefectCollector(Collector):
     def _runs(self, client: SyncPrefectClient) -> Iterator[Metric]:
         deployments = client.read_deployments(limit=_PAGE)
         names = {str(one.id): _name(client, one) for one in deployments}
-        now = GaugeMetricFamily(
-            "macroscope_flow_runs",
-            "Runs that have not ended, by Prefect's name of their state; Scheduled is the queue.",
-            labels=["deployment", "state"],
-        )
-        retried = GaugeMetricFamily(
-            "macroscope_flow_runs_restarted",
-            "Runs that have not ended and began more than once.",
-            labels=["deployment"],
-        )
         unfinished = list(_unfinished(client))
         states = Counter(
             (names.get(str(r.deployment_id), ""), r.state_name or "") for r in unfinished
         )
-        again = Counter(names.get(str(r.deployment_id), "") for r in unfinished if r.run_count > 1)
-        for labels, count in sorted(states.items()):
-            now.add_metric(labels, count)
-        for name, count in sorted(again.items()):
-            retried.add_metric([name], count)
+        again = Counter(
+            (names.get(str(r.deployment_id), ""),) for r in unfinished if r.run_count > 1
+        )
+        yield _family(
+            "macroscope_flow_runs",
+            "Runs that have not ended, by Prefect's name of their state; Scheduled is the queue.",
+            ["deployment", "state"],
+            states,
+        )
+        yield _family(
+            "macroscope_flow_runs_restarted",
+            "Runs that have not ended and began more than once.",
+            ["deployment"],
+            again,
+        )
         ended = CounterMetricFamily(
             "macroscope_flow_runs_ended",
             "Runs that have ended, by how.",
             labels=["deployment", "state"],
         )
-        success = GaugeMetricFamily(
+        success = _family(
             "macroscope_last_success_timestamp_seconds",
             "When the last run that completed ended.",
-            labels=["deployment", "scheduled"],
+            ["deployment", "scheduled"],
         )
         for one in deployments:
             for kind in ENDED:
@@ -239,7 +235,7 @@ class PrefectCollector(Collector):
                 ended.add_metric([names[str(one.id)], kind.value.lower()], count)
             scheduled = str(any(s.active for s in one.schedules) and not one.paused).lower()
             success.add_metric([names[str(one.id)], scheduled], _last_success(client, one))
-        yield from (now, retried, ended, success)
+        yield from (ended, success)
 
 
 class StoreCollector(Collector):
@@ -281,19 +277,18 @@ def _of_store(found: Tally, looked_at: float) -> Iterator[Metric]:
     yield _gauge("macroscope_records_unreadable", "Records that are damaged.", found.unreadable)
     if found.free_bytes is not None:
         yield _gauge("macroscope_destination_free_bytes", "Room for volumes.", found.free_bytes)
-    volumes = GaugeMetricFamily(
-        "macroscope_volumes", "Volumes by the status of their record.", labels=["source", "status"]
+    yield _family(
+        "macroscope_volumes",
+        "Volumes by the status of their record.",
+        ["source", "status"],
+        found.volumes,
     )
-    for labels, count in sorted(found.volumes.items()):
-        volumes.add_metric(labels, count)
-    failures = GaugeMetricFamily(
+    yield _family(
         "macroscope_volume_failures",
         "Failed volumes by the error in their record; archives' are TransportError and the like.",
-        labels=["source", "error"],
+        ["source", "error"],
+        found.failures,
     )
-    for labels, count in sorted(found.failures.items()):
-        failures.add_metric(labels, count)
-    yield from (volumes, failures)
     for name, text, by_source in (
         ("macroscope_stored_bytes", "Bytes of complete volumes.", found.stored_bytes),
         ("macroscope_stored_shards", "Finest-level shards of complete volumes.", found.shards),
@@ -302,10 +297,18 @@ def _of_store(found: Tally, looked_at: float) -> Iterator[Metric]:
         ("macroscope_making_seconds", "Time that it took to make them.", found.seconds),
         ("macroscope_last_volume_timestamp_seconds", "The last complete one.", found.completed_at),
     ):
-        family = GaugeMetricFamily(name, text, labels=["source"])
-        for source, value in sorted(by_source.items()):
-            family.add_metric([source], value)
-        yield family
+        values = {(source,): value for source, value in by_source.items()}
+        yield _family(name, text, ["source"], values)
+
+
+def _family(
+    name: str, text: str, labels: list[str], values: Mapping[Any, float] | None = None
+) -> GaugeMetricFamily:
+    """A gauge with a value for each combination (a tuple of text) of its labels."""
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for combination, value in sorted((values or {}).items()):
+        family.add_metric(combination, value)
+    return family
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:

@@ -110,20 +110,7 @@ def result_of(sources: Iterable[ProcessingResult], report: str | None) -> Ingest
     """The result of a run from those of its sources."""
     found = tuple(sources)
     volumes = tuple(
-        IngestedVolume(
-            source=one.source,
-            source_id=volume.source_id,
-            name=volume.name,
-            status=volume.status,
-            shape_zyx=volume.shape_zyx,
-            voxel_nm_zyx=volume.voxel_nm_zyx,
-            stored_bytes=volume.stored_bytes,
-            seconds=volume.seconds,
-            made=volume.made,
-            repaired_files=volume.repaired_files,
-            metadata_path=volume.metadata_path,
-            error=volume.error,
-        )
+        IngestedVolume(one.source, **volume.model_dump(exclude={"store_requests"}))
         for one in found
         for volume in one.volumes
     )

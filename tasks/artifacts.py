@@ -213,14 +213,14 @@ def catalogue(
     data_store = open_store(data_uri, store_settings)
     metadata_store = open_store(metadata_uri, store_settings)
     result = consolidate(data_store, metadata_store)
-    shown = present(data_store, metadata_store, result)
+    report = present(data_store, metadata_store, result)
     forget_old(metadata_store, keep)
     rows = [
         {"what": "valid records", "value": str(result.valid)},
         {"what": "invalid records", "value": str(result.invalid)},
         {"what": "catalogue", "value": f"{metadata_store.uri}/{result.catalog_key}"},
         {"what": "validation", "value": f"{metadata_store.uri}/{result.report_key}"},
-        {"what": "report", "value": f"{metadata_store.uri}/{shown.report_key}"},
+        {"what": "report", "value": f"{metadata_store.uri}/{report}"},
     ]
     words = f"{result.valid} valid records in {data_store.uri}, {result.invalid} invalid"
     show(lambda: create_table_artifact(rows, key=artifact_key("catalogue"), description=words))

@@ -134,7 +134,6 @@ class Card:
     picture_size: tuple[int, int]
     alt: str
     command: str | None
-    viewer_url: str | None
     cite: str
     publisher: str
     rows: list[Row]
@@ -149,7 +148,6 @@ def write_report(
     validation: Json,
     *,
     now: datetime | None = None,
-    viewer_urls: Mapping[str, str] | None = None,
 ) -> str:
     """Write ``report_<timestamp>.html`` beside the catalogue.
 
@@ -163,8 +161,6 @@ def write_report(
         The documents of `lib.records.catalogue.consolidate`.
     now
         Time of the report; the catalogue's own by default, so that their names agree.
-    viewer_urls
-        Links of a running viewer, by volume key, where there is one.
 
     Returns
     -------
@@ -178,7 +174,7 @@ def write_report(
     """
     moment = now or _moment(catalog.get("created_at"))
     pictures = read_pictures(data_store, _volumes(catalog))
-    page = report_html(catalog, validation, pictures=pictures, viewer_urls=viewer_urls, now=moment)
+    page = report_html(catalog, validation, pictures=pictures, now=moment)
     stamp = f"{moment.astimezone(UTC):%Y%m%dT%H%M%SZ}"
     for number in range(1, 1000):  # two runs may share a second
         key = f"report_{stamp}.html" if number == 1 else f"report_{stamp}_{number}.html"
@@ -210,7 +206,6 @@ def report_html(
     *,
     pictures: Mapping[str, bytes],
     now: datetime,
-    viewer_urls: Mapping[str, str] | None = None,
 ) -> bytes:
     """Draw the page.
 
@@ -219,12 +214,12 @@ def report_html(
     pictures
         PNG previews by volume key.
     """
-    environment = _environment()
-    script = _source(environment, "report.js.jinja")
+    templates = environment()
+    script = text_of(templates, "report.js.jinja")
     volumes = _volumes(catalog)
-    cards = _cards(volumes, _groups(catalog), pictures, viewer_urls or {})
+    cards = _cards(volumes, _groups(catalog), pictures)
     times = source_times(volumes)
-    page = environment.get_template("report.html.jinja").render(
+    page = templates.get_template("report.html.jinja").render(
         created=f"{now.astimezone(UTC):%d %B %Y, %H:%M} UTC".lstrip("0"),
         store=str(catalog.get("data_store", "")),
         sources=sorted({record.source for record in volumes}),
@@ -243,16 +238,17 @@ def report_html(
         times=times,
         chart_width=WIDTH,
         chart_height=chart_height(times),
-        style=_source(environment, "report.css.jinja"),
+        style=text_of(templates, "report.css.jinja"),
         script=script,
-        policy=_policy(script),
+        policy=policy_of(script, "data:"),
         formatting=formatting,
         web=_web,
     )
     return page.encode()
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Where pages come from; what is put into them is escaped."""
     return Environment(
         loader=PackageLoader("lib.present", "templates"),
         autoescape=True,
@@ -262,16 +258,18 @@ def _environment() -> Environment:
     )
 
 
-def _source(environment: Environment, name: str) -> str:
-    assert environment.loader is not None
-    return environment.loader.get_source(environment, name)[0].strip()
+def text_of(templates: Environment, name: str) -> str:
+    """A style or a script as it stands."""
+    assert templates.loader is not None
+    return templates.loader.get_source(templates, name)[0].strip()
 
 
-def _policy(script: str) -> str:
+def policy_of(script: str, images: str, forms: str = "'none'") -> str:
+    """A Content-Security-Policy that lets no other script run, and nothing load but images."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
-        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-        f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; img-src {images}; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'; base-uri 'none'; form-action {forms}"
     )
 
 
@@ -304,10 +302,7 @@ def _terms(cards: list[Card]) -> list[tuple[list[Card], Card]]:
 
 
 def _cards(
-    volumes: list[Record],
-    groups: Mapping[str, str],
-    pictures: Mapping[str, bytes],
-    viewer_urls: Mapping[str, str],
+    volumes: list[Record], groups: Mapping[str, str], pictures: Mapping[str, bytes]
 ) -> list[Card]:
     """A card for each volume; as many with a picture as the page can carry."""
     width, left = _PICTURE_WIDTH if len(volumes) <= _FEW else _SMALLER_WIDTH, MOST_PICTURE_BYTES
@@ -316,7 +311,7 @@ def _cards(
         png = pictures.get(record.files.volume or "", b"") if left > 0 else b""
         picture = picture_data_uri(png, width) if png else None
         left -= len(picture[0]) if picture else 0
-        cards.append(_card(number, record, picture, viewer_urls, groups.get(record.id or "")))
+        cards.append(_card(number, record, picture, groups.get(record.id or "")))
     return cards
 
 
@@ -324,7 +319,6 @@ def _card(
     number: int,
     record: Record,
     drawn: tuple[str, tuple[int, int]] | None,
-    viewer_urls: Mapping[str, str],
     group: str | None,
 ) -> Card:
     key = record.files.volume or ""
@@ -337,7 +331,6 @@ def _card(
         picture_size=size,
         alt=_alt(record),
         command=f"macroscope view {key}" if viewable else None,
-        viewer_url=_web(viewer_urls.get(key)),
         cite=how_to_cite(record),
         publisher=publisher(record.source).name,
         rows=rows(record, "card"),
@@ -393,28 +386,21 @@ def _web(address: str | None) -> str | None:
 CROISSANT_KEY = "croissant.json"
 
 
-@dataclass(frozen=True, slots=True)
-class Presented:
-    """Keys of what was written: the report in the metadata store, the crates in the data store."""
+def present(data_store: Store, metadata_store: Store, found: CatalogResult) -> str:
+    """Write an RO-Crate for every complete volume, the Croissant index and the HTML report.
 
-    report_key: str
-    croissant_key: str
-    crate_keys: tuple[str, ...]
-
-
-def present(data_store: Store, metadata_store: Store, found: CatalogResult) -> Presented:
-    """Write the HTML report, an RO-Crate for every complete volume, and the Croissant index."""
+    Returns
+    -------
+    str
+        The report's key in the metadata store.
+    """
     now = datetime.now(UTC)
     listed = [item["record"] for item in found.catalog["records"]]
     records = [record for record in listed if record.get("status") == "complete"]
-    crates = []
     for record in records:
-        if not record.get("schema_version"):
-            continue  # older records do not say enough
-        key = crate_key(record["files"]["volume"])
-        data_store.put(key, encode(crate_document(record, data_store.uri)))
-        crates.append(key)
+        if record.get("schema_version"):  # older records do not say enough
+            key = crate_key(record["files"]["volume"])
+            data_store.put(key, encode(crate_document(record, data_store.uri)))
     index = croissant_document(records, data_store.uri, date=now.date().isoformat())
     metadata_store.put(CROISSANT_KEY, json.dumps(index, indent=2, ensure_ascii=False).encode())
-    report = write_report(data_store, metadata_store, found.catalog, found.report, now=now)
-    return Presented(report, CROISSANT_KEY, tuple(crates))
+    return write_report(data_store, metadata_store, found.catalog, found.report, now=now)

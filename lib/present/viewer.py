@@ -11,8 +11,6 @@ Texts of archives are untrusted: everything is escaped, and no script but the pa
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
 import logging
 import socket
 import threading
@@ -20,11 +18,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
-from types import TracebackType
 from urllib.parse import quote
 
 import uvicorn
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lib.errors import (
     ConfigError,
@@ -38,6 +34,7 @@ from lib.errors import (
 from lib.present import formatting
 from lib.present.described import ZARR, DescribedVolume, describe, labels_inside
 from lib.present.preview import preview_key
+from lib.present.report import environment, policy_of, text_of
 from lib.present.rows import publisher, rows
 from lib.present.viewer_app import (
     UNSIGNED,
@@ -144,19 +141,9 @@ def _is_there(store: Store, volume: str, listed: set[str]) -> bool:
 
 def page_html(found: StoreContents) -> tuple[bytes, str]:
     """The page, and the Content-Security-Policy to send with it."""
-    environment = Environment(
-        loader=PackageLoader("lib.present", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    assert environment.loader is not None
-    script, style = (
-        environment.loader.get_source(environment, name)[0].strip()
-        for name in ("store.js.jinja", "report.css.jinja")
-    )
-    page = environment.get_template("store.html.jinja").render(
+    templates = environment()
+    script = text_of(templates, "store.js.jinja")
+    page = templates.get_template("store.html.jinja").render(
         found=found,
         stored=sum(record.stored_bytes for record in found.complete),
         viewable=set(found.viewable),
@@ -165,17 +152,13 @@ def page_html(found: StoreContents) -> tuple[bytes, str]:
         rows=rows,
         formatting=formatting,
         script=script,
-        style=style,
+        style=text_of(templates, "report.css.jinja"),
     )
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = (
-        "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'; "
-        f"script-src 'sha256-{digest}'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-    )
+    policy = policy_of(script, "'self'", "'self'") + "; frame-ancestors 'none'"
     return page.encode(), policy
 
 
-_LOOPBACK = ["127.0.0.1", "localhost"]
+_LOOPBACK = "127.0.0.1"
 
 _log = logging.getLogger(__name__)
 
@@ -188,19 +171,15 @@ def find_volumes(store: Store) -> Iterator[str]:
             yield volume + inner.rstrip("/")
 
 
-def serve(
-    store: Store, volume_keys: Sequence[str], *, host: str = "127.0.0.1", port: int = 0
-) -> Viewer:
+def serve(store: Store, volume_keys: Sequence[str], *, port: int = 0) -> Viewer:
     """Make a viewer of some volumes; it serves from ``with`` (or `Viewer.start`) on.
 
     Parameters
     ----------
     volume_keys
         As in the catalogue: ``ebi/EMPIAR-11759.ome.zarr``. Nothing else of the store is served.
-    host
-        The loopback unless told otherwise: there is no password.
     port
-        0 takes a free one.
+        Of the loopback, for there is no password; 0 takes a free one.
 
     Raises
     ------
@@ -218,10 +197,10 @@ def serve(
         )
     for key in volume_keys:
         _viewable(store, key)
-    return Viewer(store, volume_keys, host=host, port=port)
+    return Viewer(store, volume_keys, port=port)
 
 
-def serve_store(store: Store, *, host: str = "127.0.0.1", port: int = 0) -> Viewer:
+def serve_store(store: Store, *, port: int = 0) -> Viewer:
     """Make a viewer of a whole store: its address leads to a page of all volumes.
 
     Of a folder the page is made anew each time that it is asked for; of a bucket once.
@@ -239,7 +218,7 @@ def serve_store(store: Store, *, host: str = "127.0.0.1", port: int = 0) -> View
         raise NothingThereError(
             f"there is nothing to view: {why_nothing(store, found)}", location=store.uri
         )
-    return Viewer(store, (), host=host, port=port, whole=True)
+    return Viewer(store, (), port=port, whole=True)
 
 
 def _require_client() -> None:
@@ -261,11 +240,10 @@ class Viewer:
         store: Store,
         volume_keys: Sequence[str],
         *,
-        host: str,
         port: int,
         whole: bool = False,
     ) -> None:
-        self._store, self._host, self._port = store, host, port
+        self._store, self._port = store, port
         self._keys, self._whole = tuple(volume_keys), whole
         self._contents = read_contents(store) if whole else None
         self._reading = threading.Lock()
@@ -276,12 +254,7 @@ class Viewer:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     @property
@@ -297,7 +270,7 @@ class Viewer:
     @property
     def address(self) -> str:
         """Scheme, host and port; it leads to `url`."""
-        return f"http://{_named(self._host)}:{self._port}"
+        return f"http://{_LOOPBACK}:{self._port}"
 
     def url_for(self, volume_keys: Sequence[str]) -> str:
         """The link that shows some of the volumes, and the labels inside them over each.
@@ -338,13 +311,12 @@ class Viewer:
         DestinationError
             The port cannot be had.
         """
-        listening = _listen(self._host, self._port)
+        listening = _listen(self._port)
         self._port = listening.getsockname()[1]
-        everywhere = self._host in ("0.0.0.0", "::")
         app = viewer_app(
             self._store,
             lambda: frozenset(self.served),
-            hosts=["*"] if everywhere else [*_LOOPBACK, self._host],
+            hosts=[_LOOPBACK, "localhost"],
             link=lambda keys: self.url_for(keys or self._keys),
             page=self._page if self._whole else None,
             stopped=self._stopped,
@@ -429,15 +401,11 @@ def _smallest(store: Store, volume: DescribedVolume) -> int | None:
     return least if isinstance(least, int) else None
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(port: int) -> socket.socket:
     try:
-        return socket.create_server((host, port), backlog=128)
+        return socket.create_server((_LOOPBACK, port), backlog=128)
     except OSError as error:
         raise DestinationError(
-            f"cannot listen on {host}:{port}: {error.strerror}",
+            f"cannot listen on {_LOOPBACK}:{port}: {error.strerror}",
             advice="Choose another --port, or leave it out to take a free one",
         ) from error
-
-
-def _named(host: str) -> str:
-    return socket.gethostname() if host in ("0.0.0.0", "::") else host

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from types import TracebackType
 from weakref import WeakKeyDictionary, WeakValueDictionary, finalize
 
 from lib.concurrency import cancel as stopping
@@ -284,12 +283,7 @@ class _Slot:
         self._limiter.acquire()
         self._round = self._limiter.round_now
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         self._limiter.note(self._round, error)
         self._limiter.release()
 
