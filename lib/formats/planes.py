@@ -1,7 +1,8 @@
 """Uncompressed planes: rows of voxels that lie one after another in a file, behind a header or not.
 
 Files that are compressed as a whole are unpacked into a scratch file of bounded size. Readers in
-place of others: a crop of a volume, and a section that an archive does not hold.
+place of others: a crop of a volume, a section that an archive does not hold, and files of one
+section each as one volume.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import errno
 import math
 import uuid
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from lib.errors import (
     DestinationFullError,
     FormatError,
     OutOfBoundsError,
+    UnsupportedFormatError,
 )
 from lib.formats.base import Block, Layout, VolumeReader
 from lib.geometry import Box, ShapeZYX, minimum, subtract
@@ -317,3 +319,71 @@ def unpacked(source: ByteSource, *, gzip: bool, start: int = 0) -> Iterator[byte
                 data, decoder = decoder.unused_data, None
     if decoder is not None:
         raise FormatError("the compressed file is cut short", location=source.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One file: how to open it, and what is known of it."""
+
+    name: str
+    shape_yx: tuple[int, int]
+    dtype: np.dtype[Any]
+    open: Callable[[], VolumeReader]
+
+
+class SectionStack(VolumeReader):
+    """One volume out of sections in the order given, each opened only while it is read.
+
+    Parameters
+    ----------
+    sections
+        At least one; all of one shape and dtype.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        A section differs in shape or dtype from the first.
+    """
+
+    def __init__(self, sections: Sequence[Section]) -> None:
+        if not sections:
+            raise FormatError("a stack without sections")
+        first = sections[0]
+        for section in sections:
+            if (section.shape_yx, section.dtype) != (first.shape_yx, first.dtype):
+                raise UnsupportedFormatError(
+                    f"the section is {section.shape_yx} (y, x) {section.dtype}, the first of its "
+                    f"stack {first.shape_yx} {first.dtype}",
+                    location=section.name,
+                    advice="Leave it out with exclude, or set assemble to files",
+                )
+        self._sections = tuple(sections)
+        self.shape_zyx: ShapeZYX = (len(sections), *first.shape_yx)
+        self.dtype = first.dtype
+        with first.open() as reader:
+            self.layout = reader.layout
+
+    def blocks(self, box: Box) -> Iterator[Block]:
+        """Yield blocks that tile `box`, section by section; see `VolumeReader`.
+
+        Raises
+        ------
+        FormatError
+            A file is no longer what it was when the stack was made.
+        """
+        check_box(box, self.shape_zyx, self._sections[0].name)
+        if box.empty:
+            return
+        (z0, y0, x0), (z1, y1, x1) = box.start_zyx, box.stop_zyx
+        for z in range(z0, z1):
+            section = self._sections[z]
+            with section.open() as reader:
+                if reader.shape_zyx != (1, *section.shape_yx) or reader.dtype != section.dtype:
+                    raise FormatError(
+                        f"the file holds {reader.shape_zyx} {reader.dtype}, not one section of "
+                        f"{section.shape_yx} {section.dtype}",
+                        location=section.name,
+                        unit=f"section {z}",
+                    )
+                for block in reader.blocks(Box((0, y0, x0), (1, y1, x1))):
+                    yield replace(block, box=block.box.shifted((z, 0, 0)))

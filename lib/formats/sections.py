@@ -1,23 +1,31 @@
-"""Numbered files of one section each, read as one volume."""
+"""Which files are sections of one stack, by the numbers in their names."""
 
 from __future__ import annotations
 
 import itertools
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import PurePosixPath
-from typing import Any
 
-import numpy as np
-
-from lib.errors import FormatError, UnsupportedFormatError
-from lib.formats.base import Block, VolumeReader
-from lib.formats.planes import check_box
-from lib.geometry import Box, ShapeZYX
+from lib.errors import FormatError
 
 _NUMBER = re.compile(r"([0-9]+)")
+_WORD = re.compile(r"([A-Z]?[a-z]+|[A-Z]+)[^A-Za-z]*$")
+_LENGTH = re.compile(r"[ _]?(?:nm|um|µm|μm|mm)(?![a-z])", re.IGNORECASE)
+_SECTION = frozenset(
+    {"z", "slice", "slices", "section", "sections", "sec", "slc", "plane", "layer"}
+)
+"""Words whose number counts sections, whatever other numbers a name has."""
+_TILE = frozenset({"ch", "channel", "channels", "col", "cols", "column", "row", "rows", "tile"})
+"""Words whose number counts no sections, even where it is the only one that varies."""
+_PLACE = _TILE | {"tiles", "c", "r", "t", "w", "x", "y", "det", "detector", "time", "timepoint"}
+"""Words whose number counts no sections where a name has several that vary."""
+_OBJECT = frozenset({"cell", "fish", "grid", "mouse", "region", "roi", "sample", "well", "worm"})
+"""Words whose number counts sections only where no other number does."""
+_SAME_FORMAT = {".tiff": ".tif", ".jpeg": ".jpg", ".hdf5": ".h5"}
 _SHOWN = 20
 _FEWEST_TO_FOLLOW = 3  # of two files, any number follows any other
 _MOST_MISSING = 10_000  # further apart than this, two numbers are no neighbours in a stack
@@ -118,25 +126,17 @@ def _few(items: Sequence[object]) -> str:
     return ", ".join(map(str, items[:_SHOWN])) + (", ..." if len(items) > _SHOWN else "")
 
 
-@dataclass(frozen=True, slots=True)
-class Section:
-    """One file: how to open it, and what is known of it."""
-
-    name: str
-    shape_yx: tuple[int, int]
-    dtype: np.dtype[Any]
-    open: Callable[[], VolumeReader]
-
-
 def group_sections(
     names: Iterable[str], excluded: Collection[str] = ()
 ) -> tuple[list[SectionGroup], list[str]]:
     """Sort file names into stacks of two files or more, and single files.
 
     Names belong together if they differ in one number only: the section's. Files of different
-    folders, or with different suffixes, never do. Where several numbers vary, one that all others
-    follow counts sections (``slice_00288_z=1.4263um``); else the last one does, and the others tell
-    stacks apart (``tile1_0001``). No file keeps the others of its stack
+    folders, or of different formats, never do. Where several numbers vary, one that all others
+    follow counts sections (``slice_00288_z=1.4263um``); else one that its word says to
+    (``z0001_ch2``), else the last one that no word speaks against (``Tile_r1-c2_S_001``), and the
+    others tell stacks apart (``tile1_0001``). Numbers of tiles and channels count no sections. A
+    position is one number, point and all (``z0.5um``). No file keeps the others of its stack
     from being one: of two with the same number, and of those whose number is far from all others,
     each makes another stack, or is single.
 
@@ -148,10 +148,11 @@ def group_sections(
     alike: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for name in sorted({*names, *excluded}):
         stem, suffix = _split(name)
-        folder = name.rpartition("/")[0]
-        alike[(folder, *_NUMBER.split(stem)[::2], suffix.lower())].append(name)
+        folder, kind = name.rpartition("/")[0], suffix.lower()
+        kind = _SAME_FORMAT.get(kind, kind)
+        alike[(folder, *_NUMBER.split(stem)[::2], kind)].append(name)
     groups, singles = [], []
-    for members in alike.values():
+    for members in itertools.chain(*map(_without_twins, alike.values())):
         for stem, numbered in _by_varying_number(members).items():
             left_out = [file for file in numbered if file.name in excluded]
             stacks, alone = _stacks([file for file in numbered if file.name not in excluded])
@@ -181,22 +182,122 @@ def _split(name: str) -> tuple[str, str]:
     return path.name[: len(path.name) - len(path.suffix)], path.suffix
 
 
+def _without_twins(names: list[str]) -> list[list[str]]:
+    """Names told apart by suffix where one stands with two of them (``a_1.tif``, ``a_1.tiff``)."""
+    if len({_split(name)[0] for name in names}) == len(names):
+        return [names]
+    by_suffix: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        by_suffix[_split(name)[1].lower()].append(name)
+    return [*by_suffix.values()]
+
+
 def _by_varying_number(names: Sequence[str]) -> dict[str, list[_Numbered]]:
-    parts = [_NUMBER.split(_split(name)[0]) for name in names]
+    parts = _decimals_joined([_NUMBER.split(_split(name)[0]) for name in names])
     columns = range(1, len(parts[0]), 2)
-    varying = [c for c in columns if len({int(part[c]) for part in parts}) > 1]
+    varying = [c for c in columns if len({Decimal(part[c]) for part in parts}) > 1]
     if not varying:  # alone, or told apart by nothing but leading zeros
         varying = [c for c in columns if len({part[c] for part in parts}) > 1] or [*columns][-1:]
     counter = _counter(parts, varying)
-    stacks: dict[str, list[_Numbered]] = defaultdict(list)
+    column = counter if counter is not None else _by_words(parts, varying)
+    follow = counter is not None or (column is not None and _is_alone(parts, varying, column))
+    stacks: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for name, part in zip(names, parts, strict=True):
-        column = counter if counter is not None else varying[-1] if varying else None
-        text = part[column] if column is not None else "0"
         rest = part if column is None else [*part[:column], "#", *part[column + 1 :]]
-        if counter is not None:
-            rest = ["*" if c in varying and c != counter else text for c, text in enumerate(rest)]
-        stacks["".join(rest)].append(_Numbered(int(text), text, name))
-    return stacks
+        if follow:
+            rest = ["*" if c in varying and c != column else text for c, text in enumerate(rest)]
+        stacks["".join(rest)].append((name, "0" if column is None else part[column]))
+    return {stem: _numbered(files) for stem, files in stacks.items()}
+
+
+def _decimals_joined(parts: list[list[str]]) -> list[list[str]]:
+    """The same parts of names; positions, whose point parts two numbers, as one number.
+
+    A position follows a ``z`` or has a unit of length; where only its decimals vary, and are
+    written to one width, they count as they are.
+    """
+    for column in range(1, len(parts[0]) - 2, 2):
+        before, after = parts[0][column - 1], parts[0][column + 3]
+        pairs = {(part[column], part[column + 2]) for part in parts}
+        whole, widths = {a for a, _ in pairs}, {len(b) for _, b in pairs}
+        if parts[0][column + 1] != "." or len(whole) == len(widths) == 1:
+            continue
+        if _word(before) == "z" or _LENGTH.match(after):
+            joined = [
+                [*part[:column], f"{part[column]}.{part[column + 2]}", *part[column + 3 :]]
+                for part in parts
+            ]
+            alone = _counter(parts, range(1, len(parts[0]), 2)) is None
+            return joined if alone else parts
+    return parts
+
+
+def _numbered(files: Sequence[tuple[str, str]]) -> list[_Numbered]:
+    """Files with their numbers; of positions the number of usual steps from 0."""
+    if not any("." in text for _, text in files):
+        return [_Numbered(int(text), text, name) for name, text in files]
+    ordered = sorted((Decimal(text), name) for name, text in files)
+    steps = sorted(b - a for (a, _), (b, _) in itertools.pairwise(ordered) if b > a)
+    usual = steps[len(steps) // 2] if steps else Decimal(1)
+    number, last, found = round(ordered[0][0] / usual), ordered[0][0], []
+    for at, name in ordered:
+        if at > last:
+            number += max(1, round((at - last) / usual))
+        found.append(_Numbered(number, str(number), name))
+        last = at
+    return found
+
+
+def _word(before: str) -> str:
+    """The word that a number belongs to, in lower case, from what stands before it."""
+    match = _WORD.search(before)
+    return match[1].lower() if match else ""
+
+
+def _word_of(parts: Sequence[list[str]], column: int) -> str:
+    """The word of a number; of ``Tile_001-002`` it is that of both."""
+    word = _word(parts[0][column - 1])
+    if (
+        word
+        or column < 3
+        or len({*map(len, (p[c] for p in parts for c in (column, column - 2)))}) > 1
+    ):
+        return word
+    above = _word_of(parts, column - 2)
+    return above if above in _TILE else ""
+
+
+def _by_words(parts: Sequence[list[str]], varying: Sequence[int]) -> int | None:
+    """The number that counts sections by the words before the numbers; None where none does."""
+    words = {column: _word_of(parts, column) for column in varying}
+    if len(varying) == 1 and len(parts) > 1:
+        return None if words[varying[0]] in _TILE else varying[0]
+
+    def rank(column: int) -> int:
+        word = words[column]
+        return 3 if word in _SECTION else 0 if word in _PLACE else 1 if word in _OBJECT else 2
+
+    best = max(varying, key=lambda column: (rank(column), column), default=None)
+    return best if best is not None and (rank(best) or len(parts) == 1) else None
+
+
+def _is_alone(parts: Sequence[list[str]], varying: Sequence[int], column: int) -> bool:
+    """Whether a number that counts sections by its word is in no name twice.
+
+    The others are then what was noted of a section (``Z001_X104_Y3``), unless they tell cells or
+    tiles apart.
+    """
+    words = {_word_of(parts, c) for c in varying if c != column}
+    unique = len({Decimal(part[column]) for part in parts}) == len(parts)
+    by_word = _word_of(parts, column) in _SECTION and len(parts) >= _FEWEST_TO_FOLLOW
+    return unique and by_word and not words & (_TILE | _OBJECT)
+
+
+def place_word(name: str) -> str | None:
+    """The word of a file's last number where it counts tiles, channels or the like."""
+    part = _NUMBER.split(_split(name)[0])
+    word = _word_of([part], len(part) - 2) if len(part) > 1 else ""
+    return word if word in _PLACE and (len(word) > 1 or word in "xy") else None
 
 
 def _counter(parts: Sequence[list[str]], varying: Sequence[int]) -> int | None:
@@ -207,10 +308,10 @@ def _counter(parts: Sequence[list[str]], varying: Sequence[int]) -> int | None:
     """
     if len(varying) < 2 or len(parts) < _FEWEST_TO_FOLLOW:
         return None
-    found: list[tuple[int, int]] = []
+    found: list[tuple[Decimal, int]] = []
     for column in varying:
-        ordered = sorted(parts, key=lambda part: int(part[column]))
-        numbers = [int(part[column]) for part in ordered]
+        ordered = sorted(parts, key=lambda part: Decimal(part[column]))
+        numbers = [Decimal(part[column]) for part in ordered]
         others = [c for c in varying if c != column]
         if len(set(numbers)) == len(numbers) and all(
             _follows([_decimal(part, c) for part in ordered]) for c in others
@@ -306,61 +407,3 @@ def _group(
         tuple(file.name for file in excluded),
         tuple(file.number for file in excluded),
     )
-
-
-class SectionStack(VolumeReader):
-    """One volume out of sections in the order given, each opened only while it is read.
-
-    Parameters
-    ----------
-    sections
-        At least one; all of one shape and dtype.
-
-    Raises
-    ------
-    UnsupportedFormatError
-        A section differs in shape or dtype from the first.
-    """
-
-    def __init__(self, sections: Sequence[Section]) -> None:
-        if not sections:
-            raise FormatError("a stack without sections")
-        first = sections[0]
-        for section in sections:
-            if (section.shape_yx, section.dtype) != (first.shape_yx, first.dtype):
-                raise UnsupportedFormatError(
-                    f"the section is {section.shape_yx} (y, x) {section.dtype}, the first of its "
-                    f"stack {first.shape_yx} {first.dtype}",
-                    location=section.name,
-                    advice="Leave it out with exclude, or set assemble to files",
-                )
-        self._sections = tuple(sections)
-        self.shape_zyx: ShapeZYX = (len(sections), *first.shape_yx)
-        self.dtype = first.dtype
-        with first.open() as reader:
-            self.layout = reader.layout
-
-    def blocks(self, box: Box) -> Iterator[Block]:
-        """Yield blocks that tile `box`, section by section; see `VolumeReader`.
-
-        Raises
-        ------
-        FormatError
-            A file is no longer what it was when the stack was made.
-        """
-        check_box(box, self.shape_zyx, self._sections[0].name)
-        if box.empty:
-            return
-        (z0, y0, x0), (z1, y1, x1) = box.start_zyx, box.stop_zyx
-        for z in range(z0, z1):
-            section = self._sections[z]
-            with section.open() as reader:
-                if reader.shape_zyx != (1, *section.shape_yx) or reader.dtype != section.dtype:
-                    raise FormatError(
-                        f"the file holds {reader.shape_zyx} {reader.dtype}, not one section of "
-                        f"{section.shape_yx} {section.dtype}",
-                        location=section.name,
-                        unit=f"section {z}",
-                    )
-                for block in reader.blocks(Box((0, y0, x0), (1, y1, x1))):
-                    yield replace(block, box=block.box.shifted((z, 0, 0)))

@@ -21,7 +21,7 @@ from lib.concurrency import cancel
 from lib.concurrency.bounded_map import Crew
 from lib.errors import FormatError, SourceChangedError
 from lib.formats.base import Block
-from lib.formats.sections import Section, SectionStack
+from lib.formats.planes import Section, SectionStack
 from lib.geometry import Box
 from lib.plan import SourceFile
 from lib.rawfiles.files import RawFiles

@@ -142,6 +142,143 @@ ROWS = [
         sizes={"data/s_2": 77},
         places={"data/s_#.tif": (0, 1, 3, 4)},
     ),
+    Row(
+        "tiles of sections",
+        [f"data/Section{s:03d}_x{x}_y{y}.tif" for s in (1, 2, 3) for x in (1, 2) for y in (1, 2)],
+        {f"data/Section#_x{x}_y{y}.tif": (3, 4, 5) for x in (1, 2) for y in (1, 2)},
+    ),
+    Row(
+        "tiles whose section stands last",
+        [f"data/Tile_r{r}-c{c}_S_{s:03d}_77.tif" for s in (1, 2) for r in (1, 2) for c in (1, 2)],
+        {f"data/Tile_r{r}-c{c}_S_#_77.tif": (2, 4, 5) for r in (1, 2) for c in (1, 2)},
+    ),
+    Row(
+        "tiles of one section are no stack",
+        [f"data/007/Tile_{r}_{c}.tif" for r in (1, 2) for c in (1, 2)],
+        {f"data/007/Tile_{r}_{c}.tif": (1, 4, 5) for r in (1, 2) for c in (1, 2)},
+    ),
+    Row(
+        "tiles of one row neither",
+        run("data/Tile_001-{:03d}-000000_0-000.tif", range(1, 4)),
+        {f"data/Tile_001-{n:03d}-000000_0-000.tif": (1, 4, 5) for n in range(1, 4)},
+    ),
+    Row(
+        "channels behind the section",
+        [f"data/img_z{z:03d}_ch{c:02d}.tif" for z in range(6) for c in (0, 1)],
+        {f"data/img_z#_ch{c:02d}.tif": (6, 4, 5) for c in (0, 1)},
+    ),
+    Row(
+        "channels of one section are no stack",
+        run("data/img_z012_ch{:02d}.tif", range(3)),
+        {f"data/img_z012_ch{c:02d}.tif": (1, 4, 5) for c in range(3)},
+    ),
+    Row(
+        "time points of sections, and a number of channels that is always one",
+        [f"data/T{t:04d}_Z{z:03d}_C01.tif" for t in (0, 1) for z in range(4)],
+        {f"data/T000{t}_Z#_C01.tif": (4, 4, 5) for t in (0, 1)},
+    ),
+    Row(
+        "two detectors by words",
+        [f"data/s_{n:03d}_{c}.tif" for n in range(4) for c in ("BSE", "SE")],
+        {"data/s_#_BSE.tif": (4, 4, 5), "data/s_#_SE.tif": (4, 4, 5)},
+    ),
+    Row(
+        "stage positions noted of each section",
+        [f"data/z{n:03d}_X{100 + n * 37 % 11}_Y{n * 53 % 7}.tif" for n in range(8)],
+        {"data/z#_X*_Y*.tif": (8, 4, 5)},
+    ),
+    Row(
+        "positions across a point",
+        [f"data/c_z{n * 0.05:.2f}um.tif" for n in range(17, 23)],
+        {"data/c_z#um.tif": (6, 4, 5)},
+        places={"data/c_z#um.tif": (0, 1, 2, 3, 4, 5)},
+    ),
+    Row(
+        "positions of other widths, one of which is absent",
+        [f"data/s_z={z}.tif" for z in ("0.5", "0.75", "1.0", "1.5", "1.75")],
+        {"data/s_z=#.tif": (6, 4, 5)},
+        places={"data/s_z=#.tif": (0, 1, 2, 4, 5)},
+    ),
+    Row(
+        "positions that are not quite even",
+        [f"data/s_z{z}um.tif" for z in ("9.985", "9.990", "9.9951", "10.0", "10.0049")],
+        {"data/s_z#um.tif": (5, 4, 5)},
+    ),
+    Row(
+        "numbers behind a point are no positions without a z or a unit",
+        [f"data/cell{c}.{n:04d}.tif" for c in (1, 2) for n in range(3)],
+        {"data/cell1.#.tif": (3, 4, 5), "data/cell2.#.tif": (3, 4, 5)},
+    ),
+    Row(
+        "positions that fall",
+        [f"data/s_{n:04d}_z={10 - n * 0.005:.4f}um.tif" for n in range(6)],
+        {"data/s_#_z=*.*um.tif": (6, 4, 5)},
+    ),
+    Row(
+        "days of recording within a stack",
+        [f"data/hela_{n:04d}_2019081{1 + n // 2}.tif" for n in range(6)],
+        {"data/hela_#_*.tif": (6, 4, 5)},
+    ),
+    Row(
+        "from two digits to three, and from one to two",
+        run("data/a{:02d}.tif", range(97, 103)) + run("data/b{}.tif", range(8, 12)),
+        {"data/a#.tif": (6, 4, 5), "data/b#.tif": (4, 4, 5)},
+    ),
+    Row(
+        "suffixes of one format are one stack",
+        ["data/a_1.tif", "data/a_2.TIF", "data/a_3.tiff", "data/a_4.tif"],
+        {"data/a_#.tif": (4, 4, 5)},
+    ),
+    Row(
+        "but not where one number has both",
+        [f"data/a_{n}.{end}" for n in range(3) for end in ("tif", "tiff")],
+        {"data/a_#.tif": (3, 4, 5), "data/a_#.tiff": (3, 4, 5)},
+    ),
+    Row(
+        "packed files",
+        run("data/s_{:04d}.tif.gz", range(4)),
+        {"data/s_#.tif.gz": (4, 4, 5)},
+    ),
+    Row(
+        "copies and second tries are in no stack",
+        [*run("data/s_{:04d}.tif", range(4)), "data/s_0002 copy.tif", "data/s_0003b.tif"],
+        {"data/s_#.tif": (4, 4, 5), "data/s_0002 copy.tif": (1, 4, 5),
+         "data/s_0003b.tif": (1, 4, 5)},
+    ),
+    Row(
+        "thumbnails beside and below",
+        [*run("data/s_{}.tif", range(3)), *run("data/s_{}_thumb.jpg", range(2)),
+         "data/Thumbnails/s_0.tif"],
+        {"data/s_#.tif": (3, 4, 5)},
+        {"data/s_0_thumb.jpg": "'thumb'", "data/s_1_thumb.jpg": "'thumb'",
+         "data/Thumbnails/s_0.tif": "'thumbnails'"},
+    ),
+    Row(
+        "frames of another size between the sections",
+        run("data/s_{}.tif", range(8)),
+        {"data/s_#.tif": (4, 9, 9), "data/s_#from1.tif": (4, 4, 5)},
+        like={f"data/s_{n}": plane(9, 9) for n in range(0, 8, 2)},
+        sizes={f"data/s_{n}": 900 for n in range(0, 8, 2)},
+    ),
+    Row(
+        "tilt series, what is reconstructed of them, and what lies beside",
+        [f"data/TS_{n:02d}.{end}" for n in (1, 2) for end in ("st", "rec")],
+        {f"data/TS_{n:02d}.{end}": (9, 4, 5) for n in (1, 2) for end in ("st", "rec")},
+        like={"data/": block(9)},
+    ),
+    Row(
+        "an overview beside the sections",
+        [*run("data/g1_{:04d}.dm4", range(4)), "data/g1_overview.dm4"],
+        {"data/g1_#.dm4": (4, 4, 5), "data/g1_overview.dm4": (1, 9, 9)},
+        like={"data/g1_overview": plane(9, 9)},
+    ),
+    Row(
+        "labels beside their sections, by the end and by the beginning of their names",
+        [*run("data/s_{}.tif", range(4)), *run("data/s_{}_seg.tif", range(4)),
+         *run("data/mask_s_{}.tif", range(2))],
+        {"data/s_#.tif": (4, 4, 5), "data/s_#_seg.tif": (4, 4, 5),
+         "data/mask_s_#.tif": (2, 4, 5)},
+    ),
     Row("a lone picture", ["data/preview.png"], {}, {"data/preview.png": "no volume"}),
 ]  # fmt: skip
 
@@ -332,6 +469,23 @@ def test_the_image_set_of_a_folder_speaks_of_the_files_below_it() -> None:
     for folder, nm in (("data/a", 5.0), ("data/b", 8.0)):
         claims = claims_about([f"{folder}/x/s_1.tif"], entry.imagesets, 2)
         assert claims is not None and claims.pixel_nm_yx[1] == nm
+
+
+def test_what_macos_puts_beside_files_is_no_section() -> None:
+    class Tree:
+        ways, failed = ("https", "ftp"), ()
+
+        def folder(self, path: str) -> Any:
+            names = ["s_1.tif", "._s_1.tif", "s_2.tif", "._s_2.tif", "Thumbs.db", "readme.txt"]
+            return [FtpEntry(name, False, 1000, "2024-01-01T00:00:00Z") for name in names], ()
+
+        def listed(self, path: str, name: str, entry: FtpEntry) -> SourceFile:
+            return SourceFile(url=f"https://h{path}", name=name, size=entry.size)
+
+    tree: Any = Tree()
+    found = find_files(tree, "/empiar/1", (), Selection())
+    assert {*found.files} == {"data/s_1.tif", "data/s_2.tif"}
+    assert {*found.others} == {"._s_1.tif", "._s_2.tif", "Thumbs.db", "readme.txt"}
 
 
 # --- planning costs what it must ----------------------------------------------------------------

@@ -17,8 +17,7 @@ from lib.errors import FormatError, MacroscopeError, NotFoundError, SourceChange
 from lib.formats import registry
 from lib.formats.base import VolumeReader
 from lib.formats.format import CHOICES, Options, VolumeDescription
-from lib.formats.planes import CroppedReader, MissingSection
-from lib.formats.sections import Section, SectionStack
+from lib.formats.planes import CroppedReader, MissingSection, Section, SectionStack
 from lib.geometry import Box, ShapeZYX
 from lib.plan import SourceFile, VolumePlan
 from lib.rawfiles.files import RawFiles, fetched_or_error, kept_or_error

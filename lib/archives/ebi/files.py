@@ -218,7 +218,7 @@ class _Walk:
     def _take(self, folder: str, name: str, entry: FtpEntry, top: str) -> None:
         path = f"{folder}/{name}"
         shown = name if folder == top else path.removeprefix(f"{top}/")
-        if not is_candidate(name) and not _is_zip(name):
+        if _is_rubbish(path) or not (is_candidate(name) or _is_zip(name)):
             self.others.append(shown)
         elif any(ord(letter) < 32 or ord(letter) == 127 for letter in name):
             self.refused[safe_name(name)] = "its name holds a control character"
@@ -310,5 +310,5 @@ def _is_zip(name: str) -> bool:
 
 
 def _is_rubbish(key: str) -> bool:
-    """What macOS puts beside the files of a ZIP."""
+    """What macOS puts beside files."""
     return "__MACOSX" in key.split("/") or key.rpartition("/")[2].startswith("._")

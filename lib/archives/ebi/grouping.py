@@ -6,8 +6,10 @@ The rules, in the order in which they decide (docs/how-to/empiar.md shows them a
 1. What the archive calls micrographs, tilt series, particles or the like is no volume.
 2. Files of one folder and one suffix belong together where their names differ in one number: the
    section's. Other numbers are constant, or rise or fall with it (``slice_03979_z=19.8626um``).
-3. Where several numbers vary and none follows, the last one counts sections and the others tell
-   stacks apart: the runs of a cell, of which each begins at 0 again.
+3. Where several numbers vary and none follows, one that its word says to counts sections (``z``,
+   ``slice``, ``section``), else the last one that no word speaks against, and the others tell
+   stacks apart: the runs of a cell, of which each begins at 0 again. Numbers of tiles, rows,
+   columns and channels count no sections.
 4. A number twice, or far from all others, makes another stack, or a file of its own.
 5. Missing numbers leave places empty; equal steps do not.
 6. Sections agree in size and voxel type. Two or more that agree with each other and not with the
@@ -26,7 +28,7 @@ from dataclasses import dataclass, field, replace
 from lib.errors import FormatError, UnsupportedFormatError
 from lib.formats import registry
 from lib.formats.format import VolumeDescription
-from lib.formats.sections import SectionGroup, group_sections
+from lib.formats.sections import SectionGroup, group_sections, place_word
 from lib.formats.stacks import Describe, Stack, put_together
 from lib.geometry import ShapeZYX
 from lib.safety import digest, slug, stack_name
@@ -148,7 +150,7 @@ class _Sorter:
             self._singles = dict.fromkeys(wanted, "")
         else:
             groups, alone = group_sections(wanted, self._excluded)
-            self._singles = dict.fromkeys(alone, "")
+            self._singles = {name: _why_alone(name) for name in alone}
         if self._assemble == "stack" and not groups:
             raise FormatError(
                 "no numbered sections are among the files",
@@ -243,6 +245,11 @@ class _Sorter:
             stem = slug(inside.replace(".", "_").replace("/", "_"))
             notes = (*facts.notes, note) if note else facts.notes
             yield Volume(stem, where, (name,), facts.shape_zyx, facts, notes=notes)
+
+
+def _why_alone(name: str) -> str:
+    word = place_word(name)
+    return f"in no stack: the number behind {word!r} counts no sections" if word else ""
 
 
 def _refuse_picture(name: str, found: Sequence[VolumeDescription]) -> None:

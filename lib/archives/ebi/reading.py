@@ -18,9 +18,8 @@ from lib.errors import FormatError, MacroscopeError
 from lib.formats import registry
 from lib.formats.base import Block, VolumeReader
 from lib.formats.format import FileFormat, Options, VolumeDescription
-from lib.formats.planes import CroppedReader, MissingSection
+from lib.formats.planes import CroppedReader, MissingSection, Section, SectionStack
 from lib.formats.registry import describe_volumes
-from lib.formats.sections import Section, SectionStack
 from lib.geometry import Box
 from lib.plan import SourceFile, VolumePlan
 from lib.rawfiles.files import RawFiles, kept_or_error

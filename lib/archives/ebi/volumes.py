@@ -24,6 +24,7 @@ from lib.vocabulary import IMAGE_WORDS, LABEL_WORDS, Kind, labels_by_type
 
 _VOLUMES = "reconstructed volumes"  # of EMPIAR's categories, those whose sections lie at a z
 # and those whose files are no sections, however they are numbered
+_THUMBNAILS = frozenset({"thumb", "thumbs", "thumbnail", "thumbnails"})
 _NO_SECTIONS = ("micrograph", "tilt series", "particle", "class average", "diffraction", "subtomo")
 # formats that have several names
 _MRC = frozenset({"MRC", "REC", "ST", "ALI", "MAP"})
@@ -84,7 +85,9 @@ def stated_category(name: str, imagesets: Sequence[ImageSet]) -> str:
 
 
 def why_none(name: str, imagesets: Sequence[ImageSet]) -> str:
-    """Why the archive's own words forbid to make a volume of a file; empty where they do not."""
+    """Why the archive's words or its own name speak against a file; empty where they do not."""
+    if thumbs := {word.lower() for word in _words(name)} & _THUMBNAILS:
+        return f"{min(thumbs)!r} in its path: a small copy (assemble=files takes each file)"
     categories = {imageset.category for imageset in _speaking_of(name, imagesets)}
     if categories and all(any(w in c.lower() for w in _NO_SECTIONS) for c in categories):
         said = ", ".join(sorted(repr(category) for category in categories))

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from lib.errors import FormatError
-from lib.formats.planes import MissingSection
-from lib.formats.sections import Section
+from lib.formats.planes import MissingSection, Section
 from lib.geometry import Box
 from lib.rawfiles.ranged import ArrivingFiles, ArrivingStack
 

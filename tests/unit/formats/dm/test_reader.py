@@ -17,8 +17,9 @@ from lib.errors import FormatError, UnsupportedFormatError
 from lib.formats.dm.format import second_opinion
 from lib.formats.dm.reader import DmReader, open_dm
 from lib.formats.dm.tags import MAX_DEPTH, read_tags
-from lib.formats.sections import Section as StackSection
-from lib.formats.sections import SectionStack, group_sections
+from lib.formats.planes import Section as StackSection
+from lib.formats.planes import SectionStack
+from lib.formats.sections import group_sections
 
 DTYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"]
 PIXEL = (0.05, 0.007998250424861908, 0.007998250424861908)
