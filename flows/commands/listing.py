@@ -39,7 +39,8 @@ def list_command(address: str | None, *, archives: str | None, as_json: bool) ->
     loadable = sum(item.loadable is True for item in volumes)
     if volumes:
         said = f"{len(volumes)} volumes" if len(volumes) > 1 else "1 volume"
-        say(f"\n{said}, {loadable} of them can be brought in: macroscope run ADDRESS")
+        seen = " in what was looked into" if any(item.unseen for item in items) else ""
+        say(f"\n{said}{seen}, {loadable} of them can be brought in: macroscope run ADDRESS")
     elif items:
         say("\nlook further with: macroscope list ADDRESS")
     else:
@@ -55,7 +56,7 @@ def search_command(
     archives: str | None,
     as_json: bool,
 ) -> int:
-    """Print what was found; 1 where no archive could be asked."""
+    """Print what was found; 1 where an archive could not be asked, as its hits are not there."""
     take_options(archives=archives)
     try:
         with ended_by_signals(), stand_ins(ConfigManager().load()):
@@ -77,11 +78,12 @@ def search_command(
                 say(f"{one.archive}:")
                 for line in lines_of(one.items):
                     say(f"  {line}")
-        if not any(one.items for one in found):
-            say("nothing was found")
+        asked = [one.archive for one in found if one.error is None]
+        if asked and not any(one.items for one in found):
+            say(f"nothing was found in {', '.join(asked)}")
     for one in failed:
         say(f"macroscope: {one.archive} could not be asked: {one.error}", error=True)
-    return 1 if len(failed) == len(found) else 0
+    return 1 if failed else 0
 
 
 _MOST_NOTES = 6

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import secrets
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lib.archives.address.grammar import absolute
 from lib.archives.registry import REGISTRY, archive
 from lib.concurrency import cancel as stopping
-from lib.config.errors import suggestion
+from lib.config.errors import nearest, suggestion
 from lib.config.manager import LoadedSettings
 from lib.config.settings import Settings
 from lib.errors import ConfigError
@@ -180,16 +179,12 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _no_setting(key: str, known: Sequence[str]) -> ConfigError:
-    said = suggestion(key, known) if len(known) < 12 or _near(key, known) else ""
+    said = suggestion(key, known) if len(known) < 12 or nearest(key, known) else ""
     return ConfigError(
         f"--set {key}: there is no such setting" + (f"; {said}" if said else ""),
         location=key,
         advice="`macroscope config` lists all of them",
     )
-
-
-def _near(key: str, known: Sequence[str]) -> bool:
-    return bool(difflib.get_close_matches(key, known, n=1, cutoff=0.6))
 
 
 _received: signal.Signals | None = None

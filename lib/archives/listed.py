@@ -39,6 +39,8 @@ class Item(BaseModel):
         Whether a run can bring it in; None for what only holds volumes.
     why_not
         Why it cannot be, in one sentence.
+    unseen
+        Of a row that stands for more than is shown: how many files or folders it stands for.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -59,6 +61,7 @@ class Item(BaseModel):
     licence: str | None = None
     loadable: bool | None = None
     why_not: str | None = None
+    unseen: int | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -127,6 +130,12 @@ def refused(address: str, name: str, why: str, what: What = "volume") -> Item:
 def holder(address: str, name: str, what: What, **known: object) -> Item:
     """The row of something that holds volumes."""
     return Item.model_validate({"address": address, "name": name, "what": what, **known})
+
+
+def more_of(address: str, count: int, what: str, how: str) -> Item:
+    """The row for what was not looked into; `how` says by which address it is."""
+    said = f"not looked into: {how}"
+    return holder(address, f"... and {count} more {what}", "folder", unseen=count, notes=(said,))
 
 
 def all_of(words: list[str]) -> str:

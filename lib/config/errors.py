@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar, get_args
 
@@ -78,8 +78,31 @@ def is_secret(model: type[BaseModel], key: str) -> bool:
 def suggestion(name: str, known: Iterable[str]) -> str:
     """``did you mean 'x'?`` where a known name is near, else the list of the known names."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}"
+    near = nearest(name, names)
+    if near:
+        return f"did you mean {' or '.join(map(repr, near))}?"
+    return f"known are {', '.join(names)}"
+
+
+_MOST_OF_WORDS = 3
+
+
+def nearest(name: str, known: Collection[str]) -> list[str]:
+    """Known names that `name` may mean: one that it slips from, those of its words, one alike.
+
+    ``EM_MODE`` is nearer to ``EM_EXECUTION_MODE``, which has its words, than to ``EM_CODEC``.
+    """
+    if slip := difflib.get_close_matches(name, known, n=1, cutoff=0.85):
+        return slip
+    words = _words(name)
+    of_words = [one for one in known if words and words <= _words(one)]
+    if 0 < len(of_words) <= _MOST_OF_WORDS:
+        return of_words
+    return difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+
+
+def _words(name: str) -> set[str]:
+    return set(filter(None, re.split(r"[^a-z0-9]+", name.lower())))
 
 
 def _shown(model: type[BaseModel], key: str, value: Any) -> str:

@@ -15,7 +15,7 @@ import zarr
 from emulators.control import Control
 from emulators.serving import Samples
 from lib.archives.address.grammar import is_named, settings_of
-from lib.archives.listed import Item, all_of
+from lib.archives.listed import Item, all_of, more_of
 from lib.archives.registry import archive
 from lib.config.manager import ConfigManager, LoadedSettings
 from lib.errors import ConfigError, NotFoundError
@@ -311,7 +311,39 @@ def test_a_folder_of_many_files_says_how_many_it_does_not_show(tmp_path: Path) -
         tifffile.imwrite(tmp_path / f"{'xy'[number % 2]}{number}v.tif", np.zeros((2, 9, 9), "u1"))
     items = list_address(loaded(), str(tmp_path))
     assert sum(item.what == "volume" for item in items) == 50
-    assert items[-1].name == "... and 3 more files"
+    assert (items[-1].name, items[-1].unseen) == ("... and 3 more files", 3)
+    assert f"macroscope list '{tmp_path}/NAME*'" in items[-1].notes[0].replace("file://", "")
+    some = list_address(loaded(), f"{tmp_path}/*v.tif")
+    assert (len(some), some[-1].unseen) == (51, 3)  # a pattern of all is no more looked into
+    assert len(list_address(loaded(), f"{tmp_path}/x5*v.tif")) == 2
+    with pytest.raises(ConfigError, match="at least 50 volumes are here") as caught:
+        plan_source("address", loaded().loader("address", {"addresses": [str(tmp_path)]}), tmp_path)
+    assert "and 30 more\n  3 more files were not looked into: macroscope list" in str(caught.value)
+
+
+def test_a_folder_of_many_containers_says_that_some_were_not_looked_into(tmp_path: Path) -> None:
+    for number in range(52):
+        zarr.create_array(tmp_path / f"d{number}.zarr", shape=(2, 3, 4), dtype="u1")
+    config = loaded().loader("address", {"addresses": [str(tmp_path)]})
+    with pytest.raises(ConfigError, match="at least 50 volumes are here") as caught:
+        plan_source("address", config, tmp_path)
+    assert "2 more folders were not looked into" in str(caught.value)
+
+
+@pytest.mark.parametrize("unseen", [None, 3])
+def test_the_sum_of_a_list_counts_what_was_looked_into_and_says_so(
+    unseen: int | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from flows.commands import listing
+
+    one = Item(address="a", name="a", what="volume", loadable=True)
+    more = [more_of("b", unseen, "files", "by a pattern")] if unseen else []
+    monkeypatch.setattr(listing, "list_address", lambda *_: [one, one, *more])
+    assert listing.list_command("x", archives=None, as_json=False) == 0
+    said = capsys.readouterr().out
+    assert ("2 volumes in what was looked into, 2 of them can be" in said) is (unseen is not None)
+    assert ("2 volumes, 2 of them can be" in said) is (unseen is None)
+    assert ("... and 3 more files" in said) is (unseen is not None)
 
 
 def test_the_one_volume_behind_many_other_files_is_found(tmp_path: Path) -> None:

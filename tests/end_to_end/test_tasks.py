@@ -15,6 +15,7 @@ import tifffile
 import zarr
 
 from emulators.catalogue import dvid_voxels
+from emulators.control import Control
 from tests.end_to_end.conftest import Command, volumes
 from tests.kit.prefect_server import ask
 
@@ -72,7 +73,18 @@ def test_words_find_entries_in_several_archives(macroscope_here: Command) -> Non
     assert "empiar:\n  EMPIAR-11759  [entry; 1.2 GB; Danio rerio; SBF-SEM; CC0-1.0]\n" in said
     assert "reach:" in said and said.count("      empiar:11759\n") == 2
     nothing = macroscope_here("search", "unicorn", "--archive", "empiar")
-    assert (nothing.returncode, nothing.stdout) == (0, "nothing was found\n")
+    assert (nothing.returncode, nothing.stdout) == (0, "nothing was found in empiar\n")
+
+
+def test_a_search_that_some_archives_did_not_answer_is_no_search_that_found_nothing(
+    macroscope_here: Command, faults: Control
+) -> None:
+    faults.add("hide", match="biostudies")
+    said = macroscope_here("search", "unicorn", "--archive", "empiar", "--archive", "bioimages")
+    assert (said.returncode, said.stdout) == (1, "nothing was found in empiar\n")
+    assert "macroscope: bioimages could not be asked: " in said.stderr
+    alone = macroscope_here("search", "unicorn", "--archive", "bioimages", "--json")
+    assert alone.returncode == 1 and json.loads(alone.stdout)["hits"] == []
 
 
 @pytest.mark.parametrize(
@@ -82,6 +94,7 @@ def test_words_find_entries_in_several_archives(macroscope_here: Command) -> Non
         (("list", "empair:10094"), "did you mean 'empiar'?"),
         (("search", "x", "--archive", "empair"), "did you mean 'empiar'?"),
         (("plan", "EMPIAR-11759", "--set", "max_wrokers=3"), "did you mean 'max_workers'?"),
+        (("plan", "EMPIAR-11759", "--set", "mode=parallel"), " or 'execution_mode' or "),
         (("plan", "x.zarr|zar:em"), "did you mean 'zarr'?"),
     ],
 )

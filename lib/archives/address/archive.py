@@ -161,14 +161,15 @@ class AddressArchive(ArchiveBase):
         place = of_voxels(place)
         before = place.traffic()
         first, *others = _levels(config)
-        found = the_one(find_volumes(place, _options(config, first)), str(address))
+        found = the_one(find_volumes(place, _options(config, first)), str(address), place)
         after = place.traffic()
         header = (after[0] - before[0], after[1] - before[1])
         if config.scale_level == "all":
             others = [*found.volume.levels[1:]]
         chosen = [found]
         for level in others:
-            chosen.append(the_one(find_volumes(place, _options(config, level)), str(address)))
+            volumes = find_volumes(place, _options(config, level))
+            chosen.append(the_one(volumes, str(address), place))
         return [plan_of(config, place, one, header) for one in chosen]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -10,7 +11,7 @@ from lib.archives.address.folders import FolderStack, volumes_in_folder
 from lib.archives.address.grammar import AddressStep, parse_address
 from lib.archives.address.places import Place, is_zip, open_place
 from lib.archives.address.spimdata import calibrated, of_voxels
-from lib.archives.listed import Item, What, described, holder, refused
+from lib.archives.listed import Item, What, described, holder, more_of, refused
 from lib.bytesource.tree import join, listing_or_none
 from lib.config.loader_base import AddressConfig
 from lib.errors import (
@@ -108,13 +109,13 @@ def _found(place: Place, options: Options) -> list[Candidate]:
     return found
 
 
-def the_one(candidates: Sequence[Candidate], address: str) -> Candidate:
+def the_one(candidates: Sequence[Candidate], address: str, place: Place) -> Candidate:
     """The only candidate that can be opened.
 
     Raises
     ------
     ConfigError
-        There are several; the error lists their addresses.
+        There are several; the error lists their addresses, and says what was not looked into.
     UnsupportedFormatError
         None can be opened; the error says why.
     """
@@ -126,11 +127,25 @@ def the_one(candidates: Sequence[Candidate], address: str) -> Candidate:
         raise UnsupportedFormatError(f"no volume can be read here: {why}", location=address)
     shown = "\n".join(f"  {one.address}" for one in loadable[:_MOST_SHOWN])
     more = f"\n  and {len(loadable) - _MOST_SHOWN} more" if len(loadable) > _MOST_SHOWN else ""
+    unseen = [*_unseen(place, candidates)]
+    if unseen:
+        more += f"\n  {' and '.join(unseen)} were not looked into: macroscope list {place.address}"
     raise ConfigError(
-        f"{len(loadable)} volumes are here, and an address names one",
+        f"{'at least ' if unseen else ''}{len(loadable)} volumes are here, "
+        "and an address names one",
         location=address,
         advice=f"Choose from these addresses:\n{shown}{more}",
     )
+
+
+def _unseen(place: Place, found: Sequence[Candidate]) -> Iterator[str]:
+    """What `find_volumes` did not look into, because it had found enough."""
+    if (files := _files_left(place, found)) > 0:
+        yield f"{files} more files"
+    elif not any(one.files or one.root == place.root for one in found):  # `_one_below`
+        listing = listing_or_none(place.tree, place.root)
+        if listing is not None and (left := len(listing.prefixes) - _MOST_BELOW) > 0:
+            yield f"{left} more folders"
 
 
 def _in_file(
@@ -314,15 +329,32 @@ def list_place(text: str, config: AddressConfig, session: Session) -> list[Item]
 
 def _further_files(place: Place, found: Sequence[Candidate]) -> Iterator[Item]:
     """How many files of a folder were not looked into, where there are many."""
+    if (count := _files_left(place, found)) > 0:
+        yield _more_files(place, count)
+
+
+def _more_files(place: Place, count: int) -> Item:
+    where = f"macroscope list '{place.folder.rstrip('/')}/NAME*'"
+    return more_of(place.folder, count, "files", f"name some by a pattern, as {where}")
+
+
+def _files_left(place: Place, found: Sequence[Candidate]) -> int:
+    """Files of a folder that `volumes_in_folder` left, because it had found enough."""
     known = {one.key for candidate in found for one in candidate.files}
-    if not known or place.info is not None or place.steps or place.pattern is not None:
-        return
+    if not known or place.info is not None:
+        return 0
+    step = place.steps[0] if place.steps else None
+    pattern = place.pattern or (step.path if step else "") or "*"
+    wanted = registry.named(step.word) if step else ()
     listing = listing_or_none(place.tree, place.root)
     keys = [one.key for one in listing.objects if one.size] if listing is not None else []
     names = [_last(key) for key in keys if key not in known]
-    names = [one for one in names if not one.startswith(".") and registry.file_formats_for(one, ())]
-    if names:
-        yield holder(place.folder, f"... and {len(names)} more files", "folder")
+    return sum(
+        not name.startswith(".")
+        and fnmatch.fnmatchcase(name, pattern)
+        and bool(registry.file_formats_for(name, wanted))
+        for name in names
+    )
 
 
 def _one_by_one(place: Place, config: AddressConfig, session: Session) -> Iterator[Item]:
@@ -338,7 +370,7 @@ def _one_by_one(place: Place, config: AddressConfig, session: Session) -> Iterat
         except MacroscopeError as error:
             yield refused(place.below(name), name, error.message)
     if len(names) > _MOST_LOOKED_INTO:
-        yield holder(place.folder, f"... and {len(names) - _MOST_LOOKED_INTO} more files", "folder")
+        yield _more_files(place, len(names) - _MOST_LOOKED_INTO)
 
 
 def _below(place: Place, known: set[str]) -> Iterator[Item]:
@@ -364,7 +396,7 @@ def _below(place: Place, known: set[str]) -> Iterator[Item]:
         yield holder(f"{where}/", f"{_last(key)}/", "folder")
     if len(prefixes) > MOST_FOLDERS:
         more = len(prefixes) - MOST_FOLDERS
-        yield holder(place.folder, f"... and {more} more folders", "folder")
+        yield more_of(place.folder, more, "folders", "name one by its address")
 
 
 def _item(one: Candidate) -> Item:
