@@ -188,6 +188,8 @@ class VolumePlan(FrozenModel):
     voxel_size_provenance: str  # "file", "api", "configuration", ...
     voxel_size_approximate: bool = False
     origin_nm_zyx: LengthsZYX = (0.0, 0.0, 0.0)  # centre of the first voxel
+    # of sources that count from corners: half a voxel of their finest scale, which was taken off
+    corner_nm_zyx: LengthsZYX | None = None
     box_zyx: Box | None = None  # the chosen part, in the source's own voxels
     kind: Kind = "image"
     # by what the source itself states the kind; None: it does not, see `lib.ingest.kind`
@@ -246,7 +248,7 @@ class VolumePlan(FrozenModel):
         """
         words = {"about", "notes", "stated", "download_bytes", "download_requests", "stored_as"}
         words |= {"source_path"}  # tells volumes apart, and decides no voxel
-        words |= {"kind_evidence", "image_path"}
+        words |= {"kind_evidence", "image_path", "corner_nm_zyx"}
         words |= {"within"} if self.within is None else set()
         if self.labels in (None, EARLIER_POOLING):
             words |= {"label_pooling"}  # decides nothing, or is from before it was stated

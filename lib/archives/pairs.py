@@ -12,8 +12,9 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
+from lib.archives.voxels import stands_in
 from lib.errors import GridMismatchError
-from lib.geometry import Box, LengthsZYX, ShapeZYX, add, multiply, zyx
+from lib.geometry import Box, LengthsZYX, ShapeZYX, add, multiply, subtract, zyx
 from lib.plan import VolumePlan
 
 _SCALE_TOLERANCE = 1e-6
@@ -106,7 +107,8 @@ def paired(image: VolumePlan, labels: VolumePlan) -> tuple[VolumePlan, Overlap]:
     """The plan of labels as those of an image, and what they have in common.
 
     Labels of which nobody states voxel size and place, but of the very shape of the image, are
-    voxel for voxel those of the image.
+    voxel for voxel those of the image. Where both sources count from corners, so do both here: each
+    was moved by half a voxel of its own finest scale, labels are moved by the image's instead.
 
     Parameters
     ----------
@@ -116,11 +118,19 @@ def paired(image: VolumePlan, labels: VolumePlan) -> tuple[VolumePlan, Overlap]:
     Raises
     ------
     GridMismatchError
-        As `overlap_of`; or nobody states the voxel size of one of them, and their shapes differ.
+        As `overlap_of`; or nobody states the voxel size of one of them, and their shapes differ, or
+        only the labels' size is stated, or the image's is another.
     """
     notes: tuple[str, ...] = ()
-    unknown = [plan for plan in (image, labels) if not _is_measured(plan)]
-    if labels in unknown:
+    if not _unmeasured(labels):
+        if _unmeasured(image):
+            said = ", ".join(f"{length:g}" for length in labels.voxel_nm_zyx)
+            raise _mismatch(
+                f"nobody states the voxel size of the image (the labels say {said} nm along z, y, "
+                "x): give it as voxel_size_nm",
+                labels,
+            )
+    else:
         if labels.shape_zyx != image.shape_zyx:
             raise _mismatch(
                 f"nobody states the voxel size of the labels, and their shape {labels.shape_zyx} "
@@ -128,16 +138,26 @@ def paired(image: VolumePlan, labels: VolumePlan) -> tuple[VolumePlan, Overlap]:
                 labels,
             )
         notes = ("voxel size and place are the image's: the labels state none, and have its shape",)
+        for axis in {*"zyx"} - {*_unmeasured(labels)} - {*_unmeasured(image)}:
+            _same_length(axis, image, labels)
         geometry = ("voxel_nm_zyx", "origin_nm_zyx", "voxel_size_approximate")
         labels = labels.model_copy(
             update={
                 **{name: getattr(image, name) for name in geometry},
                 "voxel_size_provenance": f"the image ({image.voxel_size_provenance})",
                 "stated": {**labels.stated, **_geometry_of(image)},
+                "notes": tuple(note for note in labels.notes if not stands_in(note)),
             }
         )
-    elif unknown and image.shape_zyx != labels.shape_zyx:
-        raise _mismatch("nobody states the voxel size of the image", labels)
+    if image.corner_nm_zyx is not None and labels.corner_nm_zyx is not None:
+        shift = subtract(labels.corner_nm_zyx, image.corner_nm_zyx)
+        if any(shift):
+            labels = labels.model_copy(update={"origin_nm_zyx": add(labels.origin_nm_zyx, shift)})
+            moved = ", ".join(f"{n:g}" for n in shift)
+            notes += (
+                "both sources count from corners, and their finest voxels differ: the labels' "
+                f"place is {moved} nm (z, y, x) on, so that corners meet",
+            )
     overlap = overlap_of(image, labels)
     notes += _permuted(image, labels)
     return labels.model_copy(update={"notes": (*labels.notes, *notes)}), overlap
@@ -209,9 +229,20 @@ def voxels_of(plan: OnGrid, start: LengthsZYX, stop: LengthsZYX) -> Box:
     return Box(zyx(first), zyx(end))
 
 
-def _is_measured(plan: VolumePlan) -> bool:
-    by = [plan.stated.get(f"voxel_size_nm.{axis}") for axis in "zyx"]
-    return all(one is None or one.source not in _UNKNOWN for one in by)
+def _unmeasured(plan: VolumePlan) -> str:
+    """The axes of which nobody states the voxel's length."""
+    by = {axis: plan.stated.get(f"voxel_size_nm.{axis}") for axis in "zyx"}
+    return "".join(a for a, one in by.items() if one is not None and one.source in _UNKNOWN)
+
+
+def _same_length(axis: str, image: VolumePlan, labels: VolumePlan) -> None:
+    a, b = (plan.voxel_nm_zyx["zyx".index(axis)] for plan in (image, labels))
+    if not math.isclose(a, b, rel_tol=_SCALE_TOLERANCE):
+        raise _mismatch(
+            f"they have one shape, but a voxel of the image is {a:g} nm along {axis}, of the "
+            f"labels {b:g} nm",
+            labels,
+        )
 
 
 def _geometry_of(plan: VolumePlan) -> dict[str, object]:

@@ -13,6 +13,7 @@ from lib.geometry import LengthsZYX
 UNKNOWN_NM = 1.0
 """Stands for a length that neither the file nor the catalogue gives; marked wherever it is used."""
 
+_STANDS_IN = "stands in its place"
 _ORDER: tuple[Source, ...] = ("file", "assumed", "api", "name")
 
 CatalogueZYX = tuple[float | None, float | None, float | None]
@@ -57,6 +58,11 @@ class Voxel:
     notes: tuple[str, ...]
     origin_nm_zyx: LengthsZYX = (0.0, 0.0, 0.0)
     stated: dict[str, Provenance] = field(default_factory=dict)
+
+
+def stands_in(note: str) -> bool:
+    """Whether a note says that `UNKNOWN_NM` stands for a length."""
+    return note.endswith(_STANDS_IN)
 
 
 def decide_voxel(
@@ -110,7 +116,7 @@ def decide_voxel(
         axes = ", ".join(unknown)
         notes.append(
             f"voxel size along {axes}: neither file nor {catalogue} gives it; {UNKNOWN_NM:g} nm "
-            "stands in its place"
+            + _STANDS_IN
         )
         provenance = f"{provenance}, {axes} unknown" if provenance else "unknown"
     z, y, x = lengths

@@ -148,6 +148,9 @@ class VolumeDescription:
         Centre of the first voxel, None where the container does not say.
     origin
         The same where a container says more than nanometres of it, or which field says it.
+    corner_nm_zyx
+        Of containers that count from corners: half a voxel of their finest scale, which was taken
+        off the centre, so that all their levels lie on one grid.
     kind, kind_evidence
         Image or labels where that can be told, and by what; None where it cannot.
     level, levels
@@ -181,6 +184,7 @@ class VolumeDescription:
     voxel: VoxelSize = field(default_factory=VoxelSize)
     origin_nm_zyx: LengthsZYX | None = None
     origin: Origin | None = None
+    corner_nm_zyx: LengthsZYX | None = None
     kind: Kind | None = None
     kind_evidence: str | None = None
     level: str | None = None

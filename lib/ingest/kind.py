@@ -108,28 +108,46 @@ def _decide(
     if evidence and plan.kind == "labels" and not integers:
         note = f"stated to be labels ({evidence}); voxels of {plan.dtype} are taken for an image"
         return "image", Provenance(source="file", where=f"data type {plan.dtype}"), (note,)
+    by_type = Provenance(source="file", where=f"data type {plan.dtype}")
     if evidence:
-        return plan.kind, plan.stated.get("kind", Provenance(source="file", where=evidence)), ()
+        by = plan.stated.get("kind", Provenance(source="file", where=evidence))
+        return plan.kind, by, () if integers else _named_like_labels(plan)
     if not integers:
-        return "image", Provenance(source="file", where=f"data type {plan.dtype}"), ()
+        return "image", by_type, _named_like_labels(plan)
     return _by_type_and_names(plan)
+
+
+def _named_like_labels(plan: VolumePlan) -> tuple[str, ...]:
+    """What is to be said of voxels with a point whose names speak of labels."""
+    named, kind = _named(plan)
+    if kind != "labels":
+        return ()
+    return (
+        f"an image by its data type, {plan.dtype}, although {named} speaks of labels: coarser "
+        "levels are averages; bring labels in as integers",
+    )
 
 
 def _by_type_and_names(plan: VolumePlan) -> tuple[Kind, Provenance, tuple[str, ...]]:
     """For integers of which nobody says what they are."""
     dtype = np.dtype(plan.dtype)
-    named, unsure = _named(plan)
-    if named and not unsure:
-        note = f"taken for labels, because {named}; set kind to image if that is wrong"
-        return "labels", Provenance(source="name", where=named), (note,)
+    named, kind = _named(plan)
+    if kind == "labels":
+        note = f"taken for labels, because of {named}; set kind to image if that is wrong"
+        return "labels", Provenance(source="name", where=f"of {named}"), (note,)
     detector = any(from_detector(file.name) for file in plan.files)
     if labels_by_type(dtype.name, [file.name for file in plan.files]):
         by = Provenance(source="file", where=f"data type {dtype.name}")
         note = f"taken for labels by their data type, {dtype.name}; set kind to image if wrong"
         return "labels", by, (note,)
     assumed = Provenance(source="assumed")
+    if kind == "image":
+        return "image", Provenance(source="name", where=f"of {named}"), ()
     if named:
-        note = f"an image is assumed, although {named}; set kind to labels if it is none"
+        note = (
+            f"an image is assumed, although {named} speaks of labels, too; set kind to labels if "
+            "it is none"
+        )
         return "image", assumed, (note,)
     if plan.source == "address" or (dtype.itemsize >= 4 and not detector):
         note = (
@@ -140,26 +158,27 @@ def _by_type_and_names(plan: VolumePlan) -> tuple[Kind, Provenance, tuple[str, .
     return "image", assumed, ()
 
 
-def _named(plan: VolumePlan) -> tuple[str, bool]:
-    """Which name speaks of labels (empty: none), and whether it speaks of images as well.
+def _named(plan: VolumePlan) -> tuple[str, Kind | None]:
+    """Which name speaks of labels or images (empty: none), and of what; None: of both, or none.
 
     The innermost name that speaks at all decides: a ``raw`` in a ``segmentation.zarr`` is an image.
     """
     if plan.source not in _FOUND_BY_NAME:
-        return "", False
+        return "", None
     for path in _paths(plan):
         *folders, name = PurePosixPath(path).parts[-_FOLDERS - 1 :] or ("",)
         for said, what in ((name, "name"), *((folder, "folder") for folder in reversed(folders))):
             words = _words(said)
             if _speaks_of_labels(words):
-                return f"of the {what} {said!r}", bool(words & IMAGE_WORDS)
+                return f"the {what} {said!r}", None if words & IMAGE_WORDS else "labels"
             if words & IMAGE_WORDS:
-                return "", False
+                return f"the {what} {said!r}", "image"
     imageset = str(plan.about.extra.get("imageset") or "")
     words = _words(imageset)
     if _speaks_of_labels(words):
-        return f"the image set is called {imageset!r}", bool(words & IMAGE_WORDS)
-    return "", False
+        called = f"the image set's name {imageset!r}"
+        return called, None if words & IMAGE_WORDS else "labels"
+    return "", None
 
 
 def _paths(plan: VolumePlan) -> list[str]:

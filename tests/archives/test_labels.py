@@ -133,6 +133,21 @@ def test_labels_by_address(bench: Any, tmp_path: Path, dtype: str) -> None:
     assert {"technical.histogram", "technical.global_max"} <= {*verdict.facts.proven}
 
 
+@pytest.mark.parametrize("way", ["zarr2", "zarr3", "hdf5"])
+def test_booleans_are_a_mask(bench: Any, tmp_path: Path, way: str) -> None:
+    """Half true is true or false, whatever their place is called: never an average."""
+    voxels = cells() > 100
+    if way == "hdf5":
+        with h5py.File(tmp_path / "x.h5", "w") as file:
+            file["volume"] = voxels
+        address = f"{tmp_path / 'x.h5'}|hdf5:volume"
+    else:
+        address, version = str(tmp_path / "x.zarr"), 2 if way == "zarr2" else 3
+        zarr.create_array(address, data=voxels, chunks=(9, 50, 55), zarr_format=version)
+    record = made(bench("address", addresses=[address]), tmp_path, voxels.astype("u1"))
+    assert record["metadata"]["provenance"]["stated"]["kind"]["where"] == "data type bool"
+
+
 def big() -> NDArray[Any]:
     """Ids beyond what a float holds exactly."""
     voxels = cells("uint64")

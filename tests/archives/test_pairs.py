@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
+import tifffile
 import zarr
 from numpy.typing import NDArray
 from PIL import Image
@@ -249,6 +250,90 @@ def test_labels_that_say_nothing_but_have_the_images_shape_are_its(
     zarr.create_array(other, data=ids((20, 96, 99)), chunks=(10, 50, 50), zarr_format=2)
     with pytest.raises(GridMismatchError, match="their shape"):
         planned(bench("address", addresses=[em], labels=[str(other)]), tmp_path)
+
+
+def write_precomputed(
+    path: Path, voxels: NDArray[Any], nm: float, offset: int, kind: str, scales: int = 1
+) -> str:
+    """Raw chunks of 32; coarser scales take every second voxel."""
+    listed = []
+    for number in range(scales):
+        size, at = voxels.shape[::-1], offset >> number
+        key, length = f"s{number}", nm * 2**number
+        listed.append(
+            {"key": key, "size": [*size], "resolution": [length] * 3, "voxel_offset": [at] * 3,
+             "encoding": "raw", "chunk_sizes": [[32, 32, 32]]}
+        )  # fmt: skip
+        (path / key).mkdir(parents=True)
+        for z, y, x in np.ndindex(*(-(-n // 32) for n in voxels.shape)):
+            part = voxels[tuple(slice(32 * n, 32 * n + 32) for n in (z, y, x))]
+            pairs = zip((x, y, z), part.shape[::-1], strict=True)
+            name = "_".join(f"{at + 32 * n}-{at + 32 * n + k}" for n, k in pairs)
+            (path / key / name).write_bytes(np.ascontiguousarray(part).tobytes())
+        voxels = voxels[::2, ::2, ::2]
+    info = {"type": kind, "data_type": voxels.dtype.name, "num_channels": 1, "scales": listed}
+    (path / "info").write_text(json.dumps(info))
+    return f"{path}|neuroglancer-precomputed:"
+
+
+@pytest.mark.parametrize(
+    ("nm", "offset", "level", "box"),
+    [
+        (8.0, 4, None, Box((0, 0, 0), (20, 48, 60))),  # labels twice as coarse
+        (8.0, 4, "s1", Box((0, 0, 0), (10, 24, 30))),  # on the image's second scale
+        (2.0, 16, None, Box((0, 0, 0), (5, 12, 15))),  # twice as fine
+        (4.0, 8, None, Box((0, 0, 0), (10, 24, 30))),
+    ],
+)
+def test_corners_meet_where_both_sources_count_from_corners(
+    bench: Any, tmp_path: Path, nm: float, offset: int, level: str | None, box: Box
+) -> None:
+    """Each reader takes off half a voxel of its own finest scale, which differs (EM 4 nm, bodies
+    8 nm in H01, 16 nm in FlyWire)."""
+    em = write_precomputed(tmp_path / "em", grey((20, 48, 60)), 4.0, 8, "image", scales=2)
+    segments = ids((10, 24, 30))
+    seg = write_precomputed(tmp_path / "seg", segments, nm, offset, "segmentation")
+    one = bench("address", addresses=[em], labels=[seg], scale_level=level)
+    _, labels = made(one, tmp_path)
+    inside = tmp_path / "data" / labels["files"]["volume"]
+    np.testing.assert_array_equal(zarr.open_array(inside / "0", mode="r")[:], segments)
+    pair = labels["additional_metadata"]["pair"]
+    assert pair["overlap_voxels_of_image"] == str(box)
+    # corners lie at 32 nm, and half a voxel of the image's finest scale is taken off both
+    assert pair["overlap_start_nm"] == dict.fromkeys("zyx", 30.0)
+    placed = json.loads((inside / "zarr.json").read_text())["attributes"]["ome"]["multiscales"][0]
+    assert placed["datasets"][0]["coordinateTransformations"][1]["translation"] == [30 + nm / 2] * 3
+    told = [note for note in labels["metadata"]["quality"]["notes"] if "corners meet" in note]
+    assert len(told) == (nm != 4.0)
+
+
+def test_a_voxel_size_that_nobody_measured_pairs_nothing(bench: Any, tmp_path: Path) -> None:
+    """1 nm stands for an unknown length: labels of 3 nm would seem to be three times as coarse."""
+    tifffile.imwrite(tmp_path / "em.tif", grey(), photometric="minisblack")
+    seg = write(tmp_path / "seg.zarr", ids(SHAPE), (3.0, 3.0, 3.0), (1.0, 1.0, 1.0))
+    one = bench("address", addresses=[str(tmp_path / "em.tif")], labels=[seg])
+    with pytest.raises(
+        GridMismatchError, match=r"voxel size of the image \(the labels say 3, 3, 3"
+    ):
+        planned(one, tmp_path)
+    given = {"addresses": [str(tmp_path / "em.tif")], "voxel_size_nm": (3.0, 3.0, 3.0)}
+    with pytest.raises(GridMismatchError, match="beside the grid"):
+        planned(bench("address", labels=[seg], **given), tmp_path)
+    tifffile.imwrite(tmp_path / "seg.tif", ids(SHAPE).astype("u4"), photometric="minisblack")
+    image, labels = planned(bench("address", labels=[str(tmp_path / "seg.tif")], **given), tmp_path)
+    assert labels.voxel_nm_zyx == image.voxel_nm_zyx == (3.0, 3.0, 3.0)
+    assert not any("stands in its place" in note for note in labels.notes)
+
+
+def test_labels_that_state_some_other_length_are_not_the_images(bench: Any, tmp_path: Path) -> None:
+    em = write(tmp_path / "em.zarr", grey(), (8.0, 4.0, 4.0), (0.0, 0.0, 0.0))
+    tifffile.imwrite(
+        tmp_path / "seg.tif", ids(SHAPE).astype("u2"), imagej=True, resolution=(125.0, 125.0),
+        metadata={"unit": "um", "axes": "ZYX"},
+    )  # fmt: skip
+    one = bench("address", addresses=[em], labels=[str(tmp_path / "seg.tif")])
+    with pytest.raises(GridMismatchError, match="4 nm along y, of the labels 8 nm"):
+        planned(one, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,7 @@ def plan_of(
         voxel_size_provenance=voxel.provenance,
         voxel_size_approximate=voxel.approximate,
         origin_nm_zyx=crop.origin_nm_zyx,
+        corner_nm_zyx=volume.corner_nm_zyx,
         box_zyx=crop.chosen,
         kind=volume.kind or "image",
         kind_evidence=volume.kind_evidence if volume.kind else None,

@@ -221,7 +221,8 @@ def _described(
     try:
         axes = axis_map(None, shape, source.name, channel=options.channel, time=options.time)
         stored = np.dtype(one["dtype"])
-        stored = np.dtype(np.uint8) if stored.kind == "b" else stored
+        mask = stored.kind == "b"
+        stored = np.dtype(np.uint8) if mask else stored
         handle |= _handle(one, axes, stored)
     except MacroscopeError as error:
         why = f"{error.message}. {error.advice}".rstrip(". ")
@@ -251,6 +252,8 @@ def _described(
         dtype=dtype.name,
         voxel=voxel,
         origin_nm_zyx=origin,
+        kind="labels" if mask else None,
+        kind_evidence="data type bool" if mask else None,
         level=path if levels else None,
         levels=levels,
         chunk_zyx=axes.pick_zyx(tuple(one["chunks"])) if one["chunks"] else None,

@@ -21,7 +21,7 @@ from lib.formats.format import Handle, Options, Survey, VolumeDescription, Voxel
 from lib.formats.n5.blocks import Dataset, parse_attributes, parse_dataset
 from lib.formats.n5.reader import N5Reader
 from lib.formats.zarr.axes import AxisMap, axis_map
-from lib.geometry import Box, LengthsZYX, to_nm
+from lib.geometry import Box, LengthsZYX, to_nm, zyx
 from lib.plan import SourceGrid, unstored
 from lib.safety import MALFORMED
 from lib.vocabulary import Kind
@@ -319,11 +319,19 @@ def _described(
     origin, notes = place.origin_nm_zyx, place.notes
     if place.mirrored and origin is not None and place.voxel_nm_zyx is not None:
         # the last voxel of such an axis lies lowest, and becomes the first
-        oz, oy, ox = (
-            at - (count - 1) * step if axis in place.mirrored else at
-            for axis, at, count, step in zip("zyx", origin, shape, place.voxel_nm_zyx, strict=True)
+        edges = ""
+        turned = [*origin]
+        for n in ("zyx".index(axis) for axis in place.mirrored):
+            step = place.voxel_nm_zyx[n]
+            below = _below_edge(origin[n], shape[n], step)
+            turned[n] -= (shape[n] - 1) * step + below
+            edges += "zyx"[n] if below else ""
+        origin = zyx(turned)
+        notes += tuple(
+            f"translate along {axis} is the far edge of the volume, not the centre of a voxel: "
+            "the first voxel is counted from there, as voxels of positive scale are"
+            for axis in edges
         )
-        origin = (oz, oy, ox)
         said = "its scale is negative: it was turned, so that positions grow with the index"
         notes += tuple(f"the {axis} axis is stored mirrored; {said}" for axis in place.mirrored)
     return VolumeDescription(
@@ -346,6 +354,20 @@ def _described(
         chunk_zyx=axes.pick_zyx(dataset.block[::-1]),
         notes=notes,
     )
+
+
+def _below_edge(translate: float, count: int, step: float) -> float:
+    """How far the centre of an axis' far end lies below its translation: 0, or a finest voxel.
+
+    Of OpenOrganelle's mirrored volumes (1600 rows of -4 nm at 6400) the translation is the edge
+    behind the last row; the same volume of positive scale begins at 0. Coarser levels are shifted
+    by the half voxels of a pyramid from there.
+    """
+    for halvings in range(8):
+        finest = step * 0.5**halvings
+        if math.isclose(translate, count * step - (step - finest) / 2, abs_tol=finest * 1e-3):
+            return finest
+    return 0.0
 
 
 def _kind(

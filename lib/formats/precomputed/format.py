@@ -95,6 +95,7 @@ class PrecomputedFormat:
                 dtype=info.dtype,
                 voxel=VoxelSize(z, y, x, "info"),
                 origin_nm_zyx=_origin(scale, finest),
+                corner_nm_zyx=zyx(length / 2 for length in finest),
                 kind="labels" if info.segmentation else "image",
                 kind_evidence=f"info type {'segmentation' if info.segmentation else 'image'}",
                 level=level,

@@ -21,6 +21,7 @@ from lib.formats.base import WIDENED, delivered_dtype
 from lib.formats.zarr.axes import AxisMap, array_index, axis_map
 from lib.geometry import ShapeZYX
 
+BOOL = "|b1"
 _DTYPES = {"u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f2", "f4", "f8"}
 # bz2 and lzma cannot be told how much they may unpack, and no archive of ours uses them
 _CODECS = {"zstd", "blosc", "gzip", "zlib", "lz4"}
@@ -112,6 +113,7 @@ def parse_array(
         shape = tuple(int(n) for n in document["shape"])
         chunks = tuple(int(n) for n in document["chunks"])
         dtype_text, order = document["dtype"], document["order"]
+        dtype_text = "|u1" if dtype_text == BOOL else dtype_text  # a byte, 0 or 1
         compressor, filters = document["compressor"], document.get("filters")
         fill = document.get("fill_value")
     except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:

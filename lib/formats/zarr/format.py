@@ -7,6 +7,7 @@ was listed but is not there is an error.
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any, ClassVar, Literal
 
@@ -18,7 +19,7 @@ from lib.compression import Encoded, can_pass_through, decode_into, inflate, ope
 from lib.errors import FormatError, NotFoundError
 from lib.formats.chunked import TreeReader, choose_level_name
 from lib.formats.format import Handle, Options, Survey, VolumeDescription
-from lib.formats.zarr.array import ArrayDocument, parse_array
+from lib.formats.zarr.array import BOOL, ArrayDocument, parse_array
 from lib.formats.zarr.axes import AxisMap, to_zyx
 from lib.formats.zarr.hierarchy import Hierarchy, ZarrArray, survey_array
 from lib.formats.zarr.ngff import Multiscale
@@ -160,6 +161,8 @@ def _described(root: str, array: ZarrArray) -> VolumeDescription:
     evidence = None
     if array.labels:
         evidence = "image-label, or a group named labels"
+    elif json.loads(array.zarray).get("dtype") == BOOL:
+        evidence = "data type bool"
     return VolumeDescription(
         path=path,
         handle={
@@ -172,7 +175,7 @@ def _described(root: str, array: ZarrArray) -> VolumeDescription:
         dtype=document.dtype.name,
         voxel=array.voxel,
         origin_nm_zyx=array.translation_nm_zyx if array.levels else None,
-        kind="labels" if array.labels else None,
+        kind="labels" if evidence else None,
         kind_evidence=evidence,
         level=array.level if array.levels else None,
         levels=array.levels,

@@ -239,11 +239,14 @@ def _described(
     if array.dtype.itemsize != array.stored.itemsize:
         notes.append(WIDENED)
     labels = (multiscale is not None and multiscale.labels) or "labels" in key.split("/")
+    evidence = "image-label, or a group named labels" if labels else None
     path = key.removeprefix(root).strip("/") if root else key
     document = {
         name: value for name, value in json.loads(bytes(data)).items() if name != "attributes"
     }
     document.pop("consolidated_metadata", None)
+    if evidence is None and document.get("data_type") == "bool":
+        evidence = "data type bool"
     return VolumeDescription(
         path=path,
         handle={
@@ -256,8 +259,8 @@ def _described(
         dtype=array.dtype.name,
         voxel=voxel,
         origin_nm_zyx=found.translation_nm_zyx if found is not None and voxel.y_nm else None,
-        kind="labels" if labels else None,
-        kind_evidence="image-label, or a group named labels" if labels else None,
+        kind="labels" if evidence else None,
+        kind_evidence=evidence,
         level=level or None if found is not None else None,
         levels=tuple(one.path for one in multiscale.levels) if multiscale and found else (),
         chunk_zyx=axes.pick_zyx(array.chunk),

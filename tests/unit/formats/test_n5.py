@@ -127,6 +127,25 @@ TRANSFORM = {
 }
 
 
+@pytest.mark.parametrize(
+    ("step", "translate", "first", "edge"),
+    [
+        (4.0, 4.0 * SHAPE[1], 0.0, True),  # the far edge, as OpenOrganelle's predictions have it
+        (4.0, 4.0 * (SHAPE[1] - 1), 0.0, False),  # the centre of the last voxel
+        (8.0, 8.0 * SHAPE[1] - 2.0, 2.0, True),  # the second level of the first
+        (4.0, 1000.0, 1000.0 - 4.0 * (SHAPE[1] - 1), False),
+    ],
+)
+def test_where_a_mirrored_volume_begins(
+    tmp_path: Path, step: float, translate: float, first: float, edge: bool
+) -> None:
+    transform = {"axes": ["z", "y", "x"], "units": ["nm"] * 3}
+    transform |= {"scale": [4.0, -step, 4.0], "translate": [0.0, translate, 0.0]}
+    volume = described(tmp_path, {"transform": transform})
+    assert volume.origin_nm_zyx == (0.0, first, 0.0)
+    assert any("far edge" in note for note in volume.notes) == edge
+
+
 def test_a_mirrored_volume_begins_where_its_last_voxel_lies(tmp_path: Path) -> None:
     volume = described(tmp_path, {"transform": {**TRANSFORM, "scale": [5.24, -4.0, 4.0]}})
     assert volume.refused is None

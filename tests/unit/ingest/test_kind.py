@@ -35,11 +35,11 @@ def settled(plan: VolumePlan, **settings: Any) -> VolumePlan:
         ("seg_0001.tif", "uint16", "labels", "name", True),
         ("labels/plane.tif", "int32", "labels", "name", True),
         ("GroundTruth/plane_01.tif", "uint8", "labels", "name", True),
-        ("raw/plane.tif", "uint8", "image", "assumed", False),
-        ("labels/raw_plane.tif", "uint8", "image", "assumed", False),
+        ("raw/plane.tif", "uint8", "image", "name", False),
+        ("labels/raw_plane.tif", "uint8", "image", "name", False),
         ("raw_and_labels.tif", "uint8", "image", "assumed", True),
         ("segment.tif", "uint8", "image", "assumed", False),
-        ("mask.tif", "float32", "image", "file", False),
+        ("counts.tif", "float32", "image", "file", False),
         ("bodies.tif", "uint64", "labels", "file", True),
         ("bodies.tif", "uint32", "labels", "file", True),
         ("counts.dm4", "uint32", "image", "assumed", False),
@@ -52,6 +52,15 @@ def test_names_and_data_types_decide_where_nobody_says(
     plan = settled(plan_of(file, dtype))
     assert (plan.kind, plan.stated["kind"].source, bool(plan.notes)) == (kind, by, noted)
     assert not noted or "set kind to" in plan.notes[-1]
+
+
+@pytest.mark.parametrize("evidence", [None, "voxels are float32"])
+def test_voxels_with_a_point_that_are_called_labels_are_noted(evidence: str | None) -> None:
+    """Their coarser levels are averages: where they are ids, that has to be said."""
+    plan = settled(plan_of("masks/plane.tif", "float32", kind_evidence=evidence))
+    assert plan.kind == "image"
+    (note,) = plan.notes
+    assert "although the folder 'masks' speaks of labels" in note
 
 
 def test_the_name_inside_a_container_comes_before_the_containers() -> None:
