@@ -5,8 +5,9 @@ fifty GETs stalls. Cases: one MRC file by ranges, sections of TIFF, sections of 
 is the whole life of a volume without Prefect: plan, transfer, conversion, last look, record. Each
 run has servers of its own, which have answered once.
 
-``--memory 2000 20000``: instead, the peak memory of a process that makes a volume of so many small
-sections, from a server that is near.
+``--memory 500 20000``: instead, the peak memory of a process that makes a volume of so many
+sections, from a server that is near: as many voxels each time, so that nothing but the number
+of sections tells.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ from lib.storage.base import StoreSettings
 FIRST_BYTE_S, BYTES_PER_SECOND, CONNECTIONS = 0.03, 1_500_000.0, 8
 STALL_EVERY, STALL_S = 50, 60.0
 _WORLD = "empiar/world_availability/99001/data"  # an entry that the stand-in's API knows
+_MEMORY_VOXELS = 32 * 2**20  # of the volumes whose memory is compared
 _SECTION_BYTES = {"one": 2_500_000, "many": 5_000_000, "dm": 5_000_000}
 
 
@@ -149,10 +151,11 @@ def ours(ports: dict[str, int], folder: str, home: Path, **settings: Any) -> flo
 
 
 def memory(root: Path, sections: int, home: Path) -> None:
-    """Print the peak memory of a process of its own that makes a volume of small sections."""
+    """Print the peak memory of a process of its own that makes a volume of so many sections."""
     folder = root / _WORLD / f"small_{sections}"
     folder.mkdir(parents=True)
-    planes = np.random.default_rng(1).integers(0, 200, (100, 64, 64), np.uint8)
+    side = round((_MEMORY_VOXELS / sections) ** 0.5)
+    planes = np.random.default_rng(1).integers(0, 200, (100, side, side), np.uint8)
     for z in range(sections):
         tifffile.imwrite(folder / f"slice_{z:05d}.tif", planes[z % 100])
     with serving(root, near=True) as ports:

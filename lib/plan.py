@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.dataclasses import dataclass
 
 from lib.about import About as About  # also known by this name
 from lib.about import Provenance
@@ -26,8 +27,12 @@ class FrozenModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class SourceFile(FrozenModel):
-    """One file, or one array of objects, that a volume is made from."""
+@dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
+class SourceFile:
+    """One file, or one array of objects, that a volume is made from.
+
+    A plan holds thousands of them, so that each is as small as it can be.
+    """
 
     url: str
     name: str

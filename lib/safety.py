@@ -64,7 +64,7 @@ def safe_name(name: str) -> str:
         text = "_" + text
     raw = text.encode()
     if len(raw) <= MAX_NAME_BYTES:
-        return text
+        return name if text == name else text  # of many files, each name is held once
     suffix = PurePosixPath(text).suffix
     tail = "~" + hashlib.sha256(raw).hexdigest()[:12] + (suffix if len(suffix) <= 16 else "")
     return raw[: MAX_NAME_BYTES - len(tail.encode())].decode(errors="ignore") + tail
@@ -246,6 +246,8 @@ def _escaped(character: str) -> str:
 
 def redact_text(text: str) -> str:
     """Text with every URL in it redacted and every control character made a space."""
+    if text.isprintable() and "://" not in text:
+        return text
     plain = "".join(c if c.isprintable() else " " for c in text)
     return _URL.sub(lambda match: redact(match.group()), plain)
 

@@ -357,7 +357,7 @@ class SectionStack(VolumeReader):
                     location=section.name,
                     advice="Leave it out with exclude, or set assemble to files",
                 )
-        self._sections = tuple(sections)
+        self._sections = sections
         self.shape_zyx: ShapeZYX = (len(sections), *first.shape_yx)
         self.dtype = first.dtype
         with first.open() as reader:

@@ -8,6 +8,7 @@ already keeps the name of its record.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -228,8 +229,9 @@ def _as_noted(file: SourceFile, noted: dict[str, Any]) -> SourceFile | None:
     then = FileIdentity(size, etag, date, _text(noted, "publisher_checksum"))
     if compare(then, facts_of(file)) not in (Likeness.SAME, Likeness.ALIKE):
         return None
-    update = {"etag": etag or file.etag, "last_modified": date or file.last_modified}
-    return file.model_copy(update=update)
+    return dataclasses.replace(
+        file, etag=etag or file.etag, last_modified=date or file.last_modified
+    )
 
 
 def _text(noted: dict[str, Any], key: str) -> str | None:

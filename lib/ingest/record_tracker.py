@@ -23,6 +23,7 @@ from lib.records.lifecycle import (
     stored_bytes,
 )
 from lib.records.manager import MetadataManager
+from lib.storage.base import Store
 from lib.verify.beside import is_intact
 from lib.volumes.job import VolumeJob
 
@@ -35,6 +36,7 @@ class RecordTracker:
     def __init__(self, request: VolumeRequest, run_name: str) -> None:
         self._request, self._run = request, run_name
         self._record: RecordDict | None = None
+        self._made: tuple[Store, MetadataManager] | None = None
 
     def require_own_name(self) -> None:
         """Refuse a name that a record of the store holds for another source's volume.
@@ -196,7 +198,12 @@ class RecordTracker:
         self._record = self._manager().move(self._record, status, **changes)
 
     def _manager(self) -> MetadataManager:
-        return MetadataManager(volume_context(self._request).store, secrets=self._request.secrets)
+        """The same for the whole run: what it has written it need not read and check again."""
+        store = volume_context(self._request).store
+        if self._made is None or self._made[0] is not store:
+            manager = MetadataManager(store, secrets=self._request.secrets)
+            self._made = store, manager
+        return self._made[1]
 
     def _made_by(self) -> dict[str, Any]:
         """What a repair needs to make the volume once more."""

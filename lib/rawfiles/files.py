@@ -63,10 +63,11 @@ class RawFiles:
         self.keep, self.scratch_dir = keep, scratch_dir
         self.notes: list[str] = []
         self._lock = threading.Lock()
-        self._seen: dict[str, Path] = {}  # key in the store -> file
-        self._names: dict[tuple[str, str], str] = {}  # folder, URL -> name of the file
+        # By folder; names are the plan's own, so that each of 20,000 sections costs few bytes.
+        self._seen: dict[str, set[str]] = {}  # what lies there
+        self._names: dict[str, dict[str, str]] = {}  # URL -> name of the file
         self._stored: dict[str, dict[str, Any] | None] = {}  # notes of the store, read once
-        self._plain: dict[Path, str] = {}  # file -> the name whose turn its writers take
+        self._marked: dict[str, str] = {}  # name with a digest -> that whose turn its writers take
         self._tees: dict[tuple[str, str], RawTee] = {}
         self._hashers: dict[tuple[str, str], OrderedHasher] = {}
 
@@ -77,7 +78,7 @@ class RawFiles:
         )
         other.notes, other._lock, other._seen = self.notes, self._lock, self._seen
         other._tees, other._hashers = self._tees, self._hashers
-        other._names, other._plain, other._stored = self._names, self._plain, self._stored
+        other._names, other._marked, other._stored = self._names, self._marked, self._stored
         return other
 
     # --- where ------------------------------------------------------------------------------
@@ -90,9 +91,7 @@ class RawFiles:
         FormatError, DestinationError
             A symbolic link leads out of the folder.
         """
-        path = safe_join(self._directory(), self._name(file))
-        self._plain[path] = safe_name(file.name)
-        return path
+        return safe_join(self._directory(), self._name(file))
 
     def key(self, file: SourceFile) -> str:
         """The key of a kept file in the store."""
@@ -100,8 +99,9 @@ class RawFiles:
 
     def key_of(self, fetched: Fetched) -> str | None:
         """The key of a file that came, as `finish` tells it; None where it is not kept."""
-        keys = (key for key, path in self._seen.items() if path == fetched.path)
-        return next(keys, None) if self.keep else None
+        folder, name = fetched.path.parent.name, fetched.path.name
+        seen = self.keep and name in self._seen.get(folder, ())
+        return self._key(name, folder) if seen else None
 
     @contextmanager
     def turn(self, file: SourceFile) -> Iterator[None]:
@@ -112,7 +112,8 @@ class RawFiles:
         StoppedError, DestinationError
         """
         with self._turn(safe_name(file.name)):
-            self._names.pop((self.folder, file.url), None)  # who had the turn may be another file
+            # who had the turn may be another file
+            self._names.get(self.folder, {}).pop(file.url, None)
             yield
 
     # --- what is there ----------------------------------------------------------------------
@@ -134,7 +135,7 @@ class RawFiles:
             self.forget(file)
             return None
         with self._lock:
-            self._seen[self.key(file)] = path
+            self._note_seen(file)
             self.notes += [text for text in note.get("notes", []) if text not in self.notes]
         return fetched
 
@@ -148,7 +149,7 @@ class RawFiles:
         path = self.path(file)
         write_note(path, fetched, path, [*notes], file.url)
         with self._lock:
-            self._seen[self.key(file)] = path
+            self._note_seen(file)
             self.notes += [text for text in notes if text not in self.notes]
         return replace(fetched, path=path)
 
@@ -156,7 +157,7 @@ class RawFiles:
         """Delete a file and what is known about it."""
         path = self.path(file)
         with self._lock:
-            self._seen.pop(self.key(file), None)
+            self._seen.get(safe_name(self.folder), set()).discard(self._name(file))
         with naming_os_errors(str(path), "delete"):
             note_path(path).unlink(missing_ok=True)
             path.unlink(missing_ok=True)
@@ -172,7 +173,7 @@ class RawFiles:
         if not self.keep or file.size is None or not (file.etag or file.last_modified):
             return None
         path, key = self.path(file), (self.folder, file.url)
-        identity = file.model_dump(include={"url", "size", "etag", "last_modified"})
+        identity = {name: getattr(file, name) for name in ("url", "size", "etag", "last_modified")}
         with self._lock:
             if key not in self._tees:
                 self._tees[key] = RawTee(path, identity, file.size)
@@ -207,7 +208,7 @@ class RawFiles:
             with naming_os_errors(str(fetched.path), "rename"):
                 os.replace(part, fetched.path)
             with self._lock:
-                self._seen[self.key(file)] = fetched.path
+                self._note_seen(file)
             return fetched
 
     # --- the end ----------------------------------------------------------------------------
@@ -233,13 +234,15 @@ class RawFiles:
         on_store = self.keep and self.store.local_path(self.source) is not None
         keys = []
         self._clear_up()
-        for key, path in sorted(self._seen.items()):
-            if self.keep:
+        for folder, names in sorted(self._seen.items()):
+            for name in sorted(names):
+                key, path = self._key(name, folder), self._directory(folder) / name
+                if self.keep:
+                    if not on_store:
+                        self._upload(key, path)
+                    keys.append(key)
                 if not on_store:
-                    self._upload(key, path)
-                keys.append(key)
-            if not on_store:
-                self._remove(path)
+                    self._remove(path)
         self.store.persist(*keys, *(note_key(key) for key in keys))
         return keys
 
@@ -247,13 +250,19 @@ class RawFiles:
 
     def _name(self, file: SourceFile) -> str:
         """The file's own name, or one with its digest where another file has that one."""
-        place = self.folder, file.url
-        if place not in self._names:
-            plain = safe_name(file.name)
+        names = self._names.setdefault(self.folder, {})
+        name = names.get(file.url)
+        if name is None:
+            name = plain = safe_name(file.name)
             note = self._note(plain)
-            ours = note is None or same_place(str(note["url"]), file.url)
-            self._names[place] = plain if ours else marked_file_name(file.name, place_of(file.url))
-        return self._names[place]
+            if note is not None and not same_place(str(note["url"]), file.url):
+                name = marked_file_name(file.name, place_of(file.url))
+                self._marked[name] = plain
+            names[file.url] = name
+        return name
+
+    def _note_seen(self, file: SourceFile) -> None:
+        self._seen.setdefault(safe_name(self.folder), set()).add(self._name(file))
 
     def _note(self, name: str) -> dict[str, Any] | None:
         """The note of a file of that name, in the folder or else in the store."""
@@ -268,8 +277,8 @@ class RawFiles:
         except NotFoundError:
             return None
 
-    def _key(self, name: str) -> str:
-        return f"{self.source}/downloads/{safe_name(self.folder)}/{name}"
+    def _key(self, name: str, folder: str | None = None) -> str:
+        return f"{self.source}/downloads/{folder or safe_name(self.folder)}/{name}"
 
     @contextmanager
     def _turn(self, name: str) -> Iterator[None]:
@@ -281,8 +290,9 @@ class RawFiles:
         finally:
             release(lock)
 
-    def _directory(self) -> Path:
-        folder = f"{self.source}/downloads/{safe_name(self.folder)}"
+    def _directory(self, name: str | None = None) -> Path:
+        """The folder of that name, by default this one's."""
+        folder = f"{self.source}/downloads/{name or safe_name(self.folder)}"
         local = self.store.local_path(folder) if self.keep else None
         return Path(local) if local is not None else self.scratch_dir / folder
 
@@ -331,11 +341,10 @@ class RawFiles:
 
         Who writes beside a file holds its turn, so whoever has the turn may remove them.
         """
-        for folder in {path.parent for path in self._seen.values()}:
-            turns = {p.name: self._plain[p] for p in self._seen.values() if p.parent == folder}
-            for name, rubbish in _left_behind(folder).items():
-                if name in turns:
-                    with self.within(folder.name)._turn(turns[name]):
+        for folder, names in self._seen.items():
+            for name, rubbish in _left_behind(self._directory(folder)).items():
+                if name in names:
+                    with self.within(folder)._turn(self._marked.get(name, name)):
                         for path in rubbish:
                             path.unlink(missing_ok=True)
 

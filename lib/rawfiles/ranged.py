@@ -7,11 +7,9 @@ from __future__ import annotations
 import hashlib
 import threading
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as NotYetError
 from dataclasses import dataclass, replace
-from functools import partial
 
 import google_crc32c
 
@@ -179,8 +177,6 @@ class GapFillingBytes:
 
 
 _GRACE_S = 2.0
-_THERE: Future[None] = Future()
-_THERE.set_result(None)
 
 
 class ArrivingFiles:
@@ -197,10 +193,14 @@ class ArrivingFiles:
     """
 
     def __init__(self, count: int, bring: Callable[[int], None], at_once: int) -> None:
-        self._count, self._bring = count, bring
+        self._bring, self._at_once = bring, at_once
         self._crew: Crew[None] = Crew(at_once, "arriving", abandons=True)
-        self._begun: dict[int, Future[None]] = {}
-        self._lock = threading.Lock()
+        # A byte for each file: a job and a future of its own would take kilobytes.
+        self._begun, self._there = bytearray(count), bytearray(count)
+        self._waiting: deque[int] = deque()
+        self._failed: dict[int, BaseException] = {}
+        self._bringing = 0  # threads that take what waits
+        self._moved = threading.Condition()
 
     def want(self, numbers: Iterable[int], ahead: int = 0) -> None:
         """Begin to bring files, and so many of those that follow the last of them.
@@ -210,11 +210,15 @@ class ArrivingFiles:
         """
         wanted = [*numbers]
         if wanted:
-            wanted += range(wanted[-1] + 1, min(wanted[-1] + 1 + ahead, self._count))
-        with self._lock:
+            wanted += range(wanted[-1] + 1, min(wanted[-1] + 1 + ahead, len(self._begun)))
+        with self._moved:
             for number in wanted:
-                if number not in self._begun:
-                    self._begun[number] = self._crew.begin(partial(self._bring, number))
+                if not self._begun[number]:
+                    self._begun[number] = True
+                    self._waiting.append(number)
+                    if self._bringing < self._at_once:
+                        self._bringing += 1
+                        self._crew.begin(self._bring_waiting)
 
     def wait_for(self, number: int) -> None:
         """Wait until a file is there.
@@ -226,26 +230,41 @@ class ArrivingFiles:
         MacroscopeError
             It could not be brought; the next one who waits has it tried again.
         """
-        self.want([number])
-        with self._lock:
-            future = self._begun[number]
-        while True:
-            try:
-                future.result(timeout=cancel.POLL_S)
-                with self._lock:
-                    self._begun[number] = _THERE  # a future of its own takes a kilobyte
-                return
-            except NotYetError:
-                cancel.check()
-            except BaseException:
-                with self._lock:
-                    if self._begun.get(number) is future:
-                        del self._begun[number]
-                raise
+        while not self._there[number]:
+            with self._moved:
+                error = self._failed.pop(number, None)
+            if error is not None:
+                raise error
+            self.want([number])
+            with self._moved:
+                cancel.wait_for(self._moved, lambda: self._there[number] >= self._begun[number])
 
     def close(self) -> None:
         """Let no more files come; what has begun is broken off."""
+        with self._moved:
+            self._waiting.clear()
         self._crew.dismiss(_GRACE_S)
+
+    def _bring_waiting(self) -> None:
+        while (number := self._next()) is not None:
+            try:
+                self._bring(number)
+            except BaseException as error:
+                with self._moved:
+                    self._failed[number] = error
+                    self._begun[number] = False
+                    self._moved.notify_all()
+            else:
+                with self._moved:
+                    self._there[number] = True
+                    self._moved.notify_all()
+
+    def _next(self) -> int | None:
+        with self._moved:
+            if self._waiting:
+                return self._waiting.popleft()
+            self._bringing -= 1
+            return None
 
 
 class ArrivingStack(SectionStack):

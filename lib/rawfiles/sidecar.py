@@ -17,7 +17,6 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from lib.transport.listing import FileIdentity, Likeness, compare
 from lib.transport.partial import Fetched
 
 _NOTES = ".fetched"
+_FIELDS = ("size", "sha256", "etag", "last_modified", "publisher_checksum")
 
 
 def note_path(path: Path) -> Path:
@@ -48,8 +48,9 @@ def write_note(
     """
     note = note_path(path)
     with naming_os_errors(str(note), "write"):
-        record = asdict(fetched) | {"mtime_ns": measured.stat().st_mtime_ns}
-        record |= {"path": path.name, "notes": [*notes], "url": url}
+        record: dict[str, Any] = {"path": path.name}
+        record |= {name: getattr(fetched, name) for name in _FIELDS}
+        record |= {"mtime_ns": measured.stat().st_mtime_ns, "notes": [*notes], "url": url}
         note.parent.mkdir(parents=True, exist_ok=True)
         temporary = note.with_name(temporary_name(note.name, "tmp"))
         temporary.write_text(json.dumps(record, indent=1))
@@ -75,8 +76,7 @@ def differs(file: SourceFile, fetched: Fetched) -> bool:
 
 def as_fetched(path: Path, note: dict[str, Any]) -> Fetched:
     """What a note says of the file at `path`."""
-    fields = ("size", "sha256", "etag", "last_modified", "publisher_checksum")
-    return Fetched(path, **{field: note[field] for field in fields})
+    return Fetched(path, **{field: note[field] for field in _FIELDS})
 
 
 def note_key(key: str) -> str:

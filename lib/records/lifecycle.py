@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 import traceback
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -94,7 +95,7 @@ def _plain(value: Any, secrets: tuple[str, ...]) -> Any:
     if isinstance(value, Key):
         return str(value)
     if isinstance(value, str):
-        return clean_text(str(value), secrets)
+        return clean_text(value if type(value) is str else str(value), secrets)
     if hasattr(value, "tolist"):  # numpy scalars and arrays
         return _plain(value.tolist(), secrets)
     if isinstance(value, float):
@@ -104,7 +105,11 @@ def _plain(value: Any, secrets: tuple[str, ...]) -> Any:
     if isinstance(value, BaseModel):
         return _plain(value.model_dump(), secrets)
     if isinstance(value, Mapping):
-        return {clean_text(str(key), secrets): _plain(item, secrets) for key, item in value.items()}
+        # Keys are interned: a record of 20,000 files has the same ten for each.
+        return {
+            sys.intern(clean_text(str(key), secrets)): _plain(item, secrets)
+            for key, item in value.items()
+        }
     if isinstance(value, set | frozenset):
         return [_plain(item, secrets) for item in sorted(value, key=str)]
     if isinstance(value, list | tuple):
@@ -120,6 +125,8 @@ def clean_text(text: str, secrets: Iterable[str] = ()) -> str:
     """Return text without the given secrets and without credentials in URLs; lines are kept."""
     for secret in secrets:
         text = text.replace(secret, "***")
+    if text.isprintable() and "://" not in text:
+        return text  # most texts of a record, and not a copy of each
     # A lone surrogate (from a file name, say) has no UTF-8 form.
     text = text.encode("utf-8", errors="replace").decode()
     return "\n".join(redact_text(line) for line in text.split("\n"))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import copy
+import hashlib
+import io
 import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
@@ -80,6 +82,7 @@ def _sentence(error: ValidationError) -> str:
 _SECTIONS = ("core", "technical", "provenance", "quality")
 _LARGEST = 64 * 2**20  # bytes; a record is some kilobytes
 _SECONDS_BETWEEN_PROGRESS = 1.0
+_PAUSE_BY_COST = 20  # how many times as long as a record took to write
 
 
 def utc_now() -> datetime:
@@ -122,7 +125,7 @@ class MetadataManager:
         self._now = now
         self._clock = clock
         self._guard = threading.RLock()
-        self._written: dict[str, float] = {}
+        self._written: dict[str, _Written] = {}
 
     def key(self, record: Mapping[str, Any]) -> str:
         """Where a record lies in the data store."""
@@ -204,7 +207,7 @@ class MetadataManager:
             )
         with self._guard:
             version = self._require_current(key, record)
-            moved = copy.deepcopy(dict(record))
+            moved = _copy(record)
             moved["status"] = status
             moved["error"] = None
             if status == "pending":
@@ -234,24 +237,26 @@ class MetadataManager:
             raise RecordError(f"a record that is {record['status']} moves on", location=key)
         with self._guard:
             version = self._require_current(key, record)
-            return self._write(key, self._changed(copy.deepcopy(dict(record)), changes), version)
+            return self._write(key, self._changed(_copy(record), changes), version)
 
     def progress(
         self, record: Mapping[str, Any], percentage: float, step: str | None
     ) -> RecordDict:
         """Return the record with its progress; written at most once a second.
 
-        A report that comes late, after the record has moved on or ended, is dropped.
+        One that takes long to write, for a volume of thousands of files, is written more rarely. A
+        report that comes late, after the record has moved on or ended, is dropped.
         """
         key = self.key(record)
-        changed = copy.deepcopy(dict(record))
+        changed = _copy(record)
         changed["progress"] = {
             "percentage": plain(min(100.0, max(0.0, float(percentage)))),
             "current_step": plain(step, self._secrets),
         }
         with self._guard:
-            due = self._clock() - self._written.get(key, -1e9) >= _SECONDS_BETWEEN_PROGRESS
-            if not due or record["status"] not in ("processing", "saving-data"):
+            last = self._written.get(key)
+            early = last is not None and self._clock() < last.next_progress
+            if early or record["status"] not in ("processing", "saving-data"):
                 return changed
             stored, version = self._earlier(key)
             if stored is None or not _same_step(stored, record):
@@ -311,15 +316,30 @@ class MetadataManager:
 
     def _write(self, key: str, record: RecordDict, version: str) -> RecordDict:
         """Write a record in place of the version that was just read, and of no other."""
+        began = self._clock()
         record["updated_at"] = timestamp(self._now())
-        check_schema(record, key)
-        text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
+        check_schema(self._unchecked(key, record), key)
+        data = _as_json(record)
         try:
-            self._store.put(key, text.encode() + b"\n", replaces=version)
+            self._store.put(key, data, replaces=version)
         except AlreadyExistsError:
             raise _changed_by_another(key, "is another one now") from None
-        self._written[key] = self._clock()
+        ended = self._clock()
+        pause = max(_SECONDS_BETWEEN_PROGRESS, _PAUSE_BY_COST * (ended - began))
+        self._written[key] = _Written(hashlib.sha256(data).digest(), record, ended + pause)
         return record
+
+    def _unchecked(self, key: str, record: RecordDict) -> RecordDict:
+        """The record without the list of files, where that was valid when it was last written.
+
+        There is a file for each section of a stack: to check 20,000 takes seconds.
+        """
+        last = self._written.get(key)
+        files = _files_of(record)
+        if last is None or files is None or files is not _files_of(last.record):
+            return record
+        provenance = {**record["metadata"]["provenance"], "source_files": []}
+        return {**record, "metadata": {**record["metadata"], "provenance": provenance}}
 
     def _earlier(self, key: str) -> tuple[RecordDict | None, str]:
         """The stored record, where it is valid, and its version, where anything is stored."""
@@ -327,6 +347,9 @@ class MetadataManager:
             found = self._store.get_versioned(key)
         except NotFoundError:
             return None, ""
+        last = self._written.get(key)
+        if last is not None and last.digest == hashlib.sha256(found.data).digest():
+            return last.record, found.version
         try:
             record = parse_json(found.data, key)
         except RecordError:
@@ -340,6 +363,36 @@ class MetadataManager:
             state = "is gone or unreadable" if stored is None else f"is {stored.get('status')} now"
             raise _changed_by_another(key, state)
         return version
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A record as it was last written, the digest of its text, and when progress may be again."""
+
+    digest: bytes
+    record: RecordDict
+    next_progress: float
+
+
+def _copy(record: Mapping[str, Any]) -> RecordDict:
+    """The record with all dictionaries of its own that `MetadataManager` changes."""
+    copied = {key: {**part} if isinstance(part, dict) else part for key, part in record.items()}
+    sections = copied["metadata"].items()
+    copied["metadata"] = {key: {**section} for key, section in sections}
+    return copied
+
+
+def _files_of(record: Mapping[str, Any]) -> Any:
+    return record["metadata"].get("provenance", {}).get("source_files")
+
+
+def _as_json(record: RecordDict) -> bytes:
+    """The text of a record, without a list of its million pieces in memory."""
+    text = io.BytesIO()
+    for piece in json.JSONEncoder(indent=2, ensure_ascii=False, allow_nan=False).iterencode(record):
+        text.write(piece.encode())
+    text.write(b"\n")
+    return text.getvalue()
 
 
 def _changed_by_another(key: str, state: str) -> RecordError:

@@ -76,7 +76,7 @@ class PartialFile:
         self.offset = 0
         self._sha256 = hashlib.sha256()
         self._md5 = hashlib.md5(usedforsecurity=False) if md5 else None
-        self._behind = _Behind(self._digest)
+        self._behind = _Behind()
         self._block, self._filled = self._behind.block(), 0
         self._part = path.with_name(path.name + ".partial")
         self._note = path.with_name(path.name + ".partial.json")
@@ -152,7 +152,7 @@ class PartialFile:
             self._file.write(view)
         except OSError as error:
             raise destination_error(error, self._part) from error
-        self._behind.add(view)
+        self._behind.add(view, self._digest)
         self._block = self._behind.block()
 
     def _digest(self, view: memoryview) -> None:
@@ -250,15 +250,19 @@ class PartialFile:
             self.offset += count
 
 
+_Hashing = tuple[memoryview, Callable[[memoryview], None]]
+
+
 class _Behind:
     """Hands blocks to a thread that hashes them while the next ones travel.
 
-    A file of one block is hashed where it is written, without a thread.
+    A file of one block is hashed where it is written, without a thread. Nothing here refers to the
+    file: in a cycle its blocks would stay until the garbage collector came by, a megabyte and more
+    of every section of a stack.
     """
 
-    def __init__(self, digest: Callable[[memoryview], None]) -> None:
-        self._digest = digest
-        self._todo: queue.SimpleQueue[memoryview | threading.Event | None] = queue.SimpleQueue()
+    def __init__(self) -> None:
+        self._todo: queue.SimpleQueue[_Hashing | threading.Event | None] = queue.SimpleQueue()
         self._idle: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
         self._made = 0
         self._thread: threading.Thread | None = None
@@ -270,16 +274,16 @@ class _Behind:
             return memoryview(bytearray(_BLOCK))
         return self._idle.get()
 
-    def add(self, view: memoryview) -> None:
+    def add(self, view: memoryview, digest: Callable[[memoryview], None]) -> None:
         """Hash the beginning of a block, in the order of calls; the block is taken back."""
         if self._thread is None and len(view) < _BLOCK:
-            self._digest(view)
+            digest(view)
             self._idle.put(memoryview(view.obj))
             return
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="digest", daemon=True)
             self._thread.start()
-        self._todo.put(view)
+        self._todo.put((view, digest))
 
     def settle(self) -> None:
         """Wait until all that was handed over is hashed."""
@@ -300,8 +304,9 @@ class _Behind:
             if isinstance(item, threading.Event):
                 item.set()
                 continue
-            self._digest(item)
-            self._idle.put(memoryview(item.obj))
+            view, digest = item
+            digest(view)
+            self._idle.put(memoryview(view.obj))
 
 
 def destination_error(error: OSError, path: Path) -> DestinationError:

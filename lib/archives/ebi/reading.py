@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -150,7 +151,8 @@ class Reading:
         if not fitting or fitting[0].refused is not None:
             why = fitting[0].refused if fitting else f"there is no {inner!r} in the file"
             raise FormatError(str(why), location=file.name)
-        self._handles[file.url] = fitting[0].handle
+        if self._of_its_own(fmt):
+            self._handles[file.url] = fitting[0].handle
         return fitting[0]
 
     def _handle(self, file: SourceFile) -> dict[str, Any]:
@@ -160,11 +162,16 @@ class Reading:
         voxels for itself.
         """
         fmt, handle = self._how(file)
-        if self._plan.reader["places"] is None or fmt.sections or fmt.name in BY_NAME:
+        if not self._of_its_own(fmt):
             return handle
         if file.url not in self._handles:
             self._described(file, fmt)
         return self._handles[file.url]
+
+    def _of_its_own(self, fmt: FileFormat) -> bool:
+        """Whether each file says how it is to be opened, and not the plan for all."""
+        stacked = self._plan.reader["places"] is not None
+        return stacked and not fmt.sections and fmt.name not in BY_NAME
 
     def _how(self, file: SourceFile) -> tuple[FileFormat, dict[str, Any]]:
         """Format and handle of a file."""
@@ -241,22 +248,10 @@ class Reading:
         opened = self._open_section_by_ranges if ranged else open_section
         if not ranged:
             arriving.want(range(min(at_once, len(plan.files))))  # the first one is waited for
-        sections = [*self._sections(numbers, opened)]
+        sections = PlannedSections(plan, self._shape[1:], numbers, opened)
         if ranged:
             return RangedStack(sections, self._session)
         return ArrivingStack(sections, numbers, arriving)
-
-    def _sections(self, numbers: list[int | None], opened: Any) -> Iterator[Section]:
-        _, height, width = self._shape
-        dtype = np.dtype(self._plan.dtype)
-        for z, number in enumerate(numbers):
-            if number is None:
-                name = f"section {z + self._plan.reader['first_z']}"
-                opener = partial(MissingSection, name, (height, width), dtype)
-                yield Section(name, (height, width), dtype, opener)
-            else:
-                name = self._plan.files[number].name
-                yield Section(name, (height, width), dtype, partial(opened, number))
 
     def _files_at_once(self, slots: int) -> int:
         """How many files fill the connections, of which a large file takes several."""
@@ -323,14 +318,57 @@ def _as_it_came(file: SourceFile, fetched: list[Fetched]) -> SourceFile:
     if file.size is not None or not fetched:
         return file
     last = fetched[-1]
-    known = {"size": last.size, "etag": last.etag, "last_modified": last.last_modified}
-    return file.model_copy(update=known)
+    return dataclasses.replace(
+        file, size=last.size, etag=last.etag, last_modified=last.last_modified
+    )
+
+
+class PlannedSections(Sequence[Section]):
+    """The sections of a plan; each is made when it is asked for, for there may be 20,000.
+
+    Parameters
+    ----------
+    shape_yx
+        Of every section.
+    numbers
+        Of each section that of its file; None where it has none.
+    opened
+        Opens the file of a number.
+    """
+
+    def __init__(
+        self,
+        plan: VolumePlan,
+        shape_yx: tuple[int, int],
+        numbers: Sequence[int | None],
+        opened: Callable[[int], VolumeReader],
+    ) -> None:
+        self._plan, self._shape, self._numbers, self._opened = plan, shape_yx, numbers, opened
+        self._dtype = np.dtype(plan.dtype)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, z: int) -> Section: ...
+    @overload
+    def __getitem__(self, z: slice) -> Sequence[Section]: ...
+    def __getitem__(self, z: int | slice) -> Section | Sequence[Section]:
+        if isinstance(z, slice):
+            return [self[one] for one in range(*z.indices(len(self)))]
+        number = self._numbers[z]
+        if number is None:
+            name = f"section {z + self._plan.reader['first_z']}"
+            opener = partial(MissingSection, name, self._shape, self._dtype)
+            return Section(name, self._shape, self._dtype, opener)
+        name = self._plan.files[number].name
+        return Section(name, self._shape, self._dtype, partial(self._opened, number))
 
 
 class RangedStack(SectionStack):
     """Sections of which a box needs some rows: several are asked for at once, none is kept."""
 
-    def __init__(self, sections: list[Section], session: Session) -> None:
+    def __init__(self, sections: Sequence[Section], session: Session) -> None:
         super().__init__(sections)
         self._session = session
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -347,9 +348,7 @@ def test_a_version_that_changed_while_it_was_read_is_noticed(place: Place) -> No
     assert place.archive.verify_source_unchanged(plan, config, place.session, place.raw) == []
     (file,) = plan.files
     assert file.etag == f"DataUUID:{dvid_info()['Base']['DataUUID']}"
-    older = plan.model_copy(
-        update={"files": (file.model_copy(update={"etag": "DataUUID:of before"}),)}
-    )
+    older = plan.model_copy(update={"files": (replace(file, etag="DataUUID:of before"),)})
     with pytest.raises(SourceChangedError):
         place.archive.verify_source_unchanged(older, config, place.session, place.raw)
     assert plan.source_id == f"{DVID_UUID}/grayscale"
