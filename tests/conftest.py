@@ -9,7 +9,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from emulators.control import Control
 from emulators.serving import Samples
@@ -19,7 +19,9 @@ from lib.archives.registry import REGISTRY
 from tests.kit.prefect_server import prefect_server as running_server
 
 # What compiles at its first call, or has busy neighbours, takes as long as it takes.
-settings.register_profile("untimed", deadline=None)
+settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
 settings.load_profile("untimed")
 
 # before any test imports Prefect, which reads its settings once

@@ -50,6 +50,8 @@ def up(*, port: int, archives: str) -> int:
         "PREFECT_SERVER_UI_V2_ENABLED": "false",  # that page tells somebody's analytics of its use
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         **env,
+        # in `STATE`: a server that is started again still knows whose slots are taken
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": server.LEASES_ON_DISK,
         "PREFECT_UI_API_URL": "/api",  # the page asks the address that it came from
         **server.guarded_server(port, password),
     }

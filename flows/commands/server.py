@@ -65,6 +65,9 @@ _ADDRESS = "PREFECT_API_URL"
 _DATABASE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
 IN_MEMORY = "sqlite+aiosqlite:///:memory:"
 """What a server forgets when it ends; on a file, runs at once wait for each other's locks."""
+LEASES_ON_DISK = "prefect.server.concurrency.lease_storage.filesystem"
+"""Where a server whose database outlives it keeps its leases, below PREFECT_HOME. Otherwise the
+slots that were taken as it ended stay taken for ever."""
 _FILE = ":memory:.db"
 """Prefect opens a database with this in its name once only, so that flows that start together do
 not wait for each other's locks."""

@@ -25,6 +25,7 @@ from lib.storage.local_lock import busy, describe_holder
 from lib.storage.s3_objects import ReadObject, S3Objects
 from lib.storage.s3_writes import S3Writes
 
+LONGEST_LEASE_S = 3600.0  # that `dest_lease_seconds` may set
 BEATS = 6  # renewals within one term: five may fail before the lease is in danger
 
 
@@ -53,6 +54,7 @@ class Lease:
             **describe_holder(holder),
             "nonce": secrets.token_hex(8),
             "process": process_identity(os.getpid()),
+            "seconds": self._seconds,
         }
         self._renewals = 0
         self._etag = ""
@@ -123,7 +125,8 @@ class Lease:
         if other is not None and is_dead(other.get("process")):
             return True
         # One second more, because the server's times are in whole seconds.
-        return (self._server_time() - found.written).total_seconds() > self._seconds + 1
+        term = _stated_seconds(other) or self._seconds
+        return (self._server_time() - found.written).total_seconds() > term + 1
 
     def _server_time(self) -> datetime:
         probe = f"{self._name}.{secrets.token_hex(6)}"
@@ -256,6 +259,14 @@ def parse(data: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return about if isinstance(about, dict) else None
+
+
+def _stated_seconds(about: dict[str, Any] | None) -> float | None:
+    """The term that the holder keeps to, which may be set otherwise here; None where not stated."""
+    seconds = about.get("seconds") if about else None
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        return None
+    return seconds if 0 < seconds <= LONGEST_LEASE_S else None
 
 
 def process_identity(pid: int) -> list[str] | None:

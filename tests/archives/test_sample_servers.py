@@ -55,7 +55,7 @@ def slice_bytes(samples: Samples) -> bytes:
     return (samples.root / f"ftp{SLICE}").read_bytes()
 
 
-def connect(samples: Samples, timeout: float = 5) -> ftplib.FTP:
+def connect(samples: Samples, timeout: float = 60) -> ftplib.FTP:
     host, port = samples.endpoints["EBI"]["ftp_server"].split(":")
     ftp = ftplib.FTP(timeout=timeout)
     ftp.connect(host, int(port))
@@ -145,10 +145,10 @@ def test_ftp_resumes_in_binary_mode_over_both_passive_commands(
 def test_ftp_fault_strikes_once_and_then_all_is_well(
     samples: Samples, faults: Control, slice_bytes: bytes, kind: str, error: Any
 ) -> None:
-    faults.add(kind, "ftp", first_n=1, seconds=5)
+    faults.add(kind, "ftp", first_n=1, seconds=3600)
 
-    def fetch() -> bytes:
-        ftp = connect(samples, timeout=0.5)
+    def fetch(timeout: float = 60) -> bytes:
+        ftp = connect(samples, timeout=timeout)
         ftp.login()
         ftp.voidcmd("TYPE I")
         ftp.size(SLICE)
@@ -162,7 +162,7 @@ def test_ftp_fault_strikes_once_and_then_all_is_well(
             fetch()
     else:
         with pytest.raises(error):
-            fetch()
+            fetch(1 if kind == "stall" else 60)
     assert fetch() == slice_bytes[100:]
     assert faults.faults.fired() == {kind: 1}
 
@@ -206,7 +206,7 @@ def test_ftp_can_shorten_listings_and_name_a_private_address(
 
 
 def test_index_page_has_sort_anchors_an_absolute_parent_and_relative_names(mirror: str) -> None:
-    page = requests.get(f"{mirror}{DATA}", timeout=5)
+    page = requests.get(f"{mirror}{DATA}", timeout=60)
     assert page.url.endswith("/data/")
     anchors = re.findall(r'<a href="([^"]*)">', page.text)
     assert anchors[:4] == ["?C=N;O=D", "?C=M;O=A", "?C=S;O=A", "?C=D;O=A"]
@@ -217,31 +217,31 @@ def test_index_page_has_sort_anchors_an_absolute_parent_and_relative_names(mirro
 
 def test_mirror_gives_ranges_as_apache_does(mirror: str, slice_bytes: bytes) -> None:
     url = f"{mirror}{SLICE}"
-    head = requests.head(url, timeout=5)
+    head = requests.head(url, timeout=60)
     assert head.headers["content-length"] == str(len(slice_bytes))
     assert head.headers["accept-ranges"] == "bytes"
     assert head.headers["last-modified"].endswith("GMT")
-    part = requests.get(url, headers={"Range": "bytes=10-99"}, timeout=5)
+    part = requests.get(url, headers={"Range": "bytes=10-99"}, timeout=60)
     assert (part.status_code, part.content) == (206, slice_bytes[10:100])
     assert part.headers["content-range"] == f"bytes 10-99/{len(slice_bytes)}"
     assert part.headers["etag"] == head.headers["etag"]
-    tail = requests.get(url, headers={"Range": "bytes=-7"}, timeout=5)
+    tail = requests.get(url, headers={"Range": "bytes=-7"}, timeout=60)
     assert tail.content == slice_bytes[-7:]
-    past = requests.get(url, headers={"Range": f"bytes={len(slice_bytes)}-"}, timeout=5)
+    past = requests.get(url, headers={"Range": f"bytes={len(slice_bytes)}-"}, timeout=60)
     assert past.status_code == 416
     assert past.headers["content-range"] == f"bytes */{len(slice_bytes)}"
-    assert requests.get(url, timeout=5).content == slice_bytes
+    assert requests.get(url, timeout=60).content == slice_bytes
 
 
 def test_mirror_does_not_leave_its_folder(mirror: str) -> None:
     for path in ("/../epfl/", "/%2e%2e/epfl/", "/..%2f..%2f..%2f..%2fetc/passwd", "/none"):
         request = requests.Request("GET", mirror).prepare()
         request.url = mirror + path
-        assert requests.Session().send(request, timeout=5).status_code == 404
+        assert requests.Session().send(request, timeout=60).status_code == 404
 
 
 def test_epfl_folder_begins_with_a_space(samples: Samples) -> None:
-    answer = requests.get(samples.endpoints["EPFL"]["download_url"], timeout=5)
+    answer = requests.get(samples.endpoints["EPFL"]["download_url"], timeout=60)
     with tifffile.TiffFile(io.BytesIO(answer.content)) as tif:
         tags = tif.pages.first.tags
         assert tags["Software"].value == "InsightToolkit"
@@ -273,11 +273,11 @@ def test_status_faults_strike_the_first_requests_only(
 ) -> None:
     faults.add(kind, "mirror", r"slice_0003", first_n=2, **parameters)
     for _ in range(2):
-        answer = requests.get(f"{mirror}{SLICE}", timeout=5, allow_redirects=False)
+        answer = requests.get(f"{mirror}{SLICE}", timeout=60, allow_redirects=False)
         assert answer.status_code == status
         assert answer.headers.get(header[0]) == header[1]
         assert answer.content != slice_bytes
-    assert requests.get(f"{mirror}{SLICE}", timeout=5).content == slice_bytes
+    assert requests.get(f"{mirror}{SLICE}", timeout=60).content == slice_bytes
 
 
 @pytest.mark.parametrize(
@@ -291,33 +291,33 @@ def test_status_faults_strike_the_first_requests_only(
 def test_body_faults_break_off_in_the_middle(
     mirror: str, faults: Control, slice_bytes: bytes, kind: str, error: str
 ) -> None:
-    faults.add(kind, "mirror", first_n=1, after_bytes=1234, seconds=5)
+    faults.add(kind, "mirror", first_n=1, after_bytes=1234, seconds=3600)
     got = bytearray()
 
     def read_on(answer: requests.Response) -> None:
         for block in answer.iter_content(1):
             got.extend(block)
 
-    answer = requests.get(f"{mirror}{SLICE}", timeout=0.4, stream=True)
+    answer = requests.get(f"{mirror}{SLICE}", timeout=2 if kind == "stall" else 60, stream=True)
     assert answer.headers["content-length"] == str(len(slice_bytes))
     with pytest.raises(requests.RequestException, match=error):
         read_on(answer)
     answer.close()
     assert bytes(got) == slice_bytes[: len(got)]
     assert len(got) <= 1234
-    assert requests.get(f"{mirror}{SLICE}", timeout=5).content == slice_bytes
+    assert requests.get(f"{mirror}{SLICE}", timeout=60).content == slice_bytes
 
 
 def test_before_means_that_nothing_is_answered(mirror: str, faults: Control) -> None:
     faults.add("reset", "mirror", first_n=1, before=True)
     with pytest.raises(requests.ConnectionError):
-        requests.head(mirror, timeout=1)
+        requests.head(mirror, timeout=60)
     assert faults.counters.tally("mirror").bytes_served == 0
 
 
 def test_wrong_bytes_keep_the_length(mirror: str, faults: Control, slice_bytes: bytes) -> None:
     faults.add("wrong_bytes", "mirror", after_bytes=10, count=2)
-    got = requests.get(f"{mirror}{SLICE}", headers={"Range": "bytes=100-199"}, timeout=5).content
+    got = requests.get(f"{mirror}{SLICE}", headers={"Range": "bytes=100-199"}, timeout=60).content
     wrong = [i for i, (a, b) in enumerate(zip(got, slice_bytes[100:200], strict=True)) if a != b]
     assert wrong == [10, 11]
 
@@ -326,7 +326,7 @@ def test_an_ignored_range_is_a_whole_body_of_status_200(
     mirror: str, faults: Control, slice_bytes: bytes
 ) -> None:
     faults.add("ignore_range", "mirror")
-    answer = requests.get(f"{mirror}{SLICE}", headers={"Range": "bytes=5-9"}, timeout=5)
+    answer = requests.get(f"{mirror}{SLICE}", headers={"Range": "bytes=5-9"}, timeout=60)
     assert (answer.status_code, answer.content) == (200, slice_bytes)
 
 
@@ -334,23 +334,23 @@ def test_a_changed_file_has_another_etag_from_the_second_request_on(
     mirror: str, faults: Control
 ) -> None:
     faults.add("changed_etag", "mirror", "slice_0003")
-    first, second = (requests.head(f"{mirror}{SLICE}", timeout=5) for _ in range(2))
+    first, second = (requests.head(f"{mirror}{SLICE}", timeout=60) for _ in range(2))
     assert first.headers["etag"] != second.headers["etag"]
     condition = {"If-Match": first.headers["etag"]}
-    assert requests.get(f"{mirror}{SLICE}", headers=condition, timeout=5).status_code == 412
+    assert requests.get(f"{mirror}{SLICE}", headers=condition, timeout=60).status_code == 412
     other = SLICE.replace("0003", "0004")
-    assert len({requests.head(f"{mirror}{other}", timeout=5).headers["etag"] for _ in "ab"}) == 1
+    assert len({requests.head(f"{mirror}{other}", timeout=60).headers["etag"] for _ in "ab"}) == 1
 
 
 def test_rules_can_skip_repeat_and_count_each_path(mirror: str, faults: Control) -> None:
     faults.add("status_500", "mirror", "slice", skip=1, every=2, first_n=2)
     url = f"{mirror}{SLICE}"
-    seen = [requests.head(url, timeout=5).status_code for _ in range(7)]
+    seen = [requests.head(url, timeout=60).status_code for _ in range(7)]
     assert seen == [200, 500, 200, 500, 200, 200, 200]
     faults.clear()
     faults.add("status_500", "mirror", per_path=True, first_n=1)
     paths = [url, url, url.replace("0003", "0005"), url]
-    assert [requests.head(p, timeout=5).status_code for p in paths] == [500, 200, 500, 200]
+    assert [requests.head(p, timeout=60).status_code for p in paths] == [500, 200, 500, 200]
 
 
 # --- the JSON services ----------------------------------------------------------------------
@@ -362,23 +362,23 @@ def test_empiar_knows_an_entry_by_number_and_accession(
     samples: Samples, name: str, end: str
 ) -> None:
     url = f"{samples.endpoints['EBI']['api_base_url']}/entry/{name}{end}"
-    entry = requests.get(url, timeout=5).json()
+    entry = requests.get(url, timeout=60).json()
     assert list(entry) == ["EMPIAR-11759"]
     assert entry["EMPIAR-11759"]["imagesets"][0]["image_width"] == "5628"
 
 
 def test_empiar_words_a_missing_entry_and_takes_lists(samples: Samples) -> None:
     api = samples.endpoints["EBI"]["api_base_url"]
-    missing = requests.get(f"{api}/entry/1/", timeout=5)
+    missing = requests.get(f"{api}/entry/1/", timeout=60)
     assert (missing.status_code, missing.text) == (404, '{"detail":"Not found."}')
-    several = requests.post(f"{api}/entry/", data="11758-11760, EMPIAR-99001", timeout=5)
+    several = requests.post(f"{api}/entry/", data="11758-11760, EMPIAR-99001", timeout=60)
     assert sorted(several.json()) == ["EMPIAR-11759", "EMPIAR-99001"]
 
 
 def test_json_can_lose_its_optional_keys(samples: Samples, faults: Control) -> None:
     faults.add("missing_json_keys", "empiar", keys=["citation", "pixel_width"])
     url = f"{samples.endpoints['EBI']['api_base_url']}/entry/11759/"
-    text = requests.get(url, timeout=5).text
+    text = requests.get(url, timeout=60).text
     assert "citation" not in text
     assert "pixel_width" not in text
     assert json.loads(text)["EMPIAR-11759"]["title"]
@@ -386,33 +386,33 @@ def test_json_can_lose_its_optional_keys(samples: Samples, faults: Control) -> N
 
 def test_omero_answers_about_an_image_its_files_and_its_annotations(samples: Samples) -> None:
     host = samples.endpoints["IDR"]["api_base_url"]
-    answer = requests.get(f"{host}/api/v0/m/images/9846137/", timeout=5)
+    answer = requests.get(f"{host}/api/v0/m/images/9846137/", timeout=60)
     assert "x-omero-apiversion" in answer.headers
     image = answer.json()["data"]
     assert image["url:datasets"].startswith(host)
-    paths = requests.get(f"{host}/webgateway/original_file_paths/9846137/", timeout=5).json()
+    paths = requests.get(f"{host}/webgateway/original_file_paths/9846137/", timeout=60).json()
     below = paths["client"][0].removeprefix("uod/idr/filesets/")
     mirror = samples.endpoints["IDR"]["https_base_url"]
-    file = requests.get(f"{mirror}/pub/databases/IDR/{below}", timeout=5)
+    file = requests.get(f"{mirror}/pub/databases/IDR/{below}", timeout=60)
     with tifffile.TiffFile(io.BytesIO(file.content)) as tif:
         pixels = image["Pixels"]
         shape = (pixels["SizeZ"], pixels["SizeY"], pixels["SizeX"])
         assert tif.series[0].shape == shape
-    data = requests.get(f"{host}/webgateway/imgData/9846137/", timeout=5).json()
+    data = requests.get(f"{host}/webgateway/imgData/9846137/", timeout=60).json()
     assert data["size"]["width"] == pixels["SizeX"]
     query = {"type": "map", "image": "9846137"}
-    notes = requests.get(f"{host}/webclient/api/annotations/", params=query, timeout=5).json()
+    notes = requests.get(f"{host}/webclient/api/annotations/", params=query, timeout=60).json()
     assert any("Organism" in str(note["values"]) for note in notes["annotations"])
 
 
 def test_omero_pages_lists_and_refuses_as_it_does(samples: Samples) -> None:
     host = samples.endpoints["IDR"]["api_base_url"]
-    page = requests.get(f"{host}/api/v0/m/datasets/10740/images/?limit=1", timeout=5).json()
+    page = requests.get(f"{host}/api/v0/m/datasets/10740/images/?limit=1", timeout=60).json()
     assert page["meta"] == {"offset": 0, "limit": 1, "maxLimit": 1000, "totalCount": 2}
     assert len(page["data"]) == 1
-    missing = requests.get(f"{host}/api/v0/m/images/77/", timeout=5)
+    missing = requests.get(f"{host}/api/v0/m/images/77/", timeout=60)
     assert (missing.status_code, missing.json()["message"]) == (404, "Image 77 not found")
-    download = requests.get(f"{host}/webclient/render_image_download/9846137/", timeout=5)
+    download = requests.get(f"{host}/webclient/render_image_download/9846137/", timeout=60)
     assert download.status_code == 403
 
 
@@ -421,7 +421,7 @@ def test_omero_pages_lists_and_refuses_as_it_does(samples: Samples) -> None:
 
 def crop(dvid: str, size_xyz: str, offset_xyz: str, query: str = "") -> requests.Response:
     url = f"{dvid}/api/node/{UUID}/grayscale/raw/0_1_2/{size_xyz}/{offset_xyz}{query}"
-    return requests.get(url, timeout=20)
+    return requests.get(url, timeout=60)
 
 
 def test_dvid_crops_are_x_fastest_and_black_outside(dvid: str) -> None:
@@ -441,7 +441,7 @@ def test_dvid_planes_are_png(
     dvid: str, dims: str, size: str, shape_zyx: tuple[int, int, int]
 ) -> None:
     url = f"{dvid}/api/node/a89e/grayscale/raw/{dims}/{size}/100_200_300"
-    picture = np.asarray(Image.open(io.BytesIO(requests.get(url, timeout=20).content)))
+    picture = np.asarray(Image.open(io.BytesIO(requests.get(url, timeout=60).content)))
     assert np.array_equal(picture, dvid_voxels((300, 200, 100), shape_zyx).squeeze())
 
 
@@ -463,7 +463,7 @@ def test_dvid_planes_are_png(
     ],
 )
 def test_dvid_says_400_where_others_say_404(dvid: str, path: str, status: int) -> None:
-    answer = requests.get(dvid + path, timeout=5)
+    answer = requests.get(dvid + path, timeout=60)
     assert answer.status_code == status
     if status == 400:
         assert answer.headers["content-type"].startswith("text/plain")
@@ -473,11 +473,11 @@ def test_dvid_says_400_where_others_say_404(dvid: str, path: str, status: int) -
 def test_dvid_block_streams_leave_out_what_was_never_set(dvid: str) -> None:
     url = f"{dvid}/api/node/a89e/grayscale/specificblocks"
     query = {"blocks": "1,2,3,9999,0,0", "compression": "uncompressed"}
-    stream = requests.get(url, params=query, timeout=20).content
+    stream = requests.get(url, params=query, timeout=60).content
     assert np.frombuffer(stream[:16], "<i4").tolist() == [1, 2, 3, 64**3]
     voxels = np.frombuffer(stream[16:], np.uint8).reshape(64, 64, 64)
     assert np.array_equal(voxels, dvid_voxels((192, 128, 64), (64, 64, 64)))
-    stored = requests.get(url, params={"blocks": "1,2,3"}, timeout=20).content
+    stored = requests.get(url, params={"blocks": "1,2,3"}, timeout=60).content
     assert LZ4().decode(stored[16:]) == stream[16:]
 
 
@@ -498,7 +498,7 @@ def test_dvid_can_lose_a_block_and_err_late(dvid: str, faults: Control) -> None:
     assert dark[64:, 64:, 64:].all()
     faults.add("late_error", "dvid", "subvolblocks")
     url = f"{dvid}/api/node/a89e/grayscale/subvolblocks/128_64_64/0_0_0"
-    answer = requests.get(url, params={"compression": "uncompressed"}, timeout=20)
+    answer = requests.get(url, params={"compression": "uncompressed"}, timeout=60)
     assert answer.status_code == 200
     assert answer.content.endswith(b"deadline exceeded\n")
     assert len(answer.content) < 2 * (64**3 + 16)
@@ -516,13 +516,13 @@ def test_s3_gives_objects_ranges_and_listings_to_anybody(samples: Samples) -> No
     found = obstore.list_with_delimiter(store, prefix=ZARR)
     assert f"{ZARR}/s0" in found["common_prefixes"]
     url = f"{samples.endpoints['OPENORGANELLE']['s3_endpoint_url']}/janelia-cosem-datasets"
-    missing = requests.head(f"{url}/none", timeout=5)
+    missing = requests.head(f"{url}/none", timeout=60)
     assert (missing.status_code, missing.content) == (404, b"")
-    assert "<Code>NoSuchKey</Code>" in requests.get(f"{url}/none", timeout=5).text
-    assert requests.put(f"{url}/none", data=b"x", timeout=5).status_code == 403
+    assert "<Code>NoSuchKey</Code>" in requests.get(f"{url}/none", timeout=60).text
+    assert requests.put(f"{url}/none", data=b"x", timeout=60).status_code == 403
     host = {"Host": "janelia-cosem-datasets.localhost"}
     root = samples.endpoints["OPENORGANELLE"]["s3_endpoint_url"]
-    assert requests.get(f"{root}/{key}", headers=host, timeout=5).content == expected
+    assert requests.get(f"{root}/{key}", headers=host, timeout=60).content == expected
 
 
 def test_s3_faults_are_told_as_s3_tells_them(samples: Samples, faults: Control) -> None:
@@ -530,7 +530,7 @@ def test_s3_faults_are_told_as_s3_tells_them(samples: Samples, faults: Control) 
     codes = {403: "AccessDenied", 404: "NoSuchKey", 500: "InternalError", 503: "SlowDown"}
     for status, code in codes.items():
         faults.add(f"status_{status}", "s3", first_n=1)
-        answer = requests.get(url, timeout=5)
+        answer = requests.get(url, timeout=60)
         assert (answer.status_code, f"<Code>{code}</Code>" in answer.text) == (status, True)
         faults.clear()
 
@@ -567,7 +567,7 @@ def test_an_authenticated_destination_keeps_the_object_whose_reply_was_lost(
             client_options={"allow_http": True},
             retry_config={"max_retries": 0},
         )
-        assert requests.get(f"{endpoint}/dest-bucket/a", timeout=5).status_code == 403
+        assert requests.get(f"{endpoint}/dest-bucket/a", timeout=60).status_code == 403
         big = os.urandom(12_000_000)  # several parts
         obstore.put(store, "big", big)
         assert bytes(obstore.get(store, "big").bytes()) == big
@@ -596,13 +596,13 @@ def test_a_kept_data_folder_has_its_objects_again(tmp_path: Path) -> None:
 def test_counters_tell_requests_bytes_and_concurrency(
     samples: Samples, mirror: str, slice_bytes: bytes
 ) -> None:
-    requests.delete(f"{samples.control_url}/_control/counters", timeout=5)
-    requests.get(f"{mirror}{SLICE}", timeout=5)
-    requests.get(f"{mirror}{SLICE}", headers={"Range": "bytes=0-9"}, timeout=5)
+    requests.delete(f"{samples.control_url}/_control/counters", timeout=60)
+    requests.get(f"{mirror}{SLICE}", timeout=60)
+    requests.get(f"{mirror}{SLICE}", headers={"Range": "bytes=0-9"}, timeout=60)
     first, second = connect(samples), connect(samples)
     first.login()
     first.retrbinary(f"RETR {SLICE}", lambda _: None)
-    answer = requests.get(f"{samples.control_url}/_control/counters", timeout=5).json()
+    answer = requests.get(f"{samples.control_url}/_control/counters", timeout=60).json()
     first.quit()
     second.close()
     assert answer["services"]["mirror"]["methods"] == {"GET": 2}
@@ -620,13 +620,13 @@ def test_one_after_the_other_never_counts_as_two_at_once(
 ) -> None:
     key = f"{samples.url('s3')}/janelia-cosem-datasets/{ZARR}/s0/.zarray"
     voxels = f"{samples.url('dvid')}/api/node/a89e/grayscale/raw/0_1_2/8_8_8/0_0_0"
-    faults.add("stall", "mirror", every=10, seconds=5)
+    faults.add("stall", "mirror", every=10, seconds=3600)
     for _ in range(20):
-        requests.get(key, timeout=5)
-        requests.get(voxels, timeout=5)
-        requests.head(f"{mirror}{SLICE}", timeout=5)
+        requests.get(key, timeout=60)
+        requests.get(voxels, timeout=60)
+        requests.head(f"{mirror}{SLICE}", timeout=60)
         with contextlib.suppress(requests.RequestException):
-            requests.get(f"{mirror}{SLICE}", timeout=0.1)
+            requests.get(f"{mirror}{SLICE}", timeout=2)
         ftp = connect(samples)
         ftp.login()
         ftp.close()
@@ -638,18 +638,18 @@ def test_one_after_the_other_never_counts_as_two_at_once(
 def test_faults_can_be_set_and_cleared_over_http(samples: Samples, mirror: str) -> None:
     url = f"{samples.control_url}/_control/faults"
     rules = [{"service": "mirror", "kind": "status_503", "match": "slice"}]
-    assert requests.post(url, json=rules, timeout=5).status_code == 200
-    assert requests.head(f"{mirror}{SLICE}", timeout=5).status_code == 503
-    assert requests.delete(url, timeout=5).json()["rules"] == []
-    assert requests.head(f"{mirror}{SLICE}", timeout=5).status_code == 200
-    assert requests.post(url, json=[{"kind": "no such kind"}], timeout=5).status_code == 422
+    assert requests.post(url, json=rules, timeout=60).status_code == 200
+    assert requests.head(f"{mirror}{SLICE}", timeout=60).status_code == 503
+    assert requests.delete(url, timeout=60).json()["rules"] == []
+    assert requests.head(f"{mirror}{SLICE}", timeout=60).status_code == 200
+    assert requests.post(url, json=[{"kind": "no such kind"}], timeout=60).status_code == 422
 
 
 def test_latency_slows_a_connection_down(
     samples: Samples, faults: Control, mirror: str, slice_bytes: bytes
 ) -> None:
     faults.set_latency(first_byte_s=0.05, bytes_per_second=len(slice_bytes) * 4)
-    answer = requests.get(f"{mirror}{SLICE}", timeout=5)
+    answer = requests.get(f"{mirror}{SLICE}", timeout=60)
     assert answer.content == slice_bytes
     assert answer.elapsed.total_seconds() >= 0.05
     ftp = connect(samples)
@@ -681,11 +681,11 @@ def test_a_signal_stops_everything_that_was_started(samples: Samples) -> None:
     assert process.stdout is not None
     found = json.loads(process.stdout.readline())
     endpoints = [found["EBI"]["https_base_url"], found["OPENORGANELLE"]["s3_endpoint_url"]]
-    assert requests.get(endpoints[0], timeout=5).status_code == 200
+    assert requests.get(endpoints[0], timeout=60).status_code == 200
     servers = _descendants(process.pid)
     assert len(servers) >= 2  # the watchdog and the object store
     process.send_signal(signal.SIGTERM)
-    assert process.wait(5) == 0
+    assert process.wait(60) == 0
     _assert_ended(servers)
     for endpoint in endpoints:
         with pytest.raises(requests.ConnectionError):
@@ -700,7 +700,7 @@ def test_an_object_store_does_not_outlive_a_killed_owner() -> None:
     folder = next(Path("/proc", str(pid), "cwd").resolve() for pid in servers)
     assert folder.joinpath("server.log").exists()
     process.kill()
-    process.wait(5)
+    process.wait(60)
     _assert_ended(servers)
     assert not folder.exists()
     with pytest.raises(requests.ConnectionError):
@@ -713,7 +713,7 @@ def _python(program: str, *arguments: str) -> subprocess.Popen[str]:
 
 
 def _assert_ended(pids: list[int]) -> None:
-    for _ in range(100):
+    for _ in range(2400):
         if not any(Path(f"/proc/{pid}").exists() for pid in pids):
             return
         time.sleep(0.05)

@@ -94,11 +94,13 @@ class Campaign:
         store, reference = self._destination.store(name), self._references[output_format]
         begun: set[str] = set()
         files: set[str] = set()
+        # A slow machine could spend all of a short campaign's kills in the first round.
+        most = self.report.kills + max(1, kills // len(self._destination.formats))
         fruitless = 0
         for attempt in range(_MOST_ATTEMPTS):
             finished, complete = judge.finished_units(store), judge.complete_volumes(store)
             task = self._task(name, output_format, attempt)
-            last = attempt == _MOST_ATTEMPTS - 1 or self.report.kills >= kills
+            last = attempt == _MOST_ATTEMPTS - 1 or self.report.kills >= min(kills, most)
             left = max(_LEAST_SHARE, reference.share_left(finished, complete)) * reference.seconds
             # A busy machine takes longer than the undisturbed run did: wait longer, or never end.
             moment = self._moment(left * (1 + 0.5 * fruitless))

@@ -29,7 +29,8 @@ from tests.chaos.report import PauseReport
 from tests.chaos.worker import ARCHIVES, SMALL, Task
 from tests.chaos.zygote import Zygote
 
-LEASE_S = 1.0
+LEASE_S = 1.0  # of the run that is paused
+_LONG_LEASE_S = 120.0  # of all others: a busy machine must not end theirs
 Variant = dict[str, dict[str, Any]]
 VARIANTS: dict[str, Variant] = {
     "small shards": {},
@@ -38,6 +39,7 @@ VARIANTS: dict[str, Variant] = {
 }
 _MOST = {BEFORE: 120, BODY: 400, "a write, signed": 120, "a shard, signed": 80}
 _FEW = 5
+_ENOUGH = 4  # times the pauses that were asked for
 _TOLD = 6  # of all that is wrong with one round
 # What a run says that lost its lease; everything else is an error of the campaign.
 _EXPECTED = re.compile(
@@ -64,7 +66,10 @@ class PauseCampaign:
         self._references: dict[str, judge.Reference] = {}
 
     def run(self, pauses: int, tell: Callable[[str], None] = lambda text: None) -> PauseReport:
-        """Pause until `pauses` runs were stopped in the middle of their work."""
+        """Pause until `pauses` runs were stopped in the middle of their work.
+
+        Until one of them was refused something, too: by chance each might be between two volumes.
+        """
         began, report, told = time.monotonic(), self.report, 0
         warm = self._task("warm-up", "small shards")
         sources = tuple(source for source in ARCHIVES if source != "openorganelle")
@@ -73,7 +78,7 @@ class PauseCampaign:
         for variant in VARIANTS:
             self._references[variant] = self._undisturbed(variant)
         points = [*POINTS]
-        while report.kills < pauses:
+        while report.kills < pauses or not (report.refused or report.kills >= _ENOUGH * pauses):
             if not points:
                 points = [*POINTS]
             self._round(points.pop(self._random.randrange(len(points))))
@@ -111,7 +116,7 @@ class PauseCampaign:
             self._random.randint(1, _MOST.get(point, _FEW)),
             self._random.uniform(0.0, self._references[first].seconds),
         )
-        paused = self._task(f"{name}-paused", first, to=name)
+        paused = self._task(f"{name}-paused", first, to=name, lease_seconds=LEASE_S)
         process = self._zygote.run_until(paused, pause)
         if process is None:
             report.not_reached += 1
@@ -153,7 +158,13 @@ class PauseCampaign:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda item: there.put(item.key, here.get(item.key)), here.list()))
 
-    def _task(self, name: str, variant: str, to: str | None = None) -> Task:
+    def _task(
+        self,
+        name: str,
+        variant: str,
+        to: str | None = None,
+        lease_seconds: float = _LONG_LEASE_S,
+    ) -> Task:
         here = self._folder / "attempts" / _plain(name)
         here.mkdir(parents=True)
         task = self._destination.task(
@@ -162,7 +173,7 @@ class PauseCampaign:
             self._endpoints,
             here,
             settings=VARIANTS[variant],
-            lease_seconds=LEASE_S,
+            lease_seconds=lease_seconds,
         )
         return replace(task, name=name)
 

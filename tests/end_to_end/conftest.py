@@ -57,7 +57,7 @@ def command_in(folder: Path, environment: dict[str, str]) -> Command:
             env={name: value for name, value in whole.items() if value is not None},
             capture_output=True,
             text=True,
-            timeout=280,
+            timeout=560,
             check=False,
         )
 
@@ -123,7 +123,7 @@ def desk_in(folder: Path) -> Iterator[tuple[Path, dict[str, str]]]:
     (folder / "tmp").mkdir()
     up = [str(BIN / "macroscope"), "up", "--port", str(port)]
     try:
-        subprocess.run(up, cwd=folder, env=env, check=True, timeout=200)
+        subprocess.run(up, cwd=folder, env=env, check=True, timeout=500)
         yield folder, env | sourced(folder / ".macroscope" / "client.env")
     finally:
         subprocess.run([str(BIN / "macroscope"), "down"], cwd=folder, env=env, check=True)

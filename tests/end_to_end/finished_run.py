@@ -42,7 +42,7 @@ def prefect(folder: Path, env: dict[str, str], *arguments: str) -> None:
         env=env,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=560,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
@@ -50,7 +50,7 @@ def prefect(folder: Path, env: dict[str, str], *arguments: str) -> None:
 def post(env: dict[str, str], path: str, asked: dict[str, Any]) -> Any:
     with asking(env) as session:
         for wait_s in (1, 2, 5, 10, 20, 0):  # its database may be busy, as clients of Prefect know
-            answer = session.post(f"{env['PREFECT_API_URL']}/{path}", json=asked, timeout=30)
+            answer = session.post(f"{env['PREFECT_API_URL']}/{path}", json=asked, timeout=120)
             if answer.status_code != 503:
                 break
             time.sleep(wait_s)

@@ -24,7 +24,7 @@ def installed(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     """The command as a shell finds it."""
     command = [str(Path(sys.executable).with_name("macroscope")), *arguments]
     env = {**os.environ, **more}
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=env)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=env)
 
 
 def test_the_version_is_the_distributions() -> None:
@@ -190,6 +190,6 @@ def test_ctrl_c_ends_a_command_as_shells_expect(
         connection, _ = silent.accept()
         with connection:
             process.send_signal(signal.SIGINT)
-            _, said = process.communicate(timeout=120)
+            _, said = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "Traceback" not in said

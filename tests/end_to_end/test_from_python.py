@@ -84,7 +84,7 @@ def test_a_script_without_a_guard_needs_no_server(tmp_path: Path) -> None:
         },
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=560,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "(8, 16, 16)\n", "")
 
@@ -127,7 +127,7 @@ def test_a_flow_that_is_called_needs_no_server_either(samples: Samples, tmp_path
         },
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=560,
     )
     assert (done.returncode, done.stdout) == (0, "flyem False\n"), done.stderr
 

@@ -295,7 +295,7 @@ def test_blocks_by_name_and_nothing_of_them_in_what_prefect_stores(
     result = openorganelle()
     assert result.success, result.errors
     with get_client(sync_client=True) as api:
-        deadline = time.monotonic() + 60  # the server notes task runs behind the events of a run
+        deadline = time.monotonic() + 240  # the server notes task runs behind the events of a run
         while not api.read_task_runs():
             assert time.monotonic() < deadline, "no task run was noted"
             time.sleep(0.5)

@@ -140,7 +140,7 @@ def test_a_lease_holds_one_volume_and_not_the_store(
     thread = threading.Thread(target=first)
     thread.start()
     try:
-        assert started.wait(30)
+        assert started.wait(120)
         is_exact(bench, bench.run())
     finally:
         done.set()
@@ -185,7 +185,7 @@ def test_a_run_killed_on_another_host_is_resumed_once_its_lease_has_run_out(
         env={**os.environ, "PYTHONPATH": str(root)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr

@@ -112,7 +112,7 @@ def test_no_other_page_and_no_other_user_of_the_machine_can_start_anything(
         (f"deployments/{deployment['id']}/create_flow_run", {"job_variables": {"command": "id"}}),
     ):
         url = f"{finished.env['PREFECT_API_URL']}/{path}"
-        answer = requests.post(url, json.dumps(body), headers=theirs, timeout=30)
+        answer = requests.post(url, json.dumps(body), headers=theirs, timeout=120)
         assert answer.status_code in (401, 403)
         assert "Access-Control-Allow-Origin" not in answer.headers
     state = finished.folder / ".macroscope"
@@ -196,7 +196,7 @@ def test_pictures_of_the_volumes_are_loaded_and_show_something(
 def state_of(finished: FinishedRun, run: str) -> dict[str, Any]:
     with asking(finished.env) as session:
         url = f"{finished.env['PREFECT_API_URL']}/flow_runs/{run}"
-        state: dict[str, Any] = session.get(url, timeout=30).json()["state"]
+        state: dict[str, Any] = session.get(url, timeout=120).json()["state"]
     return state
 
 
@@ -289,9 +289,9 @@ def test_a_schedule_is_made_in_the_page_of_the_deployment(
     shown(browser, "At 03:00")
     push(browser, "Save")
     with asking(finished.env) as session:
-        wait_until(lambda: session.get(url, timeout=30).json()["schedules"], "no schedule")
-        (made,) = session.get(url, timeout=30).json()["schedules"]
-        session.delete(f"{url}/schedules/{made['id']}", timeout=30).raise_for_status()
+        wait_until(lambda: session.get(url, timeout=120).json()["schedules"], "no schedule")
+        (made,) = session.get(url, timeout=120).json()["schedules"]
+        session.delete(f"{url}/schedules/{made['id']}", timeout=120).raise_for_status()
     assert made["schedule"]["cron"] == "0 3 * * *" and made["active"]
 
 
@@ -358,7 +358,7 @@ def test_a_cancel_in_prefect_ends_the_run_and_its_children_and_leaves_nothing(
     shutil.rmtree(folder / "data")
     control = json.loads((folder / ".macroscope" / "samples.out").read_text())["control_url"]
     slow = {"latency": SLOW_ARCHIVES}
-    requests.post(f"{control}/_control/settings", json=slow, timeout=30).raise_for_status()
+    requests.post(f"{control}/_control/settings", json=slow, timeout=120).raise_for_status()
 
     def statuses() -> dict[str, str]:
         records = (folder / "data").glob("*/metadata_*.json")

@@ -187,7 +187,7 @@ def shell(
         env={**environment, "PATH": path},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=560,
         check=False,
     )
 

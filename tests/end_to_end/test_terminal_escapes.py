@@ -30,7 +30,7 @@ def hostile(samples: Samples) -> Iterator[dict[str, str]]:
         if "original_file_paths" in path:
             paths = [f"/elsewhere/{PAYLOAD}.tif"]
             return "application/json", json.dumps({"repo": paths, "client": paths}).encode()
-        found = requests.get(upstream + path, timeout=30)
+        found = requests.get(upstream + path, timeout=120)
         return (found.headers["Content-Type"], found.content) if found.ok else None
 
     with server(answer) as root:

@@ -65,7 +65,7 @@ def run(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
             env=kept,
             capture_output=True,
             text=True,
-            timeout=280,
+            timeout=560,
         )
 
     return command

@@ -20,7 +20,7 @@ from lib.storage.local import LocalStore
 from lib.verify.volume import verify_store
 from tests.faults.test_polite import SERVICES
 
-SECONDS = 280
+SECONDS = 560
 
 
 @pytest.mark.slow

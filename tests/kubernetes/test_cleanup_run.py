@@ -20,7 +20,7 @@ from tests.kubernetes.installation import refused
 from tests.kubernetes.pods import Manifest, job
 
 ROOT = Path(__file__).parents[2]
-WAIT_S = 60
+WAIT_S = 240
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ def exporter(environ: dict[str, str], store: Path, folder: Path) -> Iterator[str
         )
     url = f"http://127.0.0.1:{port}/metrics"
     try:
-        assert comes_true(lambda: requests.get(url, timeout=30).ok, WAIT_S)
+        assert comes_true(lambda: requests.get(url, timeout=120).ok, WAIT_S)
         yield url
     finally:
         process.terminate()
@@ -145,11 +145,11 @@ def test_a_real_prometheus_scrapes_runs_and_volumes(
             asked = {"query": 'macroscope_volumes{status="complete"}'}
 
             def seen() -> bool:
-                answer = requests.get(f"{address}/api/v1/query", asked, timeout=30).json()
+                answer = requests.get(f"{address}/api/v1/query", asked, timeout=120).json()
                 return [one["value"][1] for one in answer["data"]["result"]] == ["1"]
 
             assert comes_true(seen, WAIT_S)
-            groups = requests.get(f"{address}/api/v1/rules", timeout=30).json()["data"]["groups"]
+            groups = requests.get(f"{address}/api/v1/rules", timeout=120).json()["data"]["groups"]
             assert {rule["health"] for rule in groups[0]["rules"]} <= {"ok", "unknown"}
             assert len(groups[0]["rules"]) == len(rules())
 

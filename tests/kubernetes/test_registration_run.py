@@ -93,11 +93,11 @@ def test_registration_can_run_again_for_either_kind_of_pool(
         "memory_limit": "5Gi",
     }
     url = environ["PREFECT_API_URL"]
-    pool = requests.get(f"{url}/work_pools/cluster", timeout=30).json()
+    pool = requests.get(f"{url}/work_pools/cluster", timeout=120).json()
     assert (
         pool["base_job_template"]["variables"]["properties"]["finished_job_ttl"]["default"] == 600
     )
-    limit = requests.get(f"{url}/v2/concurrency_limits/downloads", timeout=30).json()
+    limit = requests.get(f"{url}/v2/concurrency_limits/downloads", timeout=120).json()
     assert limit["limit"] == 4
 
 

@@ -18,7 +18,7 @@ from tests.kubernetes.installation import refused
 from tests.kubernetes.pods import job, pod_spec
 
 Manifest = dict[str, Any]
-WAIT_S = 60
+WAIT_S = 240
 
 
 @pytest.fixture(scope="module")

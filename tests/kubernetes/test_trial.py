@@ -72,8 +72,8 @@ def trial(environ: dict[str, str], *words: str) -> tuple[int, str]:
 def pool(environ: dict[str, str], **change: Any) -> dict[str, Any]:
     url = f"{environ['PREFECT_API_URL']}/work_pools/desk"
     if change:
-        requests.patch(url, json=change, timeout=30).raise_for_status()
-    found: dict[str, Any] = requests.get(url, timeout=30).json()
+        requests.patch(url, json=change, timeout=120).raise_for_status()
+    found: dict[str, Any] = requests.get(url, timeout=120).json()
     return found
 
 

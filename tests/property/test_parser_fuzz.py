@@ -47,7 +47,7 @@ def test_damaged_files_give_a_named_error_or_a_whole_volume() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60 + CASES,
+        timeout=240 + CASES,
         cwd=SCRIPT.parents[2],
     )
     assert done.returncode == 0, f"the readers took the process down: {done.stderr[-2000:]}"

@@ -23,7 +23,7 @@ def test_one_tiny_case_runs_end_to_end_and_is_written_as_json(tmp_path: Path) ->
     arguments = ["--cases", "dvid", "--size", "2", "--rounds", "1"]
     where = ["--cache", str(tmp_path / "cache"), "--json", str(results)]
     command = [sys.executable, "-m", "benchmarks", *arguments, *where]
-    subprocess.run(command, cwd=ROOT, check=True, timeout=200)
+    subprocess.run(command, cwd=ROOT, check=True, timeout=500)
     document = json.loads(results.read_text())
     (case,) = document["cases"]
     contenders = {"ours", "bare steps", "with statistics and a level", "one GET"}

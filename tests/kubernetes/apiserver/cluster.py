@@ -62,7 +62,7 @@ class Cluster:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._write_hosts()
         self._threads[0].start()
-        assert self._up.wait(30)
+        assert self._up.wait(120)
         self._threads[1].start()
         return self
 

@@ -81,7 +81,7 @@ def test_whoever_waits_fetches_what_comes_next() -> None:
         asked.append((start, length))
         if start == 0:
             begun.set()
-            assert go.wait(30)
+            assert go.wait(120)
         else:
             go.set()  # only a second request in flight lets the first go on
         return OBJECT[start : start + length]
@@ -90,7 +90,7 @@ def test_whoever_waits_fetches_what_comes_next() -> None:
     neighbours.expect("x", range(4))
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(piece, neighbours, 0)
-        assert begun.wait(30)
+        assert begun.wait(120)
         second = pool.submit(piece, neighbours, 1)
         assert first.result(30) == truth(0)
         assert second.result(30) == truth(1)

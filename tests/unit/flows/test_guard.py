@@ -103,7 +103,7 @@ def test_a_post_of_another_site_changes_nothing(
     body = json.dumps({"name": "theirs"})
     simple = {"Origin": ELSEWHERE, "Content-Type": "text/plain", **headers}
     for path in ("flows/", "deployments/", "work_pools/", "flow_runs/"):
-        answer = requests.post(f"{run.url}/{path}", body, headers=simple, timeout=30)
+        answer = requests.post(f"{run.url}/{path}", body, headers=simple, timeout=120)
         assert answer.status_code in (401, 403), path
         assert "Access-Control-Allow-Origin" not in answer.headers
     assert known_flows(run) == ["mine"]
@@ -115,11 +115,13 @@ def test_another_site_may_neither_ask_first_nor_read(run: RunWithServer) -> None
         "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "authorization,content-type",
     }
-    preflight = requests.options(f"{run.url}/flows/", headers=asked, timeout=30)
+    preflight = requests.options(f"{run.url}/flows/", headers=asked, timeout=120)
     assert "Access-Control-Allow-Origin" not in preflight.headers
-    own = requests.options(f"{run.url}/flows/", headers={**asked, "Origin": run.origin}, timeout=30)
+    own = requests.options(
+        f"{run.url}/flows/", headers={**asked, "Origin": run.origin}, timeout=120
+    )
     assert own.headers["Access-Control-Allow-Origin"] == run.origin, "the test asks as pages do"
-    read = requests.post(f"{run.url}/flows/filter", headers={"Origin": ELSEWHERE}, timeout=30)
+    read = requests.post(f"{run.url}/flows/filter", headers={"Origin": ELSEWHERE}, timeout=120)
     assert read.status_code in (401, 403)
     assert "Access-Control-Allow-Origin" not in read.headers
 
@@ -128,7 +130,7 @@ def test_another_site_may_neither_ask_first_nor_read(run: RunWithServer) -> None
 def test_a_name_that_leads_here_opens_nothing(run: RunWithServer, path: str) -> None:
     """DNS rebinding: the page's own origin, at this address."""
     here = {"Host": "evil.example", "Origin": ELSEWHERE}
-    assert requests.get(f"{run.url}/{path}", headers=here, timeout=30).status_code == 401
+    assert requests.get(f"{run.url}/{path}", headers=here, timeout=120).status_code == 401
 
 
 @pytest.mark.parametrize("protocols", [None, ["prefect"]], ids=["old", "prefect"])

@@ -100,7 +100,7 @@ class Page(HTMLParser):
 def get(viewer: Viewer, path: str, **more: Any) -> requests.Response:
     with requests.Session() as session:
         session.trust_env = False
-        return session.get(viewer.address + path, timeout=30, allow_redirects=False, **more)
+        return session.get(viewer.address + path, timeout=120, allow_redirects=False, **more)
 
 
 def test_the_page_tells_every_volume_and_what_is_not_complete(viewer: Viewer) -> None:

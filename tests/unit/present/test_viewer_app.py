@@ -59,7 +59,7 @@ def get(viewer: Viewer, path: str, **headers: str) -> requests.Response:
     request.url = viewer.address + path
     with requests.Session() as session:
         session.trust_env = False
-        return session.send(request, timeout=30, allow_redirects=False)
+        return session.send(request, timeout=120, allow_redirects=False)
 
 
 def test_objects_and_ranges_come_as_they_are_stored(viewer: Viewer, store: LocalStore) -> None:
@@ -82,7 +82,7 @@ def test_objects_and_ranges_come_as_they_are_stored(viewer: Viewer, store: Local
         expected = f"bytes {first}-{first + len(part) - 1}/{len(whole)}"
         assert answer.headers["Content-Range"] == expected
     assert get(viewer, path, Range=f"bytes={len(whole)}-").status_code == 416
-    head = requests.head(viewer.address + path, timeout=30)
+    head = requests.head(viewer.address + path, timeout=120)
     assert (head.status_code, head.headers["Content-Length"]) == (200, str(len(whole)))
 
 
@@ -130,7 +130,7 @@ def test_nothing_but_the_named_volumes_is_served(viewer: Viewer, path: str) -> N
 def test_nothing_can_be_written(viewer: Viewer, store: LocalStore, method: str) -> None:
     before = store.get(f"{EM}/zarr.json")
     url = f"{viewer.address}/store/{EM}/zarr.json"
-    assert requests.request(method, url, data=b"x", timeout=30).status_code == 405
+    assert requests.request(method, url, data=b"x", timeout=120).status_code == 405
     assert store.get(f"{EM}/zarr.json") == before
 
 
@@ -213,7 +213,7 @@ def test_a_port_in_use_is_said_plainly(viewer: Viewer, store: LocalStore) -> Non
 def test_stopping_closes_the_port_though_a_page_is_open(store: LocalStore) -> None:
     with serve(store, [EM]) as running:
         address = running.address
-        stream = requests.get(f"{address}/events/volumes", stream=True, timeout=30)
+        stream = requests.get(f"{address}/events/volumes", stream=True, timeout=120)
         assert next(stream.iter_lines()) == b": connected"
     with pytest.raises(requests.ConnectionError):
         requests.get(address, timeout=5)

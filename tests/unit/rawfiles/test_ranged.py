@@ -31,7 +31,7 @@ class Archive:
             self.brought.append(number)
             self._running += 1
             self.most = max(self.most, self._running)
-        assert self.go.wait(30)
+        assert self.go.wait(120)
         with self._lock:
             self._running -= 1
         if number in self.bad:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -372,13 +374,37 @@ def test_a_holder_that_stopped_renewing_is_replaced_after_its_term_only(
     on_another_host(monkeypatch)
     settings = destination.settings(lease_seconds=1.5)
     dead = S3Store(uri, settings)
+    started = time.monotonic()
     with monkeypatch.context() as patch:
         patch.setattr(s3_lease.Lease, "_beat", lambda self: None)
         dead.lock("v", "killed").__enter__()
-    started = time.monotonic()
     with S3Store(uri, settings).lock("v", "next"):
         assert time.monotonic() - started > 1.4
     assert dead._objects.listing("") == []
+
+
+@pytest.mark.parametrize("stated", ["", ', "seconds": 3600.0', ', "seconds": "x"'])
+def test_the_term_of_a_lease_is_its_holder_s_own(
+    destination: Destination, uri: str, monkeypatch: pytest.MonkeyPatch, stated: str
+) -> None:
+    """A run with a shorter `dest_lease_seconds` does not take over from one that renews less often.
+
+    A lease of 0.1.0 states none, and one that states nonsense has the term of who looks.
+    """
+    on_another_host(monkeypatch)
+    holder = f'{{"run": "slow", "host": "h", "pid": 1, "since": "now"{stated}}}'.encode()
+    quick = S3Store(uri, destination.settings(lease_seconds=1.0))
+    quick._writes.put("ebi/.locks/x.lease", [memoryview(holder)], "")
+    lease = quick.lock("ebi/x", "quick")
+    monkeypatch.setattr(lease, "_server_time", lambda: datetime.now(UTC) + timedelta(seconds=600))
+    found = lease._read()  # type: ignore[attr-defined]
+    assert lease._abandoned(found) == (stated != ', "seconds": 3600.0')  # type: ignore[attr-defined]
+
+
+def test_a_lease_states_its_term(destination: Destination, uri: str) -> None:
+    store = S3Store(uri, destination.settings(lease_seconds=77.0))
+    with store.lock("ebi/x", "run"):
+        assert json.loads(store._objects.get("ebi/.locks/x.lease").data)["seconds"] == 77.0
 
 
 def test_a_dead_process_of_this_machine_is_found_out_at_once() -> None:
@@ -414,7 +440,7 @@ def test_a_run_whose_lease_was_overwritten_finds_out_and_leaves_the_thief_alone(
     S3Store(uri, destination.settings())._writes.put(
         "ebi/.locks/x.lease", [memoryview(thief)], None
     )
-    lease._thread.join(10)  # type: ignore[attr-defined]
+    lease._thread.join(120)  # type: ignore[attr-defined]
     with pytest.raises(DestinationBusyError, match="lease on ebi/x is over"):
         store.put("ebi/x.ome.zarr/c/0", b"1")
     with pytest.raises(DestinationBusyError, match="thief"):
@@ -426,12 +452,17 @@ def test_a_run_whose_lease_was_overwritten_finds_out_and_leaves_the_thief_alone(
 
 
 def test_a_lease_outlives_lost_replies_and_refusals(destination: Destination, uri: str) -> None:
-    store = S3Store(uri, destination.settings(faulty=True, lease_seconds=0.9))
+    store = S3Store(uri, destination.settings(faulty=True, lease_seconds=4.0))
+    faults = {"lost_reply": 2, "status_503": 2}
     with store.lock("v", "first"):
         destination.control.add("lost_reply", "destination", match=r"\.lease", first_n=2)
         destination.control.add("status_503", "destination", match=r"\.lease", skip=2, first_n=2)
-        time.sleep(1.2)
+        for _ in range(2400):
+            if destination.control.faults.fired() == faults:
+                break
+            time.sleep(0.05)
         store.put("v/k", b"1")
+    assert destination.control.faults.fired() == faults
     assert [found.key for found in store.list()] == ["v/k"]
 
 

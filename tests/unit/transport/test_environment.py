@@ -166,7 +166,7 @@ def test_clients_that_read_proxies_themselves_spare_loopback_too(
         [sys.executable, "-c", CLIENTS, f"http://127.0.0.1:{plain}"],
         env=environ,
         check=True,
-        timeout=120,
+        timeout=300,
     )
 
 

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -39,7 +40,8 @@ from lib.transport.session import Session
 from tests.kit.tls import TlsFront
 
 BUCKET = "cosem-test"
-QUICK = Limits(4, None, 2.0, 1.0, 3, 0.005)
+QUICK = Limits(4, None, 20.0, 30.0, 3, 0.005)
+STALLED = replace(QUICK, read_timeout_s=1.0)  # for what waits until it ends
 PATIENT = Limits(4, None, 5.0, 60.0, 3, 0.005)
 CHUNK = bytes(range(256)) * 1024
 KEYS = {
@@ -76,9 +78,10 @@ def served() -> Iterator[Served]:
 
 
 @pytest.fixture
-def session() -> Iterator[Session]:
+def session(request: pytest.FixtureRequest) -> Iterator[Session]:
     stopping.reset()
-    with Session("openorganelle", limits={"s3": QUICK, "lying": PATIENT}) as session:
+    limits = STALLED if "stall" in request.node.name else QUICK
+    with Session("openorganelle", limits={"s3": limits, "lying": PATIENT}) as session:
         yield session
 
 
