@@ -5,7 +5,7 @@ what leaves most of it behind:
 
 - flow runs that Prefect holds for Running or Pending while Kubernetes has nothing left of them
   become Crashed; those that were being cancelled become Cancelled;
-- Jobs that still run although their flow run has ended are deleted;
+- Jobs that still run although their flow run has ended, or was cancelled, are deleted;
 - Dask clusters whose flow is over are deleted (`lib.kubernetes.cleanup`).
 
 Each only after a grace, so that a flow that is being rescheduled is left alone.
@@ -75,7 +75,7 @@ def abandoned_jobs(
     now: datetime,
     grace_seconds: float,
 ) -> list[str]:
-    """Names of the Jobs that still run although their flow run has ended, or was deleted.
+    """Names of the Jobs that still run although their flow run has ended, or is to, or is no more.
 
     Parameters
     ----------
@@ -90,7 +90,8 @@ def abandoned_jobs(
         state = states[run_id]
         made = datetime.fromisoformat(job["metadata"]["creationTimestamp"])
         since = made if state is None else max(made, state.timestamp)
-        over = state is None or state.is_final()
+        # Cancelling: what listens for it beside the flow gives up where the server was away
+        over = state is None or state.is_final() or state.is_cancelling()
         if over and (now - since).total_seconds() >= grace_seconds:
             found.append(str(job["metadata"]["name"]))
     return found

@@ -18,7 +18,6 @@ from prefect import get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext, TagsContext
 from prefect.futures import PrefectWrappedFuture
-from prefect.runtime import flow_run as current_run
 from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
@@ -51,7 +50,13 @@ from lib.storage.base import StoreSettings
 from lib.storage.open import probe_once
 from lib.volumes.job import VolumeJob
 from tasks.artifacts import ProgressBar, show_plan, show_record, show_result
-from tasks.outage import OutageBackoff, retry_through_outage, show
+from tasks.outage import (
+    OutageBackoff,
+    deployed_run,
+    heeding_cancel,
+    retry_through_outage,
+    show,
+)
 from tasks.steps import convert, fetch, plan, publish
 
 
@@ -172,8 +177,7 @@ def carried(data: T) -> T | None:
     Nothing where the run is a deployment's own: nobody takes the data there, and Prefect would
     resolve them into an exception, and print that it cannot.
     """
-    deployed = os.environ.get("PREFECT__FLOW_RUN_ID", "inline") == current_run.get_id()
-    return None if deployed else data
+    return data if deployed_run() is None else None
 
 
 T = TypeVar("T")
@@ -193,6 +197,7 @@ def ingest(source: str, config: LoaderConfig | Mapping[str, Any] | None) -> Proc
     with (
         TagsContext(current_tags=shared),
         open_run(source, config) as run,
+        heeding_cancel(),
         progress_told(mine, get_run_logger().info),
     ):
         try:

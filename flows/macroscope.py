@@ -17,18 +17,18 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from prefect import tags
 from prefect.client.schemas.objects import State
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 from pydantic import AfterValidator, Field, WithJsonSchema
 
 from flows.calling import Form, flow, parent_run_name, shown
 from flows.consolidate import consolidate
 from flows.credentials import store_settings
 from flows.ingest import carried, in_one_sentence
-from flows.sources import cancel_children, run_source
+from flows.sources import cancel_children, cancel_children_of, run_source
 from lib.archives.registry import REGISTRY, archive
 from lib.concurrency import cancel as stopping
 from lib.config.manager import ConfigManager
-from lib.errors import ConfigError, MacroscopeError, NothingThereError
+from lib.errors import ConfigError, MacroscopeError, NothingThereError, StoppedError
 from lib.execution import MODES, Step, check_sources, mode, ready, schedule
 from lib.execution import mode as find_mode
 from lib.ingest.datasets import Dataset, Job, check, jobs_of
@@ -37,7 +37,7 @@ from lib.ingest.result import ProcessingResult
 from lib.records.catalogue import note_groups, require_contents
 from lib.storage.open import open_store
 from tasks.artifacts import run_in_words, show_run, show_volumes
-from tasks.outage import retry_through_outage, show
+from tasks.outage import heeding_cancel, retry_through_outage, show
 
 T = TypeVar("T")
 
@@ -185,7 +185,7 @@ def macroscope(
     dry_run: DryRun = False,
     addresses: AddressList = None,
     datasets: DatasetList = None,
-) -> list[ProcessingResult] | State[list[ProcessingResult]]:
+) -> list[ProcessingResult] | State[Any]:
     """Bring in all sources, or some, then catalogue what the store holds.
 
     Parameters
@@ -211,17 +211,25 @@ def macroscope(
     check(jobs.values(), loaded)
     only_jobs = bool(jobs) and not (sources or addresses)
     rounds = [] if only_jobs else by_round(sources, addresses, parameters or {}, settings)
-    for given in rounds:
-        heavy = {name for name in given if archive(name).heavy}
-        if dry_run:
-            given = {name: {**one, "dry_run": True} for name, one in given.items()}
-        start = partial(_start, given, settings.subflows)
-        outcomes += run_schedule(schedule(chosen, given, heavy), start, workers=chosen.workers)
-    if jobs:
-        alone = [Step(label, frozenset()) for label in jobs]
-        start_job = partial(_start_job, jobs, parameters or {}, settings.subflows, dry_run)
-        outcomes += run_schedule(alone, start_job, workers=settings.datasets_at_once)
+    try:
+        with stopping.fresh(), heeding_cancel(cancel_children_of):
+            for given in rounds:
+                heavy = {name for name in given if archive(name).heavy}
+                if dry_run:
+                    given = {name: {**one, "dry_run": True} for name, one in given.items()}
+                start = partial(_start, given, settings.subflows)
+                steps = schedule(chosen, given, heavy)
+                outcomes += run_schedule(steps, start, workers=chosen.workers)
+            if jobs:
+                alone = [Step(label, frozenset()) for label in jobs]
+                start_job = partial(_start_job, jobs, parameters or {}, settings.subflows, dry_run)
+                outcomes += run_schedule(alone, start_job, workers=settings.datasets_at_once)
+    except StoppedError:
+        if not stopping.stop_requested():
+            raise
     results = [_result(outcome, jobs) for outcome in outcomes]
+    if stopping.stop_requested():
+        return Cancelled(message="the run was asked to stop", data=carried(results))
     failures = []
     if not dry_run:
         try:

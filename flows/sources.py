@@ -84,8 +84,13 @@ def run_deployed(
 
 def cancel_children(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
     """Hook of the parent's cancellation: its children are cancelled too."""
+    cancel_children_of(flow_run.id)
+
+
+def cancel_children_of(parent: UUID) -> None:
+    """Cancel the runs that a run has started and that have not ended."""
     with get_client(sync_client=True) as client:
-        for child in _unfinished_children(client, flow_run.id):
+        for child in _unfinished_children(client, parent):
             client.set_flow_run_state(child.id, Cancelling(), force=False)
 
 

@@ -1,4 +1,4 @@
-"""A Prefect server that is away for a while: the work waits for it, and does not fail.
+"""A Prefect server that is away for a while: the work waits for it, and still hears a cancel.
 
 Prefect asks its server before a task's body runs (its version, the slots of its tags). Where that
 fails, nothing has been done yet, and the step can be tried again; so can one that was at work,
@@ -8,14 +8,21 @@ because what is finished is found in the store.
 from __future__ import annotations
 
 import logging
+import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
+from functools import partial
 from typing import TypeVar
+from uuid import UUID
 
 import httpx
+from prefect.client.orchestration import get_client
 from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.runtime import flow_run as current_run
 from prefect.settings import get_current_settings
 
 from lib.concurrency import cancel as stopping
@@ -27,6 +34,8 @@ T = TypeVar("T")
 
 LONGEST_OUTAGE_S = 600.0
 PAUSE_S = 3.0
+LISTEN_S = 20.0
+"""Between two looks at whether a run was cancelled; so long Prefect's runner has to end it."""
 
 
 class ServerAwayError(MacroscopeError):
@@ -138,3 +147,53 @@ def named_where_away() -> Iterator[None]:
         raise ServerAwayError(
             f"the Prefect server is away{way}: {error}", location=address
         ) from error
+
+
+def deployed_run() -> UUID | None:
+    """The flow run that is at work here, where a worker started it for a deployment."""
+    own = os.environ.get("PREFECT__FLOW_RUN_ID")
+    return UUID(own) if own is not None and own == current_run.get_id() else None
+
+
+@contextmanager
+def heeding_cancel(also: Callable[[UUID], object] = lambda run_id: None) -> Iterator[None]:
+    """Stop the work of this process when its flow run is cancelled and nobody else ends it.
+
+    What listens for a cancel beside a deployment's run gives up for good when the server was away
+    for 20 s ("flow run cancellation will fail"): the run would be Cancelling until it is complete.
+
+    Parameters
+    ----------
+    also
+        Called with the run's id then: what else is to end.
+    """
+    run_id = deployed_run()
+    if run_id is None:
+        yield
+        return
+    over = threading.Event()
+    call = partial(copy_context().run, _listen, run_id, also, over)
+    listening = threading.Thread(target=call, name="cancel", daemon=True)
+    listening.start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def _listen(run_id: UUID, also: Callable[[UUID], object], over: threading.Event) -> None:
+    seen = False
+    with get_client(httpx_settings={"timeout": 30.0}, sync_client=True) as client:
+        while not over.wait(LISTEN_S):
+            try:
+                state = client.read_flow_run(run_id).state
+                cancelled = state is not None and state.is_cancelling()
+                if seen and cancelled:
+                    if not stopping.stop_requested():
+                        LOGGER.warning("the run was cancelled: it stops")
+                    stopping.request_stop()
+                    also(run_id)
+                seen = cancelled
+            except Exception as error:  # away, again; the next look may find it
+                if not server_is_away(error) and not isinstance(error, ObjectNotFound):
+                    LOGGER.warning("it is not known whether the run was cancelled: %s", error)

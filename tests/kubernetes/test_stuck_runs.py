@@ -82,7 +82,9 @@ def abandoned(known: State[Any] | None, *jobs: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "known", [state(StateType.CANCELLED), state(StateType.CRASHED), None], ids=str
+    "known",
+    [state(StateType.CANCELLED), state(StateType.CANCELLING), state(StateType.CRASHED), None],
+    ids=str,
 )
 def test_job_at_work_for_a_run_that_is_over_is_abandoned(known: State[Any] | None) -> None:
     assert abandoned(known, job()) == ["j"]
@@ -93,10 +95,11 @@ def test_job_at_work_for_a_run_that_is_over_is_abandoned(known: State[Any] | Non
     [
         (state(StateType.RUNNING), job()),
         (state(StateType.COMPLETED, 20), job()),
+        (state(StateType.CANCELLING, 20), job()),
         (state(StateType.COMPLETED), job(600)),
         (None, job(age_seconds=20)),
     ],
-    ids=["running", "just over", "ended itself", "just made"],
+    ids=["running", "just over", "just cancelled", "ended itself", "just made"],
 )
 def test_job_that_may_be_wanted_is_left_alone(
     known: State[Any] | None, found: dict[str, Any]

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 from unittest.mock import patch
 from uuid import UUID
 
 import httpx
 import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
 from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Cancelling, Running, State
 
 from lib.concurrency import cancel as stopping
 from lib.errors import BadAnswerError, StoppedError
 from lib.ingest.context import VolumeRequest
 from lib.transport.environment import _proxies
-from tasks import artifacts
+from tasks import artifacts, outage
 from tasks.outage import (
     LOGGER,
     OutageBackoff,
     ServerAwayError,
+    heeding_cancel,
     named_where_away,
     retry_through_outage,
     show,
@@ -164,3 +169,52 @@ def test_progress_that_a_restored_database_has_forgotten_is_shown_anew(
     for share in (0.25, 0.5, 1):
         bar.update(share)
     assert shown == {UUID(int=0): 0, UUID(int=1): 100}
+
+
+@flow
+def nothing() -> None:
+    """What a run can be made of."""
+
+
+@pytest.mark.parametrize(("state", "stops"), [(Running, False), (Cancelling, True)])
+def test_a_deployed_run_hears_a_cancel_although_nothing_else_listens(
+    prefect_server: str,
+    monkeypatch: pytest.MonkeyPatch,
+    state: Callable[[], State],
+    stops: bool,
+) -> None:
+    looked, read = threading.Semaphore(0), outage.get_client
+    ended: list[UUID] = []
+    with get_client(sync_client=True) as client:
+        run = client.create_flow_run(nothing, state=state())
+
+    def counted(**options: Any) -> Any:
+        client = read(**options)
+        look = client.read_flow_run
+
+        def noted(run_id: UUID) -> Any:
+            looked.release()
+            return look(run_id)
+
+        client.read_flow_run = noted
+        return client
+
+    monkeypatch.setattr(outage, "get_client", counted)
+    monkeypatch.setattr(outage, "deployed_run", lambda: run.id)
+    monkeypatch.setattr(outage, "LISTEN_S", 0.01)
+    stopping.reset()
+    try:
+        with heeding_cancel(ended.append):
+            for _ in range(4):
+                assert looked.acquire(timeout=120)
+        assert stopping.stop_requested() == stops
+        assert set(ended) == ({run.id} if stops else set())
+    finally:
+        stopping.reset()
+
+
+def test_a_run_that_nobody_deployed_does_not_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outage, "get_client", lambda **_: pytest.fail("nobody cancels it there"))
+    monkeypatch.setattr(outage, "LISTEN_S", 0.0)
+    with heeding_cancel():
+        pass
