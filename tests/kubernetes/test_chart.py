@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from emulators.serving import Samples
+from flows.commands.server import LEASES_ON_DISK
 from lib.archives.registry import REGISTRY
 from lib.kubernetes.dask_cluster import DaskSettings, Owner, cluster_spec, parse_bytes
 from tests.kubernetes.kube_checks import pod_specs, restricted_violations, validate
@@ -153,6 +154,23 @@ def test_lint_finds_nothing(helm: Callable[..., subprocess.CompletedProcess[str]
     done = helm("lint", "--strict", str(CHART))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "[WARNING]" not in done.stdout
+
+
+@pytest.mark.parametrize("row", ["defaults", "postgresql"])
+def test_a_server_alone_keeps_leases_of_slots_where_a_new_pod_finds_them(
+    render: Render, row: str
+) -> None:
+    """Prefect ends a run whose deployment's slot the server no longer knows."""
+    server = by_name(render(*MATRIX[row]), "Deployment/macroscope-server")["spec"]
+    pod = server["template"]["spec"]
+    (container,) = pod["containers"]
+    given = {one["name"]: one.get("value") for one in container["env"]}
+    assert given["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"] == LEASES_ON_DISK
+    (mount,) = [one for one in container["volumeMounts"] if one["name"] == "database"]
+    assert given["PREFECT_HOME"].startswith(f"{mount['mountPath']}/")
+    (volume,) = [one for one in pod["volumes"] if one["name"] == "database"]
+    assert volume["persistentVolumeClaim"] == {"claimName": "macroscope-server"}
+    assert server["strategy"] == {"type": "Recreate"}, "two nodes cannot have one claim"
 
 
 def test_every_object_is_valid(objects: list[dict[str, Any]]) -> None:

@@ -175,9 +175,7 @@ answers 503, "database is locked", to flows that start together */}}
 {{- else }}
 {{- /* in memory, as by default, a restarted server would count the slots of before for ever */}}
 - {name: PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE, value: prefect.server.concurrency.lease_storage.filesystem}
-{{- if not $.Values.server.database.existingSecret }}
 - {name: PREFECT_HOME, value: /var/lib/prefect/home}
-{{- end }}
 {{- end }}
 {{- end }}
 {{- with include "macroscope.authKey" . }}
