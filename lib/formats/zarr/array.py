@@ -169,10 +169,12 @@ def _fill(value: Any, dtype_text: str, where: str) -> int | float:
         return 0
     if not isinstance(value, int | float | str):
         raise FormatError(f"fill_value {value!r} is no number", location=where)
+    stored = np.dtype(dtype_text)
     try:
-        number = np.dtype(dtype_text).type(value)
+        number = stored.type(value)
+        exact = stored.kind == "f" or bool(number == value)
     except (ValueError, TypeError, OverflowError):
-        raise FormatError(
-            f"fill_value {value!r} does not fit {dtype_text}", location=where
-        ) from None
-    return float(number) if np.dtype(dtype_text).kind == "f" else int(number)
+        exact = False
+    if not exact:
+        raise FormatError(f"fill_value {value!r} does not fit {dtype_text}", location=where)
+    return float(number) if stored.kind == "f" else int(number)

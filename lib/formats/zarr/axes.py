@@ -6,6 +6,8 @@ NGFF 0.1 to 0.5 and the 0.6 candidate: axes stand in any order, time and channel
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +19,8 @@ from lib.geometry import ShapeZYX, zyx
 
 IMPLIED = ("t", "c", "z", "y", "x")  # NGFF 0.1 and 0.2 have these five axes and do not say so
 _SPATIAL = ("z", "y", "x")
+# what xarray and netCDF call an axis to which nobody gave a name
+_UNNAMED = re.compile(r"(phony_)?(dim|axis)_?\d*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,6 @@ def axis_map(
     """
     if names is None:
         names = list(IMPLIED[-len(shape) :]) if len(shape) <= 5 else []
-    names = [name.lower() for name in names]
     if len(names) != len(shape) or len(set(names)) != len(names):
         raise FormatError(f"the axes {names} do not fit the shape {shape}", location=where)
     unknown = [name for name in names if name not in (*_SPATIAL, "t", "c", "time", "channel")]
@@ -100,14 +103,51 @@ def axis_map(
     return AxisMap(zyx(names.index(name) if name in names else None for name in _SPATIAL), fixed)
 
 
+def stated_names(names: Sequence[object]) -> list[str] | None:
+    """The names of axes in small letters; None where none of them says anything.
+
+    Of some that are named, the others are told where that leaves no choice: one that is missing
+    among z, y, x, or several where those that are named stand at their usual places.
+    """
+    words = [str(name or "").lower() for name in names]
+    words = ["" if _UNNAMED.fullmatch(word) else word for word in words]
+    usual = list(IMPLIED[-len(words) :])
+    left = [name for name in usual if name not in words]
+    if not any(words):
+        return None
+    if words.count("") == len(left) == 1:
+        return [word or left[0] for word in words]
+    if "" in words and all(w in ("", name) for w, name in zip(words, usual, strict=False)):
+        return usual
+    return [word or f"unnamed {place}" for place, word in enumerate(words)]
+
+
+def block_axes(block: dict[str, Any]) -> list[Any] | None:
+    """The axes of a multiscale's arrays as its document has them; None where it names none.
+
+    NGFF 0.6 may know several coordinate systems: that counts to which the transformations of the
+    datasets lead, and what leads on to others is nothing of the arrays.
+    """
+    systems = block.get("coordinateSystems")
+    if block.get("axes") is not None or not isinstance(systems, list) or not systems:
+        axes: list[Any] | None = block.get("axes")
+        return axes
+    steps = [s for one in block["datasets"] for s in one.get("coordinateTransformations") or []]
+    outputs = [step.get("output") for step in steps]
+    named = {one.get("name") if isinstance(one, dict) else one for one in outputs}
+    inner: list[Any] | None = next((s for s in systems if s.get("name") in named), systems[0])[
+        "axes"
+    ]
+    return inner
+
+
 def axis_names(block: dict[str, Any]) -> list[str] | None:
     """Names of a multiscale's axes, of whichever NGFF version; None where none are given."""
-    axes = block.get("axes")
-    if axes is None and isinstance(block.get("coordinateSystems"), list):
-        axes = block["coordinateSystems"][-1].get("axes")
+    axes = block_axes(block)
     if not axes:
         return None
-    return [str(axis["name"] if isinstance(axis, dict) else axis) for axis in axes]
+    names = [axis["name"] if isinstance(axis, dict) else axis for axis in axes]
+    return stated_names(names) or list(IMPLIED[-len(names) :])
 
 
 def spatial_only(block: dict[str, Any], dims: int, where: str) -> dict[str, Any]:
@@ -125,13 +165,10 @@ def spatial_only(block: dict[str, Any], dims: int, where: str) -> dict[str, Any]
     FormatError
         Lists are of another length than the axes.
     """
-    names = axis_names(block) or list(IMPLIED[-dims:])
-    axes = block.get("axes")
-    if axes is None and isinstance(block.get("coordinateSystems"), list):
-        axes = block["coordinateSystems"][-1].get("axes")
+    names, axes = axis_names(block) or list(IMPLIED[-dims:]), block_axes(block) or []
     order = [names.index(name) for name in _SPATIAL if name in names]
-    described = [axes[i] for i in order] if axes else [{"name": n} for n in _SPATIAL if n in names]
-    described = [one if isinstance(one, dict) else {"name": one} for one in described]
+    given = [axes[i] if axes and isinstance(axes[i], dict) else {} for i in order]
+    described = [{**one, "name": names[i]} for one, i in zip(given, order, strict=True)]
     missing = 3 - len(order)
 
     def three(values: Any, default: float) -> list[float]:
@@ -160,7 +197,10 @@ def spatial_only(block: dict[str, Any], dims: int, where: str) -> dict[str, Any]
     return {
         **block,
         "axes": [*front, *described],
-        "coordinateTransformations": steps(block.get("coordinateTransformations")),
+        # those of 0.6 lead from these axes to other coordinate systems
+        "coordinateTransformations": []
+        if "coordinateSystems" in block
+        else steps(block.get("coordinateTransformations")),
         "datasets": [
             {
                 **dataset,

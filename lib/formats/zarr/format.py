@@ -174,7 +174,7 @@ def _described(root: str, array: ZarrArray) -> VolumeDescription:
         shape_zyx=document.shape_zyx,
         dtype=document.dtype.name,
         voxel=array.voxel,
-        origin_nm_zyx=array.translation_nm_zyx if array.levels else None,
+        origin_nm_zyx=array.translation_nm_zyx if array.levels or array.voxel.provenance else None,
         kind="labels" if evidence else None,
         kind_evidence=evidence,
         level=array.level if array.levels else None,

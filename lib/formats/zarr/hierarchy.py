@@ -21,14 +21,16 @@ from lib.errors import BadAnswerError, FormatError, NotFoundError, NotListableEr
 from lib.formats.chunked import cells_in, survey_objects
 from lib.formats.format import Options, Survey, VoxelSize
 from lib.formats.zarr.array import ArrayDocument, parse_array
-from lib.formats.zarr.axes import AxisMap, axis_map
+from lib.formats.zarr.axes import IMPLIED, AxisMap, axis_map
 from lib.formats.zarr.ngff import (
     Multiscale,
     NgffLevel,
+    level_of_array,
     multiscale_above,
     named_children,
+    names_of_array,
     parse_attributes,
-    parse_multiscale,
+    parse_multiscales,
 )
 from lib.geometry import Box, LengthsZYX, ceil_divide
 from lib.plan import SourceGrid, unwritten
@@ -109,7 +111,7 @@ class Hierarchy:
         zarray = self.document(path, ".zarray")
         if zarray is None:
             return None
-        name, multiscale = multiscale_above(path, self.multiscale)
+        name, multiscale = multiscale_above(path, self.multiscales)
         return self._described(path, name, zarray, multiscale)
 
     def level(self, path: str, multiscale: Multiscale, level: str) -> ZarrArray:
@@ -133,14 +135,14 @@ class Hierarchy:
     def multiscales_below(self, path: str, depth: int = 0) -> list[tuple[str, Multiscale]]:
         """The multiscales at a path, or at the outermost groups below it that have one."""
         try:
-            multiscale = self.multiscale(path)
+            multiscales = self.multiscales(path)
         except FormatError as error:
             if depth == 0:
                 raise
             self.unreadable[path] = error.message
             return []
-        if multiscale is not None:
-            return [(path, multiscale)]
+        if multiscales:
+            return [(path, multiscale) for multiscale in multiscales]
         if depth >= _DEEPEST or self.document(path, ".zarray") is not None:
             return []  # below an array lie its chunks, by the thousand
         found = []
@@ -157,13 +159,15 @@ class Hierarchy:
         children = (join(path, child) for child in self.children(path))
         return [found for child in children for found in self.arrays_below(child, depth + 1)]
 
-    def multiscale(self, path: str) -> Multiscale | None:
-        """The multiscale of a group; None where it has none."""
-        attributes = self.document(path, ".zattrs")
-        if attributes is None:
-            return None
+    def multiscales(self, path: str) -> list[Multiscale]:
+        """The multiscales of a group, most have one; none where it has none."""
         where = f"{self._tree.uri}/{join(path, '.zattrs')}"
-        return parse_multiscale(parse_attributes(attributes, where), where)
+        return parse_multiscales(self._attributes(path), where)
+
+    def _attributes(self, path: str) -> dict[str, Any]:
+        data = self.document(path, ".zattrs")
+        where = f"{self._tree.uri}/{join(path, '.zattrs')}"
+        return {} if data is None else parse_attributes(data, where)
 
     def document(self, path: str, name: str) -> bytes | None:
         """A document of a group or array; of consolidated metadata where they have it."""
@@ -196,16 +200,13 @@ class Hierarchy:
     ) -> ZarrArray:
         level = multiscale.level(name) if multiscale else None
         named = multiscale if level is not None else None
-        level = level or NgffLevel(name, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), "")
-        notes = ["no multiscale names this array: its voxel size is unknown"]
-        if named is not None:
-            notes = [*level.notes]
         where = f"{self._tree.uri}/{path}/.zarray"
         if self._consolidated is not None:
             zarray = self._own_document(path, where)
+        own = {} if named is not None else self._attributes(path)
 
         def axes(shape: tuple[int, ...]) -> AxisMap:
-            names = None if named is None else [*named.axes]
+            names = names_of_array(own, len(shape)) if named is None else [*named.axes]
             if names is not None and len(names) != len(shape):
                 raise FormatError(
                     f"the array has {len(shape)} axes, its multiscale {len(names)}", location=where
@@ -214,6 +215,12 @@ class Hierarchy:
             return axis_map(names, shape, where, **chosen)
 
         document = parse_array(zarray, where, separator=self._separator(path), axes=axes)
+        if level is None:
+            names = names_of_array(own, document.axes) or IMPLIED[-document.axes :]
+            level = level_of_array(name, own, names, where)
+        notes = ["no multiscale names this array: its voxel size is unknown"]
+        notes = notes if level is None else [*level.notes]
+        level = level or NgffLevel(name, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), "")
         return ZarrArray(
             path=path,
             level=name,

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from lib.errors import FormatError, UnsupportedFormatError
 from lib.formats.format import VoxelSize
-from lib.formats.zarr.axes import IMPLIED, axis_names, spatial_only
+from lib.formats.zarr.axes import IMPLIED, axis_names, spatial_only, stated_names
 from lib.geometry import LengthsZYX, to_nm
 from lib.safety import MALFORMED
 
@@ -29,6 +29,10 @@ class NgffLevel:
         Those of the axes ``zyx`` for which a scale is stated. A length of 1 stands for the others.
     united
         Those of the axes that have a unit; nanometres are assumed of the others.
+    pixels
+        Those of which the unit is a pixel: their scale is no length.
+    source
+        The attributes that say so.
     """
 
     path: str
@@ -36,6 +40,8 @@ class NgffLevel:
     translation_nm_zyx: LengthsZYX
     scaled: str = "zyx"
     united: str = "zyx"
+    pixels: str = ""
+    source: str = "multiscales"
 
     @property
     def voxel(self) -> VoxelSize:
@@ -45,14 +51,19 @@ class NgffLevel:
         pairs = zip("zyx", self.voxel_nm_zyx, strict=True)
         z, y, x = (length if axis in self.scaled else None for axis, length in pairs)
         assumed = "".join(axis for axis in self.scaled if axis not in self.united)
-        return VoxelSize(z, y, x, "multiscales", assumed)
+        return VoxelSize(z, y, x, self.source, assumed)
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What is a default of its voxel size."""
+        if self.pixels:
+            axes = ", ".join(self.pixels)
+            return (f"{self.source} states {axes} in pixels: their voxel size is unknown",)
         if not self.scaled:
             return (f"the multiscale gives level {self.path} no scale: its voxel size is unknown",)
         if self.voxel.assumed:
+            if self.source != "multiscales":
+                return (f"{self.source} states no unit: nanometres are assumed",)
             return ("the axes state no unit: nanometres are assumed",)
         return ()
 
@@ -83,7 +94,7 @@ class Multiscale:
 
 
 def multiscale_above(
-    path: str, multiscale_at: Callable[[str], Multiscale | None]
+    path: str, multiscales_at: Callable[[str], Sequence[Multiscale]]
 ) -> tuple[str, Multiscale | None]:
     """The multiscale among an array's groups that names it, and the name that it gives it.
 
@@ -100,11 +111,12 @@ def multiscale_above(
     for _ in range(_DEEPEST):
         above, _, name = above.rpartition("/")
         inner = f"{name}/{inner}".rstrip("/")
-        found = multiscale_at(above)
-        if found is not None and found.level(inner) is not None:
-            return inner, found
-        if found is not None and nearest[1] is None:
-            nearest = (inner, found)
+        found = multiscales_at(above)
+        for one in found:
+            if one.level(inner) is not None:
+                return inner, one
+        if found and nearest[1] is None:
+            nearest = (inner, found[0])
         if not above:
             break
     return nearest
@@ -121,8 +133,8 @@ def parse_attributes(data: bytes | memoryview, where: str) -> dict[str, Any]:
     return document
 
 
-def parse_multiscale(attributes: dict[str, Any], where: str) -> Multiscale | None:
-    """The first multiscale of a group's attributes; None where it has none.
+def parse_multiscales(attributes: dict[str, Any], where: str) -> list[Multiscale]:
+    """The multiscales of a group's attributes, each array in the first that names it.
 
     Raises
     ------
@@ -133,51 +145,140 @@ def parse_multiscale(attributes: dict[str, Any], where: str) -> Multiscale | Non
     """
     blocks = attributes.get("multiscales")
     if not blocks:
-        return None
+        return []
+    found: list[Multiscale] = []
     try:
-        block = blocks[0]
-        own = _axes_of(block, where)
-        if own not in (("z", "y", "x"), ("y", "x")):
-            block = spatial_only(block, len(own), where)
-        axes = block.get("axes") or []
-        names = [axis["name"] if isinstance(axis, dict) else axis for axis in axes]
-        units = [axis.get("unit") if isinstance(axis, dict) else None for axis in axes]
-        if names not in (["z", "y", "x"], ["y", "x"]):
-            raise UnsupportedFormatError(
-                f"axes {names}, where z, y, x or y, x are read", location=where
-            )
-        known = "".join(name for name in names if name in own)
-        units_nm = [1.0] * (3 - len(names)) + [_nanometres(unit, where) for unit in units]
-        pairs = zip(names, units, strict=True)
-        united = "".join(a for a, unit in pairs if unit is not None and a in known)
-        outer = block.get("coordinateTransformations")
-        outer_scale, outer_shift = _transform(outer, len(names), where)
-        levels = []
-        for dataset in block["datasets"]:
-            inner = dataset.get("coordinateTransformations")
-            scale, shift = _transform(inner, len(names), where)
-            # an outer scale of ones stands in many documents, and says nothing of a length
-            scaled = _has_scale(inner) or outer_scale != (1.0, 1.0, 1.0)
-            levels.append(
-                NgffLevel(
-                    str(dataset["path"]),
-                    _three(s * o * u for s, o, u in zip(scale, outer_scale, units_nm, strict=True)),
-                    _three(
-                        (t * o + p) * u
-                        for t, o, p, u in zip(
-                            shift, outer_scale, outer_shift, units_nm, strict=True
-                        )
-                    ),
-                    known if scaled else "",
-                    united,
-                )
-            )
+        for number in range(len(blocks)):
+            one = _multiscale(blocks[number], attributes, where)
+            known = {level.path for earlier in found for level in earlier.levels}
+            if not known & {level.path for level in one.levels}:
+                found.append(one)
     except MALFORMED as error:
         raise FormatError(f"multiscales cannot be read: {error!r}", location=where) from None
+    return found
+
+
+def parse_multiscale(attributes: dict[str, Any], where: str) -> Multiscale | None:
+    """The first of `parse_multiscales`; None where there is none."""
+    return next(iter(parse_multiscales(attributes, where)), None)
+
+
+def _multiscale(block: dict[str, Any], attributes: dict[str, Any], where: str) -> Multiscale:
+    own = _axes_of(block, where)
+    if own not in (("z", "y", "x"), ("y", "x")) or block.get("axes") is None:
+        block = spatial_only(block, len(own), where)
+    axes = block["axes"]
+    names = axis_names(block) or []
+    units = [(axis.get("unit") if isinstance(axis, dict) else None) or None for axis in axes]
+    if names not in (["z", "y", "x"], ["y", "x"]):
+        raise UnsupportedFormatError(
+            f"axes {names}, where z, y, x or y, x are read", location=where
+        )
+    known = "".join(name for name in names if name in own)
+    pixels = "".join(n for n, unit in zip(names, units, strict=True) if _is_pixel(unit))
+    units_nm = [1.0] * (3 - len(names)) + [_nanometres(unit, where) for unit in units]
+    pairs = zip(names, units, strict=True)
+    united = "".join(a for a, unit in pairs if unit is not None and a in known)
+    outer = block.get("coordinateTransformations")
+    outer_scale, outer_shift = _transform(outer, len(names), where)
+    levels = []
+    for dataset in block["datasets"]:
+        inner = dataset.get("coordinateTransformations")
+        scale, shift = _transform(inner, len(names), where)
+        # an outer scale of ones stands in many documents, and says nothing of a length
+        scaled = _has_scale(inner) or outer_scale != (1.0, 1.0, 1.0)
+        levels.append(
+            NgffLevel(
+                str(dataset["path"]),
+                _three(s * o * u for s, o, u in zip(scale, outer_scale, units_nm, strict=True)),
+                _three(
+                    (t * o + p) * u
+                    for t, o, p, u in zip(shift, outer_scale, outer_shift, units_nm, strict=True)
+                ),
+                "".join(a for a in known if a not in pixels) if scaled else "",
+                united,
+                pixels if scaled else "",
+            )
+        )
     if not levels or any(not v > 0 for level in levels for v in level.voxel_nm_zyx):
         raise FormatError("multiscales names no level of positive voxel size", location=where)
+    if all(level.scaled for level in levels):  # some lists begin with the coarsest
+        levels.sort(key=lambda level: math.prod(level.voxel_nm_zyx))
     name = block.get("name") or None
     return Multiscale(name, tuple(levels), "image-label" in attributes, own, _words(attributes))
+
+
+def _is_pixel(unit: str | None) -> bool:
+    return str(unit).lower() in ("pixel", "pixels", "px", "voxel", "voxels")
+
+
+def names_of_array(attributes: dict[str, Any], count: int) -> list[str] | None:
+    """Names that an array gives its axes among its attributes, as xarray, funlib and COSEM do."""
+    transform = attributes.get("transform")
+    cosem = transform if isinstance(transform, dict) else {}
+    axes = cosem.get("axes")
+    if isinstance(axes, list) and cosem.get("order") == "F":
+        axes = axes[::-1]
+    for given in (attributes.get("_ARRAY_DIMENSIONS"), attributes.get("axis_names"), axes):
+        if isinstance(given, list) and len(given) == count:
+            return stated_names(given)
+    return None
+
+
+def level_of_array(
+    name: str, attributes: dict[str, Any], names: Sequence[str], where: str
+) -> NgffLevel | None:
+    """What an array says of its own voxels, which no multiscale names; None where it says nothing.
+
+    COSEM's ``transform`` (axes, units, scale, translate); else ``resolution`` or ``voxel_size``,
+    with ``offset`` and ``units``, in the order of the array's axes (ASEM, funlib).
+
+    Parameters
+    ----------
+    names
+        Of the array's axes.
+
+    Raises
+    ------
+    FormatError
+        They are no lengths.
+    UnsupportedFormatError
+        Their unit is none.
+    """
+    transform = attributes.get("transform")
+    source = next((key for key in ("voxel_size", "resolution") if key in attributes), "")
+    given, shift = attributes.get(source), attributes.get("offset")
+    units, own = attributes.get("units") or attributes.get("unit"), list(names)
+    if isinstance(transform, dict) and "scale" in transform:
+        source, given, shift = "transform", transform["scale"], transform.get("translate")
+        units = transform.get("units")
+        own = [str(axis).lower() for axis in transform.get("axes") or names]
+    if not isinstance(given, list):
+        return None
+    if len(given) != len(own):
+        own = [axis for axis in own if axis in "zyx"]
+    try:
+        units = [units] * len(own) if isinstance(units, str) else units or [None] * len(own)
+        pairs = zip(own, given, shift or [0.0] * len(own), units, strict=True)
+        there = {axis: (float(n), float(at), unit or None) for axis, n, at, unit in pairs}
+        rows = [there.get(axis, (1.0, 0.0, None)) for axis in "zyx"]
+        per = [_nanometres(unit, where) for _, _, unit in rows]
+        lengths = _three(n * nm for (n, _, _), nm in zip(rows, per, strict=True))
+        origin = _three(at * nm for (_, at, _), nm in zip(rows, per, strict=True))
+    except MALFORMED as error:
+        raise FormatError(f"{source} cannot be read: {error!r}", location=where) from None
+    if not all(math.isfinite(n) and n > 0 for n in lengths) or not all(map(math.isfinite, origin)):
+        raise FormatError(f"{source} says {given}, which are no lengths", location=where)
+    pixels = "".join(axis for axis in "zyx" if _is_pixel(there.get(axis, (0, 0, None))[2]))
+    return NgffLevel(
+        name,
+        lengths,
+        origin,
+        "".join(axis for axis in "zyx" if axis in there and axis not in pixels),
+        "".join(axis for axis in "zyx" if axis in there and there[axis][2]),
+        pixels,
+        f"the array's {source}",
+    )
 
 
 def _axes_of(block: dict[str, Any], where: str) -> tuple[str, ...]:
@@ -215,7 +316,7 @@ def _words(attributes: dict[str, Any]) -> dict[str, str]:
 
 
 def _nanometres(unit: str | None, where: str) -> float:
-    if unit is None:
+    if unit is None or _is_pixel(unit):
         return 1.0  # archives that leave the unit out write nanometres; the plan notes it
     length = to_nm(1.0, unit)
     if length is None:

@@ -64,6 +64,7 @@ class Sharding:
     inner: tuple[int, ...]
     index_at_end: bool
     index_crc32c: bool
+    index_dtype: str = "<u8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +126,8 @@ class ArrayV3:
         size = math.prod(self.chunk) * self.stored.itemsize
         data: Encoded = encoded
         steps = [*reversed(self.codecs.compressors)]
-        for number, step in enumerate(steps):
-            last = number == len(steps) - 1
-            data = _decoded(step, data, size, last)
+        for number, step in enumerate(steps):  # checksums within make it longer, all else is one
+            data = _decoded(step, data, size + 4 * (len(steps) - 1 - number))
         if len(data) != size:
             raise FormatError(f"a chunk holds {len(data)} bytes instead of {size}")
         order = self.codecs.order
@@ -178,11 +178,13 @@ def _array(document: dict[str, Any], where: str) -> ArrayV3:
     if document.get("storage_transformers"):
         raise UnsupportedFormatError("storage transformers are not read", location=where)
     shape = tuple(int(n) for n in document["shape"])
-    grid = document["chunk_grid"]
-    if grid["name"] != "regular":
-        raise UnsupportedFormatError(f"chunk grid {grid['name']!r}", location=where)
-    grid_chunk = tuple(int(n) for n in grid["configuration"]["chunk_shape"])
+    grid, settings = _named(document["chunk_grid"])
+    if grid != "regular":
+        raise UnsupportedFormatError(f"chunk grid {grid!r}", location=where)
+    grid_chunk = tuple(int(n) for n in settings["chunk_shape"])
     data_type = document["data_type"]
+    if isinstance(data_type, dict) and not data_type.get("configuration"):
+        data_type = data_type["name"]
     if not isinstance(data_type, str) or data_type not in _DTYPES:
         raise UnsupportedFormatError(f"data type {data_type!r} is not converted", location=where)
     if not 2 <= len(shape) <= 5 or len(grid_chunk) != len(shape) or min(*shape, *grid_chunk) < 1:
@@ -211,13 +213,17 @@ def _array(document: dict[str, Any], where: str) -> ArrayV3:
     )
 
 
-def _codecs(
-    given: list[dict[str, Any]], chunk: tuple[int, ...], where: str
-) -> tuple[Codecs, Sharding | None]:
+def _named(given: Any) -> tuple[str, dict[str, Any]]:
+    """Name and configuration; a name alone may stand for both (Zarr 3.1)."""
+    if isinstance(given, str):
+        return given, {}
+    return given["name"], given.get("configuration") or {}
+
+
+def _codecs(given: list[Any], chunk: tuple[int, ...], where: str) -> tuple[Codecs, Sharding | None]:
     order, big, compressors = tuple(range(len(chunk))), False, []
     to_bytes = False
-    for codec in given:
-        name, settings = codec["name"], codec.get("configuration") or {}
+    for name, settings in map(_named, given):
         if name == "sharding_indexed" and not to_bytes:
             if order != tuple(range(len(chunk))) or len(given) > 1:
                 raise UnsupportedFormatError("codecs around sharding_indexed", location=where)
@@ -254,16 +260,15 @@ def _sharded(
     codecs, nested = _codecs(settings["codecs"], inner, where)
     if nested is not None:
         raise UnsupportedFormatError("shards inside shards are not read", location=where)
-    names = [codec["name"] for codec in settings["index_codecs"]]
+    index = [_named(codec) for codec in settings["index_codecs"]]
+    names = [name for name, _ in index]
     if names not in (["bytes"], ["bytes", "crc32c"]):
         raise UnsupportedFormatError(f"index codecs {names}", location=where)
-    first = settings["index_codecs"][0].get("configuration") or {}
-    if first.get("endian", "little") != "little":
-        raise UnsupportedFormatError("a big-endian shard index", location=where)
+    dtype = ">u8" if index[0][1].get("endian") == "big" else "<u8"
     location = settings.get("index_location", "end")
     if location not in ("start", "end"):
         raise FormatError(f"index_location {location!r}", location=where)
-    return codecs, Sharding(inner, location == "end", len(names) == 2)
+    return codecs, Sharding(inner, location == "end", len(names) == 2, dtype)
 
 
 def _compressor(name: str, settings: dict[str, Any], where: str) -> dict[str, Any]:
@@ -284,9 +289,9 @@ def _compressor(name: str, settings: dict[str, Any], where: str) -> dict[str, An
     raise UnsupportedFormatError(f"codec {name!r} is not converted", location=where)
 
 
-def _key_encoding(encoding: dict[str, Any], where: str) -> tuple[str, str]:
+def _key_encoding(encoding: Any, where: str) -> tuple[str, str]:
     """Prefix and separator of chunk keys: ``c/0/1``, ``c.0.1``, ``0.1``, ``0/1``."""
-    name, settings = encoding["name"], encoding.get("configuration") or {}
+    name, settings = _named(encoding)
     if name not in ("default", "v2"):
         raise UnsupportedFormatError(f"chunk key encoding {name!r}", location=where)
     separator = settings.get("separator", "/" if name == "default" else ".")
@@ -305,14 +310,20 @@ def _fill(value: Any, stored: np.dtype[Any], where: str) -> int | float:
             if len(raw) != stored.itemsize:
                 raise FormatError(f"fill_value {value!r} does not fit", location=where)
             return float(np.frombuffer(raw, stored.newbyteorder(">"))[0])
-        return float(value)
-    if not isinstance(value, int):
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            raise FormatError(
+                f"fill_value {value!r} does not fit {stored}", location=where
+            ) from None
+    limits = np.iinfo(stored)
+    if not isinstance(value, int | float) or not limits.min <= value <= limits.max or value % 1:
         raise FormatError(f"fill_value {value!r} does not fit {stored}", location=where)
-    return int(stored.newbyteorder("=").type(value))
+    return int(value)
 
 
-def _decoded(step: dict[str, Any], data: Encoded, size: int, last: bool) -> Encoded:
-    """Undo one compressor; `size` bounds what comes out."""
+def _decoded(step: dict[str, Any], data: Encoded, size: int) -> Encoded:
+    """Undo one compressor, out of which exactly `size` bytes come."""
     kind = step["id"]
     if kind == "crc32c":
         view = memoryview(data)
@@ -322,8 +333,6 @@ def _decoded(step: dict[str, Any], data: Encoded, size: int, last: bool) -> Enco
         if google_crc32c.value(bytes(view[:-4])) != stated:
             raise FormatError("a chunk does not fit its crc32c checksum")
         return view[:-4]
-    if not last:
-        raise FormatError(f"{kind} after another compressor is not read")
     if kind == "gzip":
         return inflate("gzip", data, size)
     out = np.empty(size, np.uint8)

@@ -15,9 +15,23 @@ from lib.errors import FormatError, NotFoundError
 from lib.formats.base import WIDENED
 from lib.formats.chunked import cells_in, listed_objects, survey_objects
 from lib.formats.format import Handle, Options, Survey, VolumeDescription, VoxelSize
-from lib.formats.zarr.axes import AxisMap, array_index, axis_map, axis_names, spatial_only
+from lib.formats.zarr.axes import (
+    IMPLIED,
+    AxisMap,
+    array_index,
+    axis_map,
+    axis_names,
+    spatial_only,
+    stated_names,
+)
 from lib.formats.zarr.format import choose_level
-from lib.formats.zarr.ngff import Multiscale, named_children, parse_multiscale
+from lib.formats.zarr.ngff import (
+    Multiscale,
+    level_of_array,
+    named_children,
+    names_of_array,
+    parse_multiscale,
+)
 from lib.formats.zarr.v3_array import ArrayV3, parse_array_v3, parse_node
 from lib.formats.zarr.v3_reader import Zarr3Reader
 from lib.geometry import Box
@@ -118,16 +132,25 @@ def _node(tree: Tree, path: str) -> dict[str, Any] | None:
     return None if data is None else parse_node(data, f"{tree.uri}/{key}")
 
 
-def _multiscale(node: dict[str, Any] | None) -> Block | None:
-    """The first multiscale of a group: under ``ome``, or straight among its attributes."""
+def _multiscales(node: dict[str, Any] | None) -> list[Block]:
+    """The multiscales of a group: under ``ome``, or straight among its attributes.
+
+    Of several that name the same arrays, the first.
+    """
     attributes = (node or {}).get("attributes") or {}
+    found: list[Block] = []
     for place in (attributes.get("ome"), attributes):
-        if isinstance(place, dict) and isinstance(place.get("multiscales"), list):
-            blocks = place["multiscales"]
-            if blocks and isinstance(blocks[0], dict):
-                label = "image-label" in place
-                return {**blocks[0], "_labels": label}
-    return None
+        if not isinstance(place, dict) or not place.get("multiscales"):
+            continue
+        blocks = place["multiscales"]
+        known: set[str] = set()
+        for number in range(len(blocks)):
+            block = {**blocks[number], "_labels": "image-label" in place}
+            if not known & {*_paths(block)}:
+                found.append(block)
+            known |= {*_paths(block)}
+        break
+    return found
 
 
 def _multiscale_above(tree: Tree, path: str) -> tuple[str | None, str, Block | None]:
@@ -137,11 +160,12 @@ def _multiscale_above(tree: Tree, path: str) -> tuple[str | None, str, Block | N
     for _ in range(_DEEPEST):
         above, _, name = above.rpartition("/")
         inner = f"{name}/{inner}".rstrip("/")
-        block = _multiscale(_node(tree, above))
-        if block is not None and inner in _paths(block):
-            return above, inner, block
-        if block is not None and nearest[2] is None:
-            nearest = (above, inner, block)
+        blocks = _multiscales(_node(tree, above))
+        for block in blocks:
+            if inner in _paths(block):
+                return above, inner, block
+        if blocks and nearest[2] is None:
+            nearest = (above, inner, blocks[0])
         if not above:
             break
     return nearest
@@ -166,9 +190,9 @@ def _children(tree: Tree, path: str) -> list[str]:
 
 def _multiscales_below(tree: Tree, path: str, depth: int) -> list[tuple[str, Block]]:
     node = _node(tree, path)
-    block = _multiscale(node)
-    if block is not None:
-        return [(path, block)]
+    blocks = _multiscales(node)
+    if blocks:
+        return [(path, block) for block in blocks]
     if depth >= _DEEPEST or (node is not None and node["node_type"] == "array"):
         return []
     found = []
@@ -226,13 +250,19 @@ def _described(
         raise NotFoundError("there is no array", location=where)
     array = parse_array_v3(data, where)
     names = axis_names(block) if block is not None else None
-    if names is None and array.names is not None and all(array.names):
-        names = [str(name) for name in array.names]
+    if names is None and array.names is not None:
+        names = stated_names(array.names)
+    if names is None:
+        names = names_of_array(array.attributes, len(array.shape))
     axes = axis_map(names, array.shape, where, channel=options.channel, time=options.time)
     multiscale = _parsed(tree, at or "", block, len(array.shape)) if block is not None else None
     found = multiscale.level(level) if multiscale is not None else None
+    named = found is not None
+    if found is None:
+        said = names or IMPLIED[-len(array.shape) :]
+        found = level_of_array(level, array.attributes, said, where)
     voxel, notes = VoxelSize(), []
-    if found is not None and multiscale is not None:
+    if found is not None:
         voxel, notes = found.voxel, [*found.notes]
         if axes.dims_zyx[0] is None:
             voxel = replace(voxel, z_nm=None)
@@ -261,8 +291,8 @@ def _described(
         origin_nm_zyx=found.translation_nm_zyx if found is not None and voxel.y_nm else None,
         kind="labels" if evidence else None,
         kind_evidence=evidence,
-        level=level or None if found is not None else None,
-        levels=tuple(one.path for one in multiscale.levels) if multiscale and found else (),
+        level=level or None if named else None,
+        levels=tuple(one.path for one in multiscale.levels) if multiscale and named else (),
         chunk_zyx=axes.pick_zyx(array.chunk),
         notes=tuple(notes),
     )

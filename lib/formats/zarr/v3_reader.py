@@ -131,7 +131,7 @@ class Zarr3Reader(TreeReader):
             if google_crc32c.value(bytes(view[:-4])) != stated:
                 raise FormatError("the index of a shard does not fit its checksum", location=where)
             view = view[:-4]
-        table = np.frombuffer(view, "<u8").reshape(cells, 2).astype(np.uint64)
+        table = np.frombuffer(view, sharding.index_dtype).reshape(cells, 2).astype(np.uint64)
         there = table[:, 0] != _ABSENT
         starts, lengths = table[there, 0], table[there, 1]
         stops = starts + lengths

@@ -11,7 +11,14 @@ import google_crc32c
 import numpy as np
 import pytest
 import zarr
-from zarr.codecs import BytesCodec, ShardingCodec, ZstdCodec
+from zarr.codecs import (
+    BloscCodec,
+    BytesCodec,
+    Crc32cCodec,
+    GzipCodec,
+    ShardingCodec,
+    ZstdCodec,
+)
 
 from lib.bytesource.tree import LocalTree
 from lib.errors import FormatError, MacroscopeError, UnsupportedFormatError
@@ -247,3 +254,55 @@ def test_affine_geometry_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(UnsupportedFormatError, match="affine"):
         Zarr3Format().describe(LocalTree(Path("/")), str(group).strip("/"), "", Options())
+
+
+def rewritten(array: Path, change: Any) -> None:
+    document = json.loads((array / "zarr.json").read_text())
+    change(document)
+    (array / "zarr.json").write_text(json.dumps(document))
+
+
+def test_names_alone_stand_for_codecs_without_settings(shard: Path) -> None:
+    def shorten(document: dict[str, Any]) -> None:
+        document["data_type"] = {"name": "uint8"}
+        document["chunk_key_encoding"] = "default"
+        document["codecs"][0]["configuration"]["codecs"] = ["bytes", "zstd"]
+
+    rewritten(shard.parents[3], shorten)
+    np.testing.assert_array_equal(read(shard), random_voxels(SHAPE, "uint8", 1))
+
+
+def test_an_index_may_be_big_endian(shard: Path) -> None:
+    with_index(shard, lambda entries: entries.byteswap(inplace=True))
+
+    def turn(document: dict[str, Any]) -> None:
+        document["codecs"][0]["configuration"]["index_codecs"][0]["configuration"] = {
+            "endian": "big"
+        }
+
+    rewritten(shard.parents[3], turn)
+    np.testing.assert_array_equal(read(shard), random_voxels(SHAPE, "uint8", 1))
+
+
+@pytest.mark.parametrize("packing", [ZstdCodec(), GzipCodec(), BloscCodec(typesize=1)])
+def test_a_checksum_may_lie_within_what_is_compressed(packing: Any, tmp_path: Path) -> None:
+    truth = random_voxels(SHAPE, "uint16", 1)
+    array = zarr.create(
+        store=str(tmp_path / "bare"),
+        shape=SHAPE,
+        chunks=SHAPE,
+        dtype="uint16",
+        zarr_format=3,
+        codecs=[BytesCodec(), Crc32cCodec(), packing, Crc32cCodec()],
+    )
+    array[...] = truth
+    np.testing.assert_array_equal(read(tmp_path / "bare/c/0/0/0"), truth)
+
+
+@pytest.mark.parametrize("value", [None, 1.5, -1, 256, "three"])
+def test_a_fill_value_that_does_not_fit_is_named(value: Any, shard: Path) -> None:
+    rewritten(shard.parents[3], lambda document: document.update(fill_value=value))
+    with pytest.raises(FormatError, match="does not fit"):
+        read(shard)
+    rewritten(shard.parents[3], lambda document: document.update(fill_value=3.0))
+    read(shard)

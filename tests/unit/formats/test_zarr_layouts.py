@@ -276,3 +276,41 @@ def test_the_table_has_every_order_of_axes_that_readers_meet() -> None:
     for form, layouts in itertools.groupby(ALL, key=lambda one: one[0]):
         orders = {layout.axes for _, layout in layouts}
         assert {"zyx", "tczyx", "czyx", "cxyz", "zyxc", "xyz"} <= orders, form
+
+
+@pytest.mark.parametrize("form", [2, 3])
+def test_names_and_lengths_that_an_array_states_itself_are_taken(form: int, tmp_path: Path) -> None:
+    layout = Layout("xyz", "")
+    truth = written(tmp_path, form, layout)
+    attributes = {"resolution": [5, 4, 30], "offset": [10, 8, 60], "units": ["nm"] * 3}
+    if form == 2:
+        attributes["_ARRAY_DIMENSIONS"] = [*"xyz"]
+        (tmp_path / ".zattrs").write_text(json.dumps(attributes))
+    else:
+        node = json.loads((tmp_path / "zarr.json").read_text())
+        node |= {"attributes": attributes, "dimension_names": ["x", "y", None]}
+        (tmp_path / "zarr.json").write_text(json.dumps(node))
+    volume = found(LocalTree(tmp_path), form, layout, "")
+    assert volume.shape_zyx == truth.shape
+    assert volume.voxel.known_nm_zyx == (30.0, 4.0, 5.0)
+    assert volume.origin_nm_zyx == (60.0, 8.0, 10.0)
+
+
+@pytest.mark.parametrize("form", [2, 3])
+def test_each_of_several_multiscales_is_a_volume(form: int, tmp_path: Path) -> None:
+    written(tmp_path, form, Layout("zyx", "0.4" if form == 2 else "0.5"))
+    (tmp_path / "0").rename(tmp_path / "b")
+    written(tmp_path, form, Layout("zyx", "0.4" if form == 2 else "0.5"))
+    document = tmp_path / (".zattrs" if form == 2 else "zarr.json")
+    node = json.loads(document.read_text())
+    said = node if form == 2 else node["attributes"]["ome"]
+    other = json.loads(json.dumps(said["multiscales"][0]))
+    other["datasets"][0]["path"] = "b"
+    other["datasets"][0]["coordinateTransformations"][0]["scale"] = [60.0, 8.0, 9.0]
+    said["multiscales"].append(other)
+    document.write_text(json.dumps(node))
+    form_of = registry.tree_format(f"zarr{form}")
+    volumes = form_of.describe(LocalTree(tmp_path), "", "", Options())
+    assert [one.path for one in volumes] == ["0", "b"]
+    (second,) = form_of.describe(LocalTree(tmp_path), "", "b", Options())
+    assert second.voxel.known_nm_zyx == (60.0, 8.0, 9.0)

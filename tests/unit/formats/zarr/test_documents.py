@@ -13,11 +13,16 @@ from lib.compression import can_pass_through
 from lib.errors import FormatError, UnsupportedFormatError
 from lib.formats.chunked import cells_in
 from lib.formats.zarr.array import ArrayDocument, parse_array
+from lib.formats.zarr.axes import stated_names
 from lib.formats.zarr.ngff import (
+    Multiscale,
     NgffLevel,
+    level_of_array,
     multiscale_above,
+    names_of_array,
     parse_attributes,
     parse_multiscale,
+    parse_multiscales,
 )
 from lib.geometry import Box
 
@@ -396,8 +401,147 @@ def test_an_array_is_found_however_deep_its_multiscale_names_it() -> None:
     )
     other = parse_multiscale(multiscale(), "x")
     assert outer is not None and other is not None
-    groups = {"em": outer, "em/scale0": other}
-    assert multiscale_above("em/scale0/image", groups.get) == ("scale0/image", outer)
-    assert multiscale_above("em/s1", groups.get) == ("s1", outer)
-    assert multiscale_above("em/scale0/other", groups.get) == ("other", other), "the nearest"
-    assert multiscale_above("a/b", groups.get) == ("b", None)
+    groups = {"em": [other, outer], "em/scale0": [other]}
+
+    def at(path: str) -> list[Multiscale]:
+        return groups.get(path, [])
+
+    assert multiscale_above("em/scale0/image", at) == ("scale0/image", outer), "the second there"
+    assert multiscale_above("em/s1", at) == ("s1", outer)
+    assert multiscale_above("em/scale0/other", at) == ("other", other), "the nearest"
+    assert multiscale_above("a/b", at) == ("b", None)
+
+
+# --- names of axes, several multiscales, arrays that speak for themselves ------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "known"),
+    [
+        (["Z", "Y", "X"], ["z", "y", "x"]),
+        (["x", "y", None], ["x", "y", "z"]),
+        (["x", None, "z"], ["x", "y", "z"]),
+        ([None, None, "x"], ["z", "y", "x"]),
+        (["x", None, None], ["x", "unnamed 1", "unnamed 2"]),
+        (["dim_0", "dim_1", "dim_2"], None),
+        (["phony_dim_0", "", None], None),
+        (["depth", "height", "width"], ["depth", "height", "width"]),
+    ],
+)
+def test_axes_without_a_name_are_told_where_that_leaves_no_choice(
+    given: list[Any], known: list[str] | None
+) -> None:
+    assert stated_names(given) == known
+
+
+def test_every_multiscale_of_a_group_counts_and_of_equal_ones_the_first() -> None:
+    def block(path: str, length: float) -> dict[str, Any]:
+        step = {"type": "scale", "scale": [length] * 3}
+        axes = [{"name": n, "unit": "nanometer"} for n in "ZYX"]
+        return {"axes": axes, "datasets": [{"path": path, "coordinateTransformations": [step]}]}
+
+    blocks = [block("a", 4.0), block("b", 9.0), block("a", 1.0)]
+    found = parse_multiscales({"multiscales": blocks}, "x")
+    assert [(one.levels[0].path, one.levels[0].voxel.z_nm) for one in found] == [
+        ("a", 4.0),
+        ("b", 9.0),
+    ]
+
+
+def test_levels_that_begin_with_the_coarsest_are_put_in_order() -> None:
+    found = parse_multiscale(
+        multiscale(
+            datasets=[
+                {"path": path, "coordinateTransformations": [{"type": "scale", "scale": [n] * 3}]}
+                for path, n in (("s2", 4.0), ("s0", 1.0), ("s1", 2.0))
+            ]
+        ),
+        "x",
+    )
+    assert found is not None
+    assert [level.path for level in found.levels] == ["s0", "s1", "s2"]
+
+
+def test_pixels_and_an_empty_unit_are_no_lengths() -> None:
+    pixels = level_of(inner=[SCALE], axes=[{"name": n, "unit": "pixel"} for n in "zyx"])
+    assert pixels.voxel.known_nm_zyx is None
+    assert "in pixels" in pixels.notes[0]
+    empty = level_of(inner=[SCALE], axes=[{"name": n, "unit": ""} for n in "zyx"])
+    assert empty.voxel.assumed == "zyx"
+
+
+def test_of_several_coordinate_systems_that_of_the_datasets_counts() -> None:
+    inner = {"name": "physical", "axes": [{"name": n, "unit": "nanometer"} for n in "zyx"]}
+    world = {"name": "world", "axes": [{"name": n, "unit": "micrometer"} for n in "xyz"]}
+    step = {"type": "scale", "input": "0", "output": "physical", "scale": [30.0, 4.0, 5.0]}
+    block = {
+        "datasets": [{"path": "0", "coordinateTransformations": [step]}],
+        "coordinateTransformations": [{"type": "rotation", "input": "physical"}],
+    }
+    for systems in ([inner, world], [world, inner]):
+        found = parse_multiscale({"multiscales": [block | {"coordinateSystems": systems}]}, "x")
+        assert found is not None
+        assert found.axes == ("z", "y", "x")
+        assert found.levels[0].voxel.known_nm_zyx == (30.0, 4.0, 5.0)
+
+
+NM = {"units": ["nm"] * 3}
+
+
+@pytest.mark.parametrize(
+    ("attributes", "names", "voxel", "origin", "assumed"),
+    [
+        ({"resolution": [40, 4, 5], "offset": [80, 8, 5]} | NM, "zyx", (40, 4, 5), (80, 8, 5), ""),
+        ({"voxel_size": [40, 4, 5], "offset": [80, 8, 5]}, "zyx", (40, 4, 5), (80, 8, 5), "zyx"),
+        ({"resolution": [5, 4, 40], "units": "um"}, "xyz", (40e3, 4e3, 5e3), (0, 0, 0), ""),
+        ({"resolution": [40, 4, 5]} | NM, "czyx", (40, 4, 5), (0, 0, 0), ""),
+        (
+            {
+                "transform": {
+                    "axes": ["z", "y", "x"],
+                    "scale": [5.24, 4, 4],
+                    "translate": [1, 2, 3],
+                    "units": ["nm"] * 3,
+                }
+            },
+            "zyx",
+            (5.24, 4, 4),
+            (1, 2, 3),
+            "",
+        ),
+    ],
+)
+def test_an_array_that_no_multiscale_names_speaks_for_itself(
+    attributes: dict[str, Any], names: str, voxel: Any, origin: Any, assumed: str
+) -> None:
+    found = level_of_array("raw", attributes, [*names], "x")
+    assert found is not None
+    assert found.voxel.known_nm_zyx == pytest.approx(voxel)
+    assert found.translation_nm_zyx == pytest.approx(origin)
+    assert found.voxel.assumed == assumed
+    assert bool(found.notes) == bool(assumed)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [{"resolution": [0, 4, 4]}, {"resolution": ["a", 4, 4]}, {"voxel_size": [1, 2, float("nan")]}],
+)
+def test_lengths_of_an_array_that_are_none_are_named(attributes: dict[str, Any]) -> None:
+    with pytest.raises(FormatError):
+        level_of_array("raw", attributes, [*"zyx"], "x")
+    assert level_of_array("raw", {"resolution": "4 nm"}, [*"zyx"], "x") is None
+
+
+def test_axes_are_named_by_the_array_as_xarray_funlib_and_cosem_do() -> None:
+    assert names_of_array({"_ARRAY_DIMENSIONS": ["x", "y", "z"]}, 3) == ["x", "y", "z"]
+    assert names_of_array({"axis_names": ["c", "z", "y", "x"]}, 4) == ["c", "z", "y", "x"]
+    cosem = {"transform": {"axes": ["x", "y", "z"], "order": "F"}}
+    assert names_of_array(cosem, 3) == ["z", "y", "x"]
+    assert names_of_array({"_ARRAY_DIMENSIONS": ["x", "y"]}, 3) is None
+
+
+def test_a_fill_value_is_exact_or_refused() -> None:
+    assert parse(dtype="|u1", fill_value=3.0).fill_value == 3
+    for value in (1.5, -1, 256, "3"):
+        with pytest.raises(FormatError, match="does not fit"):
+            parse(dtype="|u1", fill_value=value)
