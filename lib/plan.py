@@ -203,6 +203,7 @@ class VolumePlan(FrozenModel):
     # of labels that belong to an image: where the source keeps that, and the key of its OME-Zarr
     image_path: str | None = None
     within: str | None = None
+    labelled: bool = False  # an image whose run brings labels that will lie in its volume
     scale_level: str | None = None
     internal_path: str | None = None
     reader: dict[str, Any]
@@ -253,7 +254,7 @@ class VolumePlan(FrozenModel):
         """
         words = {"about", "notes", "stated", "download_bytes", "download_requests", "stored_as"}
         words |= {"source_path"}  # tells volumes apart, and decides no voxel
-        words |= {"kind_evidence", "image_path", "corner_nm_zyx"}
+        words |= {"kind_evidence", "image_path", "corner_nm_zyx", "labelled"}
         words |= {"within"} if self.within is None else set()
         if self.labels in (None, EARLIER_POOLING):
             words |= {"label_pooling"}  # decides nothing, or is from before it was stated

@@ -135,18 +135,21 @@ def with_members(plan: VolumePlan) -> VolumePlan:
         member.model_copy(update={"name": f"{plan.name}.{member.name}", "within": within})
         for member in plan.members
     ]
-    return plan.model_copy(update={"members": tuple(members)})
+    return plan.model_copy(update={"members": tuple(members), "labelled": True})
 
 
 def within_images(plans: list[VolumePlan], config: LoaderConfig) -> list[VolumePlan]:
     """The same plans; labels of an image among them know the volume that they will lie in."""
     images = {plan.path_in_source: plan for plan in plans if plan.image_path is None}
+    wanted = {plan.image_path for plan in plans}
     placed = []
     for plan in plans:
         image = images.get(plan.image_path) if plan.image_path is not None else None
         if image is not None and config.output_format == "zarr":
             within = f"{image.source}/{image.name}{VOLUME_SUFFIXES[0]}"
             plan = plan.model_copy(update={"within": within})
+        elif plan.path_in_source in wanted:
+            plan = plan.model_copy(update={"labelled": True})
         placed.append(plan)
     return placed
 

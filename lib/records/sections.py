@@ -123,7 +123,7 @@ class Level(Part):
 
     path: Annotated[
         Words,
-        Proof("the OME metadata, the listing and the consolidated metadata name the same levels"),
+        Proof("the OME metadata, the listing and any consolidated metadata name the same levels"),
     ]
     shape: Annotated[Shape, Proof("the level's `zarr.json`")]
     chunk_size: Annotated[OrAbsent[Shape], Proof("inner chunk of the level's `zarr.json`")] = None

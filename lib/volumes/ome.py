@@ -66,7 +66,11 @@ def _fill(value: float) -> float | str:
 
 
 def group_document(
-    job: VolumeJob, statistics: Statistics, values: Sequence[int] = ()
+    job: VolumeJob,
+    statistics: Statistics,
+    values: Sequence[int] = (),
+    *,
+    consolidated: bool | None = None,
 ) -> dict[str, Any]:
     """``zarr.json`` of the volume: multiscales, display window, provenance, all levels.
 
@@ -74,6 +78,9 @@ def group_document(
     ----------
     values
         Of labels: their ids, where they are few.
+    consolidated
+        Whether it repeats what each level says. By default, where no labels will lie in the volume:
+        to readers a group that is not repeated is not there, and labels come after their image.
     """
     ome: dict[str, Any] = {
         "version": "0.5",
@@ -103,16 +110,14 @@ def group_document(
         ome["image-label"] = {"version": "0.5", **source, **drawn}
     else:
         ome["omero"] = _omero(job, statistics)
-    return {
-        "zarr_format": 3,
-        "node_type": "group",
-        "attributes": {"ome": ome},
-        "consolidated_metadata": {
+    document = {"zarr_format": 3, "node_type": "group", "attributes": {"ome": ome}}
+    if not job.plan.labelled if consolidated is None else consolidated:
+        document["consolidated_metadata"] = {
             "kind": "inline",
             "must_understand": False,
             "metadata": {str(level.index): array_document(job, level) for level in job.levels},
-        },
-    }
+        }
+    return document
 
 
 def _colours(values: Sequence[int]) -> dict[str, Any]:

@@ -12,6 +12,8 @@ import pytest
 import tifffile
 import zarr
 from numpy.typing import NDArray
+from ome_zarr_models.v05.image import Image as OmeImage
+from ome_zarr_models.v05.image_label import ImageLabel
 from PIL import Image
 
 from lib.archives.pairs import overlap_of
@@ -111,6 +113,29 @@ def test_labels_lie_in_the_group_of_their_image(bench: Any, tmp_path: Path) -> N
     assert layers[1]["source"].endswith(f"/labels/{name}/|zarr3:")
     again = [one.make(plan) for plan in planned(one, tmp_path)]
     assert [(result.status, result.made) for result in again] == [("complete", False)] * 2
+
+
+def test_readers_see_the_labels_of_a_group(bench: Any, tmp_path: Path) -> None:
+    """Consolidated metadata would list the image's levels alone, and readers believe it."""
+    em = write(tmp_path / "em.zarr", grey(), (8.0, 4.0, 4.0), (0.0, 0.0, 0.0))
+    few = (ids(SHAPE) % np.uint64(9)).astype(np.uint16)
+    seg = write(tmp_path / "seg.zarr", few, (8.0, 4.0, 4.0), (0.0, 0.0, 0.0))
+    one = bench("address", addresses=[em], labels=[seg])
+    image, labels = made(one, tmp_path)
+    volume = tmp_path / "data" / image["files"]["volume"]
+    group = zarr.open_group(volume, mode="r")
+    inside = group[f"labels/{labels['name']}.ome.zarr"]
+    assert isinstance(inside, zarr.Group)
+    ImageLabel.from_zarr(inside)
+    assert OmeImage.from_zarr(group).labels is not None
+    assert [verdict.problems for verdict in verify_store(one.store, digests=True)] == [(), ()]
+    root = volume / "zarr.json"
+    good = root.read_bytes()
+    root.write_bytes(b"{}")
+    note_damage(one.store, image["files"]["record"], [f"{image['files']['volume']}/zarr.json"])
+    repaired = one.make(planned(one, tmp_path)[0])
+    assert (repaired.status, repaired.repaired_files) == ("complete", 1), repaired
+    assert root.read_bytes() == good
 
 
 def test_labels_come_back_where_their_image_is_made_anew(bench: Any, tmp_path: Path) -> None:

@@ -180,12 +180,18 @@ class Remaking:
     def _write_group(self) -> None:
         job, statistics = self._described(), statistics_of(self._record)
         said = self._record["metadata"]["technical"].get("labels") or {}
-        group = ome.group_document(job, statistics, said.get("values") or ())
-        picture = f"{self._volume}/{THUMBNAIL_KEY}"
-        if picture in self._expected:
-            with Image.open(io.BytesIO(self.patched.get(picture))) as drawn:
-                group["attributes"] |= ome.thumbnail_attributes(*drawn.size)
-        self._keep(f"{self._volume}/zarr.json", ome.encode(group), "record")
+        picture, key = f"{self._volume}/{THUMBNAIL_KEY}", f"{self._volume}/zarr.json"
+        data = b""
+        for consolidated in (True, False):  # the latter of images that were made with labels
+            values = said.get("values") or ()
+            group = ome.group_document(job, statistics, values, consolidated=consolidated)
+            if picture in self._expected:
+                with Image.open(io.BytesIO(self.patched.get(picture))) as drawn:
+                    group["attributes"] |= ome.thumbnail_attributes(*drawn.size)
+            data = ome.encode(group)
+            if _sha256(data) == self._expected.get(key):
+                break
+        self._keep(key, data, "record")
 
     def _draw_thumbnail(self) -> None:
         key = f"{self._volume}/{THUMBNAIL_KEY}"
