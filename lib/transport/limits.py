@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -24,6 +25,9 @@ LONGEST_WAIT_S = 300.0
 
 _BUSY = frozenset({429, 503})
 _GROWS_AFTER_S = 5.0
+_ANSWERS_KNOWN = 32  # the last ones, which tell how soon a service usually answers
+_FEWEST_KNOWN = 8
+_SOONEST_S = 1.5  # the least that a first try waits: a line may stand still for a moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,8 @@ class Limits:
         A transfer that brings less in a minute of waiting is broken off, and tried again.
     stall_s
         Seconds without a byte after which the first try of a request is given up; twice as many for
-        each further try, up to ``read_timeout_s``, and half as many in the middle of a file. For a
+        each further try, up to ``read_timeout_s``, and half as many in the middle of a file. Where
+        answers have come much sooner, so is the first try given up (`Limiter.soon_s`). For a
         service of which some requests hang, so that asking again is what helps; None where none is
         known to.
     """
@@ -146,6 +151,7 @@ class Limiter:
         self._freed = threading.Condition()
         self._next_turn = self._quiet_until = 0.0
         self._window = _Window()
+        self._answers_s: deque[float] = deque(maxlen=_ANSWERS_KNOWN)
         self._slots = SharedSlots(slots) if slots else None
         if self._slots is not None:  # whoever forgets a limiter, or ends, keeps no slot of others
             finalize(self, self._slots.give_back)
@@ -172,6 +178,16 @@ class Limiter:
         with self._freed:
             rates = (limits.requests_per_second for limits in self._in_force())
             return min((rate for rate in rates if rate), default=None)
+
+    @property
+    def soon_s(self) -> float:
+        """Seconds of silence after which a request hangs, as far as the last answers tell."""
+        known = [*self._answers_s]
+        return max(_SOONEST_S, 4 * max(known)) if len(known) >= _FEWEST_KNOWN else math.inf
+
+    def answered_after(self, seconds: float) -> None:
+        """An answer began so long after its request."""
+        self._answers_s.append(seconds)
 
     def join(self, owner: object, limits: Limits) -> None:
         """Let `limits` hold too, until `owner` leaves or is gone."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import itertools
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
@@ -166,7 +167,7 @@ class Requester(Exchanges):
                 if transfer is not None and self._limits.stall_s is not None:
                     answer: Any = getattr(response.raw, "_original_response", None)
                     if answer is not None:  # it has not ended yet
-                        answer.wait_at_most(self._limits.flow_s(_tries_before.get()))
+                        answer.wait_at_most(self._patience_s(self._limits.flow_s))
                 if response.status_code not in {200, 206, *allow}:
                     body = _excerpt(response)
                     raise responses.status_error(response.status_code, response.headers, url, body)
@@ -209,7 +210,8 @@ class Requester(Exchanges):
         data: bytes | None,
     ) -> requests.Response:
         self.send_one()
-        return self._session.request(
+        began = time.monotonic()
+        response = self._session.request(
             method,
             url,
             params=params,
@@ -219,10 +221,21 @@ class Requester(Exchanges):
             allow_redirects=False,
             timeout=(
                 self._limits.connect_timeout_s,
-                self._limits.patience_s(_tries_before.get()),
+                self._patience_s(self._limits.patience_s),
             ),
             proxies=proxies_for(url),
         )
+        if self._limiter is not None:
+            self._limiter.answered_after(time.monotonic() - began)
+        return response
+
+    def _patience_s(self, most: Callable[[int], float]) -> float:
+        """Seconds to wait for the next byte: in a first try, as long as answers usually take."""
+        tries_before = _tries_before.get()
+        patience = most(tries_before)
+        if self._limits.stall_s is None or tries_before or self._limiter is None:
+            return patience
+        return min(patience, self._limiter.soon_s)
 
 
 def _excerpt(response: requests.Response) -> str:

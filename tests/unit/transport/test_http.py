@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -236,6 +237,23 @@ def test_a_range_that_hangs_is_asked_for_again_long_before_the_read_time_out(
     assert patience == [0.15, 0.3], "less than for the first byte, and more for another try"
     assert counts["retries"] == 1
     assert counts["bytes_received"] == len(DATA), "what came before it hung is not asked for again"
+
+
+def test_a_service_that_answers_soon_is_asked_again_sooner(
+    url: str, control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once enough answers have come; a second try waits as long as it always does."""
+    patience: list[float] = []
+    monkeypatch.setattr(_Answer, "wait_at_most", lambda _, seconds: patience.append(seconds))
+    monkeypatch.setattr("lib.transport.request.time", SimpleNamespace(monotonic=lambda: 0.0))
+    hanging = Limits(1, read_timeout_s=60.0, first_backoff_s=0.01, stall_s=6.0)
+    with Session("ebi", limits={"soon-https": hanging}) as session:
+        client = session.http("soon-https")
+        for _ in range(8):
+            read(client, url, 0, 10)
+        control.add("reset", "mirror", first_n=1, methods=["GET"])
+        assert read(client, url, 0, len(DATA)) == DATA
+    assert patience[0] == 3.0 and patience[-2:] == [1.5, 6.0]
 
 
 def test_a_stall_is_cut_short_by_the_read_time_out(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import gc
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -543,3 +544,15 @@ def test_a_service_that_hangs_is_asked_again_soon_and_then_with_more_patience() 
     assert [hanging.flow_s(n) for n in range(3)] == [3.0, 6.0, 12.0]  # once it has begun to come
     assert [Limits(1, read_timeout_s=60.0).patience_s(n) for n in (0, 3)] == [60.0, 60.0]
     assert Limits(1, read_timeout_s=60.0).flow_s(0) == 60.0
+
+
+def test_a_service_hangs_when_it_is_silent_for_longer_than_its_answers_took() -> None:
+    limiter = Limiter("soon-test", Limits(1, stall_s=6.0))
+    for _ in range(7):
+        limiter.answered_after(0.03)
+    assert limiter.soon_s == math.inf  # too few to know
+    limiter.answered_after(2.0)
+    assert limiter.soon_s == 8.0
+    for _ in range(32):
+        limiter.answered_after(0.03)
+    assert limiter.soon_s == 1.5
