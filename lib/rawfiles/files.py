@@ -38,6 +38,7 @@ from lib.transport.partial import Fetched
 
 _log = logging.getLogger(__name__)
 _COPY_BYTES = 8 * 2**20
+_PERSISTED = 1000  # files that are forced to the disk together
 
 
 class RawFiles:
@@ -243,7 +244,9 @@ class RawFiles:
                     keys.append(key)
                 if not on_store:
                     self._remove(path)
-        self.store.persist(*keys, *(note_key(key) for key in keys))
+        for start in range(0, len(keys), _PERSISTED):
+            some = keys[start : start + _PERSISTED]
+            self.store.persist(*some, *(note_key(key) for key in some))
         return keys
 
     # --- inside -----------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from contextlib import AbstractContextManager, contextmanager
 from lib.errors import DestinationError, DestinationFullError, NotFoundError
 
 _AT_ONCE = 8  # a journal commits for all that wait for it
+_PER_ROUND = 1000
 # What file systems say that cannot: of folders CIFS, shared folders and some FUSE ones.
 _CANNOT = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EISDIR)
 
@@ -90,7 +91,8 @@ def persist(root: str, paths: Collection[str]) -> None:
             folder = os.path.dirname(folder)
     folders |= {root, os.path.dirname(root)}  # who made `root` made its name
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        list(pool.map(_sync_file, files))
+        while some := [files.pop() for _ in range(min(len(files), _PER_ROUND))]:
+            list(pool.map(_sync_file, some))  # a future of each at once would take kilobytes
         list(pool.map(sync_folder, sorted(filter(os.path.isdir, folders))))
 
 
