@@ -26,8 +26,8 @@ from lib.formats.base import WIDENED, delivered_dtype
 from lib.formats.chunked import cells_in, choose_level_name
 from lib.formats.format import FileFormatBase, Handle, Options, Survey, VolumeDescription, VoxelSize
 from lib.formats.hdf5.reader import FILTERS, OTHER_FILTERS, Hdf5Reader, Place, rows_of
-from lib.formats.zarr.axes import AxisMap, array_index, axis_map
-from lib.geometry import Box, LengthsZYX, ShapeZYX, to_nm
+from lib.formats.zarr.axes import IMPLIED, AxisMap, array_index, axis_map, stated_names
+from lib.geometry import Box, LengthsZYX, ShapeZYX, to_nm, zyx
 from lib.plan import SourceGrid, absent_note, unwritten
 
 _SCRIPT = Path(__file__).with_name("structure.py")
@@ -218,8 +218,10 @@ def _described(
     nothing = VolumeDescription(path, handle, (0, 0, 0), "uint8", refused=one["refused"])
     if one["refused"] is not None:
         return nothing
+    notes: list[str] = []
     try:
-        axes = axis_map(None, shape, source.name, channel=options.channel, time=options.time)
+        names = _names(one, notes)
+        axes = axis_map(names, shape, source.name, channel=options.channel, time=options.time)
         stored = np.dtype(one["dtype"])
         mask = stored.kind == "b"
         stored = np.dtype(np.uint8) if mask else stored
@@ -228,7 +230,6 @@ def _described(
         why = f"{error.message}. {error.advice}".rstrip(". ")
         return VolumeDescription(path, handle, (0, 0, 0), "uint8", refused=why)
     size = axes.pick_zyx(shape)
-    notes: list[str] = []
     voxel, origin = _geometry(one["attributes"], path, notes)
     dtype = delivered_dtype(stored)
     if dtype.itemsize != stored.itemsize:
@@ -243,7 +244,7 @@ def _described(
         handle["view"] = "uint16"
         notes.append("BigDataViewer stores uint16 voxels as int16: they are read as uint16")
     if _IMARIS.fullmatch(path):
-        size, voxel = _imaris(one, groups, size, notes)
+        size, voxel, origin = _imaris(one, groups, size, notes)
         handle["size_zyx"] = [*size]
     return VolumeDescription(
         path=path,
@@ -292,6 +293,17 @@ def _handle(one: dict[str, Any], axes: AxisMap, stored: np.dtype[Any]) -> dict[s
     }
 
 
+def _names(one: dict[str, Any], notes: list[str]) -> list[str] | None:
+    """Names of the axes, where they are of those that are known; others are told."""
+    names = None if one["names"] is None else stated_names(one["names"])
+    if names is None or len(names) != len(one["shape"]):
+        return None
+    if not {*names} <= {*IMPLIED, "time", "channel"}:
+        notes.append(f"the file calls the axes {', '.join(names)}: the last are taken as z, y, x")
+        return None
+    return names
+
+
 def _geometry(
     attributes: dict[str, Any], path: str, notes: list[str]
 ) -> tuple[VoxelSize, LengthsZYX | None]:
@@ -303,10 +315,17 @@ def _geometry(
     resolution = _three(attributes.get("resolution"))
     if resolution is None or min(resolution) <= 0:
         return VoxelSize(), None
+    offset = _three(attributes.get("offset")) or (0.0, 0.0, 0.0)
+    units = attributes.get("units", attributes.get("unit"))
+    units = units if isinstance(units, list) else [units] * 3
+    if len(units) == 3 and all(isinstance(unit, str) and to_nm(1.0, unit) for unit in units):
+        per = [float(to_nm(1.0, unit) or 0) for unit in units]
+        size = zyx(n * nm for n, nm in zip(resolution, per, strict=True))
+        place = zyx(n * nm for n, nm in zip(offset, per, strict=True))
+        return VoxelSize(*size, "resolution, units"), place
     if not path.startswith("volumes/"):
         notes.append(f"the attribute resolution says {resolution} without a unit: not taken")
         return VoxelSize(), None
-    offset = _three(attributes.get("offset")) or (0.0, 0.0, 0.0)
     return VoxelSize(*resolution, "resolution (CREMI: z, y, x in nm)"), offset
 
 
@@ -320,8 +339,12 @@ def _three(value: Any) -> LengthsZYX | None:
 
 def _imaris(
     one: dict[str, Any], groups: dict[str, dict[str, Any]], size: ShapeZYX, notes: list[str]
-) -> tuple[ShapeZYX, VoxelSize]:
-    """The true size of a level, of which the dataset is padded to whole chunks; its voxels."""
+) -> tuple[ShapeZYX, VoxelSize, LengthsZYX | None]:
+    """The true size of a level, of which the dataset is padded to whole chunks; its voxels.
+
+    Extents are the outer edges of voxels. The origin is the centre of the first voxel less half a
+    voxel of the finest level, as for precomputed: levels lie on one grid, which begins at the edge.
+    """
     channel = groups.get(one["path"].rpartition("/")[0], {})
     image = groups.get("DataSetInfo/Image", {})
     try:
@@ -334,16 +357,20 @@ def _imaris(
     if true != size:
         notes.append(f"stored as {size}, padded to whole chunks; {true} voxels (z, y, x) are real")
     try:
-        lengths = [
-            (float(image[f"ExtMax{axis}"]) - float(image[f"ExtMin{axis}"])) / n
-            for axis, n in zip((2, 1, 0), true, strict=True)
-        ]
-        per = [to_nm(length, str(image.get("Unit", "um"))) for length in lengths]
-    except (KeyError, ValueError, TypeError):
-        return true, VoxelSize()
-    if any(n is None or not n > 0 for n in per):
-        return true, VoxelSize()
-    return true, VoxelSize(per[0], per[1], per[2], "Imaris ExtMin, ExtMax")
+        nm = float(to_nm(1.0, str(image.get("Unit", "um"))) or 0)
+        starts = [float(image[f"ExtMin{axis}"]) * nm for axis in (2, 1, 0)]
+        stops = [float(image[f"ExtMax{axis}"]) * nm for axis in (2, 1, 0)]
+        finest = [int(str(image.get(axis, n))) for axis, n in zip("ZYX", true, strict=True)]
+        rows = [*zip(starts, stops, true, finest, strict=True)]
+        lengths = [(stop - start) / n for start, stop, n, _ in rows]
+        origin = [s + (e - s) * (1 / n - 1 / whole) / 2 for s, e, n, whole in rows]
+    except (KeyError, ValueError, TypeError, ZeroDivisionError):
+        return true, VoxelSize(), None
+    if any(not n > 0 for n in lengths):
+        return true, VoxelSize(), None
+    # the differences of extents have few digits that mean something
+    z, y, x = (float(f"{n:.9g}") for n in lengths)
+    return true, VoxelSize(z, y, x, "Imaris ExtMin, ExtMax"), zyx(float(f"{n:.9g}") for n in origin)
 
 
 _Opened = tuple[np.dtype[Any], AxisMap, tuple[int, ...], dict[tuple[int, ...], Place]]

@@ -25,6 +25,7 @@ _MOST_CHUNKS = 8 * 10**6
 _BLOCK = 64 * 2**10
 _KEPT = 256
 _ATTRIBUTES = 64
+_MOST_LINKS = 16
 
 
 class Pipe(io.RawIOBase):
@@ -122,7 +123,42 @@ def refusal(dataset: Any) -> str | None:
         return f"its values are {dataset.dtype}, no plain numbers"
     if dataset.dtype.itemsize > 8:
         return f"its values are {dataset.dtype}"
+    if not plainly_stored(dataset):
+        return f"its values are stored in other bits than those of {dataset.dtype}"
     return None
+
+
+def plainly_stored(dataset: Any) -> bool:
+    """Whether a value's bytes are those of its dtype: HDF5 may place it in some of their bits."""
+    from h5py import h5t
+
+    stored, dtype = dataset.id.get_type(), dataset.dtype
+    if isinstance(stored, h5t.TypeEnumID):
+        stored = stored.get_super()
+    if stored.get_size() != dtype.itemsize:
+        return False
+    if isinstance(stored, h5t.TypeFloatID):
+        return bool(stored.equal(h5t.py_create(dtype)))
+    if not isinstance(stored, h5t.TypeIntegerID):  # bits
+        return True
+    whole = stored.get_precision() == 8 * dtype.itemsize
+    signed = stored.get_sign() != h5t.SGN_NONE  # whose sign is not spread over the bits left
+    return bool(stored.get_offset() == 0 and (whole or not signed))
+
+
+def axis_names(dataset: Any) -> list[str] | None:
+    """Names of the axes: ilastik's ``axistags``, labels of dimensions, or of their scales."""
+    try:
+        tags = dataset.attrs.get("axistags")
+        if isinstance(tags, str | bytes):
+            return [str(axis["key"])[:20] for axis in json.loads(tags)["axes"]]
+        names = [
+            dim.label or (dim[0].name.rpartition("/")[2] if len(dim) else "")
+            for dim in dataset.dims
+        ]
+    except (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError):
+        return None
+    return [str(name)[:20] for name in names] if any(names) else None
 
 
 def described(path: str, dataset: Any) -> dict[str, Any]:
@@ -135,6 +171,7 @@ def described(path: str, dataset: Any) -> dict[str, Any]:
         "shape": [int(n) for n in dataset.shape],
         "dtype": dataset.dtype.str if why is None else "",
         "attributes": attributes(dataset),
+        "names": axis_names(dataset),
         "refused": why,
     }
     if why is not None:
@@ -158,16 +195,25 @@ def lookup(file: Any, path: str) -> Any:
     """An object by its path, every link on the way looked at before it is followed."""
     import h5py
 
-    node = file
-    for name in [part for part in path.split("/") if part]:
+    node, links = file, 0
+    parts = [part for part in path.split("/") if part]
+    while parts:
+        name = parts.pop(0)
         if not isinstance(node, h5py.Group):
             return None
         link = node.get(name, getlink=True)
         if link is None:
             return None
-        if not isinstance(link, h5py.HardLink):
-            raise ValueError(f"{name!r} is a link that leads elsewhere")
-        node = node[name]
+        if isinstance(link, h5py.SoftLink):
+            links += 1
+            if links > _MOST_LINKS:
+                raise ValueError(f"the links at {name!r} lead in a circle")
+            node = file if link.path.startswith("/") else node
+            parts = [part for part in link.path.split("/") if part not in ("", ".")] + parts
+        elif isinstance(link, h5py.HardLink):
+            node = node[name]
+        else:
+            raise ValueError(f"{name!r} is a link that leads to another file")
     return node
 
 
@@ -236,9 +282,10 @@ def main() -> None:
             else:
                 send(out, b"J", json.dumps(describe(file, question["path"])).encode())
     except Exception as error:
-        text = str(error).strip("\"'")
+        text = str(error)
         if not isinstance(error, ValueError):  # which are our own
-            text = f"HDF5's library says: {text or type(error).__name__}"
+            said = text.strip("\"'")
+            text = f"HDF5's library says: {said or type(error).__name__}"
         send(out, b"E", text[:500].encode("utf-8", "replace"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 from collections.abc import Iterator
@@ -119,13 +120,19 @@ def test_virtual_datasets_are_refused(file: Path) -> None:
     assert "virtual" in str(volume.refused)
 
 
-@pytest.mark.parametrize("link", [h5py.ExternalLink("other.h5", "/d"), h5py.SoftLink("/loop")])
-def test_links_are_not_followed(file: Path, link: Any) -> None:
+@pytest.mark.parametrize(
+    ("link", "why"),
+    [
+        (h5py.ExternalLink("other.h5", "/d"), "'loop' is a link that leads to another file"),
+        (h5py.SoftLink("/loop"), "in a circle"),
+    ],
+)
+def test_links_that_lead_elsewhere_or_nowhere_are_named(file: Path, link: Any, why: str) -> None:
     with h5py.File(file, "w") as out:
         out.create_dataset("real", data=np.ones((4, 4, 4), "u1"))
         out["loop"] = link
     assert [volume.path for volume in volumes(file)] == ["real"]
-    with pytest.raises(FormatError, match="leads elsewhere"):
+    with pytest.raises(FormatError, match=why):
         volumes(file, "loop")
 
 
@@ -237,3 +244,126 @@ def test_damage_anywhere_is_an_error_or_a_file_that_is_read(file: Path, tmp_path
                     read(damaged, volume)
         except MacroscopeError:
             continue
+
+
+# --- which axis is which, where they lie, and in which bits ---------------------------------------
+
+
+def tags(axes: str) -> str:
+    """As ilastik writes them."""
+    described = [{"key": axis, "typeFlags": 2, "resolution": 0} for axis in axes]
+    return json.dumps({"axes": [{**one, "description": " " * 60} for one in described]})
+
+
+def by_tags(dataset: h5py.Dataset, axes: str) -> None:
+    dataset.attrs["axistags"] = tags(axes)
+
+
+def by_labels(dataset: h5py.Dataset, axes: str) -> None:
+    for dim, axis in zip(dataset.dims, axes, strict=True):
+        dim.label = axis
+
+
+def by_scales(dataset: h5py.Dataset, axes: str) -> None:
+    """As netCDF names dimensions."""
+    for dim, axis, length in zip(dataset.dims, axes, dataset.shape, strict=True):
+        scale = dataset.file.create_dataset(axis, data=np.arange(length))
+        scale.make_scale()
+        dim.attach_scale(scale)
+
+
+@pytest.mark.usefixtures("forks")
+@pytest.mark.parametrize("write", [by_tags, by_labels, by_scales])
+@pytest.mark.parametrize("axes", ["zyxc", "xyz", "tzyxc", "yx"])
+def test_axes_are_where_the_file_names_them(file: Path, axes: str, write: Any) -> None:
+    lengths = {"t": 1, "c": 2, "z": 5, "y": 9, "x": 7}
+    stored = random_voxels(tuple(lengths[axis] for axis in axes), "uint8", 3)
+    with h5py.File(file, "w") as h5:
+        write(h5.create_dataset("d", data=stored), axes)
+    (volume,) = Hdf5Format().describe(LocalBytes(file), "d", Options(channel=1, time=0))
+    truth = stored
+    for axis, at in (("c", 1), ("t", 0)):
+        truth = np.take(truth, at, axes.index(axis)) if axis in axes else truth
+    truth = truth.T if axes == "xyz" else truth
+    np.testing.assert_array_equal(read(file, volume), truth.reshape(volume.shape_zyx))
+    assert volume.shape_zyx == (5 if "z" in axes else 1, 9, 7)
+
+
+@pytest.mark.usefixtures("forks")
+def test_names_that_are_no_axes_of_space_are_told(file: Path) -> None:
+    with h5py.File(file, "w") as h5:
+        by_labels(h5.create_dataset("d", data=random_voxels((5, 9, 7), "uint8", 3)), "uvw")
+    (volume,) = volumes(file)
+    assert volume.shape_zyx == (5, 9, 7)
+    assert any("calls the axes u, v, w" in note for note in volume.notes)
+
+
+@pytest.mark.usefixtures("forks")
+@pytest.mark.parametrize("units", ["um", ["um", "um", "um"]])
+def test_a_resolution_with_units_is_taken(file: Path, units: Any) -> None:
+    with h5py.File(file, "w") as h5:
+        dataset = h5.create_dataset("raw", data=random_voxels((5, 9, 7), "uint8", 3))
+        dataset.attrs["resolution"] = [0.04, 0.005, 0.004]
+        dataset.attrs["offset"] = [0.08, 0.01, 0.0]
+        dataset.attrs["units"] = units
+    (volume,) = volumes(file)
+    assert volume.voxel.known_nm_zyx == pytest.approx((40.0, 5.0, 4.0))
+    assert volume.origin_nm_zyx == pytest.approx((80.0, 10.0, 0.0))
+
+
+def test_values_in_other_bits_than_numpy_has_are_refused(file: Path) -> None:
+    from h5py import h5d, h5s, h5t
+
+    shifted = h5t.NATIVE_UINT16.copy()
+    shifted.set_precision(12)
+    shifted.set_offset(4)
+    signed = h5t.NATIVE_INT16.copy()
+    signed.set_precision(12)
+    half = h5t.IEEE_F32LE.copy()
+    half.set_fields(15, 7, 8, 0, 7)
+    half.set_precision(16)
+    half.set_size(2)
+    half.set_ebias(127)
+    with h5py.File(file, "w") as h5:
+        for name, kind in (("shifted", shifted), ("signed", signed), ("half", half)):
+            dataset = h5d.create(h5.id, name.encode(), kind, h5s.create_simple((2, 3, 4)))
+            dataset.write(h5s.ALL, h5s.ALL, np.ones((2, 3, 4), np.float32))
+    found = volumes(file)
+    assert len(found) == 3
+    assert all("other bits" in str(volume.refused) for volume in found)
+
+
+@pytest.mark.usefixtures("forks")
+@pytest.mark.parametrize("path", ["link", "group/d"])
+def test_links_within_the_file_are_followed(file: Path, path: str) -> None:
+    truth = random_voxels((5, 9, 7), "uint8", 3)
+    with h5py.File(file, "w") as h5:
+        h5["deep/d"] = truth
+        h5["link"] = h5py.SoftLink("group/d")
+        h5["group"] = h5py.SoftLink("/deep")
+    (volume,) = volumes(file, path)
+    np.testing.assert_array_equal(read(file, volume), truth)
+
+
+@pytest.mark.usefixtures("forks")
+def test_imaris_says_where_a_volume_lies(file: Path) -> None:
+    def text(value: float) -> np.ndarray[Any, Any]:
+        return np.array([letter.encode() for letter in str(value)])
+
+    with h5py.File(file, "w") as h5:
+        for level, shape in ((0, (6, 8, 8)), (1, (3, 4, 4))):
+            group = h5.create_group(f"DataSet/ResolutionLevel {level}/TimePoint 0/Channel 0")
+            group["Data"] = random_voxels(shape, "uint8", 3)
+            for axis, length in zip("ZYX", shape, strict=True):
+                group.attrs[f"ImageSize{axis}"] = text(length)
+        image = h5.create_group("DataSetInfo/Image")
+        for axis, number, size in (("X", 0, 8), ("Y", 1, 8), ("Z", 2, 6)):
+            image.attrs[axis] = text(size)
+            image.attrs[f"ExtMin{number}"] = text(number + 1.0)
+            image.attrs[f"ExtMax{number}"] = text(number + 1.0 + size * 0.01)
+    (finest,) = volumes(file)
+    assert finest.voxel.known_nm_zyx == (10.0, 10.0, 10.0)
+    assert finest.origin_nm_zyx == (3000.0, 2000.0, 1000.0)
+    (coarse,) = Hdf5Format().describe(LocalBytes(file), "", Options(level="1"))
+    assert coarse.voxel.known_nm_zyx == (20.0, 20.0, 20.0)
+    assert coarse.origin_nm_zyx == (3005.0, 2005.0, 1005.0)
