@@ -1,6 +1,6 @@
 """Server, worker, deployments: the chain of `make up` and `make deploy`, and what its UI shows.
 
-All tests look at one finished run; the last one begins another on the same desk, and cancels it.
+All tests look at one finished run; the last three begin another on the same desk, and cancel it.
 Those that need no browser run where there is none.
 """
 
@@ -10,6 +10,7 @@ import json
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from tests.end_to_end.finished_run import (
     shown,
     tab_to,
 )
-from tests.end_to_end.test_stop import SLOW_ARCHIVES, wait_until
+from tests.end_to_end.test_stop import wait_until
 from tests.kit.browser import Browser, find_chromium
 from tests.kit.prefect_server import asking
 
@@ -350,27 +351,96 @@ def _ids(runs: Iterable[dict[str, Any]]) -> Iterator[str]:
     yield from (str(one["id"]) for one in runs)
 
 
-def test_a_cancel_in_prefect_ends_the_run_and_its_children_and_leaves_nothing(
-    finished: FinishedRun,
-) -> None:
-    """The last test on the desk: it begins from nothing, with archives that take minutes."""
-    folder, env = finished.folder, finished.env
-    shutil.rmtree(folder / "data")
-    control = json.loads((folder / ".macroscope" / "samples.out").read_text())["control_url"]
-    slow = {"latency": SLOW_ARCHIVES}
-    requests.post(f"{control}/_control/settings", json=slow, timeout=120).raise_for_status()
+SLOW = {
+    "latency": {
+        service: {"first_byte_s": 0.5, "bytes_per_second": 800} for service in ("s3", "dvid")
+    }
+}
+"""Ten minutes for each of two sources, of which bytes are told after one: time to look around."""
 
-    def statuses() -> dict[str, str]:
-        records = (folder / "data").glob("*/metadata_*.json")
+
+@dataclass(frozen=True)
+class SlowRun:
+    """A run at work, for as long as the tests look at it."""
+
+    id: str
+    folder: Path
+
+    def statuses(self) -> dict[str, str]:
+        """Source -> status of its record, as far as there is one."""
+        records = (self.folder / "data").glob("*/metadata_*.json")
         return {path.parent.name: json.loads(path.read_text())["status"] for path in records}
 
-    parent = begin(finished, {"sources": ["ebi", "openorganelle"], "mode": "parallel"})
-    wait_until(lambda: "processing" in statuses().values(), "the run did not begin")
-    prefect(folder, env, "flow-run", "cancel", parent)
-    ended(finished, parent, "CANCELLED")
-    assert set(statuses().values()) == {"cancelled"}
-    states = [child["state"]["type"] for child in children(finished, parent)]
+
+@pytest.fixture(scope="module")
+def slow(finished: FinishedRun) -> SlowRun:
+    """The last on the desk: it begins from nothing."""
+    folder = finished.folder
+    shutil.rmtree(folder / "data")
+    control = json.loads((folder / ".macroscope" / "samples.out").read_text())["control_url"]
+    requests.post(f"{control}/_control/settings", json=SLOW, timeout=120).raise_for_status()
+    asked = {
+        "sources": ["flyem", "openorganelle"],
+        "mode": "parallel",
+        "parameters": {"openorganelle": {"scale_level": "s0"}},
+    }
+    run = begin(finished, asked)
+    begun = SlowRun(run, folder)
+    wait_until(lambda: [*begun.statuses().values()] == ["processing"] * 2, "the run did not begin")
+    return begun
+
+
+@needs_browser
+def test_the_page_of_a_run_tells_bytes_shards_and_time_left(
+    finished: FinishedRun, slow: SlowRun, browser: Browser
+) -> None:
+    (child,) = [one for one in children(finished, slow.id) if one["name"].startswith("openorg")]
+    browser.open(f"{finished.ui}/runs/flow-run/{child['id']}")
+    line = r"openorganelle/\S+: \d+ of \d+ shards, [\d.]+ \wB of [\d.]+ \wB, [^,]+, .* left"
+    told = f"new RegExp({json.dumps(line)}).test(document.body.innerText)"
+    browser.until(told, seconds=400)
+    click(browser, "Artifacts")
+    shown(browser, "progress-openorganelle-", "how much of level 0 is made")
+
+
+@pytest.fixture(scope="module")
+def waiting(finished: FinishedRun, slow: SlowRun) -> str:
+    """Another run of the same deployment, asked for while the first is at work."""
+    return begin(finished, {"sources": ["idr"], "dry_run": True})
+
+
+@needs_browser
+def test_the_page_of_a_second_run_says_that_it_waits_for_the_first(
+    finished: FinishedRun, slow: SlowRun, waiting: str, browser: Browser
+) -> None:
+    browser.open(f"{finished.ui}/deployments/deployment/{finished.run['deployment_id']}")
+    shown(browser, "Concurrency Limit\n1")
+    browser.open(f"{finished.ui}/runs/flow-run/{waiting}")
+    shown(browser, "AwaitingConcurrencySlot", "Scheduled for")
+    assert state_of(finished, slow.id)["type"] == "RUNNING"
+    assert children(finished, waiting) == []
+
+
+def test_a_cancel_in_prefect_ends_the_run_and_its_children_and_leaves_nothing(
+    finished: FinishedRun, slow: SlowRun, waiting: str, request: pytest.FixtureRequest
+) -> None:
+    """By the button of the run's page where there is a browser; then what waited has its turn."""
+    assert state_of(finished, waiting)["type"] == "SCHEDULED"
+    if find_chromium() is None:
+        prefect(finished.folder, finished.env, "flow-run", "cancel", slow.id)
+    else:
+        browser: Browser = request.getfixturevalue("browser")
+        browser.open(f"{finished.ui}/runs/flow-run/{slow.id}")
+        shown(browser, "Running", "Cancel")
+        push(browser, "Cancel")
+        shown(browser, "Confirm")
+        push(browser, "Confirm")
+    ended(finished, slow.id, "CANCELLED")
+    assert [*slow.statuses().values()] == ["cancelled"] * 2
+    states = [child["state"]["type"] for child in children(finished, slow.id)]
     assert states == ["CANCELLED"] * 2
-    left = [p for p in (folder / "data").rglob("*") if p.parent.name == ".locks"]
+    left = [p for p in (slow.folder / "data").rglob("*") if p.parent.name == ".locks"]
     assert left == []
-    assert list(Path(env["TMPDIR"]).glob("macroscope-*")) == []
+    ended(finished, waiting, "COMPLETED")
+    temporary = Path(finished.env["TMPDIR"])
+    wait_until(lambda: [*temporary.glob("macroscope-*")] == [], "temporary folders are left")
