@@ -119,6 +119,12 @@ MOST_CARDS = 150
 MOST_PICTURE_BYTES = 2_000_000
 """Of the pictures in one report, as text; the others lie beside their volumes."""
 
+MOST_ROWS = 1_000
+"""Of the validation in one report; those with errors come first."""
+
+MOST_NOTES = 100
+"""Failed, invalid and doubtful records, of each, that a report tells of at length."""
+
 _PICTURE_WIDTH, _SMALLER_WIDTH = 720, 360
 _FEW = 24
 _WEB = ("http", "https", "ftp")
@@ -219,6 +225,10 @@ def report_html(
     volumes = _volumes(catalog)
     cards = _cards(volumes, _groups(catalog), pictures)
     times = source_times(volumes)
+    results = validation.get("results", [])
+    many_results = len(results) > MOST_CARDS
+    validated = [r for r in results if not many_results or r["errors"] or r["warnings"]]
+    validated.sort(key=lambda r: not r["errors"])
     page = templates.get_template("report.html.jinja").render(
         created=f"{now.astimezone(UTC):%d %B %Y, %H:%M} UTC".lstrip("0"),
         store=str(catalog.get("data_store", "")),
@@ -231,9 +241,13 @@ def report_html(
         completeness=catalog.get("completeness_by_source", {}),
         totals=_totals(volumes),
         failed=[card for card in cards if card.record.status == "failed"],
-        invalid=[r for r in validation.get("results", []) if r["errors"]],
-        doubtful=[r for r in validation.get("results", []) if r["warnings"] and not r["errors"]],
-        results=validation.get("results", []),
+        invalid=[r for r in results if r["errors"]],
+        doubtful=[r for r in results if r["warnings"] and not r["errors"]],
+        results=results,
+        validated=validated[:MOST_ROWS],
+        many_results=many_results,
+        more_validated=len(validated[MOST_ROWS:]),
+        most=MOST_NOTES,
         duplicates=catalog.get("duplicates", []),
         times=times,
         chart_width=WIDTH,

@@ -216,6 +216,10 @@ def _volume_errors(store: Store, record: RecordDict) -> list[str]:
     return [f"files.volume: the status is complete, but there is no {volume} in the store"]
 
 
+_MOST_OTHERS = 5
+"""Of the other records of one volume, in the warning of each: `duplicates` lists all, once."""
+
+
 def _mark_duplicates(checked: list[CheckedRecord]) -> list[dict[str, Any]]:
     """Tell of volumes that several records describe, and of records that are one file elsewhere."""
     same: dict[tuple[str, str, str], list[CheckedRecord]] = defaultdict(list)
@@ -235,8 +239,11 @@ def _mark_duplicates(checked: list[CheckedRecord]) -> list[dict[str, Any]]:
         paths = [item.path for item in items]
         duplicates.append({"source": source, "source_id": source_id, "paths": paths})
         for item in items:
-            others = ", ".join(path for path in paths if path != item.path)
-            item.warnings.append(f"{source} {source_id} is also described by {others}")
+            others = [path for path in paths[: _MOST_OTHERS + 1] if path != item.path]
+            said = ", ".join(others[:_MOST_OTHERS])
+            if (more := len(paths) - 1 - _MOST_OTHERS) > 0:
+                said += f" and {more} more"
+            item.warnings.append(f"{source} {source_id} is also described by {said}")
     return duplicates
 
 

@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import re
+import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -348,6 +349,51 @@ def test_a_report_of_two_thousand_volumes_stays_small_and_names_each(
         assert f"a_volume_of_a_long_list_{number:05d}<" in text
     assert 20 < text.count("<img ") <= text.count("<article ") == 150
     assert 'id="filter"' in text and "2000 volumes" in text
+
+
+def test_a_report_of_two_thousand_volumes_of_which_each_is_wrong_stays_small(
+    store: tuple[str, str, dict[str, Any]],
+) -> None:
+    _, _, record = store
+    records, results = [], []
+    for number in range(2000):
+        own = copy.deepcopy(record)
+        name = f"a_volume_of_a_long_list_{number:05d}"
+        error = {"message": f"broken {'and why ' * 30}", "advice": "run again " * 9}
+        own |= {"id": f"id{number}", "name": name, "status": "failed", "error": error}
+        own["files"]["volume"] = f"ebi/{name}.ome.zarr"
+        path = f"ebi/metadata_{name}.json"
+        records.append({"path": path, "record": own})
+        told = [f"metadata.core: {number} {'is refused ' * 40}"] * 30
+        wrong = {"errors": told if number % 2 else [], "warnings": told}
+        results.append({"path": path, "valid": not number % 2, **wrong})
+    page = report_html(
+        {"records": records}, {"results": results}, pictures={}, now=datetime.now(UTC)
+    )
+    assert len(page) < 5_000_000
+    text = page.decode()
+    assert "And 1900 more volumes failed" in text
+    assert "And 900 more records are not valid" in text and "And 900 more records have" in text
+    assert "the first 1000" in text and "And 1000 more: validation_report_*.log" in text
+    assert "metadata_a_volume_of_a_long_list_01999.json" in text  # errors come before warnings
+    assert "and 20 more</li>" in text and "and 27 more</li>" in text
+
+
+def test_records_of_one_volume_name_few_of_the_others(
+    store: tuple[str, str, dict[str, Any]],
+) -> None:
+    """Each with all others would be a square: 500 MB for two thousand."""
+    data_uri, metadata_uri, record = store
+    data = open_store(data_uri)
+    for number in range(9):
+        own = copy.deepcopy(record) | {"id": str(uuid.UUID(int=number)), "name": f"n{number}"}
+        data.put(f"ebi/metadata_n{number}.json", json.dumps(own).encode())
+    found = consolidate(data, open_store(metadata_uri))
+    assert [len(one["paths"]) for one in found.catalog["duplicates"]] == [10]
+    for result in found.report["results"]:
+        (said,) = [text for text in result["warnings"] if "also described by" in text]
+        assert said.count(".json") == 5 and said.endswith(" and 4 more")
+        assert result["path"] not in said
 
 
 def test_the_newest_reports_stay(tmp_path: Path) -> None:
