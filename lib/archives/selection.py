@@ -12,7 +12,13 @@ from fnmatch import fnmatchcase
 from typing import TypeVar
 
 from lib.config.loaders import FilesConfig
-from lib.errors import FormatError, MacroscopeError, NotFoundError, OutOfBoundsError
+from lib.errors import (
+    FormatError,
+    GridMismatchError,
+    MacroscopeError,
+    NotFoundError,
+    OutOfBoundsError,
+)
 from lib.geometry import Box, LengthsZYX, ShapeZYX, add, multiply, parse_box
 from lib.plan import VolumePlan
 
@@ -107,7 +113,7 @@ def plan_each(
     for item in items:
         try:
             plans += [*plans_of(item)]  # all of an item's volumes, or none
-        except (FormatError, NotFoundError, OutOfBoundsError) as error:
+        except (FormatError, GridMismatchError, NotFoundError, OutOfBoundsError) as error:
             if must(item):
                 raise
             failed[name_of(item)] = error

@@ -17,7 +17,7 @@ import macroscope
 from emulators.s3 import S3Server
 from lib.archives.openorganelle.crops import box_around, fitting_level
 from lib.archives.pairs import Grid
-from lib.errors import ConfigError, GridMismatchError, TransportError
+from lib.errors import ConfigError, FormatError, GridMismatchError, TransportError
 from lib.formats.zarr.array import parse_array
 from lib.formats.zarr.hierarchy import survey_array
 from lib.geometry import Box
@@ -419,3 +419,33 @@ def test_the_level_is_that_of_the_labels_grid(voxel: float, at: float, level: st
     shifted = Grid("crop", (4, 4, 4), (voxel,) * 3, (at + min(voxel, 8.0) / 4,) * 3)
     with pytest.raises(GridMismatchError, match="beside the grid"):
         fitting_level(levels, [shifted])
+
+
+def test_a_crop_that_cannot_be_had_costs_no_other(bench: Any, tmp_path: Path) -> None:
+    """One off the EM's grid, one beyond the EM, one with a class whose document is damaged."""
+    with S3Server("crops-bad") as server:
+        lay_data_set(server, tmp_path / "tree")
+        voxels, folder = classes()["mito"], CROP.rpartition("/")[0]
+        for name, at in (("crop8", 83.0), ("crop9", 8002.0), ("crop10", 78.0)):
+            lay(
+                server,
+                tmp_path / "tree",
+                f"{folder}/{name}/mito",
+                [(voxels, (4.0,) * 3, (at,) * 3)],
+            )
+        place = f"cells/cells.zarr/{folder}"
+        server.store().put(f"{place}/crop10/er/.zattrs", b'{"multiscales": [{}]}')
+        server.store().put(f"{place}/crop10/er/.zgroup", b'{"zarr_format": 2}')
+        one = bench_of(bench, server, zarr_path=folder)
+        (plan,) = planned(one, tmp_path)
+        assert plan.name == "cells_recon-1_crop7"
+        told = {note.partition(" was left out: ")[0]: note for note in plan.notes if "left" in note}
+        assert "beside the grid" in told[f"{folder}/crop8"]
+        assert "nothing in common" in told[f"{folder}/crop9"]
+        assert "er: " in told[f"{folder}/crop10"]
+        for name, error in (("crop8", GridMismatchError), ("crop10", FormatError)):
+            with pytest.raises(error):
+                planned(bench_of(bench, server, zarr_path=f"{folder}/{name}"), tmp_path)
+        both = [CROP, f"{folder}/crop9"]
+        with pytest.raises(GridMismatchError):
+            planned(bench_of(bench, server, zarr_path=both), tmp_path)

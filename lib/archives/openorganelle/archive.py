@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, ClassVar
 from urllib.parse import quote
 
@@ -19,7 +19,8 @@ from lib.archives.openorganelle.crops import (
     ListedOnce,
     as_group,
     box_around,
-    by_crop,
+    class_of,
+    crop_of,
     fitting_level,
 )
 from lib.archives.openorganelle.listing import (
@@ -107,38 +108,48 @@ class OpenOrganelle(ArchiveBase):
             )
         selection = Selection.of(config)
         chosen = {path.strip("/") for path in paths}
-        # of a crop with its EM every class is wanted: one that is left out would be missed
-        plans = plan_each(
-            selection.require([*found], root),
-            lambda path: [self._plan_array(config, tree, root, found[path]())],
-            lambda path: path,
-            must=lambda path: config.with_em or bool(chosen & {path, path.rpartition("/")[0]}),
-        )
+        wanted = selection.require([*found], root)
+        if config.with_em:
+            # every class of a crop is wanted: one that is left out would be missed
+            groups = self._with_em(config, tree, hierarchy, {path: found[path] for path in wanted})
+            crops = {path: crop_of(path) for path in wanted}
+            only = len({*crops.values()}) == 1
+            asked = {crop for path, crop in crops.items() if chosen & {path, crop, class_of(path)}}
+            plans = plan_each(
+                groups,
+                lambda crop: [groups[crop]()],
+                lambda crop: crop,
+                must=lambda crop: only or crop in asked,
+            )
+        else:
+            plans = plan_each(
+                wanted,
+                lambda path: [self._plan_array(config, tree, root, found[path]())],
+                lambda path: path,
+                must=lambda path: bool(chosen & {path, path.rpartition("/")[0]}),
+            )
         unreadable = {
             path.removeprefix(f"{root}/"): why for path, why in hierarchy.unreadable.items()
         }
         notes = [*left_out_notes(unreadable), *selection.notes(found)]
-        if not config.with_em:
-            return [with_notes(plan, notes) for plan in plans]
-        groups = self._with_em(config, tree, hierarchy, plans)
-        return [with_notes(group, notes) for group in groups]
+        return [with_notes(plan, notes) for plan in plans]
 
     def _with_em(
         self,
         config: OpenOrganelleConfig,
         tree: Tree,
         hierarchy: Hierarchy,
-        labels: list[VolumePlan],
-    ) -> list[VolumePlan]:
-        """For each crop the EM around it, with the crop's classes as its label images.
+        found: dict[str, Callable[[], ZarrArray]],
+    ) -> dict[str, Callable[[], VolumePlan]]:
+        """For each crop what plans the EM around it, with the crop's classes as its label images.
 
         Raises
         ------
         ConfigError
-            Not all of them are labels, several multiscales of EM lie beside them, or they are to
-            be written where no group can be.
-        GridMismatchError
-            No level of the EM has the labels' grid.
+            They are to be written where no group can be; of one crop: not all of them are labels,
+            or several multiscales of EM lie beside them.
+        GridMismatchError, FormatError
+            Of one crop: no level of the EM has the labels' grid, or a class cannot be read.
         """
         if config.output_format == "npy":
             raise ConfigError(
@@ -146,27 +157,30 @@ class OpenOrganelle(ArchiveBase):
                 location="output_format",
                 advice="Set output_format to zarr",
             )
-        if any(plan.kind != "labels" for plan in labels):
-            others = [plan.internal_path for plan in labels if plan.kind != "labels"]
-            raise ConfigError(
-                f"with_em: {others[0]} is no labels",
-                location="zarr_path",
-                advice="Name a crop or labels, as recon-1/labels/groundtruth/crop234",
-            )
-        groups = []
-        around: dict[str, dict[str, ZarrArray]] = {}
-        for crop, own in by_crop(labels).items():
-            where = config.em_path or f"{crop.partition('/')[0]}/em"
-            if where not in around:
-                around[where] = _levels_of_em(hierarchy, where)
-            arrays = around[where]
-            grids = [_grid_of(config, array) for array in arrays.values()]
-            chosen = fitting_level(grids, own)
-            box = box_around(chosen, own, config.padding)
-            boxed = config.model_copy(update={"box": str(box)})
+        levels_of = cache(partial(_levels_of_em, hierarchy))
+
+        def planned(crop: str, classes: list[str]) -> VolumePlan:
+            for folder, why in hierarchy.unreadable.items():
+                if class_of(folder) == join(hierarchy.root, crop):
+                    raise FormatError(f"{folder.rpartition('/')[2]}: {why}", location=folder)
+            own = [self._plan_array(config, tree, hierarchy.root, found[one]()) for one in classes]
+            others = [plan.internal_path for plan in own if plan.kind != "labels"]
+            if others:
+                raise ConfigError(
+                    f"with_em: {others[0]} is no labels",
+                    location="zarr_path",
+                    advice="Name a crop or labels, as recon-1/labels/groundtruth/crop234",
+                )
+            arrays = levels_of(config.em_path or f"{crop.partition('/')[0]}/em")
+            chosen = fitting_level([_grid_of(config, array) for array in arrays.values()], own)
+            boxed = config.model_copy(update={"box": str(box_around(chosen, own, config.padding))})
             em = self._plan_array(boxed, tree, hierarchy.root, arrays[chosen.path_in_source])
-            groups.append(as_group(em, crop, own, config.padding))
-        return groups
+            return as_group(em, crop, own, config.padding)
+
+        crops: dict[str, list[str]] = {}
+        for path in found:
+            crops.setdefault(crop_of(path), []).append(path)
+        return {crop: partial(planned, crop, classes) for crop, classes in crops.items()}
 
     def open(
         self, plan: VolumePlan, config: OpenOrganelleConfig, session: Session, raw: RawFiles

@@ -65,14 +65,14 @@ def box_around(em: Grid, labels: Sequence[OnGrid], padding: int) -> Box:
     )
 
 
-def by_crop(labels: Iterable[VolumePlan]) -> dict[str, list[VolumePlan]]:
-    """Label images by the folder of their crop: that in which the folders of its classes lie."""
-    found: dict[str, list[VolumePlan]] = {}
-    for plan in labels:
-        found.setdefault(str(plan.internal_path).rpartition("/")[0].rpartition("/")[0], []).append(
-            plan
-        )
-    return found
+def class_of(path: str) -> str:
+    """The folder of the class that an array is a level of."""
+    return path.rpartition("/")[0]
+
+
+def crop_of(path: str) -> str:
+    """The folder of the crop of an array: that in which the folders of its classes lie."""
+    return class_of(class_of(path))
 
 
 def as_group(em: VolumePlan, crop: str, labels: Sequence[VolumePlan], padding: int) -> VolumePlan:
