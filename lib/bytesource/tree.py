@@ -11,6 +11,7 @@ import errno
 import os
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
@@ -304,27 +305,30 @@ class LocalTree(WalkedTree):
         return self.root.joinpath(*parts)
 
     def get(self, key: str, most: int = MOST_BYTES) -> bytes | None:
-        path = self.path(key)
-        try:
-            with path.open("rb") as file:
-                check_length(str(path), os.fstat(file.fileno()).st_size, most)
-                return file.read()
-        except OSError as error:
-            _absent(error, path)
-            return None
+        with self._opened(key) as file:
+            if file is None:
+                return None
+            check_length(file.name, file.size, most)
+            return file.read(0, file.size)
 
     def get_range(self, key: str, start: int, length: int) -> bytes | None:
-        path = self.path(key)
+        with self._opened(key) as file:
+            return None if file is None else file.read(start, length)
+
+    @contextmanager
+    def _opened(self, key: str) -> Iterator[LocalBytes | None]:
+        """The file of an object; None where there is none."""
         try:
-            source = LocalBytes(path)
+            file = LocalBytes(self.path(key))
         except MacroscopeError as error:
             if isinstance(error.__cause__, OSError) and error.__cause__.errno in _ABSENT:
-                return None
+                yield None
+                return
             raise
         try:
-            return source.read(start, length)
+            yield file
         finally:
-            source.close()
+            file.close()
 
     def head(self, key: str) -> ObjectInfo | None:
         path = self.path(key)
