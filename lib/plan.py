@@ -187,6 +187,8 @@ class VolumePlan(FrozenModel):
     # and coarser forms of it. None: accession, ``internal_path`` and name do so.
     source_path: str | None = None
     name: str  # file stem, stable from run to run; for people, and made the volume's own at ingest
+    # what earlier versions called it: a volume that the store has under such a name keeps that
+    earlier_names: tuple[str, ...] = ()
     shape_zyx: ShapeZYX
     dtype: str  # numpy name, native byte order: "uint8", "int16", ...
     voxel_nm_zyx: LengthsZYX
@@ -253,7 +255,7 @@ class VolumePlan(FrozenModel):
         that was made then is recognised.
         """
         words = {"about", "notes", "stated", "download_bytes", "download_requests", "stored_as"}
-        words |= {"source_path"}  # tells volumes apart, and decides no voxel
+        words |= {"source_path", "earlier_names"}  # tells volumes apart, and decides no voxel
         words |= {"kind_evidence", "image_path", "corner_nm_zyx", "labelled"}
         words |= {"within"} if self.within is None else set()
         if self.labels in (None, EARLIER_POOLING):

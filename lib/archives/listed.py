@@ -15,7 +15,7 @@ from lib.geometry import ShapeZYX
 from lib.plan import VolumePlan
 from lib.vocabulary import Kind
 
-What = Literal["archive", "study", "dataset", "entry", "folder", "volume"]
+What = Literal["archive", "study", "dataset", "entry", "folder", "file", "volume"]
 
 VoxelZYX = tuple[float | None, float | None, float | None]
 

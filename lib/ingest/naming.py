@@ -131,9 +131,12 @@ def _give(store: Store | None, plan: VolumePlan, name: str) -> bool:
 
 def _candidates(plan: VolumePlan) -> tuple[str, ...]:
     """Names under which the volume may be known: as it was called once, plain, marked."""
-    plain = volume_name(plan.name)
-    marked = marked_volume_name(plan.name, plan.source, plan.path_in_source, plan.name)
-    return (plan.name, plain, marked) if plan.name != plain else (plain, marked)
+    every: list[str] = []
+    for name in (*plan.earlier_names, plan.name):
+        plain = volume_name(name)
+        every += [name] if name != plain else []
+        every += [plain, marked_volume_name(name, plan.source, plan.path_in_source, name)]
+    return tuple(every)
 
 
 def _holders(

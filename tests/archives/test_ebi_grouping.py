@@ -516,3 +516,20 @@ def test_twenty_thousand_sections_are_planned_from_their_listing_and_two_headers
     (volume,) = sort_files(sizes, describe, "auto").volumes
     assert volume.shape_zyx == (20_000, 4, 5)
     assert len(asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("files", "stem", "earlier"),
+    [
+        (run("data/a/mito_segment_h5/{:04d}.h5", range(4)), "mito_segment_h5", "sections"),
+        (run("data/x/raw.zip/{:04d}.tif", range(4)), "raw", "sections"),
+        (run("data/{:04d}.tif", range(4)), "sections", ""),
+        (run("data/a/cell_{:04d}.tif", range(4)), "cell", ""),
+        ([f"data/slice_{n:05d}_z=1.4{n}26um.tif" for n in range(4)], "slice", "slice__z_1.um"),
+    ],
+)
+def test_a_stack_is_called_by_what_says_what_it_is(
+    files: list[str], stem: str, earlier: str
+) -> None:
+    (volume,) = sort_files(dict.fromkeys(files, 20), lambda path: [plane()], "auto").volumes
+    assert (volume.stem, volume.earlier_stem) == (stem, earlier)

@@ -25,7 +25,7 @@ from lib.archives.ebi.planning import Planner, printable
 from lib.archives.ebi.reading import Reading, by_ranges, options_of, service_of
 from lib.archives.ebi.tree import SERVICES, EbiTree
 from lib.archives.ebi.volumes import kinds_of, pair_up, stated_dtype, why_none
-from lib.archives.listed import Item, VoxelZYX, planned_row, refused
+from lib.archives.listed import Item, VoxelZYX, What, planned_row, refused
 from lib.archives.selection import Selection, plan_each, with_notes
 from lib.config.loaders import EBIConfig
 from lib.errors import FormatError, NotFoundError, UnsupportedFormatError
@@ -72,7 +72,8 @@ def _left_out(entry_id: str, reasons: Mapping[str, str]) -> list[Item]:
     for (folder, why), paths in alike.items():
         if len(paths) == 1:
             name = paths[0].rstrip("/").rpartition("/")[2]
-            rows.append(refused(f"empiar:{entry_id}/{paths[0]}", name, why))
+            what: What = "volume" if "|" in name else "folder" if paths[0].endswith("/") else "file"
+            rows.append(refused(f"empiar:{entry_id}/{paths[0]}", name, why, what))
             continue
         first, last = (path.rpartition("/")[2] for path in (min(paths), max(paths)))
         name = f"{len(paths)} files, {first} to {last}"

@@ -21,6 +21,7 @@ The rules, in the order in which they decide (docs/how-to/empiar.md shows them a
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -34,6 +35,7 @@ from lib.geometry import ShapeZYX
 from lib.safety import digest, slug, stack_name
 
 _SHOWN = 20
+_POSITION = re.compile(r"[ _-]*(?<![a-z])z ?= ?[0-9.#*]*(?:nm|um|µm|μm)", re.IGNORECASE)
 _PICTURES = ("png", "jpeg")
 _MOST_SIZES = 16  # of more different sizes, files hold packed voxels
 _MOST_SINGLE = 200  # files in no stack whose headers are read
@@ -46,7 +48,7 @@ class Volume:
     Attributes
     ----------
     stem
-        What it is called.
+        What it is called; ``earlier_stem`` is what earlier versions called it.
     path
         Where it lies below the entry: one file's path, or that of its sections with ``#`` in place
         of their number.
@@ -66,6 +68,7 @@ class Volume:
     places: tuple[int, ...] = (0,)
     notes: tuple[str, ...] = ()
     numbers: tuple[int, ...] = ()
+    earlier_stem: str = ""
 
     @property
     def stacked(self) -> bool:
@@ -304,10 +307,11 @@ def _part(group: SectionGroup, names: Sequence[str], mark: str) -> SectionGroup:
 
 def _stacked(group: SectionGroup, stack: Stack, first: VolumeDescription) -> Volume:
     """The volume of a stack; one that was asked for without some of its files has another name."""
-    stem = stack_name(group.stem)
+    stem, earlier = _called(group)
     notes = [*first.notes, *stack.notes]
     if group.excluded:
-        stem = f"{stem}_without-{digest(*group.excluded)}"
+        without = f"_without-{digest(*group.excluded)}"
+        stem, earlier = stem + without, earlier and earlier + without
         shown = ", ".join(name.rpartition("/")[2] for name in group.excluded[:_SHOWN])
         notes.append(f"{len(group.excluded)} sections are left out by include or exclude: {shown}")
     notes += [f"{name} is a volume of its own: {why}" for name, why in stack.different.items()]
@@ -317,7 +321,22 @@ def _stacked(group: SectionGroup, stack: Stack, first: VolumeDescription) -> Vol
     known = dict(zip(group.names, group.numbers, strict=True))
     numbers = tuple(known[name] for name in stack.names)
     path, places = group.pattern, stack.places
-    return Volume(stem, path, stack.names, shape, first, places, tuple(notes), numbers)
+    return Volume(stem, path, stack.names, shape, first, places, tuple(notes), numbers, earlier)
+
+
+def _called(group: SectionGroup) -> tuple[str, str]:
+    """What a stack is called, and what earlier versions called it where that was another name.
+
+    Files of nothing but numbers have the name of their folder, which says what they are
+    (``mito_segmentation_h5/0001.h5``); the positions of sections are no part of a name.
+    """
+    plain = stack_name(group.stem)
+    folder, _, name = group.names[0].rpartition("/")
+    stem = stack_name(_POSITION.sub("", group.stem)) or plain
+    if not any(letter.isalpha() for letter in name.partition(".")[0]):
+        above = folder.rpartition("/")[2].removesuffix(".zip")
+        stem = stack_name(above) if above not in ("", "data") else plain
+    return stem, "" if stem == plain else plain
 
 
 def _require_whole(group: SectionGroup, stack: Stack) -> None:

@@ -172,7 +172,7 @@ class Planner:
         if survey is not None:
             notes += survey.notes
         if claims is not None and known.kind == "image":
-            notes += disagreements(claims, volume)
+            notes += disagreements(claims, volume, self._images_of(claims))
         if known.kind == "labels":
             notes += [f"labels: {known.evidence}", self.pairs[volume.path].note]
         marks = f"{entry.accession}/{printable(volume.path)}"
@@ -182,6 +182,7 @@ class Planner:
             source_id=entry.accession,
             source_path=marks,
             name=f"{entry.accession}_{slug(volume.stem)}{crop.suffix}",
+            earlier_names=_earlier_names(entry.accession, volume, crop),
             shape_zyx=crop.box.shape_zyx,
             dtype=volume.facts.dtype,
             voxel_nm_zyx=voxel.nm_zyx,
@@ -217,6 +218,11 @@ class Planner:
 
     def _claims(self, volume: Volume) -> ImageSet | None:
         return claims_about(volume.names, self.entry.imagesets, len(self.sorting.volumes))
+
+    def _images_of(self, claims: ImageSet) -> int:
+        """Files in all volumes of which an image set speaks."""
+        volumes = self.sorting.volumes
+        return sum(len(v.names) for v in volumes if self._claims(v) == claims)
 
     def _voxel(
         self, volume: Volume, claims: ImageSet | None, category: str
@@ -295,6 +301,11 @@ class Planner:
         if claims is not None and claims.details:
             changes["description"] = claims.details
         return about.revised(**changes)
+
+
+def _earlier_names(accession: str, volume: Volume, crop: Crop) -> tuple[str, ...]:
+    earlier = volume.earlier_stem
+    return (f"{accession}_{slug(earlier)}{crop.suffix}",) if earlier else ()
 
 
 def printable(path: str) -> str:

@@ -153,8 +153,14 @@ def other_geometry(facts: VolumeDescription, plan: VolumePlan) -> list[str]:
     return notes
 
 
-def disagreements(claims: ImageSet, volume: Volume) -> tuple[str, ...]:
-    """Where the API contradicts the files about size, type and number; the files are right."""
+def disagreements(claims: ImageSet, volume: Volume, every: int) -> tuple[str, ...]:
+    """Where the API contradicts the files about size, type and number; the files are right.
+
+    Parameters
+    ----------
+    every
+        Files in all volumes of the image set, which may be runs, or images and their labels.
+    """
     notes = []
     height, width = volume.shape_zyx[1:]
     stated = (claims.width, claims.height)
@@ -165,8 +171,10 @@ def disagreements(claims: ImageSet, volume: Volume) -> tuple[str, ...]:
         )
     if claims.dtype is not None and claims.dtype != volume.facts.dtype:
         notes.append(f"the API says {claims.dtype} voxels, the file {volume.facts.dtype}")
-    if volume.stacked and claims.images not in (None, len(volume.names)):
-        notes.append(f"the API says {claims.images} images, there are {len(volume.names)}")
+    if volume.stacked and claims.images not in (None, len(volume.names), every):
+        note = f"the API says {claims.images} images, there are {len(volume.names)}"
+        more = f", and {every} in all volumes of the image set"
+        notes.append(note + (more if every != len(volume.names) else ""))
     return tuple(notes)
 
 

@@ -277,3 +277,13 @@ def test_volumes_whose_names_differ_have_artifacts_of_their_own() -> None:
     keys = {volume_artifact_key("record", "ebi", name) for name in ("x.1", "x_1", "X-1")}
     assert len(keys) == 3
     assert all(re.fullmatch(r"record-ebi-x-1-[0-9a-f]{10}", key) for key in keys)
+
+
+def test_a_volume_keeps_the_name_that_an_earlier_version_gave_it(store: LocalStore) -> None:
+    plan = plan_of("mito/0001.h5", name="EMPIAR-1_mito")
+    renamed = plan.model_copy(update={"earlier_names": ("EMPIAR-1_sections",)})
+    assert renamed.identity() == plan.identity()
+    record(store, plan.model_copy(update={"name": "EMPIAR-1_sections"}))
+    other = plan_of("raw/0001.tif", name="EMPIAR-1_raw")
+    other = other.model_copy(update={"earlier_names": ("EMPIAR-1_sections",)})
+    assert names(name_plans([renamed, other], store)) == ["EMPIAR-1_sections", "EMPIAR-1_raw"]
