@@ -176,6 +176,8 @@ class VolumeContext:
     _elsewhere: dict[str, tuple[dict[str, int], dict[str, int]]] = field(default_factory=dict)
     _done_shards: int = 0
     _total_shards: int = 0
+    _done_of_labels: int = 0
+    _more_of_labels: int = 0  # shards of the group's label images beyond one of each
     begun: bool = False  # something is fetched or made here, and not only looked at
     notes: list[str] = field(default_factory=list)
 
@@ -191,10 +193,28 @@ class VolumeContext:
             self._total_shards = total
         return self.progress_event()
 
+    def labels_done(self, *, found: int = 0, more: int = 0) -> ProgressEvent:
+        """Count shards of a group's label images; each counts as one shard until its are known.
+
+        Parameters
+        ----------
+        found
+            Of an image that is begun, all that it has.
+        more
+            Finished, now or by an earlier run.
+        """
+        with self._lock:
+            self._more_of_labels += max(0, found - 1)
+            self._done_of_labels += more
+        return self.progress_event()
+
     def progress_event(self) -> ProgressEvent:
         """How far the volume is, as far as this process knows."""
         with self._lock:
             done, total = self._done_shards, self._total_shards
+            if total:
+                done += self._done_of_labels
+                total += self._more_of_labels + len(self.request.plan.members)
         received, plan = self.own_traffic()["bytes_received"], self.request.plan
         expected = sum(one.download_bytes for one in (plan, *plan.members))
         return ProgressEvent(self.request.volume_key, done, total, received, expected)

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from lib.archives.base import service_of
 from lib.concurrency import cancel as stopping
 from lib.ingest.context import VolumeRequest, volume_context
+from lib.ingest.result import emit
 from lib.plan import VolumePlan
 from lib.storage.keys import VOLUME_SUFFIXES, labels_of, state_key
 from lib.volumes.engine import convert, take_over
 from lib.volumes.finish import SUMS_SUFFIX, PublishedVolume
 from lib.volumes.job import ConcurrencyLimits, VolumeJob, make_job
-from lib.volumes.ledger import Ledger
+from lib.volumes.ledger import Ledger, LedgerEntry
 
 _told = logging.getLogger("macroscope")
 
@@ -99,7 +100,12 @@ def _make(request: VolumeRequest, plan: VolumePlan, publish: Publish) -> MadeMem
             shards=config.max_workers,
         )
         pending = Ledger(store, job).pending(0, job.grid.shards())
-        convert(job, reader, store, pending, limits=limits, on_shard=lambda entry: None)
+        emit(context.labels_done(found=len(job.grid), more=len(job.grid) - len(pending)))
+
+        def finished(entry: LedgerEntry) -> None:
+            emit(context.labels_done(more=1))
+
+        convert(job, reader, store, pending, limits=limits, on_shard=finished)
     _, published = publish(request, plan, job)
     note = f"{len(damaged)} shards of an earlier run were damaged and made again"
     return MadeMember(plan, job, published, (note,) if damaged else ())

@@ -27,6 +27,7 @@ from lib.ingest.costs import cost_of
 from lib.ingest.life import make_volume
 from lib.ingest.record_tracker import RecordTracker
 from lib.ingest.repair.volume import note_damage
+from lib.ingest.result import ProgressEvent, subscribe
 from lib.ingest.stages import plan_source
 from lib.plan import VolumePlan
 from lib.records.catalogue import consolidate
@@ -149,6 +150,19 @@ def test_all_classes_and_the_em_around_them_make_one_volume_and_one_record(
     assert unproven == {"members[].source_id", "members[].additional_metadata"}
     state = tmp_path / "data/openorganelle/.partial"
     assert not state.exists() or not [*state.iterdir()]
+
+
+def test_progress_counts_the_classes_too(bench: Any, bucket: S3Server, tmp_path: Path) -> None:
+    """The EM is a few shards; a bar that was full with it stood still for forty classes."""
+    one = bench_of(bench, bucket)
+    (plan,) = planned(one, tmp_path)
+    seen: list[ProgressEvent] = []
+    with subscribe(seen.append):
+        one.complete_record(plan)
+    counts = [(event.done_shards, event.total_shards) for event in seen if event.total_shards]
+    assert {total for _, total in counts} == {3}
+    assert counts[-1] == (3, 3)
+    assert (1, 3) in counts
 
 
 def test_a_group_opens_with_each_class_and_the_record_that_they_share(
