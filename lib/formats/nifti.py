@@ -33,7 +33,7 @@ from lib.formats.planes import (
     unpacked,
     unpacked_planes,
 )
-from lib.geometry import ShapeZYX
+from lib.geometry import LengthsZYX, ShapeZYX, zyx
 
 _HEAD = 552
 _TYPES = {
@@ -49,6 +49,7 @@ class _Header:
     stored: np.dtype[Any]
     offset: int
     voxel: VoxelSize
+    origin_nm_zyx: LengthsZYX | None
     notes: tuple[str, ...]
 
 
@@ -77,6 +78,7 @@ class NiftiFormat(FileFormatBase):
                 shape_zyx=header.shape_zyx,
                 dtype=header.stored.newbyteorder("=").name,
                 voxel=header.voxel,
+                origin_nm_zyx=header.origin_nm_zyx,
                 needs_file=packed,
                 notes=header.notes,
             )
@@ -126,6 +128,7 @@ def _parse(source: ByteSource) -> _Header:
         units, magic = head[123], head[344:348]
         turned = struct.unpack(f"{order}12f", head[280:328])
         codes = struct.unpack(f"{order}2h", head[252:256])
+        rotation = struct.unpack(f"{order}6f", head[256:280])
     else:
         dim = struct.unpack(f"{order}8q", head[16:80])
         kind, bits = struct.unpack(f"{order}2h", head[12:16])
@@ -136,6 +139,7 @@ def _parse(source: ByteSource) -> _Header:
         magic = head[4:8]
         turned = struct.unpack(f"{order}12d", head[400:496])
         codes = struct.unpack(f"{order}2i", head[344:352])
+        rotation = struct.unpack(f"{order}6d", head[352:400])
     if magic[:2] == b"ni":
         raise UnsupportedFormatError(
             "the voxels of this NIfTI lie in another file (.img)",
@@ -160,11 +164,21 @@ def _parse(source: ByteSource) -> _Header:
     if slope not in (0.0, 1.0) or (slope == 1.0 and inter != 0.0):
         notes.append(f"values mean {slope:g} x stored + {inter:g}; they are kept as stored")
     voxel = _voxel(pixdim, units & 7, notes)
-    if codes[1] > 0 and _mirrors(turned):
+    form, turns, place = "", False, (0.0, 0.0, 0.0)
+    if codes[1] > 0:
+        form, turns, place = "sform", _mirrors(turned), turned[3::4]
+    elif codes[0] > 0:
+        turns = any(abs(n) > 1e-6 for n in rotation[:3]) or pixdim[0] < 0
+        form, place = "qform", rotation[3:]
+    if turns:
         notes.append(
-            "the header's affine turns or mirrors axes (sform); voxels keep the order of the file"
+            f"the header's affine turns or mirrors axes ({form}): it is not applied, nor is its "
+            f"place {place} (x, y, z); voxels keep the order of the file"
         )
-    return _Header((z, dim[2], dim[1]), stored, int(offset), voxel, tuple(notes))
+    per, origin = _NM.get(units & 7), None
+    if form and not turns and per is not None and all(map(math.isfinite, place)):
+        origin = zyx(float(f"{n * per:.7g}") for n in reversed(place))
+    return _Header((z, dim[2], dim[1]), stored, int(offset), voxel, origin, tuple(notes))
 
 
 def _voxel(pixdim: Sequence[float], unit: int, notes: list[str]) -> VoxelSize:

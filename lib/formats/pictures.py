@@ -107,6 +107,7 @@ def _check_png(data: bytes | bytearray) -> None:
         at = stop
 
 
+_ORIENTATION = 274
 _MOST_PIXELS = 2**32
 _MOST_RATIO = 20_000  # a PNG of one value
 _GREY = {
@@ -147,7 +148,12 @@ class _PictureFormat(FileFormatBase):
     def describe(self, source: ByteSource, path: str, options: Options) -> list[VolumeDescription]:
         only_path(path, source)
         (height, width), mode, pixel = _header(source, self.kind)
+        bits, turned = _bits(source, self.kind), _turned(source, self.kind)
         notes = []
+        if bits < 8:
+            notes.append(f"a picture of {bits} bits: its voxels are 0 to {2**bits - 1}")
+        if turned:
+            notes.append(f"its EXIF orientation {turned} is not applied: rows are as stored")
         if mode == "P":
             notes.append("a picture with a palette: its indices are the voxels")
         if mode == "1":
@@ -220,6 +226,23 @@ def _header(source: ByteSource, kind: str) -> tuple[tuple[int, int], str, VoxelS
     return (height, width), mode, _pixel(info, data)
 
 
+def _bits(source: ByteSource, kind: str) -> int:
+    """Of 2 and 4 for a grey PNG that has so few, which Pillow spreads over 0 to 255; else 8."""
+    depth, colour = source.read(24, 2) if kind == "PNG" and source.size > 26 else b"\x08\0"
+    return depth if depth in (2, 4) and colour == 0 else 8
+
+
+def _turned(source: ByteSource, kind: str) -> int:
+    """The EXIF orientation, where it is another than that of the rows; else 0."""
+    data = source.read(0, min(source.size, 2**16))
+    try:
+        with Image.open(io.BytesIO(data), formats=(kind,)) as picture:
+            found = picture.getexif().get(_ORIENTATION, 1)
+    except (OSError, SyntaxError, ValueError, EOFError, KeyError, TypeError, struct.error):
+        return 0
+    return found if isinstance(found, int) and 1 < found <= 8 else 0
+
+
 def _opened(data: bytes, kind: str) -> tuple[tuple[int, int], str, dict[Any, Any]]:
     with Image.open(io.BytesIO(data), formats=(kind,)) as picture:
         return picture.size, picture.mode, dict(picture.info)
@@ -245,6 +268,8 @@ def _decoded(
         check_picture(kind, data)
         with Image.open(io.BytesIO(data), formats=(kind,)) as picture:
             pixels = np.asarray(picture)
+        if (bits := _bits(source, kind)) < 8:
+            pixels = pixels // (255 // (2**bits - 1))
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
         raise FormatError(f"the {kind} is damaged: {error}", location=source.name) from None
     if pixels.shape != size_yx:

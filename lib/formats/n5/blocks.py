@@ -104,13 +104,20 @@ class Dataset:
         if len(view) < header:
             raise FormatError(f"a block of {len(view)} bytes is shorter than its header")
         mode, stated = int.from_bytes(view[:2], "big"), int.from_bytes(view[2:4], "big")
-        if mode != 0:
-            raise UnsupportedFormatError(f"a block of mode {mode} (variable length or object)")
+        if mode not in (0, 1):
+            raise UnsupportedFormatError(f"a block of mode {mode} (an object)")
         size = tuple(int.from_bytes(view[4 + 4 * i : 8 + 4 * i], "big") for i in range(axes))
         places = zip(self.shape, self.block, index, strict=True)
         rest = tuple(min(block, length - at * block) for length, block, at in places)
-        if stated != axes or size not in (self.block, rest):
+        if stated != axes:
+            raise FormatError(f"a block says it has {stated} axes, where {axes} belong")
+        if size not in (self.block, rest):
             raise FormatError(f"a block says it is {size} (x first), where {rest} belong")
+        if mode == 1:  # which then says how many voxels follow
+            count = int.from_bytes(view[header : header + 4], "big")
+            if count != math.prod(size):
+                raise FormatError(f"a block of {count} voxels (mode 1), where {size} belong")
+            header += 4
         return size, view[header:]
 
     def _voxels(self, payload: memoryview, size: tuple[int, ...]) -> NDArray[Any]:

@@ -128,45 +128,63 @@ def _unknown(source: str, given: Any, units: Any) -> Placing:
 def _resolution(
     own: dict[str, Any], group: dict[str, Any], level: str, where: str
 ) -> Placing | None:
-    """pixelResolution and resolution are x, y, z; a group's are of its finest level."""
+    """pixelResolution and resolution, in the order of the axes; a group's are of its finest level.
+
+    A level's own pixelResolution beside downsamplingFactors is that of the finest level too, as
+    n5-universe reads and writes them; COSEM's, beside a ``transform``, is the level's.
+    """
     try:
-        factors = [1.0, 1.0, 1.0]
         given, units, source = own.get("pixelResolution"), None, "pixelResolution"
+        shift = None
+        finest = given is None or not isinstance(own.get("transform"), dict)
         if given is None:
             given = group.get("pixelResolution")
-            factors = _factors(own, group, level)
-            if given is None:
-                given, source = group.get("resolution") or own.get("resolution"), "resolution"
-                units = group.get("units") or own.get("units")
+        elif not isinstance(own.get("downsamplingFactors"), list):
+            finest = False
+        if given is None:
+            said = group if group.get("resolution") else own
+            given, source, shift = said.get("resolution"), "resolution", said.get("offset")
+            units = group.get("units") or own.get("units")
         if isinstance(given, dict):
-            units, given = [given.get("unit")] * 3, given.get("dimensions")
-        if not isinstance(given, list) or len(given) != 3:
+            units, given = given.get("unit"), given.get("dimensions")
+        axes = axes_of(own, group)
+        if not isinstance(given, list) or len(given) != len(axes) or not {*"xyz"} <= {*axes}:
             return None
-        units = units or [None] * 3
-        per = [None if unit is None else to_nm(1.0, str(unit)) for unit in units]
-        if None in per:
+        units = units if isinstance(units, list) else [units] * len(given)
+        factors = _factors(own, group, level, len(given)) if finest else [1.0] * len(given)
+        rows = zip(axes, given, units, factors, shift or [0] * len(axes), strict=True)
+        found = {axis: row for axis, *row in rows}
+        per = {a: None if found[a][1] is None else to_nm(1.0, str(found[a][1])) for a in "zyx"}
+        if None in per.values():
             return _unknown(source, given, units)
-        lengths = [
-            float(n) * float(p or 0) * f for n, p, f in zip(given, per, factors, strict=True)
-        ]
+        lengths = zyx(float(found[a][0]) * float(per[a] or 0) * found[a][2] for a in "zyx")
+        origin = zyx(float(found[a][3]) * float(per[a] or 0) for a in "zyx")
     except (TypeError, ValueError) as error:
         raise FormatError(f"{source} cannot be read: {error!r}", location=where) from None
-    if not all(math.isfinite(n) and n > 0 for n in lengths):
+    if not all(math.isfinite(n) and n > 0 for n in lengths) or not all(map(math.isfinite, origin)):
         raise FormatError(f"{source} says {given}", location=where)
-    x, y, z = lengths
-    return Placing((z, y, x), None, source)
+    return Placing(lengths, origin if shift else None, source)
 
 
-def _factors(own: dict[str, Any], group: dict[str, Any], level: str) -> list[float]:
-    """How much coarser a level is than the finest, x, y, z."""
+def axes_of(own: dict[str, Any], group: dict[str, Any]) -> list[str]:
+    """Names of a dataset's axes, fastest first; x, y, z where none are given."""
+    count = len(own.get("dimensions") or [])
+    for given in (own.get("axes"), group.get("axes")):
+        if isinstance(given, list) and len(given) == count:
+            return [str(axis).lower() for axis in given]
+    return [*"xyz"]
+
+
+def _factors(own: dict[str, Any], group: dict[str, Any], level: str, count: int) -> list[float]:
+    """How much coarser a level is than the finest, along each axis."""
     given = own.get("downsamplingFactors")
-    if isinstance(given, list) and len(given) == 3 and not isinstance(given[0], list):
+    if isinstance(given, list) and len(given) == count and not isinstance(given[0], list):
         return [float(n) for n in given]
     table = group.get("scales") or group.get("downsamplingFactors")
     number = level.lstrip("s")
     if isinstance(table, list) and number.isdecimal() and int(number) < len(table):
         return [float(n) for n in table[int(number)]]
-    return [1.0, 1.0, 1.0]
+    return [1.0] * count
 
 
 DOCUMENT = "attributes.json"
@@ -301,11 +319,10 @@ def _described(
     dataset = None if attributes is None else parse_dataset(attributes, where)
     if dataset is None or attributes is None:
         raise NotFoundError("there is no dataset", location=where)
-    names = None
-    if len(dataset.shape) != 3:
-        given = attributes.get("axes") or group.get("axes")
-        names = [str(name) for name in reversed(given)] if isinstance(given, list) else None
-        if names is None and len(dataset.shape) > 3:
+    names: list[str] | None = axes_of(attributes, group)[::-1]
+    if names is not None and len(names) != len(dataset.shape):
+        names = None
+        if len(dataset.shape) > 3:
             raise UnsupportedFormatError(
                 f"a dataset of {dataset.shape} (x first) whose axes have no names", location=where
             )

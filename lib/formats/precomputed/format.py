@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from lib.bytesource.neighbours import requests_for
 from lib.bytesource.tree import Tree, join, listing_or_none, normal_key
-from lib.errors import NotFoundError
+from lib.errors import FormatError, NotFoundError
 from lib.formats.chunked import (
     UNLISTED,
     cells_in,
@@ -26,6 +27,7 @@ from lib.geometry import Box, LengthsZYX, ShapeZYX, ceil_divide, zyx
 from lib.plan import SourceGrid, absent_note, unstored
 
 _MOST_DOCUMENT_BYTES = 16 * 2**20
+_CHUNK = re.compile(r"(?:-?\d+--?\d+_){2}-?\d+--?\d+(\.gz|\.br|)")
 _LISTABLE = 100_000  # objects of a scale; more are not listed for a box of it
 _MINISHARDS = 4_000  # whose indexes are read to know what a box weighs
 
@@ -158,12 +160,26 @@ def _one_scale(data: bytes | memoryview, key: str) -> dict[str, Any]:
 
 
 def _suffix(tree: Tree, key: str, scale: Scale) -> str:
-    """What the names of chunks end with in a copy on this machine that keeps them packed."""
+    """What the names of chunks end with in a copy on this machine that keeps them packed.
+
+    Raises
+    ------
+    FormatError
+        Some of them do: the others would pass for chunks that are not there.
+    """
     if tree.remote or scale.sharding is not None:
         return ""
     listing = listing_or_none(tree, key)
-    first = listing.objects[0].key if listing is not None and listing.objects else ""
-    return next((suffix for suffix in (".gz", ".br") if first.endswith(suffix)), "")
+    names = [one.key.rpartition("/")[2] for one in listing.objects] if listing else []
+    ends = {match[1] for name in names if (match := _CHUNK.fullmatch(name))}
+    if len(ends) > 1:
+        packed = max(ends)
+        raise FormatError(
+            f"some chunks are stored packed ({packed}), others are not",
+            location=f"{tree.uri}/{key}",
+            advice=f"Unpack those whose names end with {packed}",
+        )
+    return next(iter(ends), "")
 
 
 def _of_handle(handle: dict[str, Any]) -> tuple[Info, Scale]:

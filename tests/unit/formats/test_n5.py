@@ -15,7 +15,7 @@ from lib.bytesource.tree import LocalTree
 from lib.errors import FormatError, MacroscopeError, UnsupportedFormatError
 from lib.formats.format import Options
 from lib.formats.n5.blocks import Dataset, parse_dataset
-from lib.formats.n5.format import N5Format
+from lib.formats.n5.format import N5Format, placing
 from lib.geometry import Box
 
 SHAPE, BLOCK = (10, 9, 8), (4, 4, 4)  # x, y, z
@@ -65,10 +65,84 @@ def test_a_header_that_lies_is_refused(data: bytes) -> None:
         made().decode(data, (0, 0, 0))
 
 
-@pytest.mark.parametrize("mode", [1, 2])
-def test_blocks_of_variable_length_are_refused(mode: int) -> None:
+@pytest.mark.parametrize("mode", [2, 3])
+def test_blocks_of_objects_are_refused(mode: int) -> None:
     with pytest.raises(UnsupportedFormatError, match=f"mode {mode}"):
         made().decode(block((4, 4, 4), bytes(64), mode), (0, 0, 0))
+
+
+def test_a_block_of_variable_length_that_holds_all_of_its_voxels_is_read() -> None:
+    voxels = bytes(range(64))
+    counted = block((4, 4, 4), struct.pack(">I", 64) + voxels, 1)
+    assert made().decode(counted, (0, 0, 0)).tobytes() == voxels
+    with pytest.raises(FormatError, match="63 voxels"):
+        made().decode(block((4, 4, 4), struct.pack(">I", 63) + voxels, 1), (0, 0, 0))
+
+
+RESOLUTION = {"resolution": [4, 5, 30], "units": ["nm"] * 3}
+
+
+@pytest.mark.parametrize(
+    ("own", "group", "level", "voxel", "origin"),
+    [
+        (RESOLUTION, {}, "", (30, 5, 4), None),
+        (RESOLUTION | {"units": "um"}, {}, "", (30e3, 5e3, 4e3), None),
+        (RESOLUTION | {"offset": [8, 10, 90]}, {}, "", (30, 5, 4), (90, 10, 8)),
+        ({}, RESOLUTION | {"scales": [[1, 1, 1], [2, 3, 1]]}, "s1", (30, 15, 8), None),
+        (RESOLUTION | {"axes": ["z", "y", "x"]}, {}, "", (4, 5, 30), None),
+        (
+            {
+                "pixelResolution": {"dimensions": [4, 5, 30], "unit": "nm"},
+                "downsamplingFactors": [2, 2, 1],
+            },
+            {},
+            "s1",
+            (30, 10, 8),
+            None,
+        ),
+        (
+            {
+                "pixelResolution": {"dimensions": [8, 10, 30], "unit": "nm"},
+                "downsamplingFactors": [2, 2, 1],
+                "transform": {
+                    "axes": ["z", "y", "x"],
+                    "units": ["nm"] * 3,
+                    "scale": [30, 10, 8],
+                    "translate": [0, 2.5, 2],
+                },
+            },
+            {},
+            "s1",
+            (30, 10, 8),
+            (0, 2.5, 2),
+        ),
+    ],
+)
+def test_lengths_and_places_are_in_the_order_of_the_axes(
+    own: dict[str, Any], group: dict[str, Any], level: str, voxel: Any, origin: Any
+) -> None:
+    place = placing({"dimensions": [3, 4, 5], **own}, group, level, "x")
+    assert place.voxel_nm_zyx == pytest.approx(voxel)
+    assert place.origin_nm_zyx == (None if origin is None else pytest.approx(origin))
+
+
+def test_axes_that_a_dataset_names_say_which_is_which(tmp_path: Path) -> None:
+    document = {
+        "dimensions": [2, 3, 4],
+        "blockSize": [2, 3, 4],
+        "dataType": "uint8",
+        "compression": {"type": "raw"},
+        "axes": ["z", "y", "x"],
+    }
+    (tmp_path / "0/0").mkdir(parents=True)
+    (tmp_path / "attributes.json").write_text(json.dumps(document))
+    (tmp_path / "0/0/0").write_bytes(block((2, 3, 4), bytes(range(24))))
+    (volume,) = N5Format().describe(LocalTree(tmp_path), "", "", Options())
+    assert volume.shape_zyx == (2, 3, 4)
+    whole = Box.whole(volume.shape_zyx)
+    reader = N5Format().open(LocalTree(tmp_path), "", volume.handle, box=whole)
+    (read,) = [one.data for one in reader.blocks(whole)]
+    np.testing.assert_array_equal(read, np.arange(24, dtype="u1").reshape(4, 3, 2).T)
 
 
 @pytest.mark.parametrize("kind", ["gzip", "bzip2", "xz", "lz4", "zstd", "blosc"])

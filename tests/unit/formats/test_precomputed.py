@@ -280,3 +280,32 @@ def test_graphene_says_what_to_ask_for() -> None:
     with pytest.raises(UnsupportedFormatError) as caught:
         parse_info(json.dumps({**INFO, "app": {"table": 1}}).encode(), "x/info")
     assert "flat segmentation" in str(caught.value)
+
+
+@pytest.mark.parametrize("packed", [1, 7, 8])
+def test_chunks_of_which_some_are_packed_are_no_chunks_that_are_not_there(
+    packed: int, tmp_path: Path
+) -> None:
+    folder = tmp_path / "8_8_8"
+    folder.mkdir()
+    names = [f"{x}-{x + 4}_{y}-{y + 4}_{z}-{z + 4}" for x in (0, 4) for y in (0, 4) for z in (0, 4)]
+    for number, name in enumerate(names):
+        data = bytes([number]) * 64
+        end = ".gz" if number < packed else ""
+        (folder / f"{name}{end}").write_bytes(gzip.compress(data) if end else data)
+    scale = {
+        "key": "8_8_8",
+        "size": [8, 8, 8],
+        "resolution": [8, 8, 8],
+        "chunk_sizes": [[4, 4, 4]],
+        "encoding": "raw",
+    }
+    info = {"type": "image", "data_type": "uint8", "num_channels": 1, "scales": [scale]}
+    (tmp_path / "info").write_text(json.dumps(info))
+    reads = PrecomputedFormat()
+    if packed < len(names):
+        with pytest.raises(FormatError, match="some chunks are stored packed"):
+            reads.describe(LocalTree(tmp_path), "", "", Options())
+        return
+    (volume,) = reads.describe(LocalTree(tmp_path), "", "", Options())
+    assert volume.handle["suffix"] == ".gz"

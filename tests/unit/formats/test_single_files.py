@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
@@ -127,3 +130,63 @@ def test_every_flipped_bit_of_a_png_is_found(tmp_path: Path) -> None:
         path.write_bytes(data)
         with pytest.raises(MacroscopeError):
             read("png", path, tmp_path / "s")
+
+
+def png_of(voxels: np.ndarray[Any, Any], bits: int) -> bytes:
+    """A grey PNG of few bits, which Pillow does not write."""
+    rows = np.packbits(
+        np.unpackbits(voxels[..., None], axis=-1)[..., 8 - bits :].reshape(len(voxels), -1), axis=1
+    )
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        crc = zlib.crc32(name + data)
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", crc)
+
+    head = struct.pack(">IIBBBBB", voxels.shape[1], voxels.shape[0], bits, 0, 0, 0, 0)
+    body = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_values_of_a_png_of_few_bits_stay_as_they_are_stored(bits: int, tmp_path: Path) -> None:
+    voxels = (np.arange(15 * 11).reshape(15, 11) % 2**bits).astype("u1")
+    (tmp_path / "a.png").write_bytes(png_of(voxels, bits))
+    np.testing.assert_array_equal(read("png", tmp_path / "a.png", tmp_path)[0], voxels)
+    (volume,) = registry.file_format("png").describe(LocalBytes(tmp_path / "a.png"), "", Options())
+    assert any("bit" in note for note in volume.notes) == (bits < 8)
+
+
+def test_an_orientation_that_is_not_applied_is_told(tmp_path: Path) -> None:
+    picture = Image.fromarray(np.arange(48, dtype="u1").reshape(6, 8))
+    tags = picture.getexif()
+    for orientation, told in ((1, False), (6, True), (99, False)):
+        tags[274] = orientation
+        picture.save(tmp_path / "a.jpg", exif=tags)
+        (volume,) = registry.file_format("jpeg").describe(
+            LocalBytes(tmp_path / "a.jpg"), "", Options()
+        )
+        assert any("EXIF orientation 6" in note for note in volume.notes) == told
+
+
+@pytest.mark.parametrize("form", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+@pytest.mark.parametrize("by", ["sform", "qform"])
+def test_a_nifti_says_where_it_lies_unless_it_is_turned(form: Any, by: str, tmp_path: Path) -> None:
+    def made(*scale: float) -> Any:
+        affine = np.diag([*scale, 1.0])
+        affine[:3, 3] = [1.0, -2.0, 3.0]
+        image = form(np.zeros((4, 5, 6), np.uint8), None)
+        image.header.set_xyzt_units("micron")
+        (image.set_sform if by == "sform" else image.set_qform)(affine, 1)
+        nibabel.save(image, tmp_path / "a.nii")
+        (volume,) = registry.file_format("nifti").describe(
+            LocalBytes(tmp_path / "a.nii"), "", Options()
+        )
+        return volume
+
+    volume = made(0.004, 0.005, 0.03)
+    assert volume.origin_nm_zyx == (3000.0, -2000.0, 1000.0)
+    assert not any(by in note for note in volume.notes)
+    for scale in ((-0.004, 0.005, 0.03), (0.004, 0.005, -0.03)):
+        volume = made(*scale)
+        assert volume.origin_nm_zyx is None
+        assert any(f"({by})" in note for note in volume.notes)
