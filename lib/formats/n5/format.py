@@ -158,12 +158,17 @@ def _resolution(
         if None in per.values():
             return _unknown(source, given, units)
         lengths = zyx(float(found[a][0]) * float(per[a] or 0) * found[a][2] for a in "zyx")
-        origin = zyx(float(found[a][3]) * float(per[a] or 0) for a in "zyx")
+        base = zyx(float(found[a][0]) * float(per[a] or 0) for a in "zyx")
+        # a level begins where the finest does: its first centre lies half the difference further on
+        origin = zyx(
+            float(found[a][3]) * float(per[a] or 0) + (length - least) / 2
+            for a, length, least in zip("zyx", lengths, base, strict=True)
+        )
     except (TypeError, ValueError) as error:
         raise FormatError(f"{source} cannot be read: {error!r}", location=where) from None
     if not all(math.isfinite(n) and n > 0 for n in lengths) or not all(map(math.isfinite, origin)):
         raise FormatError(f"{source} says {given}", location=where)
-    return Placing(lengths, origin if shift else None, source)
+    return Placing(lengths, origin if shift or base != lengths else None, source)
 
 
 def axes_of(own: dict[str, Any], group: dict[str, Any]) -> list[str]:

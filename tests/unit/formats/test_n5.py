@@ -246,6 +246,37 @@ def test_the_order_of_a_transform_is_in_its_axes(tmp_path: Path) -> None:
     assert volume.origin_nm_zyx == (0.0, 6400.0, 0.0)
 
 
+@pytest.mark.parametrize(
+    ("own", "group"),
+    [
+        ({}, {"scales": [[1, 1, 1], [2, 2, 1]]}),
+        ({"downsamplingFactors": [2, 2, 1]}, {}),
+        (
+            {
+                "downsamplingFactors": [2, 2, 1],
+                "pixelResolution": {"unit": "um", "dimensions": [0.004, 0.004, 0.04]},
+            },
+            {},
+        ),
+    ],
+)
+def test_a_coarser_level_begins_where_the_finest_does(
+    tmp_path: Path, own: dict[str, Any], group: dict[str, Any]
+) -> None:
+    """Centres: half of what its voxel is longer further on."""
+    finest = {"resolution": [4.0, 4.0, 40.0], "units": ["nm"] * 3}
+    attributes = {"dimensions": [4, 4, 4], "blockSize": [4, 4, 4], "dataType": "uint8"}
+    attributes |= {"compression": {"type": "raw"}}
+    for level, more in (("s0", {}), ("s1", own)):
+        (tmp_path / "em" / level).mkdir(parents=True)
+        text = json.dumps({**attributes, **more})
+        (tmp_path / "em" / level / "attributes.json").write_text(text)
+    (tmp_path / "em/attributes.json").write_text(json.dumps({**finest, **group}))
+    (volume,) = N5Format().describe(LocalTree(tmp_path), "", "em", Options(level="s1"))
+    assert (volume.voxel.z_nm, volume.voxel.y_nm, volume.voxel.x_nm) == (40.0, 8.0, 8.0)
+    assert volume.origin_nm_zyx == (0.0, 2.0, 2.0)
+
+
 def test_places_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="pixelResolution"):
         described(
