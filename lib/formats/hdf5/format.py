@@ -231,6 +231,7 @@ def _described(
         return VolumeDescription(path, handle, (0, 0, 0), "uint8", refused=why)
     size = axes.pick_zyx(shape)
     voxel, origin = _geometry(one["attributes"], path, notes)
+    corner = None
     dtype = delivered_dtype(stored)
     if dtype.itemsize != stored.itemsize:
         notes.append(WIDENED)
@@ -244,7 +245,7 @@ def _described(
         handle["view"] = "uint16"
         notes.append("BigDataViewer stores uint16 voxels as int16: they are read as uint16")
     if _IMARIS.fullmatch(path):
-        size, voxel, origin = _imaris(one, groups, size, notes)
+        size, voxel, origin, corner = _imaris(one, groups, size, notes)
         handle["size_zyx"] = [*size]
     return VolumeDescription(
         path=path,
@@ -253,6 +254,7 @@ def _described(
         dtype=dtype.name,
         voxel=voxel,
         origin_nm_zyx=origin,
+        corner_nm_zyx=corner,
         kind="labels" if mask else None,
         kind_evidence="data type bool" if mask else None,
         level=path if levels else None,
@@ -339,11 +341,12 @@ def _three(value: Any) -> LengthsZYX | None:
 
 def _imaris(
     one: dict[str, Any], groups: dict[str, dict[str, Any]], size: ShapeZYX, notes: list[str]
-) -> tuple[ShapeZYX, VoxelSize, LengthsZYX | None]:
+) -> tuple[ShapeZYX, VoxelSize, LengthsZYX | None, LengthsZYX | None]:
     """The true size of a level, of which the dataset is padded to whole chunks; its voxels.
 
     Extents are the outer edges of voxels. The origin is the centre of the first voxel less half a
-    voxel of the finest level, as for precomputed: levels lie on one grid, which begins at the edge.
+    voxel of the finest level, as for precomputed: levels lie on one grid, which begins at the edge;
+    last comes that half voxel.
     """
     channel = groups.get(one["path"].rpartition("/")[0], {})
     image = groups.get("DataSetInfo/Image", {})
@@ -365,12 +368,16 @@ def _imaris(
         lengths = [(stop - start) / n for start, stop, n, _ in rows]
         origin = [s + (e - s) * (1 / n - 1 / whole) / 2 for s, e, n, whole in rows]
     except (KeyError, ValueError, TypeError, ZeroDivisionError):
-        return true, VoxelSize(), None
+        return true, VoxelSize(), None, None
     if any(not n > 0 for n in lengths):
-        return true, VoxelSize(), None
+        return true, VoxelSize(), None, None
     # the differences of extents have few digits that mean something
     z, y, x = (float(f"{n:.9g}") for n in lengths)
-    return true, VoxelSize(z, y, x, "Imaris ExtMin, ExtMax"), zyx(float(f"{n:.9g}") for n in origin)
+    at, half = (
+        zyx(float(f"{n:.9g}") for n in given)
+        for given in (origin, ((e - s) / whole / 2 for s, e, _, whole in rows))
+    )
+    return true, VoxelSize(z, y, x, "Imaris ExtMin, ExtMax"), at, half
 
 
 _Opened = tuple[np.dtype[Any], AxisMap, tuple[int, ...], dict[tuple[int, ...], Place]]

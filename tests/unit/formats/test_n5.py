@@ -88,7 +88,7 @@ RESOLUTION = {"resolution": [4, 5, 30], "units": ["nm"] * 3}
         (RESOLUTION, {}, "", (30, 5, 4), None),
         (RESOLUTION | {"units": "um"}, {}, "", (30e3, 5e3, 4e3), None),
         (RESOLUTION | {"offset": [8, 10, 90]}, {}, "", (30, 5, 4), (90, 10, 8)),
-        ({}, RESOLUTION | {"scales": [[1, 1, 1], [2, 3, 1]]}, "s1", (30, 15, 8), None),
+        ({}, RESOLUTION | {"scales": [[1, 1, 1], [2, 3, 1]]}, "s1", (30, 15, 8), (0, 5, 2)),
         (RESOLUTION | {"axes": ["z", "y", "x"]}, {}, "", (4, 5, 30), None),
         (
             {
@@ -98,7 +98,7 @@ RESOLUTION = {"resolution": [4, 5, 30], "units": ["nm"] * 3}
             {},
             "s1",
             (30, 10, 8),
-            None,
+            (0, 2.5, 2),
         ),
         (
             {
