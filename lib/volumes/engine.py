@@ -15,10 +15,9 @@ fetching it did, and happens only where a run was ended early.
 from __future__ import annotations
 
 import errno
-import gc
 import logging
 from collections.abc import Callable, Iterable
-from functools import cache, partial
+from functools import partial
 
 from lib.concurrency.bounded_map import run_ordered
 from lib.errors import DestinationError, NotFoundError
@@ -61,7 +60,6 @@ def convert(
     StoppedError
         A stop was requested; checked between chunks.
     """
-    _spare_what_stays()
     kernels.load_meanwhile(job.plan.dtype, labels=job.plan.kind == "labels")
     limits = limits or ConcurrencyLimits()
     ledger = Ledger(store, job)
@@ -79,12 +77,6 @@ def convert(
     else:
         convert_blocks(job, reader, store, shard_indices, limits=limits, done=done)
     return entries
-
-
-@cache
-def _spare_what_stays() -> None:
-    """Modules and classes live as long as the process: the collector need not walk them again."""
-    gc.freeze()
 
 
 _log = logging.getLogger(__name__)

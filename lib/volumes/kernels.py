@@ -6,6 +6,7 @@ result never depends on how a volume was cut into chunks, because chunk edges ar
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 import uuid
@@ -70,12 +71,16 @@ def _start_without_scipy() -> None:
 
 @cache
 def _load(dtype: str, labels: bool) -> None:
+    # Modules and classes live as long as the process. That the collector walked all of them, again
+    # and again while more of them came, was half of the time that this takes.
+    gc.freeze()
     _start_without_scipy()
     voxels = np.zeros((2, 2, 2), dtype)
     rule = LabelPooling() if labels else None
     pool(voxels, (2, 2, 2), np.zeros((1, 1, 1), dtype), labels=rule)
     if voxels.dtype.kind in "iu" and voxels.dtype.itemsize <= 2:
         count_values(voxels)
+    gc.freeze()
 
 
 def pool(
