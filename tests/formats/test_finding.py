@@ -28,7 +28,7 @@ from lib.ingest.life import Steps, make_volume
 from lib.ingest.stages import plan_source
 from lib.plan import VolumePlan
 from lib.storage.base import StoreSettings
-from tests.formats import cases_hdf5, cases_tiff, cases_zarr2
+from tests.formats import cases_hdf5, cases_tiff, cases_zarr2, cases_zarr3
 from tests.formats.servers import BUCKET, Servers
 from tests.kit.volume_kit import random_voxels
 
@@ -380,3 +380,37 @@ def test_a_file_of_bigdataviewer_without_its_xml_says_what_is_missing(
     cases_hdf5.bdv(folder)
     plan = plan_of(folder / "x.h5", tmp_path)
     assert "BigDataViewer states lengths in x.xml, which is not beside the file" in plan.notes
+
+
+@pytest.mark.parametrize("wanted", ["1", "s3", "coarse"])
+def test_a_level_that_a_volume_lacks_is_named_and_not_passed_over(
+    wanted: str, folder: Path, tmp_path: Path
+) -> None:
+    tifffile.imwrite(folder / "a.tif", random_voxels((9, 20, 30), "uint8"))
+    with pytest.raises(NotFoundError, match=f"there is no level {wanted}"):
+        plan_of(folder / "a.tif", tmp_path, scale_level=wanted)
+    assert plan_of(folder / "a.tif", tmp_path, scale_level="0").shape_zyx == (9, 20, 30)
+
+
+def test_an_address_and_a_setting_that_name_different_levels_are_told(
+    folder: Path, tmp_path: Path
+) -> None:
+    cases_zarr3.two_levels(folder)
+    place = f"{folder}/x.zarr|zarr3:em"
+    with pytest.raises(ConfigError, match="names level s0, and scale_level s1"):
+        plan_of(f"{place}/s0", tmp_path, scale_level="s1")
+    for level in ("s1", "1"):
+        assert plan_of(f"{place}/s1", tmp_path, scale_level=level).scale_level == "s1"
+        assert plan_of(place, tmp_path, scale_level=level).scale_level == "s1"
+
+
+@pytest.mark.parametrize("name", ["a#b?c.zarr", "all*.zarr"])
+def test_a_name_that_is_there_is_no_pattern(name: str, folder: Path, tmp_path: Path) -> None:
+    cases_zarr3.two_levels(folder)
+    (folder / "x.zarr").rename(folder / name)
+    assert plan_of(folder / name, tmp_path).scale_level == "s0"
+
+
+def test_a_query_of_a_file_is_told(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no query"):
+        plan_of(f"file://{folder}/a?b.zarr", tmp_path)

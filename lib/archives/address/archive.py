@@ -19,7 +19,8 @@ from lib.archives.pairs import as_part, beside, overlap_of, paired
 from lib.config.loader_base import AddressConfig
 from lib.errors import ConfigError, MacroscopeError
 from lib.formats.base import VolumeReader
-from lib.formats.format import Options
+from lib.formats.chunked import choose_level_name
+from lib.formats.format import Options, VolumeDescription
 from lib.formats.sections import group_sections
 from lib.geometry import Box
 from lib.plan import SourceFile, VolumePlan
@@ -162,6 +163,7 @@ class AddressArchive(ArchiveBase):
         before = place.traffic()
         first, *others = _levels(config)
         found = the_one(find_volumes(place, _options(config, first)), str(address), place)
+        _check_level(found.volume, first, str(address))
         after = place.traffic()
         header = (after[0] - before[0], after[1] - before[1])
         if config.scale_level == "all":
@@ -170,6 +172,7 @@ class AddressArchive(ArchiveBase):
         for level in others:
             volumes = find_volumes(place, _options(config, level))
             chosen.append(the_one(volumes, str(address), place))
+            _check_level(chosen[-1].volume, level, str(address))
         return [plan_of(config, place, one, header) for one in chosen]
 
 
@@ -179,6 +182,27 @@ def _levels(config: AddressConfig) -> list[str | None]:
         return [None]
     given = config.scale_level
     return [given] if isinstance(given, str) else [*given]
+
+
+def _check_level(volume: VolumeDescription, wanted: str | None, where: str) -> None:
+    """See that a volume is the level that was asked for, whatever its format made of the wish.
+
+    Raises
+    ------
+    NotFoundError
+        It has no such level, or no levels at all.
+    ConfigError
+        The address names another of its levels.
+    """
+    if wanted is None:
+        return
+    found = choose_level_name(volume.levels or ["the only one"], wanted, where)
+    if volume.levels and found != volume.level:
+        raise ConfigError(
+            f"the address names level {volume.level}, and scale_level {wanted}",
+            location=where,
+            advice="Leave one of them out",
+        )
 
 
 def _options(config: AddressConfig, level: str | None) -> Options:

@@ -220,6 +220,11 @@ def _url(scheme: Scheme, place: str, steps: tuple[AddressStep, ...]) -> Address:
     if scheme == "file":
         if parts.netloc not in ("", "localhost"):
             raise ConfigError(f"{redact(place)}: file:// takes no host", location="addresses")
+        if parts.query:
+            raise ConfigError(
+                f"{redact(place)}: a file:// address has no query; a name holds %3F",
+                location="addresses",
+            )
         path = unquote(parts.path)
         return Address(
             "file",

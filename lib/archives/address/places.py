@@ -120,7 +120,8 @@ def open_place(address: Address, config: AddressConfig, session: Session) -> Pla
     if not folder:
         info = _look(tree, root, address)
         name = root.rpartition("/")[2]
-        if info is None and ("*" in name or "?" in name):
+        there = isinstance(tree, LocalTree) and tree.path(root).is_dir()
+        if info is None and not there and ("*" in name or "?" in name):
             root, pattern = root.rpartition("/")[0], name
         elif info is None and not tree.remote and not _is_folder(tree, root):
             raise NotFoundError("there is no such file or folder", location=address.container)
