@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from lib.concurrency import cancel as stopping
@@ -22,14 +23,21 @@ def digest_of(store: Store, key: str) -> tuple[int, str]:
     ------
     NotFoundError, DestinationError, StoppedError
     """
+    size, digest = 0, hashlib.sha256()
+    for block in blocks_of(store, key):
+        size += len(block)
+        digest.update(block)
+    return size, digest.hexdigest()
+
+
+def blocks_of(store: Store, key: str) -> Iterator[bytes]:
+    """The bytes of one object, 8 MiB at a time; raises as `digest_of` does."""
     size = store.size(key)
     if size is None:
         raise NotFoundError("there is no such object", location=key)
-    digest = hashlib.sha256()
     for start in range(0, size, _BLOCK):
         stopping.check()
-        digest.update(store.get_range(key, start, min(_BLOCK, size - start)))
-    return size, digest.hexdigest()
+        yield store.get_range(key, start, min(_BLOCK, size - start))
 
 
 def put_file(store: Store, key: str, path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from lib.concurrency import cancel as stopping
@@ -13,11 +12,10 @@ from lib.errors import IntegrityError, NotFoundError
 from lib.present.crate import crate_key
 from lib.safety import safe_name
 from lib.storage.base import Store
-from lib.storage.digests import digest_of
+from lib.storage.digests import blocks_of, digest_of
 from lib.storage.keys import own_files
 from lib.verify.findings import Findings
 
-_BLOCK = 8 * 2**20
 _FILE = "provenance.source_files[]"
 
 
@@ -77,7 +75,7 @@ def _prove_bytes(
     digests = {"sha256": hashlib.sha256()}
     if published and algorithm in hashlib.algorithms_available:
         digests[algorithm] = hashlib.new(algorithm, usedforsecurity=False)
-    for block in _blocks(store, key):
+    for block in blocks_of(store, key):
         for digest in digests.values():
             digest.update(block)
     stated = {"sha256": file.get("sha256"), algorithm: published.lower()}
@@ -90,13 +88,6 @@ def _prove_bytes(
             found.damage(key, f"the bytes of {key} are not those that were written")
         elif whole:
             found.proven.add(facts[name])
-
-
-def _blocks(store: Store, key: str) -> Iterator[bytes]:
-    size = store.size(key) or 0
-    for start in range(0, size, _BLOCK):
-        stopping.check()
-        yield store.get_range(key, start, min(_BLOCK, size - start))
 
 
 def prove_preview(store: Store, record: dict[str, Any], found: Findings, *, deep: bool) -> None:
