@@ -42,7 +42,9 @@ from prometheus_client.registry import Collector
 from flows.credentials import store_settings
 from lib.config.manager import ConfigManager
 from lib.errors import MacroscopeError
+from lib.geometry import ceil_divide
 from lib.records.manager import read_json
+from lib.records.model import Record
 from lib.storage.base import Store
 from lib.storage.keys import contents
 from lib.storage.open import open_store
@@ -84,17 +86,18 @@ class Tally:
         """Count one record; what an older one does not say counts as nothing."""
         source, status = str(record.get("source")), str(record.get("status"))
         self.volumes[source, status] += 1
+        told = Record.read(record)
         if status == "failed":
-            self.failures[source, str(_at(record, "error", "type") or "unknown")] += 1
+            self.failures[source, told.error.type if told.error else "unknown"] += 1
         if status != "complete":
             return
-        made = _at(record, "metadata", "provenance") or {}
-        technical = _at(record, "metadata", "technical") or {}
-        self.stored_bytes[source] += _number(technical.get("file_size_bytes"))
-        self.shards[source] += _shards(record)
-        self.fetched_bytes[source] += _number(made.get("bytes"))
-        self.requests[source] += _number(made.get("requests"))
-        self.seconds[source] += _number(made.get("seconds"))
+        technical, made = told.technical, told.provenance
+        self.stored_bytes[source] += technical.file_size_bytes or 0
+        if told.shape_zyx is not None and technical.shard is not None:  # else it is one file
+            self.shards[source] += math.prod(ceil_divide(told.shape_zyx, technical.shard))
+        self.fetched_bytes[source] += made.bytes or 0
+        self.requests[source] += made.requests if isinstance(made.requests, int) else 0
+        self.seconds[source] += round(made.seconds or 0)
         when = _moment(record.get("updated_at"))
         self.completed_at[source] = max(when, self.completed_at.get(source, 0.0))
 
@@ -114,26 +117,6 @@ def tally(store: Store) -> Tally:
         except MacroscopeError:
             found.unreadable += 1
     return found
-
-
-def _at(record: Mapping[str, Any], *keys: str) -> Any:
-    found: Any = record
-    for key in keys:
-        found = found.get(key) if isinstance(found, Mapping) else None
-    return found
-
-
-def _number(value: Any) -> int:
-    return round(value) if isinstance(value, int | float) else 0
-
-
-def _shards(record: Mapping[str, Any]) -> int:
-    """Shards of the finest level; none of a volume that is one file."""
-    shape = _at(record, "metadata", "core", "volume_shape")
-    shard = _at(record, "metadata", "technical", "shard")
-    if not isinstance(shape, list) or not isinstance(shard, list) or not all(shard):
-        return 0
-    return math.prod(math.ceil(n / s) for n, s in zip(shape, shard, strict=False))
 
 
 def _moment(text: Any) -> float:

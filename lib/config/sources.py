@@ -290,6 +290,28 @@ PlainTextLoader.yaml_implicit_resolvers = {
 }
 
 
+def read_yaml(path: str | Path) -> tuple[yaml.Node | None, Any]:
+    """A YAML file as nodes, which know their lines, and as plain values.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be read, or is not valid YAML.
+    """
+    try:
+        loader = PlainTextLoader(text_of(Path(path).expanduser()))
+        try:
+            node = loader.get_single_node()
+            return node, None if node is None else loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"not valid YAML: {error.problem}{line}", location=str(path)) from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"not valid YAML: {error}", location=str(path)) from None
+
+
 def yaml_layer(
     path: str | Path, environ: Mapping[str, str], keys: Keys, refused: Refusals
 ) -> Layer:
@@ -303,13 +325,7 @@ def yaml_layer(
         The file cannot be read, or is not valid YAML.
     """
     origin = str(path)
-    try:
-        document = yaml.load(text_of(Path(path).expanduser()), PlainTextLoader)  # nosec B506: our own loader, which makes text only
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"not valid YAML: {error.problem}{line}", location=origin) from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"not valid YAML: {error}", location=origin) from None
+    _, document = read_yaml(path)
     tree = _interpolate_tree(_section(document, "the file", origin), environ, "", origin, refused)
     return keys.flatten(tree, origin, refused)
 

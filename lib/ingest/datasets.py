@@ -27,7 +27,7 @@ from lib.archives.address.grammar import is_named, named_form, parse_address, se
 from lib.archives.registry import archive
 from lib.config.errors import Refusals, suggestion
 from lib.config.manager import LoadedSettings
-from lib.config.sources import PlainTextLoader, text_of
+from lib.config.sources import read_yaml
 from lib.errors import ConfigError
 
 MOST_DATASETS = 10_000
@@ -164,18 +164,7 @@ def read_datasets(path: str | Path) -> tuple[list[Dataset], list[Job]]:
         The file cannot be read, or entries are wrong: all of them are told with their lines.
     """
     where = Path(path).expanduser()
-    try:
-        loader = PlainTextLoader(text_of(where))
-        try:
-            node = loader.get_single_node()
-            document = None if node is None else loader.construct_document(node)
-        finally:
-            loader.dispose()
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"not valid YAML: {error.problem}{line}", location=str(path)) from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"not valid YAML: {error}", location=str(path)) from None
+    node, document = read_yaml(path)
     if isinstance(document, list):
         document, shift = {"datasets": document}, 1
     else:

@@ -22,7 +22,7 @@ from lib.concurrency.bounded_map import run_ordered
 from lib.errors import NameTakenError, NotFoundError, RecordError
 from lib.plan import SourceFile, VolumePlan
 from lib.rawfiles.sidecar import facts_of
-from lib.records.lifecycle import RecordDict, record_key
+from lib.records.lifecycle import RecordDict, record_key, section
 from lib.records.manager import read_json
 from lib.safety import folded, marked_volume_name, same_place, volume_name
 from lib.storage.base import Store
@@ -102,7 +102,8 @@ def is_of(record: RecordDict, plan: VolumePlan) -> bool:
 
     Records of before `stated_source` are told by accession, path inside the container and files.
     """
-    more, provenance = _section(record, "additional_metadata"), _provenance(record)
+    more = section(record, "additional_metadata")
+    provenance = section(record, "metadata", "provenance")
     if record.get("source") != plan.source:
         return False
     if isinstance(more.get(_DIGEST), str):
@@ -190,17 +191,8 @@ def _digest(plan: VolumePlan) -> str:
 
 
 def _words(record: RecordDict) -> str:
-    path = _section(record, "additional_metadata").get("source_path")
+    path = section(record, "additional_metadata").get("source_path")
     return str(path or record.get("source_id"))
-
-
-def _provenance(record: RecordDict) -> dict[str, Any]:
-    return _section(_section(record, "metadata"), "provenance")
-
-
-def _section(document: dict[str, Any], name: str) -> dict[str, Any]:
-    section = document.get(name)
-    return section if isinstance(section, dict) else {}
 
 
 def as_noted(plan: VolumePlan, record: RecordDict) -> VolumePlan:
@@ -211,7 +203,7 @@ def as_noted(plan: VolumePlan, record: RecordDict) -> VolumePlan:
     Where size and one weak fact fit, the plan goes on with what was noted; should the file be
     another one after all, the second look at its bytes finds it (`lib.transport.second_look`).
     """
-    found = record.get("metadata", {}).get("provenance", {}).get("source_files")
+    found = section(record, "metadata", "provenance").get("source_files")
     noted = [file for file in found or () if isinstance(file, dict)]
     if len(noted) != len(plan.files):
         return plan

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -99,7 +100,7 @@ def describe(store: Store, key: str) -> DescribedVolume:
             location=key,
             advice="Name a volume as the catalogue does, for example ebi/EMPIAR-11759.ome.zarr",
         )
-    return describe_group(store, key, _json(store, f"{key}/zarr.json"))
+    return describe_group(store, key, read_document(store, f"{key}/zarr.json"))
 
 
 def describe_group(store: Store, key: str, group: dict[str, Any]) -> DescribedVolume:
@@ -128,7 +129,7 @@ def labels_inside(store: Store, key: str) -> list[DescribedVolume]:
         A document is damaged, or not of the kind that macroscope writes.
     """
     try:
-        group = _json(store, f"{key}/labels/zarr.json")
+        group = read_document(store, f"{key}/labels/zarr.json")
     except NotFoundError:
         return []
     ome = (group.get("attributes") or {}).get("ome")
@@ -136,7 +137,7 @@ def labels_inside(store: Store, key: str) -> list[DescribedVolume]:
     found = []
     for root in (f"{key}/labels/{name}" for name in names or ()):
         with suppress(NotFoundError):  # listed already, and not finished yet
-            found.append(describe_group(store, root, _json(store, f"{root}/zarr.json")))
+            found.append(describe_group(store, root, read_document(store, f"{root}/zarr.json")))
     return found
 
 
@@ -151,7 +152,7 @@ def _describe_zarr(store: Store, key: str, group: dict[str, Any]) -> DescribedVo
     levels, dtype = [], np.dtype("uint8")
     for dataset in multiscale["datasets"]:
         path = dataset["path"]
-        array = inline.get(path) or _json(store, f"{key}/{path}/zarr.json")
+        array = inline.get(path) or read_document(store, f"{key}/{path}/zarr.json")
         dtype = np.dtype(array["data_type"])
         levels.append(_level(int(path), array, dataset["coordinateTransformations"], units))
     windows = [channel["window"] for channel in ome.get("omero", {}).get("channels", [])]
@@ -174,11 +175,7 @@ def _level(
     fill = array["fill_value"]
     return DescribedLevel(
         index=index,
-        grid=ShardGrid(
-            _triple(array["shape"]),
-            _triple(sharding["chunk_shape"]),
-            _triple(array["chunk_grid"]["configuration"]["chunk_shape"]),
-        ),
+        grid=grid_of(array),
         scale_nm_zyx=_lengths(given["scale"], units),
         translation_nm_zyx=_lengths(given.get("translation", (0, 0, 0)), units),
         codec=numcodecs_config(sharding["codecs"]),
@@ -231,20 +228,47 @@ def _record(store: Store, key: str) -> dict[str, Any]:
     folder = key.rpartition("/")[0]
     name = f"metadata_{volume_name(key)}.json"
     try:
-        return _json(store, f"{folder}/{name}" if folder else name)
+        return read_document(store, f"{folder}/{name}" if folder else name)
     except (NotFoundError, IntegrityError):
         return {}
 
 
-def _json(store: Store, key: str) -> dict[str, Any]:
+def read_document(store: Store, key: str) -> dict[str, Any]:
+    """A JSON object of a volume.
+
+    Raises
+    ------
+    NotFoundError
+        It is absent.
+    IntegrityError
+        It is no JSON object.
+    """
     data = store.get(key)
     try:
         document = json.loads(data)
     except ValueError as error:
-        raise IntegrityError("the document is not JSON", location=key) from error
+        raise IntegrityError(f"a document is not JSON: {error}", location=key) from None
     if not isinstance(document, dict):
-        raise IntegrityError("the document is not a JSON object", location=key)
+        raise IntegrityError("a document is no JSON object", location=key)
     return document
+
+
+def grid_of(array: Mapping[str, Any]) -> ShardGrid:
+    """The grid that a sharded array's ``zarr.json`` describes.
+
+    Raises
+    ------
+    KeyError, TypeError, IndexError, ValueError, ConfigError
+        It describes none.
+    """
+    sharding = array["codecs"][0]
+    if sharding["name"] != "sharding_indexed":
+        raise ValueError("not sharded")
+    return ShardGrid(
+        _triple(array["shape"]),
+        _triple(sharding["configuration"]["chunk_shape"]),
+        _triple(array["chunk_grid"]["configuration"]["chunk_shape"]),
+    )
 
 
 def _nanometres(unit: str, key: str) -> float:

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from lib.errors import AlreadyExistsError, MacroscopeError, NotFoundError, NothingThereError
-from lib.records.lifecycle import RecordDict, plain
+from lib.records.lifecycle import RecordDict, plain, section
 from lib.records.manager import read_json, schema_errors, timestamp
 from lib.safety import folded
 from lib.storage.base import Store, StoreSettings
@@ -179,7 +179,7 @@ def _check(store: Store, key: str, size: int) -> CheckedRecord:
     checked = CheckedRecord(key, record, schema_errors(record))
     if record.get("status") == "complete" and not checked.errors:
         checked.errors += _volume_errors(store, record)
-    recorded = _files(record).get("record")
+    recorded = section(record, "files").get("record")
     if isinstance(recorded, str) and recorded != key:
         checked.warnings.append(f"files.record: names {recorded}, but the record lies at {key}")
     return checked
@@ -188,7 +188,7 @@ def _check(store: Store, key: str, size: int) -> CheckedRecord:
 def _without_record(found: Contents, checked: list[CheckedRecord]) -> list[CheckedRecord]:
     """Volumes for which no record vouches, told where a record would be."""
     vouched = {item.key for item in found.records}
-    named = (_files(item.record or {}).get("volume") for item in checked)
+    named = (section(item.record or {}, "files").get("volume") for item in checked)
     vouched |= {record_of(volume) for volume in named if isinstance(volume, str)}
     return [
         CheckedRecord(key, None, [f"the volume has no record ({record_of(key)})"])
@@ -199,12 +199,12 @@ def _without_record(found: Contents, checked: list[CheckedRecord]) -> list[Check
 
 def _volume_errors(store: Store, record: RecordDict) -> list[str]:
     """Return what speaks against a complete record: its volume, or the volume's root, is absent."""
-    damaged = _part(_part(record, "metadata"), "quality").get("damaged")
+    damaged = section(record, "metadata", "quality").get("damaged")
     if damaged:
         return [
             f"quality.damaged: {len(damaged)} files of the volume are damaged, and not repaired"
         ]
-    volume = _files(record).get("volume")
+    volume = section(record, "files").get("volume")
     if not isinstance(volume, str):
         return []  # older records may not say where their volume lies
     try:
@@ -249,8 +249,8 @@ def _mark_duplicates(checked: list[CheckedRecord]) -> list[dict[str, Any]]:
 
 def _which_volume(record: RecordDict) -> str:
     """What tells the volumes of one accession apart: files or inner path, part and coarseness."""
-    metadata, more = _part(record, "metadata"), _part(record, "additional_metadata")
-    provenance, core = _part(metadata, "provenance"), _part(metadata, "core")
+    more, core = section(record, "additional_metadata"), section(record, "metadata", "core")
+    provenance = section(record, "metadata", "provenance")
     given = provenance.get("source_files")
     files = [file.get("url") if isinstance(file, dict) else file for file in given or ()]
     parts = [provenance.get(key) for key in ("internal_zarr_path", "scale_level", "box")]
@@ -294,7 +294,9 @@ def _brief(record: RecordDict) -> RecordDict:
             "name": one["name"],
             "source_id": one["source_id"],
             "metadata": {
-                "technical": {"file_size_bytes": _size_of(one)},
+                "technical": {
+                    "file_size_bytes": section(one, "metadata", "technical").get("file_size_bytes")
+                },
             },
             "files": one["files"],
             "additional_metadata": {},
@@ -302,10 +304,6 @@ def _brief(record: RecordDict) -> RecordDict:
         for one in record.get("members") or ()
     ]
     return {**record, "members": members} if members else record
-
-
-def _size_of(member: Mapping[str, Any]) -> Any:
-    return _part(_part(member, "metadata"), "technical").get("file_size_bytes")
 
 
 def _completeness(records: list[RecordDict]) -> dict[str, dict[str, Any]]:
@@ -381,23 +379,13 @@ def _document(content: Mapping[str, Any]) -> bytes:
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
-def _files(record: RecordDict) -> Mapping[str, Any]:
-    return _part(record, "files")
-
-
-def _part(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    part = document.get(name)
-    return part if isinstance(part, dict) else {}
-
-
 def _status(record: RecordDict) -> str:
     return str(record.get("status", "unknown"))
 
 
 def _score(record: RecordDict) -> float | None:
     """The completeness score; older records may have none."""
-    quality = (record.get("metadata") or {}).get("quality") or {}
-    score = quality.get("completeness_score")
+    score = section(record, "metadata", "quality").get("completeness_score")
     return float(score) if score is not None else None
 
 

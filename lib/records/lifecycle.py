@@ -152,6 +152,14 @@ def error_record(error: BaseException, secrets: Iterable[str] = ()) -> dict[str,
     }
 
 
+def section(document: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """An object inside a document that may be older, or anybody's; empty where there is none."""
+    found: Any = document
+    for name in names:
+        found = found.get(name) if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
 def member_records(record: Mapping[str, Any]) -> Iterator[RecordDict]:
     """The label images that share an image's record, each as if it had a record of its own."""
     shared = ("schema_version", "source", "status", "created_at", "updated_at", "progress", "error")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from lib.concurrency import cancel as stopping
@@ -141,6 +142,12 @@ def _is_of_the_volume(entity: dict[str, Any], record: dict[str, Any]) -> bool:
 _LINE = re.compile(r"^(?P<sha256>[0-9a-f]{64})  (?P<name>[^/\0][^\0]*)$")
 
 
+def sums_key(record: Mapping[str, Any]) -> str:
+    """Where the list of digests of a volume lies."""
+    files = record["files"]
+    return str(files.get("sums") or f"{files['volume']}.SHA256SUMS")
+
+
 def read_sums(store: Store, record: dict[str, Any]) -> dict[str, str]:
     """Key in the store -> sha256 of every file of a volume, after proving the list itself.
 
@@ -150,7 +157,7 @@ def read_sums(store: Store, record: dict[str, Any]) -> dict[str, str]:
         The list is absent, malformed, or not the one that the record was written with.
     """
     technical, files = record["metadata"]["technical"], record["files"]
-    key = files.get("sums") or f"{files['volume']}.SHA256SUMS"
+    key = sums_key(record)
     try:
         data = store.get(key)
     except NotFoundError:

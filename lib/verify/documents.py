@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from lib.errors import IntegrityError, MacroscopeError, NotFoundError
+from lib.errors import IntegrityError, MacroscopeError
+from lib.present.described import grid_of, read_document
 from lib.storage.base import Store
 from lib.verify.findings import Findings
-from lib.volumes.grid import ShardGrid, shard_key
+from lib.volumes.grid import shard_key
 
 _AXES = ("z", "y", "x")
 
@@ -287,43 +287,6 @@ def _prove_extent(record: dict[str, Any], found: Findings) -> None:
         _same(product, _triple(extent)),
         f"the record's extent is {_triple(extent)} nm, where shape and voxel size make {product}",
     )
-
-
-def grid_of(array: Mapping[str, Any]) -> ShardGrid:
-    """The grid that a sharded array's ``zarr.json`` describes.
-
-    Raises
-    ------
-    KeyError, TypeError, IndexError, ValueError, ConfigError
-        It describes none.
-    """
-    sharding = array["codecs"][0]
-    if sharding["name"] != "sharding_indexed":
-        raise ValueError("not sharded")
-    return ShardGrid(
-        tuple(array["shape"]),
-        tuple(sharding["configuration"]["chunk_shape"]),
-        tuple(array["chunk_grid"]["configuration"]["chunk_shape"]),
-    )
-
-
-def read_document(store: Store, key: str) -> dict[str, Any]:
-    """A JSON object of the volume.
-
-    Raises
-    ------
-    IntegrityError
-        It is absent, or no JSON object.
-    """
-    try:
-        document = json.loads(store.get(key))
-    except NotFoundError:
-        raise IntegrityError("a document is absent", location=key) from None
-    except ValueError as error:
-        raise IntegrityError(f"a document is not JSON: {error}", location=key) from None
-    if not isinstance(document, dict):
-        raise IntegrityError("a document is no JSON object", location=key)
-    return document
 
 
 def _triple(lengths: Mapping[str, float]) -> list[float]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from lib.concurrency.bounded_map import run_ordered
 from lib.errors import MacroscopeError, NotFoundError, NothingThereError
+from lib.present.described import read_document
 from lib.records.lifecycle import RecordDict, member_records, record_id, record_key
 from lib.records.manager import member_errors, read_json, schema_errors
 from lib.storage.base import Store
@@ -21,8 +22,15 @@ from lib.storage.keys import (
     record_of,
     why_nothing,
 )
-from lib.verify.beside import prove_crate, prove_listing, prove_preview, prove_raw_files, read_sums
-from lib.verify.documents import prove_npy_header, prove_ome_zarr, read_document
+from lib.verify.beside import (
+    prove_crate,
+    prove_listing,
+    prove_preview,
+    prove_raw_files,
+    read_sums,
+    sums_key,
+)
+from lib.verify.documents import prove_npy_header, prove_ome_zarr
 from lib.verify.findings import Facts, Findings
 from lib.verify.voxels import prove_voxels
 
@@ -112,12 +120,6 @@ def _prove_note(record: Mapping[str, Any], found: Findings) -> None:
         f"{len(noted)} files were found damaged before, and not made anew since, such as "
         f"{next(iter(noted), '')}: run again, or `macroscope verify --repair`",
     )
-
-
-def sums_key(record: Mapping[str, Any]) -> str:
-    """Where the list of digests of a volume lies."""
-    files = record["files"]
-    return str(files.get("sums") or f"{files['volume']}.SHA256SUMS")
 
 
 def _run(check: Callable[[], None], found: Findings) -> None:

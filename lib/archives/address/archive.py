@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import ClassVar
 
 from lib.archives.address.finding import find_volumes, the_one
-from lib.archives.address.grammar import Address, AddressStep, parse_address
-from lib.archives.address.places import LIMITS, SERVICES, is_zip, open_place, open_tree
+from lib.archives.address.grammar import Address, parse_address
+from lib.archives.address.places import LIMITS, SERVICES, open_place, open_tree
 from lib.archives.address.plans import plan_of
 from lib.archives.address.reading import bring_file, open_volume, settle_volume
 from lib.archives.address.spimdata import of_voxels
@@ -154,12 +153,7 @@ class AddressArchive(ArchiveBase):
     def _plan_address(
         self, address: Address, config: AddressConfig, session: Session
     ) -> list[VolumePlan]:
-        place = open_place(address, config, session)
-        if is_zip(place):  # as |zip: would say
-            step = AddressStep("zip", "", True)
-            address = replace(address, steps=(step, *address.steps))
-            place = open_place(address, config, session)
-        place = of_voxels(place)
+        place = of_voxels(open_place(address, config, session))
         before = place.traffic()
         first, *others = _levels(config)
         found = the_one(find_volumes(place, _options(config, first)), str(address), place)

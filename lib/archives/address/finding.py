@@ -9,7 +9,7 @@ from typing import Literal
 
 from lib.archives.address.folders import FolderStack, volumes_in_folder
 from lib.archives.address.grammar import AddressStep, parse_address
-from lib.archives.address.places import Place, is_zip, open_place
+from lib.archives.address.places import Place, open_place
 from lib.archives.address.spimdata import calibrated, of_voxels
 from lib.archives.listed import Item, What, described, holder, more_of, refused
 from lib.bytesource.tree import join, listing_or_none
@@ -297,12 +297,7 @@ def list_place(text: str, config: AddressConfig, session: Session) -> list[Item]
         Nothing is there.
     ConfigError, AccessDeniedError, TransportError
     """
-    address = parse_address(text)
-    place = open_place(address, config, session)
-    if is_zip(place):  # as |zip: would say
-        address = replace(address, steps=(AddressStep("zip", "", True), *address.steps))
-        place = open_place(address, config, session)
-    place = of_voxels(place)
+    place = of_voxels(open_place(parse_address(text), config, session))
     found: list[Candidate] = []
     failure: MacroscopeError | None = None
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lib.archives.address.grammar import Address, AddressStep, quoted
@@ -105,7 +105,7 @@ def open_tree(address: Address, config: AddressConfig, session: Session) -> tupl
 
 
 def open_place(address: Address, config: AddressConfig, session: Session) -> Place:
-    """Look at what is there.
+    """Look at what is there; into a ZIP file as ``|zip:`` would say.
 
     Raises
     ------
@@ -113,6 +113,14 @@ def open_place(address: Address, config: AddressConfig, session: Session) -> Pla
         Nothing is there.
     AccessDeniedError, TransportError, ConfigError, FormatError
     """
+    place = _open_place(address, config, session)
+    if not _is_zip(place):
+        return place
+    step = AddressStep("zip", "", True)
+    return _open_place(replace(address, steps=(step, *address.steps)), config, session)
+
+
+def _open_place(address: Address, config: AddressConfig, session: Session) -> Place:
     tree, root = open_tree(address, config, session)
     zips = address.zips
     folder = zips[-1].folder or not root if zips else address.folder
@@ -130,7 +138,7 @@ def open_place(address: Address, config: AddressConfig, session: Session) -> Pla
     return Place(tree, root, info, pattern, shown, counters, address.steps[len(zips) :])
 
 
-def is_zip(place: Place) -> bool:
+def _is_zip(place: Place) -> bool:
     """Whether a file is a ZIP by its beginning, which no format has that is converted."""
     if place.info is None or not place.info.size or place.info.size < 4:
         return False

@@ -19,13 +19,13 @@ from lib.geometry import LengthsZYX, ShapeZYX, zyx
 from lib.ingest import stages
 from lib.ingest.context import VolumeRequest, volume_context
 from lib.plan import EARLIER_POOLING, About, LabelPooling, VolumePlan
+from lib.present.described import read_document
 from lib.rawfiles.sidecar import note_key
 from lib.storage.base import Store, StoreSettings
 from lib.storage.digests import put_file
 from lib.storage.keys import image_of
 from lib.storage.local import LocalStore
 from lib.verify.beside import raw_files
-from lib.verify.documents import read_document
 from lib.verify.voxels import histogram_of
 from lib.volumes.job import VolumeJob, numcodecs_config
 from lib.volumes.ledger import Ledger

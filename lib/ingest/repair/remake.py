@@ -27,8 +27,7 @@ from lib.storage.base import Store
 from lib.storage.digests import digest_of
 from lib.storage.keys import own_files
 from lib.storage.local import LocalStore
-from lib.verify.beside import raw_files, read_sums
-from lib.verify.volume import sums_key
+from lib.verify.beside import raw_files, read_sums, sums_key
 from lib.volumes import ome
 from lib.volumes.downsample import pool_shard
 from lib.volumes.job import VolumeJob

@@ -30,7 +30,8 @@ from lib.records.manager import MetadataManager, timestamp
 from lib.storage.base import Store, StoreSettings
 from lib.storage.digests import digest_of
 from lib.storage.keys import state_key
-from lib.verify.volume import examine, sums_key
+from lib.verify.beside import sums_key
+from lib.verify.volume import examine
 
 _MOST_NAMED = 1000
 """Files that a record names of a repair, and of what is damaged: more are a volume to make anew."""
