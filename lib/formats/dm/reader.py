@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,11 +16,10 @@ import numpy as np
 
 from lib.bytesource.base import ByteSource
 from lib.errors import FormatError, UnsupportedFormatError
-from lib.formats.base import Block, Layout, VolumeReader
 from lib.formats.dm.tags import ArrayTag, TagGroup, TagTree, read_tags
 from lib.formats.format import Origin, VoxelSize, positive
-from lib.formats.planes import plane_blocks
-from lib.geometry import Box, ShapeZYX, other_quantity, to_nm
+from lib.formats.planes import RawPlanes
+from lib.geometry import ShapeZYX, other_quantity, to_nm
 
 _FACTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("microscope", ("Microscope Info", "Name")),
@@ -341,27 +339,8 @@ def _refuse_other_axes(source: ByteSource, data: TagGroup, tags: TagGroup, axes:
             )
 
 
-class DmReader(VolumeReader):
+class DmReader(RawPlanes):
     """Voxels of a `DmImage`, rows as they lie in the file."""
 
     def __init__(self, image: DmImage) -> None:
-        self.image = image
-        self.shape_zyx = image.shape_zyx
-        self.dtype = image.dtype
-        remote = image.source.remote
-        height = image.shape_zyx[1] if remote else 1
-        self.layout = Layout(
-            (1, height, image.shape_zyx[2]), random_access=not remote, by_planes=True
-        )
-
-    def __exit__(self, *_: object) -> None:
-        self.image.source.close()
-
-    def blocks(self, box: Box) -> Iterator[Block]:
-        return plane_blocks(
-            self.image.source,
-            box,
-            data_offset=self.image.data_offset,
-            shape_zyx=self.shape_zyx,
-            stored=self.image.stored,
-        )
+        super().__init__(image.source, image.data_offset, image.shape_zyx, image.stored)

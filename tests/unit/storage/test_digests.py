@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from pathlib import Path
 
 import pytest
 
-from lib.storage.digests import REORDER_BYTES, OrderedHasher
+from lib.concurrency import cancel
+from lib.errors import NotFoundError, StoppedError
+from lib.storage.digests import REORDER_BYTES, OrderedHasher, blocks_of, digest_of, put_file
+from lib.storage.local import LocalStore
 
 CONTENT = bytes(range(10))
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -100,3 +104,51 @@ def test_by_default_no_more_than_64_mib_wait() -> None:
     hasher.write(1, memoryview(whole)[1:])
     hasher.write(0, memoryview(whole)[:1])
     assert hasher.hexdigest(len(whole)) is None
+
+
+MIB = 2**20
+
+
+class Asked(LocalStore):
+    """A store that notes which ranges it was asked for."""
+
+    ranges: list[tuple[int, int]]
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        self.ranges.append((start, length))
+        return super().get_range(key, start, length)
+
+
+@pytest.mark.parametrize("size", [0, 1, 8 * MIB - 1, 8 * MIB, 8 * MIB + 3])
+def test_an_object_is_digested_block_by_block_to_its_last_byte(tmp_path: Path, size: int) -> None:
+    store, data = Asked(tmp_path, durable=False), bytes(range(251)) * (size // 251 + 1)
+    store.ranges = []
+    store.put("a", data[:size])
+    assert digest_of(store, "a") == (size, hashlib.sha256(data[:size]).hexdigest())
+    whole, rest = divmod(size, 8 * MIB)
+    blocks = [8 * MIB] * whole + ([rest] if rest else [])
+    assert store.ranges == [(8 * MIB * n, length) for n, length in enumerate(blocks)]
+
+
+def test_an_absent_object_has_no_digest_and_a_stop_ends_a_long_reading(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path, durable=False)
+    with pytest.raises(NotFoundError) as caught:
+        digest_of(store, "a/b")
+    assert caught.value.location == "a/b"
+    store.put("a", bytes(9 * MIB))
+    blocks = blocks_of(store, "a")
+    next(blocks)
+    cancel.request_stop()
+    try:
+        with pytest.raises(StoppedError):
+            next(blocks)
+    finally:
+        cancel.reset()
+
+
+@pytest.mark.parametrize("data", [b"", b"data"])
+def test_a_file_is_put_whole_also_where_it_is_empty(tmp_path: Path, data: bytes) -> None:
+    store = LocalStore(tmp_path / "store", durable=False)
+    (tmp_path / "file").write_bytes(data)
+    put_file(store, "a", tmp_path / "file")
+    assert store.get("a") == data
