@@ -43,6 +43,7 @@ from flows.credentials import store_settings
 from lib.config.manager import ConfigManager
 from lib.errors import MacroscopeError
 from lib.geometry import ceil_divide
+from lib.records.lifecycle import section
 from lib.records.manager import read_json
 from lib.records.model import Record
 from lib.storage.base import Store
@@ -86,11 +87,11 @@ class Tally:
         """Count one record; what an older one does not say counts as nothing."""
         source, status = str(record.get("source")), str(record.get("status"))
         self.volumes[source, status] += 1
-        told = Record.read(record)
         if status == "failed":
-            self.failures[source, told.error.type if told.error else "unknown"] += 1
+            self.failures[source, str(section(record, "error").get("type") or "unknown")] += 1
         if status != "complete":
             return
+        told = Record.read(record)
         technical, made = told.technical, told.provenance
         self.stored_bytes[source] += technical.file_size_bytes or 0
         if told.shape_zyx is not None and technical.shard is not None:  # else it is one file
