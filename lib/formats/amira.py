@@ -10,23 +10,17 @@ import math
 import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from functools import partial
+from typing import ClassVar
 
 import numpy as np
 
 from lib.bytesource.base import ByteSource
 from lib.errors import FormatError, UnsupportedFormatError
 from lib.formats.format import (
-    FileFormatBase,
-    Handle,
-    Options,
-    VolumeDescription,
     VoxelSize,
-    only_path,
 )
-from lib.formats.planes import RawPlanes, check_whole_file, unpacked_planes
+from lib.formats.planes import PlanesFormat, PlanesHeader
 from lib.geometry import LengthsZYX, ShapeZYX, to_nm
 
 _MOST_HEADER = 4 * 2**20
@@ -43,18 +37,7 @@ _BOX = re.compile(r"BoundingBox\s+((?:[-+.\deE]+\s+){5}[-+.\deE]+)")
 _UNIT = re.compile(r'Coordinates\s+"([^"]*)"')
 
 
-@dataclass(frozen=True, slots=True)
-class _Header:
-    shape_zyx: ShapeZYX
-    stored: np.dtype[Any]
-    offset: int
-    encoding: str | None
-    encoded_bytes: int
-    field: str
-    text: str
-
-
-class AmiraFormat(FileFormatBase):
+class AmiraFormat(PlanesFormat):
     """The one field of a lattice."""
 
     name: ClassVar[str] = "amira"
@@ -64,70 +47,58 @@ class AmiraFormat(FileFormatBase):
     def fits(self, head: bytes, name: str) -> bool:
         return head.startswith((b"# AmiraMesh", b"# Avizo"))
 
-    def describe(self, source: ByteSource, path: str, options: Options) -> list[VolumeDescription]:
-        only_path(path, source)
-        header = _parse(source)
-        if header.encoding is None:
-            check_whole_file(source, header.offset, header.shape_zyx, header.stored)
-        notes: list[str] = []
-        voxel, origin = _geometry(header, notes)
-        labels = header.field.lower() == "labels" or "Materials" in header.text
-        return [
-            VolumeDescription(
-                path="",
-                handle={},
-                shape_zyx=header.shape_zyx,
-                dtype=header.stored.newbyteorder("=").name,
-                voxel=voxel,
-                origin_nm_zyx=origin,
-                kind="labels" if labels and header.stored.kind in "ui" else None,
-                kind_evidence="a field of materials" if labels else None,
-                needs_file=header.encoding is not None,
-                notes=tuple(notes),
+    def parse(self, source: ByteSource) -> PlanesHeader:
+        head = source.read(0, min(source.size, _MOST_HEADER))
+        first, _, _ = head.partition(b"\n")
+        words = first.decode("latin-1").upper()
+        if "BINARY" not in words:
+            raise UnsupportedFormatError(
+                "an AmiraMesh that is no binary file", location=source.name
             )
-        ]
+        mark = re.search(rb"\n@(\d+)\r?\n", head)
+        text = head[: mark.start() if mark else len(head)].decode("latin-1")
+        lattice, fields = _LATTICE.search(text), _FIELD.findall(text)
+        if lattice is None or mark is None or len(fields) != 1:
+            raise UnsupportedFormatError(
+                f"an AmiraMesh with {len(fields)} fields on a lattice, where one is read",
+                location=source.name,
+            )
+        kind, width, name, number, encoding, length = fields[0]
+        if kind not in _TYPES or width not in ("", "1") or int(number) != int(mark[1]):
+            raise UnsupportedFormatError(
+                f"an AmiraMesh field {kind}[{width}]", location=source.name
+            )
+        if encoding not in ("", "HxByteRLE", "HxZip"):
+            raise UnsupportedFormatError(f"AmiraMesh encoding {encoding}", location=source.name)
+        stored = np.dtype(("<" if "LITTLE-ENDIAN" in words else ">") + _TYPES[kind])
+        if encoding == "HxByteRLE" and stored.itemsize > 1:
+            raise UnsupportedFormatError(
+                "run lengths of voxels wider than a byte are ambiguous", location=source.name
+            )
+        x, y, z = (int(n) for n in lattice.groups())
+        if min(x, y, z) < 1:
+            raise FormatError(f"an AmiraMesh lattice of {x} {y} {z}", location=source.name)
+        shape, notes = (z, y, x), list[str]()
+        voxel, origin = _geometry(text, shape, notes)
+        labels = name.lower() == "labels" or "Materials" in text
+        described = {
+            "voxel": voxel,
+            "origin_nm_zyx": origin,
+            "kind": "labels" if labels and stored.kind in "ui" else None,
+            "kind_evidence": "a field of materials" if labels else None,
+            "notes": tuple(notes),
+        }
+        if not encoding:
+            return PlanesHeader(shape, stored, mark.end(), described=described)
+        expand = _run_lengths if encoding == "HxByteRLE" else _zipped
+        pieces = partial(expand, source, mark.end(), int(length or 0), math.prod(shape))
+        return PlanesHeader(shape, stored, 0, pieces, described=described)
 
-    def open(self, source: ByteSource, handle: Handle, scratch: Path | None = None) -> RawPlanes:
-        header = _parse(source)
-        if header.encoding is None:
-            return RawPlanes(source, header.offset, header.shape_zyx, header.stored)
-        expand = _run_lengths if header.encoding == "HxByteRLE" else _zipped
-        pieces = expand(source, header)
-        return unpacked_planes(source, pieces, header.shape_zyx, header.stored, scratch)
 
-
-def _parse(source: ByteSource) -> _Header:
-    head = source.read(0, min(source.size, _MOST_HEADER))
-    first, _, _ = head.partition(b"\n")
-    words = first.decode("latin-1").upper()
-    if "BINARY" not in words:
-        raise UnsupportedFormatError("an AmiraMesh that is no binary file", location=source.name)
-    mark = re.search(rb"\n@(\d+)\r?\n", head)
-    text = head[: mark.start() if mark else len(head)].decode("latin-1")
-    lattice, fields = _LATTICE.search(text), _FIELD.findall(text)
-    if lattice is None or mark is None or len(fields) != 1:
-        raise UnsupportedFormatError(
-            f"an AmiraMesh with {len(fields)} fields on a lattice, where one is read",
-            location=source.name,
-        )
-    kind, width, name, number, encoding, length = fields[0]
-    if kind not in _TYPES or width not in ("", "1") or int(number) != int(mark[1]):
-        raise UnsupportedFormatError(f"an AmiraMesh field {kind}[{width}]", location=source.name)
-    if encoding not in ("", "HxByteRLE", "HxZip"):
-        raise UnsupportedFormatError(f"AmiraMesh encoding {encoding}", location=source.name)
-    stored = np.dtype(("<" if "LITTLE-ENDIAN" in words else ">") + _TYPES[kind])
-    if encoding == "HxByteRLE" and stored.itemsize > 1:
-        raise UnsupportedFormatError(
-            "run lengths of voxels wider than a byte are ambiguous", location=source.name
-        )
-    x, y, z = (int(n) for n in lattice.groups())
-    if min(x, y, z) < 1:
-        raise FormatError(f"an AmiraMesh lattice of {x} {y} {z}", location=source.name)
-    return _Header((z, y, x), stored, mark.end(), encoding or None, int(length or 0), name, text)
-
-
-def _geometry(header: _Header, notes: list[str]) -> tuple[VoxelSize, LengthsZYX | None]:
-    box, unit = _BOX.search(header.text), _UNIT.search(header.text)
+def _geometry(
+    text: str, shape_zyx: ShapeZYX, notes: list[str]
+) -> tuple[VoxelSize, LengthsZYX | None]:
+    box, unit = _BOX.search(text), _UNIT.search(text)
     if box is None:
         return VoxelSize(), None
     try:
@@ -141,18 +112,18 @@ def _geometry(header: _Header, notes: list[str]) -> tuple[VoxelSize, LengthsZYX 
     spans = ((z0, z1), (y0, y1), (x0, x1))
     lengths = [
         (stop - start) / (n - 1) * per if n > 1 and stop > start else None
-        for (start, stop), n in zip(spans, header.shape_zyx, strict=True)
+        for (start, stop), n in zip(spans, shape_zyx, strict=True)
     ]
     voxel = VoxelSize(lengths[0], lengths[1], lengths[2], "BoundingBox")
     return voxel, (z0 * per, y0 * per, x0 * per)
 
 
-def _run_lengths(source: ByteSource, header: _Header) -> Iterator[bytes]:
+def _run_lengths(source: ByteSource, start: int, length: int, voxels: int) -> Iterator[bytes]:
     """A control byte above 127: so many bytes as they are; else the next byte so often."""
-    data, end = b"", header.offset + header.encoded_bytes
+    data, end = b"", start + length
     if end > source.size:
         raise FormatError("the AmiraMesh field is cut short", location=source.name)
-    at, offset, left = 0, header.offset, math.prod(header.shape_zyx)
+    at, offset, left = 0, start, voxels
     out = bytearray()
     while left > 0:
         if len(data) - at < 256 and offset < end:
@@ -174,9 +145,8 @@ def _run_lengths(source: ByteSource, header: _Header) -> Iterator[bytes]:
         raise FormatError("the AmiraMesh field holds more voxels", location=source.name)
 
 
-def _zipped(source: ByteSource, header: _Header) -> Iterator[bytes]:
-    unpack, offset = zlib.decompressobj(), header.offset
-    end = header.offset + header.encoded_bytes
+def _zipped(source: ByteSource, start: int, length: int, voxels: int) -> Iterator[bytes]:
+    unpack, offset, end = zlib.decompressobj(), start, start + length
     if end > source.size:
         raise FormatError("the AmiraMesh field is cut short", location=source.name)
     while not unpack.eof:

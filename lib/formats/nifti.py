@@ -10,30 +10,16 @@ import math
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from functools import partial
+from typing import ClassVar
 
 import numpy as np
 
 from lib.bytesource.base import ByteSource
 from lib.errors import FormatError, UnsupportedFormatError
-from lib.formats.format import (
-    FileFormatBase,
-    Handle,
-    Options,
-    VolumeDescription,
-    VoxelSize,
-    only_path,
-    positive,
-)
-from lib.formats.planes import (
-    RawPlanes,
-    check_whole_file,
-    unpacked,
-    unpacked_planes,
-)
-from lib.geometry import LengthsZYX, ShapeZYX, zyx
+from lib.formats.format import VoxelSize, positive
+from lib.formats.planes import PlanesFormat, PlanesHeader, unpacked
+from lib.geometry import zyx
 
 _HEAD = 552
 _TYPES = {
@@ -43,17 +29,7 @@ _TYPES = {
 _NM = {1: 1e9, 2: 1e6, 3: 1e3}  # metre, millimetre, micrometre
 
 
-@dataclass(frozen=True, slots=True)
-class _Header:
-    shape_zyx: ShapeZYX
-    stored: np.dtype[Any]
-    offset: int
-    voxel: VoxelSize
-    origin_nm_zyx: LengthsZYX | None
-    notes: tuple[str, ...]
-
-
-class NiftiFormat(FileFormatBase):
+class NiftiFormat(PlanesFormat):
     """The one volume of a ``.nii`` or ``.nii.gz``."""
 
     name: ClassVar[str] = "nifti"
@@ -65,42 +41,83 @@ class NiftiFormat(FileFormatBase):
             head = _beginning(head)
         return head[344:348] in (b"n+1\0", b"ni1\0") or head[4:8] in (b"n+2\0", b"ni2\0")
 
-    def describe(self, source: ByteSource, path: str, options: Options) -> list[VolumeDescription]:
-        only_path(path, source)
-        packed = _packed(source)
-        header = _parse(source)
-        if not packed:
-            check_whole_file(source, header.offset, header.shape_zyx, header.stored)
-        return [
-            VolumeDescription(
-                path="",
-                handle={},
-                shape_zyx=header.shape_zyx,
-                dtype=header.stored.newbyteorder("=").name,
-                voxel=header.voxel,
-                origin_nm_zyx=header.origin_nm_zyx,
-                needs_file=packed,
-                notes=header.notes,
+    def parse(self, source: ByteSource) -> PlanesHeader:
+        head = source.read(0, min(source.size, 4096))
+        packed = head[:2] == b"\x1f\x8b"
+        if packed:
+            head = _beginning(head)
+        head = head.ljust(_HEAD, b"\0")
+        size = struct.unpack("<i", head[:4])[0]
+        order = "<" if size in (348, 540) else ">"
+        (size,) = struct.unpack(f"{order}i", head[:4])
+        if size not in (348, 540):
+            raise FormatError("there is no NIfTI header", location=source.name)
+        if size == 348:
+            dim = struct.unpack(f"{order}8h", head[40:56])
+            kind, bits = struct.unpack(f"{order}2h", head[70:74])
+            pixdim = struct.unpack(f"{order}8f", head[76:108])
+            offset, slope, inter = struct.unpack(f"{order}3f", head[108:120])
+            units, magic = head[123], head[344:348]
+            turned = struct.unpack(f"{order}12f", head[280:328])
+            codes = struct.unpack(f"{order}2h", head[252:256])
+            rotation = struct.unpack(f"{order}6f", head[256:280])
+        else:
+            dim = struct.unpack(f"{order}8q", head[16:80])
+            kind, bits = struct.unpack(f"{order}2h", head[12:16])
+            pixdim = struct.unpack(f"{order}8d", head[104:168])
+            (offset,) = struct.unpack(f"{order}q", head[168:176])
+            slope, inter = struct.unpack(f"{order}2d", head[176:192])
+            (units,) = struct.unpack(f"{order}i", head[500:504])
+            magic = head[4:8]
+            turned = struct.unpack(f"{order}12d", head[400:496])
+            codes = struct.unpack(f"{order}2i", head[344:352])
+            rotation = struct.unpack(f"{order}6d", head[352:400])
+        if magic[:2] == b"ni":
+            raise UnsupportedFormatError(
+                "the voxels of this NIfTI lie in another file (.img)",
+                location=source.name,
+                advice="Join header and voxels in one .nii file",
             )
-        ]
-
-    def open(self, source: ByteSource, handle: Handle, scratch: Path | None = None) -> RawPlanes:
-        header = _parse(source)
-        if not _packed(source):
-            return RawPlanes(source, header.offset, header.shape_zyx, header.stored)
-        return unpacked_planes(
-            source,
-            unpacked(source, gzip=True),
-            header.shape_zyx,
-            header.stored,
-            scratch,
-            offset=header.offset,
+        if kind not in _TYPES:
+            raise UnsupportedFormatError(f"NIfTI datatype {kind}", location=source.name)
+        count = dim[0]
+        if not 2 <= count <= 7 or any(n != 1 for n in dim[4 : count + 1]) or min(dim[1:3]) < 1:
+            raise UnsupportedFormatError(
+                f"NIfTI dimensions {dim[1 : max(count, 0) + 1]} (x first): one volume is read",
+                location=source.name,
+            )
+        stored = np.dtype(order + _TYPES[kind])
+        if bits != 8 * stored.itemsize or not (math.isfinite(offset) and offset >= size):
+            raise FormatError("the NIfTI header contradicts itself", location=source.name)
+        z = dim[3] if count >= 3 else 1
+        if z < 1:
+            raise FormatError(f"NIfTI dimensions {dim}", location=source.name)
+        notes = []
+        if slope not in (0.0, 1.0) or (slope == 1.0 and inter != 0.0):
+            notes.append(f"values mean {slope:g} x stored + {inter:g}; they are kept as stored")
+        voxel = _voxel(pixdim, units & 7, notes)
+        form, turns, place = "", False, (0.0, 0.0, 0.0)
+        if codes[1] > 0:
+            form, turns, place = "sform", _mirrors(turned), turned[3::4]
+        elif codes[0] > 0:
+            turns = any(abs(n) > 1e-6 for n in rotation[:3]) or pixdim[0] < 0
+            form, place = "qform", rotation[3:]
+        if turns:
+            notes.append(
+                f"the header's affine turns or mirrors axes ({form}): it is not applied, nor is "
+                f"its place {place} (x, y, z); voxels keep the order of the file"
+            )
+        per, origin = _NM.get(units & 7), None
+        if form and not turns and per is not None and all(map(math.isfinite, place)):
+            origin = zyx(float(f"{n * per:.7g}") for n in reversed(place))
+        return PlanesHeader(
+            (z, dim[2], dim[1]),
+            stored,
+            int(offset),
+            partial(unpacked, source, gzip=True) if packed else None,
             slack_bytes=2**20,
+            described={"voxel": voxel, "origin_nm_zyx": origin, "notes": tuple(notes)},
         )
-
-
-def _packed(source: ByteSource) -> bool:
-    return source.read(0, min(2, source.size)) == b"\x1f\x8b"
 
 
 def _beginning(data: bytes) -> bytes:
@@ -108,77 +125,6 @@ def _beginning(data: bytes) -> bytes:
         return zlib.decompressobj(31).decompress(data, _HEAD)
     except zlib.error:
         return b""
-
-
-def _parse(source: ByteSource) -> _Header:
-    head = source.read(0, min(source.size, 4096))
-    if head[:2] == b"\x1f\x8b":
-        head = _beginning(head)
-    head = head.ljust(_HEAD, b"\0")
-    size = struct.unpack("<i", head[:4])[0]
-    order = "<" if size in (348, 540) else ">"
-    (size,) = struct.unpack(f"{order}i", head[:4])
-    if size not in (348, 540):
-        raise FormatError("there is no NIfTI header", location=source.name)
-    if size == 348:
-        dim = struct.unpack(f"{order}8h", head[40:56])
-        kind, bits = struct.unpack(f"{order}2h", head[70:74])
-        pixdim = struct.unpack(f"{order}8f", head[76:108])
-        offset, slope, inter = struct.unpack(f"{order}3f", head[108:120])
-        units, magic = head[123], head[344:348]
-        turned = struct.unpack(f"{order}12f", head[280:328])
-        codes = struct.unpack(f"{order}2h", head[252:256])
-        rotation = struct.unpack(f"{order}6f", head[256:280])
-    else:
-        dim = struct.unpack(f"{order}8q", head[16:80])
-        kind, bits = struct.unpack(f"{order}2h", head[12:16])
-        pixdim = struct.unpack(f"{order}8d", head[104:168])
-        (offset,) = struct.unpack(f"{order}q", head[168:176])
-        slope, inter = struct.unpack(f"{order}2d", head[176:192])
-        (units,) = struct.unpack(f"{order}i", head[500:504])
-        magic = head[4:8]
-        turned = struct.unpack(f"{order}12d", head[400:496])
-        codes = struct.unpack(f"{order}2i", head[344:352])
-        rotation = struct.unpack(f"{order}6d", head[352:400])
-    if magic[:2] == b"ni":
-        raise UnsupportedFormatError(
-            "the voxels of this NIfTI lie in another file (.img)",
-            location=source.name,
-            advice="Join header and voxels in one .nii file",
-        )
-    if kind not in _TYPES:
-        raise UnsupportedFormatError(f"NIfTI datatype {kind}", location=source.name)
-    count = dim[0]
-    if not 2 <= count <= 7 or any(n != 1 for n in dim[4 : count + 1]) or min(dim[1:3]) < 1:
-        raise UnsupportedFormatError(
-            f"NIfTI dimensions {dim[1 : max(count, 0) + 1]} (x first), where one volume is read",
-            location=source.name,
-        )
-    stored = np.dtype(order + _TYPES[kind])
-    if bits != 8 * stored.itemsize or not (math.isfinite(offset) and offset >= size):
-        raise FormatError("the NIfTI header contradicts itself", location=source.name)
-    z = dim[3] if count >= 3 else 1
-    if z < 1:
-        raise FormatError(f"NIfTI dimensions {dim}", location=source.name)
-    notes = []
-    if slope not in (0.0, 1.0) or (slope == 1.0 and inter != 0.0):
-        notes.append(f"values mean {slope:g} x stored + {inter:g}; they are kept as stored")
-    voxel = _voxel(pixdim, units & 7, notes)
-    form, turns, place = "", False, (0.0, 0.0, 0.0)
-    if codes[1] > 0:
-        form, turns, place = "sform", _mirrors(turned), turned[3::4]
-    elif codes[0] > 0:
-        turns = any(abs(n) > 1e-6 for n in rotation[:3]) or pixdim[0] < 0
-        form, place = "qform", rotation[3:]
-    if turns:
-        notes.append(
-            f"the header's affine turns or mirrors axes ({form}): it is not applied, nor is its "
-            f"place {place} (x, y, z); voxels keep the order of the file"
-        )
-    per, origin = _NM.get(units & 7), None
-    if form and not turns and per is not None and all(map(math.isfinite, place)):
-        origin = zyx(float(f"{n * per:.7g}") for n in reversed(place))
-    return _Header((z, dim[2], dim[1]), stored, int(offset), voxel, origin, tuple(notes))
 
 
 def _voxel(pixdim: Sequence[float], unit: int, notes: list[str]) -> VoxelSize:

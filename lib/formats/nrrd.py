@@ -8,29 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from functools import partial
+from typing import ClassVar
 
 import numpy as np
 
 from lib.bytesource.base import ByteSource
 from lib.errors import FormatError, UnsupportedFormatError
-from lib.formats.format import (
-    FileFormatBase,
-    Handle,
-    Options,
-    VolumeDescription,
-    VoxelSize,
-    only_path,
-)
-from lib.formats.planes import (
-    RawPlanes,
-    check_whole_file,
-    unpacked,
-    unpacked_planes,
-)
-from lib.geometry import LengthsZYX, ShapeZYX, to_nm
+from lib.formats.format import VoxelSize
+from lib.formats.planes import PlanesFormat, PlanesHeader, unpacked
+from lib.geometry import LengthsZYX, to_nm
 
 _MOST_HEADER = 2**20
 _TYPES = {
@@ -48,16 +35,7 @@ _TYPES = {
 _PACKED = {"gzip": True, "gz": True, "bzip2": False, "bz2": False}
 
 
-@dataclass(frozen=True, slots=True)
-class _Header:
-    fields: dict[str, str]
-    shape_zyx: ShapeZYX
-    stored: np.dtype[Any]
-    offset: int
-    packed: str | None
-
-
-class NrrdFormat(FileFormatBase):
+class NrrdFormat(PlanesFormat):
     """The one volume of a file with its voxels inside."""
 
     name: ClassVar[str] = "nrrd"
@@ -67,71 +45,52 @@ class NrrdFormat(FileFormatBase):
     def fits(self, head: bytes, name: str) -> bool:
         return head.startswith(b"NRRD000")
 
-    def describe(self, source: ByteSource, path: str, options: Options) -> list[VolumeDescription]:
-        only_path(path, source)
-        header = _parse(source)
-        if header.packed is None:
-            check_whole_file(source, header.offset, header.shape_zyx, header.stored)
-        notes: list[str] = []
-        voxel, origin = _geometry(header.fields, notes)
-        return [
-            VolumeDescription(
-                path="",
-                handle={},
-                shape_zyx=header.shape_zyx,
-                dtype=header.stored.newbyteorder("=").name,
-                voxel=voxel,
-                origin_nm_zyx=origin,
-                needs_file=header.packed is not None,
-                about={"description": header.fields["content"][:500]}
-                if header.fields.get("content")
-                else {},
-                notes=tuple(notes),
+    def parse(self, source: ByteSource) -> PlanesHeader:
+        fields, offset = _fields(source)
+        try:
+            dimension = int(fields["dimension"])
+            sizes = [int(n) for n in fields["sizes"].split()]
+            kind = _TYPES.get(fields["type"].lower())
+        except (KeyError, ValueError) as error:
+            raise FormatError(f"the NRRD header lacks {error}", location=source.name) from None
+        if "data file" in fields or "datafile" in fields:
+            raise UnsupportedFormatError(
+                "the voxels of this NRRD lie in other files",
+                location=source.name,
+                advice="Join header and voxels in one .nrrd file",
             )
-        ]
-
-    def open(self, source: ByteSource, handle: Handle, scratch: Path | None = None) -> RawPlanes:
-        header = _parse(source)
-        if header.packed is None:
-            return RawPlanes(source, header.offset, header.shape_zyx, header.stored)
-        pieces = unpacked(source, gzip=_PACKED[header.packed], start=header.offset)
-        return unpacked_planes(source, pieces, header.shape_zyx, header.stored, scratch)
-
-
-def _parse(source: ByteSource) -> _Header:
-    fields, offset = _fields(source)
-    try:
-        dimension = int(fields["dimension"])
-        sizes = [int(n) for n in fields["sizes"].split()]
-        kind = _TYPES.get(fields["type"].lower())
-    except (KeyError, ValueError) as error:
-        raise FormatError(f"the NRRD header lacks {error}", location=source.name) from None
-    if "data file" in fields or "datafile" in fields:
-        raise UnsupportedFormatError(
-            "the voxels of this NRRD lie in other files",
-            location=source.name,
-            advice="Join header and voxels in one .nrrd file",
-        )
-    if kind is None:
-        raise UnsupportedFormatError(f"NRRD type {fields['type']!r}", location=source.name)
-    while len(sizes) > 3 and 1 in sizes:
-        sizes.remove(1)
-    if len(sizes) not in (2, 3) or dimension < len(sizes) or min(sizes) < 1:
-        raise UnsupportedFormatError(
-            f"NRRD sizes {fields['sizes']} (x first), where 2 or 3 axes are read",
-            location=source.name,
-        )
-    x, y, z = (*sizes, 1)[:3]
-    endian = fields.get("endian", "little").lower()
-    if endian not in ("little", "big"):
-        raise FormatError(f"NRRD endian {endian!r}", location=source.name)
-    stored = np.dtype((">" if endian == "big" else "<") + kind)
-    encoding = fields.get("encoding", "raw").lower()
-    if encoding not in ("raw", *_PACKED):
-        raise UnsupportedFormatError(f"NRRD encoding {encoding!r}", location=source.name)
-    packed = encoding if encoding in _PACKED else None
-    offset = _skipped(fields, source, offset, math.prod((z, y, x)) * stored.itemsize, packed)
-    return _Header(fields, (z, y, x), stored, offset, packed)
+        if kind is None:
+            raise UnsupportedFormatError(f"NRRD type {fields['type']!r}", location=source.name)
+        while len(sizes) > 3 and 1 in sizes:
+            sizes.remove(1)
+        if len(sizes) not in (2, 3) or dimension < len(sizes) or min(sizes) < 1:
+            raise UnsupportedFormatError(
+                f"NRRD sizes {fields['sizes']} (x first), where 2 or 3 axes are read",
+                location=source.name,
+            )
+        x, y, z = (*sizes, 1)[:3]
+        endian = fields.get("endian", "little").lower()
+        if endian not in ("little", "big"):
+            raise FormatError(f"NRRD endian {endian!r}", location=source.name)
+        stored = np.dtype((">" if endian == "big" else "<") + kind)
+        encoding = fields.get("encoding", "raw").lower()
+        if encoding not in ("raw", *_PACKED):
+            raise UnsupportedFormatError(f"NRRD encoding {encoding!r}", location=source.name)
+        shape, packed = (z, y, x), encoding if encoding in _PACKED else None
+        offset = _skipped(fields, source, offset, math.prod(shape) * stored.itemsize, packed)
+        notes: list[str] = []
+        voxel, origin = _geometry(fields, notes)
+        content = fields.get("content")
+        described = {
+            "voxel": voxel,
+            "origin_nm_zyx": origin,
+            "about": {"description": content[:500]} if content else {},
+            "notes": tuple(notes),
+        }
+        if packed is None:
+            return PlanesHeader(shape, stored, offset, described=described)
+        pieces = partial(unpacked, source, gzip=_PACKED[packed], start=offset)
+        return PlanesHeader(shape, stored, 0, pieces, described=described)
 
 
 def _fields(source: ByteSource) -> tuple[dict[str, str], int]:

@@ -14,7 +14,7 @@ import uuid
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from lib.errors import (
     UnsupportedFormatError,
 )
 from lib.formats.base import Block, Layout, VolumeReader
+from lib.formats.format import FileFormatBase, Handle, Options, VolumeDescription, only_path
 from lib.geometry import Box, ShapeZYX, minimum, subtract
 
 
@@ -191,27 +192,80 @@ def check_whole_file(
         )
 
 
+@dataclass(frozen=True, slots=True)
+class PlanesHeader:
+    """What the header of a file says whose voxels are planes behind one another.
+
+    Attributes
+    ----------
+    stored
+        dtype in the file's byte order.
+    offset
+        Of the first voxel, in the file or in what it unpacks to.
+    pieces
+        Unpacks the file from its first voxel, or from its beginning where `offset` is not 0; None
+        where the voxels lie in it as they are.
+    slack_bytes
+        How many bytes may follow the unpacked voxels.
+    described
+        Further fields of the `VolumeDescription`.
+    """
+
+    shape_zyx: ShapeZYX
+    stored: np.dtype[Any]
+    offset: int
+    pieces: Callable[[], Iterator[bytes]] | None = None
+    slack_bytes: int = 0
+    described: dict[str, Any] = field(default_factory=dict)
+
+
+class PlanesFormat(FileFormatBase):
+    """One volume a file: a header, and planes, which may be compressed as a whole."""
+
+    def parse(self, source: ByteSource) -> PlanesHeader:
+        """Read the header.
+
+        Raises
+        ------
+        FormatError, UnsupportedFormatError
+        """
+        raise NotImplementedError
+
+    def describe(self, source: ByteSource, path: str, options: Options) -> list[VolumeDescription]:
+        only_path(path, source)
+        header = self.parse(source)
+        if header.pieces is None:
+            check_whole_file(source, header.offset, header.shape_zyx, header.stored)
+        return [
+            VolumeDescription(
+                path="",
+                handle={},
+                shape_zyx=header.shape_zyx,
+                dtype=header.stored.newbyteorder("=").name,
+                needs_file=header.pieces is not None,
+                **header.described,
+            )
+        ]
+
+    def open(self, source: ByteSource, handle: Handle, scratch: Path | None = None) -> RawPlanes:
+        header = self.parse(source)
+        if header.pieces is None:
+            return RawPlanes(source, header.offset, header.shape_zyx, header.stored)
+        return unpacked_planes(source, header, header.pieces(), scratch)
+
+
 _CHUNK_BYTES = 2**20
 
 
 def unpacked_planes(
-    source: ByteSource,
-    pieces: Iterator[bytes],
-    shape_zyx: ShapeZYX,
-    stored: np.dtype[Any],
-    scratch: Path | None,
-    *,
-    offset: int = 0,
-    slack_bytes: int = 0,
+    source: ByteSource, header: PlanesHeader, pieces: Iterator[bytes], scratch: Path | None
 ) -> RawPlanes:
     """Planes out of a scratch file, which goes with the reader that holds it open.
 
     Parameters
     ----------
     pieces
-        What the file unpacks to; the first voxel lies at `offset`.
-    slack_bytes
-        How many bytes may follow the voxels.
+        What the file unpacks to; the first voxel lies at the header's offset.
 
     Raises
     ------
@@ -227,11 +281,11 @@ def unpacked_planes(
         )
     scratch.mkdir(parents=True, exist_ok=True)
     target = scratch / f"{uuid.uuid4().hex}.unpacked"
-    limit = offset + math.prod(shape_zyx) * stored.itemsize + slack_bytes
+    limit = header.offset + math.prod(header.shape_zyx) * header.stored.itemsize
+    limit += header.slack_bytes
     try:
-        return RawPlanes(
-            write_unpacked(source, target, b"", pieces, limit), offset, shape_zyx, stored
-        )
+        file = write_unpacked(source, target, b"", pieces, limit)
+        return RawPlanes(file, header.offset, header.shape_zyx, header.stored)
     finally:
         target.unlink(missing_ok=True)
         source.close()
