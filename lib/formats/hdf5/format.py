@@ -290,8 +290,7 @@ def _handle(one: dict[str, Any], axes: AxisMap, stored: np.dtype[Any]) -> dict[s
         "offset": one["offset"],
         "filters": one["filters"],
         "fill": int(one["fill"]) if isinstance(one["fill"], bool) else one["fill"],
-        "dims_zyx": [*axes.dims_zyx],
-        "fixed": {str(dim): index for dim, index in axes.fixed.items()},
+        **axes.in_handle,
     }
 
 
@@ -385,8 +384,7 @@ _Opened = tuple[np.dtype[Any], AxisMap, tuple[int, ...], dict[tuple[int, ...], P
 
 def _opened(source: ByteSource, handle: dict[str, Any]) -> _Opened:
     shape, stored = tuple(handle["shape"]), np.dtype(handle["dtype"])
-    z, y, x = handle["dims_zyx"]
-    axes = AxisMap((z, y, x), {int(dim): at for dim, at in handle["fixed"].items()})
+    axes = AxisMap.of_handle(handle)
     if handle["chunks"] is None:
         if handle["offset"] is None:
             chunk: tuple[int, ...] = (*(1 for _ in shape[:-2]), *shape[-2:])

@@ -361,8 +361,7 @@ def _described(
         handle={
             "path": path,
             "dataset": {name: attributes[name] for name in kept if name in attributes},
-            "dims_zyx": [*axes.dims_zyx],
-            "fixed": {str(dim): index for dim, index in axes.fixed.items()},
+            **axes.in_handle,
             **({"mirrored": place.mirrored} if place.mirrored else {}),
         },
         shape_zyx=shape,
@@ -411,9 +410,7 @@ def _kind(
 def _of_handle(handle: dict[str, Any]) -> tuple[Dataset, AxisMap]:
     dataset = parse_dataset(handle["dataset"], handle["path"])
     assert dataset is not None
-    z, y, x = handle["dims_zyx"]
-    fixed = {int(dim): index for dim, index in handle["fixed"].items()}
-    return dataset, AxisMap((z, y, x), fixed)
+    return dataset, AxisMap.of_handle(handle)
 
 
 def _mirrored(handle: dict[str, Any]) -> tuple[bool, bool, bool]:

@@ -38,6 +38,18 @@ class AxisMap:
     dims_zyx: tuple[int | None, int | None, int | None]
     fixed: dict[int, int] = field(default_factory=dict)
 
+    @classmethod
+    def of_handle(cls, handle: dict[str, Any]) -> AxisMap:
+        """As `in_handle` wrote it."""
+        z, y, x = handle["dims_zyx"]
+        return cls((z, y, x), {int(dim): index for dim, index in handle["fixed"].items()})
+
+    @property
+    def in_handle(self) -> dict[str, Any]:
+        """Its part of a format's handle, as plain JSON."""
+        fixed = {str(dim): index for dim, index in self.fixed.items()}
+        return {"dims_zyx": [*self.dims_zyx], "fixed": fixed}
+
     def pick_zyx(self, of_array: tuple[int, ...]) -> ShapeZYX:
         """Three lengths out of one for each of the array's axes."""
         return zyx(1 if dim is None else of_array[dim] for dim in self.dims_zyx)

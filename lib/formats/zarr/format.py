@@ -133,15 +133,14 @@ class Zarr2Format:
         return described
 
     def survey(self, tree: Tree, root: str, volume: VolumeDescription, box: Box) -> Survey:
-        document, _ = _document(volume.handle)
-        return survey_array(tree, join(root, volume.handle["path"]), document, box)
+        path = join(root, volume.handle["path"])
+        return survey_array(tree, path, _document(volume.handle), box)
 
     def open(
         self, tree: Tree, root: str, handle: Handle, box: Box, grid: SourceGrid | None = None
     ) -> ZarrReader:
-        document, _ = _document(handle)
         holes = None if grid is None else grid.known_missing()
-        return ZarrReader(tree, join(root, handle["path"]), document, box, holes)
+        return ZarrReader(tree, join(root, handle["path"]), _document(handle), box, holes)
 
 
 def choose_level(multiscale: Multiscale, wanted: str | None) -> str:
@@ -156,7 +155,7 @@ def choose_level(multiscale: Multiscale, wanted: str | None) -> str:
 
 
 def _described(root: str, array: ZarrArray) -> VolumeDescription:
-    document = array.document
+    document, axes = array.document, array.document.map
     path = array.path.removeprefix(root).strip("/") if root else array.path
     evidence = None
     if array.labels:
@@ -169,7 +168,7 @@ def _described(root: str, array: ZarrArray) -> VolumeDescription:
             "path": path,
             "zarray": array.zarray.decode(),
             "separator": document.separator,
-            **_chosen_axes(document),
+            **({} if axes.plain and not axes.fixed else axes.in_handle),
         },
         shape_zyx=document.shape_zyx,
         dtype=document.dtype.name,
@@ -185,18 +184,8 @@ def _described(root: str, array: ZarrArray) -> VolumeDescription:
     )
 
 
-def _document(handle: dict[str, Any]) -> tuple[ArrayDocument, bytes]:
+def _document(handle: Handle) -> ArrayDocument:
+    """Handles have no axes where these are z, y, x, as it always was."""
+    axes = (lambda _: AxisMap.of_handle(handle)) if "dims_zyx" in handle else None
     zarray = handle["zarray"].encode()
-    z, y, x = handle.get("dims_zyx", (None, None, None))
-    fixed = {int(dim): at for dim, at in handle.get("fixed", {}).items()}
-    axes = (lambda _: AxisMap((z, y, x), fixed)) if "dims_zyx" in handle else None
-    return parse_array(zarray, handle["path"], separator=handle["separator"], axes=axes), zarray
-
-
-def _chosen_axes(document: ArrayDocument) -> dict[str, Any]:
-    """What a handle says of axes; nothing where they are z, y, x, as it always was."""
-    axes = document.map
-    if not axes.fixed and axes.plain:
-        return {}
-    fixed = {str(dim): index for dim, index in axes.fixed.items()}
-    return {"dims_zyx": [*axes.dims_zyx], "fixed": fixed}
+    return parse_array(zarray, handle["path"], separator=handle["separator"], axes=axes)

@@ -282,8 +282,7 @@ def _described(
         handle={
             "path": path,
             "array": document,
-            "dims_zyx": [*axes.dims_zyx],
-            "fixed": {str(dim): index for dim, index in axes.fixed.items()},
+            **axes.in_handle,
         },
         shape_zyx=axes.pick_zyx(array.shape),
         dtype=array.dtype.name,
@@ -300,9 +299,7 @@ def _described(
 
 def _of_handle(handle: dict[str, Any]) -> tuple[ArrayV3, AxisMap, bytes]:
     document = json.dumps(handle["array"]).encode()
-    z, y, x = handle["dims_zyx"]
-    fixed = {int(dim): index for dim, index in handle["fixed"].items()}
-    return parse_array_v3(document, handle["path"]), AxisMap((z, y, x), fixed), document
+    return parse_array_v3(document, handle["path"]), AxisMap.of_handle(handle), document
 
 
 def _shard_requests(wanted: Counter[str], nbytes: int) -> int:
