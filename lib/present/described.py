@@ -17,6 +17,7 @@ import numpy as np
 
 from lib.errors import IntegrityError, NotFoundError, UnsupportedFormatError
 from lib.geometry import LengthsZYX, ShapeZYX, to_nm
+from lib.records.model import Record
 from lib.storage.base import Store
 from lib.vocabulary import Kind
 from lib.volumes.grid import ShardGrid
@@ -201,27 +202,15 @@ def _describe_npy(store: Store, key: str) -> DescribedVolume:
         raise IntegrityError(f"the npy header cannot be read: {error}", location=key) from error
     if fortran:
         raise UnsupportedFormatError("the array is in Fortran order", location=key, advice="")
-    record = _record(store, key)
-    core = (record.get("metadata") or {}).get("core") or {}
+    record = Record.read(_record(store, key))
     return DescribedVolume(
         key=key,
-        kind="labels" if core.get("kind") == "labels" else "image",
+        kind=record.kind,
         dtype=dtype,
         shape_zyx=shape_zyx,
-        voxel_nm_zyx=voxel_of(core.get("voxel_size_nm", record.get("voxel_size_nm"))),
+        voxel_nm_zyx=record.voxel_nm_zyx,
         npy_offset=header.tell(),
     )
-
-
-def voxel_of(value: Any) -> LengthsZYX | None:
-    """Voxel size in a record, ``{"x": ..}`` or three numbers in z, y, x, as z, y, x; else None."""
-    if isinstance(value, dict):
-        value = [value.get(axis) for axis in "zyx"]
-    if not isinstance(value, list | tuple) or len(value) != 3:
-        return None
-    if not all(isinstance(v, int | float) and v > 0 for v in value):
-        return None
-    return (float(value[0]), float(value[1]), float(value[2]))
 
 
 def _record(store: Store, key: str) -> dict[str, Any]:

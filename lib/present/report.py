@@ -11,7 +11,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -91,13 +91,9 @@ def source_times(volumes: Iterable[Record]) -> list[SourceTime]:
     longest = max((row.seconds for row in sums), default=0.0) or 1.0
     fastest = max((row.rate or 0.0 for row in sums), default=0.0) or 1.0
     return [
-        SourceTime(
-            row.source,
-            row.volumes,
-            row.seconds,
-            row.received,
-            row.y,
-            (
+        replace(
+            row,
+            bars=(
                 Bar(_LABEL, row.y, row.seconds / longest * _ROOM, row.words["seconds"], "time"),
                 Bar(
                     _LABEL, row.y + 22, (row.rate or 0) / fastest * _ROOM, row.words["rate"], "rate"

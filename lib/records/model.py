@@ -32,6 +32,7 @@ from lib.records.fields import (
 )
 from lib.records.lifecycle import Status
 from lib.records.sections import Core, Files, Quality, Technical, VolumeProvenance
+from lib.vocabulary import Kind
 
 _FORM = Proof("the form that the schema asks for")
 _WORDS = Proof("", "the archive's own words: only the archive can tell")
@@ -154,7 +155,7 @@ class Record(Part):
         return self.core.title or self.name
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> Kind:
         return self.core.kind or "image"
 
     @property

@@ -159,9 +159,7 @@ class SecondLook:
     def _spans_by(self, remote: RemoteFile) -> list[ByteRange]:
         """Bytes from answers that describe the file as before: beginning, middle and end."""
         spans = []
-        size = remote.size or 0
-        length = min(SPAN, size)
-        for start in sorted({0, (size - length) // 2, size - length}):
+        for start, length in _looked_at(remote.size or 0):
             digest = self._sample(remote, start, length, remote)
             if digest is not None:
                 spans.append(ByteRange(start, length, digest))
@@ -211,16 +209,20 @@ def spans_of(path: Path) -> list[ByteRange]:
     """Beginning, middle and end of what is on the disk; nothing where there is no file."""
     try:
         with path.open("rb") as file:
-            size = file.seek(0, 2)
-            length = min(SPAN, size)
             spans = []
-            for start in sorted({0, (size - length) // 2, size - length}):
+            for start, length in _looked_at(file.seek(0, 2)):
                 file.seek(start)
                 data = file.read(length)
                 spans.append(ByteRange(start, len(data), hashlib.sha256(data).hexdigest()))
     except OSError:
         return []
     return [span for span in spans if span.length]
+
+
+def _looked_at(size: int) -> list[tuple[int, int]]:
+    """Beginning, middle and end of a file: ``(start, length)``."""
+    length = min(SPAN, size)
+    return [(start, length) for start in sorted({0, (size - length) // 2, size - length})]
 
 
 def fits(look: SecondLook, noted: dict[str, object], target: RemoteFile, part: Path) -> bool:

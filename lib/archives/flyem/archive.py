@@ -115,21 +115,12 @@ def labels_of(
             "are read"
         )
     return VolumePlan(
-        source=ARCHIVE,
-        source_id=where,
+        **_of_crop(instance, box, where),
         name=f"{name}{what}_{uuid[:8].replace(':', '-')}_{place}",
-        shape_zyx=box.shape_zyx,
         dtype="uint64",
-        voxel_nm_zyx=instance.voxel_nm_zyx,
-        voxel_size_provenance="api" if instance.united else "assumed",
-        voxel_size_approximate=not instance.united,
         origin_nm_zyx=origin,
-        box_zyx=box,
         kind="labels",
-        kind_evidence=f"DVID type {instance.type_name}",
         scale_level=f"s{config.scale}",
-        internal_path=where,
-        stored_as="boxes",
         reader={**asked},
         files=(
             SourceFile(
@@ -141,11 +132,7 @@ def labels_of(
         about=instance.about.revised(
             title=f"{instance.about.title or where}, {name}",
             extra={
-                "uuid": uuid,
-                "data_uuid": instance.data_uuid,
-                "instance": name,
-                "crop_origin_xyz": [*corner],
-                "crop_size_xyz": [*size],
+                **_facts(instance, where, box),
                 **asked,
                 "merges_applied": not config.supervoxels,
             },
@@ -153,8 +140,36 @@ def labels_of(
         download_bytes=box.voxels * 8 // 20,
         download_requests=tiles_of(box),
         notes=(*notes, *(() if instance.united else (NO_UNIT,))),
-        stated=stated(instance),
     )
+
+
+def _of_crop(instance: Instance, box: Box, where: str) -> dict[str, Any]:
+    """What the plan of a crop says, be it of grayscale or labels; `where` is version/instance."""
+    return {
+        "source": ARCHIVE,
+        "source_id": where,
+        "shape_zyx": box.shape_zyx,
+        "voxel_nm_zyx": instance.voxel_nm_zyx,
+        "voxel_size_provenance": "api" if instance.united else "assumed",
+        "voxel_size_approximate": not instance.united,
+        "box_zyx": box,
+        "kind_evidence": f"DVID type {instance.type_name}",
+        "internal_path": where,
+        "stored_as": "boxes",
+        "stated": stated(instance),
+    }
+
+
+def _facts(instance: Instance, where: str, box: Box) -> dict[str, Any]:
+    """What a record says of a crop beside its words."""
+    uuid, _, name = where.partition("/")
+    return {
+        "uuid": uuid,
+        "data_uuid": instance.data_uuid,
+        "instance": name,
+        "crop_origin_xyz": [*box.start_zyx[::-1]],
+        "crop_size_xyz": [*box.shape_zyx[::-1]],
+    }
 
 
 def _is_locked(session: Session, config: FlyEMConfig, uuid: str) -> bool:
@@ -213,21 +228,13 @@ class FlyEM(ArchiveBase):
         x, y, z = reversed(box.start_zyx)
         width, height, depth = reversed(box.shape_zyx)
         tiles = math.prod(ceil_divide(box.shape_zyx, MAX_TILE_ZYX))
+        where = f"{config.uuid}/{config.instance}"
         stem = f"{config.instance}_{config.uuid[:8].replace(':', '-')}"
         return VolumePlan(
-            source=self.name,
-            source_id=f"{config.uuid}/{config.instance}",
+            **_of_crop(instance, box, where),
             name=f"{stem}_x{x}_y{y}_z{z}_{width}x{height}x{depth}",
-            shape_zyx=box.shape_zyx,
             dtype="uint8",
-            voxel_nm_zyx=instance.voxel_nm_zyx,
-            voxel_size_provenance="api" if instance.united else "assumed",
-            voxel_size_approximate=not instance.united,
             origin_nm_zyx=multiply(box.start_zyx, instance.voxel_nm_zyx),
-            box_zyx=box,
-            kind_evidence="DVID type uint8blk",
-            internal_path=f"{config.uuid}/{config.instance}",
-            stored_as="boxes",
             reader={"background": instance.background},
             files=(
                 SourceFile(
@@ -239,18 +246,13 @@ class FlyEM(ArchiveBase):
             ),
             about=instance.about.revised(
                 extra={
-                    "uuid": config.uuid,
-                    "data_uuid": instance.data_uuid,
-                    "instance": config.instance,
-                    "crop_origin_xyz": [x, y, z],
-                    "crop_size_xyz": [width, height, depth],
+                    **_facts(instance, where, box),
                     "random_seed": None if _is_placed(config) else config.random_seed,
                 }
             ),
             download_bytes=box.voxels,
             download_requests=tiles,
             notes=() if instance.united else (NO_UNIT,),
-            stated=stated(instance),
         )
 
     def listing(self, inside: str, config: FlyEMConfig, session: Session) -> list[Item]:
