@@ -46,6 +46,7 @@ CONCEPTS = {
         "lib.present.croissant", "lib.present.viewer_app",
     ),
     "the sections of a record": ("lib.records.sections",),
+    "what a volume's documents are held against": ("lib.verify.documents",),
     "a lock, a lease or a protocol of the destination": ("lib.storage.s3", "lib.storage.s3_lease"),
     "a layer of a protocol, or a judgement on what it brought": (
         "lib.transport.ftp_wire", "lib.transport.second_look",
