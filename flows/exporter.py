@@ -43,8 +43,7 @@ from flows.credentials import store_settings
 from lib.config.manager import ConfigManager
 from lib.errors import MacroscopeError
 from lib.geometry import ceil_divide
-from lib.records.lifecycle import section
-from lib.records.manager import read_json
+from lib.records.lifecycle import read_json, section
 from lib.records.model import Record
 from lib.storage.base import Store
 from lib.storage.keys import contents

@@ -241,7 +241,7 @@ def _names(key: str) -> tuple[str, ...]:
 
 def _volume_of(store: Store, record_key: str) -> str:
     """The volume that lies beside a record, or inside one that does."""
-    from lib.records.manager import read_json
+    from lib.records.lifecycle import read_json
     from lib.storage.keys import record_of
 
     volume = (read_json(store, record_key).get("files") or {}).get("volume")
@@ -283,7 +283,7 @@ def _opened(store: Store, key: str) -> OpenVolume:
 
 def _record(store: Store, key: str) -> Mapping[str, Any] | None:
     """The record beside a volume, which must call it complete; labels may share their image's."""
-    from lib.records.manager import record_for
+    from lib.records.lifecycle import record_for
 
     record = record_for(store, key)
     if record is None:

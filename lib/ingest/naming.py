@@ -22,8 +22,7 @@ from lib.concurrency.bounded_map import run_ordered
 from lib.errors import NameTakenError, NotFoundError, RecordError
 from lib.plan import SourceFile, VolumePlan
 from lib.rawfiles.sidecar import facts_of
-from lib.records.lifecycle import RecordDict, record_key, section
-from lib.records.manager import read_json
+from lib.records.lifecycle import RecordDict, read_json, record_key, section
 from lib.safety import folded, marked_volume_name, same_place, volume_name
 from lib.storage.base import Store
 from lib.transport.listing import FileIdentity, Likeness, compare

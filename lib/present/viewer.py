@@ -44,8 +44,7 @@ from lib.present.viewer_app import (
     viewer_app,
     viewer_state,
 )
-from lib.records.lifecycle import RecordDict
-from lib.records.manager import read_json, record_for
+from lib.records.lifecycle import RecordDict, read_json, record_for
 from lib.records.model import Record
 from lib.storage.base import Store, StoredObject
 from lib.storage.keys import contents, image_of, record_of, why_nothing

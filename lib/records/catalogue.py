@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from lib.errors import AlreadyExistsError, MacroscopeError, NotFoundError, NothingThereError
-from lib.records.lifecycle import RecordDict, plain, section
-from lib.records.manager import read_json, schema_errors, timestamp
+from lib.records.lifecycle import RecordDict, plain, read_json, section
+from lib.records.manager import schema_errors, timestamp
 from lib.safety import folded
 from lib.storage.base import Store, StoreSettings
 from lib.storage.keys import Contents, contents, record_of, why_nothing

@@ -16,8 +16,10 @@ from typing import Any
 
 from pydantic import BaseModel, SecretBytes, SecretStr
 
-from lib.errors import MacroscopeError, RecordError
+from lib.errors import MacroscopeError, NotFoundError, RecordError
 from lib.safety import redact_text
+from lib.storage.base import Store
+from lib.storage.keys import image_of, record_of
 
 RecordDict = dict[str, Any]
 """A record as it is stored: plain JSON, valid against ``schemas/metadata_schema.json``."""
@@ -173,3 +175,64 @@ def stored_bytes(record: Mapping[str, Any]) -> int:
     """Of the volume that a complete record describes, and of the label images that share it."""
     every = (record, *(record.get("members") or ()))
     return sum(int(one["metadata"]["technical"]["file_size_bytes"]) for one in every)
+
+
+_LARGEST = 64 * 2**20  # bytes; a record is some kilobytes
+
+
+def read_json(store: Store, key: str, size: int = 0) -> RecordDict:
+    """Read one JSON object.
+
+    Parameters
+    ----------
+    size
+        Bytes as a listing gave them; asking for them alone would double the requests to a bucket.
+
+    Raises
+    ------
+    NotFoundError
+        There is none.
+    RecordError
+        It is too large, not JSON, or not an object.
+    """
+    if size > _LARGEST:
+        raise _broken(key, f"has {size} bytes, more than any record")
+    return parse_json(store.get(key), key)
+
+
+def record_for(store: Store, volume_key: str) -> RecordDict | None:
+    """The record of a volume: beside it, or for labels in that of their image; None for neither.
+
+    Raises
+    ------
+    RecordError
+        It cannot be read.
+    """
+    try:
+        return read_json(store, record_of(volume_key))
+    except NotFoundError:
+        image = image_of(volume_key)
+        shared = None if image is None else record_for(store, image)
+        every = member_records(shared or {})
+        return next((one for one in every if one["files"]["volume"] == volume_key), None)
+
+
+def parse_json(data: bytes, key: str) -> RecordDict:
+    """Read one JSON object from the bytes of a record; raises `RecordError`."""
+    try:
+        record = json.loads(data.decode("utf-8"), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise _broken(key, f"is not JSON: {str(error) or type(error).__name__}") from error
+    if not isinstance(record, dict):
+        raise _broken(key, "is not a JSON object")
+    return record
+
+
+def _broken(key: str, why: str) -> RecordError:
+    return RecordError(
+        f"the record {why}", location=key, advice="Run the volume again to write it anew"
+    )
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")

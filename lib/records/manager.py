@@ -25,13 +25,15 @@ from lib.records.lifecycle import (
     RecordDict,
     error_record,
     member_records,
+    parse_json,
     plain,
+    read_json,
     record_id,
     record_key,
 )
 from lib.safety import redact_text
 from lib.storage.base import Store
-from lib.storage.keys import image_of, record_objects, record_of
+from lib.storage.keys import record_objects
 
 
 @cache
@@ -80,7 +82,6 @@ def _sentence(error: ValidationError) -> str:
 
 
 _SECTIONS = ("core", "technical", "provenance", "quality")
-_LARGEST = 64 * 2**20  # bytes; a record is some kilobytes
 _SECONDS_BETWEEN_PROGRESS = 1.0
 _PAUSE_BY_COST = 20  # how many times as long as a record took to write
 
@@ -405,61 +406,3 @@ def _changed_by_another(key: str, state: str) -> RecordError:
 
 def _same_step(stored: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
     return (stored.get("id"), stored.get("status")) == (record["id"], record["status"])
-
-
-def read_json(store: Store, key: str, size: int = 0) -> RecordDict:
-    """Read one JSON object.
-
-    Parameters
-    ----------
-    size
-        Bytes as a listing gave them; asking for them alone would double the requests to a bucket.
-
-    Raises
-    ------
-    NotFoundError
-        There is none.
-    RecordError
-        It is too large, not JSON, or not an object.
-    """
-    if size > _LARGEST:
-        raise _broken(key, f"has {size} bytes, more than any record")
-    return parse_json(store.get(key), key)
-
-
-def record_for(store: Store, volume_key: str) -> RecordDict | None:
-    """The record of a volume: beside it, or for labels in that of their image; None for neither.
-
-    Raises
-    ------
-    RecordError
-        It cannot be read.
-    """
-    try:
-        return read_json(store, record_of(volume_key))
-    except NotFoundError:
-        image = image_of(volume_key)
-        shared = None if image is None else record_for(store, image)
-        every = member_records(shared or {})
-        return next((one for one in every if one["files"]["volume"] == volume_key), None)
-
-
-def parse_json(data: bytes, key: str) -> RecordDict:
-    """Read one JSON object from the bytes of a record; raises `RecordError`."""
-    try:
-        record = json.loads(data.decode("utf-8"), parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise _broken(key, f"is not JSON: {str(error) or type(error).__name__}") from error
-    if not isinstance(record, dict):
-        raise _broken(key, "is not a JSON object")
-    return record
-
-
-def _broken(key: str, why: str) -> RecordError:
-    return RecordError(
-        f"the record {why}", location=key, advice="Run the volume again to write it anew"
-    )
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a JSON number")

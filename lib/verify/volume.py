@@ -10,8 +10,14 @@ from typing import Any
 from lib.concurrency.bounded_map import run_ordered
 from lib.errors import MacroscopeError, NotFoundError, NothingThereError
 from lib.present.described import read_document
-from lib.records.lifecycle import RecordDict, member_records, record_id, record_key
-from lib.records.manager import member_errors, read_json, schema_errors
+from lib.records.lifecycle import (
+    RecordDict,
+    member_records,
+    read_json,
+    record_id,
+    record_key,
+)
+from lib.records.manager import member_errors, schema_errors
 from lib.storage.base import Store
 from lib.storage.digests import digest_of
 from lib.storage.keys import (

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from lib.errors import RecordError, TransportError
-from lib.records.lifecycle import error_record
-from lib.records.manager import MetadataManager, read_json, schema_errors
+from lib.records.lifecycle import error_record, read_json
+from lib.records.manager import MetadataManager, schema_errors
 from lib.storage.local import LocalStore
 
 
