@@ -118,6 +118,24 @@ def test_shards_to_be_made_come_in_the_order_that_was_asked_for(
     assert ledger.pending(0, [(1, 0, 0), (0, 1, 0), (0, 0, 0)]) == [(1, 0, 0), (0, 0, 0)]
 
 
+def test_what_is_forgotten_is_made_again_and_nothing_else(
+    store: LocalStore, ledger: Ledger
+) -> None:
+    job = job_of()
+    kept, dropped, coarse = (
+        entry(job, (0, 0, 0), 3),
+        entry(job, (0, 0, 1), 3),
+        entry(job, (0, 0, 1), 3, level=1),
+    )
+    for one in (kept, dropped, coarse):
+        done(store, job, one)
+    ledger.forget([dropped])
+    assert ledger.known(0) == [kept]
+    assert ledger.known(1) == [coarse], "the same place of another level"
+    ledger.forget([dropped])  # of a shard that another attempt forgot
+    assert ledger.pending(0, [(0, 0, 0), (0, 0, 1)]) == [(0, 0, 1)]
+
+
 def test_what_is_left_of_a_batch_starts_at_its_first_shard_that_is_not_whole(
     store: LocalStore, ledger: Ledger
 ) -> None:
