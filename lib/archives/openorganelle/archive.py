@@ -22,6 +22,7 @@ from lib.archives.openorganelle.crops import (
     class_of,
     crop_of,
     fitting_level,
+    levels_of_em,
 )
 from lib.archives.openorganelle.listing import (
     about_array,
@@ -157,7 +158,7 @@ class OpenOrganelle(ArchiveBase):
                 location="output_format",
                 advice="Set output_format to zarr",
             )
-        levels_of = cache(partial(_levels_of_em, hierarchy))
+        levels_of = cache(partial(levels_of_em, hierarchy))
 
         def planned(crop: str, classes: list[str]) -> VolumePlan:
             for folder, why in hierarchy.unreadable.items():
@@ -288,28 +289,6 @@ class OpenOrganelle(ArchiveBase):
             notes=(*array.notes, *document.notes, *voxel.notes, *survey.notes),
             stated=voxel.stated,
         )
-
-
-def _levels_of_em(hierarchy: Hierarchy, where: str) -> dict[str, ZarrArray]:
-    """The levels of the only multiscale at or below a path, by their keys.
-
-    Raises
-    ------
-    ConfigError
-        There is none, or several.
-    """
-    root = hierarchy.root
-    found = hierarchy.multiscales_below(join(root, where))
-    if len(found) != 1:
-        there = ", ".join(at.removeprefix(f"{root}/") for at, _ in found) or "nothing"
-        raise ConfigError(
-            f"{len(found)} multiscales of EM at {where}, where one is wanted",
-            location="em_path",
-            advice=f"Set em_path to one of them; there are: {there}",
-        )
-    ((at, multiscale),) = found
-    arrays = [hierarchy.level(at, multiscale, level.path) for level in multiscale.levels]
-    return {array.path: array for array in arrays}
 
 
 def _grid_of(config: OpenOrganelleConfig, array: ZarrArray) -> Grid:

@@ -12,9 +12,9 @@ from typing import TypeVar
 
 from lib.archives.pairs import Grid, OnGrid, beside, overlap_of, voxels_of
 from lib.bytesource.base import ByteSource
-from lib.bytesource.tree import MOST_BYTES, Tree
+from lib.bytesource.tree import MOST_BYTES, Tree, join
 from lib.errors import ConfigError, GridMismatchError
-from lib.formats.zarr.hierarchy import MOST_DOCUMENT_BYTES
+from lib.formats.zarr.hierarchy import MOST_DOCUMENT_BYTES, Hierarchy, ZarrArray
 from lib.geometry import Box, add, maximum, minimum, subtract, zyx
 from lib.plan import VolumePlan
 from lib.safety import folded, slug
@@ -25,6 +25,28 @@ T = TypeVar("T")
 MOST_LISTED = 50_000
 """Objects of a crop that are listed at once (CellMap's have some thousands); of more, which is no
 crop but a cell, each array is listed by itself."""
+
+
+def levels_of_em(hierarchy: Hierarchy, where: str) -> dict[str, ZarrArray]:
+    """The levels of the only multiscale at or below a path, by their keys.
+
+    Raises
+    ------
+    ConfigError
+        There is none, or several.
+    """
+    root = hierarchy.root
+    found = hierarchy.multiscales_below(join(root, where))
+    if len(found) != 1:
+        there = ", ".join(at.removeprefix(f"{root}/") for at, _ in found) or "nothing"
+        raise ConfigError(
+            f"{len(found)} multiscales of EM at {where}, where one is wanted",
+            location="em_path",
+            advice=f"Set em_path to one of them; there are: {there}",
+        )
+    ((at, multiscale),) = found
+    arrays = [hierarchy.level(at, multiscale, level.path) for level in multiscale.levels]
+    return {array.path: array for array in arrays}
 
 
 def fitting_level(levels: Sequence[Grid], labels: Sequence[OnGrid]) -> Grid:
