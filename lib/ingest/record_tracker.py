@@ -7,7 +7,14 @@ import time
 from typing import Any
 
 from lib.concurrency import cancel as stopping
-from lib.errors import IntegrityError, MacroscopeError, NotFoundError, RecordError, StoppedError
+from lib.errors import (
+    DestinationError,
+    IntegrityError,
+    MacroscopeError,
+    NotFoundError,
+    RecordError,
+    StoppedError,
+)
 from lib.ingest import describe, naming
 from lib.ingest.context import VolumeRequest, volume_context
 from lib.ingest.repair.volume import repair_volume
@@ -24,6 +31,7 @@ from lib.records.lifecycle import (
 )
 from lib.records.manager import MetadataManager
 from lib.storage.base import Store
+from lib.storage.keys import check_key
 from lib.verify.beside import is_intact
 from lib.volumes.job import VolumeJob
 
@@ -64,6 +72,12 @@ class RecordTracker:
             return None
         request = self._request.making(_identity_of(record))
         if record.get("status") != "complete" or request is None:
+            return None
+        try:
+            for key in ("volume", "sums"):
+                check_key(record["files"].get(key) or self._request.volume_key)
+        except DestinationError as error:  # an edit by hand must not block the volume for ever
+            _log.warning("%s is made anew, its record was changed: %s", plan.name, error)
             return None
         try:
             for one in (record, *member_records(record)):

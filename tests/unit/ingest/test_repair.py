@@ -252,3 +252,17 @@ def test_only_a_finished_record_is_amended(volume: Volume, folder: Path, status:
             break
     with pytest.raises(RecordError, match="moves on"):
         manager.amend(record, quality={"damaged": []})
+
+
+@pytest.mark.parametrize("key", ["volume", "sums"])
+def test_a_record_that_leads_out_of_the_store_does_not_block_its_volume(
+    samples: Samples, volume: Volume, folder: Path, key: str
+) -> None:
+    """As after an edit by hand: the volume is made anew, and the record is right again."""
+    before = record_of(volume, folder)
+    files = {**before["files"], key: f"../{before['files'][key]}"}
+    path = folder / "data" / volume.record_key
+    path.write_text(json.dumps({**before, "files": files}))
+    ended = Bench(samples, folder, "openorganelle").run()
+    assert ended.complete, ended.errors
+    assert record_of(volume, folder)["files"] == before["files"]
