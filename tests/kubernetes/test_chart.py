@@ -17,6 +17,7 @@ from emulators.serving import Samples
 from flows.commands.server import LEASES_ON_DISK
 from lib.archives.registry import REGISTRY
 from lib.kubernetes.dask_cluster import DaskSettings, Owner, cluster_spec, parse_bytes
+from tests.kit.documents import documents
 from tests.kubernetes.kube_checks import pod_specs, restricted_violations, validate
 
 ROOT = Path(__file__).parents[2]
@@ -617,6 +618,15 @@ def test_contradictions_are_refused_with_a_sentence(
         (('sources={"ebi":{"enabled":true,"schedule":"abc"}}',), "schedule"),
         (('sources={"ebi":{"enabled":true,"schedule":"0 3 * *"}}',), "schedule"),
         (('cleanup={"schedule":"often"}',), "schedule"),
+        (('cleanup={"schedule":"61 * * * *"}',), "schedule"),
+        (('sources={"ebi":{"enabled":true,"schedule":"0 3 32 * *"}}',), "schedule"),
+        (('flow={"schedule":"abc"}',), "schedule"),
+        (('nameOverride="My Name"',), "nameOverride"),
+        (('fullnameOverride="Foo_Bar"',), "fullnameOverride"),
+        (('commonLabels={"team":"electron microscopy"}',), "team"),
+        (('server={"service":{"port":null}}',), "port"),
+        (('server={"persistence":{"size":null}}',), "size"),
+        (('storage={"volume":{"size":null}}',), "size"),
         (('image={"digest":"sha256:abc"}',), "digest"),
         (('tolerations=[{"kye":"spot"}]',), "kye"),
         (('affinity={"nodeAfinity":{}}',), "nodeAfinity"),
@@ -637,6 +647,37 @@ def test_wrong_values_are_refused_by_name(
     message = refuse(*sets)
     assert "values don't meet the specifications of the schema" in message
     assert key in message
+
+
+@pytest.mark.parametrize(
+    "empty",
+    [
+        "extraEnv=null",
+        "extraVolumes=null",
+        "extraVolumeMounts=null",
+        "extraContainers=null",
+        "extraInitContainers=null",
+        "podAnnotations=null",
+        "placement=null",
+        'server={"corsOrigins":null}',
+    ],
+)
+def test_a_list_or_table_that_is_left_empty_in_a_file_of_values_is_the_empty_one(
+    render: Render, empty: str
+) -> None:
+    """``extraEnv:`` and nothing behind it is null in YAML."""
+    password = MATRIX["own server with a password"]  # else each rendering draws one
+    assert render(*password, empty) == render(*password)
+
+
+@pytest.mark.parametrize(("release", "namespace"), [("2024", "1e3"), ("true", "0123")])
+def test_names_that_yaml_would_read_as_numbers_stay_names(
+    helm: Callable[..., subprocess.CompletedProcess[str]], release: str, namespace: str
+) -> None:
+    done = helm("template", release, str(CHART), "--namespace", namespace)
+    assert done.returncode == 0, done.stderr
+    for manifest in documents(done.stdout):
+        validate(manifest)
 
 
 def test_every_value_is_described_and_no_other_is_accepted() -> None:

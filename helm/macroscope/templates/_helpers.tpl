@@ -14,15 +14,15 @@
 {{/* What selects pods; must never change between versions of the chart. Call with (list . "component"). */}}
 {{- define "macroscope.selector" -}}
 {{- $root := index . 0 -}}
-app.kubernetes.io/name: {{ default $root.Chart.Name $root.Values.nameOverride }}
-app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/name: {{ default $root.Chart.Name $root.Values.nameOverride | quote }}
+app.kubernetes.io/instance: {{ $root.Release.Name | quote }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
 {{/* What network policies know a pod by: labels that no one overwrites on pods that the chart does not
 make itself. Call with (list . "component"). */}}
 {{- define "macroscope.peer" -}}
-app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
+app.kubernetes.io/instance: {{ (index . 0).Release.Name | quote }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
@@ -60,7 +60,7 @@ http://{{ include "macroscope.fullname" . }}-server.{{ .Release.Namespace }}:{{ 
 {{- $own := list (printf "http://127.0.0.1:%v" $port) (printf "http://localhost:%v" $port) -}}
 {{- with .Values.server.ingress }}{{ if .enabled }}{{ $own = append $own (printf "%s://%s" (ternary "https" "http" .tls.enabled) .host) }}{{ end }}{{ end -}}
 {{- with .Values.server.gateway }}{{ if .enabled }}{{ $own = append $own (printf "%s://%s" (ternary "https" "http" .tls) .host) }}{{ end }}{{ end -}}
-{{- join "," (concat $own .Values.server.corsOrigins | uniq) -}}
+{{- join "," (concat $own (.Values.server.corsOrigins | default list) | uniq) -}}
 {{- end -}}
 
 {{/* Environment of everything that talks to the Prefect API. */}}
@@ -231,7 +231,7 @@ Pods of Jobs are "jobs". Call with (list . "component"). */}}
 {{- define "macroscope.placement" -}}
 {{- $root := index . 0 -}}
 {{- $part := ternary "jobs" (index . 1) (has (index . 1) (list "register" "store" "cleanup" "test" "migrate")) -}}
-{{- $own := index $root.Values.placement $part | default dict -}}
+{{- $own := index ($root.Values.placement | default dict) $part | default dict -}}
 {{- $found := dict -}}
 {{- range $key := list "nodeSelector" "tolerations" "affinity" "priorityClassName" -}}
 {{- with index (hasKey $own $key | ternary $own $root.Values) $key }}{{ $_ := set $found $key . }}{{ end -}}
@@ -265,7 +265,7 @@ imagePullSecrets:
 {{- range $key, $value := include "macroscope.placement" (list $root (index . 1)) | fromJson }}
 {{ $key }}: {{- toYaml $value | nindent 2 }}
 {{- end }}
-{{- with index $root.Values.extraInitContainers (index . 1) }}
+{{- with index ($root.Values.extraInitContainers | default dict) (index . 1) }}
 initContainers: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}
@@ -294,7 +294,7 @@ labels:
 {{- if eq (index . 1) "server" -}}
 {{- with include "macroscope.passwordDigest" $root }}{{ $_ := set $annotations "macroscope/password" . }}{{ end -}}
 {{- end -}}
-{{- with merge $annotations $root.Values.podAnnotations }}
+{{- with merge $annotations ($root.Values.podAnnotations | default dict) }}
 annotations: {{ toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}
