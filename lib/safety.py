@@ -216,7 +216,8 @@ def redact(url: str) -> str:
         return "(unreadable address)"
     if not parts.scheme:
         return re.split(r"[?#]", url, maxsplit=1)[0]
-    return f"{parts.scheme}://{host}{parts.path}"
+    plain = f"{parts.scheme}://{host}{parts.path}"
+    return url if plain == url else plain  # as with names, each is held once
 
 
 def visible(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
@@ -38,8 +39,11 @@ def core(plan: VolumePlan) -> dict[str, Any]:
     }
 
 
-def provenance(plan: VolumePlan, files: list[dict[str, Any]] | None = None) -> dict[str, Any]:
-    """``metadata.provenance`` as far as a plan knows it; `files` is what came of its own."""
+def provenance(plan: VolumePlan, files: Iterator[dict[str, Any]] | None = None) -> dict[str, Any]:
+    """``metadata.provenance`` as far as a plan knows it; `files` is what came of its own.
+
+    Its ``source_files`` are read once, by whoever writes the record.
+    """
     return {
         "download_url": redact(plan.files[0].url) if plan.files else None,
         "processing_pipeline": f"{PIPELINE} {version('macroscope')}",
@@ -51,7 +55,7 @@ def provenance(plan: VolumePlan, files: list[dict[str, Any]] | None = None) -> d
             "approximate": plan.voxel_size_approximate,
         },
         "stated": {name: _stated(one) for name, one in _all_stated(plan).items()},
-        "source_files": files or [_planned_file(file) for file in plan.files],
+        "source_files": files or (_planned_file(file) for file in plan.files),
         "software": {name: version(name) for name in _SOFTWARE if _is_loaded(name)},
     }
 
@@ -175,10 +179,10 @@ def made_provenance(
     plan: VolumePlan, made: IngestedVolume, seconds: float, run: str
 ) -> dict[str, Any]:
     """``metadata.provenance`` of a published volume: the plan's, with digests and costs."""
-    files = None
+    files: Iterator[dict[str, Any]] | None = None
     if len(made.source_files) == len(plan.files):
         came = zip(plan.files, made.source_files, made.source_keys, strict=True)
-        files = [_fetched_file(*one) for one in came]
+        files = (_fetched_file(*one) for one in came)
     return {
         **provenance(plan, files),
         "requests": made.requests,

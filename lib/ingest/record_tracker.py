@@ -175,7 +175,7 @@ class RecordTracker:
                 "sums": Key(published.sums_key),
                 "preview": None if made.preview is None else Key(made.preview[0]),
                 "preview_sha256": None if made.preview is None else made.preview[1],
-                "raw": [Key(key) for key in made.raw_keys],
+                "raw": (Key(key) for key in made.raw_keys),
             },
             progress={"current_step": None},
             **({"members": describe.members(made)} if made.members else {}),

@@ -114,7 +114,7 @@ def _plain(value: Any, secrets: tuple[str, ...]) -> Any:
         }
     if isinstance(value, set | frozenset):
         return [_plain(item, secrets) for item in sorted(value, key=str)]
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | Iterator):  # of 20,000 files, each is made and forgotten
         return [_plain(item, secrets) for item in value]
     if isinstance(value, datetime | date):
         return value.isoformat()

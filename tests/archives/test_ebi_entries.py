@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import zarr
 
 from emulators.empiar_entries import HIDDEN, entries
 from lib.archives.ebi.archive import EBI
+from lib.archives.ebi.tree import EbiTree
 from lib.errors import UnsupportedFormatError
 
 NUMBERS = sorted(entries())
@@ -69,6 +71,28 @@ def test_what_makes_no_volume_is_shown_with_its_reason(number: str, bench: Any) 
         assert row.name in {
             plan.name for plan in bench("ebi", entry_id=number, folder=folder).plan()
         }
+
+
+@pytest.mark.parametrize("ask", ["listing_by", "folder", "metadata"])
+def test_listings_and_headers_of_an_entry_are_asked_for_side_by_side(
+    ask: str, bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The two protocols' listings, folders beside each other, and headers of several volumes."""
+    asks, inside, met = getattr(EbiTree, ask), set[int](), threading.Event()
+
+    def with_another(tree: EbiTree, *what: Any) -> Any:
+        if ask == "folder" and what[0].count("/") < 6:  # the folders above, one in another
+            return asks(tree, *what)
+        inside.add(threading.get_ident())
+        if len(inside) > 1:
+            met.set()
+        met.wait(60)
+        inside.discard(threading.get_ident())
+        return asks(tree, *what)
+
+    monkeypatch.setattr(EbiTree, ask, with_another)
+    assert len(bench("ebi", entry_id="10982").plan()) == 12
+    assert met.is_set()
 
 
 def test_a_page_that_lacks_a_file_is_completed(bench: Any, faults: Any) -> None:

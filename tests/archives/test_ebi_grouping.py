@@ -475,6 +475,9 @@ def test_what_macos_puts_beside_files_is_no_section() -> None:
     class Tree:
         ways, failed = ("https", "ftp"), ()
 
+        def side_by_side(self, jobs: Sequence[Any]) -> list[Any]:
+            return [job() for job in jobs]
+
         def folder(self, path: str) -> Any:
             names = ["s_1.tif", "._s_1.tif", "s_2.tif", "._s_2.tif", "Thumbs.db", "readme.txt"]
             return [FtpEntry(name, False, 1000, "2024-01-01T00:00:00Z") for name in names], ()
@@ -498,6 +501,9 @@ def test_twenty_thousand_sections_are_planned_from_their_listing_and_two_headers
     class Tree:
         ways, failed = ("https", "ftp"), ()
 
+        def side_by_side(self, jobs: Sequence[Any]) -> list[Any]:
+            return [job() for job in jobs]
+
         def folder(self, path: str) -> Any:
             return [FtpEntry(name, False, 1000, "2024-01-01T00:00:00Z") for name in names], ()
 
@@ -516,6 +522,14 @@ def test_twenty_thousand_sections_are_planned_from_their_listing_and_two_headers
     (volume,) = sort_files(sizes, describe, "auto").volumes
     assert volume.shape_zyx == (20_000, 4, 5)
     assert len(asked) == 2
+    ahead: list[str] = []
+
+    def look_ahead(paths: Sequence[str]) -> dict[str, Sequence[VolumeDescription] | FormatError]:
+        ahead.extend(paths)
+        return {path: [plane()] for path in paths}
+
+    sort_files(sizes, describe, "auto", look_ahead=look_ahead)
+    assert (ahead, len(asked)) == (asked, 2), "side by side are read the same, and no others"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +145,9 @@ class Listing:
 
     def __init__(self, *names: str) -> None:
         self.names = names
+
+    def side_by_side(self, jobs: Sequence[Any]) -> list[Any]:
+        return [job() for job in jobs]
 
     def folder(self, path: str) -> tuple[list[FtpEntry], tuple[str, ...]]:
         return [FtpEntry(name, False, 100) for name in self.names], ()

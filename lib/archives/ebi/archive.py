@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 from lib.archives.base import ArchiveBase, Publisher
@@ -20,7 +21,7 @@ from lib.archives.ebi.entry import (
     search_entries,
 )
 from lib.archives.ebi.files import FORMATS, find_files
-from lib.archives.ebi.grouping import Volume, sort_files
+from lib.archives.ebi.grouping import Described, Volume, sort_files
 from lib.archives.ebi.planning import Planner, printable
 from lib.archives.ebi.reading import Reading, by_ranges, options_of, service_of
 from lib.archives.ebi.tree import SERVICES, EbiTree
@@ -28,7 +29,7 @@ from lib.archives.ebi.volumes import kinds_of, pair_up, stated_dtype, why_none
 from lib.archives.listed import Item, VoxelZYX, What, planned_row, refused
 from lib.archives.selection import Selection, plan_each, with_notes
 from lib.config.loaders import EBIConfig
-from lib.errors import FormatError, NotFoundError, UnsupportedFormatError
+from lib.errors import FormatError, MacroscopeError, NotFoundError, UnsupportedFormatError
 from lib.formats import registry
 from lib.formats.base import VolumeReader
 from lib.formats.format import VolumeDescription
@@ -212,6 +213,16 @@ class EBI(ArchiveBase):
                 error.located(archive=self.name, location=file.url)
                 raise
 
+        def look_ahead(paths: Sequence[str]) -> dict[str, Described]:
+            found = tree.side_by_side([partial(describe, path) for path in paths])
+            said = zip(paths, found, strict=True)
+            # Others than of format are met again by who needs the file.
+            return {
+                path: one
+                for path, one in said
+                if isinstance(one, FormatError) or not isinstance(one, MacroscopeError)
+            }
+
         try:
             sorting = sort_files(
                 {path: file.size for path, file in found.files.items()},
@@ -219,6 +230,7 @@ class EBI(ArchiveBase):
                 config.assemble,
                 excluded=found.excluded,
                 why_none=lambda path: "" if found.named else why_none(path, entry.imagesets),
+                look_ahead=look_ahead,
             )
         except FormatError as error:
             raise error.located(archive=self.name, location=folder) from None

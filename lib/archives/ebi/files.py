@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from lib.archives.ebi.entry import ImageSet
-from lib.archives.ebi.tree import EbiTree, Way, is_member, short_listing
+from lib.archives.ebi.tree import EbiTree, Way, is_member
 from lib.archives.selection import Selection
-from lib.errors import FormatError, MacroscopeError, NotFoundError, StoppedError
+from lib.errors import (
+    FormatError,
+    IncompleteTransferError,
+    MacroscopeError,
+    NotFoundError,
+    StoppedError,
+)
 from lib.formats import registry
 from lib.formats.sections import group_sections
 from lib.plan import SourceFile
@@ -23,6 +31,7 @@ FORMATS = tuple(name for name in registry.FILE_FORMATS if name != "jpeg")
 """What is looked for in an entry; pictures with losses are previews there."""
 
 _MOST_FOLDERS = 2_000
+_SIDE_BY_SIDE = 16  # folders that are listed together
 _MOST_FILES = 500_000
 _DEEPEST = 12
 _MOST_ASKED = 256  # files whose size is asked for one by one, where no listing tells it
@@ -118,6 +127,8 @@ def _sized(
     return files | dict(zip(unknown, asked, strict=True)), ()
 
 
+_Listed = tuple[list[FtpEntry], tuple[str, ...]]
+
 _Entry = FtpEntry | tuple[SourceFile, ObjectInfo]
 """A file of the tree, or a ZIP file and the member of it."""
 
@@ -134,6 +145,7 @@ class _Walk:
     refused: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     listed: int = 0
+    ahead: dict[str, _Listed | MacroscopeError] = field(default_factory=dict)
 
     def descend(self, top: str) -> None:
         """Take what lies in a folder and below it, or one file."""
@@ -160,6 +172,8 @@ class _Walk:
                 self._take(folder, name, alike[0], top)
                 return
         while waiting:
+            if waiting[0] not in self.ahead:
+                self._list_ahead([*itertools.islice(waiting, _SIDE_BY_SIDE)])
             folder = waiting.popleft()
             self.listed += 1
             if self.listed > _MOST_FOLDERS or len(self.wanted) > _MOST_FILES:
@@ -195,6 +209,11 @@ class _Walk:
         return self.tree.member(*entry, name)
 
     # --- inside -----------------------------------------------------------------------------
+
+    def _list_ahead(self, folders: Sequence[str]) -> None:
+        """List folders side by side."""
+        jobs = [partial(self.tree.folder, f"{self.root}/{folder}") for folder in folders]
+        self.ahead |= zip(folders, self.tree.side_by_side(jobs), strict=True)
 
     def _folder(self, folder: str, top: str) -> Iterator[str]:
         """Take the files of a folder; yields the folders in it."""
@@ -250,7 +269,12 @@ class _Walk:
         and often wrong, so the decision is left to a second listing.
         """
         path = f"{self.root}/{folder}"
-        entries, notes = self.tree.folder(path)
+        if folder not in self.ahead:
+            self._list_ahead([folder])
+        listed = self.ahead.pop(folder)
+        if isinstance(listed, MacroscopeError):
+            raise listed
+        entries, notes = listed
         self.notes += notes
         count = sum(is_candidate(entry.name) for entry in entries)
         below = any(entry.is_dir or _is_zip(entry.name) for entry in entries)
@@ -276,9 +300,18 @@ class _Walk:
                 self.notes.append(f"the mirror's page of {folder} lacks {', '.join(absent)}")
                 return [*entries, *(FtpEntry(name, False, sizes[name]) for name in absent)]
         if absent:
-            raise short_listing(path, len(entries), len(second))
+            raise _short_listing(path, len(entries), len(second))
         self.notes.append(f"the API states {stated} images, {count} files are there")
         return entries
+
+
+def _short_listing(path: str, found: int, stated: int) -> IncompleteTransferError:
+    """The error of a listing that lacks files which the archive says it has."""
+    return IncompleteTransferError(
+        f"the listing shows {found} files where the archive states {stated}",
+        location=path,
+        advice="Run again; if it stays so, set protocol to ftp or https",
+    )
 
 
 def _names_of(missing: Collection[int], names: Sequence[str], numbers: Sequence[int]) -> list[str]:

@@ -41,6 +41,10 @@ _MOST_SIZES = 16  # of more different sizes, files hold packed voxels
 _MOST_SINGLE = 200  # files in no stack whose headers are read
 
 
+Described = Sequence[VolumeDescription] | FormatError
+LookAhead = Callable[[Sequence[str]], Mapping[str, Described]]
+
+
 @dataclass(frozen=True, slots=True)
 class Volume:
     """Files that make one volume.
@@ -102,6 +106,7 @@ def sort_files(
     *,
     excluded: Collection[str] = (),
     why_none: Callable[[str], str] = lambda name: "",
+    look_ahead: LookAhead = lambda names: {},
 ) -> Sorting:
     """Sort files into volumes; none of them keeps the others from being one.
 
@@ -118,13 +123,16 @@ def sort_files(
         Paths of files that are there and to be left out.
     why_none
         Why a file is no part of a volume, whatever it is called; heeded by ``auto``.
+    look_ahead
+        The same as `describe` for many files side by side, errors in their places: told at once
+        which headers are needed in any case. It may leave some out.
 
     Raises
     ------
     FormatError
         ``stack`` was asked for, and there is none, or one that lacks files which are there.
     """
-    return _Sorter(sizes, describe, assemble, excluded).sort(why_none)
+    return _Sorter(sizes, describe, assemble, excluded).sort(why_none, look_ahead)
 
 
 class _Sorter:
@@ -137,11 +145,11 @@ class _Sorter:
     ) -> None:
         self._sizes, self._describe = sizes, describe
         self._assemble, self._excluded = assemble, excluded
-        self._seen: dict[str, Sequence[VolumeDescription] | FormatError] = {}
+        self._seen: dict[str, Described] = {}
         self._made = Sorting()
         self._singles: dict[str, str] = {}
 
-    def sort(self, why_none: Callable[[str], str]) -> Sorting:
+    def sort(self, why_none: Callable[[str], str], look_ahead: LookAhead) -> Sorting:
         wanted = [*self._sizes]
         if self._assemble == "auto":
             for name in wanted:
@@ -159,6 +167,8 @@ class _Sorter:
                 "no numbered sections are among the files",
                 advice="Set assemble to auto or files",
             )
+        ends = [name for group in groups for name in (group.names[0], group.names[-1])]
+        self._seen |= look_ahead([*ends, *sorted(self._singles)[:_MOST_SINGLE]])
         for group in groups:
             self._take(group)
         self._take_singles()

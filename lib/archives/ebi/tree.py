@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,6 @@ from lib.config.loaders import TransferProtocol
 from lib.errors import (
     DestinationError,
     FormatError,
-    IncompleteTransferError,
     MacroscopeError,
     NotFoundError,
     OutOfBoundsError,
@@ -130,16 +129,18 @@ class EbiTree:
             return self.listing(path)[1], ()
         shown: dict[Way, dict[str, FtpEntry]] = {}
         failures: list[MacroscopeError] = []
-        for way in self.ways:
-            try:
-                shown[way] = {entry.name: entry for entry in self.listing_by(way, path)}
-            except MacroscopeError as error:
-                if not _passes(error):
-                    raise
-                failures.append(error)
-                if not isinstance(error, NotFoundError):
-                    _log.warning("no listing by %s: %s", way.upper(), error)
-                    self.ways = tuple(w for w in self.ways if w != way) or self.ways
+        ways = self.ways
+        found = self.side_by_side([partial(self.listing_by, way, path) for way in ways])
+        for way, entries in zip(ways, found, strict=True):
+            if not isinstance(entries, MacroscopeError):
+                shown[way] = {entry.name: entry for entry in entries}
+                continue
+            if not _passes(entries):
+                raise entries
+            failures.append(entries)
+            if not isinstance(entries, NotFoundError):
+                _log.warning("no listing by %s: %s", way.upper(), entries)
+                self.ways = tuple(w for w in self.ways if w != way) or self.ways
         if not shown:
             raise failures[0]
         if len(shown) == 1:
@@ -188,6 +189,22 @@ class EbiTree:
     def address(self, path: str) -> str:
         """The address of a file or a folder on the mirror."""
         return self._url("https", path)
+
+    def side_by_side(self, jobs: Sequence[Callable[[], T]]) -> Iterator[T | MacroscopeError]:
+        """Results of jobs in their order, as many at once as the server bears.
+
+        What went wrong with one is in its place; a stop is raised.
+        """
+
+        def one(job: Callable[[], T]) -> T | MacroscopeError:
+            try:
+                return job()
+            except StoppedError:
+                raise
+            except MacroscopeError as error:
+                return error
+
+        return self._session.ordered(HTTPS, [partial(one, job) for job in jobs])
 
     def files(self, files: Sequence[SourceFile]) -> list[SourceFile]:
         """The same files with size and identity, as many asked for at once as the server bears."""
@@ -432,15 +449,6 @@ def _is_like(file: SourceFile, entry: FtpEntry) -> bool:
 def _few(names: Sequence[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
-
-
-def short_listing(path: str, found: int, stated: int) -> IncompleteTransferError:
-    """The error of a listing that lacks files which the archive says it has."""
-    return IncompleteTransferError(
-        f"the listing shows {found} files where the archive states {stated}",
-        location=path,
-        advice="Run again; if it stays so, set protocol to ftp or https",
-    )
 
 
 def _passes(error: Exception) -> bool:
