@@ -100,12 +100,16 @@ def _make(
             return known
         require_space(request.plan, request.config, volume_context(request).store)
         tracker.begin()
-        job, todo = steps.fetch(request)
-        tracker.processing(job)
-        if todo:
-            steps.convert(request, job, todo, tracker.progress)
-        tracker.saving()
-        made = steps.finish(request, job)
+        labels = stages.labels_within(request)
+        try:
+            job, todo = steps.fetch(request)
+            tracker.processing(job)
+            if todo:
+                steps.convert(request, job, todo, tracker.progress)
+            tracker.saving()
+            made = steps.finish(request, job)
+        finally:  # in a bucket they are gone as soon as the old volume makes room
+            tracker.labels_replaced(labels)
         result = tracker.complete(job, made, time.monotonic() - began)
         stages.cleanup(request, complete=True)
         steps.show(request, tracker.record)

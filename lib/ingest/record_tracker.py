@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from lib.concurrency import cancel as stopping
@@ -29,13 +30,14 @@ from lib.records.lifecycle import (
     record_key,
     stored_bytes,
 )
-from lib.records.manager import MetadataManager
+from lib.records.manager import MetadataManager, read_json
 from lib.storage.base import Store
-from lib.storage.keys import check_key
+from lib.storage.keys import check_key, record_of
 from lib.verify.beside import is_intact
 from lib.volumes.job import VolumeJob
 
 _log = logging.getLogger(__name__)
+_told = logging.getLogger("macroscope")  # what a run has to tell, see `flows.logs`
 
 
 class RecordTracker:
@@ -181,6 +183,32 @@ class RecordTracker:
             **({"members": describe.members(made)} if made.members else {}),
         )
         return self._result("complete", stored_bytes=made.stored_bytes, seconds=seconds)
+
+    def labels_replaced(self, volumes: Sequence[str]) -> None:
+        """Say of label images which went with the volume that was replaced that they are not there.
+
+        Their records stood at complete. Those in the image's own record are made with it.
+        """
+        store = volume_context(self._request).store
+        for volume in volumes:
+            if store.size(f"{volume}/zarr.json") is not None:
+                continue
+            gone = NotFoundError(
+                "the image of these labels was made anew, and they went with what it replaced",
+                archive=self._request.plan.source,
+                location=volume,
+                advice="Run the image together with its labels",
+            )
+            try:
+                record = read_json(store, record_of(volume))
+                if record["status"] == "complete" and record["files"]["volume"] == volume:
+                    record = self._manager().move(record, "pending")
+                    self._manager().move(record, "failed", error=gone)
+                    _told.warning("%s", gone)
+            except NotFoundError:
+                continue  # a class of a crop
+            except MacroscopeError as error:
+                _log.error("%s: the record could not be written: %s", volume, error)
 
     def failed(self, error: BaseException, seconds: float) -> VolumeResult:
         """failed or cancelled, with the reason. Never hides the error it reports."""

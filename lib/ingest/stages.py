@@ -336,6 +336,19 @@ def finish_volume(request: VolumeRequest, job: VolumeJob) -> IngestedVolume:
     )
 
 
+def labels_within(request: VolumeRequest) -> list[str]:
+    """Keys of the label images in the volume that a request's is about to replace."""
+    store, group = volume_context(request).store, labels_of(_final_key(request.plan))
+    if request.plan.within is not None or request.config.output_format != "zarr":
+        return []
+    listed = store.list_folder(group).folders
+    return sorted(key for key in listed if key.endswith(VOLUME_SUFFIXES[0]))
+
+
+def _final_key(plan: VolumePlan) -> str:
+    return f"{plan.source}/{plan.name}{VOLUME_SUFFIXES[0]}"
+
+
 def _publish(
     request: VolumeRequest, plan: VolumePlan, job: VolumeJob, draw: Draw | None = None
 ) -> tuple[list[Fetched], PublishedVolume]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -16,9 +17,12 @@ from ome_zarr_models.v05.image import Image as OmeImage
 from ome_zarr_models.v05.image_label import ImageLabel
 from PIL import Image
 
+from emulators.s3 import S3Server
 from lib.archives.pairs import overlap_of
 from lib.errors import ConfigError, GridMismatchError, UnsupportedFormatError
 from lib.geometry import Box
+from lib.ingest.context import VolumeRequest
+from lib.ingest.life import make_volume
 from lib.ingest.repair.volume import note_damage
 from lib.ingest.stages import plan_source
 from lib.plan import VolumePlan
@@ -26,6 +30,8 @@ from lib.present.described import describe, labels_inside
 from lib.present.planes import planes_beneath, read_planes
 from lib.present.viewer import serve
 from lib.present.viewer_app import check_viewable
+from lib.storage.base import StoreSettings
+from lib.storage.open import open_store
 from lib.verify.volume import verify_store
 from tests.archives.test_labels import assert_levels
 
@@ -155,6 +161,45 @@ def test_labels_come_back_where_their_image_is_made_anew(bench: Any, tmp_path: P
     assert [verdict.problems for verdict in verify_store(one.store, digests=True)] == [(), ()]
     group = json.loads((data / image["files"]["volume"] / "labels/zarr.json").read_text())
     assert group["attributes"]["ome"]["labels"] == [f"{labels['name']}.ome.zarr"]
+
+
+@pytest.mark.parametrize("place", ["folder", "bucket"])
+def test_labels_that_went_with_an_image_made_anew_are_not_complete(
+    bench: Any, tmp_path: Path, place: str
+) -> None:
+    """A run of the image alone replaced its volume, and the labels in it with it."""
+    geometry = ((8.0, 4.0, 4.0), (0.0, 0.0, 0.0))
+    em = write(tmp_path / "em.zarr", grey(), *geometry)
+    seg = write(tmp_path / "seg.zarr", ids(SHAPE), *geometry)
+    with ExitStack() as stack:
+        uri, access = str(tmp_path / "data"), StoreSettings()
+        if place == "bucket":
+            server = stack.enter_context(S3Server("pair-made-anew"))
+            uri = f"s3://{server.bucket}/made"
+            access = StoreSettings(
+                endpoint_url=server.endpoint_url, key=server.key, secret=server.secret
+            )
+        store = open_store(uri, access)
+
+        def run(**settings: Any) -> list[str]:
+            one = bench("address", addresses=[em], **settings)
+            found = []
+            for plan in plan_source("address", one.config, tmp_path / "plan", store).plans:
+                request = VolumeRequest(plan, one.config, uri, access, one.scratch, "a test")
+                found.append(make_volume(request, "a test").status)
+            return found
+
+        assert run(labels=[seg]) == ["complete"] * 2
+        (key,) = [item.key for item in store.list() if "metadata_seg" in item.key]
+        write(tmp_path / "em.zarr", grey()[::-1].copy(), *geometry)
+        assert run() == ["complete"]
+        record = json.loads(store.get(key))
+        assert record["status"] == "failed"
+        assert "the image of these labels was made anew" in record["error"]["message"]
+        assert not any(verdict.problems for verdict in verify_store(store, digests=True))
+        assert run(labels=[seg]) == ["complete"] * 2
+        assert json.loads(store.get(key))["status"] == "complete"
+        assert [verdict.problems for verdict in verify_store(store, digests=True)] == [(), ()]
 
 
 def test_a_damaged_shard_of_labels_inside_an_image_is_made_anew(bench: Any, tmp_path: Path) -> None:
