@@ -27,10 +27,11 @@ from lib.records.lifecycle import (
     Key,
     RecordDict,
     member_records,
+    read_json,
     record_key,
     stored_bytes,
 )
-from lib.records.manager import MetadataManager, read_json
+from lib.records.manager import MetadataManager
 from lib.storage.base import Store
 from lib.storage.keys import check_key, record_of
 from lib.verify.beside import is_intact
