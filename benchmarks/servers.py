@@ -26,6 +26,7 @@ class Servers:
     """Starts each server when it is first asked for; a context manager."""
 
     def __init__(self, cache: Path) -> None:
+        cache.mkdir(parents=True, exist_ok=True)
         self._cache = cache
         self._stack = ExitStack()
         self._s3: S3Server | None = None

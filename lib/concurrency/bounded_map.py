@@ -92,7 +92,8 @@ class Crew(Generic[T]):
             del task, context, job, future  # results must not outlive their consumer here
 
 
-_GRACE_S = 2.0
+GRACE_S = 2.0
+"""Seconds that a stop leaves to what has begun."""
 
 
 def run_ordered(
@@ -138,10 +139,10 @@ def run_ordered(
             if not waiting:
                 return
             future = waiting.popleft()
-            yield future.result() if outlives_stop else _take(future)
+            yield future.result() if outlives_stop else result_of(future)
             del future
     finally:
-        crew.dismiss(None if outlives_stop else _GRACE_S)
+        crew.dismiss(None if outlives_stop else GRACE_S)
 
 
 def run_each(
@@ -184,7 +185,8 @@ def run_each(
         crew.dismiss()
 
 
-def _take(future: Future[T]) -> T:
+def result_of(future: Future[T]) -> T:
+    """What a job came to, or its error; `StoppedError` if a stop comes first."""
     while True:
         try:
             return future.result(timeout=cancel.POLL_S)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lib.archives.base import service_of
 from lib.archives.registry import archive
-from lib.concurrency.bounded_map import run_ordered
+from lib.concurrency.bounded_map import GRACE_S, Crew, result_of
 from lib.config.loaders import LoaderConfig
 from lib.errors import (
     MacroscopeError,
@@ -98,6 +98,10 @@ def plan_source(
     MacroscopeError
         The archive's or the store's own.
     """
+    if (
+        not config.dry_run
+    ):  # what is planned will be made: half a second, best while the archive is asked
+        kernels.load_meanwhile("uint8", labels=False)
     with open_session(config, source, scratch_dir=scratch_dir) as session:
         try:
             plans = archive(source).plan(config, session)
@@ -355,27 +359,35 @@ def _publish(
     """The end of a request's volume, or of a label image in its group; see `finish_volume`."""
     context, config = volume_context(request), request.config
 
-    def coarse() -> list[Fetched]:
-        limits = ConcurrencyLimits(workers=config.max_workers)
-        make_coarse_levels(job, context.store, limits=limits)
-        return []
-
     def last_look() -> list[Fetched]:
         return context.archive.verify_source_unchanged(plan, config, context.session, context.raw)
 
-    try:  # the one computes while the other waits for the archive
-        _, sources = run_ordered((coarse, last_look), 2)
+    # while it waits for the archive, all is made that only publication has to wait for
+    crew: Crew[list[Fetched]] = Crew(1, "last look", abandons=True)
+    look = crew.begin(last_look)
+    try:
+        limits = ConcurrencyLimits(workers=config.max_workers)
+        try:
+            make_coarse_levels(job, context.store, limits=limits)
+            published = finish(
+                job,
+                context.store,
+                max_missing_fraction=config.max_missing_fraction,
+                allow_empty=config.allow_empty,
+                draw=draw,
+                proven=lambda: result_of(look),
+            )
+        except StoppedError:
+            raise
+        except MacroscopeError:
+            result_of(look)  # that the source has changed says more
+            raise
+        return result_of(look), published
     except SourceChangedError:
         Ledger(context.store, job).discard()
         raise
-    published = finish(
-        job,
-        context.store,
-        max_missing_fraction=config.max_missing_fraction,
-        allow_empty=config.allow_empty,
-        draw=draw,
-    )
-    return sources, published
+    finally:
+        crew.dismiss(GRACE_S)
 
 
 def cleanup(request: VolumeRequest, *, complete: bool) -> None:

@@ -87,6 +87,7 @@ def finish(
     max_missing_fraction: float | None,
     allow_empty: bool = False,
     draw: Draw | None = None,
+    proven: Callable[[], object] = lambda: None,
 ) -> PublishedVolume:
     """Prove, document and publish. Safe to repeat after a kill at any point.
 
@@ -100,6 +101,8 @@ def finish(
         Publish a volume of nothing but background, and labels of which the archive holds nothing.
     draw
         Makes the thumbnail of an OME-Zarr; none by default.
+    proven
+        Called before anything makes the volume readable; raises where it must not be.
 
     Raises
     ------
@@ -145,9 +148,10 @@ def finish(
         )
     if job.output_format == "npy":
         sums, stored = _finish_npy(job, store, ledger, entries)
+        proven()
     else:
         group = ome.group_document(job, statistics, labels.values if labels else ())
-        sums, stored = _finish_zarr(job, store, root, files, statistics, group, draw)
+        sums, stored = _finish_zarr(job, store, root, files, statistics, group, draw, proven)
     sums_key = job.final_key + SUMS_SUFFIX
     store.put(sums_key, sums)
     store.persist(root, sums_key)  # before it takes the place of what was there
@@ -342,15 +346,18 @@ def _finish_zarr(
     statistics: Statistics,
     group: dict[str, Any],
     draw: Draw | None,
+    proven: Callable[[], object],
 ) -> tuple[bytes, int]:
-    """Write the documents, the root one last, then compare the listing with what must be there."""
+    """Compare the listing with what must be there, then write the documents, the root one last."""
     documents = {f"{n.index}/zarr.json": ome.array_document(job, n) for n in job.levels}
     expected = {file.key: file for file in files}
     if len(expected) != len(files):
         raise IntegrityError("the ledger names a file twice", location=job.final_key)
     _prove_listing(job, store, staging, expected, {*documents, "zarr.json", THUMBNAIL_KEY})
     written = {key: ome.encode(document) for key, document in documents.items()}
-    if draw is not None and (drawn := draw(staging, group, statistics)) is not None:
+    drawn = draw(staging, group, statistics) if draw is not None else None
+    proven()  # in a bucket, documents make the volume: its shards have their final names
+    if drawn is not None:
         written[THUMBNAIL_KEY], width, height = drawn
         group["attributes"] |= ome.thumbnail_attributes(width, height)
     elif store.size(f"{staging}/{THUMBNAIL_KEY}") is not None:

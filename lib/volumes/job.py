@@ -331,7 +331,7 @@ class ConcurrencyLimits:
         Requests in flight, where the source is read chunk by chunk.
     shards
         Shards in flight; where a source gives blocks, those that are read, and one more is
-        encoded meanwhile.
+        encoded meanwhile; where it gives chunks, one more is begun while the last of them travel.
     idle
         Whether some of the connections have nothing to bring at the moment; see `InOrderGate`.
     """

@@ -11,7 +11,6 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable
-from functools import cache
 from typing import Any, cast
 
 import numba
@@ -52,8 +51,19 @@ def pooled_shape(shape_zyx: ShapeZYX, factor_zyx: ShapeZYX) -> ShapeZYX:
 
 
 def load_meanwhile(dtype: str, *, labels: bool) -> None:
-    """Load the compiled loops of a dtype in a thread: half a second, best while bytes travel."""
+    """Load the compiled loops of a dtype in a thread: half a second, best while bytes travel.
+
+    Once in a process: several threads at it would each do all of it, and keep the others waiting.
+    """
+    with _begun_lock:
+        if (dtype, labels) in _begun:
+            return
+        _begun.add((dtype, labels))
     threading.Thread(target=_load, args=(dtype, labels), name="loops").start()
+
+
+_begun: set[tuple[str, bool]] = set()
+_begun_lock, _loading = threading.Lock(), threading.Lock()
 
 
 def _start_without_scipy() -> None:
@@ -69,18 +79,18 @@ def _start_without_scipy() -> None:
             sys.modules.pop(_SCIPY_BLAS, None)  # another thread may have been as fast
 
 
-@cache
 def _load(dtype: str, labels: bool) -> None:
-    # Modules and classes live as long as the process. That the collector walked all of them, again
-    # and again while more of them came, was half of the time that this takes.
-    gc.freeze()
-    _start_without_scipy()
-    voxels = np.zeros((2, 2, 2), dtype)
-    rule = LabelPooling() if labels else None
-    pool(voxels, (2, 2, 2), np.zeros((1, 1, 1), dtype), labels=rule)
-    if voxels.dtype.kind in "iu" and voxels.dtype.itemsize <= 2:
-        count_values(voxels)
-    gc.freeze()
+    with _loading:
+        # Modules and classes live as long as the process. That the collector walked all of them,
+        # again and again while more of them came, was half of the time that this takes.
+        gc.freeze()
+        _start_without_scipy()
+        voxels = np.zeros((2, 2, 2), dtype)
+        rule = LabelPooling() if labels else None
+        pool(voxels, (2, 2, 2), np.zeros((1, 1, 1), dtype), labels=rule)
+        if voxels.dtype.kind in "iu" and voxels.dtype.itemsize <= 2:
+            count_values(voxels)
+        gc.freeze()
 
 
 def pool(

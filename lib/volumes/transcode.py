@@ -51,10 +51,9 @@ def convert_chunks(
     run = _Run(job, reader, store, done, limits)
     try:
         for shard_index in shard_indices:
-            run.wait_for_room()
+            run.wait_until(run.has_room)
             run.begin(shard_index)
-        for _ in range(limits.shards):
-            run.wait_for_room()
+        run.wait_until(run.is_done)
     finally:
         run.dismiss()
 
@@ -78,6 +77,7 @@ class _Shard:
 _Group = Sequence[tuple[int, ShapeZYX]]
 """Slot and index of chunks that lie side by side."""
 _MOST_TOGETHER = 8
+_AHEAD = 1  # shards beyond those in flight, so that nobody waits for the last chunks of one
 _HELD_BYTES = 64 * 2**20
 
 
@@ -117,7 +117,7 @@ class _Run:
         self._buffers: list[NDArray[Any]] = []  # the last one is still in the processor's cache
         self._failure: BaseException | None = None
         self._over = False
-        self._room = threading.Semaphore(limits.shards)
+        self._moved = threading.Event()  # a shard may have ended, or the queue have run low
         self._limits = limits
         self._tasks: queue.SimpleQueue[tuple[_Shard, _Group] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
@@ -126,8 +126,8 @@ class _Run:
         grid = job.plan.source_grid
         self._offset: ShapeZYX = (0, 0, 0) if grid is None else grid.offset_zyx
 
-    def wait_for_room(self) -> None:
-        """Wait until one shard more may be begun.
+    def wait_until(self, ready: Callable[[], bool]) -> None:
+        """Wait for what the threads bring about.
 
         Raises
         ------
@@ -136,9 +136,20 @@ class _Run:
         StoppedError
             A stop was requested.
         """
-        while not self._room.acquire(timeout=0.2):
-            self._check()
         self._check()
+        while not ready():
+            self._moved.wait(stopping.POLL_S)
+            self._moved.clear()
+            self._check()
+
+    def has_room(self) -> bool:
+        """Whether one shard more may be begun: threads would soon find nothing to ask for."""
+        runs_low = self._tasks.qsize() <= len(self._threads)
+        return runs_low and len(self._open) < self._limits.shards + _AHEAD
+
+    def is_done(self) -> bool:
+        """Whether every shard that was begun is finished."""
+        return not self._open
 
     def begin(self, shard_index: ShapeZYX) -> None:
         """Hand all chunks of one shard to the threads; the last one finishes the shard."""
@@ -147,13 +158,16 @@ class _Run:
         chunks = shard.writer.chunks
         self._reader.expect(self._in_source(index) for _, index in chunks)
         step = _together(self._chunk_bytes, len(chunks), self._limits)
-        for first in range(0, len(chunks), step):
-            self._tasks.put((shard, chunks[first : first + step]))
-        while len(self._threads) < min(self._limits.connections, self._tasks.qsize() + 1):
+        groups = [chunks[first : first + step] for first in range(0, len(chunks), step)]
+        # before there is work: a thread that begins beside busy ones waits long for its first turn
+        wanted = min(self._limits.connections, self._tasks.qsize() + len(groups))
+        while len(self._threads) < wanted:
             work = contextvars.copy_context().run
             thread = threading.Thread(target=work, args=(self._work,), name="chunks", daemon=True)
             self._threads.append(thread)
             thread.start()
+        for group in groups:
+            self._tasks.put((shard, group))
 
     def dismiss(self) -> None:
         """Drop what has not begun, and wait for what has."""
@@ -174,16 +188,18 @@ class _Run:
         while (task := self._tasks.get()) is not None:
             if self._over or self._failure is not None or stopping.stop_requested():
                 continue
+            if self.has_room():
+                self._moved.set()
             shard, group = task
             try:
                 self._chunks(shard.writer, group)
                 if shard.last(len(group)):
                     self._done(shard.writer.finish())
                     self._open.discard(shard.writer)
-                    self._room.release()
+                    self._moved.set()
             except BaseException as error:
                 self._failure = error
-                self._room.release()  # wakes whoever waits for room, to see the failure
+                self._moved.set()
 
     def _chunks(self, writer: ShardWriter, group: _Group) -> None:
         stored = self._reader.encoded_chunks([self._in_source(index) for _, index in group])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ import pytest
 from emulators.serving import Samples
 from lib.config.errors import build
 from lib.config.loaders import LOADER_CONFIGS
+from lib.errors import MissingChunksError, SourceChangedError
 from lib.ingest import life, stages
-from lib.ingest.context import VolumeRequest
+from lib.ingest.context import VolumeRequest, volume_context
+from lib.ingest.previews import PreviewRenderer
 from lib.storage.base import StoreSettings
-from lib.volumes.ledger import LedgerEntry
+from lib.volumes.job import VolumeJob
+from lib.volumes.ledger import Ledger, LedgerEntry
 
 
 def request_of(samples: Samples, tmp_path: Path) -> VolumeRequest:
@@ -61,5 +65,65 @@ def test_a_batch_that_is_tried_again_makes_only_what_is_left_of_it(
         assert [entry.index_zyx for entry in made] == units[2:]
         stages.convert_batch(request, job, units, on_shard=made.append)
         assert len(made) == len(units) - 2
+    finally:
+        stages.close(request)
+
+
+def converted(request: VolumeRequest) -> VolumeJob:
+    job = stages.fetch(request)
+    stages.convert_batch(request, job, list(job.grid.shards()))
+    return job
+
+
+def test_all_but_publication_is_made_during_the_last_look_at_the_source(
+    samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And publication waits for it: of a source that has changed nothing is left."""
+    request = request_of(samples, tmp_path)
+    drawn, seen = threading.Event(), list[bool]()
+
+    def thumbnail(*_: object) -> None:
+        drawn.set()
+
+    def last_look(*_: object) -> None:
+        seen.append(drawn.wait(60))
+        raise SourceChangedError("the array changed while it was read")
+
+    monkeypatch.setattr(PreviewRenderer, "thumbnail", thumbnail)
+    try:
+        with stages.lock(request):
+            job = converted(request)
+            context = volume_context(request)
+            monkeypatch.setattr(type(context.archive), "verify_source_unchanged", last_look)
+            with pytest.raises(SourceChangedError):
+                stages.finish_volume(request, job)
+        assert seen == [True]
+        assert context.store.size(f"{job.final_key}/zarr.json") is None
+        assert Ledger(context.store, job).pending(0, job.grid.shards()) == [*job.grid.shards()]
+    finally:
+        stages.close(request)
+
+
+def test_that_the_source_has_changed_is_told_before_what_came_of_it(
+    samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = request_of(samples, tmp_path)
+
+    def changed(*_: object) -> None:
+        raise SourceChangedError("the array changed while it was read")
+
+    def holes(*_: object, **__: object) -> None:
+        raise MissingChunksError("the archive lacks chunks")
+
+    monkeypatch.setattr(stages, "finish", holes)
+    try:
+        with stages.lock(request):
+            job = converted(request)
+            with pytest.raises(MissingChunksError):
+                stages.finish_volume(request, job)
+            archive = type(volume_context(request).archive)
+            monkeypatch.setattr(archive, "verify_source_unchanged", changed)
+            with pytest.raises(SourceChangedError):
+                stages.finish_volume(request, job)
     finally:
         stages.close(request)

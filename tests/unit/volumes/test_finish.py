@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lib.errors import EmptyVolumeError, IntegrityError, MissingChunksError
+from lib.errors import EmptyVolumeError, IntegrityError, MissingChunksError, SourceChangedError
 from lib.geometry import Box
 from lib.plan import SourceGrid
 from lib.storage.base import StoredObject
@@ -75,6 +75,40 @@ def test_the_list_names_every_file_with_its_digest_in_order(store: LocalStore) -
     assert made.statistics.mean == pytest.approx(VOXELS.mean())
     assert (made.missing_chunks, made.completeness) == ((), 1.0)
     assert made.expected_chunks == 288, "the volume's own chunks where its source has none"
+
+
+class InPlace(LocalStore):
+    """A folder where trees are written under their final names, as in a bucket."""
+
+    def staging_key(self, final: str) -> str:
+        return final
+
+
+@pytest.mark.parametrize("kind", [LocalStore, InPlace])
+@pytest.mark.parametrize("output_format", ["zarr", "npy"])
+def test_nothing_can_be_read_before_the_source_is_proven(
+    tmp_path: Path, kind: type[LocalStore], output_format: str
+) -> None:
+    if (kind, output_format) == (InPlace, "npy"):
+        pytest.skip("an npy is never written to a bucket")
+    store = kind(tmp_path, durable=False)
+    job = staged(store, output_format=output_format)
+    drawn: list[str] = []
+
+    def draw(key: str, *_: object) -> None:
+        drawn.append(key)
+
+    def changed() -> None:
+        assert drawn or output_format == "npy", "the picture need not wait for the proof"
+        raise SourceChangedError("the array changed while it was read")
+
+    with pytest.raises(SourceChangedError):
+        finished(job, store, draw=draw, proven=changed)
+    readable = [item.key for item in store.list("") if item.key.endswith("zarr.json")]
+    assert readable == []
+    assert store.size(f"{job.final_key}.SHA256SUMS") is None
+    assert output_format == "zarr" or store.size(job.final_key) is None
+    assert finished(job, store).volume_key == job.final_key
 
 
 def test_the_digest_of_an_npy_is_that_of_the_file(store: LocalStore) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 import warnings
 from collections import Counter
 
@@ -338,3 +339,18 @@ def test_measuring_warns_of_nothing() -> None:
         warnings.simplefilter("error")
         for dtype in ALL:
             statistics(random_voxels((3, 3, 3), dtype))
+
+
+def test_the_loops_of_a_dtype_are_loaded_by_one_thread_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loaded = list[str]()
+    monkeypatch.setattr(kernels, "_begun", set())
+    monkeypatch.setattr(kernels, "_load", lambda dtype, labels: loaded.append(dtype))
+    for _ in range(2):
+        for dtype in ("uint8", "int16"):
+            kernels.load_meanwhile(dtype, labels=False)
+    for thread in threading.enumerate():
+        if thread.name == "loops":
+            thread.join()
+    assert sorted(loaded) == ["int16", "uint8"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import threading
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from lib.storage.local import LocalStore
 from lib.transport.limits import Limits
 from lib.transport.session import Session
 from lib.volumes.finish import PublishedVolume
-from lib.volumes.job import VolumeJob
+from lib.volumes.job import ConcurrencyLimits, VolumeJob
 from lib.volumes.ledger import Ledger
 from tests.kit.volume_kit import (
     ZarrSource,
@@ -109,6 +111,40 @@ def test_a_deflated_chunk_that_goes_on_after_its_stream_is_damaged(
     with pytest.raises(FormatError, match="does not end with its stream"):
         make(job, source.reader(), store)
     assert_nothing_made(store, job)
+
+
+def test_the_next_shard_is_asked_for_while_the_last_chunk_of_one_travels(
+    store: LocalStore,
+) -> None:
+    """And no shard more: what is begun is held in memory."""
+    source = ZarrSource(random_voxels(SHAPE, "uint8"), CHUNK)
+    job = a_job(source.plan(), source.reader(), shard_mb=0.1)
+    shards = [*job.grid.shards()]
+    shard_of = {
+        "/".join(map(str, index)): number
+        for number, shard in enumerate(shards)
+        for _, index in job.grid.chunks_of(shard)
+    }
+    left, next_asked, ended = Counter(shard_of.values()), threading.Event(), list[bool]()
+    lock, asked = threading.Lock(), set[int]()
+
+    def on_get(key: str) -> None:
+        number = shard_of[key.removeprefix("s0/")]
+        with lock:
+            left[number] -= 1
+            asked.add(number)
+        if number == 1:
+            next_asked.set()
+        if (number, left[number]) == (0, 0):  # the last chunk of the first shard
+            ended.append(next_asked.wait(60))
+            assert max(asked) == 1
+
+    source.objects.on_get = on_get
+    limits = ConcurrencyLimits(workers=2, connections=4, shards=1)
+    assert len(shards) > 2
+    make(job, source.reader(), store, limits=limits)
+    assert ended == [True]
+    np.testing.assert_array_equal(read_levels(volume_path(store, job))[0], source.truth)
 
 
 @pytest.mark.parametrize("fill", [0, 7])
