@@ -62,7 +62,7 @@ def test_a_batch_that_is_tried_again_makes_only_what_is_left_of_it(
         (units,) = stages.batches(request, job)
         stages.convert_batch(request, job, units[:2])
         stages.convert_batch(request, job, units, on_shard=made.append)
-        assert [entry.index_zyx for entry in made] == units[2:]
+        assert sorted(entry.index_zyx for entry in made) == units[2:]
         stages.convert_batch(request, job, units, on_shard=made.append)
         assert len(made) == len(units) - 2
     finally:
