@@ -35,17 +35,25 @@ def list_command(address: str | None, *, archives: str | None, as_json: bool) ->
         return 0
     for line in lines_of(items):
         say(line)
+    say(f"\n{_sum(items)}" if items else "nothing is there")
+    return 0
+
+
+def _sum(items: Sequence[Item]) -> str:
+    """What can be brought in, how many cannot, and where there may be more."""
     volumes = [item for item in items if item.what == "volume"]
     loadable = sum(item.loadable is True for item in volumes)
+    told = []
     if volumes:
-        said = f"{len(volumes)} volumes" if len(volumes) > 1 else "1 volume"
+        count = "1 volume" if loadable == 1 else f"{loadable or 'no'} volumes"
         seen = " in what was looked into" if any(item.unseen for item in items) else ""
-        say(f"\n{said}{seen}, {loadable} of them can be brought in: macroscope run ADDRESS")
-    elif items:
-        say("\nlook further with: macroscope list ADDRESS")
-    else:
-        say("nothing is there")
-    return 0
+        how = ": macroscope run ADDRESS" if loadable else ""
+        told.append(f"{count}{seen} can be brought in{how}")
+        if others := len(volumes) - loadable:
+            told.append(f"{others} cannot, for the reason that stands there")
+    if len(volumes) < len(items):
+        told.append("look further with: macroscope list ADDRESS")
+    return "\n".join(told)
 
 
 def search_command(
@@ -129,7 +137,7 @@ def _known(item: Item) -> Iterator[str]:
             yield text
     if item.licence:
         yield item.licence
-    elif item.what == "volume":
+    elif item.what == "volume" and item.shape_zyx:
         yield "licence not stated"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from lib.archives import bioimages, reach_table
 from lib.archives.address.finding import list_place
-from lib.archives.address.grammar import is_named, name_and_rest, named_archives
+from lib.archives.address.grammar import is_named, name_and_rest, named_archives, settings_of
 from lib.archives.listed import Item, holder, planned
 from lib.archives.registry import archive
 from lib.config.errors import suggestion
@@ -21,6 +21,9 @@ from lib.ingest.context import open_session
 
 _BESIDE = ("bioimages", "reach")
 """Searched, too: the BioImage Archive, and the table of public volumes."""
+
+
+_HOW_TO_SEARCH = "Write for example: macroscope search zebrafish retina --archive empiar"
 
 
 def searched() -> tuple[str, ...]:
@@ -59,6 +62,7 @@ def list_address(loaded: LoadedSettings, address: str | None = None) -> list[Ite
     source = named_archives()[name]
     lists = getattr(archive(source), "listing", None)
     if lists is None:
+        settings_of(text)  # refuses what it does not know behind the colon
         return _asked(loaded, source, lambda c, s: planned(archive(source).plan(c, s), text))
     return _asked(loaded, source, lambda c, s: lists(inside, c, s))
 
@@ -103,7 +107,7 @@ def search(
     """
     wanted = [part for text in words for part in [text.strip()] if part]
     if not wanted:
-        raise ConfigError("search: no word is given", location="words")
+        raise ConfigError("search: no word is given", location="words", advice=_HOW_TO_SEARCH)
     known = searched()
     chosen = [*dict.fromkeys(archives or known)]
     for name in chosen:
@@ -111,6 +115,7 @@ def search(
             raise ConfigError(
                 f"search: there is no archive {name!r}; {suggestion(name, known)}",
                 location="archive",
+                advice=_HOW_TO_SEARCH,
             )
 
     def one(name: str) -> Searched:

@@ -225,7 +225,7 @@ def test_empiars_entries_are_not_told_twice(samples: Samples) -> None:
 def test_studies_and_data_sets_are_found_by_words(samples: Samples) -> None:
     found = hits(samples, "U2OS", archives=["idr"])["idr"]
     assert [item.address for item in found] == ["idr:project/1151"]
-    assert found[0].organism == "Homo sapiens" and found[0].licence == "CC BY 4.0"
+    assert found[0].organism == "Homo sapiens" and found[0].licence == "CC-BY-4.0"
     found = hits(samples, "mouse", "accumbens", archives=["openorganelle"])["openorganelle"]
     assert [item.address for item in found] == ["openorganelle:jrc_mus-nacc-2"]
 
@@ -341,8 +341,8 @@ def test_the_sum_of_a_list_counts_what_was_looked_into_and_says_so(
     monkeypatch.setattr(listing, "list_address", lambda *_: [one, one, *more])
     assert listing.list_command("x", archives=None, as_json=False) == 0
     said = capsys.readouterr().out
-    assert ("2 volumes in what was looked into, 2 of them can be" in said) is (unseen is not None)
-    assert ("2 volumes, 2 of them can be" in said) is (unseen is None)
+    assert ("2 volumes in what was looked into can be" in said) is (unseen is not None)
+    assert ("2 volumes can be" in said) is (unseen is None)
     assert ("... and 3 more files" in said) is (unseen is not None)
 
 
@@ -365,3 +365,37 @@ def test_a_folder_of_many_folders_is_not_said_to_hold_nothing(tmp_path: Path) ->
     with pytest.raises(NotFoundError, match="52 folders are here"):
         plan_source("address", config, tmp_path)
     assert len(list_address(loaded(), str(tmp_path))) == 52
+
+
+def test_a_folder_with_a_file_that_is_none_names_it_and_counts_it_as_no_volume(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.commands.listing import list_command
+
+    monkeypatch.setenv("EM_ARCHIVES", "public")
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((2, 9, 9), "u1"), photometric="minisblack")
+    (tmp_path / "b.tif").write_bytes(b"\xff\xd8 no TIFF")
+    (tmp_path / "below").mkdir()
+    assert list_command(str(tmp_path), archives=None, as_json=False) == 0
+    said = capsys.readouterr().out
+    assert f"not loaded: {tmp_path}/b.tif: the file is not of the format" in said
+    assert said.count("licence not stated") == 1
+    assert said.endswith(
+        "1 volume can be brought in: macroscope run ADDRESS\n"
+        "1 cannot, for the reason that stands there\n"
+        "look further with: macroscope list ADDRESS\n"
+    )
+    assert list_command(str(tmp_path / "b.tif"), archives=None, as_json=False) == 0
+    assert "no volumes can be brought in\n1 cannot" in capsys.readouterr().out
+
+
+def test_a_word_that_an_archive_does_not_know_is_refused_and_not_left_out(samples: Samples) -> None:
+    with pytest.raises(ConfigError, match="epfl needs nothing behind the colon"):
+        list_address(loaded(samples), "epfl:x")
+    with pytest.raises(NotFoundError, match="recon-7"):
+        list_address(loaded(samples), "openorganelle:jrc_mus-nacc-2/recon-7")
+
+
+def test_images_of_a_study_have_its_licence(samples: Samples) -> None:
+    found = rows(samples, "idr:project/1151")["idr:9846137"]
+    assert (found.licence, found.organism) == ("CC-BY-4.0", "Homo sapiens")

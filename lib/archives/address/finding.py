@@ -316,7 +316,8 @@ def list_place(text: str, config: AddressConfig, session: Session) -> list[Item]
     if failure is not None and not isinstance(failure, NotFoundError):
         folder = place.info is None
         what: What = "folder" if folder else "volume"
-        said = refused(place.address, _last(place.root), failure.message, what)
+        where = f"{failure.location}: " if folder and failure.location else ""
+        said = refused(place.address, _last(place.root), f"{where}{failure.message}", what)
         files = _one_by_one(place, config, session) if folder and not place.steps else []
         items = [said, *files, *items]
     return items

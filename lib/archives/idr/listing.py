@@ -23,6 +23,7 @@ from lib.transport.session import Session
 
 API = "idr-api"
 MOST_IMAGES = 200
+_LICENCE = ("license", "licence", "copyright")
 _STUDY = re.compile(r"idr\d{3,5}", re.IGNORECASE)
 
 Planner = Callable[[IDRConfig, Session], list[VolumePlan]]
@@ -90,6 +91,7 @@ def _projects(client: HttpClient, root: str) -> dict[int, dict[str, Any]]:
 def _project_images(client: HttpClient, root: str, projects: list[int]) -> Iterator[Item]:
     shown = 0
     for project in projects:
+        known = omero.get_annotations(client, root, project, "project")
         url = f"{root}/api/v0/m/projects/{project}/datasets/"
         for number, dataset in omero.list_objects(client, url, "data sets").items():
             name = _name(dataset)
@@ -98,7 +100,8 @@ def _project_images(client: HttpClient, root: str, projects: list[int]) -> Itera
                 continue
             for item in _images(client, root, number, name):
                 shown += 1
-                yield item
+                told = _annotated(item, known)
+                yield told.model_copy(update={"title": item.title, "size": item.size})
 
 
 def _images(client: HttpClient, root: str, dataset: int, name: str = "") -> Iterator[Item]:
@@ -154,11 +157,12 @@ def _study(number: int, project: dict[str, Any]) -> Item:
 
 def _annotated(item: Item, known: dict[str, str]) -> Item:
     folded = {key.casefold(): value for key, value in known.items()}
+    licence = next((folded[key] for key in _LICENCE if key in folded), "")
     update = {
         "title": folded.get("publication title") or folded.get("study title") or item.title,
         "organism": folded.get("organism") or folded.get("study organism"),
         "technique": folded.get("imaging method") or folded.get("study type"),
-        "licence": folded.get("license") or folded.get("copyright"),
+        "licence": vocabulary.licence(licence) or licence or None,
         "size": folded.get("study size") or folded.get("dataset size"),
     }
     return item.model_copy(update=update)

@@ -136,6 +136,8 @@ def _container(
     except StoppedError:
         raise
     except MacroscopeError as error:
+        if inside:  # the user's own word: a row would say that it is there
+            raise
         yield refused(f"s3://{bucket}/{key}", key.rpartition("/")[2], error.message, "folder")
         return
     for fmt, volume in volumes:
