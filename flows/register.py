@@ -23,6 +23,7 @@ import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL
 from prefect.workers.process import ProcessWorker
 from pydantic import ValidationError
 
@@ -289,6 +290,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.config is not None:
         loaded = ConfigManager().load(environ={}, dotenv=None, path=args.config)
         refuse_wrong_parameters(overrides, loaded)
+    if not PREFECT_API_URL.value():  # Prefect would start a server, which ends with this command
+        raise ConfigError(
+            "no Prefect server is named",
+            location="PREFECT_API_URL",
+            advice="Start one and name it: `macroscope up`, then `source .macroscope/client.env`",
+        )
     with get_client(sync_client=True) as client:
         wait_for_api(client, args.wait_seconds)
         ensure_pool(client, args.pool, args.type, template, resume=args.resume)

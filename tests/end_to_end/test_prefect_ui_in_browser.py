@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import requests
 import tifffile
+import zarr
 
 from tasks.artifacts import volume_artifact_key
 from tests.end_to_end.finished_run import (
@@ -337,18 +338,77 @@ def test_each_dataset_is_a_run_of_its_own_and_a_retry_does_what_failed(
         wait_until(lambda: state_of(finished, run)["type"] != "FAILED", "no retry")
     assert ended(finished, run, "COMPLETED")["message"].startswith("3 of 3 sources")
     again = [one for one in children(finished, run) if one["id"] not in {*_ids(first.values())}]
-    made = {}
-    for one in again:
-        if one["name"] != "consolidate":
-            asked = {"artifacts": {"flow_run_id": {"any_": [one["id"]]}}}
-            found = post(finished.env, "artifacts/filter", asked)
-            (told,) = [x["data"] for x in found if x["key"].startswith("result-")]
-            made[one["name"]] = [row["made"] for row in json.loads(told)]
+    made = {one["name"]: made_by(finished, one) for one in again if one["name"] != "consolidate"}
     assert made == {"idr idr:9846137": [False], "address mine": [False], "address gone": [True]}
 
 
 def _ids(runs: Iterable[dict[str, Any]]) -> Iterator[str]:
     yield from (str(one["id"]) for one in runs)
+
+
+def made_by(finished: FinishedRun, run: dict[str, Any]) -> list[bool]:
+    """Of each volume of a source's run whether it was made; the others were up to date."""
+    asked = {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}}
+    found = post(finished.env, "artifacts/filter", asked)
+    (told,) = [one["data"] for one in found if one["key"].startswith("result-")]
+    return [row["made"] for row in json.loads(told)]
+
+
+@pytest.mark.timeout(1500)
+def test_a_list_on_a_schedule_is_a_mirror(finished: FinishedRun) -> None:
+    """What fires by itself makes nothing again that is the same, and anew what has changed."""
+    paths = {name: finished.folder / f"mirrored_{name}.tif" for name in ("same", "other")}
+    rows = np.random.default_rng(8).integers(1, 200, (4, 20, 30)).astype(np.uint8)
+    for path in paths.values():
+        tifffile.imwrite(path, rows, photometric="minisblack")
+    listed = [{"address": str(path), "name": name} for name, path in paths.items()]
+    schedule = {"interval": 20, "anchor_date": "2026-01-01T00:00:00Z"}
+    asked = [{"schedule": schedule, "active": True, "parameters": {"datasets": listed}}]
+    deployment = finished.run["deployment_id"]
+    url = f"{finished.env['PREFECT_API_URL']}/deployments/{deployment}/schedules"
+    unfinished = {
+        "deployments": {"id": {"any_": [deployment]}},
+        "flow_runs": {"state": {"type": {"not_any_": ["COMPLETED", "FAILED", "CANCELLED"]}}},
+    }
+
+    def fired() -> list[dict[str, list[bool]]]:
+        """What each ended run of the schedule made, oldest first."""
+        asked = {
+            "deployments": {"id": {"any_": [deployment]}},
+            "flow_runs": {"state": {"type": {"any_": ["COMPLETED", "FAILED"]}}},
+            "sort": "START_TIME_ASC",
+        }
+        runs = [
+            one for one in post(finished.env, "flow_runs/filter", asked) if one["auto_scheduled"]
+        ]
+        assert [one["state"]["message"] for one in runs if one["state"]["type"] == "FAILED"] == []
+        return [
+            {
+                one["name"].removeprefix("address "): made_by(finished, one)
+                for one in children(finished, run["id"])
+                if one["name"] != "consolidate"
+            }
+            for run in runs
+        ]
+
+    with asking(finished.env) as session:
+        session.post(url, json=asked, timeout=120).raise_for_status()
+        try:
+            wait_until(lambda: len(fired()) >= 2, "the schedule did not fire twice", 700)
+            first, second = fired()[:2]
+            assert first == {"same": [True], "other": [True]}
+            assert second == {"same": [False], "other": [False]}
+            tifffile.imwrite(paths["other"], rows[::-1], photometric="minisblack")
+            anew = {"same": [False], "other": [True]}
+            wait_until(lambda: anew in fired(), "what changed was not made anew", 700)
+        finally:
+            for one in session.get(url, timeout=120).json():
+                session.delete(f"{url}/{one['id']}", timeout=120).raise_for_status()
+    wait_until(lambda: post(finished.env, "flow_runs/filter", unfinished) == [], "runs are left")
+    assert [*map(repr, fired())].count(repr(anew)) == 1
+    record = json.loads((finished.folder / "data/address/metadata_other.json").read_text())
+    volume = zarr.open_group(finished.folder / "data" / record["files"]["volume"], mode="r")
+    np.testing.assert_array_equal(volume["0"][:], rows[::-1])
 
 
 SLOW = {

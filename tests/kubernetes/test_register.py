@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from prefect.cli.deploy._config import _load_deploy_configs_and_actions
-from prefect.settings import get_current_settings
+from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 from rich.console import Console
 
 from flows.register import deployment_key, job_template, main, merge_overrides, with_registry
@@ -134,3 +134,10 @@ def test_the_chart_lets_the_registration_check_what_runs_read(
     [name] = [m["name"] for m in container["volumeMounts"] if m["mountPath"] == folder]
     [volume] = [v["configMap"]["name"] for v in pod["volumes"] if v["name"] == name]
     assert file in objects[f"ConfigMap/{volume}"]["data"]
+
+
+def test_without_a_server_nothing_is_registered_with_one_that_ends_at_once() -> None:
+    nameless = temporary_settings(updates={PREFECT_API_URL: None})
+    with nameless, pytest.raises(ConfigError, match="no Prefect server is named") as caught:
+        main([])
+    assert "macroscope up" in str(caught.value)
