@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-import zarr
 from PIL import Image
 
 from lib.config.loader_base import AddressConfig
@@ -164,21 +163,6 @@ def test_a_zip_is_looked_into(folder: Path, tmp_path: Path) -> None:
         archive.writestr("x.txt", "nothing")
     with pytest.raises(NotFoundError, match="nothing that is converted"):
         plan_of(folder / "a.zip", tmp_path)
-
-
-def test_a_level_that_a_volume_does_not_have_is_refused(folder: Path, tmp_path: Path) -> None:
-    """It was passed over, and the finest taken: more than was asked for, without a word."""
-    tifffile.imwrite(folder / "one.tif", np.zeros((3, 8, 9), "u1"), photometric="minisblack")
-    group = zarr.open_group(folder / "x.zarr", mode="w")
-    group.create_array("em/s1", data=np.zeros((3, 8, 9), "u1"))
-    for address in (folder / "one.tif", f"{folder}/x.zarr|zarr:em/s1"):
-        for level in ("s3", ["s0", "s3"]):
-            with pytest.raises(
-                ConfigError, match="'s3' is asked for, and this volume has no scale"
-            ):
-                plan_of(address, tmp_path, scale_level=level)
-        assert plan_of(address, tmp_path, scale_level="s0").shape_zyx == (3, 8, 9)
-    assert plan_of(f"{folder}/x.zarr|zarr:em/s1", tmp_path, scale_level="s1").shape_zyx == (3, 8, 9)
 
 
 def test_what_is_not_there_is_said(folder: Path, tmp_path: Path) -> None:

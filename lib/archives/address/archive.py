@@ -7,15 +7,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import ClassVar
 
-<<<<<<< HEAD
 from lib.archives.address.finding import find_volumes, the_one
 from lib.archives.address.grammar import Address, parse_address
 from lib.archives.address.places import LIMITS, SERVICES, open_place, open_tree
-=======
-from lib.archives.address.finding import Candidate, find_volumes, the_one
-from lib.archives.address.grammar import Address, AddressStep, parse_address
-from lib.archives.address.places import LIMITS, SERVICES, is_zip, open_place, open_tree
->>>>>>> 7dda09b (Refuse what would be passed over: a level of a volume without levels, a deploy without a server)
 from lib.archives.address.plans import plan_of
 from lib.archives.address.reading import bring_file, open_volume, settle_volume
 from lib.archives.address.spimdata import of_voxels
@@ -172,12 +166,7 @@ class AddressArchive(ArchiveBase):
         for level in others:
             volumes = find_volumes(place, _options(config, level))
             chosen.append(the_one(volumes, str(address), place))
-<<<<<<< HEAD
             _check_level(chosen[-1].volume, level, str(address))
-=======
-        for level, one in zip([first, *others], chosen, strict=True):
-            _require_level(one, level)
->>>>>>> 7dda09b (Refuse what would be passed over: a level of a volume without levels, a deploy without a server)
         return [plan_of(config, place, one, header) for one in chosen]
 
 
@@ -189,7 +178,6 @@ def _levels(config: AddressConfig) -> list[str | None]:
     return [given] if isinstance(given, str) else [*given]
 
 
-<<<<<<< HEAD
 def _check_level(volume: VolumeDescription, wanted: str | None, where: str) -> None:
     """See that a volume is the level that was asked for, whatever its format made of the wish.
 
@@ -209,30 +197,6 @@ def _check_level(volume: VolumeDescription, wanted: str | None, where: str) -> N
             location=where,
             advice="Leave one of them out",
         )
-=======
-_FINEST = (None, "0", "s0")
-
-
-def _require_level(found: Candidate, level: str | None) -> None:
-    """Formats refuse a level that is not among theirs; a volume without levels has the finest.
-
-    Raises
-    ------
-    ConfigError
-    """
-    volume = found.volume
-    if volume.levels or level in _FINEST or level in (volume.level, _last(volume.path)):
-        return
-    raise ConfigError(
-        f"scale_level: {level!r} is asked for, and this volume has no scale levels",
-        location=found.address,
-        advice="Leave the level out, or name a volume that has levels: `macroscope list` tells",
-    )
-
-
-def _last(path: str) -> str:
-    return path.rpartition("/")[2]
->>>>>>> 7dda09b (Refuse what would be passed over: a level of a volume without levels, a deploy without a server)
 
 
 def _options(config: AddressConfig, level: str | None) -> Options:
