@@ -347,7 +347,8 @@ class LocalTree(WalkedTree):
                 for entry in entries:
                     key = f"{prefix.strip('/')}/{entry.name}".lstrip("/")
                     if entry.is_dir():
-                        prefixes.append(key)
+                        if not (entry.is_symlink() and _is_above(entry.path)):
+                            prefixes.append(key)
                     elif entry.is_file():
                         objects.append(_info(key, entry.stat()))
         except OSError as error:
@@ -363,6 +364,12 @@ class LocalTree(WalkedTree):
 
     def ordered(self, jobs: Iterable[Callable[[], T]]) -> Iterator[T]:
         return run_ordered(jobs, _THREADS)
+
+
+def _is_above(link: str) -> bool:
+    """Whether a link leads to a folder that it lies in: whoever follows it finds it again."""
+    inside, target = os.path.realpath(os.path.dirname(link)), os.path.realpath(link)
+    return os.path.join(inside, "").startswith(os.path.join(target, ""))
 
 
 def _info(key: str, found: os.stat_result) -> ObjectInfo:

@@ -112,7 +112,7 @@ class HttpClient(Requester):
                     page = responses.is_html(response.headers)
                     size = responses.content_length(response.headers)
                     return None if page else responses.remote_file(url, response.headers, size)
-            return self._head_by_range(url)
+            return self._head_by_range(url, pages=True)
 
         return self.retry("HEAD", url, once)
 
@@ -125,7 +125,9 @@ class HttpClient(Requester):
                     self._refuse_page(response, url)
                     size = responses.content_length(response.headers)
                     return responses.remote_file(url, response.headers, size)
-            return self._head_by_range(url)
+            found = self._head_by_range(url)
+            assert found is not None  # a page was refused
+            return found
 
         return self.retry("HEAD", url, once)
 
@@ -322,9 +324,11 @@ class HttpClient(Requester):
 
     # --- one answer -------------------------------------------------------------------------
 
-    def _head_by_range(self, url: str) -> RemoteFile:
-        """Of servers that refuse HEAD."""
+    def _head_by_range(self, url: str, *, pages: bool = False) -> RemoteFile | None:
+        """Of servers that refuse HEAD; None for a web page where `pages` are answers, too."""
         with self.ask("GET", url, headers={"Range": "bytes=0-0"}) as response:
+            if pages and responses.is_html(response.headers):
+                return None
             self._refuse_page(response, url)
             span = responses.content_range(response.headers)
             size = span[2] if span else responses.content_length(response.headers)

@@ -414,3 +414,12 @@ def test_a_name_that_is_there_is_no_pattern(name: str, folder: Path, tmp_path: P
 def test_a_query_of_a_file_is_told(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no query"):
         plan_of(f"file://{folder}/a?b.zarr", tmp_path)
+
+
+def test_links_that_lead_back_are_not_followed(folder: Path, tmp_path: Path) -> None:
+    cases_zarr3.two_levels(folder)
+    (folder / "x.zarr/loop").symlink_to(".")
+    (folder / "x.zarr/em/up").symlink_to(folder, target_is_directory=True)
+    (folder / "link.zarr").symlink_to("x.zarr/em")
+    assert plan_of(folder / "x.zarr", tmp_path).scale_level == "s0"
+    assert plan_of(folder / "link.zarr", tmp_path).scale_level == "s0"

@@ -27,6 +27,12 @@ Scheme = Literal["file", "https", "http", "s3", "gs", "ftp"]
 SCHEMES: tuple[Scheme, ...] = ("file", "https", "http", "s3", "gs", "ftp")
 CONTAINERS = ("zip",)
 
+# how Neuroglancer wrote the format of a source before pipelines: zarr://s3://bucket/x.zarr
+_BEFORE_PIPELINES = {
+    "precomputed": "neuroglancer-precomputed",
+    **{word: word for word in ("n5", "zarr", "zarr2", "zarr3")},
+}
+
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):(.*)$", re.DOTALL)
 _ACCESSION = re.compile(r"EMPIAR-(\d{4,6})(/.*)?", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -172,6 +178,8 @@ def parse_address(text: str, base: Path | None = None) -> Address:
     if match is None or (len(match[1]) == 1 and not match[2].startswith("//")):
         return _local(place, parsed, base)
     scheme, rest = match[1].lower(), match[2]
+    if scheme in _BEFORE_PIPELINES and not steps and re.match(r"//[a-z0-9]+://", rest):
+        return parse_address(f"{rest[2:]}|{_BEFORE_PIPELINES[scheme]}:", base)
     if scheme in SCHEMES and rest.startswith("//"):
         return _url(scheme, place, parsed)
     if (base or Path.cwd()).joinpath(place).exists():  # a file may have a colon in its name

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lib.bytesource.neighbours import MOST_BYTES, Neighbours, SharedReads
 from lib.bytesource.tree import Tree, join
 from lib.compression import Encoded
-from lib.errors import FormatError
+from lib.errors import BadAnswerError, FormatError
 from lib.formats.chunked import TreeReader, check_listed, shard_gone
 from lib.formats.zarr.axes import AxisMap, array_index, to_zyx
 from lib.formats.zarr.v3_array import ArrayV3
@@ -116,7 +116,9 @@ class Zarr3Reader(TreeReader):
         known = self._tree.head(key)
         if known is None:
             return None
-        if known.size is None or known.size < length:
+        if known.size is None:
+            raise BadAnswerError("the store does not say how large a shard is", location=where)
+        if known.size < length:
             raise FormatError(
                 f"a shard of {known.size} bytes cannot hold its index of {length}", location=where
             )

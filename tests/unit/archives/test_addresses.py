@@ -50,6 +50,8 @@ HERE = Path("/data/em")
         ("gs://bucket", "gs://bucket/"),
         ("ftp://host:2121/pub/a.mrc", "ftp://host:2121/pub/a.mrc"),
         ("/a%7Cb.tif", "file:///a%7Cb.tif"),
+        ("precomputed://gs://bucket/em/seg", "gs://bucket/em/seg|neuroglancer-precomputed:"),
+        ("zarr3://https://Host/x.zarr/", "https://host/x.zarr/|zarr3:"),
     ],
 )
 def test_an_address_has_one_spelling_that_reads_as_itself(text: str, shown: str) -> None:

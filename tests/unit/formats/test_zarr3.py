@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from zarr.codecs import (
 )
 
 from lib.bytesource.tree import LocalTree
-from lib.errors import FormatError, MacroscopeError, UnsupportedFormatError
+from lib.errors import BadAnswerError, FormatError, MacroscopeError, UnsupportedFormatError
 from lib.formats.format import Options
 from lib.formats.zarr.v3_array import parse_array_v3
 from lib.formats.zarr.v3_format import Zarr3Format
@@ -307,3 +308,17 @@ def test_a_fill_value_that_does_not_fit_is_named(value: Any, shard: Path) -> Non
         read(shard)
     rewritten(shard.parents[3], lambda document: document.update(fill_value=3.0))
     read(shard)
+
+
+def test_a_store_that_hides_the_length_of_a_shard_is_told(shard: Path) -> None:
+    class Silent(LocalTree):
+        def head(self, key: str) -> Any:
+            found = super().head(key)
+            return None if found is None else replace(found, size=None)
+
+    root = str(shard.parents[3]).strip("/")
+    (volume,) = Zarr3Format().describe(Silent(Path("/")), root, "", Options())
+    whole = Box.whole(volume.shape_zyx)
+    reader = Zarr3Format().open(Silent(Path("/")), root, volume.handle, box=whole)
+    with pytest.raises(BadAnswerError, match="how large a shard is"):
+        [*reader.blocks(whole)]

@@ -704,3 +704,22 @@ def test_a_stop_wakes_a_read_that_waits(served: Served, control: Control, url: s
             read(session.http("ebi-https"), url, 0, len(DATA))
     finally:
         stopping.reset()
+
+
+def test_a_folder_of_a_server_that_refuses_head_is_no_file(
+    client: HttpClient, scripted: Callable[..., _Scripted]
+) -> None:
+    def answer(handler: http.server.BaseHTTPRequestHandler) -> None:
+        if handler.command == "HEAD":
+            reply(handler, 405)
+        elif handler.path.endswith("/folder"):
+            reply(handler, 200, b"<html>Index of</html>", Content_Type="text/html")
+        else:
+            reply(handler, 206, b"a", Content_Range="bytes 0-0/10")
+
+    server = scripted(answer)
+    assert client.look(f"{server.url}/folder") is None
+    found = client.look(f"{server.url}/file")
+    assert found is not None and found.size == 10
+    with pytest.raises(BadAnswerError, match="web page"):
+        client.head(f"{server.url}/folder")
