@@ -25,6 +25,7 @@ from lib.present.formatting import duration_text, size_text
 from lib.present.preview import THUMBNAIL
 from lib.records.lifecycle import record_key
 from lib.storage.base import Store
+from lib.vocabulary import Kind
 from lib.volumes.job import VolumeJob, fit_job
 
 PROCESS_BYTES = 350 * 2**20
@@ -52,7 +53,9 @@ class VolumeCost(BaseModel):
     name: str
     shape_zyx: ShapeZYX
     dtype: str
+    kind: Kind
     voxel_nm_zyx: LengthsZYX
+    origin_nm_zyx: LengthsZYX  # centre of the first voxel
     scale_level: str | None
     licence: str | None
     download_requests: int
@@ -105,7 +108,9 @@ def cost_of(plan: VolumePlan, config: LoaderConfig, assumed_compression: float) 
         name=plan.name,
         shape_zyx=plan.shape_zyx,
         dtype=plan.dtype,
+        kind=plan.kind,
         voxel_nm_zyx=plan.voxel_nm_zyx,
+        origin_nm_zyx=plan.origin_nm_zyx,
         scale_level=plan.scale_level,
         licence=plan.about.licence,
         download_requests=plan.download_requests,

@@ -10,6 +10,7 @@ where nothing is certain a note says so, and how to say otherwise.
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import PurePosixPath
 from typing import Literal
@@ -60,6 +61,8 @@ def doubts_of_values(plan: VolumePlan, statistics: Statistics) -> list[str]:
     if by is None or by.source in ("configuration", "api", "archive") or plan.kind_evidence:
         return []
     values = _values_of(statistics) if np.dtype(plan.dtype).kind in "iu" else None
+    if values is None and plan.kind == "image":
+        return _lone_values(plan, statistics)
     if values is None or len(values) < 2:
         return []
     shown = ", ".join(map(str, values[:8])) + (", ..." if len(values) > 8 else "")
@@ -74,6 +77,23 @@ def doubts_of_values(plan: VolumePlan, statistics: Statistics) -> list[str]:
             "again"
         ]
     return []
+
+
+def _lone_values(plan: VolumePlan, statistics: Statistics) -> list[str]:
+    """The same of values too far apart for a bin each: no detector leaves gaps around every one."""
+    bins = statistics.histogram
+    few = max(1, statistics.finite // 1000)  # less than that are single voxels gone wrong
+    if sum(count >= few for count in bins.counts) < 3:
+        return []
+    places = [place for place, count in enumerate(bins.counts) if count]
+    apart = all(b - a > 1 for a, b in itertools.pairwise(places))
+    if np.dtype(plan.dtype).kind not in "iu" or not apart or len(places) > FEW_VALUES:
+        return []
+    shown = ", ".join(str((bins.first + place) << bins.exponent) for place in places[:8])
+    return [
+        f"values occur in {len(places)} places only, far apart (near {shown}): if they are labels, "
+        "set kind to labels and run again, for coarser levels of an image are averages"
+    ]
 
 
 def _values_of(statistics: Statistics) -> list[int] | None:

@@ -131,6 +131,17 @@ def test_voxels_that_look_like_labels_are_told() -> None:
     assert not doubts_of_values(plan, of_value_counts(np.zeros(256, np.int64), np.dtype("uint8")))
 
 
+def test_ids_far_apart_look_like_labels_too() -> None:
+    """Too far for a bin each; a picture with one hot pixel is none of them."""
+    plan = settled(plan_of("x.tif", "int32"))
+    ids = of_chunk(np.array([[[0, 70_000, 900_000, 2**24] * 9]], np.int32))
+    (doubt,) = doubts_of_values(plan, ids)
+    assert "values occur in 4 places only" in doubt
+    grey = np.arange(5000, dtype=np.int32).reshape(5, 10, 100)
+    grey[0, 0, :2] = 2**30, -(2**29)
+    assert not doubts_of_values(plan, of_chunk(grey + 2**20))
+
+
 def test_a_mask_with_all_greys_is_told() -> None:
     plan = settled(plan_of("mask.tif"))
     (doubt,) = doubts_of_values(plan, statistics(list(range(256))))
