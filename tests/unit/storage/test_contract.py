@@ -48,7 +48,7 @@ def opened(request: pytest.FixtureRequest, tmp_path: Any) -> tuple[str, StoreSet
         return str(tmp_path / "data"), StoreSettings()
     destination = request.getfixturevalue("destination")
     prefix = f"{tmp_path.name}-{time.monotonic_ns()}"
-    return f"s3://volumes/{prefix}", destination.settings(lease_seconds=2.0)
+    return f"s3://volumes/{prefix}", destination.settings(lease_seconds=6.0)
 
 
 @pytest.fixture
