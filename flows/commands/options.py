@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -219,6 +220,10 @@ def ended_by_signals() -> Iterator[None]:
             signal.signal(one, handler)
 
 
+_EXTRA = ("pyftpdlib", "obstore", "aiohttp")
+"""What the extra `samples` brings; most of it is imported only when a server is started."""
+
+
 def stand_in_module(name: str) -> Any:
     """A module of `emulators`.
 
@@ -227,15 +232,14 @@ def stand_in_module(name: str) -> Any:
     ConfigError
         It, or a server that it starts, is not installed.
     """
-    try:
-        return import_module(f"emulators.{name}")
-    except ModuleNotFoundError as error:
+    if missing := [needed for needed in _EXTRA if find_spec(needed) is None]:
         raise ConfigError(
-            f"the stand-in archives are not installed here: {error.name} is missing",
+            f"the stand-in archives are not installed here: {', '.join(missing)} is missing",
             location="samples",
             advice="Install them with `pip install 'macroscope[samples]'`, or choose the public "
             "archives with --archives public",
-        ) from None
+        )
+    return import_module(f"emulators.{name}")
 
 
 BUCKET = "volumes"

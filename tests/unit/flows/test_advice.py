@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -12,10 +13,12 @@ import pytest
 import typer
 
 from flows.cli import app
+from flows.commands.options import stand_in_module
 from lib.archives.registry import loader_configs
 from lib.config.manager import ConfigManager
 from lib.config.settings import Settings
 from lib.config.sources import OTHER_NAMES
+from lib.errors import ConfigError
 
 ROOT = Path(__file__).parents[3]
 PRODUCT = ("lib", "flows", "tasks", "emulators")
@@ -230,3 +233,13 @@ def test_advice_that_names_what_is_not_there_is_found(text: str) -> None:
 def test_a_verb_alone_is_no_setting() -> None:
     assert not names_a_setting(_SETTING_VERB.sub(kept_if_setting, "Exclude this file"))
     assert names_a_setting(_SETTING_VERB.sub(kept_if_setting, "Leave it out with exclude"))
+
+
+@pytest.mark.parametrize("module", ["serving", "s3"])
+def test_stand_ins_without_their_extra_are_named_with_what_installs_them(
+    monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    """Most of it is imported when a server starts, in the middle of a run."""
+    monkeypatch.setitem(sys.modules, "pyftpdlib", None)
+    with pytest.raises(ConfigError, match=r"pip install 'macroscope\[samples\]'"):
+        stand_in_module(module)
