@@ -440,6 +440,9 @@ def test_positions_in_names_give_the_mean_distance_and_its_spread() -> None:
     assert claim is not None and claim.nm_zyx == (4.99493, None, None)
     assert "4.992 to 5 nm" in claim.where
     assert positions_in_names(["a_1.tif", "a_2.tif"], [0, 1]) is None
+    across = positions_in_names(["c_z0.95um.tif", "c_z1.00um.tif", "c_z1.10um.tif"], [0, 1, 3])
+    assert across is not None and across.nm_zyx == (50.0, None, None)
+    assert positions_in_names(["xy5z8nm_1.tif", "xy5z8nm_2.tif"], [0, 1]) is None
 
 
 @pytest.mark.parametrize(

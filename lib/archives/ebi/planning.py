@@ -43,7 +43,7 @@ _FLOAT = r"(\d+(?:\.\d+)?)"
 _UNIT = r"(nm|um|µm|μm)"
 _XY_Z = re.compile(rf"(?<![A-Za-z])xy[ _=-]?{_FLOAT}[ _-]?z[ _=-]?{_FLOAT}[ _]?{_UNIT}", re.I)
 _THREE = re.compile(rf"(?<![\d.]){_FLOAT}[ _]?x[ _]?{_FLOAT}[ _]?x[ _]?{_FLOAT}[ _]?{_UNIT}", re.I)
-_POSITION = re.compile(rf"(?<![A-Za-z])z[ _]?=[ _]?{_FLOAT}[ _]?{_UNIT}", re.IGNORECASE)
+_POSITION = re.compile(rf"(?<![A-Za-z])z[ _]?[=-]?[ _]?{_FLOAT}[ _]?{_UNIT}", re.IGNORECASE)
 _THICKNESS = (
     re.compile(rf"{_FLOAT}\s?{_UNIT}\s?(?:per|/)\s?(?:section|slice|cut)\b", re.IGNORECASE),
     re.compile(
@@ -104,7 +104,7 @@ def positions_in_names(names: Sequence[str], places: Sequence[int]) -> Claim | N
         for a, b, p, q in zip(heights, heights[1:], places, places[1:], strict=False)
     ]
     spread = f", {min(each):.4g} to {max(each):.4g} nm" if max(each) - min(each) > 1e-6 else ""
-    where = f"mean distance of the positions z=... in the names of {len(names)} sections{spread}"
+    where = f"mean distance of the positions behind z in the names of {len(names)} sections{spread}"
     return Claim((float(f"{step:.6g}"), None, None), "name", where, 0.02) if step else None
 
 
