@@ -215,7 +215,7 @@ class Leases:
                     return
                 held.lease = None
             LOGGER.info("the server no longer has the lease of a slot of %s", held.service)
-            if asked - held.renewed < LEASE_SECONDS:
+            if clock() - held.renewed < LEASE_SECONDS:  # now: Prefect's client asked for minutes
                 # Too young to have been ended: it was forgotten, and its slot is counted for ever.
                 self._client.release_concurrency_slots([limit_name(held.service)], 1, 1.0)
         try:

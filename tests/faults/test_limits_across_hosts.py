@@ -99,22 +99,35 @@ def test_a_slot_taken_elsewhere_is_waited_for_and_a_stop_ends_the_wait(
     assert in_use(server, "one") == 0
 
 
-def test_a_lease_that_the_server_ended_is_taken_anew(server: SyncPrefectClient) -> None:
-    """As after a laptop's sleep: the server gave the slot back, and the work goes on."""
-    leases = Leases(server, every_s=0.05)
-    source = source_of(server, "ended", 1)
-    release = source.take(1)
-    assert release is not None
-    release()
+@pytest.mark.parametrize("slow", [False, True])
+def test_a_lease_that_the_server_ended_is_taken_anew(
+    server: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch, slow: bool
+) -> None:
+    """As after a laptop's sleep: the server gave the slot back, and the work goes on.
+
+    `slow`: the last renewal was in time, and its answer came when the term was over.
+    """
+    service = f"ended-{slow}".lower()
+    other = source_of(server, service, 2).take(2)
+    assert other is not None
     lease = server.increment_concurrency_slots_with_lease(
-        [limit_name("ended")], 1, "concurrency", LEASE_SECONDS
+        [limit_name(service)], 1, "concurrency", LEASE_SECONDS
     ).json()["lease_id"]
-    release = leases.hold("ended", UUID(lease), clock() - LEASE_SECONDS - 1)
+    real, late = clock, iter([0.0] if slow else [])
+    monkeypatch.setattr(limits, "clock", lambda: real() + next(late, LEASE_SECONDS))
     server.release_concurrency_slots_with_lease(UUID(lease))
-    assert comes_true(lambda: in_use(server, "ended") == 1, 120)
-    assert source.take(1) is None
+    assert in_use(server, service) == 1
+    leases = Leases(server, every_s=0.05)
+    taken: list[object] = []
+    take = limits._take
+    monkeypatch.setattr(limits, "_take", lambda *given: taken.append(given) or take(*given))
+    release = leases.hold(service, UUID(lease), real())
+    assert comes_true(lambda: bool(taken) and in_use(server, service) == 2, 120)
+    assert source_of(server, service, 2).take(2) is None
     release()
-    assert in_use(server, "ended") == 0
+    assert in_use(server, service) == 1
+    other()
+    assert in_use(server, service) == 0
 
 
 @pytest.mark.long
