@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import ClassVar
 
@@ -208,11 +209,15 @@ def _options(config: AddressConfig, level: str | None) -> Options:
 def _address_of(plan: VolumePlan, config: AddressConfig) -> Address:
     """The place of a plan: as the settings write it, for they may hold a signature."""
     place: str = plan.reader["place"]
-    for text in (*config.addresses, *config.labels):
-        address = parse_address(text)
+    found = parse_address(place)
+    given = [parse_address(text) for text in (*config.addresses, *config.labels)]
+    for address in given:
         if address.bare == place:
             return address
-    return parse_address(place)
+    for address in given:  # a ZIP file that was looked into, or what lies below a folder
+        if address.query and f"{found.place}/".startswith(f"{address.place.rstrip('/')}/"):
+            return replace(found, query=address.query)
+    return found
 
 
 _told = logging.getLogger("macroscope")  # what a run has to tell, see `flows.logs`

@@ -8,12 +8,14 @@ import shlex
 import socket
 import threading
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lib.archives.address.archive import _address_of
 from lib.archives.address.grammar import (
     CONTAINERS,
     AddressStep,
@@ -28,6 +30,7 @@ from lib.errors import AccessDeniedError, ConfigError
 from lib.execution import MODES
 from lib.formats import registry
 from lib.ingest.planning import by_round
+from lib.plan import VolumePlan
 from lib.safety import is_address
 from lib.transport.environment import ReachPolicy
 from lib.transport.session import Session
@@ -63,6 +66,20 @@ def test_an_address_has_one_spelling_that_reads_as_itself(text: str, shown: str)
 def test_the_steps_are_those_of_the_pipeline() -> None:
     address = parse_address("https://host/a.zip|zip:stack/|zarr:/em//s0/")
     assert address.steps == (AddressStep("zip", "stack", True), AddressStep("zarr", "em/s0", True))
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["https://h/a.zip", "https://h/a.zip|zip:", "https://h/a.zip|zip:only/", "https://h/a.zip/in"],
+)
+def test_a_signature_goes_with_whatever_was_found_behind_its_address(place: str) -> None:
+    config = AddressConfig(addresses=["https://h/other.zip?sig=2", "https://h/a.zip?sig=1"])
+    plan = cast(VolumePlan, SimpleNamespace(reader={"place": place}))
+    found = _address_of(plan, config)
+    assert found.query == "sig=1"
+    assert found.bare == parse_address(place).bare
+    elsewhere = cast(VolumePlan, SimpleNamespace(reader={"place": "https://h/a.zip.b"}))
+    assert _address_of(elsewhere, config).query == ""
 
 
 def test_a_query_is_kept_for_asking_and_never_shown() -> None:
