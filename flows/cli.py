@@ -295,7 +295,9 @@ def view(
     volume: Annotated[
         list[str] | None, typer.Argument(help="Volume or source; without any a page of all.")
     ] = None,
-    port: Annotated[int, typer.Option(help="Port on the loopback; 0: a free one.")] = 0,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port on the loopback; 0: a free one.")
+    ] = 0,
     browser: Annotated[bool, typer.Option(help="Open the link, or only print it.")] = True,
     data_dir: DataDir = None,
 ) -> None:
@@ -331,7 +333,7 @@ def samples(
         str | None, typer.Option(help="Name under which clients reach it.")
     ] = None,
     base_port: Annotated[
-        int, typer.Option(help="First of a fixed range of ports; 0: free ones.")
+        int, typer.Option(min=0, max=65500, help="First of a fixed range of ports; 0: free ones.")
     ] = 0,
 ) -> None:
     """Serve stand-ins of the five archives until Ctrl-C.
@@ -349,7 +351,9 @@ def samples(
 
 @app.command(epilog=epilog("up"))
 def up(
-    port: Annotated[int, typer.Option(help="Port of the Prefect server and its UI.")] = 4200,
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port of the Prefect server and its UI.")
+    ] = 4200,
     archives: Annotated[str, typer.Option(help="samples: start stand-ins; public.")] = "samples",
 ) -> None:
     """Start a Prefect server with its UI, a work pool and a worker.

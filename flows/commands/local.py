@@ -20,18 +20,32 @@ from pathlib import Path
 
 from flows.commands import server
 from flows.commands.server import answers, comes_true
-from lib.errors import MacroscopeError
+from lib.config.errors import suggestion
+from lib.errors import ConfigError, MacroscopeError
 from lib.present.output import say
 
 STATE = Path(".macroscope")
 CLIENT = "client.env"
 """In `STATE`: what a shell has to source to use the server."""
 POOL = "macroscope"
+_ARCHIVES = ("samples", "public")
 _PATIENCE_S = 120.0
 
 
 def up(*, port: int, archives: str) -> int:
-    """Start what is not running yet, and say how to reach it."""
+    """Start what is not running yet, and say how to reach it.
+
+    Raises
+    ------
+    ConfigError
+        There are no such archives.
+    """
+    if archives not in _ARCHIVES:
+        raise ConfigError(
+            f"--archives {archives!r}: {suggestion(archives, _ARCHIVES)}",
+            location="archives",
+            advice="samples are stand-ins on this machine, public the archives themselves",
+        )
     STATE.mkdir(mode=0o700, exist_ok=True)
     url = f"http://127.0.0.1:{port}/api"
     password = _password()
@@ -61,7 +75,8 @@ def up(*, port: int, archives: str) -> int:
         _start("samples", [_tool("macroscope"), "samples", "--root", str(STATE / "samples")], env)
         services = STATE / "samples.out"
         _until(lambda: bool(json.loads(services.read_text())), "the stand-in archives")
-        env |= {"EM_ARCHIVES": "samples", "EM_SERVICES": str(services.resolve())}
+        env["EM_SERVICES"] = str(services.resolve())
+    env["EM_ARCHIVES"] = archives
     pool = [_tool("prefect"), "work-pool", "create", POOL, "--type", "process", "--overwrite"]
     subprocess.run(pool, env=env, check=True, stdout=subprocess.DEVNULL)
     worker = [_tool("prefect"), "worker", "start", "--pool", POOL, "--type", "process"]
@@ -99,12 +114,16 @@ def _write_for_owner(text: str) -> None:
 
 def down() -> int:
     """End what `up` started, the worker first so that it can hand back its runs."""
+    ended = 0
     for name in ("worker", "samples", "server"):
         note = STATE / f"{name}.pid"
         if note.exists():
             _end(int(note.read_text()))
             note.unlink()
             say(f"stopped {name}")
+            ended += 1
+    if not ended:
+        say("nothing runs here that `macroscope up` started from this folder", error=True)
     return 0
 
 

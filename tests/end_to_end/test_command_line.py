@@ -61,6 +61,9 @@ def test_the_list_of_commands_is_whole_on_80_columns(macroscope_here: Command) -
         (("run", "--suorce", "ebi"), "--source"),
         (("run", "--source", "ebbi"), "did you mean 'ebi'?"),
         (("plan", "--source", "opengranelle"), "did you mean 'openorganelle'?"),
+        (("up", "--archives", "sampels"), "did you mean 'samples'?"),
+        (("up", "--port", "99999"), "65535"),
+        (("view", "--port", "99999"), "65535"),
         (("run", "--mode", "stagd"), "staged"),
     ],
 )
@@ -70,6 +73,16 @@ def test_a_word_that_is_not_known_is_answered_with_the_nearest(
     done = macroscope_here(*typed)
     assert done.returncode == 2
     assert meant in done.stderr
+
+
+def test_there_is_nothing_to_end_where_nothing_was_started(
+    macroscope_here: Command, tmp_path: Path
+) -> None:
+    assert macroscope_here("up", "--archives", "all").returncode == 2
+    assert not (tmp_path / ".macroscope").exists()
+    done = macroscope_here("down")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "nothing runs here" in done.stderr
 
 
 def test_shells_can_complete_commands_and_sources() -> None:
