@@ -29,7 +29,7 @@ CLIENT = "client.env"
 """In `STATE`: what a shell has to source to use the server."""
 POOL = "macroscope"
 _ARCHIVES = ("samples", "public")
-_PATIENCE_S = 120.0
+_PATIENCE_S = 300.0  # with what starts: a server took 95 s where eight others were at work
 
 
 def up(*, port: int, archives: str) -> int:
