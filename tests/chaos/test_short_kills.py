@@ -29,7 +29,7 @@ def test_in_a_bucket_too() -> None:
     assert report.clean, report.as_json()
 
 
-@pytest.mark.long  # every day test_fence.py holds requests back and lets leases end
+@pytest.mark.long  # every day test_base.py of storage lets leases end
 @pytest.mark.timeout(900)
 def test_runs_paused_past_their_lease_change_nothing_of_what_another_made() -> None:
     with pause_campaign(seed=3) as running:
