@@ -61,7 +61,10 @@ def rows_of(planner: Planner, plans: Sequence[VolumePlan], failed: FormatError) 
     if not rows:
         title = planner.entry.about.title or accession
         rows.append(refused(f"empiar:{entry_id}", title, failed.message, "entry"))
-    return [row.model_copy(update={"notes": (*row.notes, *planner.found.notes)}) for row in rows]
+    found = [*planner.found.notes]
+    if not plans:
+        found += [note for notes in planner.found.of_folder.values() for note in notes]
+    return [row.model_copy(update={"notes": (*row.notes, *found)}) for row in rows]
 
 
 def _left_out(entry_id: str, reasons: Mapping[str, str]) -> list[Item]:

@@ -66,6 +66,8 @@ class EntryFiles:
     notes: tuple[str, ...]
     named: bool = False
     """Whether the user named one file."""
+    of_folder: dict[str, list[str]] = field(default_factory=dict)
+    """Notes that concern the files of one folder."""
 
 
 def find_files(
@@ -98,7 +100,13 @@ def find_files(
     files, more = _sized(tree, files)
     named = only is not None and only in walk.wanted
     return EntryFiles(
-        files, excluded, tuple(sorted(walk.others)), walk.refused, (*notes, *more), named
+        files,
+        excluded,
+        tuple(sorted(walk.others)),
+        walk.refused,
+        (*notes, *more),
+        named,
+        walk.of_folder,
     )
 
 
@@ -144,6 +152,7 @@ class _Walk:
     others: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    of_folder: dict[str, list[str]] = field(default_factory=dict)
     listed: int = 0
     ahead: dict[str, _Listed | MacroscopeError] = field(default_factory=dict)
 
@@ -275,13 +284,14 @@ class _Walk:
         if isinstance(listed, MacroscopeError):
             raise listed
         entries, notes = listed
-        self.notes += notes
+        told = self.of_folder.setdefault(folder, [])
+        told += notes
         count = sum(is_candidate(entry.name) for entry in entries)
         below = any(entry.is_dir or _is_zip(entry.name) for entry in entries)
         if count >= stated or (below and not count):
             return entries
         if len(self.tree.ways) > 1:
-            self.notes.append(f"the API states {stated} images, {count} files are in {folder}")
+            told.append(f"the API states {stated} images, {count} files are in {folder}")
             return entries
         way = self.tree.ways[0]
         other: Way = "https" if way == "ftp" else "ftp"
@@ -297,11 +307,11 @@ class _Walk:
         if absent and way == "https" and len(absent) <= _MOST_PROBED:
             sizes = {name: self.tree.probe(f"{path}/{name}") for name in absent}
             if None not in sizes.values():  # the page lacks what the server has
-                self.notes.append(f"the mirror's page of {folder} lacks {', '.join(absent)}")
+                told.append(f"the mirror's page of {folder} lacks {', '.join(absent)}")
                 return [*entries, *(FtpEntry(name, False, sizes[name]) for name in absent)]
         if absent:
             raise _short_listing(path, len(entries), len(second))
-        self.notes.append(f"the API states {stated} images, {count} files are there")
+        told.append(f"the API states {stated} images, {count} files are there")
         return entries
 
 

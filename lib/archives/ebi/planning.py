@@ -168,7 +168,7 @@ class Planner:
         files = tuple(self.found.files[name] for name in names)
         survey = self._survey(volume, crop, files)
         nbytes, requests, cost_notes = _cost(files, crop, volume, survey)
-        notes = [*volume.notes, *notes, *voxel.notes, *self.found.notes, *cost_notes]
+        notes = [*volume.notes, *notes, *voxel.notes, *self._found_notes(volume), *cost_notes]
         if survey is not None:
             notes += survey.notes
         if claims is not None and known.kind == "image":
@@ -215,6 +215,15 @@ class Planner:
         return left_out_notes(self.refused())
 
     # --- inside -----------------------------------------------------------------------------
+
+    def _found_notes(self, volume: Volume) -> list[str]:
+        """Notes of the listing: those of its folders, and those that are no other volume's."""
+        volumes = [{name.rpartition("/")[0] for name in v.names} for v in self.sorting.volumes]
+        here = {name.rpartition("/")[0] for name in volume.names}
+        others = set[str]().union(*volumes) - here
+        found = self.found.of_folder.items()
+        own = [note for folder, notes in found if folder not in others for note in notes]
+        return [*self.found.notes, *own]
 
     def _claims(self, volume: Volume) -> ImageSet | None:
         return claims_about(volume.names, self.entry.imagesets, len(self.sorting.volumes))
