@@ -234,6 +234,7 @@ class AddressConfig(LoaderConfig):
         default=None,
         description="Scale level by number (s0 is the finest) or name, several, or all; empty: the "
         "finest.",
+        examples=["s2", ["s1", "s3"], "all"],
     )
     channel: Annotated[Whole, Field(ge=0)] | None = Field(
         default=None, description="Channel, where there are several; from 0."
@@ -242,21 +243,40 @@ class AddressConfig(LoaderConfig):
         default=None, description="Time point, where there are several; from 0."
     )
     name: Name | None = Field(
-        default=None, description="Name of the volume; empty: made from its address."
+        default=None,
+        description="Name of the volume; empty: made from its address.",
+        examples=["liver_1"],
     )
     voxel_size_nm: NanometresZYX | None = Field(
         default=None,
         description="Voxel size in nm, z,y,x (or x, y and z by name), in place of the data's own.",
+        examples=["z=40,y=4,x=4"],
     )
-    title: str | None = Field(default=None, description="Title for the record.")
-    description: str | None = Field(default=None, description="Description for the record.")
+    title: str | None = Field(
+        default=None, description="Title for the record.", examples=["Liver of a zebrafish"]
+    )
+    description: str | None = Field(
+        default=None,
+        description="Description for the record.",
+        examples=["Three days old, high-pressure frozen"],
+    )
     licence: str | None = Field(
-        default=None, description="Licence of the data (SPDX id) where the user knows it."
+        default=None,
+        description="Licence of the data (SPDX id) where the user knows it.",
+        examples=["CC0-1.0"],
     )
-    citation: str | None = Field(default=None, description="What to cite.")
-    doi: str | None = Field(default=None, description="DOI of the data.")
-    organism: str | None = Field(default=None, description="Organism, where known.")
-    specimen: str | None = Field(default=None, description="Specimen, where known.")
+    citation: str | None = Field(
+        default=None, description="What to cite.", examples=["doi:10.6019/EMPIAR-10310"]
+    )
+    doi: str | None = Field(
+        default=None, description="DOI of the data.", examples=["10.6019/EMPIAR-10310"]
+    )
+    organism: str | None = Field(
+        default=None, description="Organism, where known.", examples=["Danio rerio"]
+    )
+    specimen: str | None = Field(
+        default=None, description="Specimen, where known.", examples=["retina"]
+    )
     modality: str | None = Field(default=None, description="Modality, for example FIB-SEM.")
     authors: Annotated[list[str], BeforeValidator(split_list)] = Field(
         default=[], description="Authors of the data."

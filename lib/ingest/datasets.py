@@ -68,11 +68,24 @@ class Options(BaseModel):
     padding: int | None = Field(
         default=None, title="Padding", ge=0, description="Voxels of EM on each side of a crop."
     )
-    title: str | None = Field(default=None, title="Title", description="For the record.")
-    licence: str | None = Field(
-        default=None, title="Licence", description="SPDX id, where you know it."
+    title: str | None = Field(
+        default=None,
+        title="Title",
+        description="For the record.",
+        examples=["Liver of a zebrafish"],
     )
-    citation: str | None = Field(default=None, title="Citation", description="What to cite.")
+    licence: str | None = Field(
+        default=None,
+        title="Licence",
+        description="SPDX id, where you know it.",
+        examples=["CC0-1.0"],
+    )
+    citation: str | None = Field(
+        default=None,
+        title="Citation",
+        description="What to cite.",
+        examples=["doi:10.6019/EMPIAR-10310"],
+    )
     set: dict[str, Any] = Field(
         default_factory=dict,
         title="Further settings",
@@ -96,7 +109,10 @@ class Dataset(Options):
         examples=["empiar:10310", "s3://bucket/x.zarr|zarr:em"],
     )
     name: str | None = Field(
-        default=None, title="Name", description="Of the volume; else made from the address."
+        default=None,
+        title="Name",
+        description="Of the volume; else made from the address.",
+        examples=["liver_1"],
     )
     labels: str | list[str] | None = Field(
         default=None,
@@ -112,7 +128,10 @@ class Dataset(Options):
         examples=["all", ["crop234", "crop237"]],
     )
     group: str | None = Field(
-        default=None, title="Group", description="Under which report and catalogue show it."
+        default=None,
+        title="Group",
+        description="Under which report and catalogue show it.",
+        examples=["livers"],
     )
 
     def given(self) -> dict[str, Any]:

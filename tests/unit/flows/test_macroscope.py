@@ -53,6 +53,18 @@ def test_what_there_is_to_choose_from_is_listed() -> None:
 
 
 @pytest.mark.parametrize(
+    ("flow", "model"), [(FULL, "Dataset"), (schema_of(source_flow("address")), "AddressConfig")]
+)
+def test_what_a_person_writes_of_a_dataset_has_an_example(flow: dict[str, Any], model: str) -> None:
+    fields = flow["definitions"][model]["properties"]
+    written = {"name", "title", "licence", "citation", "voxel_size", "voxel_size_nm", "box"}
+    written |= {"group", "doi", "organism", "specimen", "level", "scale_level"}
+    found = {name: part["description"] for name, part in fields.items() if name in written}
+    assert len(found) >= 7
+    assert [name for name, said in found.items() if "or example" not in said] == []
+
+
+@pytest.mark.parametrize(
     "wrong",
     [
         {"mode": "stagged"},
