@@ -26,7 +26,7 @@ from lib.formats.base import WIDENED, delivered_dtype
 from lib.formats.chunked import cells_in, choose_level_name
 from lib.formats.format import FileFormatBase, Handle, Options, Survey, VolumeDescription, VoxelSize
 from lib.formats.hdf5.reader import FILTERS, OTHER_FILTERS, Hdf5Reader, Place, rows_of
-from lib.formats.zarr.axes import IMPLIED, AxisMap, array_index, axis_map, stated_names
+from lib.formats.zarr.axes import AxisMap, array_index, axis_map, stated_names, understood
 from lib.geometry import Box, LengthsZYX, ShapeZYX, to_nm, zyx
 from lib.plan import SourceGrid, absent_note, unwritten
 
@@ -299,10 +299,7 @@ def _names(one: dict[str, Any], notes: list[str]) -> list[str] | None:
     names = None if one["names"] is None else stated_names(one["names"])
     if names is None or len(names) != len(one["shape"]):
         return None
-    if not {*names} <= {*IMPLIED, "time", "channel"}:
-        notes.append(f"the file calls the axes {', '.join(names)}: the last are taken as z, y, x")
-        return None
-    return names
+    return understood(names, notes)
 
 
 def _geometry(

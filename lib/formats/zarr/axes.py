@@ -134,6 +134,16 @@ def stated_names(names: Sequence[object]) -> list[str] | None:
     return [word or f"unnamed {place}" for place, word in enumerate(words)]
 
 
+def understood(names: list[str] | None, notes: list[str]) -> list[str] | None:
+    """Names of axes, where they are of those that are known here; a note where others are not."""
+    if names is None or {*names} <= {*IMPLIED, "time", "channel"}:
+        return names
+    if any(name in (*IMPLIED, "time", "channel") or " " in name for name in names):
+        return names  # some say where they are, so places alone do not
+    notes.append(f"the axes are called {', '.join(names)}: the last are taken as z, y, x")
+    return None
+
+
 def block_axes(block: dict[str, Any]) -> list[Any] | None:
     """The axes of a multiscale's arrays as its document has them; None where it names none.
 

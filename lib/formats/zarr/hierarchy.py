@@ -21,7 +21,7 @@ from lib.errors import BadAnswerError, FormatError, NotFoundError, NotListableEr
 from lib.formats.chunked import cells_in, survey_objects
 from lib.formats.format import Options, Survey, VoxelSize
 from lib.formats.zarr.array import ArrayDocument, parse_array
-from lib.formats.zarr.axes import IMPLIED, AxisMap, axis_map
+from lib.formats.zarr.axes import IMPLIED, AxisMap, axis_map, understood
 from lib.formats.zarr.ngff import (
     Multiscale,
     NgffLevel,
@@ -204,9 +204,12 @@ class Hierarchy:
         if self._consolidated is not None:
             zarray = self._own_document(path, where)
         own = {} if named is not None else self._attributes(path)
+        called: list[str] = []
 
         def axes(shape: tuple[int, ...]) -> AxisMap:
-            names = names_of_array(own, len(shape)) if named is None else [*named.axes]
+            names = None if named is None else [*named.axes]
+            if names is None:
+                names = understood(names_of_array(own, len(shape)), called)
             if names is not None and len(names) != len(shape):
                 raise FormatError(
                     f"the array has {len(shape)} axes, its multiscale {len(names)}", location=where
@@ -216,10 +219,11 @@ class Hierarchy:
 
         document = parse_array(zarray, where, separator=self._separator(path), axes=axes)
         if level is None:
-            names = names_of_array(own, document.axes) or IMPLIED[-document.axes :]
+            names = understood(names_of_array(own, document.axes), [])
+            names = names or [*IMPLIED[-document.axes :]]
             level = level_of_array(name, own, names, where)
         notes = ["no multiscale names this array: its voxel size is unknown"]
-        notes = notes if level is None else [*level.notes]
+        notes = called + (notes if level is None else [*level.notes])
         level = level or NgffLevel(name, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), "")
         return ZarrArray(
             path=path,

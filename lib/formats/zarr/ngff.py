@@ -257,6 +257,10 @@ def level_of_array(
         return None
     if len(given) != len(own):
         own = [axis for axis in own if axis in "zyx"]
+    if len(given) != len(own):
+        return None
+    if not isinstance(shift, list) or len(shift) != len(own):  # of other values, as in CF
+        shift = None
     try:
         units = [units] * len(own) if isinstance(units, str) else units or [None] * len(own)
         pairs = zip(own, given, shift or [0.0] * len(own), units, strict=True)

@@ -23,6 +23,7 @@ from lib.formats.zarr.axes import (
     axis_names,
     spatial_only,
     stated_names,
+    understood,
 )
 from lib.formats.zarr.format import choose_level
 from lib.formats.zarr.ngff import (
@@ -249,11 +250,11 @@ def _described(
     if data is None:
         raise NotFoundError("there is no array", location=where)
     array = parse_array_v3(data, where)
-    names = axis_names(block) if block is not None else None
+    names, called = axis_names(block) if block is not None else None, list[str]()
     if names is None and array.names is not None:
-        names = stated_names(array.names)
+        names = understood(stated_names(array.names), called)
     if names is None:
-        names = names_of_array(array.attributes, len(array.shape))
+        names = understood(names_of_array(array.attributes, len(array.shape)), called)
     axes = axis_map(names, array.shape, where, channel=options.channel, time=options.time)
     multiscale = _parsed(tree, at or "", block, len(array.shape)) if block is not None else None
     found = multiscale.level(level) if multiscale is not None else None
@@ -261,9 +262,9 @@ def _described(
     if found is None:
         said = names or IMPLIED[-len(array.shape) :]
         found = level_of_array(level, array.attributes, said, where)
-    voxel, notes = VoxelSize(), []
+    voxel, notes = VoxelSize(), called
     if found is not None:
-        voxel, notes = found.voxel, [*found.notes]
+        voxel, notes = found.voxel, [*called, *found.notes]
         if axes.dims_zyx[0] is None:
             voxel = replace(voxel, z_nm=None)
     if array.dtype.itemsize != array.stored.itemsize:

@@ -295,7 +295,7 @@ def test_names_that_are_no_axes_of_space_are_told(file: Path) -> None:
         by_labels(h5.create_dataset("d", data=random_voxels((5, 9, 7), "uint8", 3)), "uvw")
     (volume,) = volumes(file)
     assert volume.shape_zyx == (5, 9, 7)
-    assert any("calls the axes u, v, w" in note for note in volume.notes)
+    assert any("axes are called u, v, w" in note for note in volume.notes)
 
 
 @pytest.mark.usefixtures("forks")

@@ -13,7 +13,7 @@ from lib.compression import can_pass_through
 from lib.errors import FormatError, UnsupportedFormatError
 from lib.formats.chunked import cells_in
 from lib.formats.zarr.array import ArrayDocument, parse_array
-from lib.formats.zarr.axes import stated_names
+from lib.formats.zarr.axes import stated_names, understood
 from lib.formats.zarr.ngff import (
     Multiscale,
     NgffLevel,
@@ -434,6 +434,24 @@ def test_axes_without_a_name_are_told_where_that_leaves_no_choice(
     assert stated_names(given) == known
 
 
+@pytest.mark.parametrize(
+    ("names", "taken", "told"),
+    [
+        (["depth", "height", "width"], None, True),
+        (["x", "y", "z"], ["x", "y", "z"], False),
+        (["slice", "y", "x"], ["slice", "y", "x"], False),
+        (["x", "unnamed 1", "unnamed 2"], ["x", "unnamed 1", "unnamed 2"], False),
+        (None, None, False),
+    ],
+)
+def test_axes_of_other_names_are_taken_by_their_places_and_told(
+    names: list[str] | None, taken: list[str] | None, told: bool
+) -> None:
+    notes: list[str] = []
+    assert understood(names, notes) == taken
+    assert bool(notes) == told
+
+
 def test_every_multiscale_of_a_group_counts_and_of_equal_ones_the_first() -> None:
     def block(path: str, length: float) -> dict[str, Any]:
         step = {"type": "scale", "scale": [length] * 3}
@@ -530,6 +548,9 @@ def test_lengths_of_an_array_that_are_none_are_named(attributes: dict[str, Any])
     with pytest.raises(FormatError):
         level_of_array("raw", attributes, [*"zyx"], "x")
     assert level_of_array("raw", {"resolution": "4 nm"}, [*"zyx"], "x") is None
+    assert level_of_array("raw", {"resolution": [4, 4]}, [*"zyx"], "x") is None
+    other = level_of_array("raw", {"resolution": [4, 4, 4], "offset": 7}, [*"zyx"], "x")
+    assert other is not None and other.translation_nm_zyx == (0.0, 0.0, 0.0)
 
 
 def test_axes_are_named_by_the_array_as_xarray_funlib_and_cosem_do() -> None:
