@@ -46,7 +46,7 @@ def test_a_run_that_0_1_0_began_ends_exact_under_the_chart_that_replaced_it(
     cluster = installed.cluster
     run = installed.start(f"{HEAVY}/ingest")
     cluster.wait(lambda: cluster.store.list(CLUSTER), RUN_S, "a Dask cluster")
-    faults.set_latency("s3", first_byte_s=3)
+    faults.set_latency("s3", first_byte_s=10)  # longer than the upgrade, on a loaded machine too
     cluster.wait(
         lambda: any("Registered to" in cluster.log(pod) for pod in installed.dask_pods("worker")),
         RUN_S,
