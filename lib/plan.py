@@ -238,6 +238,12 @@ class VolumePlan(FrozenModel):
         return {**data, "reader": reader, "downsample_steps": reader.pop(_OLD_STEPS)}
 
     @property
+    def assumed_axes(self) -> str:
+        """Of ``zyx``, those whose voxel length nobody states: 1 nm stands in its place."""
+        by = {axis: self.stated.get(f"voxel_size_nm.{axis}") for axis in "zyx"}
+        return "".join(axis for axis, one in by.items() if one and one.source == "assumed")
+
+    @property
     def labels(self) -> LabelPooling | None:
         """How coarser levels take their ids; None for images, which are averaged."""
         return self.label_pooling if self.kind == "labels" else None

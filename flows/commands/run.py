@@ -36,6 +36,7 @@ from lib.ingest.context import progress_events
 from lib.ingest.datasets import Dataset, Job, check, read_datasets
 from lib.ingest.planning import by_round, configs
 from lib.ingest.result import ProcessingResult, ProgressEvent, VolumeResult, subscribe
+from lib.present.formatting import lengths_text
 from lib.present.output import console, say, say_json
 from lib.present.terminal import ProgressView
 from lib.records.catalogue import require_contents
@@ -337,7 +338,7 @@ def _row(source: str, volume: VolumeResult) -> tuple[str, ...]:
         source,
         volume.name,
         " ".join(map(str, volume.shape_zyx)),
-        " ".join(f"{v:.6g}" for v in volume.voxel_nm_zyx),
+        lengths_text(volume.voxel_nm_zyx, volume.assumed_axes, " "),
         f"{volume.stored_bytes:,}",
         f"{volume.seconds:.1f}" if volume.made else "-",
         _status(volume),

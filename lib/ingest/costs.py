@@ -21,7 +21,7 @@ from lib.formats.base import Layout
 from lib.geometry import LengthsZYX, ShapeZYX, ceil_divide, multiply, zyx
 from lib.ingest.coarse import GATHER_BYTES
 from lib.plan import VolumePlan
-from lib.present.formatting import duration_text, size_text
+from lib.present.formatting import duration_text, lengths_text, size_text
 from lib.present.preview import THUMBNAIL
 from lib.records.lifecycle import record_key
 from lib.storage.base import Store
@@ -55,6 +55,7 @@ class VolumeCost(BaseModel):
     dtype: str
     kind: Kind
     voxel_nm_zyx: LengthsZYX
+    assumed_axes: str  # of ``zyx``, those whose length nobody states: 1 nm stands in its place
     origin_nm_zyx: LengthsZYX  # centre of the first voxel
     scale_level: str | None
     licence: str | None
@@ -110,6 +111,7 @@ def cost_of(plan: VolumePlan, config: LoaderConfig, assumed_compression: float) 
         dtype=plan.dtype,
         kind=plan.kind,
         voxel_nm_zyx=plan.voxel_nm_zyx,
+        assumed_axes=plan.assumed_axes,
         origin_nm_zyx=plan.origin_nm_zyx,
         scale_level=plan.scale_level,
         licence=plan.about.licence,
@@ -252,7 +254,7 @@ def row_of(cost: VolumeCost) -> dict[str, Any]:
         "accession": cost.source_id,
         "shape z,y,x": " x ".join(map(str, cost.shape_zyx)),
         "dtype": cost.dtype,
-        "voxel nm z,y,x": " x ".join(f"{v:.6g}" for v in cost.voxel_nm_zyx),
+        "voxel nm z,y,x": lengths_text(cost.voxel_nm_zyx, cost.assumed_axes, " x "),
         "level": cost.scale_level or "",
         "licence": cost.licence or "not stated",
         "requests": cost.download_requests,

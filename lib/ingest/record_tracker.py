@@ -265,6 +265,7 @@ class RecordTracker:
             status=status,
             shape_zyx=plan.shape_zyx,
             voxel_nm_zyx=plan.voxel_nm_zyx,
+            assumed_axes=plan.assumed_axes,
             metadata_path=f"{volume_context(self._request).store.uri}/{key}" if known else None,
             **more,
         )
@@ -278,6 +279,7 @@ def not_made(plan: VolumePlan, status: str) -> VolumeResult:
         status=status,
         shape_zyx=plan.shape_zyx,
         voxel_nm_zyx=plan.voxel_nm_zyx,
+        assumed_axes=plan.assumed_axes,
         made=False,
     )
 

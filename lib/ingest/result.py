@@ -25,6 +25,7 @@ class VolumeResult(BaseModel):
     status: str  # complete, failed, cancelled, skipped, planned
     shape_zyx: ShapeZYX
     voxel_nm_zyx: LengthsZYX
+    assumed_axes: str = ""  # of ``zyx``, those whose length nobody states
     stored_bytes: int = 0
     seconds: float = 0.0
     made: bool = True  # False: it was complete already

@@ -53,6 +53,12 @@ def voxel_text(voxel_nm: Sequence[float] | None) -> str:
     return " × ".join(f"{v:.6g}" for v in voxel_nm) + " nm"
 
 
+def lengths_text(lengths_zyx: Sequence[float], assumed_axes: str, between: str) -> str:
+    """``? x 12.33 x 12.33``: a length that nobody states is not shown as a measurement."""
+    lengths = zip("zyx", lengths_zyx, strict=True)
+    return between.join("?" if axis in assumed_axes else f"{v:.6g}" for axis, v in lengths)
+
+
 def _three(value: float) -> str:
     """Three significant digits, without an exponent."""
     if value >= 99.95:

@@ -6,8 +6,14 @@ import logging
 
 import pytest
 
+from flows.commands.run import _row
 from flows.logs import LOGGER, PROGRESS_SECONDS, progress_told
+from lib.about import Provenance
+from lib.config.loaders import FlyEMConfig
+from lib.ingest.costs import cost_of, row_of
+from lib.ingest.record_tracker import not_made
 from lib.ingest.result import ProgressEvent, emit
+from tests.kit.volume_kit import a_plan
 
 
 def standing(volume: str, done: int, received: int) -> ProgressEvent:
@@ -59,3 +65,16 @@ def test_a_volume_that_is_finished_is_told_of_no_more() -> None:
             now = float(second)
             emit(standing("ebi/one", 10, 100_000_000))
     assert said == []
+
+
+def test_a_voxel_length_that_nobody_states_is_shown_as_unknown() -> None:
+    """In the table of a plan and in that of a run: 1 nm stands in its place, unmeasured."""
+    stated = {
+        "voxel_size_nm.z": Provenance(source="assumed"),
+        "voxel_size_nm.y": Provenance(source="file"),
+        "voxel_size_nm.x": Provenance(source="file"),
+    }
+    update = {"voxel_nm_zyx": (1.0, 12.33, 12.33), "stated": stated}
+    plan = a_plan((2, 3, 4)).model_copy(update=update)
+    assert row_of(cost_of(plan, FlyEMConfig(), 0.5))["voxel nm z,y,x"] == "? x 12.33 x 12.33"
+    assert _row("ebi", not_made(plan, "planned"))[3] == "? 12.33 12.33"
