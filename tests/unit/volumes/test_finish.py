@@ -295,6 +295,21 @@ def test_a_single_voxel_that_is_a_number_is_an_image(store: LocalStore) -> None:
     assert finished(staged(store, voxels), store).statistics.finite == 1
 
 
+@pytest.mark.parametrize("counted", [True, False])
+def test_the_voxels_of_no_label_are_counted_over_all_shards(
+    store: LocalStore, counted: bool
+) -> None:
+    voxels = random_voxels(SHAPE, "uint32") % 5
+    job = staged(store, voxels, kind="labels")
+    if not counted:  # one shard of a half that was begun before they were
+        entry_changed(store, job, label_ids=None)
+    made = finished(job, store)
+    assert len(list(job.grid.shards())) > 1
+    assert made.labels is not None
+    assert made.labels.background == (np.count_nonzero(voxels == 0) if counted else None)
+    assert made.labels.ids_of_levels[0] == (4 if counted else None)
+
+
 def test_labels_without_a_label_are_a_finding(store: LocalStore) -> None:
     job = staged(store, filled(0, "uint32"), kind="labels")
     assert finished(job, store).volume_key == job.final_key
@@ -377,7 +392,7 @@ def all_absent(store: LocalStore, *, kind: str, present: int = 0) -> VolumeJob:
 
 def test_labels_of_which_the_archive_holds_no_chunk_are_refused_by_name(store: LocalStore) -> None:
     job = all_absent(store, kind="labels")
-    with pytest.raises(MissingChunksError, match="holds none of the 8 chunks") as caught:
+    with pytest.raises(MissingChunksError, match="none of the 8 chunks of these labels") as caught:
         finished(job, store, max_missing_fraction=None)
     assert (caught.value.archive, caught.value.location) == ("openorganelle", "set/volume")
     assert "max_missing_fraction" in caught.value.advice
@@ -438,6 +453,36 @@ def test_an_absent_chunk_is_background_unless_data_border_on_it(
         finished(job, store, max_missing_fraction=None)
     assert "--set max_missing_fraction=0.5" in caught.value.advice
     assert finished(job, store, max_missing_fraction=0.5).missing_chunks
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.75])
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize("by", [-1, 1])
+def test_data_border_on_an_absent_chunk_only_where_most_of_a_face_is_data(
+    store: LocalStore, by: int, axis: int, share: float
+) -> None:
+    """The chunk amid 27 is absent; the layer that touches it on one side holds data in a share of
+    its rows, and what lies behind that layer the other way round."""
+    voxels = np.zeros((12, 12, 12), "uint8")
+    chunk: list[slice | int] = [slice(4, 8)] * 3
+    rows = np.zeros((4, 4), "uint8")
+    rows[: int(4 * share)] = 3
+    for distance, found in enumerate((rows, 3 - rows, 3 - rows, 3 - rows)):
+        chunk[axis] = 8 + distance if by > 0 else 3 - distance
+        voxels[tuple(chunk)] = found
+    grid = SourceGrid(
+        chunk_zyx=(4, 4, 4), offset_zyx=(0, 0, 0), cells_zyx=(3, 3, 3), absent="unwritten"
+    )
+    reader = ArrayReader(voxels)
+    job = a_job(a_plan(voxels.shape, source_grid=grid), reader)
+    Ledger(store, job).open()
+    convert(job, reader, store, list(job.grid.shards()))
+    entry_changed(store, job, missing_chunks=("1/1/1",))
+    if share < 0.5:
+        assert finished(job, store, max_missing_fraction=None).missing_chunks == ("1/1/1",)
+        return
+    with pytest.raises(MissingChunksError, match="data border on 1/1/1: such"):
+        finished(job, store, max_missing_fraction=None)
 
 
 def test_an_image_without_a_chunk_stays_an_empty_volume(store: LocalStore) -> None:
