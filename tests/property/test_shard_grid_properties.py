@@ -145,7 +145,7 @@ def test_any_volume_is_converted_and_any_box_of_it_read_back(data: st.DataObject
     )  # type: ignore[arg-type]
     job = a_job(plan, reader, chunk_zyx=chunk, shard_mb=shard_mb)
     with tempfile.TemporaryDirectory() as folder:
-        store = LocalStore(folder)
+        store = LocalStore(folder, durable=False)
         make(job, reader, store, limits=ConcurrencyLimits(2, 2, 2), allow_empty=True)
         levels = read_levels(volume_path(store, job))
         np.testing.assert_array_equal(levels[0], voxels)

@@ -64,7 +64,7 @@ def record(store: LocalStore, plan: VolumePlan, *, old: bool = False) -> None:
 
 @pytest.fixture
 def store(tmp_path: Path) -> LocalStore:
-    return LocalStore(tmp_path)
+    return LocalStore(tmp_path, durable=False)
 
 
 def names(plans: list[VolumePlan]) -> list[str]:

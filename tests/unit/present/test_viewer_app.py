@@ -28,7 +28,7 @@ EM, LABELS = "ebi/sample one.ome.zarr", "ebi/sample one_cells.ome.zarr"
 def store(tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
     root = tmp_path_factory.mktemp("viewer")
     (root / "secret.txt").write_text("not for you")
-    store = LocalStore(root / "store")
+    store = LocalStore(root / "store", durable=False)
     em, cells = tissue((0, 0, 0), SHAPE, seed=3), labels((0, 0, 0), SHAPE, seed=3)
     make_volume(store, em, plan_of(em, "ebi", "sample one", VOXEL))
     make_volume(store, cells, plan_of(cells, "ebi", "sample one_cells", VOXEL, kind="labels"))
@@ -87,7 +87,7 @@ def test_objects_and_ranges_come_as_they_are_stored(viewer: Viewer, store: Local
 
 
 def test_large_objects_are_streamed_whole(tmp_path: Path) -> None:
-    store = LocalStore(tmp_path)
+    store = LocalStore(tmp_path, durable=False)
     voxels = np.zeros((4, 4, 4), np.uint8)
     voxels[0] = 9
     key = make_volume(store, voxels, plan_of(voxels, "ebi", "big", VOXEL)).volume_key

@@ -61,12 +61,12 @@ def complete(
 
 @pytest.fixture
 def data(tmp_path: Path) -> LocalStore:
-    return LocalStore(tmp_path / "data")
+    return LocalStore(tmp_path / "data", durable=False)
 
 
 @pytest.fixture
 def reports(tmp_path: Path) -> LocalStore:
-    return LocalStore(tmp_path / "metadata")
+    return LocalStore(tmp_path / "metadata", durable=False)
 
 
 @pytest.fixture
@@ -282,11 +282,11 @@ def test_it_works_the_same_in_a_bucket_and_does_not_list_the_shards(
 
 
 def test_a_volume_without_a_record_is_reported_and_not_catalogued(tmp_path: Path) -> None:
-    store = LocalStore(tmp_path / "data")
+    store = LocalStore(tmp_path / "data", durable=False)
     key = complete(MetadataManager(store), store, "idr", "a")
     store.put("idr/lost.ome.zarr/zarr.json", b"{}")
     store.put("idr/lost.npy", b"")
-    result = consolidate(store, LocalStore(tmp_path / "metadata"), NOW)
+    result = consolidate(store, LocalStore(tmp_path / "metadata", durable=False), NOW)
     assert (result.valid, result.invalid) == (1, 2)
     assert [item["path"] for item in result.catalog["records"]] == [key]
     told = {item["path"]: item["errors"] for item in result.report["results"] if item["errors"]}
@@ -297,6 +297,6 @@ def test_a_volume_without_a_record_is_reported_and_not_catalogued(tmp_path: Path
 def test_a_catalogue_is_not_made_of_a_mistyped_address(tmp_path: Path) -> None:
     with pytest.raises(NothingThereError, match="there is no such folder"):
         require_contents(LocalStore(tmp_path / "data"))
-    store = LocalStore(tmp_path / "data")
+    store = LocalStore(tmp_path / "data", durable=False)
     complete(MetadataManager(store), store, "idr", "a")
     assert len(require_contents(store).records) == 1

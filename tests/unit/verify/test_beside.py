@@ -220,8 +220,11 @@ def test_a_fact_of_all_files_is_not_proven_by_some(store: LocalStore) -> None:
 
 
 def test_one_bad_raw_file_hides_no_other(store: LocalStore) -> None:
-    """Absent, of another size, unknown to the record, with other bytes: each is told."""
-    for name, data in (("b", b"longer"), ("c", b"?"), ("d", b"DATA"), ("e", b"data")):
+    """Absent, of another size, unknown to the record, with other bytes: each is told.
+
+    One digest sorts before what it should be, one behind it.
+    """
+    for name, data in (("b", b"longer"), ("c", b"?"), ("d", b"dat0"), ("e", b"data")):
         store.put(f"{RAW}/{name}", data)
     files = [told(b"data", name=name, key=f"{RAW}/{name}") for name in "abde"]
     files[0]["key"] = f"{RAW}/elsewhere"
@@ -248,13 +251,13 @@ def test_one_bad_raw_file_hides_no_other(store: LocalStore) -> None:
 
 
 @pytest.mark.parametrize("deep", [False, True])
-@pytest.mark.parametrize("data", [None, b"picture", b"PICTURE"])
+@pytest.mark.parametrize("data", [None, b"picture", b"PICTURE", b"Pictura"])
 def test_a_picture_is_there_and_the_one_that_was_drawn(
     store: LocalStore, data: bytes | None, deep: bool
 ) -> None:
     if data is not None:
         store.put("idr/v.preview.png", data)
-    sha256 = hashlib.sha256(b"picture").hexdigest()
+    sha256 = hashlib.sha256(b"picture").hexdigest()  # of one of the others it is more, of one less
     found = Findings()
     files = {"preview": "idr/v.preview.png", "preview_sha256": sha256}
     prove_preview(store, {"files": files}, found, deep=deep)

@@ -60,7 +60,7 @@ FORMATS = ["zarr", "npy"]
 
 @pytest.fixture
 def store(tmp_path: Path) -> LocalStore:
-    return LocalStore(tmp_path / "data")
+    return LocalStore(tmp_path / "data", durable=False)
 
 
 def assert_proven(store: LocalStore, job: VolumeJob) -> None:
@@ -654,6 +654,6 @@ def test_bytes_do_not_depend_on_how_many_work(store: LocalStore, limits: Concurr
     job = a_job(a_plan(voxels.shape, "float32"), reader, **SMALL)
     make(job, reader, store)
     first = digests(store, job)
-    other = LocalStore(Path(store.root) / "other")
+    other = LocalStore(Path(store.root) / "other", durable=False)
     make(job, reader, other, limits=limits)
     assert digests(other, job) == first

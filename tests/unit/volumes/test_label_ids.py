@@ -79,7 +79,7 @@ def test_averaged_labels_are_not_published(
     """Whatever would make ids, a volume with them never gets its name."""
     labels = (np.indices(shape).sum(axis=0) // 5 % 2 * 40 + 1).astype(np.uint16)
     plan = a_plan(shape, "uint16", kind="labels")
-    store = LocalStore(tmp_path)
+    store = LocalStore(tmp_path, durable=False)
     job = a_job(plan, ArrayReader(labels))
     original = kernels.pool
 

@@ -45,7 +45,7 @@ HTML = b"<!DOCTYPE html><html><body>Service Unavailable</body></html>"
 
 @pytest.fixture
 def store(tmp_path: Path) -> LocalStore:
-    return LocalStore(tmp_path / "data")
+    return LocalStore(tmp_path / "data", durable=False)
 
 
 def both_ways(
