@@ -84,6 +84,15 @@ def test_slices_index_the_array_that_a_box_lies_in() -> None:
     assert str(box) == "z=1:2,y=2:4,x=3:6"
 
 
+def test_boxes_lie_in_the_order_of_their_first_voxels() -> None:
+    last, first, second = (
+        Box((1, 0, 0), (2, 1, 1)),
+        Box((0, 0, 5), (9, 9, 9)),
+        Box((0, 1, 0), SHAPE),
+    )
+    assert sorted([last, second, first]) == [first, second, last]
+
+
 @pytest.mark.parametrize(
     ("text", "box"),
     [
@@ -139,7 +148,8 @@ def test_lengths(unit: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "unit", ["", "1/nm", "nm^-1", "eV", "s", "pixel", "PIXEL", "REFERENCEFRAME", "Mm", "M", "?"]
+    "unit",
+    ["", "1/nm", "nm^-1", "eV", "s", "pixel", "PIXEL", "REFERENCEFRAME", "Mm", "M", "nms", "?"],
 )
 def test_what_is_no_length_is_unknown(unit: str) -> None:
     assert to_nm(1.0, unit) is None
