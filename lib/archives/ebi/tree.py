@@ -135,7 +135,7 @@ class EbiTree:
             if not isinstance(entries, MacroscopeError):
                 shown[way] = {entry.name: entry for entry in entries}
                 continue
-            if not _passes(entries):
+            if isinstance(entries, _FINAL):
                 raise entries
             failures.append(entries)
             if not isinstance(entries, NotFoundError):
@@ -164,7 +164,6 @@ class EbiTree:
 
     def file(self, path: str, name: str, entry: FtpEntry | None = None) -> SourceFile:
         """Size and identity of a file; of an FTP entry, what the listing told is believed."""
-
         return self._first(lambda way: self._file(way, path, name, entry))
 
     def listed(self, path: str, name: str, entry: FtpEntry) -> SourceFile:
@@ -263,7 +262,7 @@ class EbiTree:
             if remote.size == file.size:
                 return read(HttpBytes(self._session, HTTPS, remote))
         except MacroscopeError as error:
-            if not (by_ftp or "ftp" in self.ways) or not _passes(error):
+            if not (by_ftp or "ftp" in self.ways) or isinstance(error, _FINAL):
                 raise
             _log.info("the mirror failed, FTP is asked for the header: %s", error)
         return read(FtpBytes(self._session, FTP, self._ftp, path, file.size or 0))
@@ -410,7 +409,7 @@ class EbiTree:
             try:
                 return ask(way)
             except MacroscopeError as error:
-                if not _passes(error):
+                if isinstance(error, _FINAL):
                     raise
                 failures.append(error)
                 if way != ways[-1]:
@@ -449,8 +448,3 @@ def _is_like(file: SourceFile, entry: FtpEntry) -> bool:
 def _few(names: Sequence[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
-
-
-def _passes(error: Exception) -> bool:
-    """Whether another protocol may do better."""
-    return not isinstance(error, _FINAL)
