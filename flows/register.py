@@ -36,6 +36,7 @@ from tasks.limits import limit_name
 
 _log = logging.getLogger(__name__)
 
+_IMAGE_SCRIPT = "k8s/image.sh"
 _FILES = resources.files("flows.resources")  # prefect.yaml and the job template, in a wheel too
 OVERRIDABLE = ("enabled", "job_variables", "parameters", "schedules", "concurrency_limit", "tags")
 
@@ -222,6 +223,7 @@ def deploy(pool: str, overrides: Mapping[str, Mapping[str, Any]]) -> int:
         Its exit code.
     """
     document = with_registry(yaml.safe_load((_FILES / "prefect.yaml").read_text()), REGISTRY)
+    document = for_folder(document, _home())
     environ = {**os.environ, "PREFECT_DEPLOYMENTS_DEFAULT_WORK_POOL_NAME": pool}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "prefect.yaml"
@@ -231,6 +233,20 @@ def deploy(pool: str, overrides: Mapping[str, Mapping[str, Any]]) -> int:
             [*command, "--prefect-file", str(path)], cwd=_home(), env=environ, check=False
         )
     return done.returncode
+
+
+def for_folder(document: dict[str, Any], home: Path) -> dict[str, Any]:
+    """A prefect.yaml without the steps whose script a folder does not have.
+
+    A wheel brings no image to build, and no ``k8s/image.sh``.
+    """
+    if (home / _IMAGE_SCRIPT).is_file():
+        return document
+    kept = {
+        stage: [step for step in document.get(stage) or () if _IMAGE_SCRIPT not in str(step)]
+        for stage in ("build", "push")
+    }
+    return {**document, **kept}
 
 
 def _home() -> Path:

@@ -12,7 +12,14 @@ from prefect.cli.deploy._config import _load_deploy_configs_and_actions
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 from rich.console import Console
 
-from flows.register import deployment_key, job_template, main, merge_overrides, with_registry
+from flows.register import (
+    deployment_key,
+    for_folder,
+    job_template,
+    main,
+    merge_overrides,
+    with_registry,
+)
 from lib.archives.registry import REGISTRY
 from lib.errors import ConfigError
 
@@ -141,3 +148,13 @@ def test_without_a_server_nothing_is_registered_with_one_that_ends_at_once() -> 
     with nameless, pytest.raises(ConfigError, match="no Prefect server is named") as caught:
         main([])
     assert "macroscope up" in str(caught.value)
+
+
+def test_a_folder_without_the_script_of_the_image_registers_without_it(tmp_path: Path) -> None:
+    """As where the wheel is installed: nothing there builds an image."""
+    document = yaml.safe_load((ROOT / "prefect.yaml").read_text())
+    assert for_folder(document, ROOT) == document
+    alone = for_folder(document, tmp_path)
+    assert [step["id"] for steps in alone["build"] for step in steps.values()] == ["home"]
+    assert alone["push"] == []
+    assert alone["pull"] == document["pull"]
