@@ -8,7 +8,7 @@ import os
 import socket
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,17 +111,25 @@ class Run:
             return self.config.max_workers
         return max(self.config.max_workers, self.settings.dask_workers)
 
-    def result(self, volumes: list[VolumeResult], costs: list[VolumeCost]) -> ProcessingResult:
-        """Sum up the volumes of this source."""
+    def result(
+        self,
+        volumes: list[VolumeResult],
+        costs: list[VolumeCost],
+        failed: Sequence[MacroscopeError] = (),
+    ) -> ProcessingResult:
+        """Sum up the volumes of this source, and what could not be planned."""
         done = [volume for volume in volumes if volume.status == "complete"]
         ids = sorted({volume.source_id for volume in volumes})
         return ProcessingResult(
-            success=all(volume.error is None for volume in volumes),
+            success=not failed and all(volume.error is None for volume in volumes),
             source=self.source,
             source_id=", ".join(ids),
             files_processed=len(done),
             metadata_paths=[volume.metadata_path for volume in done if volume.metadata_path],
-            errors=[f"{volume.name}: {volume.error}" for volume in volumes if volume.error],
+            errors=[
+                *map(str, failed),
+                *(f"{volume.name}: {volume.error}" for volume in volumes if volume.error),
+            ],
             processing_time_seconds=time.monotonic() - self.began,
             total_size_bytes=sum(volume.stored_bytes for volume in done),
             volumes=volumes,
@@ -223,7 +231,7 @@ def ingest(source: str, config: LoaderConfig | Mapping[str, Any] | None) -> Proc
             else:
                 volumes.append(make_volume(run, volume_plan))
                 tell_of(volumes[-1])
-        result = run.result(volumes, costs)
+        result = run.result(volumes, costs, sources.failed)
         retry_through_outage(lambda: show_result(result))  # a parent elsewhere reads it
         return result
 

@@ -100,9 +100,10 @@ def plan(
     ConfigError
         A setting is wrong.
     PlanError
-        Some of several sources cannot be planned; the error carries the plan of the others.
+        Some of several sources or addresses cannot be planned; the error carries the plan of the
+        others.
     MacroscopeError
-        The only source cannot be planned: its own error, such as `NotFoundError`.
+        The only source or address cannot be planned: its own error, such as `NotFoundError`.
 
     Examples
     --------
@@ -157,11 +158,11 @@ def plan(
             tuple(costs),
             totals(costs, store.free_bytes()),
             tuple(warnings_for(costs, store, available_memory())),
-            tuple((one.source, one.error) for one in found if one.error is not None),
+            tuple((one.source, error) for one in found for error in one.errors),
         )
     if not result.errors:
         return result
-    if len(found) == 1:
+    if len(result.errors) == 1 and not (costs or len(found) > 1):
         raise result.errors[0][1]
     error = PlanError("; ".join(str(one) for _, one in result.errors))
     error.plan = result

@@ -87,7 +87,7 @@ class IngestError(_errors.IngestError):
 
 
 class PlanError(MacroscopeError):
-    """Some sources could not be planned.
+    """Some sources or addresses could not be planned.
 
     Attributes
     ----------

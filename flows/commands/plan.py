@@ -62,9 +62,9 @@ def plan_command(
     of_jobs = planned[len(planned) - len(jobs) :]  # they are planned last, in their order
     labels = [*(one.source for one in planned[: len(planned) - len(jobs)]), *_labels(jobs)]
     errors = [
-        (label, str(one.error))
+        (label, str(error))
         for label, one in zip(labels, planned, strict=True)
-        if one.error is not None
+        for error in one.errors
     ]
     groups = _by_group(jobs, of_jobs)
     if as_json:

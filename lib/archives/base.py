@@ -7,11 +7,13 @@ compared and sent to a Dask worker on another host, which opens the reader for i
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from lib.config.loaders import LoaderConfig
+from lib.errors import MacroscopeError
 from lib.formats.base import VolumeReader
 from lib.plan import VolumePlan
 from lib.rawfiles.files import RawFiles
@@ -81,6 +83,18 @@ class Archive(Protocol):
         """
         ...
 
+    def plan_possible(
+        self, config: Any, session: Session
+    ) -> tuple[list[VolumePlan], list[MacroscopeError]]:
+        """What can be planned of what `config` names one by one, and why the rest cannot.
+
+        Raises
+        ------
+        NotFoundError, TransportError, FormatError, ConfigError
+            One thing alone was asked for.
+        """
+        ...
+
     def fetch(self, plan: VolumePlan, config: Any, session: Session, raw: RawFiles) -> None:
         """Bring the files that must lie on disk before their voxels can be read.
 
@@ -114,7 +128,7 @@ def service_of(archive: Archive, plan: VolumePlan) -> str:
     return next(iter(archive.services)) if tells is None else str(tells(plan))
 
 
-class ArchiveBase:
+class ArchiveBase(ABC):
     """What most archives have in common: no files to bring beforehand, volumes of common size."""
 
     heavy: ClassVar[bool] = False
@@ -124,6 +138,15 @@ class ArchiveBase:
 
     def settings_of(self, rest: str) -> dict[str, Any] | None:
         return None if rest else {}
+
+    @abstractmethod
+    def plan(self, config: Any, session: Session) -> list[VolumePlan]:
+        """See `Archive`."""
+
+    def plan_possible(
+        self, config: Any, session: Session
+    ) -> tuple[list[VolumePlan], list[MacroscopeError]]:
+        return self.plan(config, session), []
 
     def fetch(self, plan: VolumePlan, config: Any, session: Session, raw: RawFiles) -> None:
         return None

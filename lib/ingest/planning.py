@@ -31,7 +31,7 @@ _LOOK_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One source's plans with their costs, or why there are none.
+    """One source's plans with their costs, and why others have none.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class Planned:
     plans: tuple[VolumePlan, ...] = ()
     skipped: tuple[VolumePlan, ...] = ()
     costs: tuple[VolumeCost, ...] = ()
-    error: MacroscopeError | None = None
+    errors: tuple[MacroscopeError, ...] = ()
 
 
 def configs(
@@ -108,8 +108,9 @@ def plan_all(
             except StoppedError:
                 raise
             except MacroscopeError as error:
-                return Planned(source, config, data_uri, error=error.located(archive=source))
-            return Planned(source, config, data_uri, found.plans, found.skipped, costs)
+                return Planned(source, config, data_uri, errors=(error.located(archive=source),))
+            made = found.plans, found.skipped, costs, found.failed
+            return Planned(source, config, data_uri, *made)
 
         workers = max(1, min(MOST_AT_ONCE, len(chosen)))
         with ThreadPoolExecutor(workers, thread_name_prefix="plan") as pool:

@@ -72,10 +72,14 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What a source was planned into; ``skipped`` volumes exceed ``max_array_size_mb``."""
+    """What a source was planned into; ``skipped`` volumes exceed ``max_array_size_mb``.
+
+    Of several addresses ``failed`` says why some have no plan.
+    """
 
     plans: tuple[VolumePlan, ...]
     skipped: tuple[VolumePlan, ...]
+    failed: tuple[MacroscopeError, ...] = ()
 
 
 def plan_source(
@@ -98,13 +102,11 @@ def plan_source(
     MacroscopeError
         The archive's or the store's own.
     """
-    if (
-        not config.dry_run
-    ):  # what is planned will be made: half a second, best while the archive is asked
+    if not config.dry_run:  # what is planned will be made: best while the archive is asked
         kernels.load_meanwhile("uint8", labels=False)
     with open_session(config, source, scratch_dir=scratch_dir) as session:
         try:
-            plans = archive(source).plan(config, session)
+            plans, failed = archive(source).plan_possible(config, session)
         except MacroscopeError as error:
             raise error.located(archive=source) from error.__cause__
     plans = [_settled(plan, config) for plan in plans]
@@ -117,6 +119,7 @@ def plan_source(
     return Sources(
         tuple(plan for plan, kept in zip(named, made, strict=True) if kept),
         tuple(plan for plan, kept in zip(named, made, strict=True) if not kept),
+        tuple(failed),
     )
 
 

@@ -99,16 +99,20 @@ def test_every_format_of_ones_own_disk_ends_complete_and_exact(
 
 
 @pytest.mark.long
-def test_a_path_and_a_named_archive_in_one_run(
+def test_paths_and_a_named_archive_in_one_run_where_one_that_is_wrong_costs_no_other(
     home: Path, prefect_server: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     voxels = np.arange(7 * 20 * 30, dtype=np.uint16).reshape(7, 20, 30)
     tifffile.imwrite(home / "mine.tif", voxels)
     about = {"licence": "CC0-1.0", "title": "Mine", "voxel_size_nm": "30,4,4"}
-    assert run("mine.tif", "empiar:11759", about=about) == 0
+    (home / "cut.tif").write_bytes((home / "mine.tif").read_bytes()[:100])
+    assert run("gone.tif", "mine.tif", "cut.tif", "empiar:11759", about=about) == 1
     results = {one["source"]: one for one in json.loads(capsys.readouterr().out)}
     assert set(results) == {"address", "ebi"}
     (mine,) = results["address"]["volumes"]
+    gone, cut = results["address"]["errors"]
+    assert "gone.tif" in gone and "cut.tif" in cut
+    assert results["ebi"]["success"] and not results["address"]["success"]
     assert mine["status"] == "complete"
     assert mine["voxel_nm_zyx"] == [30.0, 4.0, 4.0]
     record = json.loads(Path(mine["metadata_path"]).read_text())

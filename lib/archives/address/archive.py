@@ -17,7 +17,7 @@ from lib.archives.address.spimdata import of_voxels
 from lib.archives.base import ArchiveBase, Publisher
 from lib.archives.pairs import as_part, beside, overlap_of, paired
 from lib.config.loader_base import AddressConfig
-from lib.errors import ConfigError, MacroscopeError
+from lib.errors import ConfigError, MacroscopeError, StoppedError
 from lib.formats.base import VolumeReader
 from lib.formats.chunked import choose_level_name
 from lib.formats.format import Options, VolumeDescription
@@ -49,11 +49,20 @@ class AddressArchive(ArchiveBase):
             An address cannot be read, or names several volumes; the error lists their addresses.
         NotFoundError, AccessDeniedError, TransportError, FormatError
         """
+        plans, failed = self.plan_possible(config, session)
+        if failed:
+            raise failed[0]
+        return plans
+
+    def plan_possible(
+        self, config: AddressConfig, session: Session
+    ) -> tuple[list[VolumePlan], list[MacroscopeError]]:
         if not config.addresses:
             raise ConfigError(
                 "no address is given", archive=self.name, location="sources.address.addresses"
             )
         plans: dict[str, VolumePlan] = {}  # one volume may be named by two addresses
+        failed: list[MacroscopeError] = []
         for text in config.addresses:
             try:
                 for plan in self._plan_address(parse_address(text), config, session):
@@ -62,8 +71,11 @@ class AddressArchive(ArchiveBase):
                     pairs = self._plan_labels([*plans.values()], config, session)
                     plans |= {plan.path_in_source: plan for plan in pairs}
             except MacroscopeError as error:
-                raise error.located(archive=self.name) from error.__cause__
-        return name_series([*plans.values()])
+                located = error.located(archive=self.name)
+                if len(config.addresses) == 1 or isinstance(error, StoppedError):
+                    raise located from error.__cause__
+                failed.append(located)
+        return name_series([*plans.values()]), failed
 
     def service_of(self, plan: VolumePlan) -> str:
         """The service whose connections reading a volume uses."""

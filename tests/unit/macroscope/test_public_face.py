@@ -11,7 +11,9 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+import tifffile
 import yaml
 
 import macroscope
@@ -124,6 +126,11 @@ def test_what_cannot_be_planned_is_a_named_error_that_carries_the_rest() -> None
         macroscope.plan(sources=["elsewhere"])
     with pytest.raises(NotFoundError, match="no such file"):
         macroscope.plan("/nowhere/x.tif")
+    tifffile.imwrite("x.tif", np.zeros((3, 4, 6), np.uint8), photometric="minisblack")
+    with pytest.raises(PlanError) as failed:
+        macroscope.plan("/nowhere/x.tif", "x.tif", "/nowhere/y.tif")
+    assert [volume.shape_zyx for volume in failed.value.plan.volumes] == [(3, 4, 6)]
+    assert len(failed.value.plan.errors) == 2
 
 
 @pytest.mark.usefixtures("archives")
