@@ -40,6 +40,8 @@ class IngestedVolume:
         ``complete``, ``failed``, ``cancelled`` or ``skipped``.
     shape_zyx, voxel_nm_zyx
         Voxels, and the size of one in nm.
+    assumed_axes
+        Of ``zyx``, those whose length nobody states: 1 nm stands in its place.
     stored_bytes
         As stored, all levels included.
     seconds
@@ -60,6 +62,7 @@ class IngestedVolume:
     status: str
     shape_zyx: ShapeZYX
     voxel_nm_zyx: LengthsZYX
+    assumed_axes: str
     stored_bytes: int
     seconds: float
     made: bool

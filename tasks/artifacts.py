@@ -75,7 +75,7 @@ def show_record(request: VolumeRequest, record: RecordDict) -> None:
         "\n".join(lines),
         key=volume_artifact_key("record", read.source, read.name),
         description=f"{read.source} {read.source_id}: {shape_text(read.shape_zyx)}, "
-        f"{read.core.data_type}, {voxel_text(read.voxel_nm_zyx)}, {stored}",
+        f"{read.core.data_type}, {voxel_text(read.voxel_nm_zyx, read.assumed_axes)}, {stored}",
     )
 
 
@@ -175,7 +175,8 @@ def show_volumes(results: list[ProcessingResult], store_settings: StoreSettings)
             f"![Middle planes of {volume.name}]({picture})" if picture else "No picture.",
             "",
             f"{shape_text(volume.shape_zyx)} voxels (z, y, x) of "
-            f"{voxel_text(volume.voxel_nm_zyx)}, {size_text(volume.stored_bytes)}",
+            f"{voxel_text(volume.voxel_nm_zyx, volume.assumed_axes)}, "
+            f"{size_text(volume.stored_bytes)}",
             "",
         ]
     if len(done) > MOST_PICTURES:

@@ -38,7 +38,12 @@ class PreviewRenderer:
             title = self._title
             beneath = planes_beneath(self._store, volume, planes, self._request.plan.within)
             self._preview = draw_preview(
-                volume, planes, statistics=statistics, title=title, beneath=beneath
+                volume,
+                planes,
+                statistics=statistics,
+                title=title,
+                beneath=beneath,
+                assumed_axes=self._request.plan.assumed_axes,
             )
             small = draw_thumbnail(volume, planes, statistics=statistics)
         except StoppedError:
@@ -57,6 +62,7 @@ class PreviewRenderer:
                 published.volume_key,
                 statistics=published.statistics,
                 voxel_nm_zyx=self._request.plan.voxel_nm_zyx,
+                assumed_axes=self._request.plan.assumed_axes,
                 title=self._title,
             )
             self._store.put(key, picture)

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from lib.present.described import beside
+from lib.present.formatting import lengths_text
 from lib.present.rows import Json, how_to_cite, licence_url, publisher, shown_fields
 from lib.records.fields import Lengths
 from lib.records.model import Record
@@ -223,6 +224,7 @@ def _measures(record: Record) -> list[tuple[str, str, Any, str]]:
             found += [
                 (f"{stem}-{axis}", f"{shown.label} {axis}", one, shown.unit)
                 for axis, one in zip("zyx", along, strict=True)
+                if not (isinstance(value, Lengths) and axis in record.assumed_axes)
             ]
         else:
             found.append((stem, shown.label, value, shown.unit))
@@ -265,14 +267,15 @@ def _references(ids: Iterable[str]) -> Entity | list[Entity]:
 
 def _summary(record: Record) -> str:
     shape = " x ".join(str(n) for n in record.shape_zyx or ())
-    voxel = " x ".join(f"{v:g}" for v in record.voxel_nm_zyx or ())
+    assumed = record.assumed_axes
+    voxel = lengths_text(record.voxel_nm_zyx, assumed, " x ") if record.voxel_nm_zyx else ""
     parts = [
         record.core.modality or "Electron microscopy",
         "labels" if record.kind == "labels" else "volume",
     ]
     text = " ".join(parts)
     text += f" of {shape} voxels (z, y, x)" if shape else ""
-    return text + (f", {voxel} nm each" if voxel else "")
+    return text + (f", {voxel} nm each" if voxel and assumed != "zyx" else "")
 
 
 def _author_id(index: int) -> str:

@@ -44,19 +44,23 @@ def shape_text(shape: Sequence[int] | None) -> str:
     return " × ".join(str(n) for n in shape) if shape else _UNKNOWN
 
 
-def voxel_text(voxel_nm: Sequence[float] | None) -> str:
-    """``8 nm`` where all sides are alike, else ``50 × 10 × 10 nm``."""
-    if not voxel_nm:
+def voxel_text(
+    voxel_nm_zyx: Sequence[float] | None, assumed_axes: str = "", digits: int = 6
+) -> str:
+    """``8 nm`` where all sides are alike, else ``50 × 10 × 10 nm``, or ``? × 10 × 10 nm``."""
+    if not voxel_nm_zyx or len(assumed_axes) == len(voxel_nm_zyx):
         return _UNKNOWN
-    if len(set(voxel_nm)) == 1:
-        return f"{voxel_nm[0]:.6g} nm"
-    return " × ".join(f"{v:.6g}" for v in voxel_nm) + " nm"
+    if len({*voxel_nm_zyx}) == 1 and not assumed_axes:
+        return f"{voxel_nm_zyx[0]:.{digits}g} nm"
+    return lengths_text(voxel_nm_zyx, assumed_axes, " × ", digits) + " nm"
 
 
-def lengths_text(lengths_zyx: Sequence[float], assumed_axes: str, between: str) -> str:
+def lengths_text(
+    lengths_zyx: Sequence[float], assumed_axes: str, between: str, digits: int = 6
+) -> str:
     """``? x 12.33 x 12.33``: a length that nobody states is not shown as a measurement."""
     lengths = zip("zyx", lengths_zyx, strict=True)
-    return between.join("?" if axis in assumed_axes else f"{v:.6g}" for axis, v in lengths)
+    return between.join("?" if axis in assumed_axes else f"{v:.{digits}g}" for axis, v in lengths)
 
 
 def _three(value: float) -> str:

@@ -30,6 +30,7 @@ from lib.present.drawing import (
     window_of,
     write,
 )
+from lib.present.formatting import voxel_text
 from lib.present.planes import Planes, planes_beneath, read_planes
 from lib.storage.base import Store
 from lib.storage.keys import image_of
@@ -68,6 +69,7 @@ def render_preview(
     *,
     statistics: Statistics | None = None,
     voxel_nm_zyx: LengthsZYX | None = None,
+    assumed_axes: str = "",
     title: str | None = None,
 ) -> bytes:
     """Draw a finished volume.
@@ -81,6 +83,8 @@ def render_preview(
         used, or what the three planes hold.
     voxel_nm_zyx
         Nanometres, for a ``.npy`` whose record is not written yet.
+    assumed_axes
+        Of ``zyx``, those whose length nobody states: it is not drawn as a measurement.
     title
         Heading; the volume's name by default.
 
@@ -97,7 +101,14 @@ def render_preview(
     volume = _with_voxel(describe(store, volume_key), voxel_nm_zyx)
     planes = read_planes(store, volume)
     beneath = planes_beneath(store, volume, planes, image_of(volume_key))
-    return draw_preview(volume, planes, statistics=statistics, title=title, beneath=beneath)
+    return draw_preview(
+        volume,
+        planes,
+        statistics=statistics,
+        title=title,
+        beneath=beneath,
+        assumed_axes=assumed_axes,
+    )
 
 
 def draw_preview(
@@ -107,6 +118,7 @@ def draw_preview(
     statistics: Statistics | None,
     title: str | None,
     beneath: Planes | None = None,
+    assumed_axes: str = "",
 ) -> bytes:
     """`render_preview` of planes that are at hand.
 
@@ -124,11 +136,12 @@ def draw_preview(
     panels, width, height = _arrange(pictures, planes)
     page = Image.new("RGB", (max(width, _LEAST_WIDTH), height + _FOOT), _PAPER)
     draw = ImageDraw.Draw(page)
-    _heading(draw, page.width, volume, title)
+    _heading(draw, page.width, volume, title, assumed_axes)
     for panel in panels:
         page.paste(panel.picture, (round(panel.at.x), round(panel.at.y)))
         _frame(draw, panel)
-    _scale_bar(draw, panels[0], planes.extent_nm_zyx, known=volume.voxel_nm_zyx is not None)
+    known = volume.voxel_nm_zyx is not None and "x" not in assumed_axes
+    _scale_bar(draw, panels[0], planes.extent_nm_zyx, known=known)
     if volume.kind == "labels":
         _label_facts(draw, Point(_MARGIN, height), planes)
     else:
@@ -219,18 +232,20 @@ def _arrange(pictures: dict[str, Image.Image], planes: Planes) -> tuple[list[_Pa
 
 
 def _heading(
-    draw: ImageDraw.ImageDraw, width: int, volume: DescribedVolume, title: str | None
+    draw: ImageDraw.ImageDraw,
+    width: int,
+    volume: DescribedVolume,
+    title: str | None,
+    assumed_axes: str,
 ) -> None:
     room = width - 2 * _MARGIN
     write(draw, Point(_MARGIN, 9), fitted(title or volume.name, _TITLE, room), _TITLE, _INK)
     shape = " × ".join(str(n) for n in volume.shape_zyx)
     facts = [f"{shape} voxels (z, y, x)", volume.dtype.name]
-    if volume.voxel_nm_zyx is None:
+    if volume.voxel_nm_zyx is None or assumed_axes == "zyx":
         facts.append("voxel size unknown")
-    elif len(set(volume.voxel_nm_zyx)) == 1:
-        facts.append(f"{volume.voxel_nm_zyx[0]:.4g} nm")
     else:
-        facts.append(" × ".join(f"{v:.4g}" for v in volume.voxel_nm_zyx) + " nm")
+        facts.append(voxel_text(volume.voxel_nm_zyx, assumed_axes, 4))
     write(draw, Point(_MARGIN, 38), fitted(", ".join(facts), _TEXT, room), _TEXT, _FAINT)
 
 

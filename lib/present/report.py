@@ -352,10 +352,11 @@ def _card(
 def _alt(record: Record) -> str:
     what = f"{record.core.modality} {record.kind}" if record.core.modality else record.kind
     of = f" of {record.core.organism}" if record.core.organism else ""
-    shape, voxel = record.shape_zyx, record.voxel_nm_zyx
+    shape = record.shape_zyx
+    voxel = formatting.voxel_text(record.voxel_nm_zyx, record.assumed_axes)
     return (
         f"Middle planes xy, yz and xz of {record.name}, {what}{of}: "
-        f"{formatting.shape_text(shape)} voxels of {formatting.voxel_text(voxel)}, "
+        f"{formatting.shape_text(shape)} voxels of {voxel}, "
         "with scale bar and histogram"
     )
 

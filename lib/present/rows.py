@@ -47,7 +47,10 @@ def rows(record: Record, place: Literal["card", "details", "artifact"]) -> list[
     for name, shown, value in shown_fields(record):
         if not (shown.artifact if place == "artifact" else shown.report == place):
             continue
-        text = value_text(value, shown.form) or shown.absent
+        if shown.form == "lengths" and value is not None:
+            text: str | None = voxel_text(value.zyx, record.assumed_axes)
+        else:
+            text = value_text(value, shown.form) or shown.absent
         if text:
             href = _LEADS[shown.form](value) if value and shown.form in _LEADS else None
             found.append(Row(name, shown.label, text, href, shown.form == "code"))

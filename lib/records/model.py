@@ -167,6 +167,13 @@ class Record(Part):
         return self.core.voxel_size_nm.zyx if self.core.voxel_size_nm else None
 
     @property
+    def assumed_axes(self) -> str:
+        """Of ``zyx``, those whose voxel length nobody states: 1 nm stands in its place."""
+        stated = self.provenance.stated or {}
+        by = {axis: stated.get(f"voxel_size_nm.{axis}") for axis in "zyx"}
+        return "".join(axis for axis, one in by.items() if one and one.source == "assumed")
+
+    @property
     def voxel_bytes(self) -> int | None:
         """Size of the decompressed voxels."""
         shape, dtype = self.core.volume_shape, self.core.data_type

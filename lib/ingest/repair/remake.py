@@ -23,6 +23,7 @@ from lib.present.described import describe_group
 from lib.present.planes import read_planes
 from lib.present.preview import draw_thumbnail, render_preview
 from lib.rawfiles.sidecar import hash_file
+from lib.records.model import Record
 from lib.storage.base import Store
 from lib.storage.digests import digest_of
 from lib.storage.keys import own_files
@@ -217,6 +218,7 @@ class Remaking:
                 self._volume,
                 statistics=statistics_of(self._record),
                 voxel_nm_zyx=(z, y, x),
+                assumed_axes=Record.read(self._record).assumed_axes,
                 title=core.get("title") or self._record["source_id"],
             )
         except StoppedError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import doctest
 import inspect
 import json
@@ -20,7 +21,8 @@ import macroscope
 from emulators.serving import Samples
 from lib import errors as lib_errors
 from lib.concurrency import cancel
-from macroscope import _list, _plan, errors
+from lib.ingest.result import VolumeResult
+from macroscope import _ingest, _list, _plan, errors
 from macroscope.errors import ConfigError, MacroscopeError, NotFoundError, PlanError, TransportError
 
 NAMES = ["ingest", "list", "open", "plan", "search", "verify"]
@@ -131,6 +133,12 @@ def test_what_cannot_be_planned_is_a_named_error_that_carries_the_rest() -> None
         macroscope.plan("/nowhere/x.tif", "x.tif", "/nowhere/y.tif")
     assert [volume.shape_zyx for volume in failed.value.plan.volumes] == [(3, 4, 6)]
     assert len(failed.value.plan.errors) == 2
+
+
+def test_volumes_of_a_run_say_all_that_is_known_of_them() -> None:
+    """Whatever a run comes to say of a volume, this class has to take."""
+    fields = {one.name for one in dataclasses.fields(_ingest.IngestedVolume)} - {"source"}
+    assert fields == VolumeResult.model_fields.keys() - {"store_requests"}
 
 
 @pytest.mark.usefixtures("archives")

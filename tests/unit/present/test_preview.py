@@ -16,6 +16,7 @@ from PIL import Image
 from emulators.tissue import tissue
 from emulators.volumes import make_volume, plan_of
 from lib.errors import IntegrityError, NotFoundError, UnsupportedFormatError
+from lib.present import preview
 from lib.present.described import DescribedLevel, DescribedVolume, describe
 from lib.present.drawing import colours, grey, length_text, measured, round_length, window_of
 from lib.present.planes import READ_BYTES, choose_level, chunks_touched, read_planes
@@ -100,6 +101,24 @@ def test_a_npy_and_an_ome_zarr_of_the_same_voxels_give_the_same_picture(tmp_path
     assert preview_key(zarr.volume_key) == preview_key(npy.volume_key) == "ebi/same.preview.png"
     without = picture(render_preview(store, npy.volume_key))
     assert without.shape != picture(shown.pop()).shape  # no record: drawn in voxels
+
+
+def test_a_length_that_nobody_states_is_not_drawn_as_a_measurement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1 nm stands in its place, in the heading and under the scale bar."""
+    store = open_store(str(tmp_path))
+    voxels = tissue((0, 0, 0), SHAPE, seed=2, dtype="uint8")
+    done = make_volume(store, voxels, plan_of(voxels, "address", "plain", (1.0, 1.0, 1.0)))
+    written: list[str] = []
+    monkeypatch.setattr(preview, "write", lambda _draw, _at, text, *_, **__: written.append(text))
+    render_preview(store, done.volume_key)
+    assert any("1 nm" in text for text in written)
+    written.clear()
+    render_preview(store, done.volume_key, assumed_axes="zyx")
+    assert any("voxel size unknown" in text for text in written)
+    assert any(text.endswith(" voxels") for text in written)
+    assert not any(text.endswith(" nm") for text in written)
 
 
 def test_the_planes_are_the_volumes_own_voxels(tmp_path: Path) -> None:

@@ -310,3 +310,5 @@ def test_numbers_are_written_as_people_read_them() -> None:
     assert shape_text((24, 400, 400)) == "24 × 400 × 400"
     assert voxel_text((8.0, 8.0, 8.0)) == "8 nm"
     assert voxel_text((50.0, 7.99825, 8.0)) == "50 × 7.99825 × 8 nm"
+    assert voxel_text((1.0, 7.99825, 8.0), "z") == "? × 7.99825 × 8 nm"
+    assert voxel_text((1.0, 1.0, 1.0), "zyx") == voxel_text(None) == "unknown"

@@ -46,6 +46,22 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> RecordDict:
     return make_recorded_volume(store, voxels, plan, seconds=12.5)
 
 
+def test_a_length_that_nobody_states_is_shown_nowhere_as_a_measurement(
+    document: RecordDict,
+) -> None:
+    changed = json.loads(json.dumps(document))
+    changed["metadata"]["core"]["voxel_size_nm"]["z"] = 1.0
+    changed["metadata"]["provenance"]["stated"] = {"voxel_size_nm.z": {"source": "assumed"}}
+    read = Record.read(changed)
+    assert {row.text for row in rows(read, "card") if row.label == "Voxel size"} == {
+        "? × 10 × 10 nm"
+    }
+    crate = json.dumps(crate_document(changed, base_uri="data"))
+    assert "? x 10 x 10 nm each" in crate
+    assert "#voxel-size-y" in crate and "#voxel-size-z" not in crate
+    assert "#voxel-size-z" in json.dumps(crate_document(document, base_uri="data"))
+
+
 def test_the_report_shows_every_field_that_is_marked_for_it(document: RecordDict) -> None:
     catalog = {"records": [{"path": "p", "record": document}]}
     page = report_html(catalog, {"results": []}, pictures={}, now=utc_now()).decode()
