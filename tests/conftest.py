@@ -16,6 +16,7 @@ from emulators.serving import Samples
 from flows import prepare
 from flows.commands.server import IN_MEMORY
 from lib.archives.registry import REGISTRY
+from lib.concurrency import cancel
 from tests.kit.prefect_server import prefect_server as running_server
 
 # What compiles at its first call, or has busy neighbours, takes as long as it takes.
@@ -42,6 +43,14 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Samples]:
         with patch.dict(REGISTRY, _ARCHIVES, clear=True):  # whichever test is the first
             running = stack.enter_context(Samples(root))
         yield running
+
+
+@pytest.fixture(autouse=True)
+def a_stop_ends_with_its_test() -> Iterator[None]:
+    """What one test asked of the process, or a late thread of it, must end no other test."""
+    cancel.reset()
+    yield
+    cancel.reset()
 
 
 @pytest.fixture(autouse=True)

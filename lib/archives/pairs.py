@@ -138,8 +138,10 @@ def paired(image: VolumePlan, labels: VolumePlan) -> tuple[VolumePlan, Overlap]:
                 labels,
             )
         notes = ("voxel size and place are the image's: the labels state none, and have its shape",)
-        for axis in {*"zyx"} - {*_unmeasured(labels)} - {*_unmeasured(image)}:
-            _same_length(axis, image, labels)
+        unknown = {*_unmeasured(labels), *_unmeasured(image)}
+        for axis in "zyx":
+            if axis not in unknown:
+                _same_length(axis, image, labels)
         geometry = ("voxel_nm_zyx", "origin_nm_zyx", "voxel_size_approximate")
         labels = labels.model_copy(
             update={

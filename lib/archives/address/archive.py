@@ -72,7 +72,8 @@ class AddressArchive(ArchiveBase):
                     plans |= {plan.path_in_source: plan for plan in pairs}
             except MacroscopeError as error:
                 located = error.located(archive=self.name)
-                if len(config.addresses) == 1 or isinstance(error, StoppedError):
+                alone = len(config.addresses) == 1 or config.labels
+                if alone or isinstance(error, StoppedError):
                     raise located from error.__cause__
                 failed.append(located)
         return name_series([*plans.values()]), failed

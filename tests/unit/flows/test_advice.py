@@ -34,6 +34,7 @@ FOREIGN = {
 FOREIGN_COMMANDS = (
     "kubectl describe pod",
     "prefect server start",
+    "source .macroscope/client.env",
     "pip install 'macroscope[samples]'",
 )
 #: What asks for an act outside of macroscope in words that would else need a setting.

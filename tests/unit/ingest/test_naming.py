@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from lib.archives.base import ArchiveBase
 from lib.config.loaders import LoaderConfig, OpenOrganelleConfig
 from lib.errors import DestinationError, NameTakenError
 from lib.ingest import stages
@@ -230,7 +231,7 @@ class Unreadable:
 
 
 def plan_alone(monkeypatch: pytest.MonkeyPatch, config: LoaderConfig, store: Any) -> list[str]:
-    class One:
+    class One(ArchiveBase):
         def plan(self, config: Any, session: Any) -> list[VolumePlan]:
             return [plan_of("a.mrc")]
 
@@ -252,7 +253,7 @@ def test_a_plan_finds_a_store_that_cannot_be_read_and_a_dry_run_does_without(
 def test_volumes_that_are_left_out_for_their_size_have_a_part_in_the_names(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    class Two:
+    class Two(ArchiveBase):
         def plan(self, config: Any, session: Any) -> list[VolumePlan]:
             large = plan_of("a.b.mrc").model_copy(update={"shape_zyx": (2000, 1000, 1000)})
             return [large, plan_of("a_b.mrc")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def test_another_file_stays_another_one(file: SourceFile) -> None:
 
 def test_all_files_have_to_fit() -> None:
     second = a_file('"c"', MONDAY, url="https://x/c.tif", name="c.tif")
-    now = a_plan(a_file('"b"'), second.model_copy(update={"size": 8}))
+    now = a_plan(a_file('"b"'), replace(second, size=8))
     assert as_noted(now, a_record(a_file(), second)) == now
     assert as_noted(now, a_record(a_file())) == now
     for damaged in ({}, {"metadata": {}}, {"metadata": {"provenance": {"source_files": [1, 2]}}}):
