@@ -355,7 +355,7 @@ def made_by(finished: FinishedRun, run: dict[str, Any]) -> list[bool]:
     return [row["made"] for row in json.loads(told)]
 
 
-@pytest.mark.slow  # every day test_schedules_fire.py lets the locked server begin a run by itself
+@pytest.mark.slow  # test_schedules_fire.py lets the locked server begin a run by itself in CI
 @pytest.mark.timeout(1500)
 def test_a_list_on_a_schedule_is_a_mirror(finished: FinishedRun) -> None:
     """What fires by itself makes nothing again that is the same, and anew what has changed."""
