@@ -400,26 +400,27 @@ def test_a_list_on_a_schedule_is_a_mirror(finished: FinishedRun) -> None:
 
     with asking(finished.env) as session:
 
-        def switch(active: bool) -> None:
-            for one in session.get(url, timeout=120).json():
-                answer = session.patch(f"{url}/{one['id']}", json={"active": active}, timeout=120)
-                answer.raise_for_status()
+        def switch_on() -> None:
+            session.post(url, json=asked, timeout=120).raise_for_status()
 
-        session.post(url, json=asked, timeout=120).raise_for_status()
+        def switch_off() -> None:
+            for one in session.get(url, timeout=120).json():
+                session.delete(f"{url}/{one['id']}", timeout=120).raise_for_status()
+
+        switch_on()
         try:
             wait_until(lambda: len(fired()) >= 2, "the schedule did not fire twice", 700)
             first, second = fired()[:2]
             assert first == {"same": [True], "other": [True]}
             assert second == {"same": [False], "other": [False]}
-            switch(False)
+            switch_off()
             wait_until(at_rest, "runs are left", 700)  # one that reads it would fail
             tifffile.imwrite(paths["other"], rows[::-1], photometric="minisblack")
-            switch(True)
+            switch_on()
             anew = {"same": [False], "other": [True]}
             wait_until(lambda: anew in fired(), "what changed was not made anew", 700)
         finally:
-            for one in session.get(url, timeout=120).json():
-                session.delete(f"{url}/{one['id']}", timeout=120).raise_for_status()
+            switch_off()
     wait_until(at_rest, "runs are left", 700)
     assert fired().count(anew) == 1
     record = json.loads((finished.folder / "data/address/metadata_other.json").read_text())
