@@ -38,6 +38,12 @@ class Provenance(BaseModel):
     said: str | None = None
 
 
+def assumed_axes(stated: Mapping[str, Provenance]) -> str:
+    """Of ``zyx``, those whose voxel length nobody states: 1 nm stands in its place."""
+    by = {axis: stated.get(f"voxel_size_nm.{axis}") for axis in "zyx"}
+    return "".join(axis for axis, one in by.items() if one and one.source == "assumed")
+
+
 @dataclass(frozen=True, slots=True)
 class Stated(Generic[T]):
     """A value together with who states it."""

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from lib.about import About as About  # also known by this name
-from lib.about import Provenance
+from lib.about import Provenance, assumed_axes
 from lib.geometry import Box, LengthsZYX, ShapeZYX
 from lib.vocabulary import Kind
 
@@ -240,8 +240,7 @@ class VolumePlan(FrozenModel):
     @property
     def assumed_axes(self) -> str:
         """Of ``zyx``, those whose voxel length nobody states: 1 nm stands in its place."""
-        by = {axis: self.stated.get(f"voxel_size_nm.{axis}") for axis in "zyx"}
-        return "".join(axis for axis, one in by.items() if one and one.source == "assumed")
+        return assumed_axes(self.stated)
 
     @property
     def labels(self) -> LabelPooling | None:

@@ -19,7 +19,6 @@ from lib.plan import VolumePlan
 
 _SCALE_TOLERANCE = 1e-6
 _PLACE_TOLERANCE = 1e-3  # of a voxel
-_UNKNOWN = ("assumed",)
 
 
 class OnGrid(Protocol):
@@ -122,8 +121,8 @@ def paired(image: VolumePlan, labels: VolumePlan) -> tuple[VolumePlan, Overlap]:
         only the labels' size is stated, or the image's is another.
     """
     notes: tuple[str, ...] = ()
-    if not _unmeasured(labels):
-        if _unmeasured(image):
+    if not labels.assumed_axes:
+        if image.assumed_axes:
             said = ", ".join(f"{length:g}" for length in labels.voxel_nm_zyx)
             raise _mismatch(
                 f"nobody states the voxel size of the image (the labels say {said} nm along z, y, "
@@ -138,7 +137,7 @@ def paired(image: VolumePlan, labels: VolumePlan) -> tuple[VolumePlan, Overlap]:
                 labels,
             )
         notes = ("voxel size and place are the image's: the labels state none, and have its shape",)
-        unknown = {*_unmeasured(labels), *_unmeasured(image)}
+        unknown = {*labels.assumed_axes, *image.assumed_axes}
         for axis in "zyx":
             if axis not in unknown:
                 _same_length(axis, image, labels)
@@ -229,12 +228,6 @@ def voxels_of(plan: OnGrid, start: LengthsZYX, stop: LengthsZYX) -> Box:
         first.append(math.floor((start[n] - edge) / length + _PLACE_TOLERANCE))
         end.append(math.ceil((stop[n] - edge) / length - _PLACE_TOLERANCE))
     return Box(zyx(first), zyx(end))
-
-
-def _unmeasured(plan: VolumePlan) -> str:
-    """The axes of which nobody states the voxel's length."""
-    by = {axis: plan.stated.get(f"voxel_size_nm.{axis}") for axis in "zyx"}
-    return "".join(a for a, one in by.items() if one is not None and one.source in _UNKNOWN)
 
 
 def _same_length(axis: str, image: VolumePlan, labels: VolumePlan) -> None:

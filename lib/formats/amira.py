@@ -17,9 +17,7 @@ import numpy as np
 
 from lib.bytesource.base import ByteSource
 from lib.errors import FormatError, UnsupportedFormatError
-from lib.formats.format import (
-    VoxelSize,
-)
+from lib.formats.format import VoxelSize
 from lib.formats.planes import PlanesFormat, PlanesHeader
 from lib.geometry import LengthsZYX, ShapeZYX, to_nm
 

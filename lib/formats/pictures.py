@@ -123,7 +123,7 @@ class _Picture(VolumeReader):
 
     def __init__(self, source: ByteSource, kind: str) -> None:
         self._source, self._kind = source, kind
-        (height, width), mode, _ = _header(source, kind)
+        (height, width), mode, _ = _header(source, kind, _beginning(source))
         self.shape_zyx = (1, height, width)
         self.dtype = np.dtype(_GREY[mode])
         self.layout = Layout(self.shape_zyx, random_access=False, by_planes=True)
@@ -147,8 +147,9 @@ class _PictureFormat(FileFormatBase):
 
     def describe(self, source: ByteSource, path: str, options: Options) -> list[VolumeDescription]:
         only_path(path, source)
-        (height, width), mode, pixel = _header(source, self.kind)
-        bits, turned = _bits(source, self.kind), _turned(source, self.kind)
+        head = _beginning(source)
+        (height, width), mode, pixel = _header(source, self.kind, head)
+        bits, turned = _bits(head, self.kind), _turned(head, self.kind)
         notes = []
         if bits < 8:
             notes.append(f"a picture of {bits} bits: its voxels are 0 to {2**bits - 1}")
@@ -202,9 +203,12 @@ class JpegFormat(_PictureFormat):
         return head.startswith(b"\xff\xd8\xff")
 
 
-def _header(source: ByteSource, kind: str) -> tuple[tuple[int, int], str, VoxelSize]:
+def _beginning(source: ByteSource) -> bytes:
+    return source.read(0, min(source.size, 2**16))
+
+
+def _header(source: ByteSource, kind: str, data: bytes) -> tuple[tuple[int, int], str, VoxelSize]:
     """Height and width, Pillow's mode, and the pixel size where the file has a length for it."""
-    data = source.read(0, min(source.size, 2**16))
     try:
         (width, height), mode, info = _opened(data, kind)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError):
@@ -226,15 +230,14 @@ def _header(source: ByteSource, kind: str) -> tuple[tuple[int, int], str, VoxelS
     return (height, width), mode, _pixel(info, data)
 
 
-def _bits(source: ByteSource, kind: str) -> int:
+def _bits(data: bytes | bytearray, kind: str) -> int:
     """Of 2 and 4 for a grey PNG that has so few, which Pillow spreads over 0 to 255; else 8."""
-    depth, colour = source.read(24, 2) if kind == "PNG" and source.size > 26 else b"\x08\0"
+    depth, colour = data[24:26] if kind == "PNG" and len(data) > 26 else b"\x08\0"
     return depth if depth in (2, 4) and colour == 0 else 8
 
 
-def _turned(source: ByteSource, kind: str) -> int:
+def _turned(data: bytes, kind: str) -> int:
     """The EXIF orientation, where it is another than that of the rows; else 0."""
-    data = source.read(0, min(source.size, 2**16))
     try:
         with Image.open(io.BytesIO(data), formats=(kind,)) as picture:
             found = picture.getexif().get(_ORIENTATION, 1)
@@ -268,7 +271,7 @@ def _decoded(
         check_picture(kind, data)
         with Image.open(io.BytesIO(data), formats=(kind,)) as picture:
             pixels = np.asarray(picture)
-        if (bits := _bits(source, kind)) < 8:
+        if (bits := _bits(data, kind)) < 8:
             pixels = pixels // (255 // (2**bits - 1))
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
         raise FormatError(f"the {kind} is damaged: {error}", location=source.name) from None

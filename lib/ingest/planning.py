@@ -109,8 +109,9 @@ def plan_all(
                 raise
             except MacroscopeError as error:
                 return Planned(source, config, data_uri, errors=(error.located(archive=source),))
-            made = found.plans, found.skipped, costs, found.failed
-            return Planned(source, config, data_uri, *made)
+            return Planned(
+                source, config, data_uri, found.plans, found.skipped, costs, found.failed
+            )
 
         workers = max(1, min(MOST_AT_ONCE, len(chosen)))
         with ThreadPoolExecutor(workers, thread_name_prefix="plan") as pool:

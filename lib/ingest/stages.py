@@ -137,7 +137,7 @@ def with_members(plan: VolumePlan) -> VolumePlan:
     """
     if not plan.members:
         return plan
-    within = f"{plan.source}/{plan.name}{VOLUME_SUFFIXES[0]}"
+    within = _final_key(plan)
     members = [
         member.model_copy(update={"name": f"{plan.name}.{member.name}", "within": within})
         for member in plan.members
@@ -153,7 +153,7 @@ def within_images(plans: list[VolumePlan], config: LoaderConfig) -> list[VolumeP
     for plan in plans:
         image = images.get(plan.image_path) if plan.image_path is not None else None
         if image is not None and config.output_format == "zarr":
-            within = f"{image.source}/{image.name}{VOLUME_SUFFIXES[0]}"
+            within = _final_key(image)
             plan = plan.model_copy(update={"within": within})
         elif plan.path_in_source in wanted:
             plan = plan.model_copy(update={"labelled": True})

@@ -47,19 +47,23 @@ def rows(record: Record, place: Literal["card", "details", "artifact"]) -> list[
     for name, shown, value in shown_fields(record):
         if not (shown.artifact if place == "artifact" else shown.report == place):
             continue
-        if shown.form == "lengths" and value is not None:
-            text: str | None = voxel_text(value.zyx, record.assumed_axes)
-        else:
-            text = value_text(value, shown.form) or shown.absent
+        text = value_text(value, shown.form, record.assumed_axes) or shown.absent
         if text:
             href = _LEADS[shown.form](value) if value and shown.form in _LEADS else None
             found.append(Row(name, shown.label, text, href, shown.form == "code"))
     return found
 
 
-def value_text(value: Any, form: Form) -> str:
-    """A value in words; empty for one that is absent."""
-    return "" if value is None else _FORMS.get(form, str)(value)
+def value_text(value: Any, form: Form, assumed_axes: str = "") -> str:
+    """A value in words; empty for one that is absent.
+
+    Of lengths, those along axes of which nobody states any are not shown as such.
+    """
+    if value is None:
+        return ""
+    if form == "lengths":
+        return voxel_text(value.zyx, assumed_axes)
+    return _FORMS.get(form, str)(value)
 
 
 def _names(values: Sequence[Any]) -> str:
@@ -70,7 +74,6 @@ def _names(values: Sequence[Any]) -> str:
 
 _FORMS: Mapping[str, Callable[[Any], str]] = {
     "shape": shape_text,
-    "lengths": lambda value: voxel_text(value.zyx),
     "nm": lambda value: f"{value:.6g} nm",
     "bytes": size_text,
     "share": lambda value: f"{100 * value:.6g} %",

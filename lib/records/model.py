@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 from pydantic import ConfigDict, Field
 from pydantic.fields import FieldInfo
 
+from lib.about import assumed_axes
 from lib.geometry import LengthsZYX, ShapeZYX
 from lib.records.fields import (
     ALWAYS,
@@ -169,9 +170,7 @@ class Record(Part):
     @property
     def assumed_axes(self) -> str:
         """Of ``zyx``, those whose voxel length nobody states: 1 nm stands in its place."""
-        stated = self.provenance.stated or {}
-        by = {axis: stated.get(f"voxel_size_nm.{axis}") for axis in "zyx"}
-        return "".join(axis for axis, one in by.items() if one and one.source == "assumed")
+        return assumed_axes(self.provenance.stated or {})
 
     @property
     def voxel_bytes(self) -> int | None:

@@ -127,7 +127,7 @@ class OpenOrganelle(ArchiveBase):
                 wanted,
                 lambda path: [self._plan_array(config, tree, root, found[path]())],
                 lambda path: path,
-                must=lambda path: bool(chosen & {path, path.rpartition("/")[0]}),
+                must=lambda path: bool(chosen & {path, class_of(path)}),
             )
         unreadable = {
             path.removeprefix(f"{root}/"): why for path, why in hierarchy.unreadable.items()

@@ -324,13 +324,12 @@ def _described(
     dataset = None if attributes is None else parse_dataset(attributes, where)
     if dataset is None or attributes is None:
         raise NotFoundError("there is no dataset", location=where)
-    names: list[str] | None = axes_of(attributes, group)[::-1]
-    if names is not None and len(names) != len(dataset.shape):
-        names = None
-        if len(dataset.shape) > 3:
-            raise UnsupportedFormatError(
-                f"a dataset of {dataset.shape} (x first) whose axes have no names", location=where
-            )
+    found = axes_of(attributes, group)[::-1]
+    names = found if len(found) == len(dataset.shape) else None
+    if names is None and len(dataset.shape) > 3:
+        raise UnsupportedFormatError(
+            f"a dataset of {dataset.shape} (x first) whose axes have no names", location=where
+        )
     axes = axis_map(names, dataset.shape[::-1], where, channel=options.channel, time=options.time)
     place = placing(attributes, group, level, where)
     z, y, x = place.voxel_nm_zyx or (None, None, None)
