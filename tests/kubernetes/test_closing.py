@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -43,13 +42,6 @@ class Api:
             raise kr8s.ServerError("forbidden", status="403", response=answer)
         self.deleted_at = self.now
         self.raw["metadata"]["deletionTimestamp"] = "now"
-
-
-@pytest.fixture(autouse=True)
-def no_stop() -> Iterator[None]:
-    stopping.reset()
-    yield
-    stopping.reset()
 
 
 def close(monkeypatch: pytest.MonkeyPatch, api: Api) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -11,13 +10,6 @@ import pytest
 from lib.concurrency import cancel
 from lib.concurrency.bounded_map import CountGate, Crew, InOrderGate, run_each, run_ordered
 from lib.errors import NotFoundError, StoppedError
-
-
-@pytest.fixture(autouse=True)
-def no_stop() -> Iterator[None]:
-    cancel.reset()
-    yield
-    cancel.reset()
 
 
 def test_each_item_is_worked_on_once_and_so_many_at_a_time() -> None:

@@ -35,16 +35,23 @@ SHAPE = (16, 32, 32)
 @pytest.fixture
 def shard(tmp_path: Path) -> Path:
     """One shard of 2 x 2 x 2 inner chunks; returns the object."""
+    inner = [BytesCodec(), ZstdCodec()]
+    codecs = [ShardingCodec(chunk_shape=(8, 16, 16), codecs=inner)]
+    return one_chunk(tmp_path, random_voxels(SHAPE, "uint8", 1), codecs)
+
+
+def one_chunk(folder: Path, voxels: Any, codecs: list[Any]) -> Path:
+    """An array of one chunk as zarr-python writes it; returns the object."""
     array = zarr.create(
-        store=str(tmp_path / "bare"),
+        store=str(folder / "bare"),
         shape=SHAPE,
         chunks=SHAPE,
-        dtype="uint8",
+        dtype=voxels.dtype,
         zarr_format=3,
-        codecs=[ShardingCodec(chunk_shape=(8, 16, 16), codecs=[BytesCodec(), ZstdCodec()])],
+        codecs=codecs,
     )
-    array[...] = random_voxels(SHAPE, "uint8", 1)
-    return tmp_path / "bare/c/0/0/0"
+    array[...] = voxels
+    return folder / "bare/c/0/0/0"
 
 
 def read(shard: Path) -> np.ndarray[Any, Any]:
@@ -289,16 +296,8 @@ def test_an_index_may_be_big_endian(shard: Path) -> None:
 @pytest.mark.parametrize("packing", [ZstdCodec(), GzipCodec(), BloscCodec(typesize=1)])
 def test_a_checksum_may_lie_within_what_is_compressed(packing: Any, tmp_path: Path) -> None:
     truth = random_voxels(SHAPE, "uint16", 1)
-    array = zarr.create(
-        store=str(tmp_path / "bare"),
-        shape=SHAPE,
-        chunks=SHAPE,
-        dtype="uint16",
-        zarr_format=3,
-        codecs=[BytesCodec(), Crc32cCodec(), packing, Crc32cCodec()],
-    )
-    array[...] = truth
-    np.testing.assert_array_equal(read(tmp_path / "bare/c/0/0/0"), truth)
+    chunk = one_chunk(tmp_path, truth, [BytesCodec(), Crc32cCodec(), packing, Crc32cCodec()])
+    np.testing.assert_array_equal(read(chunk), truth)
 
 
 @pytest.mark.parametrize("value", [None, 1.5, -1, 256, "three"])

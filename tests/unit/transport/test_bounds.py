@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from lib.archives.registry import recommended_limits
-from lib.concurrency import cancel as stopping
 from lib.errors import (
     BadAnswerError,
     IncompleteTransferError,
@@ -73,7 +72,6 @@ def wire() -> Iterator[Callable[[Serve], Wire]]:
 
 @pytest.fixture
 def session() -> Iterator[Session]:
-    stopping.reset()
     with Session("ebi", limits={"bounds": ONCE}) as session:
         yield session
 

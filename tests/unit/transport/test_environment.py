@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from lib.archives.openorganelle.archive import SERVICE
-from lib.concurrency import cancel as stopping
 from lib.config.loader_base import EtagPolicy
 from lib.config.loaders import OpenOrganelleConfig
 from lib.errors import BadAnswerError, ConfigError, ProxyError, TransportError
@@ -37,7 +36,6 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setenv(name, "")  # so that it is restored, whoever changes it
         monkeypatch.delenv(name)
     environment._proxies.cache_clear()
-    stopping.reset()
     yield
     environment._proxies.cache_clear()
 

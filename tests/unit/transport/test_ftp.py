@@ -63,11 +63,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @pytest.fixture
 def session(control: Control, request: pytest.FixtureRequest) -> Iterator[Session]:
-    stopping.reset()
     limits = STALLED if "stall" in request.node.name else QUICK
     with Session("ebi", limits={"ebi-ftp": limits}) as session:
         yield session
-    stopping.reset()
 
 
 @pytest.fixture

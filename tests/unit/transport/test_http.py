@@ -72,11 +72,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @pytest.fixture
 def session(request: pytest.FixtureRequest) -> Iterator[Session]:
-    stopping.reset()
     limits = STALLED if "stall" in request.node.name else QUICK
     with Session("ebi", limits={"ebi-https": limits, "epfl": limits}) as session:
         yield session
-    stopping.reset()
 
 
 @pytest.fixture

@@ -34,13 +34,6 @@ from lib.transport.session import Session
 QUICK = Limits(2, tries=4, first_backoff_s=0.001)
 
 
-@pytest.fixture(autouse=True)
-def no_stop() -> Iterator[None]:
-    stopping.reset()
-    yield
-    stopping.reset()
-
-
 @pytest.fixture
 def stop_soon() -> Iterator[threading.Timer]:
     timer = threading.Timer(0.1, stopping.request_stop)

@@ -14,7 +14,6 @@ import pytest
 from emulators.control import Control
 from emulators.http_side import HttpSide
 from emulators.mirror import mirror_app
-from lib.concurrency import cancel as stopping
 from lib.errors import IncompleteTransferError, SourceChangedError
 from lib.transport.http import HttpClient, RemoteFile
 from lib.transport.limits import Limits
@@ -108,7 +107,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @pytest.fixture
 def client() -> Iterator[HttpClient]:
-    stopping.reset()
     with Session("ebi", limits={"identity": ONE}) as session:
         yield session.http("identity")
 

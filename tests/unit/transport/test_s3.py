@@ -79,7 +79,6 @@ def served() -> Iterator[Served]:
 
 @pytest.fixture
 def session(request: pytest.FixtureRequest) -> Iterator[Session]:
-    stopping.reset()
     limits = STALLED if "stall" in request.node.name else QUICK
     with Session("openorganelle", limits={"s3": limits, "lying": PATIENT}) as session:
         yield session

@@ -88,13 +88,6 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
     return Case(request.param, tmp_path)
 
 
-@pytest.fixture(autouse=True)
-def _not_stopped() -> Any:
-    stopping.reset()
-    yield
-    stopping.reset()
-
-
 @pytest.mark.parametrize("shards", [0, 1, 4])
 def test_what_was_finished_is_not_made_again(case: Case, shards: int) -> None:
     with pytest.raises(Killed):
