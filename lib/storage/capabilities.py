@@ -10,6 +10,7 @@ import errno
 import os
 import secrets
 import shutil
+from contextlib import suppress
 from datetime import timedelta
 from urllib.parse import quote
 
@@ -17,12 +18,14 @@ from lib.errors import AlreadyExistsError, DestinationError
 from lib.storage import durable
 from lib.storage.base import Missing, StoredObject
 from lib.storage.durable import naming_os_errors, sync_file, sync_folder
-from lib.storage.keys import LOCKS, byte_views, temporary_name
+from lib.storage.keys import LOCKS, byte_views, temporary_name, temporary_of
 from lib.storage.local_draft import NO_LINKS
 from lib.storage.local_lock import honours_flock
 from lib.storage.s3_objects import S3Objects
 from lib.storage.s3_writes import S3Writes
 from lib.transport.s3.errors import Refusal
+
+_LONGEST_PROBE_SECONDS = 3600  # it takes a moment; whoever waits longer is dead
 
 NO_LOCKS = Missing(
     "kernel locks (flock)",
@@ -63,9 +66,26 @@ def probe_folder(root: str) -> tuple[Missing, ...]:
     with naming_os_errors(root, "write"):
         os.makedirs(folder)
         try:
+            _sweep_killed(root, os.stat(folder).st_mtime)
             return tuple(_missing_in(folder))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep_killed(root: str, now: float) -> None:
+    """Remove what processes left that were killed while they tried the folder.
+
+    Parameters
+    ----------
+    now
+        By the file system's own clock: seconds since 1970.
+    """
+    with os.scandir(root) as found:
+        for one in found:
+            if temporary_of(one.name) == ("probe", "tmp"):
+                with suppress(OSError):  # gone already
+                    if now - one.stat(follow_symlinks=False).st_mtime > _LONGEST_PROBE_SECONDS:
+                        shutil.rmtree(one.path, ignore_errors=True)
 
 
 def _missing_in(folder: str) -> list[Missing]:

@@ -15,7 +15,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,7 +25,7 @@ from lib.concurrency import cancel as stopping
 from lib.errors import DestinationBusyError, DestinationError
 from lib.storage.base import Fence, clock
 from lib.storage.durable import naming_os_errors
-from lib.storage.keys import temporary_name
+from lib.storage.keys import LOCKS
 
 # What file systems and servers say that have no kernel locks.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EINVAL, errno.ENOLCK)
@@ -55,29 +55,33 @@ def busy(key: str, holder: dict[str, Any] | None, location: str) -> DestinationB
 def honours_flock(folder: str) -> bool:
     """Whether the file system of a folder keeps two holders of one kernel lock apart.
 
+    The file that is tried has one name: what a killed process leaves, the next one removes.
+
     Raises
     ------
     OSError
         Nothing can be written there.
     """
-    path = os.path.join(folder, temporary_name("flock", "tmp"))
-    with ExitStack() as files:
-        try:
-            first, second = (files.enter_context(open(path, mode)) for mode in ("xb", "rb"))
-        finally:  # before anything else, so that a process that is killed leaves nothing behind
-            with suppress(FileNotFoundError):
-                os.unlink(path)
-        try:
-            fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in _NO_LOCKS:
-                return False
+    path = os.path.join(folder, LOCKS, "flock")
+    try:
+        first = acquire(path, patience_s=_PATIENCE_SECONDS)
+    except Timeout:
+        return True  # another process tries the same, and keeps this one out
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
             raise
-        try:
-            fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            return error.errno in (errno.EAGAIN, errno.EACCES)
+        with suppress(OSError):
+            os.unlink(path)
+            os.rmdir(os.path.dirname(path))
         return False
+    try:
+        with open(path, "rb") as second:
+            fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in (errno.EAGAIN, errno.EACCES)
+    finally:
+        release(first)
+    return False
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from lib.storage import open as opening
 from lib.storage.base import StoreSettings
 from lib.storage.capabilities import Missing
 from lib.storage.local import LocalStore
-from lib.storage.local_lock import honours_flock
+from lib.storage.local_lock import acquire, honours_flock, release
 from lib.storage.s3 import S3Store
 
 
@@ -252,20 +252,28 @@ def test_a_tmpfs_has_all_that_is_needed(tmp_path: Path) -> None:
         assert set(published(store, b"new").values()) == {b"new"}
 
 
-def test_this_machines_own_file_system_honours_locks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = []
-
-    def flock(*given: Any) -> None:
-        seen.append(list(tmp_path.iterdir()))
-        real(*given)
-
-    real = fcntl.flock
-    monkeypatch.setattr(fcntl, "flock", flock)
+def test_this_machines_own_file_system_honours_locks(tmp_path: Path) -> None:
+    (tmp_path / ".locks").mkdir()
+    (tmp_path / ".locks" / "flock").touch()  # what a process left that was killed
     assert honours_flock(str(tmp_path))
     assert list(tmp_path.iterdir()) == []
-    assert seen == [[], []]  # nor would a kill leave anything
+
+
+def test_while_another_tries_the_same_the_answer_is_known(tmp_path: Path) -> None:
+    held = acquire(str(tmp_path / ".locks" / "flock"), patience_s=0)
+    assert honours_flock(str(tmp_path))
+    assert (tmp_path / ".locks" / "flock").exists()  # it is the other's
+    release(held)
+
+
+def test_tries_that_were_killed_an_hour_ago_are_swept(tmp_path: Path) -> None:
+    old, young = (tmp_path / f".probe.{digit * 12}.tmp" for digit in "ab")
+    for folder in (old, young):
+        folder.mkdir()
+        (folder / "one").touch()
+    os.utime(old, (1, 1))
+    LocalStore(tmp_path).probe()
+    assert list(tmp_path.iterdir()) == [young]
 
 
 # --- buckets
