@@ -7,23 +7,24 @@ of work in a log as it begins it.
 from __future__ import annotations
 
 import json
+import operator
 import os
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lib.archives.registry import REGISTRY, archive
-from lib.geometry import ShapeZYX
+from lib.formats.base import VolumeReader
+from lib.geometry import Box, ShapeZYX
 from lib.ingest.context import VolumeRequest
 from lib.ingest.life import make_volume
 from lib.ingest.stages import plan_source
 from lib.rawfiles.files import RawFiles
 from lib.storage.base import StoreSettings
 from lib.storage.open import open_store
-from lib.volumes import downsample
+from lib.volumes import downsample, engine, npyfile
 from lib.volumes.job import VolumeJob
 from lib.volumes.ledger import Ledger, LedgerEntry
 from lib.volumes.shardwriter import ShardWriter
@@ -124,23 +125,29 @@ def watch_units(note: Notes) -> None:
         note("unit", unit_name(f"{job.plan.source}/{job.plan.name}", level, index))
 
     add = Ledger.add
-    make_writer, box_of, make_coarse = (
-        ShardWriter.__init__,
-        VolumeJob.box_of,
-        downsample._make_shard,
-    )
+    make_writer, make_coarse = ShardWriter.__init__, downsample._make_shard
     remember = RawFiles.remember
-    seen = threading.local()
 
     def new_writer(self: Any, job: VolumeJob, store: Any, index_zyx: ShapeZYX) -> None:
         begun(job, 0, index_zyx)
         make_writer(self, job, store, index_zyx)
 
-    def new_box_of(self: VolumeJob, unit: ShapeZYX) -> Any:
-        if self.output_format == "npy" and getattr(seen, "unit", None) != unit:
-            seen.unit = unit
-            begun(self, 0, unit)
-        return box_of(self, unit)
+    def new_convert_npy(job: VolumeJob, reader: VolumeReader, *args: Any, **more: Any) -> None:
+        npyfile.convert_npy(job, cast(VolumeReader, Watched(job, reader)), *args, **more)
+
+    class Watched:
+        """A reader whose boxes are the units of an npy file."""
+
+        def __init__(self, job: VolumeJob, reader: VolumeReader) -> None:
+            self._job, self._reader = job, reader
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._reader, name)
+
+        def blocks(self, box: Box) -> Any:
+            z, y, x = map(operator.floordiv, box.start_zyx, self._job.grid.shard_zyx)
+            begun(self._job, 0, (z, y, x))
+            return self._reader.blocks(box)
 
     def new_coarse(job: Any, store: Any, level: Any, finer: Any, index: Any) -> Any:
         begun(job, level.index, index)
@@ -159,7 +166,7 @@ def watch_units(note: Notes) -> None:
 
     _replace(Ledger, "add", new_add)
     _replace(ShardWriter, "__init__", new_writer)
-    _replace(VolumeJob, "box_of", new_box_of)
+    _replace(engine, "convert_npy", new_convert_npy)
     _replace(downsample, "_make_shard", new_coarse)
     _replace(RawFiles, "remember", new_remember)
 
