@@ -279,6 +279,85 @@ ROWS = [
         {"data/s_#.tif": (4, 4, 5), "data/s_#_seg.tif": (4, 4, 5),
          "data/mask_s_#.tif": (2, 4, 5)},
     ),
+    Row(
+        "angles of tilt series, with and without a number",
+        [f"data/TS_01_{a}.tif" for a in ("-60.0", "-30.0", "0.0", "30.0")]
+        + [f"data/L2_{n:03d}[{a}].mrc" for n, a in enumerate(("-3.00", "0.00", "3.00"))]
+        + [f"data/z{n}.tif" for n in (-1, 0, 1)],
+        {},
+        {f"data/TS_01_{a}.tif": "signs" for a in ("-60.0", "-30.0", "0.0", "30.0")}
+        | {f"data/L2_{n:03d}[{a}].mrc": "signs" for n, a in enumerate(("-3.00", "0.00", "3.00"))}
+        | {f"data/z{n}.tif": "signs" for n in (-1, 0, 1)},
+    ),
+    Row("dashes are no signs", run("data/s_-{}.tif", range(3)), {"data/s_-#.tif": (3, 4, 5)}),
+    Row(
+        "tilt in the path",
+        [*run("data/TiltSeries/a_{:03d}.tif", range(3)), *run("data/tilt_{}.tif", range(2)),
+         "data/TiltSeries/a.rec", *run("data/tilt-corrected/s_{}.tif", range(3))],
+        {"data/TiltSeries/a.rec": (9, 4, 5), "data/tilt-corrected/s_#.tif": (3, 4, 5)},
+        {f"data/TiltSeries/a_{n:03d}.tif": "tilt series" for n in range(3)}
+        | {f"data/tilt_{n}.tif": "tilt series" for n in range(2)},
+        like={"data/TiltSeries/a.rec": block(9)},
+    ),
+    Row(
+        "movies and references of a detector",
+        ["data/a_1_fractions.tiff", "data/a_2_movie.tif", "data/p.mrcs", "data/CountRef_m1.tif",
+         "data/gain_ref.mrc", *run("data/again_{}.tif", range(2))],
+        {"data/again_#.tif": (2, 4, 5)},
+        {"data/a_1_fractions.tiff": "'fractions'", "data/a_2_movie.tif": "'movie'",
+         "data/p.mrcs": "'.mrcs'", "data/CountRef_m1.tif": "'CountRef'",
+         "data/gain_ref.mrc": "'gain'"},
+    ),
+    Row(
+        "one section of each cell, whose numbers rise with the cells'",
+        [f"data/cell{c}_slice{n}.tif" for c, n in ((1, 2), (2, 5), (3, 9))],
+        {f"data/cell{c}_slice{n}.tif": (1, 4, 5) for c, n in ((1, 2), (2, 5), (3, 9))},
+    ),
+    Row(
+        "cells whose sections are numbered on, and runs of one stack",
+        [f"data/cell{1 + n // 3}_s{n:02d}.tif" for n in range(6)]
+        + [f"data/run{1 + n // 3}_s{n:02d}.tif" for n in range(6)],
+        {"data/cell1_s#.tif": (3, 4, 5), "data/cell2_s#.tif": (3, 4, 5),
+         "data/run*_s#.tif": (6, 4, 5)},
+    ),
+    Row(
+        "animals are no sections, and four digits of a cell are",
+        [*run("data/mouse{}.tif", range(1, 4)), *run("data/U2OS_cell_{:04d}.tif", range(3))],
+        {"data/mouse1.tif": (1, 4, 5), "data/mouse2.tif": (1, 4, 5),
+         "data/mouse3.tif": (1, 4, 5), "data/U2OS_cell_#.tif": (3, 4, 5)},
+    ),
+    Row(
+        "but where a stack is demanded",
+        run("data/mouse{}.tif", range(1, 4)), {"data/mouse#.tif": (3, 4, 5)}, assemble="stack",
+    ),
+    Row(
+        "the volume behind the section, with a word and without",
+        [f"data/{n:03d}_vol{v}.tif" for v in (1, 2, 3) for n in range(2)]
+        + [f"data/a_{n:04d}_{v}.tif" for v in (1, 2) for n in range(4 * v)],
+        {"data/#_vol1.tif": (2, 4, 5), "data/#_vol2.tif": (2, 4, 5), "data/#_vol3.tif": (2, 4, 5),
+         "data/a_#_1.tif": (4, 4, 5), "data/a_#_2.tif": (8, 4, 5)},
+    ),
+    Row(
+        "magnifications and energies",
+        [f"data/img_{m}x_{n}.tif" for m in (500, 1000) for n in range(3)]
+        + [f"data/s_{e}eV.tif" for e in (700, 705)],
+        {"data/img_500x_#.tif": (3, 4, 5), "data/img_1000x_#.tif": (3, 4, 5),
+         "data/s_700eV.tif": (1, 4, 5), "data/s_705eV.tif": (1, 4, 5)},
+    ),
+    Row(
+        "times of recording noted of each section",
+        [f"data/s_{n:03d}_2019-08-01_12-{n * 7:02d}-{n * 13 % 60:02d}.tif" for n in range(8)]
+        + [f"data/r{r}_{n:03d}_2019080{r}_12{n * 7:02d}{n * 13 % 60:02d}.tif"
+           for r in (1, 2) for n in range(8)],
+        {"data/s_#_*.tif": (8, 4, 5), "data/r1_#_*.tif": (8, 4, 5), "data/r2_#_*.tif": (8, 4, 5)},
+    ),
+    Row(
+        "nothing but times of recording, and a count that looks like them",
+        [f"data/i_20190801_12{n * 7:02d}30.tif" for n in (1, 2, 5)]
+        + run("data/20190801_{:06d}.tif", range(3)),
+        {f"data/i_20190801_12{n * 7:02d}30.tif": (1, 4, 5) for n in (1, 2, 5)}
+        | {"data/20190801_#.tif": (3, 4, 5)},
+    ),
     Row("a lone picture", ["data/preview.png"], {}, {"data/preview.png": "no volume"}),
 ]  # fmt: skip
 

@@ -9,7 +9,9 @@ The rules, in the order in which they decide (docs/how-to/empiar.md shows them a
 3. Where several numbers vary and none follows, one that its word says to counts sections (``z``,
    ``slice``, ``section``), else the last one that no word speaks against, and the others tell
    stacks apart: the runs of a cell, of which each begins at 0 again. Numbers of tiles, rows,
-   columns and channels count no sections.
+   columns and channels count no sections, nor do times and settings (``700eV``), numbers of
+   which some have a minus sign, and short ones of things (``mouse_2``); those of things tell
+   volumes apart.
 4. A number twice, or far from all others, makes another stack, or a file of its own.
 5. Missing numbers leave places empty; equal steps do not.
 6. Sections agree in size and voxel type. Two or more that agree with each other and not with the
@@ -29,13 +31,16 @@ from dataclasses import dataclass, field, replace
 from lib.errors import FormatError, UnsupportedFormatError
 from lib.formats import registry
 from lib.formats.format import VolumeDescription
-from lib.formats.sections import SectionGroup, group_sections, place_word
+from lib.formats.sections import SIGNED, SectionGroup, group_sections
 from lib.formats.stacks import Describe, Stack, put_together
 from lib.geometry import ShapeZYX
 from lib.safety import digest, slug, stack_name
 
 _SHOWN = 20
 _POSITION = re.compile(r"[ _-]*(?<![a-z])z ?= ?[0-9.#*]*(?:nm|um|µm|μm)", re.IGNORECASE)
+_TILT = re.compile(
+    r"(?:(?<![A-Za-z])tilt|Tilt|TILT)(?:s|[ _-]?[Ss]eries|[ _-]?SERIES)?(?![a-z]|[ _-]?[Cc]orr)"
+)
 _PICTURES = ("png", "jpeg")
 _MOST_SIZES = 16  # of more different sizes, files hold packed voxels
 _MOST_SINGLE = 200  # files in no stack whose headers are read
@@ -160,8 +165,14 @@ class _Sorter:
         if self._assemble == "files":
             self._singles = dict.fromkeys(wanted, "")
         else:
-            groups, alone = group_sections(wanted, self._excluded)
-            self._singles = {name: _why_alone(name) for name in alone}
+            groups, alone = group_sections(
+                wanted, self._excluded, demanded=self._assemble == "stack"
+            )
+            for name, why in alone.items():
+                if why == SIGNED:
+                    self._refuse_series(name, why)
+                else:
+                    self._singles[name] = f"in no stack: {why}" if why else ""
         if self._assemble == "stack" and not groups:
             raise FormatError(
                 "no numbered sections are among the files",
@@ -196,14 +207,23 @@ class _Sorter:
 
     def _take(self, group: SectionGroup) -> None:
         """Make the volumes of files that are named alike."""
-        if len(self._several(group)) > 1:
+        found = self._several(group)
+        if len(found) > 1:
             self._singles |= dict.fromkeys(group.names, "")
             return
         if self._assemble == "stack":
             self._take_one(group)
             return
+        if why := _of_a_tilt_series(group.pattern, found):
+            for name in group.names:
+                self._refuse_series(name, why)
+            return
         for part in _runs(group, self._sizes, self._section):
             self._take_one(part)
+
+    def _refuse_series(self, name: str, why: str) -> None:
+        text = f"{why} (assemble=files takes each file)"
+        self._made.refuse(name, UnsupportedFormatError(text, location=name))
 
     def _several(self, group: SectionGroup) -> Sequence[VolumeDescription]:
         """The volumes of the first file that can be read."""
@@ -242,8 +262,12 @@ class _Sorter:
             try:
                 found = self._look(name)
                 _refuse_picture(name, found)
+                why = _of_a_tilt_series(name, found) if self._assemble == "auto" else ""
             except FormatError as error:
                 self._made.refuse(name, error)
+                continue
+            if why:
+                self._refuse_series(name, why)
                 continue
             self._made.volumes += self._singly(name, found, note)
 
@@ -260,9 +284,10 @@ class _Sorter:
             yield Volume(stem, where, (name,), facts.shape_zyx, facts, notes=notes)
 
 
-def _why_alone(name: str) -> str:
-    word = place_word(name)
-    return f"in no stack: the number behind {word!r} counts no sections" if word else ""
+def _of_a_tilt_series(path: str, found: Sequence[VolumeDescription]) -> str:
+    """Why a file of one plane is an image of a tilt series, by its path; empty where it is none."""
+    word = _TILT.search(path) if found and found[0].shape_zyx[0] == 1 else None
+    return f"{word[0]!r} in its path: an image of a tilt series" if word else ""
 
 
 def _refuse_picture(name: str, found: Sequence[VolumeDescription]) -> None:

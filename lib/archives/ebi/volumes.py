@@ -26,6 +26,11 @@ _VOLUMES = "reconstructed volumes"  # of EMPIAR's categories, those whose sectio
 # and those whose files are no sections, however they are numbered
 _THUMBNAILS = frozenset({"thumb", "thumbs", "thumbnail", "thumbnails"})
 _NO_SECTIONS = ("micrograph", "tilt series", "particle", "class average", "diffraction", "subtomo")
+_FRAMES = re.compile(
+    r"(?<![a-z])(?:fractions|movies?|gain|(?:gain|super|count|dark)[ _-]?ref)(?![a-z])"
+    r"|\.mrcs(?=$|\.gz$|\.bz2$)",
+    re.IGNORECASE,
+)
 # formats that have several names
 _MRC = frozenset({"MRC", "REC", "ST", "ALI", "MAP"})
 _ALIKE = (
@@ -88,6 +93,11 @@ def why_none(name: str, imagesets: Sequence[ImageSet]) -> str:
     """Why the archive's words or its own name speak against a file; empty where they do not."""
     if thumbs := {word.lower() for word in _words(name)} & _THUMBNAILS:
         return f"{min(thumbs)!r} in its path: a small copy (assemble=files takes each file)"
+    if found := _FRAMES.search(name.rpartition("/")[2]):
+        return (
+            f"{found[0]!r} in its name: frames of a movie, particles or a detector's reference, "
+            "which are no volume (assemble=files takes each file)"
+        )
     categories = {imageset.category for imageset in _speaking_of(name, imagesets)}
     if categories and all(any(w in c.lower() for w in _NO_SECTIONS) for c in categories):
         said = ", ".join(sorted(repr(category) for category in categories))

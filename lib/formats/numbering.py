@@ -1,0 +1,283 @@
+"""Which number of a file's name counts sections, and which names have another one of them."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import PurePosixPath
+
+NUMBER = re.compile(r"([0-9]+)")
+_WORD = re.compile(r"([A-Z]?[a-z]+|[A-Z]+)[^A-Za-z]*$")
+_LENGTH = re.compile(r"[ _]?(?:nm|um|µm|μm|mm)(?![a-z])", re.IGNORECASE)
+_SECTION = frozenset(
+    {"z", "slice", "slices", "section", "sections", "sec", "slc", "plane", "layer"}
+)
+"""Words whose number counts sections, whatever other numbers a name has."""
+_TILE = frozenset(
+    {"ch", "channel", "channels", "col", "cols", "column", "row", "rows", "tile", "time", "tilt"}
+    | {"timepoint", "tp", "angle", "energy", "dose", "foilhole", "gridsquare", "hole", "square"}
+)
+"""Words whose number counts no sections, even where it is the only one that varies."""
+_PLACE = _TILE | {"tiles", "c", "r", "t", "w", "x", "y", "det", "detector"}
+"""Words whose number counts no sections where a name has several that vary."""
+_THING = frozenset(
+    {"animal", "biopsy", "cell", "crop", "donor", "embryo", "fish", "grid", "lamella", "larva"}
+    | {"mice", "mouse", "neuron", "patient", "rat", "region", "roi", "sample", "specimen"}
+    | {"subject", "tissue", "tomo", "tomogram", "vol", "volume", "well", "worm"}
+)
+"""Words whose number counts things and no sections where another number varies, too, or where it
+has one digit or two."""
+_OBJECT = _THING | frozenset(
+    {"area", "block", "dataset", "exp", "experiment", "mosaic", "pos", "position", "run", "scan"}
+    | {"series", "session", "set", "site", "stack", "subvolume", "ts"}
+)
+"""Words whose number counts sections only where no other number does."""
+_SETTING = re.compile(r"[ _]?(?:k?eV|kV|deg|°)(?![a-z])|(?:k?[xX]|[pn]A|ms)(?![A-Za-z0-9])")
+"""Behind a number that says how an image was taken: its voltage, magnification or angle."""
+_OF_THE_FORMER = re.compile(r"^[A-Za-z]+(?=[^A-Za-z])")
+_YEAR = re.compile(r"(?:19|20)[0-9]{2}(?:(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01]))?")
+_TIME = re.compile(r"(?:[01][0-9]|2[0-3])(?:[0-5][0-9]){2}")
+_FEWEST_TO_FOLLOW = 3  # of two files, any number follows any other
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """A file's name, and the number in it as it is written."""
+
+    number: int
+    text: str
+    name: str
+
+
+def split(name: str) -> tuple[str, str]:
+    path = PurePosixPath(name)
+    return path.name[: len(path.name) - len(path.suffix)], path.suffix
+
+
+def by_varying_number(names: Sequence[str], demanded: bool = False) -> dict[str, list[Numbered]]:
+    """Sort names that differ in nothing but numbers by what tells their stacks apart.
+
+    Of each the files, with the number that counts sections; 0 where no number does. Where they
+    are demanded to be sections, one that varies alone does.
+    """
+    parts = _decimals_joined(_times_joined([NUMBER.split(split(name)[0]) for name in names]))
+    columns = range(1, len(parts[0]), 2)
+    varying = [c for c in columns if len({Decimal(part[c]) for part in parts}) > 1]
+    if not varying:  # alone, or told apart by nothing but leading zeros
+        varying = [c for c in columns if len({part[c] for part in parts}) > 1] or [*columns][-1:]
+    counter = _counter(parts, varying)
+    column = counter if counter is not None else _by_words(parts, varying)
+    if demanded and len(varying) == 1:
+        (column,) = varying
+    follow = counter is not None or (column is not None and _is_alone(parts, varying, column))
+    times = [c for c in varying if c != column and _is_time(parts, c)]
+    if times and column is not None:  # noted of each section, where none is there twice
+        others = [c for c in columns if c not in times]
+        if len({tuple(Decimal(part[c]) for c in others) for part in parts}) == len(parts):
+            parts = [["*" if c in times else t for c, t in enumerate(part)] for part in parts]
+    stacks: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for name, part in zip(names, parts, strict=True):
+        rest = part if column is None else [*part[:column], "#", *part[column + 1 :]]
+        if follow:
+            rest = ["*" if c in varying and c != column else text for c, text in enumerate(rest)]
+        stacks["".join(rest)].append((name, "0" if column is None else part[column]))
+    return {stem: _numbered(files) for stem, files in stacks.items()}
+
+
+def _decimals_joined(parts: list[list[str]]) -> list[list[str]]:
+    """The same parts of names; positions, whose point parts two numbers, as one number.
+
+    A position follows a ``z`` or has a unit of length; where only its decimals vary, and are
+    written to one width, they count as they are.
+    """
+    for column in range(1, len(parts[0]) - 2, 2):
+        before, after = parts[0][column - 1], parts[0][column + 3]
+        pairs = {(part[column], part[column + 2]) for part in parts}
+        whole, widths = {a for a, _ in pairs}, {len(b) for _, b in pairs}
+        if parts[0][column + 1] != "." or len(whole) == len(widths) == 1:
+            continue
+        if _word(before) == "z" or _LENGTH.match(after):
+            joined = [
+                [*part[:column], f"{part[column]}.{part[column + 2]}", *part[column + 3 :]]
+                for part in parts
+            ]
+            alone = _counter(parts, range(1, len(parts[0]), 2)) is None
+            return joined if alone else parts
+    return parts
+
+
+def _times_joined(parts: list[list[str]]) -> list[list[str]]:
+    """The same parts of names; dates with a time (``2019-08-01_12-07-13``) as one number.
+
+    What looks like a time may be a count behind a date (``20190801_000001``), and stays one.
+    """
+    for start in range(1, len(parts[0]) - 2, 2):
+        for stop in range(start + 2, min(start + 12, len(parts[0])), 2):
+            joined = [
+                [*part[:start], "".join(part[start : stop + 1 : 2]), *part[stop + 1 :]]
+                for part in parts
+            ]
+            between = {text for part in parts for text in part[start + 1 : stop : 2]}
+            if max(map(len, between)) == 1 and _is_time(joined, start):
+                return parts if _is_count(joined, start) else joined
+    return parts
+
+
+def _is_time(parts: Sequence[list[str]], column: int) -> bool:
+    """Whether each of these numbers is a date with a time: 14 digits."""
+    texts = [part[column] for part in parts]
+    return all(
+        len(text) == 14 and _YEAR.fullmatch(text[:8]) and _TIME.fullmatch(text[8:])
+        for text in texts
+    )
+
+
+def _is_count(parts: Sequence[list[str]], column: int) -> bool:
+    """Whether numbers of several names have equal steps, as times of day do not have."""
+    numbers = sorted({int(part[column]) for part in parts})
+    steps = {b - a for a, b in itertools.pairwise(numbers)}
+    return steps == {1} or (len(steps) == 1 and len(numbers) > 2)
+
+
+def _numbered(files: Sequence[tuple[str, str]]) -> list[Numbered]:
+    """Files with their numbers; of positions the number of usual steps from 0."""
+    if not any("." in text for _, text in files):
+        return [Numbered(int(text), text, name) for name, text in files]
+    ordered = sorted((Decimal(text), name) for name, text in files)
+    steps = sorted(b - a for (a, _), (b, _) in itertools.pairwise(ordered) if b > a)
+    usual = steps[len(steps) // 2] if steps else Decimal(1)
+    number, last, found = round(ordered[0][0] / usual), ordered[0][0], []
+    for at, name in ordered:
+        if at > last:
+            number += max(1, round((at - last) / usual))
+        found.append(Numbered(number, str(number), name))
+        last = at
+    return found
+
+
+def _word(before: str) -> str:
+    """The word that a number belongs to, in lower case, from what stands before it."""
+    match = _WORD.search(before)
+    return match[1].lower() if match else ""
+
+
+def _word_of(parts: Sequence[list[str]], column: int) -> str:
+    """The word of a number; of ``Tile_001-002`` it is that of both."""
+    before = parts[0][column - 1]
+    word = _word(before if column < 3 else _OF_THE_FORMER.sub("", before, count=1))
+    if (
+        word
+        or column < 3
+        or len({*map(len, (p[c] for p in parts for c in (column, column - 2)))}) > 1
+    ):
+        return word
+    above = _word_of(parts, column - 2)
+    return above if above in _TILE else ""
+
+
+def _by_words(parts: Sequence[list[str]], varying: Sequence[int]) -> int | None:
+    """The number that counts sections by the words before the numbers; None where none does."""
+    words = {column: _word_of(parts, column) for column in varying}
+    if len(varying) == 1 and len(parts) > 1:
+        return None if _counts_other_things(parts, varying[0]) else varying[0]
+
+    def rank(column: int) -> int:
+        word = words[column]
+        if word in _PLACE or _is_setting(parts, column) or _is_time(parts, column):
+            return 0
+        return 3 if word in _SECTION else 1 if word in _OBJECT else 2
+
+    def padded(column: int) -> bool:
+        """Whether alone written with leading zeros, and with more values than any other."""
+        many = [len({part[c] for part in parts}) for c in varying if c != column]
+        own = {part[column] for part in parts}
+        plain = all(_width(parts, c) < 2 for c in varying if c != column)
+        return plain and _width(parts, column) > 2 and len(own) > max(many, default=0)
+
+    best = max(varying, key=lambda c: (rank(c), padded(c), c), default=None)
+    return best if best is not None and (rank(best) or len(parts) == 1) else None
+
+
+def _width(parts: Sequence[list[str]], column: int) -> int:
+    """To how many digits at least a number is written; 1 without leading zeros."""
+    return max(len(part[column]) if part[column].startswith("0") else 1 for part in parts)
+
+
+def _is_setting(parts: Sequence[list[str]], column: int) -> bool:
+    return all(_SETTING.match(part[column + 1]) for part in parts)
+
+
+def _counts_other_things(parts: Sequence[list[str]], column: int) -> bool:
+    """Whether a number that varies alone counts no sections, by what stands around it."""
+    word, short = _word_of(parts, column), max(len(part[column]) for part in parts) < 3
+    said = word in _TILE or (word in _THING and short) or _is_setting(parts, column)
+    return said or (_is_time(parts, column) and not _is_count(parts, column))
+
+
+def _is_alone(parts: Sequence[list[str]], varying: Sequence[int], column: int) -> bool:
+    """Whether a number that counts sections by its word is in no name twice.
+
+    The others are then what was noted of a section (``Z001_X104_Y3``), unless they tell cells or
+    tiles apart.
+    """
+    words = {_word_of(parts, c) for c in varying if c != column}
+    unique = len({Decimal(part[column]) for part in parts}) == len(parts)
+    by_word = _word_of(parts, column) in _SECTION and len(parts) >= _FEWEST_TO_FOLLOW
+    return unique and by_word and not words & (_TILE | _OBJECT)
+
+
+def why_alone(name: str) -> str:
+    """Why a file of a numbered name is in no stack, by its last number; empty where that may be."""
+    part = NUMBER.split(split(name)[0])
+    if len(part) == 1:
+        return ""
+    column = len(part) - 2
+    word = _word_of([part], column)
+    if (word in _PLACE and (len(word) > 1 or word in "xy")) or _counts_other_things([part], column):
+        setting = _SETTING.match(part[column + 1])
+        said = f"before {setting[0].strip(' _')!r}" if setting else f"behind {word!r}"
+        return f"the number {said} counts no sections"
+    (joined,) = _times_joined([part])
+    if any(_is_time([joined], c) for c in range(1, len(joined), 2)):
+        return "a date with a time counts no sections"
+    return ""
+
+
+def _counter(parts: Sequence[list[str]], varying: Sequence[int]) -> int | None:
+    """The number that counts sections where all others follow it (``slice_00288_z=1.4263um``).
+
+    Each value of it is there once, and every other number, read as a decimal where a point parts
+    two, grows or falls with it. None where no number is of that kind.
+    """
+    if len(varying) < 2 or len(parts) < _FEWEST_TO_FOLLOW:
+        return None
+    if any(_word_of(parts, c) in _TILE | _THING or _is_setting(parts, c) for c in varying):
+        return None
+    found: list[tuple[Decimal, int]] = []
+    for column in varying:
+        ordered = sorted(parts, key=lambda part: Decimal(part[column]))
+        numbers = [Decimal(part[column]) for part in ordered]
+        others = [c for c in varying if c != column]
+        if len(set(numbers)) == len(numbers) and all(
+            _follows([_decimal(part, c) for part in ordered]) for c in others
+        ):
+            found.append((numbers[-1] - numbers[0], column))
+    return min(found)[1] if found else None
+
+
+def _decimal(part: Sequence[str], column: int) -> float:
+    """A number of a name, together with what a point parts from it."""
+    if column + 2 < len(part) and part[column + 1] == ".":
+        return float(f"{part[column]}.{part[column + 2]}")
+    if column >= 3 and part[column - 1] == ".":
+        return float(f"{part[column - 2]}.{part[column]}")
+    return float(part[column])
+
+
+def _follows(values: Sequence[float]) -> bool:
+    pairs = [*itertools.pairwise(values)]
+    return all(a <= b for a, b in pairs) or all(a >= b for a, b in pairs)
