@@ -198,7 +198,7 @@ def test_sections_become_one_volume_in_slice_order(
     for z, name in enumerate(names):
         write_dm(tmp_path / name, volume[z], pixel_size_zyx=PIXEL[1:], section=Section(z))
     (group,), singles = group_sections(["notes.dm3", *reversed(names)])
-    assert (list(group.names), group.missing, singles) == (names, (), ["notes.dm3"])
+    assert (list(group.names), group.missing, [*singles]) == (names, (), ["notes.dm3"])
     assert_voxels(stack_of([tmp_path / name for name in group.names]), volume)
 
 
@@ -241,7 +241,7 @@ def test_one_file_keeps_no_other_from_its_stack(
 ) -> None:
     groups, singles = group_sections(numbered(*texts))
     assert sorted(group.names for group in groups) == sorted(tuple(numbered(*s)) for s in stacks)
-    assert singles == sorted(numbered(*single))
+    assert [*singles] == sorted(numbered(*single))
     assert len({group.pattern for group in groups}) == len(groups)
     for group in groups:
         assert sorted([*group.names, *group.apart]) == sorted(numbered(*texts))
@@ -281,7 +281,7 @@ def test_what_is_left_out_far_away_or_twice_is_nothing_of_the_stack() -> None:
 def test_folders_and_formats_are_stacks_of_their_own() -> None:
     names = [f"{folder}/s_{z}.{kind}" for folder in "ab" for kind in ("dm3", "mrc") for z in (1, 2)]
     groups, singles = group_sections(names)
-    assert singles == []
+    assert [*singles] == []
     assert [group.pattern for group in groups] == [
         "a/s_#.dm3",
         "a/s_#.mrc",
@@ -295,4 +295,4 @@ def test_several_stacks_in_one_folder_are_told_apart() -> None:
     groups, singles = group_sections([*names, "overview.tif", "other_7.dm4"])
     assert [len(group.names) for group in groups] == [4, 4]
     assert groups[0].names == tuple(names[:4])
-    assert singles == ["other_7.dm4", "overview.tif"]
+    assert [*singles] == ["other_7.dm4", "overview.tif"]
