@@ -97,8 +97,17 @@ def abandoned_jobs(
     return found
 
 
-def clean_up(client: SyncPrefectClient, namespace: str, pool: str, *, grace_seconds: float) -> int:
+def clean_up(
+    client: SyncPrefectClient,
+    namespace: str,
+    pool: str,
+    *,
+    grace_seconds: float,
+    release: str | None = None,
+) -> int:
     """Do all three; returns how many runs, Jobs and clusters were put right.
+
+    Jobs and clusters of another release are left alone: this server knows nothing of their runs.
 
     The runs are listed before the Jobs: a run that was at work at the first listing had its Job
     then, so a Job that is missing at the second has ended, and the run with it.
@@ -109,7 +118,7 @@ def clean_up(client: SyncPrefectClient, namespace: str, pool: str, *, grace_seco
         ),
         work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
     )
-    jobs = asyncio.run(cleanup.list_jobs(namespace))
+    jobs = asyncio.run(cleanup.list_jobs(namespace, release))
     now = datetime.now(UTC)
     count = 0
     for run in runs:
@@ -123,7 +132,8 @@ def clean_up(client: SyncPrefectClient, namespace: str, pool: str, *, grace_seco
     states = {run_id: _state(client, run_id) for run_id in _run_ids(active)}
     names = abandoned_jobs(active, states, now=now, grace_seconds=grace_seconds)
     count += len(asyncio.run(cleanup.delete_jobs(namespace, names)))
-    return count + len(asyncio.run(cleanup.delete_orphans(namespace, grace_seconds=grace_seconds)))
+    orphans = cleanup.delete_orphans(namespace, grace_seconds=grace_seconds, release=release)
+    return count + len(asyncio.run(orphans))
 
 
 def _unchanged(client: SyncPrefectClient, run: FlowRun) -> bool:
@@ -153,18 +163,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m flows.cleanup", description=__doc__)
     parser.add_argument("--namespace", required=True)
     parser.add_argument("--pool", default="macroscope", help="work pool")
+    parser.add_argument("--release", help="of the chart; else whatever is in the namespace")
     parser.add_argument("--grace-seconds", type=float, default=180)
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    grace = args.grace_seconds
+    grace, release = args.grace_seconds, args.release
     with get_client(sync_client=True) as client:
         if (away := client.api_healthcheck()) is None:
-            count = clean_up(client, args.namespace, args.pool, grace_seconds=grace)
+            count = clean_up(
+                client, args.namespace, args.pool, grace_seconds=grace, release=release
+            )
             _log.info("%d runs, Jobs and clusters put right", count)
             return 0
     # the next turn comes by itself, and a pod in Error would say that something is to be done
     _log.warning("the Prefect API is away, runs are left for the next turn: %s", away)
-    names = asyncio.run(cleanup.delete_orphans(args.namespace, grace_seconds=grace))
+    orphans = cleanup.delete_orphans(args.namespace, grace_seconds=grace, release=release)
+    names = asyncio.run(orphans)
     _log.info("%d clusters deleted", len(names))
     return 0
 

@@ -30,7 +30,20 @@ _log = logging.getLogger(__name__)
 FLOW_JOBS = "macroscope/part=flow"  # as in k8s/job-template.json
 JOB_LABEL = "prefect.io/flow-run-id"  # Prefect's worker puts it on every flow's Job
 CLUSTERS = "app.kubernetes.io/managed-by=macroscope"
+RELEASE_LABEL = "app.kubernetes.io/instance"  # the chart's, on every pod
 Manifest = dict[str, Any]
+
+
+def of_release(item: Manifest, release: str | None) -> bool:
+    """Whether a Job or Dask cluster is a release's, by the label of its pods.
+
+    Two releases may share a namespace, and neither may end what the other is at. What carries no
+    such label, or is asked about for no release, counts as one's own.
+    """
+    spec = item.get("spec") or {}
+    template = spec.get("template") or spec.get("scheduler") or {}
+    labels = (template.get("metadata") or {}).get("labels") or {}
+    return release is None or labels.get(RELEASE_LABEL, release) == release
 
 
 def orphaned_clusters(
@@ -74,9 +87,9 @@ def seconds_since_end(job: Manifest, now: datetime) -> float:
     return min(((now - end).total_seconds() for end in ends), default=float("inf"))
 
 
-async def list_jobs(namespace: str) -> list[Manifest]:
-    """The Jobs of flow runs, at work or not."""
-    return [job.raw for job in await _list(Job, namespace, FLOW_JOBS)]
+async def list_jobs(namespace: str, release: str | None = None) -> list[Manifest]:
+    """The Jobs of a release's flow runs, at work or not."""
+    return [job.raw for job in await _list(Job, namespace, FLOW_JOBS, release)]
 
 
 async def delete_jobs(namespace: str, names: Iterable[str]) -> list[str]:
@@ -89,9 +102,11 @@ async def delete_jobs(namespace: str, names: Iterable[str]) -> list[str]:
     return [job.name for job in found]
 
 
-async def delete_orphans(namespace: str, *, grace_seconds: float) -> list[str]:
-    """Delete orphaned clusters and return their names."""
-    clusters = await _list(DaskCluster, namespace, CLUSTERS)
+async def delete_orphans(
+    namespace: str, *, grace_seconds: float, release: str | None = None
+) -> list[str]:
+    """Delete a release's orphaned clusters and return their names."""
+    clusters = await _list(DaskCluster, namespace, CLUSTERS, release)
     jobs = await _list(Job, namespace, FLOW_JOBS)
     names = orphaned_clusters(
         [cluster.raw for cluster in clusters],
@@ -106,8 +121,10 @@ async def delete_orphans(namespace: str, *, grace_seconds: float) -> list[str]:
     return names
 
 
-async def delete_all(namespace: str, *, wait_seconds: float) -> list[str]:
-    """Delete every flow Job, then every cluster, and wait until they are gone.
+async def delete_all(
+    namespace: str, *, wait_seconds: float, release: str | None = None
+) -> list[str]:
+    """Delete every flow Job of a release, then every cluster, and wait until they are gone.
 
     Returns
     -------
@@ -119,7 +136,7 @@ async def delete_all(namespace: str, *, wait_seconds: float) -> list[str]:
     kinds: tuple[tuple[Any, str], ...] = ((Job, FLOW_JOBS), (DaskCluster, CLUSTERS))
     for kind, selector in kinds:
         while True:
-            left = await _list(kind, namespace, selector)
+            left = await _list(kind, namespace, selector, release)
             for item in left:
                 if "deletionTimestamp" not in item.raw["metadata"]:
                     _log.info("deleting %s %s", item.kind, item.name)
@@ -131,8 +148,9 @@ async def delete_all(namespace: str, *, wait_seconds: float) -> list[str]:
     return remaining
 
 
-async def _list(kind: Any, namespace: str, selector: str) -> list[Any]:
-    return [item async for item in kind.list(namespace=namespace, label_selector=selector)]
+async def _list(kind: Any, namespace: str, selector: str, release: str | None = None) -> list[Any]:
+    found = kind.list(namespace=namespace, label_selector=selector)
+    return [item async for item in found if of_release(item.raw, release)]
 
 
 async def _delete(item: Any) -> None:
@@ -155,15 +173,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m lib.kubernetes.cleanup", description=__doc__)
     parser.add_argument("what", choices=("all", "orphans"))
     parser.add_argument("--namespace", required=True)
+    parser.add_argument("--release", help="of the chart; else whatever is in the namespace")
     parser.add_argument("--wait-seconds", type=float, default=120, help="for `all`")
     parser.add_argument("--grace-seconds", type=float, default=180, help="for `orphans`")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     if args.what == "orphans":
-        deleted = asyncio.run(delete_orphans(args.namespace, grace_seconds=args.grace_seconds))
+        orphans = delete_orphans(
+            args.namespace, grace_seconds=args.grace_seconds, release=args.release
+        )
+        deleted = asyncio.run(orphans)
         _log.info("%d orphaned clusters deleted", len(deleted))
         return 0
-    left = asyncio.run(delete_all(args.namespace, wait_seconds=args.wait_seconds))
+    everything = delete_all(args.namespace, wait_seconds=args.wait_seconds, release=args.release)
+    left = asyncio.run(everything)
     if left:
         _log.error(
             "still there after %g s: %s. A DaskCluster that hangs on its finalizer needs the "

@@ -7,15 +7,17 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import requests
 
 from emulators.sockets import free_ports
+from lib.kubernetes.cleanup import RELEASE_LABEL
 from lib.kubernetes.dask_cluster import FLOW_RUN_LABEL, MANAGED_BY
 from tests.kit.prefect_server import ask, prefect_server
 from tests.kubernetes.apiserver.cluster import Cluster
-from tests.kubernetes.apiserver.kinds import CLUSTER, JOB
+from tests.kubernetes.apiserver.kinds import CLUSTER, JOB, Kind
 from tests.kubernetes.installation import refused
 from tests.kubernetes.pods import Manifest, job
 
@@ -65,9 +67,19 @@ class Prefect:
         return str(ask(self._url, f"flow_runs/{run}")["state"]["type"])
 
 
-def dask_cluster(name: str, run: str) -> Manifest:
+def dask_cluster(name: str, run: str, release: str = "macroscope") -> Manifest:
     meta = {"name": name, "labels": {**MANAGED_BY, FLOW_RUN_LABEL: run}}
-    return {"apiVersion": "kubernetes.dask.org/v1", "kind": "DaskCluster", "metadata": meta}
+    pods = {"metadata": {"labels": {RELEASE_LABEL: release}}}
+    made = {"apiVersion": "kubernetes.dask.org/v1", "kind": "DaskCluster", "metadata": meta}
+    return made | {"spec": {"scheduler": pods}}
+
+
+def flow_job(name: str, run: str, release: str = "macroscope") -> Manifest:
+    """A Job of a flow run, as the job template of a release makes it."""
+    labels = {"macroscope/part": "flow", "prefect.io/flow-run-id": run}
+    made = job(name, "sleep", "600", labels=labels)
+    made["spec"]["template"]["metadata"] = {"labels": {RELEASE_LABEL: release}}
+    return made
 
 
 @pytest.mark.long
@@ -86,11 +98,14 @@ def test_what_prefect_and_kubernetes_disagree_on_is_put_right_once_it_is_old_eno
     before = {name: prefect.state(run) for name, run in runs.items()}
     assert before["going"] == "CANCELLING"
     for name in ("at work", "over"):
-        labels = {"macroscope/part": "flow", "prefect.io/flow-run-id": runs[name]}
-        cluster.apply(job(name.replace(" ", "-"), "sleep", "600", labels=labels))
+        cluster.apply(flow_job(name.replace(" ", "-"), runs[name]))
     cluster.apply(dask_cluster("em-lost", runs["lost"]))
     cluster.apply(dask_cluster("em-at-work", runs["at work"]))
-    cluster.wait(lambda: len(cluster.kubelet.running) == 2, WAIT_S, "both Jobs at work")
+    # of another release in the namespace, whose runs this server does not know
+    theirs = str(uuid4())
+    cluster.apply(flow_job("theirs", theirs, "other"))
+    cluster.apply(dask_cluster("em-theirs", str(uuid4()), "other"))
+    cluster.wait(lambda: len(cluster.kubelet.running) == 3, WAIT_S, "all Jobs at work")
 
     def tidy(grace_seconds: int) -> list[str]:
         return clean_up(cluster, environ, grace_seconds)
@@ -103,10 +118,32 @@ def test_what_prefect_and_kubernetes_disagree_on_is_put_right_once_it_is_old_eno
         "never started": "CRASHED",
         "going": "CANCELLED",
     }
-    cluster.wait(lambda: len(cluster.store.list(JOB)) == 1, WAIT_S, "the Job that was over gone")
-    assert [one["metadata"]["name"] for one in cluster.store.list(JOB)] == ["at-work"]
-    assert [one["metadata"]["name"] for one in cluster.store.list(CLUSTER)] == ["em-at-work"]
+    cluster.wait(lambda: "over" not in names(cluster, JOB), WAIT_S, "the Job that was over gone")
+    assert names(cluster, JOB) == {"at-work", "theirs"}
+    assert names(cluster, CLUSTER) == {"em-at-work", "em-theirs"}
     assert "5 runs, Jobs and clusters put right" in printed[-1], "\n".join(printed)
+
+
+def names(cluster: Cluster, kind: Kind) -> set[str]:
+    return {one["metadata"]["name"] for one in cluster.store.list(kind)}
+
+
+def test_an_uninstall_ends_nothing_of_another_release_in_the_namespace(cluster: Cluster) -> None:
+    cluster.kubelet.cordoned = True
+    for release in ("macroscope", "other"):
+        cluster.apply(flow_job(f"flow-{release}", release, release))
+        cluster.apply(dask_cluster(f"em-{release}", release, release))
+    words = ["all", "--namespace=em", "--release=macroscope", "--wait-seconds=120"]
+    done = subprocess.run(
+        [sys.executable, "-m", "lib.kubernetes.cleanup", *words],
+        cwd=ROOT,
+        env={**os.environ, "KUBECONFIG": str(cluster.kubeconfig("em", "macroscope-cleanup"))},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert names(cluster, JOB) == {"flow-other"}
+    assert names(cluster, CLUSTER) == {"em-other"}
 
 
 def clean_up(cluster: Cluster, environ: dict[str, str], grace_seconds: int) -> list[str]:
@@ -118,6 +155,7 @@ def clean_up(cluster: Cluster, environ: dict[str, str], grace_seconds: int) -> l
             "-m",
             "flows.cleanup",
             "--namespace=em",
+            "--release=macroscope",
             f"--grace-seconds={grace_seconds}",
         ],
         cwd=ROOT,
