@@ -39,6 +39,9 @@ _log = logging.getLogger(__name__)
 _IMAGE_SCRIPT = "k8s/image.sh"
 _FILES = resources.files("flows.resources")  # prefect.yaml and the job template, in a wheel too
 OVERRIDABLE = ("enabled", "job_variables", "parameters", "schedules", "concurrency_limit", "tags")
+_SLUG = (
+    "registered"  # begins those of the schedules made here; what a person adds in the UI has none
+)
 
 
 def wait_for_api(client: SyncPrefectClient, seconds: float) -> None:
@@ -175,10 +178,57 @@ def _merge_one(item: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, 
     pool["job_variables"] = {**(pool.get("job_variables") or {}), **change.get("job_variables", {})}
     merged["work_pool"] = pool
     merged["parameters"] = {**(merged.get("parameters") or {}), **change.get("parameters", {})}
-    for key in ("schedules", "concurrency_limit", "tags"):
+    for key in ("concurrency_limit", "tags"):
         if key in change:
             merged[key] = change[key]
+    if "schedules" in change:
+        merged["schedules"] = _with_slugs(change["schedules"])
     return merged
+
+
+def _with_slugs(schedules: Iterable[Mapping[str, Any]] | None) -> list[dict[str, Any]]:
+    return [{"slug": f"{_SLUG}-{n}", **one} for n, one in enumerate(schedules or (), start=1)]
+
+
+def retire_schedules(
+    client: SyncPrefectClient,
+    keys: Iterable[str],
+    overrides: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Take away the schedules that an earlier registration made and this one does not name.
+
+    ``prefect deploy`` leaves what is there where it is given no schedule, and knows nothing of a
+    deployment that is left out: both would go on starting runs. A deployment that is not enabled
+    keeps its history and loses all its schedules; elsewhere those that a person added stay.
+
+    Parameters
+    ----------
+    keys
+        All deployments that there could be, as ``ebi/ingest``.
+    overrides
+        As for `merge_overrides`.
+    """
+    for key in keys:
+        change = overrides.get(key, {})
+        enabled = change.get("enabled", True)
+        wanted = {one["slug"] for one in _with_slugs(change.get("schedules"))} if enabled else set()
+        try:
+            found = client.read_deployment_by_name(key)
+        except ObjectNotFound:
+            continue
+        for schedule in found.schedules:
+            slug = schedule.slug or ""
+            if not enabled or (slug.startswith(f"{_SLUG}-") and slug not in wanted):
+                _log.warning("%s: a schedule that is no longer asked for is taken away", key)
+                client.delete_deployment_schedule(found.id, schedule.id)
+            elif slug not in wanted:
+                _log.warning(
+                    "%s has a schedule that this registration does not name, and keeps it; to end "
+                    "it: prefect deployment schedule delete %s %s",
+                    key,
+                    key,
+                    schedule.id,
+                )
 
 
 def refuse_wrong_parameters(
@@ -214,16 +264,22 @@ def _datasets(listed: Sequence[Mapping[str, Any]]) -> list[Dataset]:
     return found
 
 
-def deploy(pool: str, overrides: Mapping[str, Mapping[str, Any]]) -> int:
-    """Run ``prefect --no-prompt deploy --all`` over prefect.yaml and the registry.
+def all_deployments() -> dict[str, Any]:
+    """A prefect.yaml with every deployment that there is, for the folder in which runs work."""
+    document = with_registry(yaml.safe_load((_FILES / "prefect.yaml").read_text()), REGISTRY)
+    return for_folder(document, _home())
+
+
+def deploy(
+    document: Mapping[str, Any], pool: str, overrides: Mapping[str, Mapping[str, Any]]
+) -> int:
+    """Run ``prefect --no-prompt deploy --all`` over a prefect.yaml.
 
     Returns
     -------
     int
         Its exit code.
     """
-    document = with_registry(yaml.safe_load((_FILES / "prefect.yaml").read_text()), REGISTRY)
-    document = for_folder(document, _home())
     environ = {**os.environ, "PREFECT_DEPLOYMENTS_DEFAULT_WORK_POOL_NAME": pool}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "prefect.yaml"
@@ -317,7 +373,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         ensure_pool(client, args.pool, args.type, template, resume=args.resume)
         for name, slots in {**politeness(), **dict(args.limit)}.items():
             client.upsert_global_concurrency_limit_by_name(name, slots)
-    return deploy(args.pool, overrides)
+        document = all_deployments()
+        if (code := deploy(document, args.pool, overrides)) == 0:
+            retire_schedules(client, map(deployment_key, document["deployments"]), overrides)
+    return code
 
 
 if __name__ == "__main__":

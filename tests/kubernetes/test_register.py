@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 from prefect.cli.deploy._config import _load_deploy_configs_and_actions
+from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 from rich.console import Console
 
@@ -18,6 +20,7 @@ from flows.register import (
     job_template,
     main,
     merge_overrides,
+    retire_schedules,
     with_registry,
 )
 from lib.archives.registry import REGISTRY
@@ -81,8 +84,37 @@ def test_overrides_merge_into_what_is_there(document: dict[str, Any]) -> None:
     assert found["ebi/ingest"]["work_pool"]["job_variables"]["memory_limit"] == "8Gi"
     assert found["ebi/ingest"]["work_pool"]["job_variables"]["cpu_request"] == "1"
     assert found["ebi/ingest"]["parameters"] == {"a": 1}
-    assert found["idr/ingest"]["schedules"] == [{"cron": "0 3 * * *"}]
+    assert found["idr/ingest"]["schedules"] == [{"slug": "registered-1", "cron": "0 3 * * *"}]
     assert found["flyem/ingest"]["work_pool"]["job_variables"]["memory_limit"] == "2Gi"
+
+
+class Schedules:
+    """A Prefect API that knows two deployments, each with schedules of some slugs."""
+
+    def __init__(self, *slugs: str | None) -> None:
+        self.left = {key: list(slugs) for key in ("ebi/ingest", "idr/ingest")}
+
+    def read_deployment_by_name(self, key: str) -> Any:
+        if key not in self.left:
+            raise ObjectNotFound(ValueError("404"))
+        found = [SimpleNamespace(slug=slug, id=slug) for slug in self.left[key]]
+        return SimpleNamespace(id=key, schedules=found)
+
+    def delete_deployment_schedule(self, deployment: str, schedule: str | None) -> None:
+        self.left[deployment].remove(schedule)
+
+
+def test_schedules_that_are_no_longer_asked_for_go_and_those_of_a_person_stay(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    client: Any = Schedules("registered-1", None)
+    asked = {"ebi/ingest": {"schedules": [{"cron": "0 3 * * *"}]}}
+    everything = ("ebi/ingest", "idr/ingest", "epfl/ingest")
+    retire_schedules(client, everything, asked)
+    assert client.left == {"ebi/ingest": ["registered-1", None], "idr/ingest": [None]}
+    assert "prefect deployment schedule delete idr/ingest" in caplog.text
+    retire_schedules(client, everything, {"ebi/ingest": {"enabled": False}})
+    assert client.left == {"ebi/ingest": [], "idr/ingest": [None]}
 
 
 def test_unknown_deployments_and_keys_are_refused(document: dict[str, Any]) -> None:

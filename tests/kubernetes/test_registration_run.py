@@ -107,3 +107,39 @@ def test_pool_of_another_type_is_refused_by_name(project: Path, environ: dict[st
     done = subprocess.run(command, cwd=project, env=environ, capture_output=True, text=True)
     assert done.returncode != 0
     assert "work pool 'desk' is of type 'process', not 'kubernetes'" in done.stderr
+
+
+def test_a_schedule_or_parameter_that_the_values_no_longer_have_is_gone_from_the_server(
+    project: Path, environ: dict[str, str]
+) -> None:
+    """``prefect deploy`` by itself leaves schedules, and deployments that are left out."""
+    schedules = [{"cron": "0 3 * * *", "timezone": "Europe/Berlin"}]
+    mirror = {"datasets": [{"address": "empiar:10310"}]}
+    asked = {
+        "macroscope/full": {"schedules": schedules, "parameters": mirror},
+        "ebi/ingest": {"schedules": schedules},
+        "idr/ingest": {"schedules": schedules},
+    }
+    overrides = project / "schedules.yaml"
+
+    def scheduled() -> dict[str, list[object]]:
+        overrides.write_text(yaml.safe_dump(asked))
+        register(project, environ, "--overrides", str(overrides))
+        found = deployments(environ)
+        assert found["macroscope/full"]["parameters"] == asked["macroscope/full"].get(
+            "parameters", {}
+        )
+        return {
+            name: [(s["slug"], s["schedule"]["cron"], s["schedule"]["timezone"]) for s in all_of]
+            for name, one in found.items()
+            if (all_of := one["schedules"])
+        }
+
+    made = [("registered-1", "0 3 * * *", "Europe/Berlin")]
+    assert scheduled() == {"macroscope/full": made, "ebi/ingest": made, "idr/ingest": made}
+    added = {"schedule": {"cron": "0 9 * * 1"}, "active": True}  # by a person, in the UI
+    url = environ["PREFECT_API_URL"]
+    idr = deployments(environ)["idr/ingest"]["id"]
+    requests.post(f"{url}/deployments/{idr}/schedules", json=[added], timeout=120)
+    asked = {"macroscope/full": {}, "ebi/ingest": {"enabled": False}, "idr/ingest": {}}
+    assert scheduled() == {"idr/ingest": [(None, "0 9 * * 1", None)]}
