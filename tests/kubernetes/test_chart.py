@@ -137,6 +137,14 @@ MATRIX = {
         *BUCKET,
     ),
     "scheduled": ('sources={"ebi":{"enabled":true,"schedule":"0 3 * * *"}}',),
+    "claims made by hand": (
+        'server={"database":{"existingSecret":"pg"},"persistence":{"existingClaim":"mine"}}',
+        'storage={"volume":{"storageClass":"-"}}',
+    ),
+    "a quota of limits": (
+        'dask={"worker":{"cpuLimit":"2"},"scheduler":{"cpuLimit":"1"}}',
+        "image.prePull=true",
+    ),
 }
 
 
@@ -340,6 +348,92 @@ def test_the_prefect_api_asks_for_a_password_that_all_its_clients_have(
         assert (user, len(password)) == ("macroscope", 32)
 
 
+NO_PROXY = (
+    "localhost,127.0.0.1,$(KUBERNETES_SERVICE_HOST),.svc,.cluster.local,"
+    "macroscope-server.em,macroscope-samples"
+)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"HTTPS_PROXY": "http://proxy:3128"}, NO_PROXY),
+        ({"http_proxy": "http://proxy:3128"}, NO_PROXY),
+        ({"https_proxy": "http://proxy:3128", "NO_PROXY": ".lab"}, ".lab"),
+        ({"A": "1"}, None),
+    ],
+    ids=str,
+)
+def test_behind_a_proxy_pods_reach_each_other_and_the_kubernetes_api_without_it(
+    render: Render, given: dict[str, str], told: str | None
+) -> None:
+    env = [{"name": name, "value": value} for name, value in given.items()]
+    objects = render(*MATRIX["own server with a password"], f"extraEnv={json.dumps(env)}")
+    found = {}
+    for name in (
+        "Deployment/macroscope-server",
+        "Deployment/macroscope-worker",
+        "Deployment/macroscope-operator",
+        "Job/macroscope-register",
+        "CronJob/macroscope-cleanup",
+        "Pod/macroscope-test",
+    ):
+        found[name] = env_of(by_name(objects, name)).get("NO_PROXY")
+    template = json.loads(
+        by_name(objects, "ConfigMap/macroscope-register")["data"]["job-template.json"]
+    )
+    pod = template["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]
+    dask = json.loads(by_name(objects, "ConfigMap/macroscope-config")["data"]["dask.json"])
+    for name, listed in (("flow", pod["containers"][0]["env"]), ("dask", dask["env"])):
+        found[name] = {one["name"]: one.get("value") for one in listed}.get("NO_PROXY")
+    assert set(found.values()) == {told}, found
+
+
+def test_under_a_quota_of_limits_every_pod_can_have_them(render: Render) -> None:
+    """A namespace whose quota counts limits.cpu refuses a container that has none."""
+    objects = render(*MATRIX["a quota of limits"])
+    config = by_name(objects, "ConfigMap/macroscope-config")["data"]["dask.json"]
+    settings = DaskSettings.model_validate_json(config)
+    cluster = cluster_spec("em-ebi-0-1", settings, Owner("pod", "uid", "em", "run"))
+    limits = {
+        name: pod["containers"][0]["resources"]["limits"].get("cpu")
+        for one in (*objects, cluster)
+        for name, pod in pod_specs(one)
+        if "resources" not in schema_of(one)
+    }
+    assert len(limits) == 4 and all(limits.values()), limits
+
+
+def schema_of(manifest: dict[str, Any]) -> dict[str, Any]:
+    """What values say of the pods of an object: empty where they say nothing of its resources."""
+    part = manifest["metadata"]["labels"].get("app.kubernetes.io/component", "")
+    values: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())
+    found: dict[str, Any] = values.get({"test": "tests"}.get(part, part), {})
+    return found
+
+
+def test_a_claim_may_ask_for_a_volume_that_was_made_by_hand(render: Render) -> None:
+    objects = render(*MATRIX["claims made by hand"])
+    [claim] = [o for o in objects if o["kind"] == "PersistentVolumeClaim"]
+    assert claim["spec"]["storageClassName"] == ""
+    server = by_name(objects, "Deployment/macroscope-server")["spec"]["template"]["spec"]
+    assert {"name": "database", "persistentVolumeClaim": {"claimName": "mine"}} in server["volumes"]
+
+
+def test_names_are_asked_for_at_the_ports_that_the_cluster_has(render: Render) -> None:
+    def ports(*sets: str) -> set[int]:
+        rule = by_name(render(*sets), "NetworkPolicy/macroscope-default")["spec"]["egress"][0]
+        return {one["port"] for one in rule["ports"]}
+
+    assert ports() == {53, 5353}, "OpenShift's DNS pods listen at 5353"
+    assert ports('networkPolicy={"dnsPorts":[53]}') == {53}
+
+
+def test_a_roll_back_registers_the_image_and_schedules_that_it_goes_back_to(render: Render) -> None:
+    hook = by_name(render(), "Job/macroscope-register")["metadata"]["annotations"]["helm.sh/hook"]
+    assert hook.split(",") == ["post-install", "post-upgrade", "post-rollback"]
+
+
 def test_pages_of_other_hosts_may_not_call_the_prefect_api(render: Render) -> None:
     def origins(*sets: str) -> str:
         server = env_of(by_name(render(*sets), "Deployment/macroscope-server"))
@@ -370,7 +464,9 @@ def test_network_is_closed_but_for_named_peers(render: Render) -> None:
     default = policies["macroscope-default"]["spec"]
     assert default["policyTypes"] == ["Ingress", "Egress"]
     assert "ingress" not in default
-    assert [[p["port"] for p in rule["ports"]] for rule in default["egress"]] == [[53, 53]]
+    assert [[p["port"] for p in rule["ports"]] for rule in default["egress"]] == [
+        [53, 53, 5353, 5353]
+    ]
     labels = default["podSelector"]["matchLabels"]
     for manifest in render():
         if manifest["kind"] == "Deployment":
@@ -485,6 +581,21 @@ def test_disabled_and_scheduled_sources_reach_the_registration(render: Render) -
     assert set(overrides["macroscope/full"]) == {"job_variables"}
 
 
+def test_schedules_are_in_the_time_zone_that_is_given(render: Render) -> None:
+    objects = render(
+        'prefect={"timezone":"Europe/Berlin"}',
+        'flow={"schedule":"0 4 * * *"}',
+        'sources={"ebi":{"enabled":true,"schedule":"0 3 * * *"}}',
+    )
+    data = by_name(objects, "ConfigMap/macroscope-register")["data"]
+    overrides = yaml.safe_load(data["overrides.yaml"])
+    zones = [
+        overrides[key]["schedules"][0]["timezone"] for key in ("macroscope/full", "ebi/ingest")
+    ]
+    cron = by_name(objects, "CronJob/macroscope-cleanup")["spec"]
+    assert [*zones, cron["timeZone"]] == ["Europe/Berlin"] * 3
+
+
 def test_a_list_of_datasets_with_a_schedule_is_a_mirror(
     render: Render,
 ) -> None:
@@ -589,6 +700,17 @@ def test_claims_outlive_the_release_unless_told_otherwise(render: Render) -> Non
         (("server.services.replicas=2",), "run inside the server"),
         (
             (
+                'server={"database":{"existingSecret":"pg"},"redis":{"existingSecret":"r"},'
+                '"persistence":{"existingClaim":"mine"}}',
+            ),
+            "keeps nothing on a claim",
+        ),
+        (
+            ('storage={"volume":{"accessModes":["ReadWriteOncePod"]}}',),
+            "lets one pod at a time have the store",
+        ),
+        (
+            (
                 'server={"auth":{"generate":false},"ingress":{"enabled":true,"host":"a"}}',
                 CONTROLLER,
             ),
@@ -622,6 +744,8 @@ def test_contradictions_are_refused_with_a_sentence(
         (('sources={"ebi":{"enabled":true,"schedule":"0 3 32 * *"}}',), "schedule"),
         (('flow={"schedule":"abc"}',), "schedule"),
         (('nameOverride="My Name"',), "nameOverride"),
+        (('prefect={"timezone":"berlin time"}',), "timezone"),
+        (('networkPolicy={"dnsPorts":[]}',), "dnsPorts"),
         (('fullnameOverride="Foo_Bar"',), "fullnameOverride"),
         (('commonLabels={"team":"electron microscopy"}',), "team"),
         (('server={"service":{"port":null}}',), "port"),
@@ -670,11 +794,23 @@ def test_a_list_or_table_that_is_left_empty_in_a_file_of_values_is_the_empty_one
     assert render(*password, empty) == render(*password)
 
 
+@pytest.mark.parametrize("release", ["3d-em", "lab.em"])
+def test_a_release_whose_services_kubernetes_would_refuse_is_refused_before(
+    helm: Callable[..., subprocess.CompletedProcess[str]], release: str
+) -> None:
+    done = helm("template", release, str(CHART))
+    assert "fullnameOverride" in done.stderr
+    assert helm("template", release, str(CHART), "--set", "fullnameOverride=em").returncode == 0
+    # one that is there has a cluster that takes it
+    assert helm("template", release, str(CHART), "--is-upgrade").returncode == 0
+
+
 @pytest.mark.parametrize(("release", "namespace"), [("2024", "1e3"), ("true", "0123")])
 def test_names_that_yaml_would_read_as_numbers_stay_names(
     helm: Callable[..., subprocess.CompletedProcess[str]], release: str, namespace: str
 ) -> None:
-    done = helm("template", release, str(CHART), "--namespace", namespace)
+    own = ("--namespace", namespace, "--set", "fullnameOverride=em")
+    done = helm("template", release, str(CHART), *own)
     assert done.returncode == 0, done.stderr
     for manifest in documents(done.stdout):
         validate(manifest)
@@ -731,6 +867,10 @@ def test_notes_say_how_to_open_the_ui_and_warn(
     risky = helm(*base, "--set", "server.persistence.enabled=false,operator.enabled=false")
     assert "forgotten when the server's pod goes" in risky.stdout
     assert "dask-kubernetes#968" in risky.stdout
+    shut = helm(*base, "--set", "server.service.type=LoadBalancer,register.enabled=false")
+    assert "say in networkPolicy.uiFrom who may open the UI" in shut.stdout
+    assert '{{index .data \\"$file\\"}}' in shut.stdout
+    assert "--template job-template.json --overrides overrides.yaml" in shut.stdout
 
 
 def test_helm_test_starts_a_run_which_is_dry_where_no_samples_are_installed(

@@ -13,7 +13,7 @@ import yaml
 from tests.kit.documents import documents
 from tests.kubernetes.apiserver.cluster import Cluster
 from tests.kubernetes.apiserver.kinds import JOB, SECRET, by_manifest, changed_for_good
-from tests.kubernetes.releases import CHART_0_1_0, Release
+from tests.kubernetes.releases import CHART, CHART_0_1_0, FLAGS, Release
 from tests.kubernetes.test_chart import BUCKET
 
 Manifest = dict[str, Any]
@@ -117,6 +117,23 @@ def test_no_upgrade_shuts_out_the_runs_at_work(release: Release) -> None:
     refusal = release.put("upgrade", hooks=False)
     assert "changes with this upgrade" in refusal
     assert "calm-owl" in refusal
+
+
+def test_a_second_release_in_the_namespace_is_told_what_it_shares(release: Release) -> None:
+    """One operator serves all Dask clusters of a namespace; names are cut to 40 letters."""
+    long = "electron-microscopy-of-the-whole-laboratory"
+    assert release.put("install", hooks=False) == ""
+
+    def install(name: str, *words: str) -> str:
+        return release.helm("install", name, str(CHART), *FLAGS, "--no-hooks", *words).stderr
+
+    assert 'Release "macroscope" has a Dask operator in this namespace' in install("second")
+    alone = ("--set", "operator.enabled=false")
+    assert install("second", *alone) == ""
+    assert install(f"{long}-a", *alone) == ""
+    # helm says whose they are, and nothing is taken over
+    assert f'current value is "{long}-a"' in install(f"{long}-b", *alone)
+    assert install(f"{long}-b", *alone, "--set", "fullnameOverride=b") == ""
 
 
 def run_at_work(release: Release, name: str, instance: str) -> None:

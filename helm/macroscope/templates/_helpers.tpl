@@ -63,6 +63,24 @@ http://{{ include "macroscope.fullname" . }}-server.{{ .Release.Namespace }}:{{ 
 {{- join "," (concat $own (.Values.server.corsOrigins | default list) | uniq) -}}
 {{- end -}}
 
+{{/* extraEnv. Behind a proxy pods would ask it for each other and for the Kubernetes API too, unless told not to:
+where extraEnv names a proxy and no NO_PROXY, one is added. */}}
+{{- define "macroscope.extraEnv" -}}
+{{- $given := .Values.extraEnv | default list -}}
+{{- $proxy := false -}}
+{{- $told := false -}}
+{{- range $given -}}
+{{- if regexMatch "(?i)^(https?|all)_proxy$" .name }}{{ $proxy = true }}{{ end -}}
+{{- if regexMatch "(?i)^no_proxy$" .name }}{{ $told = true }}{{ end -}}
+{{- end -}}
+{{- if and $proxy (not $told) -}}
+{{- $name := include "macroscope.fullname" . -}}
+{{- $own := list "localhost" "127.0.0.1" "$(KUBERNETES_SERVICE_HOST)" ".svc" ".cluster.local" (printf "%s-server.%s" $name .Release.Namespace) (printf "%s-samples" $name) -}}
+{{- $given = append $given (dict "name" "NO_PROXY" "value" (join "," $own)) -}}
+{{- end -}}
+{{- toYaml $given -}}
+{{- end -}}
+
 {{/* Environment of everything that talks to the Prefect API. */}}
 {{- define "macroscope.prefectEnv" -}}
 - name: PREFECT_API_URL
@@ -70,7 +88,7 @@ http://{{ include "macroscope.fullname" . }}-server.{{ .Release.Namespace }}:{{ 
 - name: PREFECT_LOGGING_LEVEL
   value: {{ .Values.prefect.loggingLevel | quote }}
 {{- include "macroscope.prefectSecretEnv" . }}
-{{- with .Values.extraEnv }}
+{{- with include "macroscope.extraEnv" . | fromYamlArray }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
@@ -185,7 +203,7 @@ answers 503, "database is locked", to flows that start together */}}
   valueFrom: {secretKeyRef: {name: {{ include "macroscope.authSecret" $ | quote }}, key: {{ include "macroscope.authKey" $ | quote }}}}
 {{- end }}
 {{- end }}
-{{- with .Values.extraEnv }}
+{{- with include "macroscope.extraEnv" . | fromYamlArray }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
@@ -203,6 +221,14 @@ answers 503, "database is locked", to flows that start together */}}
 {{- end }}
 {{- end -}}
 
+{{/* Ports at which pods ask for names. */}}
+{{- define "macroscope.dnsPorts" -}}
+{{- range .Values.networkPolicy.dnsPorts | default (list 53 5353) }}
+- {port: {{ . }}, protocol: UDP}
+- {port: {{ . }}, protocol: TCP}
+{{- end }}
+{{- end -}}
+
 {{/* Port of the bucket's server. */}}
 {{- define "macroscope.bucketPort" -}}
 {{- $url := urlParse (default "https://s3.amazonaws.com" .Values.storage.bucket.endpointUrl) -}}
@@ -213,7 +239,14 @@ answers 503, "database is locked", to flows that start together */}}
 {{- if eq .Values.storage.type "bucket" -}}
 {name: data, emptyDir: {}}
 {{- else -}}
-{name: data, persistentVolumeClaim: {claimName: {{ default (printf "%s-data" (include "macroscope.fullname" .)) .Values.storage.volume.existingClaim }}}}
+{name: data, persistentVolumeClaim: {claimName: {{ default (printf "%s-data" (include "macroscope.fullname" .)) .Values.storage.volume.existingClaim | quote }}}}
+{{- end -}}
+{{- end -}}
+
+{{/* The line of a claim that names its storage class: "-" is none at all, for a volume made by hand. */}}
+{{- define "macroscope.storageClass" -}}
+{{- with . -}}
+storageClassName: {{ ternary "" . (eq . "-") | quote }}
 {{- end -}}
 {{- end -}}
 
@@ -259,7 +292,7 @@ securityContext: {{- include "macroscope.podSecurity" $root | nindent 2 }}
 {{- with $root.Values.image.pullSecrets }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 {{- range $key, $value := include "macroscope.placement" (list $root (index . 1)) | fromJson }}
