@@ -77,7 +77,8 @@ class HttpClient(Requester):
                 if not responses.is_html(response.headers):
                     raise BadAnswerError("a directory page was expected", location=redact(url))
                 page = self._whole(response, url, DOCUMENT_BYTES).decode("utf-8", "replace")
-            return responses.parse_index(page)
+                address = response.url or url  # where redirects led
+            return responses.parse_index(page, urlsplit(address)._replace(query="").geturl())
 
         return self.retry("GET", url, once)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from html.parser import HTMLParser
 from http.client import IncompleteRead
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urljoin, urlsplit
 
 import requests
 import urllib3.exceptions
@@ -292,22 +292,39 @@ class _Anchors(HTMLParser):
                 self.targets[-1] = (self.targets[-1][0], f"index {found[0]}")
 
 
-def parse_index(page: str) -> list[IndexEntry]:
-    """The entries of an Apache directory page, in its order.
+def parse_index(page: str, folder: str) -> list[IndexEntry]:
+    """The entries of a directory page, in its order.
 
-    Such a page links each entry relatively, directories with a slash at the end; besides it has
-    sort links (``?C=N;O=D``) and an absolute link to the parent, which are dropped.
+    Servers link an entry relatively (Apache, nginx, Caddy) or from the root of the host (IIS,
+    Express, Jetty), directories with a slash at the end. What leads elsewhere, as to the parent or
+    to the page in another order (``?C=N;O=D``), is dropped.
+
+    Parameters
+    ----------
+    folder
+        Address of the page, with a slash at the end.
     """
     parser = _Anchors()
     parser.feed(page)
     parser.close()
+    here = urlsplit(folder)
+    inside = unquote(here.path).rpartition("/")[0] + "/"
     entries: dict[str, IndexEntry] = {}
     for target, modified in parser.targets:
-        path = target.removeprefix("./")
-        if "?" in path or "#" in path or ":" in path.split("/")[0] or path.startswith("/"):
+        if "?" in target or "#" in target:
             continue
-        name = unquote(path.removesuffix("/"))
-        if name in {"", ".", ".."} or "/" in name or "\0" in name:
+        try:
+            link = urlsplit(urljoin(folder, target.strip()))
+        except ValueError:
             continue
-        entries.setdefault(name, IndexEntry(name, path.endswith("/"), modified))
+        path = unquote(link.path)
+        if link.netloc != here.netloc or not path.startswith(inside):
+            continue
+        name = path.removeprefix(inside).removesuffix("/")
+        if link.scheme in ("http", "https") and _is_name(name):
+            entries.setdefault(name, IndexEntry(name, path.endswith("/"), modified))
     return list(entries.values())
+
+
+def _is_name(name: str) -> bool:
+    return name not in {"", ".", ".."} and "/" not in name and "\0" not in name

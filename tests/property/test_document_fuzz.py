@@ -155,6 +155,6 @@ def test_any_listing_is_read_or_refused(lines: list[str]) -> None:
     ).map("\n".join)
 )  # fmt: skip
 def test_any_index_page_is_read_and_names_no_other_place(page: str) -> None:
-    for entry in parse_index(page):
+    for entry in parse_index(page, "http://host/folder/"):
         assert entry.name not in ("", ".", "..")
         assert not {"/", "\0"} & set(entry.name)

@@ -33,6 +33,7 @@ from lib.errors import (
 from lib.transport.connections import _Answer
 from lib.transport.http import HttpClient, IndexEntry, RangesIgnoredError
 from lib.transport.limits import Limits
+from lib.transport.responses import parse_index
 from lib.transport.session import Session
 
 QUICK = Limits(4, None, 20.0, 30.0, 3, 0.005, 64 * 1024)
@@ -687,7 +688,8 @@ def test_hostile_links_are_not_entries(
         '<a href="javascript:x">x</a><a href="ok%20&amp;.dm3">x</a><a href="./d/">x</a>'
     )
     server = scripted(lambda handler: reply(handler, 200, page.encode(), Content_Type="text/html"))
-    assert client.list_index(server.url) == [IndexEntry("ok &.dm3", False), IndexEntry("d", True)]
+    found = client.list_index(f"{server.url}/below/")
+    assert found == [IndexEntry("ok &.dm3", False), IndexEntry("d", True)]
 
 
 # --- stopping -------------------------------------------------------------------------------
@@ -721,3 +723,17 @@ def test_a_folder_of_a_server_that_refuses_head_is_no_file(
     assert found is not None and found.size == 10
     with pytest.raises(BadAnswerError, match="web page"):
         client.head(f"{server.url}/folder")
+
+
+def test_links_from_the_root_of_a_host_are_entries_and_links_elsewhere_are_none() -> None:
+    """As IIS, Express and Jetty write them: such a folder seemed to be empty."""
+    folder = "http://host:8080/pub/a%20b/"
+    page = (
+        '<A HREF="/pub/">[To Parent Directory]</A> <a href="?C=N;O=D">Name</a>'
+        '<A HREF="/pub/a%20b/s%201.tif">s 1.tif</A><a href="/pub/a b/s0/">s0</a>'
+        '<a href="http://host:8080/pub/a%20b/c.tif">c</a><a href="./d%3A1.tif">d</a>'
+        '<a href="http://elsewhere/pub/a%20b/e.tif">e</a><a href="/pub/a%20bc/f.tif">f</a>'
+        '<a href="javascript:x">g</a><a href="/pub/a%20b/s0/0">h</a><a href="http://[">i</a>'
+    )
+    names = [(entry.name, entry.is_dir) for entry in parse_index(page, folder)]
+    assert names == [("s 1.tif", False), ("s0", True), ("c.tif", False), ("d:1.tif", False)]
