@@ -11,20 +11,37 @@ import fcntl
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 
 _FICLONE = 0x40049409  # ioctl_ficlonerange(2): the whole file, at one moment
 _BLOCK = 4 * 2**20
+_XFS_MEGABYTES = 2000
 _TOOLS = ("mkfs.ext4", "mount", "umount")
 
 
+@cache
 def can_cut_power() -> bool:
-    """Whether this process may mount loop devices here."""
+    """Whether this process may mount loop devices here: it is tried.
+
+    A container may be root's, show the device, and be refused it all the same.
+    """
     if os.geteuid() != 0 or not Path("/dev/loop-control").exists():
         return False
-    return all(shutil.which(tool, path=_path()) for tool in _TOOLS)
+    return all(shutil.which(tool, path=_path()) for tool in _TOOLS) and _can_mount("ext4", 8)
+
+
+def _can_mount(kind: str, megabytes: int) -> bool:
+    with tempfile.TemporaryDirectory(prefix="chaos-") as made:
+        try:
+            _make(Path(made) / "device", megabytes, kind)
+            with _mount(Path(made) / "device", Path(made) / "mounted"):
+                return True
+        except subprocess.CalledProcessError:
+            return False
 
 
 class CuttableDisk:
@@ -65,11 +82,12 @@ class CuttableDisk:
 @contextmanager
 def where_copies_are_instant(folder: Path) -> Iterator[Path]:
     """A folder whose files can be copied at one moment, where XFS can be made; else `folder`."""
-    if shutil.which("mkfs.xfs", path=_path()) is None:
+    known = shutil.which("mkfs.xfs", path=_path()) is not None
+    if not (known and _can_mount("xfs", _XFS_MEGABYTES)):  # not every kernel has it
         yield folder
         return
     image = folder / "outer"
-    _make(image, 2000, "xfs")
+    _make(image, _XFS_MEGABYTES, "xfs")
     with _mount(image, folder / "instant") as mounted:
         yield mounted
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.chaos import judge
 from tests.chaos.places import Destination, bucket_where_wanted, stand_ins
 from tests.chaos.report import RunReport
-from tests.chaos.worker import Task
+from tests.chaos.worker import END, Task
 from tests.chaos.zygote import Zygote
 
 _FIRST_MS = 0.06  # seconds: where a run has hardly begun
@@ -54,11 +54,13 @@ class Campaign:
                 f"{len(reference.units)} units"
             )
         told = 0
+        formats, by_format = self._destination.formats, self.report.kills_by_format
         while self.report.kills < kills:
-            output_format = self._destination.formats[
-                self.report.rounds % len(self._destination.formats)
-            ]
-            self._round(output_format, kills)
+            # By what was killed, not by turns: a machine that is slow now and fast then ends some
+            # rounds without a kill, and others with all that a round may have.
+            output_format = min(formats, key=lambda name: by_format[name])
+            share = max(1, kills // len(formats))
+            self._round(output_format, min(share, kills - self.report.kills))
             self.report.seconds = round(time.monotonic() - began, 1)
             tell(f"{self.report.kills} kills in {self.report.seconds:.0f} s: {self._short()}")
             for text in self.report.wrong[told:]:
@@ -87,20 +89,19 @@ class Campaign:
             raise RuntimeError(f"the undisturbed run left {problems}")
         return reference
 
-    def _round(self, output_format: str, kills: int) -> None:
-        """Kill and go on until all volumes are made, then compare."""
+    def _round(self, output_format: str, most: int) -> None:
+        """Kill, `most` times at most, and go on until all volumes are made, then compare."""
         name = f"round-{self.report.rounds}"
         self.report.rounds += 1
         store, reference = self._destination.store(name), self._references[output_format]
         begun: set[str] = set()
         files: set[str] = set()
-        # A slow machine could spend all of a short campaign's kills in the first round.
-        most = self.report.kills + max(1, kills // len(self._destination.formats))
+        most += self.report.kills
         fruitless = 0
         for attempt in range(_MOST_ATTEMPTS):
             finished, complete = judge.finished_units(store), judge.complete_volumes(store)
             task = self._task(name, output_format, attempt)
-            last = attempt == _MOST_ATTEMPTS - 1 or self.report.kills >= min(kills, most)
+            last = attempt == _MOST_ATTEMPTS - 1 or self.report.kills >= most
             left = max(_LEAST_SHARE, reference.share_left(finished, complete)) * reference.seconds
             # A busy machine takes longer than the undisturbed run did: wait longer, or never end.
             moment = self._moment(left * (1 + 0.5 * fruitless))
@@ -162,12 +163,17 @@ class Campaign:
 
 
 def notes_of(task: Task) -> list[tuple[str, str]]:
-    """What the processes of a task noted, in order."""
+    """What the processes of a task noted, in order.
+
+    Each line begins with a line feed, too: one that a kill cut off, which Linux does where a write
+    goes from one page of the file to the next, stays by itself. What it was to tell of had not
+    begun.
+    """
     try:
         lines = Path(task.log).read_text().splitlines()
     except FileNotFoundError:  # killed before it could open the log
         return []
-    return [tuple(json.loads(line)) for line in lines]
+    return [tuple(json.loads(line)) for line in lines if line.endswith(END)]
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from typing import Any
 
 from tests.chaos import judge
 from tests.chaos.harness import notes_of
-from tests.chaos.pausing import ANY_MOMENT, BEFORE, BODY, POINTS, Pause
+from tests.chaos.pausing import ANY_MOMENT, BEFORE, BODY, POINTS, SHARD, Pause
 from tests.chaos.places import Destination, bucket_where_wanted, stand_ins
 from tests.chaos.report import PauseReport
 from tests.chaos.worker import ARCHIVES, SMALL, Task
@@ -37,7 +37,7 @@ VARIANTS: dict[str, Variant] = {
     "larger shards": {s: {"shard_mb": 2 * SMALL[s]["shard_mb"]} for s in ARCHIVES},
     "uncompressed": {s: {"codec": "none"} for s in ARCHIVES},
 }
-_MOST = {BEFORE: 120, BODY: 400, "a write, signed": 120, "a shard, signed": 80}
+_MOST = {BEFORE: 120, BODY: 400, "a write, signed": 120, SHARD: 80}
 _FEW = 5
 _ENOUGH = 4  # times the pauses that were asked for
 _TOLD = 6  # of all that is wrong with one round
@@ -68,7 +68,7 @@ class PauseCampaign:
     def run(self, pauses: int, tell: Callable[[str], None] = lambda text: None) -> PauseReport:
         """Pause until `pauses` runs were stopped in the middle of their work.
 
-        Until one of them was refused something, too: by chance each might be between two volumes.
+        Until one of them was refused something, too.
         """
         began, report, told = time.monotonic(), self.report, 0
         warm = self._task("warm-up", "small shards")
@@ -77,11 +77,11 @@ class PauseCampaign:
         self._zygote.warm_up(replace(warm, sources=sources, data_uri=away, store={}))
         for variant in VARIANTS:
             self._references[variant] = self._undisturbed(variant)
-        points = [*POINTS]
+        # First where a volume is surely in the making, of which the paused run must be refused.
+        points, number = [SHARD], 1
         while report.kills < pauses or not (report.refused or report.kills >= _ENOUGH * pauses):
-            if not points:
-                points = [*POINTS]
-            self._round(points.pop(self._random.randrange(len(points))))
+            self._round(points.pop(self._random.randrange(len(points))), number)
+            points, number = points or [*POINTS], None
             report.seconds = round(time.monotonic() - began, 1)
             tell(
                 f"{report.kills} pauses in {report.seconds:.0f} s: {report.refused} volumes "
@@ -103,8 +103,8 @@ class PauseCampaign:
         units = tuple(what for kind, what in notes if kind == "unit")
         return judge.Reference(judge.digests(store), seconds, units)
 
-    def _round(self, point: str) -> None:
-        """One pause, where the run comes so far."""
+    def _round(self, point: str, number: int | None) -> None:
+        """One pause, where the run comes so far; at that point for the `number`-th time, or any."""
         report, name = self.report, f"round-{self.report.rounds}"
         report.rounds += 1
         first, second = self._random.sample(sorted(VARIANTS), 2)
@@ -113,7 +113,7 @@ class PauseCampaign:
             self._copy(_plain(f"undisturbed-{before}"), name)
         pause = Pause(
             point,
-            self._random.randint(1, _MOST.get(point, _FEW)),
+            number or self._random.randint(1, _MOST.get(point, _FEW)),
             self._random.uniform(0.0, self._references[first].seconds),
         )
         paused = self._task(f"{name}-paused", first, to=name, lease_seconds=LEASE_S)

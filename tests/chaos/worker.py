@@ -103,6 +103,10 @@ def settings_of(source: str, task: Task) -> dict[str, Any]:
     }
 
 
+END = '"]'
+"""Of a whole note."""
+
+
 class Notes:
     """One line for each event, in the kernel's hands before anything else happens."""
 
@@ -110,7 +114,7 @@ class Notes:
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def __call__(self, kind: str, what: str) -> None:
-        os.write(self._fd, (json.dumps([kind, what]) + "\n").encode())
+        os.write(self._fd, f"\n{json.dumps([kind, what])}".encode())
 
 
 def unit_name(volume: str, level: int, index_zyx: ShapeZYX) -> str:

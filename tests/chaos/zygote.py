@@ -101,7 +101,7 @@ def _warm_up(task: dict[str, Any]) -> dict[str, Any]:
     work(Task(**task))
     archive("openorganelle")  # its client starts threads that never end: no more than an import
     import_module("lib.storage.s3")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + _PATIENCE_S
     while threading.active_count() > 1 and time.monotonic() < deadline:
         gc.collect()
         time.sleep(0.1)
