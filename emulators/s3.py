@@ -18,10 +18,9 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, Self
 
-from emulators.sockets import free_ports
-from lib.transport.environment import exempt_loopback
+from lib.transport.environment import exempt_loopback, free_ports
 
-_READY_SECONDS = 30.0
+_READY_SECONDS = 180.0  # a loaded machine takes its time; one second elsewhere
 _UNPACK_SECONDS = 600.0
 _ATTEMPTS = 3
 _OWNER_KEY, _OWNER_SECRET = "samples-owner", "samples-owner-secret"
@@ -254,7 +253,7 @@ class S3Server:
             return
         assert process.stdin is not None
         process.stdin.close()
-        process.wait(10)
+        process.wait()  # the watchdog ends the server by force after its grace
         for path in self._sockets:
             path.unlink(missing_ok=True)
 

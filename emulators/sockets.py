@@ -1,4 +1,4 @@
-"""Sockets as the stand-ins need them: free ports, and closings that show as a reset."""
+"""Sockets as the stand-ins need them: bound ones, and closings that show as a reset."""
 
 from __future__ import annotations
 
@@ -17,19 +17,6 @@ def listening_socket(host: str, port: int = 0) -> socket.socket:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.bind((host, port))
     return sock
-
-
-def free_ports(host: str, count: int) -> list[int]:
-    """Ports that nothing listens on, for programs that cannot choose for themselves.
-
-    All are held at once while they are picked, so that they differ.
-    """
-    held = [listening_socket(host) for _ in range(count)]
-    try:
-        return [sock.getsockname()[1] for sock in held]
-    finally:
-        for sock in held:
-            sock.close()
 
 
 def will_reset(sock: socket.socket) -> None:

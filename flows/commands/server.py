@@ -15,7 +15,6 @@ import atexit
 import os
 import secrets
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -31,6 +30,7 @@ import requests
 from flows.commands import prefect_process
 from lib.errors import MacroscopeError
 from lib.storage.keys import temporary_name
+from lib.transport.environment import free_ports
 
 
 def new_password() -> str:
@@ -116,8 +116,7 @@ class PrefectServer:
         rubbish: tuple[Path, ...] = (),
         **more: str,
     ) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = str(free.getsockname()[1])
+        self.port = str(*free_ports("127.0.0.1", 1))
         self.url = f"http://127.0.0.1:{self.port}/api"
         self.client_settings = {_ADDRESS: self.url}
         self._server_settings = {"PREFECT_SERVER_UI_ENABLED": "false", **(settings or {})}

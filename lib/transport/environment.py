@@ -10,9 +10,14 @@ by somebody else: it must not read the pod's disk, nor ask the cluster's own net
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import ipaddress
 import os
+import random
+import socket
+import sys
+from collections import deque
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -199,3 +204,51 @@ class ReachPolicy:
             location=redact(url),
             advice=f"Whoever runs it may allow this by {setting}",
         )
+
+
+_PORTS = range(12000, 30000)
+"""Below those that Linux gives to whoever asks for any (from 32768 on), and those of nodes of
+Kubernetes (30000 to 32767)."""
+_RESERVED: deque[socket.socket] = deque(maxlen=256)
+
+
+def free_ports(host: str, count: int) -> list[int]:
+    """Ports that nothing listens on, for programs that cannot choose for themselves.
+
+    Until such a program listens, no connection or socket that may have any port is given one of
+    them, and this function gives them to no other process: on Linux a name is bound for each, which
+    goes with this process.
+
+    Raises
+    ------
+    OSError
+        The host is not this machine, or all ports are taken.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found: list[int] = []
+    for port in random.sample(_PORTS, len(_PORTS)):
+        with socket.socket(family) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                _reserve(port)
+                tried.bind((host, port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                continue
+        found.append(port)
+        if len(found) == count:
+            return found
+    raise OSError(errno.EADDRINUSE, f"no {count} ports are free on {host}")
+
+
+def _reserve(port: int) -> None:
+    """Bind a name for a port. Raises OSError (EADDRINUSE) where another process has."""
+    if sys.platform == "linux":
+        name = socket.socket(socket.AF_UNIX)
+        try:
+            name.bind(f"\0macroscope-port-{port}")  # abstract: no file, and gone with its socket
+        except OSError:
+            name.close()
+            raise
+        _RESERVED.append(name)

@@ -19,8 +19,8 @@ import pytest
 
 from emulators.s3 import S3Server
 from emulators.serving import Samples
-from emulators.sockets import free_ports
 from flows.cli import main
+from lib.transport.environment import free_ports
 from tests.end_to_end.bucket import KEY, SECRET, Bucket
 
 ROOT = Path(__file__).parents[2]

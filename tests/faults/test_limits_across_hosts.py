@@ -71,7 +71,7 @@ def test_two_hosts_stay_at_the_connections_of_one(
         subprocess.Popen([sys.executable, "-c", HOST, url, str(tmp_path)], env=environment)
         for _ in range(2)
     ]
-    assert [host.wait(120) for host in hosts] == [0, 0]
+    assert [host.wait(500) for host in hosts] == [0, 0]
     tally = faults.counters.tally("epfl")
     assert tally.requests == 24
     assert tally.peak <= 3

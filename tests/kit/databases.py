@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from emulators.sockets import free_ports
+from lib.transport.environment import free_ports
 
 _START_S = 60
 

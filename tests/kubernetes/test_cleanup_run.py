@@ -12,9 +12,9 @@ from uuid import uuid4
 import pytest
 import requests
 
-from emulators.sockets import free_ports
 from lib.kubernetes.cleanup import RELEASE_LABEL
 from lib.kubernetes.dask_cluster import FLOW_RUN_LABEL, MANAGED_BY
+from lib.transport.environment import free_ports
 from tests.kit.prefect_server import ask, prefect_server
 from tests.kubernetes.apiserver.cluster import Cluster
 from tests.kubernetes.apiserver.kinds import CLUSTER, JOB, Kind

@@ -18,11 +18,11 @@ import requests
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from emulators.sockets import free_ports
 from flows.commands.server import comes_true
 from flows.exporter import StoreCollector, Tally, tally
 from lib.errors import TransportError
 from lib.storage.open import open_store
+from lib.transport.environment import free_ports
 from tests.kit.prefect_server import ask, prefect_server
 
 ROOT = Path(__file__).parents[2]

@@ -183,7 +183,7 @@ def test_nothing_is_changed_once_the_lease_is_over(
 ) -> None:
     stale = place.store(lease_seconds=1.0)
     paused(stale, monkeypatch)
-    stale.put("ebi/.partial/x/job.json", b"stale")
+    place.store().put("ebi/.partial/x/job.json", b"stale")
     client = aws_session(access_of(stale.settings)).client(
         "s3", endpoint_url=endpoint_of(stale.settings), region_name="us-east-1"
     )
@@ -269,14 +269,16 @@ def test_what_is_under_way_when_another_run_takes_over_changes_nothing(
     make_volume(before, b"old")
     before.put("ebi/metadata_x.json", b"old record")
     stale = place.store("gate", lease_seconds=PAUSED_S)
-    paused(stale, monkeypatch)
+    lease = paused(stale, monkeypatch)
     place.gate.match = "|".join(writes)
     taker = place.store()
     with ThreadPoolExecutor(len(writes)) as pool, place.gate:
         flying = []
-        for number, write in enumerate(writes.values(), start=1):
-            flying.append(pool.submit(write, stale))
-            place.gate.wait(number)
+        with monkeypatch.context() as patch:  # so that each is sent, however busy the machine
+            patch.setattr(lease, "left", lambda: PAUSED_S)
+            for number, write in enumerate(writes.values(), start=1):
+                flying.append(pool.submit(write, stale))
+                place.gate.wait(number)
         with taker.lock(VOLUME, "next run"):
             make_volume(taker, then.encode())
             record = taker.get_versioned("ebi/metadata_x.json")

@@ -47,9 +47,10 @@ def session() -> Iterator[Session]:
 
 
 @pytest.fixture
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        return int(unused.getsockname()[1])
+def closed_port() -> Iterator[int]:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # so that nobody else listens there
+        yield int(unused.getsockname()[1])
 
 
 @pytest.fixture
@@ -318,3 +319,21 @@ def test_prefects_client_gets_the_same_bundle(tmp_path: Path) -> None:
             [sys.executable, "-c", script], env=environ, check=True, capture_output=True, text=True
         )
         assert said.stdout.strip() == expected
+
+
+ASK_FOR_ONE = """
+import sys
+from lib.transport import environment
+environment._PORTS = [int(sys.argv[1])]
+environment.free_ports("127.0.0.1", 1)
+"""
+
+
+def test_free_ports_are_given_to_nobody_else() -> None:
+    """Neither to this process again nor to another, and whoever got them may listen."""
+    mine = environment.free_ports("127.0.0.1", 3)
+    assert len({*mine, *environment.free_ports("127.0.0.1", 3)}) == 6
+    command = [sys.executable, "-c", ASK_FOR_ONE, str(mine[0])]
+    told = subprocess.run(command, capture_output=True, text=True)
+    assert "no 1 ports are free on 127.0.0.1" in told.stderr
+    socket.create_server(("127.0.0.1", mine[0])).close()

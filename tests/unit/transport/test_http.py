@@ -517,10 +517,10 @@ def test_a_redirect_loop_ends(client: HttpClient, control: Control, served: Serv
 
 
 def test_a_closed_port_and_an_unknown_name_have_their_own_advice(client: HttpClient) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port = unused.getsockname()[1]
-    with pytest.raises(TransportError, match="refuses the connection"):
-        client.head(f"http://127.0.0.1:{port}/x")
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # so that nobody else listens there
+        with pytest.raises(TransportError, match="refuses the connection"):
+            client.head(f"http://127.0.0.1:{unused.getsockname()[1]}/x")
     with pytest.raises(TransportError, match="does not resolve"):
         client.head("http://no-such-host.invalid/x")
     with pytest.raises(RequestRefusedError, match="not an HTTP address"):

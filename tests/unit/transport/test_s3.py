@@ -294,11 +294,12 @@ def test_a_404_page_of_a_proxy_is_not_an_absent_key(session: Session) -> None:
 
 
 def test_no_server_and_no_name_have_their_own_advice(session: Session) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port = unused.getsockname()[1]
-    reader = session.objects("s3", "s3://bucket", endpoint_url=f"http://127.0.0.1:{port}")
-    with pytest.raises(TransportError, match="refuses the connection"):
-        reader.get("x")
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # so that nobody else listens there
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        reader = session.objects("s3", "s3://bucket", endpoint_url=url)
+        with pytest.raises(TransportError, match="refuses the connection"):
+            reader.get("x")
     reader = session.objects("s3", "s3://bucket", endpoint_url="http://no-such-host.invalid")
     with pytest.raises(TransportError, match="does not resolve"):
         reader.get("x")

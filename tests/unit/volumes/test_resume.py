@@ -264,7 +264,7 @@ def test_a_stop_ends_a_run_with_its_ledger_intact(case: Case) -> None:
     def slow(key: str) -> None:
         if key.startswith("s0/1"):
             began.set()
-            release.wait(0.05)
+            release.wait(240)  # until it is to stop: it must not end before
 
     case.source.objects.on_get = slow
     outcome: list[BaseException] = []
@@ -279,6 +279,7 @@ def test_a_stop_ends_a_run_with_its_ledger_intact(case: Case) -> None:
     thread.start()
     assert began.wait(60)
     stopping.request_stop()
+    release.set()
     thread.join(240)
     assert not thread.is_alive()
     assert [type(error) for error in outcome] == [StoppedError]
