@@ -7,6 +7,7 @@ other files (``data file``) are refused by name.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from functools import partial
 from typing import ClassVar
@@ -21,17 +22,17 @@ from lib.geometry import LengthsZYX, to_nm
 
 _MOST_HEADER = 2**20
 _TYPES = {
-    **dict.fromkeys(("signed char", "int8", "int8_t"), "i1"),
-    **dict.fromkeys(("uchar", "unsigned char", "uint8", "uint8_t"), "u1"),
-    **dict.fromkeys(("short", "short int", "signed short", "int16", "int16_t"), "i2"),
-    **dict.fromkeys(("ushort", "unsigned short", "unsigned short int", "uint16", "uint16_t"), "u2"),
-    **dict.fromkeys(("int", "signed int", "int32", "int32_t"), "i4"),
-    **dict.fromkeys(("uint", "unsigned int", "uint32", "uint32_t"), "u4"),
-    **dict.fromkeys(("longlong", "long long", "int64", "int64_t"), "i8"),
-    **dict.fromkeys(("ulonglong", "unsigned long long", "uint64", "uint64_t"), "u8"),
-    "float": "f4",
-    "double": "f8",
-}
+    "signed char": "i1", "int8": "i1", "int8_t": "i1",
+    "uchar": "u1", "unsigned char": "u1", "uint8": "u1", "uint8_t": "u1",
+    "float": "f4", "double": "f8",
+}  # fmt: skip
+for _code, _bits, _name in (("2", 16, "short"), ("4", 32, "int"), ("8", 64, "long long")):
+    _names = (_name,) if _name == "int" else (_name, f"{_name} int")
+    _signed = (*_names, *(f"signed {name}" for name in _names), f"int{_bits}", f"int{_bits}_t")
+    _unsigned = (*(f"unsigned {name}" for name in _names), f"uint{_bits}", f"uint{_bits}_t")
+    _TYPES |= dict.fromkeys((*_signed, _name.replace(" ", "")), f"i{_code}")
+    _TYPES |= dict.fromkeys((*_unsigned, f"u{_name}".replace(" ", "")), f"u{_code}")
+_PART = re.compile(r'"([^"]*)"|(\([^)]*\)|[^\s"]+)')
 _PACKED = {"gzip": True, "gz": True, "bzip2": False, "bz2": False}
 
 
@@ -61,14 +62,13 @@ class NrrdFormat(PlanesFormat):
             )
         if kind is None:
             raise UnsupportedFormatError(f"NRRD type {fields['type']!r}", location=source.name)
-        while len(sizes) > 3 and 1 in sizes:
-            sizes.remove(1)
-        if len(sizes) not in (2, 3) or dimension < len(sizes) or min(sizes) < 1:
+        axes = _read_axes(fields, sizes)
+        if not 2 <= len(axes) <= 3 or dimension != len(sizes) or min(sizes) < 1:
             raise UnsupportedFormatError(
                 f"NRRD sizes {fields['sizes']} (x first), where 2 or 3 axes are read",
                 location=source.name,
             )
-        x, y, z = (*sizes, 1)[:3]
+        x, y, z = (*(sizes[axis] for axis in axes), 1)[:3]
         endian = fields.get("endian", "little").lower()
         if endian not in ("little", "big"):
             raise FormatError(f"NRRD endian {endian!r}", location=source.name)
@@ -79,7 +79,7 @@ class NrrdFormat(PlanesFormat):
         shape, packed = (z, y, x), encoding if encoding in _PACKED else None
         offset = _skipped(fields, source, offset, math.prod(shape) * stored.itemsize, packed)
         notes: list[str] = []
-        voxel, origin = _geometry(fields, notes)
+        voxel, origin = _geometry(fields, axes, len(sizes), notes)
         content = fields.get("content")
         described = {
             "voxel": voxel,
@@ -97,6 +97,8 @@ def _fields(source: ByteSource) -> tuple[dict[str, str], int]:
     head = source.read(0, min(source.size, _MOST_HEADER))
     ends = [(head.find(mark), len(mark)) for mark in (b"\n\n", b"\r\n\r\n")]
     found = [(at, length) for at, length in ends if at >= 0]
+    if not found and b"data file" in head and len(head) == source.size:
+        found = [(len(head), 0)]  # nothing follows a header whose voxels lie elsewhere
     if not head.startswith(b"NRRD000") or not found:
         raise FormatError("there is no NRRD header", location=source.name)
     at, length = min(found)
@@ -128,34 +130,67 @@ def _skipped(
     return offset + count
 
 
-def _geometry(fields: dict[str, str], notes: list[str]) -> tuple[VoxelSize, LengthsZYX | None]:
+def _read_axes(fields: dict[str, str], sizes: list[int]) -> list[int]:
+    """The axes that are x, y, z: of more than three, those of length 1 are left out.
+
+    Of these first those that have no spacing, as the one of components or segments.
+    """
+    lengths = _parts(fields.get("space directions") or fields.get("spacings") or "")
+    absent = {n for n, part in enumerate(lengths) if part.lower() in ("none", "nan")}
+    ones = sorted((n for n, size in enumerate(sizes) if size == 1), key=lambda n: n not in absent)
+    dropped = ones[: max(0, len(sizes) - 3)]
+    return [axis for axis in range(len(sizes)) if axis not in dropped]
+
+
+def _geometry(
+    fields: dict[str, str], axes: list[int], count: int, notes: list[str]
+) -> tuple[VoxelSize, LengthsZYX | None]:
     """Spacing and origin, where they have units of length; directions must follow the axes."""
-    units = [unit.strip('"') for unit in fields.get("space units", "").split()]
-    text = fields.get("space directions")
-    if text is not None:
-        vectors = [_vector(part) for part in text.split() if part.lower() != "none"]
+    names = [part.lower() for part in _parts(fields.get("labels", ""))]
+    named = [names[axis] for axis in axes] if len(names) == count else []
+    if {*named} <= {*"xyz"} and named != [*"xyz"][: len(named)]:
+        notes.append(f"the axes are labelled {', '.join(named)}: they are taken as x, y, z")
+    if any(_numbers(fields.get("axis mins", "").replace("nan", "0")) or ()):
+        notes.append(f"axis mins {fields['axis mins']} are not applied")
+    space = _parts(fields.get("space units", ""))
+    units = _parts(fields.get("units", ""))
+    parts = _parts(fields.get("space directions", ""))
+    origin = None
+    if parts:
+        text = fields["space directions"]
+        vectors = [_vector(parts[axis]) for axis in axes] if len(parts) == count else []
         steps = _along_axes(vectors)
         if steps is None:
             notes.append(f"space directions {text} are not along the axes: not applied")
             return VoxelSize(), None
         if any(step < 0 for step in steps):
             notes.append(f"space directions {text}: axes of negative direction are not turned")
-        spacing: list[float] | None = [abs(step) for step in steps]
+        units, origin = space, _vector(fields.get("space origin", ""))
     else:
-        spacing = _numbers(fields.get("spacings", ""))
-        units = units or [unit.strip('"') for unit in fields.get("units", "").split()]
-    if spacing is None or len(spacing) != 3:
+        parts = _parts(fields.get("spacings", ""))
+        if len(parts) != count:
+            return VoxelSize(), None
+        steps = [(_numbers(parts[axis]) or [0.0])[0] for axis in axes]  # nan: it has none
+        units = [units[axis] for axis in axes] if len(units) == count else space
+    if not any(steps):
         return VoxelSize(), None
-    if len(units) != 3 or any(to_nm(1.0, unit) is None for unit in units):
-        notes.append(f"spacing {spacing} (x, y, z) has no unit of length: not taken")
+    pairs = [*zip(map(abs, steps), units, strict=False)]
+    if len(pairs) != len(steps) or any(n and to_nm(1.0, unit) is None for n, unit in pairs):
+        said = [abs(step) for step in steps]
+        notes.append(f"spacing {said} (x, y, z) has no unit of length: not taken")
         return VoxelSize(), None
-    x, y, z = (to_nm(n, unit) for n, unit in zip(spacing, units, strict=True))
-    origin = _vector(fields.get("space origin", ""))
+    x, y, z = (*(to_nm(n, unit) if n else None for n, unit in pairs), None)[:3]
     place = None
-    if origin is not None and len(origin) == 3:
+    if origin is not None and len(origin) == len(pairs) == 3:
         ox, oy, oz = (to_nm(n, unit) or 0.0 for n, unit in zip(origin, units, strict=True))
         place = (oz, oy, ox)
-    return VoxelSize(z, y, x, "space directions" if text else "spacings"), place
+    by = "space directions" if fields.get("space directions") else "spacings"
+    return VoxelSize(z, y, x, by), place
+
+
+def _parts(text: str) -> list[str]:
+    """Vectors, words and quoted words, one for each axis."""
+    return [quoted or word for quoted, word in _PART.findall(text)]
 
 
 def _vector(text: str) -> list[float] | None:
@@ -174,9 +209,9 @@ def _along_axes(vectors: Sequence[list[float] | None]) -> list[float] | None:
     """The diagonal of a matrix that has nothing else."""
     steps = []
     for place, vector in enumerate(vectors):
-        if vector is None or len(vector) != len(vectors):
+        if vector is None or len(vector) <= place:
             return None
         if any(n != 0 for at, n in enumerate(vector) if at != place):
             return None
         steps.append(vector[place])
-    return steps if len(steps) == 3 else None
+    return steps or None

@@ -190,3 +190,64 @@ def test_a_nifti_says_where_it_lies_unless_it_is_turned(form: Any, by: str, tmp_
         volume = made(*scale)
         assert volume.origin_nm_zyx is None
         assert any(f"({by})" in note for note in volume.notes)
+
+
+def nrrd(folder: Path, *lines: str, sizes: str = "5 4 3", kind: str = "uint8") -> Path:
+    """A raw NRRD of 60 voxels, little-endian, with these lines in its header."""
+    head = (f"type: {kind}", f"dimension: {len(sizes.split())}", f"sizes: {sizes}", *lines)
+    path = folder / "a.nrrd"
+    text = "NRRD0004\n" + "\n".join((*head, "endian: little", "encoding: raw")) + "\n\n"
+    path.write_bytes(text.encode() + np.arange(60, dtype="<u8").tobytes())
+    return path
+
+
+UNITS = 'space units: "nm" "nm" "nm"'
+PLACED = (5.0, 4.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("lines", "sizes", "voxel", "note"),
+    [
+        # as 3D Slicer writes a volume whose pixels, or segments, have an axis of their own
+        (("space directions: none (3,0,0) (0,4,0) (0,0,5)", UNITS), "1 5 4 3", PLACED, None),
+        (("spacings: nan 3 4 5", 'units: "" "nm" "nm" "nm"'), "1 5 4 3", PLACED, None),
+        (("spacings: 3 4 5 nan", 'units: "nm" "nm" "nm" ""'), "5 4 3 1", PLACED, None),
+        (("spacings: 3 4 nan 5", 'units: "nm" "nm" "" "nm"'), "15 4 1 1", (5.0, 4.0, 3.0), None),
+        (("space directions: (3, 0, 0) (0, 4, 0) (0, 0, 5)", UNITS), "5 4 3", PLACED, None),
+        (("spacings: 3 4", 'units: "nm" "nm"'), "15 4", (None, 4.0, 3.0), None),
+        (("spacings: 3 4 nan", UNITS), "5 4 3", (None, 4.0, 3.0), None),
+        (("spacings: 3 4 5", 'units: "nano meter" "nm" "nm"'), "5 4 3", (None,) * 3, "no unit"),
+        (("spacings: 3 4 5", UNITS, 'labels: "z" "y" "x"'), "5 4 3", PLACED, "labelled z, y, x"),
+        (("spacings: 3 4 5", UNITS, "axis mins: 0 0 50"), "5 4 3", PLACED, "axis mins 0 0 50"),
+    ],
+)
+def test_an_nrrd_says_how_long_each_of_its_axes_voxels_are(
+    lines: tuple[str, ...], sizes: str, voxel: Any, note: str | None, tmp_path: Path
+) -> None:
+    path = nrrd(tmp_path, *lines, sizes=sizes)
+    (volume,) = registry.file_format("nrrd").describe(LocalBytes(path), "", Options())
+    assert (volume.voxel.z_nm, volume.voxel.y_nm, volume.voxel.x_nm) == voxel
+    assert [note in one for one in volume.notes] == ([True] if note else [])
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [
+        ("unsigned long long int", "uint64"),  # as ITK writes it
+        ("signed long long", "int64"),
+        ("signed short int", "int16"),
+        ("unsigned int", "uint32"),
+    ],
+)
+def test_types_of_an_nrrd_have_many_names(kind: str, dtype: str, tmp_path: Path) -> None:
+    path = nrrd(tmp_path, kind=kind)
+    data = path.read_bytes()
+    raw = np.frombuffer(data[data.index(b"\n\n") + 2 :], dtype)
+    np.testing.assert_array_equal(read("nrrd", path, tmp_path).ravel(), raw[:60])
+
+
+def test_the_header_of_a_detached_nrrd_needs_no_blank_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.nhdr"
+    path.write_bytes(b"NRRD0004\ntype: uint8\ndimension: 2\nsizes: 2 2\ndata file: a.raw\n")
+    with pytest.raises(UnsupportedFormatError, match="other files"):
+        read("nrrd", path, tmp_path)
