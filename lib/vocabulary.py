@@ -7,12 +7,13 @@ text itself beside it (`lib.about.Provenance.said`).
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime, time
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
 LONGEST_TEXT = 4000
 
@@ -276,3 +277,60 @@ def licence(text: str) -> str | None:
         kinds = [_CC_WORDS.get(word.lower(), word.upper()) for word in words]
         return _SPDX.get(f"cc-{'-'.join(kinds)}-{match['version']}".lower())
     return None
+
+
+IMAGE_LABEL = "image-label, or a group named labels"
+_MOST_NAMED = 256  # ids of which colours and properties are kept
+_MOST_PROPERTIES = 20
+_MOST_TEXT = 200
+
+
+def labels_said(attributes: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """What says that a group holds labels, and the colours and properties of their ids.
+
+    NGFF's ``image-label``, or CellMap's ``annotation`` of one class. Both are empty where neither
+    is there; what is malformed is left out.
+    """
+    if "image-label" in attributes:
+        given = attributes["image-label"]
+        rows = {key: _by_id(given, key) for key in ("colors", "properties")}
+        return IMAGE_LABEL, {key: found for key, found in rows.items() if found}
+    cellmap = attributes.get("cellmap")
+    given = cellmap.get("annotation") if isinstance(cellmap, dict) else None
+    if not isinstance(given, dict):
+        return "", {}
+    kind, name = given.get("annotation_type"), given.get("class_name")
+    encoding = kind.get("encoding") if isinstance(kind, dict) else None
+    ids = encoding if isinstance(encoding, dict) else {}
+    rows_of = [
+        {"label-value": ids.get(key), "class": said}
+        for key, said in (("present", name), ("unknown", "unknown"))
+    ]
+    found = _by_id({"properties": rows_of}, "properties")
+    return "cellmap's annotation", {"properties": found} if found else {}
+
+
+def _by_id(given: Any, key: str) -> list[dict[str, Any]]:
+    """Rows of an ``image-label`` by ascending id, those that can be read."""
+    rows = given.get(key) if isinstance(given, dict) else None
+    found: dict[int, dict[str, Any]] = {}
+    for row in rows if isinstance(rows, list) else []:
+        value = row.get("label-value") if isinstance(row, dict) else None
+        if type(value) is not int or abs(value) > 2**53:
+            continue
+        if key == "colors":
+            rgba = row.get("rgba")
+            if isinstance(rgba, list) and len(rgba) == 4 and all(n in range(256) for n in rgba):
+                found[value] = {"label-value": value, "rgba": [int(n) for n in rgba]}
+        else:
+            rest = [(str(name)[:_MOST_TEXT], one) for name, one in row.items() if _is_plain(one)]
+            said = {"label-value": value, **dict(rest[:_MOST_PROPERTIES])}
+            if len(said) > 1:
+                found[value] = said
+    return [found[value] for value in sorted(found)[:_MOST_NAMED]]
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, str):
+        return value.isprintable() and len(value) <= _MOST_TEXT
+    return isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value))

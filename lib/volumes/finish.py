@@ -150,7 +150,8 @@ def finish(
         sums, stored = _finish_npy(job, store, ledger, entries)
         proven()
     else:
-        group = ome.group_document(job, statistics, labels.values if labels else ())
+        drawn = job.plan.about.extra.get("image_label")
+        group = ome.group_document(job, statistics, labels.values if labels else (), drawn)
         sums, stored = _finish_zarr(job, store, root, files, statistics, group, draw, proven)
     sums_key = job.final_key + SUMS_SUFFIX
     store.put(sums_key, sums)

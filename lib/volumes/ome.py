@@ -69,6 +69,7 @@ def group_document(
     job: VolumeJob,
     statistics: Statistics,
     values: Sequence[int] = (),
+    drawn: Any = None,
     *,
     consolidated: bool | None = None,
 ) -> dict[str, Any]:
@@ -78,6 +79,9 @@ def group_document(
     ----------
     values
         Of labels: their ids, where they are few.
+    drawn
+        What the source says of them: ``colors`` and ``properties`` as NGFF's ``image-label`` has
+        them.
     consolidated
         Whether it repeats what each level says. By default, where no labels will lie in the volume:
         to readers a group that is not repeated is not there, and labels come after their image.
@@ -106,8 +110,9 @@ def group_document(
     if job.plan.kind == "labels":
         source = {"source": {"image": "../../"}} if job.plan.within else {}
         # volumes of earlier versions are repaired byte for byte: they have no colours
-        drawn = {} if job.plan.labels == EARLIER_POOLING else _colours(values)
-        ome["image-label"] = {"version": "0.5", **source, **drawn}
+        earlier = job.plan.labels == EARLIER_POOLING
+        shown = {} if earlier else _image_label(values, drawn if isinstance(drawn, dict) else {})
+        ome["image-label"] = {"version": "0.5", **source, **shown}
     else:
         ome["omero"] = _omero(job, statistics)
     document = {"zarr_format": 3, "node_type": "group", "attributes": {"ome": ome}}
@@ -120,16 +125,25 @@ def group_document(
     return document
 
 
-def _colours(values: Sequence[int]) -> dict[str, Any]:
-    """A colour for each id; background is clear. None where JavaScript would misread an id."""
-    if not values or any(abs(value) > _EXACT for value in values):
-        return {}
-    return {
-        "colors": [
-            {"label-value": value, "rgba": [*colour_of(value), 255 if value else 0]}
+def _image_label(values: Sequence[int], drawn: dict[str, Any]) -> dict[str, Any]:
+    """A colour for each id, the source's if it gives one, and what the source says of ids.
+
+    Background is clear. No colours where JavaScript would misread an id.
+    """
+    said = {one["label-value"]: one["rgba"] for one in drawn.get("colors") or ()}
+    shown: dict[str, Any] = {}
+    if values and all(abs(value) <= _EXACT for value in values):
+        shown["colors"] = [
+            {
+                "label-value": value,
+                "rgba": said.get(value) or [*colour_of(value), 255 if value else 0],
+            }
             for value in values
         ]
-    }
+    named = [
+        one for one in drawn.get("properties") or () if not values or one["label-value"] in values
+    ]
+    return shown | ({"properties": named} if named else {})
 
 
 def labels_document(names: list[str]) -> dict[str, Any]:

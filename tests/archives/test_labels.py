@@ -208,6 +208,84 @@ def test_every_level_is_right_whatever_the_format(bench: Any, tmp_path: Path, wr
     made(place, tmp_path, voxels)
 
 
+def annotated(folder: Path, version: int, group: dict[str, Any], voxels: NDArray[Any]) -> str:
+    """A multiscale of one level whose group has further attributes, outside of ``labels``."""
+    root = zarr.open_group(folder / f"x{version}.zarr", mode="w", zarr_format=version)  # type: ignore[arg-type]
+    names = {} if version == 2 else {"dimension_names": [*"zyx"]}
+    root.create_array("s0", data=voxels, chunks=(9, 50, 55), **names)
+    scale = [{"type": "scale", "scale": [5.24, 4.0, 4.0]}]
+    axes = [{"name": a, "type": "space", "unit": "nanometer"} for a in "zyx"]
+    block = {"axes": axes, "datasets": [{"path": "s0", "coordinateTransformations": scale}]}
+    if version == 2:
+        root.attrs.update({"multiscales": [{"version": "0.4", **block}], **group})
+    else:
+        drawn = {key: group.pop(key) for key in [*group] if key == "image-label"}
+        root.attrs.update({"ome": {"version": "0.5", "multiscales": [block], **drawn}, **group})
+    return str(folder / f"x{version}.zarr")
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_colours_and_names_of_a_sources_ids_are_carried_over(
+    bench: Any, tmp_path: Path, version: int
+) -> None:
+    voxels = (cells() % 3).astype("u1")
+    said = {
+        "colors": [
+            {"label-value": 2, "rgba": [9, 8, 7, 128]},
+            {"label-value": 1, "rgba": [1, 2, 300, 4]},
+            {"label-value": 77, "rgba": [1, 2, 3, 4]},
+        ],
+        "properties": [
+            {"label-value": 1, "class": "mito", "area (pixels)": 5, "deep": {"a": 1}},
+            {"label-value": 77, "class": "not there"},
+            {"label-value": "1", "class": "no id"},
+        ],
+    }
+    address = annotated(tmp_path, version, {"image-label": said}, voxels)
+    one = bench("address", addresses=[address])
+    record = made(one, tmp_path, voxels)
+    key = f"{record['files']['volume']}/zarr.json"
+    root = json.loads(one.store.get(key))
+    shown = root["attributes"]["ome"]["image-label"]
+    assert shown["properties"] == [{"label-value": 1, "class": "mito", "area (pixels)": 5}]
+    assert [row["label-value"] for row in shown["colors"]] == [0, 1, 2]
+    assert shown["colors"][2]["rgba"] == [9, 8, 7, 128]
+    assert shown["colors"][1]["rgba"][3] == 255, "one that cannot be read is ours"
+    (verdict,) = verify_store(one.store, digests=True)
+    assert not verdict.problems
+    # and a repair writes the document as it was
+    one.store.put(key, b"{}")
+    (verdict,) = verify_store(one.store, digests=True)
+    note_damage(one.store, f"address/metadata_{planned(one, tmp_path).name}.json", verdict.damaged)
+    repaired = one.make(planned(one, tmp_path))
+    assert repaired.status == "complete", repaired.error
+    assert json.loads(one.store.get(key)) == root
+
+
+@pytest.mark.parametrize("way", [2, 3, "n5"])
+def test_an_annotation_of_cellmap_is_labels_and_names_its_class(
+    bench: Any, tmp_path: Path, way: Any
+) -> None:
+    """Wherever it lies: nothing in its address speaks of labels."""
+    voxels = (cells() % 2).astype("u1")
+    encoding = {"absent": 0, "present": 1, "unknown": 255}
+    kind = {"type": "semantic_segmentation", "encoding": encoding}
+    group = {"cellmap": {"annotation": {"class_name": "mito", "annotation_type": kind}}}
+    if way == "n5":
+        cases_n5.dataset(tmp_path / "x.n5/mito/s0", voxels, {"type": "gzip"}, **group)
+        address = f"{tmp_path}/x.n5|n5:mito/s0"
+    else:
+        address = annotated(tmp_path, way, group, voxels)
+    one = bench("address", addresses=[address])
+    record = made(one, tmp_path, voxels)
+    by = record["metadata"]["provenance"]["stated"]["kind"]
+    assert by == {"source": "file", "where": "cellmap's annotation"}
+    if way != "n5":
+        root = json.loads(one.store.get(f"{record['files']['volume']}/zarr.json"))
+        shown = root["attributes"]["ome"]["image-label"]
+        assert shown["properties"] == [{"label-value": 1, "class": "mito"}]
+
+
 def test_the_largest_ids_are_exact_in_the_record(bench: Any, tmp_path: Path) -> None:
     """Where a float of 64 bits would round: JSON as it is written, bins included."""
     voxels = cells("uint64") + np.uint64(2**63 + 1)

@@ -253,6 +253,8 @@ class OpenOrganelle(ArchiveBase):
         dataset = config.dataset_id
         url = f"{str(config.s3_uri).split('/')[2]}/{root}/{path}"
         about = about_array(dataset, array, path)
+        if array.drawn:
+            about = about.revised(extra={**about.extra, "image_label": array.drawn})
         return VolumePlan(
             source=self.name,
             source_id=f"{dataset}/{path}",
@@ -298,7 +300,7 @@ def _grid_of(config: OpenOrganelleConfig, array: ZarrArray) -> Grid:
 
 def _kind_evidence(array: ZarrArray, path: str) -> str | None:
     if array.labels:
-        return "image-label, or a group named labels"
+        return array.labels
     return "a group named em" if "em" in path.split("/") else None
 
 

@@ -24,7 +24,7 @@ from lib.formats.zarr.axes import AxisMap, axis_map
 from lib.geometry import Box, LengthsZYX, to_nm, zyx
 from lib.plan import SourceGrid, unstored
 from lib.safety import MALFORMED
-from lib.vocabulary import Kind
+from lib.vocabulary import Kind, labels_said
 
 _CLOSE = 1e-6
 
@@ -401,6 +401,8 @@ def _kind(
                 return "labels", "contentType segmentation"
             if isinstance(said, dict) and said.get("sampleType") == "scalar":
                 return "image", "sampleType scalar"
+        if said := labels_said(place)[0]:
+            return "labels", said
     if "labels" in key.split("/"):
         return "labels", "a group named labels"
     return None, None

@@ -157,10 +157,8 @@ def choose_level(multiscale: Multiscale, wanted: str | None) -> str:
 def _described(root: str, array: ZarrArray) -> VolumeDescription:
     document, axes = array.document, array.document.map
     path = array.path.removeprefix(root).strip("/") if root else array.path
-    evidence = None
-    if array.labels:
-        evidence = "image-label, or a group named labels"
-    elif json.loads(array.zarray).get("dtype") == BOOL:
+    evidence = array.labels or None
+    if evidence is None and json.loads(array.zarray).get("dtype") == BOOL:
         evidence = "data type bool"
     return VolumeDescription(
         path=path,
@@ -181,6 +179,7 @@ def _described(root: str, array: ZarrArray) -> VolumeDescription:
         chunk_zyx=document.chunk_zyx,
         about=array.words,
         notes=(*array.notes, *document.notes),
+        extra={"image_label": array.drawn} if array.drawn else {},
     )
 
 

@@ -35,6 +35,7 @@ from lib.formats.zarr.ngff import (
 from lib.geometry import Box, LengthsZYX, ceil_divide
 from lib.plan import SourceGrid, unwritten
 from lib.transport.listing import Listing, ObjectInfo
+from lib.vocabulary import IMAGE_LABEL
 
 MOST_DOCUMENT_BYTES = 64 * 2**20
 _DEEPEST = 6
@@ -57,6 +58,8 @@ class ZarrArray:
         The same and that of its finest level, with 1 nm for a length that nobody states.
     words
         Licence, DOI and the like, where the multiscale's document states them.
+    labels, drawn
+        What says that it holds labels, empty where nothing does; colours and properties of ids.
     """
 
     path: str
@@ -66,10 +69,11 @@ class ZarrArray:
     zarray: bytes
     voxel: VoxelSize
     translation_nm_zyx: LengthsZYX
-    labels: bool
+    labels: str
     level_nm_zyx: LengthsZYX = (1.0, 1.0, 1.0)
     finest_nm_zyx: LengthsZYX = (1.0, 1.0, 1.0)
     words: dict[str, str] = field(default_factory=dict)
+    drawn: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -233,7 +237,9 @@ class Hierarchy:
             zarray=zarray,
             voxel=level.voxel,
             translation_nm_zyx=level.translation_nm_zyx,
-            labels=(multiscale is not None and multiscale.labels) or "labels" in path.split("/"),
+            labels=(multiscale.labels if multiscale else "")
+            or (IMAGE_LABEL if "labels" in path.split("/") else ""),
+            drawn=multiscale.drawn if multiscale else {},
             level_nm_zyx=level.voxel_nm_zyx,
             finest_nm_zyx=named.levels[0].voxel_nm_zyx if named else level.voxel_nm_zyx,
             words=multiscale.words if multiscale else {},

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from lib.formats.format import VoxelSize
 from lib.formats.zarr.axes import IMPLIED, axis_names, spatial_only, stated_names
 from lib.geometry import LengthsZYX, to_nm
 from lib.safety import MALFORMED
+from lib.vocabulary import labels_said
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +80,18 @@ _WORDS = {
 class Multiscale:
     """A multiscale with its levels, finest first as the archive lists them.
 
-    ``words`` are what the same document says of licence, DOI, citation, organism, modality and
-    description; NGFF has no words for them, so that most say nothing.
+    ``labels`` is what says that it holds labels, empty where nothing does; ``drawn`` the colours
+    and properties of their ids. ``words`` are what the same document says of licence, DOI,
+    citation, organism, modality and description; NGFF has no words for them, so that most say
+    nothing.
     """
 
     name: str | None
     levels: tuple[NgffLevel, ...]
-    labels: bool
+    labels: str
     axes: tuple[str, ...] = ("z", "y", "x")  # of its arrays, in their order
     words: dict[str, str] = field(default_factory=dict)
+    drawn: dict[str, Any] = field(default_factory=dict)
 
     def level(self, path: str) -> NgffLevel | None:
         return next((level for level in self.levels if level.path == path), None)
@@ -191,9 +195,14 @@ def _multiscale(block: dict[str, Any], attributes: dict[str, Any], where: str) -
             NgffLevel(
                 str(dataset["path"]),
                 _three(s * o * u for s, o, u in zip(scale, outer_scale, units_nm, strict=True)),
-                _three(
-                    (t * o + p) * u
-                    for t, o, p, u in zip(shift, outer_scale, outer_shift, units_nm, strict=True)
+                _placed(
+                    (
+                        (t * o + p) * u
+                        for t, o, p, u in zip(
+                            shift, outer_scale, outer_shift, units_nm, strict=True
+                        )
+                    ),
+                    pixels,
                 ),
                 "".join(a for a in known if a not in pixels) if scaled else "",
                 united,
@@ -205,7 +214,8 @@ def _multiscale(block: dict[str, Any], attributes: dict[str, Any], where: str) -
     if all(level.scaled for level in levels):  # some lists begin with the coarsest
         levels.sort(key=lambda level: math.prod(level.voxel_nm_zyx))
     name = block.get("name") or None
-    return Multiscale(name, tuple(levels), "image-label" in attributes, own, _words(attributes))
+    labels, drawn = labels_said(attributes)
+    return Multiscale(name, tuple(levels), labels, own, _words(attributes), drawn)
 
 
 def _is_pixel(unit: str | None) -> bool:
@@ -268,16 +278,16 @@ def level_of_array(
         rows = [there.get(axis, (1.0, 0.0, None)) for axis in "zyx"]
         per = [_nanometres(unit, where) for _, _, unit in rows]
         lengths = _three(n * nm for (n, _, _), nm in zip(rows, per, strict=True))
-        origin = _three(at * nm for (_, at, _), nm in zip(rows, per, strict=True))
+        shifts = [at * nm for (_, at, _), nm in zip(rows, per, strict=True)]
     except MALFORMED as error:
         raise FormatError(f"{source} cannot be read: {error!r}", location=where) from None
-    if not all(math.isfinite(n) and n > 0 for n in lengths) or not all(map(math.isfinite, origin)):
+    if not all(math.isfinite(n) and n > 0 for n in lengths) or not all(map(math.isfinite, shifts)):
         raise FormatError(f"{source} says {given}, which are no lengths", location=where)
     pixels = "".join(axis for axis in "zyx" if _is_pixel(there.get(axis, (0, 0, None))[2]))
     return NgffLevel(
         name,
         lengths,
-        origin,
+        _placed(shifts, pixels),
         "".join(axis for axis in "zyx" if axis in there and axis not in pixels),
         "".join(axis for axis in "zyx" if axis in there and there[axis][2]),
         pixels,
@@ -354,6 +364,11 @@ def _numbers(values: Any, axes: int, default: float) -> LengthsZYX:
     if len(numbers) != axes or not all(math.isfinite(n) for n in numbers):
         raise ValueError(f"{values!r} are not {axes} numbers")
     return _three([default] * (3 - axes) + numbers)
+
+
+def _placed(shifts: Iterable[float], pixels: str) -> LengthsZYX:
+    """A place in nanometres: one in pixels is none, as their size is not known."""
+    return _three(0.0 if axis in pixels else at for axis, at in zip("zyx", shifts, strict=True))
 
 
 def _three(values: Any) -> LengthsZYX:

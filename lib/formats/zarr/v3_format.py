@@ -39,6 +39,7 @@ from lib.geometry import Box
 from lib.plan import SourceGrid, unwritten
 from lib.safety import MALFORMED
 from lib.transport.listing import Listing
+from lib.vocabulary import IMAGE_LABEL, labels_said
 
 MOST_DOCUMENT_BYTES = 64 * 2**20
 _DEEPEST = 6
@@ -143,10 +144,11 @@ def _multiscales(node: dict[str, Any] | None) -> list[Block]:
     for place in (attributes.get("ome"), attributes):
         if not isinstance(place, dict) or not place.get("multiscales"):
             continue
-        blocks = place["multiscales"]
+        blocks, labels = place["multiscales"], labels_said(place)
+        labels = labels if labels[0] else labels_said(attributes)
         known: set[str] = set()
         for number in range(len(blocks)):
-            block = {**blocks[number], "_labels": "image-label" in place}
+            block = {**blocks[number], "_labels": labels}
             if not known & {*_paths(block)}:
                 found.append(block)
             known |= {*_paths(block)}
@@ -230,10 +232,10 @@ def _chosen(tree: Tree, path: str, block: Block, level: str | None) -> str:
 def _parsed(tree: Tree, path: str, block: Block, dims: int) -> Multiscale:
     where = f"{tree.uri}/{join(path, 'zarr.json')}"
     plain = spatial_only(block, dims, where)
-    attributes = {"multiscales": [plain], **({"image-label": {}} if block["_labels"] else {})}
-    multiscale = parse_multiscale(attributes, where)
+    multiscale = parse_multiscale({"multiscales": [plain]}, where)
     assert multiscale is not None
-    return multiscale
+    labels, drawn = block["_labels"]
+    return replace(multiscale, labels=labels, drawn=drawn)
 
 
 def _described(
@@ -269,8 +271,10 @@ def _described(
             voxel = replace(voxel, z_nm=None)
     if array.dtype.itemsize != array.stored.itemsize:
         notes.append(WIDENED)
-    labels = (multiscale is not None and multiscale.labels) or "labels" in key.split("/")
-    evidence = "image-label, or a group named labels" if labels else None
+    evidence = (multiscale.labels if multiscale else "") or None
+    if "labels" in key.split("/"):
+        evidence = evidence or IMAGE_LABEL
+    drawn = multiscale.drawn if multiscale else {}
     path = key.removeprefix(root).strip("/") if root else key
     document = {
         name: value for name, value in json.loads(bytes(data)).items() if name != "attributes"
@@ -295,6 +299,7 @@ def _described(
         levels=tuple(one.path for one in multiscale.levels) if multiscale and named else (),
         chunk_zyx=axes.pick_zyx(array.chunk),
         notes=tuple(notes),
+        extra={"image_label": drawn} if drawn else {},
     )
 
 

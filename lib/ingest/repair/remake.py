@@ -23,6 +23,7 @@ from lib.present.described import describe_group
 from lib.present.planes import read_planes
 from lib.present.preview import draw_thumbnail, render_preview
 from lib.rawfiles.sidecar import hash_file
+from lib.records.lifecycle import section
 from lib.records.model import Record
 from lib.storage.base import Store
 from lib.storage.digests import digest_of
@@ -184,7 +185,8 @@ class Remaking:
         data = b""
         for consolidated in (True, False):  # the latter of images that were made with labels
             values = said.get("values") or ()
-            group = ome.group_document(job, statistics, values, consolidated=consolidated)
+            drawn = section(self._record, "additional_metadata").get("image_label")
+            group = ome.group_document(job, statistics, values, drawn, consolidated=consolidated)
             if picture in self._expected:
                 with Image.open(io.BytesIO(self.patched.get(picture))) as drawn:
                     group["attributes"] |= ome.thumbnail_attributes(*drawn.size)

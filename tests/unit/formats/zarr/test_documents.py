@@ -484,6 +484,11 @@ def test_pixels_and_an_empty_unit_are_no_lengths() -> None:
     pixels = level_of(inner=[SCALE], axes=[{"name": n, "unit": "pixel"} for n in "zyx"])
     assert pixels.voxel.known_nm_zyx is None
     assert "in pixels" in pixels.notes[0]
+    placed = level_of(
+        inner=[SCALE, {"type": "translation", "translation": [3.0, 4.0, 5.0]}],
+        axes=[{"name": n, "unit": "pixel" if n == "z" else "nanometer"} for n in "zyx"],
+    )
+    assert placed.translation_nm_zyx == (0.0, 4.0, 5.0), "three pixels are not three nanometres"
     empty = level_of(inner=[SCALE], axes=[{"name": n, "unit": ""} for n in "zyx"])
     assert empty.voxel.assumed == "zyx"
 
