@@ -109,6 +109,7 @@ def decode(
     full_rows: int,
     name: str,
     unit: str,
+    bits: int = 0,
     tables: bytes = b"",
 ) -> NDArray[Any]:
     """Voxels of one strip or tile, in native byte order.
@@ -117,6 +118,8 @@ def decode(
     ----------
     full_rows
         The height of all strips but the last.
+    bits
+        Of a voxel that is packed in less than its bytes; 0 for others.
     tables
         ``JPEGTables`` of the page, which its strips and tiles leave out.
 
@@ -125,7 +128,8 @@ def decode(
     FormatError
         The bytes do not decode, or to another number of voxels than `shape_yx`.
     """
-    decoded_bytes = shape_yx[0] * shape_yx[1] * stored.itemsize
+    row_bytes = -(-shape_yx[1] * bits // 8) if bits else shape_yx[1] * stored.itemsize
+    decoded_bytes = shape_yx[0] * row_bytes
     check_segment(compression, len(data), decoded_bytes, name)
     if compression == JPEG:
         try:
@@ -142,7 +146,7 @@ def decode(
     if compression == UNCOMPRESSED:
         raw: Any = data[:decoded_bytes]
     else:
-        full_bytes = max(decoded_bytes, full_rows * shape_yx[1] * stored.itemsize)
+        full_bytes = max(decoded_bytes, full_rows * row_bytes)
         try:
             raw = _decompress(data, compression, decoded_bytes)
         except ValueError as error:
@@ -152,6 +156,11 @@ def decode(
                 raw = _decompress(data, compression, full_bytes)[:decoded_bytes]
             except ValueError:
                 raise FormatError(str(error), location=name, unit=unit) from error
+    if bits:
+        native = stored.newbyteorder("=")
+        return np.asarray(
+            imagecodecs.packints_decode(bytes(raw), native, bits, runlen=shape_yx[1])
+        ).reshape(shape_yx)
     voxels: NDArray[Any] = np.frombuffer(raw, dtype=stored).reshape(shape_yx)
     if compression != UNCOMPRESSED and predictor == 3:
         return np.asarray(imagecodecs.floatpred_decode(voxels, axis=-1))

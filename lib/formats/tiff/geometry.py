@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from lib.formats.format import Origin, VoxelSize, pixel_nm
 from lib.formats.tiff.ifd import Ifd
 from lib.formats.tiff.page import Page
-from lib.formats.tiff.vendor import X_RESOLUTION, Y_RESOLUTION, vendor_facts
+from lib.formats.tiff.vendor import LARGEST_NM, X_RESOLUTION, Y_RESOLUTION, vendor_facts
 from lib.geometry import to_nm
 
 UNITS = {2: "inch", 3: "cm"}  # ResolutionUnit
-_LARGEST_NM = 20_000.0  # a larger "pixel" is a printing resolution such as 72 or 300 dots an inch
 
 
 def resolution_voxel(ifd: Ifd) -> tuple[VoxelSize, tuple[str, ...]]:
@@ -31,7 +30,7 @@ def resolution_voxel(ifd: Ifd) -> tuple[VoxelSize, tuple[str, ...]]:
             return VoxelSize(), ()
         return VoxelSize(), (f"TIFF resolution {said} (y, x) has no unit and is not read",)
     lengths = [pixel_nm(ratio, unit) for ratio in ratios]
-    y_nm, x_nm = (n if n is not None and n <= _LARGEST_NM else None for n in lengths)
+    y_nm, x_nm = (n if n is not None and n <= LARGEST_NM else None for n in lengths)
     if y_nm is None and x_nm is None:
         note = f"TIFF resolution {said} (y, x) in pixels per {unit} is none of a microscope"
         return VoxelSize(), (note,)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.errors import FormatError, UnsupportedFormatError
-from lib.formats.tiff.codecs import JPEG, UNCOMPRESSED, check_compression, check_segment
+from lib.formats.tiff.codecs import JPEG, JPEG_2000, UNCOMPRESSED, check_compression, check_segment
 from lib.formats.tiff.ifd import Ifd
 
 _KINDS = {0: "u", 1: "u", 2: "i", 3: "f", 4: "u"}  # SampleFormat 4 = undefined, read as unsigned
@@ -38,6 +38,12 @@ class PageKind:
     photometric: int  # 0: white is zero, 1: black is zero, 3: a palette that is the grey ramp
     orientation: int = 1  # as the file has it; 1: the first row is the top, the first column left
     jpeg_tables: bytes = b""  # which the strips or tiles of a JPEG leave out
+    bits: int = 0  # of a voxel, where it is packed in less than its bytes; rows begin with a byte
+
+    def nbytes(self, rows: int, columns: int) -> int:
+        """Bytes of as many voxels once they are decompressed."""
+        row = -(-columns * self.bits // 8) if self.bits else columns * self.stored.itemsize
+        return rows * row
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,10 +142,11 @@ def read_page(ifd: Ifd) -> Page:
     kind = _read_kind(ifd)
     offsets, counts, tables = _read_segments(ifd, kind)
     _check_segments(ifd, kind, offsets, counts)
-    row_bytes = kind.width * kind.stored.itemsize
+    row_bytes = kind.nbytes(1, kind.width)
     stops = offsets + counts
     contiguous = (
         not kind.tiled
+        and not kind.bits
         and kind.compression == UNCOMPRESSED
         and bool(np.all(stops[:-1] == offsets[1:]))
         and bool(np.all(counts[:-1] == kind.segment_yx[0] * row_bytes))
@@ -222,14 +229,20 @@ def _read_kind(ifd: Ifd) -> PageKind:
         if refused:
             raise UnsupportedFormatError(f"the TIFF page has {what}", location=name)
     sample, bits = ifd.integer(339, 1), ifd.integer(258, 1)
-    code = f"{_KINDS.get(sample, '?')}{bits / 8:g}"
-    if code not in _DTYPES:
+    packed = bits < 16 and bits != 8 and _KINDS.get(sample) == "u" and photometric != PALETTE
+    code = f"{_KINDS.get(sample, '?')}{1 if packed and bits < 8 else 2 if packed else bits / 8:g}"
+    if code not in _DTYPES or bits < 1:
         raise UnsupportedFormatError(
             f"{bits}-bit voxels of TIFF sample format {sample} are not supported", location=name
         )
     stored = np.dtype(ifd.order + code)
     compression, predictor = ifd.integer(259, 1), ifd.integer(317, 1)
     check_compression(compression, predictor, stored, name)
+    if packed and (predictor != 1 or compression in (JPEG, JPEG_2000)):
+        raise UnsupportedFormatError(
+            f"{bits}-bit voxels of TIFF compression {compression} and predictor {predictor}",
+            location=name,
+        )
     tiled = 322 in ifd.entries
     if tiled:
         segment = (ifd.integer(323, 0), ifd.integer(322, 0))
@@ -248,6 +261,7 @@ def _read_kind(ifd: Ifd) -> PageKind:
         photometric,
         orientation=ifd.integer(274, 1),
         jpeg_tables=_tables(ifd) if compression == JPEG else b"",
+        bits=bits if packed else 0,
     )
 
 
@@ -286,7 +300,7 @@ def _read_segments(
     offsets = ifd.integers(tags[0], limit=expected)
     counts = ifd.integers(tags[1], limit=expected)
     if counts is None and expected == 1 and kind.compression == UNCOMPRESSED:
-        counts = np.array([math.prod(kind.segment_yx) * kind.stored.itemsize], np.uint64)
+        counts = np.array([kind.nbytes(*kind.segment_yx)], np.uint64)
     if offsets is None or counts is None or not len(offsets) == len(counts) == expected:
         raise FormatError(
             f"the TIFF page at {ifd.offset} needs {expected} strips or tiles and lists others",
@@ -325,10 +339,9 @@ def _check_segments(
             f"a strip or tile of the TIFF page at {ifd.offset} is absent from the file",
             location=name,
         )
-    itemsize = kind.stored.itemsize
-    full = math.prod(kind.segment_yx) * itemsize
+    full = kind.nbytes(*kind.segment_yx)
     rows_left = kind.height % kind.segment_yx[0]
-    short = full if kind.tiled or not rows_left else rows_left * kind.width * itemsize
+    short = full if kind.tiled or not rows_left else kind.nbytes(rows_left, kind.width)
     check_segment(kind.compression, int(counts[-1]), short, name)
     if len(counts) > 1:
         check_segment(kind.compression, int(counts[:-1].min()), full, name)

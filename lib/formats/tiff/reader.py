@@ -68,6 +68,7 @@ def segment_blocks(
             shape_yx=piece.area.shape_zyx[1:],
             stored=kind.stored,
             full_rows=kind.segment_yx[0],
+            bits=kind.bits,
             tables=kind.jpeg_tables,
             name=source.name,
             unit=piece.unit,
@@ -89,7 +90,7 @@ def _page_spans(page: Page, z: int, box: Box, name: str) -> Iterator[Span[_Piece
         for (row, column), area in areas:
             index = row * across + column
             unit = f"z {z}, strip or tile {index}"
-            needed = area.voxels * kind.stored.itemsize
+            needed = kind.nbytes(*area.shape_zyx[1:])
             length = needed if kind.compression == UNCOMPRESSED else int(counts[index])
             if length > 2 * needed + 2**20:
                 raise FormatError(
@@ -313,6 +314,8 @@ def _notes_of(kind: PageKind) -> tuple[str, ...]:
         notes += ("decoded from JPEG: the values are not those that were recorded",)
     if kind.compression == JPEG_2000:
         notes += ("decoded from JPEG 2000, which may have changed the values that were recorded",)
+    if kind.bits:
+        notes += (f"stored in {kind.bits} bits a voxel; values are kept",)
     if kind.stored.name == "float16":
         notes += (WIDENED,)
     if not Turn.of(kind.orientation).none:

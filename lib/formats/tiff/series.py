@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
+
 from lib.errors import FormatError, OutOfBoundsError, UnsupportedFormatError
 from lib.formats.format import Origin, VoxelSize
 from lib.formats.tiff.geometry import TiffGeometry, Turn, described_geometry, page_geometry
@@ -100,7 +102,7 @@ def _choose(setting: str, what: str, chosen: int | None, count: int, location: s
     return chosen
 
 
-_TYPES = {"float": "float32", "double": "float64"}
+_TYPES = {"float": "float32", "double": "float64", "bit": "uint8"}
 
 
 def ome_series(document: OmeDocument, pages: PageList) -> list[Series]:
@@ -201,6 +203,8 @@ def _covered(image: OmeImage, data: TiffData, pages: int) -> Iterator[tuple[int,
 
 
 def _check_pixels(image: OmeImage, page: int, pages: PageList) -> None:
+    if pages[page].refused is not None:  # which says best what it is
+        return
     kind = pages[page].kind
     stated = (image.size["Y"], image.size["X"])
     if stated != (kind.height, kind.width):
@@ -277,7 +281,7 @@ def _imagej_series(header: ImageJ, pages: PageList, first: Ifd) -> Series:
         voxel=imagej_voxel(header, first),
         stated_planes=header.images,
         origin=imagej_origin(header),
-        notes=imagej_notes(header),
+        notes=imagej_notes(header, first),
     )
 
 
@@ -336,23 +340,33 @@ def _shaped_series(stated_shape: Shape, plain: Series, pages: PageList) -> Serie
             f"the description's shape {shape} contradicts pages of {kind.height} x {kind.width}",
             location=pages.source.name,
         )
-    leading = [n for n in shape[:-2] if n != 1]
-    letter = next((a for n, a in zip(shape[:-2], axes, strict=False) if n != 1), "Z")
-    if len(leading) > 1:
+    named = [(n, a) for n, a in zip(shape[:-2], axes, strict=False) if n != 1]
+    stated = math.prod(n for n, _ in named)
+    letters = "".join(letter for _, letter in named)
+    sizes = {letter: n for n, letter in named}
+    if len(named) > 1 and not (len(sizes) == len(named) and {*sizes} <= {*"TZC"}):
         raise UnsupportedFormatError(
-            f"the volume has shape {shape}: more than three axes, and no names for them",
+            f"the volume has shape {shape}: more than three axes, and no names for them that are "
+            f"T, Z, C ({axes})",
             location=pages.source.name,
         )
-    stated = math.prod(leading)
     if stated == 1 and len(pages) > 1:  # written plane by plane, each with its own description
         return plain
     planes, stacked = _all_planes(pages, stated, f"the description's shape {shape}")
     notes = plain.notes
-    if letter in "TCS":
-        notes += (f"the description calls the axis of the planes {letter}; it is taken for z",)
+    if len(named) == 1 and letters in "TCS":
+        notes += (f"the description calls the axis of the planes {letters}; it is taken for z",)
+    if letters in ("Y", "X") or axes[len(shape) - 2 : len(shape)] not in ("YX", "QQ"):
+        notes += (f"the description calls the axes {axes}; they are taken for z, y, x",)
+    size_tzc = (1, stated, 1)
+    if len(named) > 1:
+        size_tzc = (sizes.get("T", 1), sizes.get("Z", 1), sizes.get("C", 1))
+        order = [letters.index(letter) for letter in "TZC" if letter in sizes]
+        numbers = np.arange(stated).reshape([n for n, _ in named]).transpose(order)
+        planes = [planes[number] for number in numbers.ravel().tolist()]
     return replace(
         plain,
-        size_tzc=(1, stated, 1),
+        size_tzc=size_tzc,
         planes_tzc=planes,
         stacked=stacked,
         stated_planes=stated,

@@ -22,7 +22,7 @@ from xml.etree.ElementTree import ParseError
 from defusedxml.common import DefusedXmlException  # type: ignore[import-untyped,unused-ignore]
 from defusedxml.ElementTree import DefusedXMLParser  # type: ignore[import-untyped,unused-ignore]
 
-from lib.errors import FormatError
+from lib.errors import FormatError, UnsupportedFormatError
 from lib.formats.format import Origin, VoxelSize, pixel_nm, positive
 from lib.formats.tiff.ifd import Ifd
 from lib.geometry import nm_per, to_nm
@@ -251,6 +251,7 @@ def _tescan(data: bytes, height: int, width: int) -> VendorFacts:
 
 
 X_RESOLUTION, Y_RESOLUTION = 282, 283
+LARGEST_NM = 20_000.0  # a larger "pixel" is a printing resolution such as 72 or 300 dots an inch
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,14 +266,16 @@ class ImageJ:
 
 
 def parse_imagej(description: str, name: str) -> ImageJ | None:
-    """Read a description; None if ImageJ did not write it.
+    """Read a description; None if neither ImageJ nor SCIFIO (ImageJ2) wrote it.
 
     Raises
     ------
     FormatError
         A count is no number, or the counts contradict each other.
+    UnsupportedFormatError
+        SCIFIO wrote planes in another order than ImageJ does.
     """
-    if not description.startswith("ImageJ="):
+    if not description.startswith(("ImageJ=", "SCIFIO=")):
         return None
     values: dict[str, str] = {}
     for line in description.splitlines():
@@ -288,6 +291,13 @@ def parse_imagej(description: str, name: str) -> ImageJ | None:
             raise FormatError(f"ImageJ's {key}={text[:40]!r} is not a count", location=name)
         return int(text)
 
+    if "ImageJ" not in values and "images" not in values:
+        return None
+    order = [axis for axis in _list(values, "axes") if axis not in ("X", "Y")]
+    if order != sorted(order, key=_SCIFIO_ORDER.find):
+        raise UnsupportedFormatError(
+            f"SCIFIO's planes in the order {values['axes'][:100]}", location=name
+        )
     stated = {key: count(key) for key in ("images", "channels", "slices", "frames")}
     images = stated["images"] or 1
     channels, slices, frames = (stated[key] or 1 for key in ("channels", "slices", "frames"))
@@ -304,9 +314,24 @@ def parse_imagej(description: str, name: str) -> ImageJ | None:
     return ImageJ(images, channels, slices, frames, values)
 
 
+_SCIFIO_ORDER = "Channel, Z, Time"  # fastest first
+
+
+def _list(values: dict[str, str], key: str) -> list[str]:
+    return [part.strip() for part in values.get(key, "").split(",")] if key in values else []
+
+
 def imagej_voxel(header: ImageJ, ifd: Ifd) -> VoxelSize:
-    """Voxel size by ImageJ's rules; lengths without a unit of length are unknown."""
+    """Voxel size by ImageJ's rules; lengths without a unit of length are unknown.
+
+    So are those of a picture that came with a printing resolution, in pixels per inch or cm.
+    """
     unit = header.values.get("unit", "")
+    if "scales" in header.values:
+        columns = (_list(header.values, key) for key in ("axes", "scales", "units"))
+        found = {axis: (scale, unit) for axis, scale, unit in zip(*columns, strict=False)}
+        z, y, x = (_scaled(*found.get(axis, ("", ""))) for axis in "ZYX")
+        return VoxelSize(z, y, x, "SCIFIO description") if z or y or x else VoxelSize()
 
     def in_plane(tag: int, unit: str) -> float | None:
         return pixel_nm(ifd.ratio(tag), unit)
@@ -316,13 +341,25 @@ def imagej_voxel(header: ImageJ, ifd: Ifd) -> VoxelSize:
     except ValueError:
         spacing = math.nan
     sizes = (
-        positive(to_nm(spacing, header.values.get("zunit", unit))),
+        positive(to_nm(abs(spacing), header.values.get("zunit", unit))),  # as ImageJ takes it
         in_plane(Y_RESOLUTION, header.values.get("yunit", unit)),
         in_plane(X_RESOLUTION, unit),
     )
-    if not any(sizes):
+    if not any(sizes) or _printed(header, sizes):
         return VoxelSize()
     return VoxelSize(*sizes, provenance="ImageJ description and TIFF resolution")
+
+
+def _scaled(scale: str, unit: str) -> float | None:
+    try:
+        return positive(to_nm(float(scale), unit))
+    except ValueError:
+        return None
+
+
+def _printed(header: ImageJ, sizes: tuple[float | None, ...]) -> bool:
+    in_print = (nm_per(header.values.get("unit", "")) or 0) >= 1e7  # inch, cm
+    return in_print and any(size is not None and size > LARGEST_NM for size in sizes[1:])
 
 
 def imagej_origin(header: ImageJ) -> Origin:
@@ -341,9 +378,12 @@ def imagej_origin(header: ImageJ) -> Origin:
     return Origin(voxels_zyx=(z, y, x), provenance="ImageJ description (xorigin, yorigin, zorigin)")
 
 
-def imagej_notes(header: ImageJ) -> tuple[str, ...]:
+def imagej_notes(header: ImageJ, ifd: Ifd) -> tuple[str, ...]:
     """What ImageJ would do to values and axes that a plain reader does not."""
     notes: list[str] = []
+    unit, ratio = header.values.get("unit", ""), ifd.ratio(X_RESOLUTION)
+    if ratio is not None and _printed(header, (None, None, pixel_nm(ratio, unit))):
+        notes.append(f"ImageJ's {ratio:g} pixels per {unit[:40]} are none of a microscope")
     if header.values.get("cf") == "0" and "c0" in header.values:
         c0, c1 = header.values["c0"][:20], header.values.get("c1", "1")[:20]
         notes.append(f"ImageJ calibration not applied: value = {c0} + {c1} * stored")

@@ -414,6 +414,43 @@ def test_what_imagej_says_of_place_and_axes(tmp_path: Path) -> None:
     assert any("zunit 'layer' is no length" in note for note in found.notes)
 
 
+def described(path: Path, text: str, resolution: tuple[float, float] = (0.25, 0.25)) -> TiffVolume:
+    with tifffile.TiffWriter(path) as file:
+        for number, plane in enumerate(make()):
+            said = text if number == 0 else None
+            options = {"resolution": resolution, "resolutionunit": 2, "contiguous": False}
+            file.write(plane, description=said, metadata=None, **options)
+    return read(path)
+
+
+@pytest.mark.parametrize("spacing", ["", "spacing=1.0\n"])
+def test_a_printing_resolution_is_no_voxel_size_of_imagej(spacing: str, tmp_path: Path) -> None:
+    """ImageJ keeps the 72 dots an inch of the picture that it opened."""
+    text = f"ImageJ=1.53t\nimages=3\nslices=3\nunit=inch\n{spacing}"
+    found = described(tmp_path / "a.tif", text, (72, 72))
+    assert (found.voxel.z_nm, found.voxel.y_nm, found.voxel.x_nm) == (None, None, None)
+    assert "ImageJ's 72 pixels per inch are none of a microscope" in found.notes
+
+
+def test_a_stack_that_imagej_turned_upside_down_has_its_distance(tmp_path: Path) -> None:
+    text = "ImageJ=1.53t\nimages=3\nslices=3\nunit=nm\nspacing=-40.0\n"
+    assert described(tmp_path / "a.tif", text).voxel.z_nm == 40.0
+
+
+def test_scifio_names_axes_and_their_scales(tmp_path: Path) -> None:
+    """ImageJ2 writes with SCIFIO: time points came out as further sections."""
+    text = (
+        "SCIFIO=0.46.0\naxes=X,Y,Z\nlengths=53,37,3\nscales=0.004,0.005,0.04\nunits=um,um,\\u00B5m\n"
+        "images=3\nchannels=1\nslices={}\nframes={}\nhyperstack=true\nunit=um\n"
+    )
+    voxel = described(tmp_path / "a.tif", text.format(3, 1)).voxel
+    assert (voxel.z_nm, voxel.y_nm, voxel.x_nm) == (40.0, 5.0, 4.0)
+    with pytest.raises(UnsupportedFormatError, match="3 time points"):
+        described(tmp_path / "b.tif", text.format(1, 3))
+    with pytest.raises(UnsupportedFormatError, match="order"):
+        described(tmp_path / "c.tif", text.format(3, 1).replace("X,Y,Z", "X,Y,Time,Z"))
+
+
 def test_what_ome_xml_says_beside_the_size_is_noted(tmp_path: Path) -> None:
     xml = (
         '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'

@@ -283,11 +283,56 @@ def test_a_compressed_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
             open_tiff(MemoryBytes(content[:length]))
 
 
+PIECES: list[dict[str, Any]] = [{}, {"rowsperstrip": 7}, {"tile": (16, 32)}]
+
+
+@pytest.mark.parametrize(
+    ("bits", "options"),
+    [(bits, one) for bits in (1, 2, 4, 6, 10, 12, 14) for one in PIECES]
+    + [(1, {"compression": "zlib"}), (1, {"compression": "packbits"})],
+)
+def test_voxels_of_few_bits_keep_their_values(
+    tmp_path: Path, bits: int, options: dict[str, Any], assert_voxels: Callable[..., None]
+) -> None:
+    """As tifffile writes a mask of booleans, and cameras of 12 bits; they were refused."""
+    volume = np.random.default_rng(3).integers(0, 2**bits, SHAPE).astype("u1" if bits < 8 else "u2")
+    given = volume.astype(bool) if bits == 1 else volume
+    more = {} if bits == 1 else {"bitspersample": bits}
+    found = open_tiff(LocalBytes(write(tmp_path / "a.tif", given, **more, **options)))
+    assert f"stored in {bits} bits a voxel; values are kept" in found.notes
+    assert_voxels(TiffReader(found), volume, boxes=4)
+
+
+def test_a_mask_of_single_bits_in_ome_tiff(
+    tmp_path: Path, assert_voxels: Callable[..., None]
+) -> None:
+    mask = make() > 50
+    write(tmp_path / "a.ome.tif", mask, metadata={"axes": "ZYX"})
+    assert_voxels(TiffReader(open_tiff(LocalBytes(tmp_path / "a.ome.tif"))), mask.astype("u1"))
+
+
+def test_a_description_names_the_axes_of_a_hyperstack(
+    tmp_path: Path, assert_voxels: Callable[..., None]
+) -> None:
+    volume = make((3, 2, 4, 20, 30))
+    write(tmp_path / "a.tif", volume, metadata={"axes": "CTZYX"})
+    with pytest.raises(UnsupportedFormatError, match=r"channels|time points"):
+        open_tiff(LocalBytes(tmp_path / "a.tif"))
+    found = open_tiff(LocalBytes(tmp_path / "a.tif"), channel=2, time=1)
+    assert_voxels(TiffReader(found), volume[2, 1], boxes=3)
+
+
+@pytest.mark.parametrize("axes", ["ZXY", "XZY"])
+def test_axes_in_another_order_are_told(tmp_path: Path, axes: str) -> None:
+    write(tmp_path / "a.tif", make(), metadata={"axes": axes})
+    (note,) = open_tiff(LocalBytes(tmp_path / "a.tif")).notes
+    assert f"calls the axes {axes}" in note
+
+
 @pytest.mark.parametrize(
     ("volume", "options", "words"),
     [
         (make((20, 30, 3)), {"photometric": "rgb"}, "samples"),
-        (make((3, 20, 30)) > 50, {"photometric": "minisblack"}, "1-bit"),
         (make((3, 20, 30), "complex64"), {"photometric": "minisblack"}, "sample format"),
         (make((2, 3, 20, 30)), {"photometric": "minisblack"}, "axes"),
     ],
