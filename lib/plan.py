@@ -72,7 +72,7 @@ class SourceGrid(FrozenModel):
     codec: dict[str, Any] = Field(default_factory=dict)
     holes: str = ""
     listed: bool = True
-    absent: Literal["hole", "background", "unwritten"] = "hole"
+    absent: Literal["hole", "background", "unwritten", "empty"] = "hole"
 
     @classmethod
     def of_box(

@@ -239,7 +239,7 @@ def _allow(
     if limit is None and (job.plan.kind == "labels" or absent != "hole"):
         # Labels without their empty chunks are usual, and some formats store no empty chunk at
         # all; where every chunk is absent, a wrong path or an upload that never was looks the same.
-        if fraction == 1 and not allow_empty:
+        if fraction == 1 and not allow_empty and absent != "empty":
             what = "these labels" if job.plan.kind == "labels" else "this image"
             said = f"the archive holds none of the {expected} chunks of {what}"
             advice = "Check the path; set max_missing_fraction to 1 to accept a volume without any"

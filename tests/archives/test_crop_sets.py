@@ -17,7 +17,13 @@ import macroscope
 from emulators.s3 import S3Server
 from lib.archives.openorganelle.crops import box_around, fitting_level
 from lib.archives.pairs import Grid
-from lib.errors import ConfigError, FormatError, GridMismatchError, TransportError
+from lib.errors import (
+    ConfigError,
+    FormatError,
+    GridMismatchError,
+    MissingChunksError,
+    TransportError,
+)
 from lib.formats.zarr.array import parse_array
 from lib.formats.zarr.hierarchy import survey_array
 from lib.geometry import Box
@@ -404,6 +410,40 @@ def test_a_small_part_of_wide_planes_is_listed_by_rows() -> None:
 def test_padding_ends_where_the_em_does(bench: Any, bucket: S3Server, tmp_path: Path) -> None:
     (em,) = planned(bench_of(bench, bucket, padding=1000), tmp_path)
     assert em.shape_zyx == EM.shape
+
+
+@pytest.mark.parametrize("where", ["", "/s0"], ids=["group", "array"])
+@pytest.mark.parametrize("short", [0, 1])
+def test_a_class_that_is_in_no_voxel_is_background_where_its_metadata_say_so(
+    bench: Any, tmp_path: Path, where: str, short: int
+) -> None:
+    """Its writer left every chunk out; so does an upload that never was."""
+    with S3Server("crops-empty") as server:
+        lay_data_set(server, tmp_path / "tree")
+        at = (96.0 - 2.0, 80.0 - 2.0, 64.0 - 2.0)
+        empty = np.zeros_like(classes()["mito"])
+        lay(server, tmp_path / "tree", f"{CROP}/er", [(empty, (4.0,) * 3, at)])
+        path = tmp_path / "tree" / CROP / f"er{where}/.zattrs"
+        counts = {"absent": empty.size - short}
+        own = {"annotation": {"class_name": "er", "complement_counts": counts}}
+        said = {**json.loads(path.read_text()), "cellmap": own}
+        server.store().put(f"cells/cells.zarr/{CROP}/er{where}/.zattrs", json.dumps(said).encode())
+        one = bench_of(bench, server)
+        (group,) = planned(one, tmp_path)
+        if short:
+            result = one.make(group)
+            assert isinstance(result.error, MissingChunksError)
+            assert "er" in str(result.error)
+            return
+        record = one.complete_record(group)
+        (er,) = [m for m in record["members"] if m["files"]["volume"].endswith(".er.ome.zarr")]
+        inside = zarr.open_array(tmp_path / "data" / er["files"]["volume"] / "0", mode="r")[:]
+        np.testing.assert_array_equal(inside, empty)
+        assert er["metadata"]["technical"]["labels"]["background_fraction"] == 1.0
+        notes = er["metadata"]["quality"]["notes"] if "quality" in er["metadata"] else []
+        assert any("voxels as absent" in note for note in notes), er
+        (verdict,) = verify_store(one.store, digests=True)
+        assert verdict.problems == ()
 
 
 def test_what_is_no_label_is_refused(bench: Any, bucket: S3Server, tmp_path: Path) -> None:

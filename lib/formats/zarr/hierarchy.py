@@ -299,6 +299,21 @@ def unbelievable(where: str) -> BadAnswerError:
     return BadAnswerError("the listing leaves out what is there", location=where)
 
 
+def _said_to_be_empty(tree: Tree, path: str, document: ArrayDocument) -> str:
+    """What CellMap's annotation says of labels without any chunk: that every voxel was looked at,
+    and the class is in none. Empty where it does not.
+    """
+    voxels = math.prod(document.shape)
+    for where in (path, path.rpartition("/")[0]):
+        data = optional_document(tree, join(where, ".zattrs"), MOST_DOCUMENT_BYTES)
+        found: Any = {} if data is None else parse_attributes(data, f"{tree.uri}/{where}")
+        for key in ("cellmap", "annotation", "complement_counts", "absent"):
+            found = found.get(key) if isinstance(found, dict) else None
+        if found == voxels and document.fill_value == 0:
+            return f"no chunk is there: cellmap's annotation counts all {voxels} voxels as absent"
+    return ""
+
+
 _PAGE = 1000  # objects of one answer of an object store's listing
 
 
@@ -335,6 +350,9 @@ def survey_array(tree: Tree, path: str, document: ArrayDocument, box: Box) -> Su
     described = json.loads(bytes(zarray))
     described.pop("dimension_separator", None)  # .zmetadata may have it where .zarray has not
     survey = survey_objects(tree, path, grid, keys, json.dumps(described).encode(), listed)
+    if listed == {} and (said := _said_to_be_empty(tree, path, document)):
+        empty = grid.with_holes([*keys]).model_copy(update={"absent": "empty"})
+        return replace(survey, grid=empty, notes=(*survey.notes, said))
     if listed and not any(item.etag for item in listed.values()):
         said = "the listing gives names only: a change of single chunks cannot be told by it"
         return replace(survey, notes=(said,))
