@@ -7,8 +7,9 @@ Importing any flow settles the way to the network first.
 
 from __future__ import annotations
 
+import atexit
 import os
-import tempfile
+from contextlib import ExitStack
 
 from lib.present.output import make_records_visible
 from lib.transport.environment import exempt_loopback
@@ -28,7 +29,11 @@ def prepare() -> None:
         os.environ.setdefault(name, value)
     homeless = not os.access(os.path.expanduser("~"), os.W_OK)
     if homeless and not {"PREFECT_API_URL", "PREFECT_HOME"} & os.environ.keys():
-        os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="prefect-")
+        from lib.storage.local_lock import scratch_folder
+
+        ends = ExitStack()
+        os.environ["PREFECT_HOME"] = str(ends.enter_context(scratch_folder("home")))
+        atexit.register(ends.close)
 
 
 def prepare_network() -> None:

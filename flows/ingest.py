@@ -6,7 +6,6 @@ import logging
 import math
 import os
 import socket
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -47,6 +46,7 @@ from lib.ingest.result import ProcessingResult, VolumeResult
 from lib.ingest.stages import Batch, note_batch, rest_of
 from lib.plan import VolumePlan
 from lib.storage.base import StoreSettings
+from lib.storage.local_lock import scratch_folder
 from lib.storage.open import probe_once
 from lib.volumes.job import VolumeJob
 from tasks.artifacts import ProgressBar, show_plan, show_record, show_result
@@ -148,7 +148,7 @@ def open_run(source: str, config: LoaderConfig | Mapping[str, Any] | None) -> It
     with (
         stopping.fresh(),
         log_file(loaded.settings.logs_dir, source, debug=own.debug_mode),
-        tempfile.TemporaryDirectory(prefix=f"macroscope-{source}-") as scratch,
+        scratch_folder(source) as scratch,
     ):
         try:
             yield Run(
@@ -157,7 +157,7 @@ def open_run(source: str, config: LoaderConfig | Mapping[str, Any] | None) -> It
                 settings=loaded.settings,
                 store_settings=store_settings(loaded),
                 name=run_name(),
-                scratch_dir=Path(scratch),
+                scratch_dir=scratch,
             )
         except Exception:
             raise

@@ -18,10 +18,9 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Self
 
@@ -30,6 +29,8 @@ import requests
 from flows.commands import prefect_process
 from lib.errors import MacroscopeError
 from lib.storage.keys import temporary_name
+from lib.storage.local import LocalStore
+from lib.storage.local_lock import scratch_folder
 from lib.transport.environment import free_ports
 
 
@@ -214,9 +215,10 @@ def start_own_server() -> Callable[[], None]:
     settings = get_current_settings()
     if settings.api.url is not None:
         return lambda: None
-    folder = Path(tempfile.mkdtemp(prefix="macroscope-prefect-"))
+    ends = ExitStack()
+    folder = ends.enter_context(scratch_folder("prefect"))
     # at the very end: Prefect's own threads still have something to tell the server then
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(ends.close)
     database, tables = folder / _FILE, _tables_in(settings.home)
     given, own = os.environ.get(_DATABASE), dict(_FOR_ONE_RUN)
     if given is None and _take_tables(tables, database):
@@ -297,6 +299,7 @@ def _keep_tables(database: Path, tables: Path) -> None:
     if tables.exists():
         return
     part = tables.with_name(temporary_name(tables.name, "tmp"))
+    LocalStore(tables.parent).sweep_abandoned()
     with suppress(OSError, sqlite3.Error):  # the next server makes them once more
         try:
             tables.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from lib.ingest.repair.volume import Repair, holder_here, note_damage, order_aga
 from lib.present.output import say, say_json
 from lib.records.manager import MetadataManager
 from lib.storage.base import Store
+from lib.storage.local_lock import scratch_folder
 from lib.storage.open import is_remote, open_store
 from lib.verify.findings import Facts
 from lib.verify.volume import NO_RECORD, Verdict, require_proof, verify_record, verify_store
@@ -103,13 +103,13 @@ class _Mender:
         """Make anew what is damaged; a volume that cannot be repaired keeps no other from it."""
         if not verdict.can_be_repaired:
             return verdict, None
-        with tempfile.TemporaryDirectory(prefix="macroscope-repair-") as scratch:
+        with scratch_folder("repair") as scratch:
             try:
                 with self._store.lock(verdict.volume_key, self._holder):
                     repaired = repair_volume(
                         self._store,
                         verdict.record_key,
-                        lambda: self._request(verdict.record_key, Path(scratch)),
+                        lambda: self._request(verdict.record_key, scratch),
                         by=_BY,
                         volume_key=verdict.volume_key,
                     )

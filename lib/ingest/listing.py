@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from lib.archives import bioimages, reach_table
@@ -18,6 +16,7 @@ from lib.config.errors import suggestion
 from lib.config.manager import LoadedSettings
 from lib.errors import ConfigError, MacroscopeError, StoppedError
 from lib.ingest.context import open_session
+from lib.storage.local_lock import scratch_folder
 
 _BESIDE = ("bioimages", "reach")
 """Searched, too: the BioImage Archive, and the table of public volumes."""
@@ -151,8 +150,8 @@ def _asked(
 ) -> list[Item]:
     config = loaded.loader(source)
     with (
-        tempfile.TemporaryDirectory(prefix="macroscope-list-") as scratch,
-        open_session(config, source, scratch_dir=Path(scratch)) as session,
+        scratch_folder("list") as scratch,
+        open_session(config, source, scratch_dir=scratch) as session,
     ):
         try:
             return ask(config, session)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from lib.archives.address.grammar import SettingsBySource, rounds
@@ -23,6 +21,7 @@ from lib.ingest.datasets import Job
 from lib.ingest.stages import plan_source
 from lib.plan import VolumePlan
 from lib.storage.base import StoreSettings
+from lib.storage.local_lock import scratch_folder
 from lib.storage.open import open_store
 
 MOST_AT_ONCE = 8
@@ -97,13 +96,13 @@ def plan_all(
     """
     chosen = configs(loaded, rounds)
     ratio = loaded.settings.assumed_compression
-    with tempfile.TemporaryDirectory(prefix="macroscope-plan-") as scratch:
+    with scratch_folder("plan") as scratch:
 
         def one(source: str, config: LoaderConfig) -> Planned:
             data_uri = str(config.output_dir or loaded.settings.data_dir)
             try:
                 own = config.model_copy(update={"dry_run": dry_run})
-                found = plan_source(source, own, Path(scratch), open_store(data_uri, access))
+                found = plan_source(source, own, scratch, open_store(data_uri, access))
                 costs = tuple(cost_of(plan, config, ratio) for plan in found.plans)
             except StoppedError:
                 raise

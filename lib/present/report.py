@@ -408,10 +408,15 @@ def present(data_store: Store, metadata_store: Store, found: CatalogResult) -> s
     now = datetime.now(UTC)
     listed = [item["record"] for item in found.catalog["records"]]
     records = [record for record in listed if record.get("status") == "complete"]
-    for record in records:
-        if record.get("schema_version"):  # older records do not say enough
-            key = crate_key(record["files"]["volume"])
-            data_store.put(key, encode(crate_document(record, data_store.uri)))
+    crates = {
+        crate_key(record["files"]["volume"]): record
+        for record in records
+        if record.get("schema_version")  # older records do not say enough
+    }
+    for folder in {"", *(key.rpartition("/")[0] for key in crates)}:
+        data_store.sweep_abandoned(folder)
+    for key, record in crates.items():
+        data_store.put(key, encode(crate_document(record, data_store.uri)))
     index = croissant_document(records, data_store.uri, date=now.date().isoformat())
     metadata_store.put(CROISSANT_KEY, json.dumps(index, indent=2, ensure_ascii=False).encode())
     return write_report(data_store, metadata_store, found.catalog, found.report, now=now)

@@ -396,6 +396,8 @@ def _one_line(text: str) -> str:
 def forget_old(metadata_store: Store, keep: int) -> int:
     """Delete catalogues, validation reports and reports but for the newest of each kind.
 
+    What killed runs left of such is deleted as well.
+
     Parameters
     ----------
     keep
@@ -407,6 +409,7 @@ def forget_old(metadata_store: Store, keep: int) -> int:
         How many files were deleted. What cannot be deleted stays, and is told in the log: a store
         that keeps everything has its catalogue all the same.
     """
+    metadata_store.sweep_abandoned()
     names = [item.key for item in metadata_store.list_folder().objects]
     deleted = 0
     for pattern in _DATED:

@@ -218,6 +218,18 @@ class Store(Protocol):
         """
         ...
 
+    def sweep_abandoned(self, folder: str = "") -> int:
+        """Remove what killed writers left that hold no lock, such as those of catalogues.
+
+        Temporary files directly in a folder to which nobody has written for an hour.
+
+        Returns
+        -------
+        int
+            How many there were.
+        """
+        ...
+
     def lock(self, key: str, holder: str) -> AbstractContextManager[None]:
         """Hold a volume for this run. Raises `DestinationBusyError` that says who holds it."""
         ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from functools import cached_property, partial
@@ -29,6 +30,7 @@ from lib.storage.keys import (
 from lib.storage.local_draft import LocalDraft, remove_tree, replace_tree
 from lib.storage.local_lock import FolderLease, FollowedFolderLease, honours_flock, lock
 
+_LONGEST_WRITE_S = 3600.0  # of what is written under no lock: a page, a catalogue
 _RECORDS = ("metadata_", "validation_report_")
 
 
@@ -236,6 +238,20 @@ class LocalStore:
                     _sweep(os.path.join(where, name), os.path.join(where, found[0]), found[1])
                     swept += 1
                 folders[:] = [] if names is not None else [n for n in folders if not is_reserved(n)]
+        return swept
+
+    def sweep_abandoned(self, folder: str = "") -> int:
+        """Remove temporary files directly in a folder to which nobody has written for an hour."""
+        before, swept = time.time() - _LONGEST_WRITE_S, 0
+        with suppress(FileNotFoundError), os.scandir(self._path(check_prefix(folder))) as found:
+            for one in found:
+                if (temporary_of(one.name) or ("", ""))[1] != "tmp":
+                    continue
+                with suppress(OSError):  # gone meanwhile; or it stays, and costs nothing
+                    state = one.stat(follow_symlinks=False)
+                    if stat.S_ISREG(state.st_mode) and state.st_mtime < before:
+                        os.unlink(one.path)
+                        swept += 1
         return swept
 
     # --- the rest ---------------------------------------------------------------------------

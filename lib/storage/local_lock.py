@@ -4,6 +4,8 @@ Beside either lies who holds it. The file of a lease is `filelock`'s: made exclu
 a thread, taken over by who has seen no refresh for a whole term by its own clock, or at once where
 the holder's process was one of this machine's and is gone. An expired holder may still run, so its
 writes pass the store's `Fence`.
+
+A kernel lock also tells whose scratch folders are a dead process's.
 """
 
 from __future__ import annotations
@@ -12,11 +14,14 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import socket
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, LeaseSettingsMismatch, SoftFileLease, Timeout
@@ -318,3 +323,70 @@ def _mark(path: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return state.st_ino, state.st_mtime_ns
+
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@contextmanager
+def scratch_folder(what: str) -> Iterator[Path]:
+    """A folder of this process in the temporary one; it goes with the block.
+
+    Those that processes left which were killed are removed first: a kernel lock on each lasts as
+    long as its process. Only of this machine since it was started, because some shared file systems
+    keep such locks on each machine by itself.
+
+    Parameters
+    ----------
+    what
+        For its name: ``macroscope-<boot>-<what>-...``.
+    """
+    parent = tempfile.gettempdir()
+    try:
+        boot = _BOOT_ID.read_text(encoding="ascii")[:8]
+    except OSError:  # no Linux
+        with tempfile.TemporaryDirectory(prefix=f"macroscope-{what}-") as name:
+            yield Path(name)
+        return
+    mark = f"macroscope-{boot}-"
+    _remove_dead(parent, mark)
+    folder, handle = _held_folder(parent, f"{mark}{what}-")
+    try:
+        yield Path(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
+
+
+def _held_folder(parent: str, prefix: str) -> tuple[str, int]:
+    while True:
+        folder = tempfile.mkdtemp(prefix=prefix, dir=parent)
+        with suppress(FileNotFoundError):
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            if _try_lock(handle) is not False and os.path.isdir(folder):
+                return folder, handle
+            os.close(handle)  # another process found it before it was locked, and removes it
+
+
+def _remove_dead(parent: str, mark: str) -> None:
+    with suppress(OSError), os.scandir(parent) as found:
+        for one in found:
+            if one.name.startswith(mark):
+                with suppress(OSError):  # gone already, or another user's
+                    handle = os.open(one.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+                    try:
+                        if _try_lock(handle):
+                            shutil.rmtree(one.path, ignore_errors=True)
+                    finally:
+                        os.close(handle)
+
+
+def _try_lock(handle: int) -> bool | None:
+    """Whether the lock on an open folder is ours; None where there are no such locks."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True

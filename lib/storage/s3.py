@@ -228,6 +228,11 @@ class S3Store:
             return 0
         return abort_uploads(self._objects, self._writes, check_prefix(prefix))
 
+    def sweep_abandoned(self, folder: str = "") -> int:
+        """Nothing: an object is put whole."""
+        check_prefix(folder)
+        return 0
+
     # --- the rest ---------------------------------------------------------------------------
 
     def lock(self, key: str, holder: str) -> AbstractContextManager[None]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -30,6 +29,7 @@ from lib.records.manager import MetadataManager, timestamp
 from lib.storage.base import Store, StoreSettings
 from lib.storage.digests import digest_of
 from lib.storage.keys import state_key
+from lib.storage.local_lock import scratch_folder
 from lib.verify.beside import sums_key
 from lib.verify.volume import examine
 
@@ -228,8 +228,8 @@ def _folder(store: Store, volume_key: str) -> Iterator[Path]:
     state = state_key(volume_key)
     local = store.local_path(f"{state}/repair")
     if local is None:
-        with tempfile.TemporaryDirectory(prefix="macroscope-repair-") as name:
-            yield Path(name)
+        with scratch_folder("repair") as scratch:
+            yield scratch
         return
     folder = Path(local)
     shutil.rmtree(folder, ignore_errors=True)

@@ -148,11 +148,11 @@ def test_events_cannot_be_read_without_the_password(run: RunWithServer, protocol
 
 def test_a_run_that_is_killed_leaves_neither_server_nor_folder(run: RunWithServer) -> None:
     server = run.server()
-    assert list(run.temporary.glob("macroscope-prefect-*")), "there was something to leave"
+    assert list(run.temporary.glob("macroscope-*-prefect-*")), "there was something to leave"
     os.kill(run.process.pid, signal.SIGKILL)
     run.process.wait()
     deadline = time.monotonic() + 120
     while Path(f"/proc/{server}").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not Path(f"/proc/{server}").exists()
-    assert list(run.temporary.glob("macroscope-prefect-*")) == []
+    assert list(run.temporary.glob("macroscope-*-prefect-*")) == []

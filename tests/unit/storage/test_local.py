@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import shutil
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +21,11 @@ from lib.errors import (
     DestinationFullError,
     MacroscopeError,
 )
+from lib.storage import local_lock
 from lib.storage.base import StoreSettings
+from lib.storage.keys import temporary_name
 from lib.storage.local import LocalStore
+from lib.storage.local_lock import scratch_folder
 from lib.storage.open import open_store
 
 
@@ -333,3 +341,100 @@ def test_file_addresses_are_folders(tmp_path: Path) -> None:
     store.put("k", b"1")
     assert store.local_path("k") == str(tmp_path / "k")
     assert (tmp_path / "k").read_bytes() == b"1"
+
+
+def test_what_killed_writers_without_a_lock_left_is_swept_after_an_hour(tmp_path: Path) -> None:
+    old, young, moved = (
+        tmp_path / temporary_name("report.html", kind) for kind in ("tmp", "tmp", "old")
+    )
+    deep = tmp_path / "ebi" / temporary_name("x-ro-crate-metadata.json", "tmp")
+    own = tmp_path / ".report.html.tmp"  # of no name that we give
+    deep.parent.mkdir()
+    for path in (old, young, moved, deep, own):
+        path.touch()
+    for path in (old, moved, deep, own):
+        os.utime(path, (1, 1))
+    store = LocalStore(tmp_path)
+    assert store.sweep_abandoned() == 1
+    assert not old.exists()
+    assert all(path.exists() for path in (young, moved, deep, own))
+    assert store.sweep_abandoned("ebi") == 1
+    assert store.sweep_abandoned("nowhere") == 0
+    assert not deep.exists()
+
+
+# --- scratch ---------------------------------------------------------------------------------
+
+_HOLDER = """
+from lib.storage.local_lock import scratch_folder
+with scratch_folder("ebi") as folder:
+    (folder / "downloads").mkdir()
+    print(folder, flush=True)
+    input()
+"""
+
+
+def holder(environ: dict[str, str]) -> tuple[subprocess.Popen[str], Path]:
+    """A process with a scratch folder, which it has until it is told to go."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _HOLDER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[3],
+        env=environ,
+    )
+    assert process.stdout is not None
+    return process, Path(process.stdout.readline().strip())
+
+
+def test_scratch_folders_of_killed_processes_are_removed_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    environ = {**os.environ, "TMPDIR": str(tmp_path)}
+    (living, mine), (dead, left) = holder(environ), holder(environ)
+    dead.kill()
+    dead.communicate()
+    rebooted, foreign = tmp_path / "macroscope-00000000-ebi-x", tmp_path / "macroscope-mine"
+    for other in (rebooted, foreign):
+        other.mkdir()
+    assert (left / "downloads").is_dir()
+    with scratch_folder("list") as scratch:
+        assert scratch.is_dir()
+        assert {*tmp_path.iterdir()} == {scratch, mine, rebooted, foreign}
+    living.communicate("\n")
+    assert living.returncode == 0
+    assert {*tmp_path.iterdir()} == {rebooted, foreign}
+
+
+def test_a_scratch_folder_is_had_where_nothing_can_be_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.EBADF, "as NFS says of a folder")
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with scratch_folder("one") as one, scratch_folder("two") as two:
+        assert {*tmp_path.iterdir()} == {one, two}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_scratch_folder_that_was_removed_before_it_was_locked_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Path] = []
+
+    def lock(handle: int) -> bool:
+        if not made:
+            made.extend(tmp_path.iterdir())
+            shutil.rmtree(made[0])
+        return real(handle)
+
+    real = local_lock._try_lock
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(local_lock, "_try_lock", lock)
+    with scratch_folder("ebi") as scratch:
+        assert scratch.is_dir()
+        assert [scratch] == list(tmp_path.iterdir()) != made

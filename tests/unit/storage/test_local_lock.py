@@ -45,7 +45,7 @@ def paused(store: LocalStore) -> FolderLease:
 
 
 def test_a_second_run_is_told_who_holds_the_volume(tmp_path: Path) -> None:
-    store, other = opened(tmp_path), opened(tmp_path)
+    store, other = opened(tmp_path, 6.0), opened(tmp_path, 6.0)  # renewed once a second
     with store.lock(KEY, "nightly-7"):
         with (
             pytest.raises(DestinationBusyError, match=rf"nightly-7 .*process {os.getpid()}"),
@@ -82,7 +82,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_a_killed_holder_of_this_machine_blocks_nobody(tmp_path: Path) -> None:
     root = Path(__file__).parents[3]
     command = [sys.executable, "-c", _KILLED, str(tmp_path)]
-    subprocess.run(command, env={**os.environ, "PYTHONPATH": str(root)}, timeout=60)
+    subprocess.run(command, env={**os.environ, "PYTHONPATH": str(root)})
     assert list(tmp_path.rglob("*.lease"))
     with opened(tmp_path, 3600).lock(KEY, "next run"):
         pass
