@@ -7,7 +7,7 @@ import shutil
 import stat
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property, partial
 from typing import Any
 
@@ -28,7 +28,13 @@ from lib.storage.keys import (
     temporary_of,
 )
 from lib.storage.local_draft import LocalDraft, remove_tree, replace_tree
-from lib.storage.local_lock import FolderLease, FollowedFolderLease, honours_flock, lock
+from lib.storage.local_lock import (
+    FolderLease,
+    FollowedFolderLease,
+    FollowedLock,
+    honours_flock,
+    lock,
+)
 
 _LONGEST_WRITE_S = 3600.0  # of what is written under no lock: a page, a catalogue
 _RECORDS = ("metadata_", "validation_report_")
@@ -65,6 +71,7 @@ class LocalStore:
         self.durable = durable
         self.lease_seconds = lease_seconds
         self._fence = Fence()
+        self._held: set[str] = set()  # by kernel locks of this very store
 
     def __repr__(self) -> str:
         return f"LocalStore({self.root!r}, durable={self.durable!r})"
@@ -264,14 +271,27 @@ class LocalStore:
         """
         path, holder_path = self._path(lock_key(key, ".lock")), self._path(lock_key(key, ".json"))
         if self._flocks:
-            return lock(path, holder_path, key, holder)
+            return self._hold(path, holder_path, key, holder)
         path = self._path(lock_key(key, ".lease"))
         return FolderLease(path, holder_path, self._fence, key, holder, self.lease_seconds)
 
+    @contextmanager
+    def _hold(self, path: str, holder_path: str, key: str, holder: str) -> Iterator[None]:
+        with lock(path, holder_path, key, holder):
+            self._held.add(key)
+            try:
+                yield
+            finally:
+                self._held.discard(key)
+
     def follow(self, key: str, holder: str) -> None:
-        """Let later writes depend on that run's lease; a kernel lock ends with its holder alone."""
+        """Let later writes depend on that run's lock, unless it is this very store's own."""
         path, holder_path = self._path(lock_key(key, ".lease")), self._path(lock_key(key, ".json"))
-        if not self._flocks and key not in self._fence:
+        if key in self._fence or key in self._held:
+            return
+        if self._flocks:
+            self._fence.add(key, FollowedLock(holder_path, holder))
+        else:
             followed = FollowedFolderLease(path, holder_path, holder, self.lease_seconds)
             self._fence.add(key, followed)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import math
 import os
 import shutil
 import socket
@@ -266,6 +267,31 @@ class FolderLease:
             return False
         except OSError:  # for now: what was seen before holds until its end
             return clock() - self._seen < self._seconds
+
+
+class FollowedLock:
+    """Another process's kernel lock, for those that write on its behalf: Dask workers.
+
+    The kernel frees the lock of a killed run and tells its workers nothing, which live on for a
+    while. For them it is over for good as soon as another run is noted beside it, or none any
+    more. Where nothing was ever noted (the disk is full), it counts as held.
+    """
+
+    def __init__(self, holder_path: str, holder: str) -> None:
+        self._holder_path, self._holder = holder_path, holder
+        self._noted = self._over = False
+        self._looking = threading.Lock()
+
+    def left(self) -> float:
+        """Seconds until it ends: without end, or 0 when it is another run's."""
+        with self._looking:
+            about = read_holder(self._holder_path)
+            if about is not None:
+                self._noted = True
+                self._over |= about.get("run") != self._holder
+            elif self._noted and not os.path.lexists(self._holder_path):
+                self._over = True
+            return 0.0 if self._over else math.inf
 
 
 class FollowedFolderLease:

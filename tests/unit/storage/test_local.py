@@ -438,3 +438,51 @@ def test_a_scratch_folder_that_was_removed_before_it_was_locked_is_made_anew(
     with scratch_folder("ebi") as scratch:
         assert scratch.is_dir()
         assert [scratch] == list(tmp_path.iterdir()) != made
+
+
+def test_a_worker_whose_run_was_killed_changes_nothing_once_another_run_holds_the_volume(
+    tmp_path: Path,
+) -> None:
+    """The kernel frees the lock of a killed run at once; its Dask workers live on for a while."""
+    key, shard = "ebi/x", "ebi/.partial/x/x.ome.zarr/0/c/0/0/0"
+    worker, late, run = (LocalStore(tmp_path, durable=False) for _ in range(3))
+    with LocalStore(tmp_path).lock(key, "killed run"):
+        worker.follow(key, "killed run")
+        worker.put(shard, b"1")
+        note = tmp_path / "ebi" / ".locks" / "x.json"
+        said = note.read_bytes()
+    note.parent.mkdir()
+    note.write_bytes(said)  # which a killed run leaves
+    worker.put(shard, b"2")  # nobody else is at the volume yet
+    draft = worker.draft("ebi/draft")
+    with run.lock(key, "next run"):
+        run.follow(key, "next run")  # its own, which it holds itself
+        run.put(shard, b"right")
+        late.follow(key, "killed run")
+        for stale in (worker, late):
+            for change in (
+                lambda store: store.put(shard, b"stale"),
+                lambda store: store.delete(shard),
+                lambda store: store.delete_tree("ebi/.partial/x"),
+                lambda store: store.may_write(shard),
+            ):
+                with pytest.raises(DestinationBusyError, match="ebi/x"):
+                    change(stale)
+        with pytest.raises(DestinationBusyError, match="ebi/x"):
+            draft.commit()
+        assert run.get(shard) == b"right"
+    run.put(shard, b"after")  # as a run of one process does when it has let go
+    with pytest.raises(DestinationBusyError, match="ebi/x"):
+        worker.put(shard, b"stale")
+
+
+def test_a_worker_goes_on_where_its_run_could_not_be_noted(tmp_path: Path) -> None:
+    """A full disk takes a lock, which is empty, and no note."""
+    worker = LocalStore(tmp_path, durable=False)
+    worker.follow("ebi/x", "this run")
+    worker.put("ebi/a", b"1")
+    note = tmp_path / "ebi" / ".locks" / "x.json"
+    note.parent.mkdir(exist_ok=True)
+    note.touch()
+    worker.put("ebi/a", b"2")
+    assert worker.get("ebi/a") == b"2"
