@@ -82,7 +82,7 @@ def ensure_pool(
     Raises
     ------
     ConfigError
-        There is a pool of this name, but of another type.
+        There is a pool of this name, but of another type, or of another namespace's installation.
     """
     try:
         pool = client.read_work_pool(name)
@@ -95,6 +95,15 @@ def ensure_pool(
             location="work pool",
             advice="Choose another name, or delete it: prefect work-pool delete " + name,
         )
+    theirs, ours = _namespace(pool.base_job_template), _namespace(template)
+    if theirs != ours and theirs and not pool.is_paused:
+        raise ConfigError(
+            f"work pool {name!r} makes its Jobs in namespace {theirs!r}, not {ours!r}: another "
+            "installation uses it, and the clean-up of each would end the other's runs",
+            location="work pool",
+            advice="Give each installation a Prefect server or workspace; where the other is gone: "
+            f"prefect work-pool pause {name}, then register again",
+        )
     change = WorkPoolUpdate(base_job_template=template)
     if pool.is_paused and resume:
         change.is_paused = False
@@ -104,6 +113,13 @@ def ensure_pool(
             "work pool %s is paused, no run will start: prefect work-pool resume %s", name, name
         )
     client.update_work_pool(name, change)
+
+
+def _namespace(template: Mapping[str, Any]) -> str | None:
+    """The namespace of a job template of ours; None of one that Prefect's worker made by itself."""
+    variables = template.get("variables", {}).get("properties", {})
+    found: str | None = variables.get("namespace", {}).get("default")
+    return found if "data_volume" in variables else None
 
 
 def job_template(kind: str, path: Path | None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from rich.console import Console
 
 from flows.register import (
     deployment_key,
+    ensure_pool,
     for_folder,
     job_template,
     main,
@@ -115,6 +117,40 @@ def test_schedules_that_are_no_longer_asked_for_go_and_those_of_a_person_stay(
     assert "prefect deployment schedule delete idr/ingest" in caplog.text
     retire_schedules(client, everything, {"ebi/ingest": {"enabled": False}})
     assert client.left == {"ebi/ingest": [], "idr/ingest": [None]}
+
+
+class Pools:
+    """A Prefect API with one work pool."""
+
+    def __init__(self, template: dict[str, Any], *, paused: bool) -> None:
+        self.pool = SimpleNamespace(
+            type="kubernetes", is_paused=paused, base_job_template=copy.deepcopy(template)
+        )
+
+    def read_work_pool(self, name: str) -> Any:
+        return self.pool
+
+    def update_work_pool(self, name: str, change: Any) -> None:
+        self.pool.base_job_template = change.base_job_template
+
+
+def test_two_installations_do_not_share_a_work_pool() -> None:
+    """The clean-up of each looks for the Jobs of all runs of the pool in its own namespace."""
+    ours = job_template("kubernetes", None)
+    theirs = copy.deepcopy(ours)
+    theirs["variables"]["properties"]["namespace"]["default"] = "theirs"
+    of_prefect = {"variables": {"properties": {"namespace": {"default": "default"}}}}
+    used: Any = Pools(theirs, paused=False)
+    with pytest.raises(ConfigError, match="in namespace 'theirs', not 'em'") as refused:
+        ensure_pool(used, "macroscope", "kubernetes", ours)
+    assert "prefect work-pool pause macroscope" in refused.value.advice
+    assert used.pool.base_job_template == theirs
+    left: Any = Pools(theirs, paused=True)  # as an uninstall leaves it
+    made: Any = Pools(of_prefect, paused=False)  # by a worker that was up before the registration
+    again: Any = Pools(ours, paused=False)
+    for pools in (left, made, again):
+        ensure_pool(pools, "macroscope", "kubernetes", ours, resume=True)
+        assert pools.pool.base_job_template == ours
 
 
 def test_unknown_deployments_and_keys_are_refused(document: dict[str, Any]) -> None:
