@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,9 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
+from flows.register import _parser
 from tests.kit.documents import documents
 from tests.kubernetes.apiserver.cluster import Cluster
 from tests.kubernetes.apiserver.kinds import JOB, SECRET, by_manifest, changed_for_good
+from tests.kubernetes.kube_binaries import program
 from tests.kubernetes.releases import CHART, CHART_0_1_0, FLAGS, Release
 from tests.kubernetes.test_chart import BUCKET
 
@@ -117,6 +121,32 @@ def test_no_upgrade_shuts_out_the_runs_at_work(release: Release) -> None:
     refusal = release.put("upgrade", hooks=False)
     assert "changes with this upgrade" in refusal
     assert "calm-owl" in refusal
+
+
+def test_what_the_notes_say_can_be_run(release: Release, tmp_path: Path) -> None:
+    """The password of the UI, and a registration by hand with the chart's own job template."""
+    quiet = ("--no-hooks", "--set", "register.enabled=false")
+    notes = release.helm("install", "macroscope", str(CHART), *FLAGS, *quiet).stdout
+    folder = Path(program("kubectl")).parent
+    environ = {"PATH": f"{folder}:/usr/bin:/bin", "KUBECONFIG": str(release.cluster.kubeconfig())}
+
+    def run(command: str) -> str:
+        done = subprocess.run(
+            ["sh", "-ec", command], cwd=tmp_path, env=environ, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    [password] = re.findall(r"it asks for: +(kubectl .*)", notes)
+    assert run(password) == release.password()
+    [loop] = re.findall(r"^ *for file in .*?done$", notes, re.M | re.S)
+    run(loop)
+    template = json.loads((tmp_path / "job-template.json").read_text())
+    assert template["variables"]["properties"]["service_account_name"]["default"].endswith("-flow")
+    assert "macroscope/full" in yaml.safe_load((tmp_path / "overrides.yaml").read_text())
+    [command] = re.findall(r"python -m (flows\.register .*?\\\n.*)", notes)
+    options = command.replace("\\", "").split()[1:]
+    assert _parser().parse_args(options).overrides == Path("overrides.yaml")
 
 
 def test_a_second_release_in_the_namespace_is_told_what_it_shares(release: Release) -> None:
