@@ -163,9 +163,11 @@ def _geometry(
         if steps is None:
             notes.append(f"space directions {text} are not along the axes: not applied")
             return VoxelSize(), None
-        if any(step < 0 for step in steps):
-            notes.append(f"space directions {text}: axes of negative direction are not turned")
         units, origin = space, _vector(fields.get("space origin", ""))
+        if any(step < 0 for step in steps):
+            said = f", nor is their place {origin} (x, y, z) applied" if origin else ""
+            notes.append(f"space directions {text}: negative axes are not turned{said}")
+            origin = None  # the first voxel lies there, and the others below it
     else:
         parts = _parts(fields.get("spacings", ""))
         if len(parts) != count:

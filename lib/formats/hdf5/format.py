@@ -305,13 +305,23 @@ def _names(one: dict[str, Any], notes: list[str]) -> list[str] | None:
 def _geometry(
     attributes: dict[str, Any], path: str, notes: list[str]
 ) -> tuple[VoxelSize, LengthsZYX | None]:
-    """CREMI: ``resolution`` and ``offset`` are z, y, x in nm. Fiji and ilastik: in µm."""
+    """CREMI: ``resolution`` and ``offset`` are z, y, x in nm. Fiji and ilastik: in µm.
+
+    What is there and cannot be taken is told.
+    """
     micrometres = _three(attributes.get("element_size_um"))
-    if micrometres is not None:
+    if micrometres is not None and min(micrometres) > 0:
         z, y, x = (float(to_nm(n, "um") or 0) for n in micrometres)
         return VoxelSize(z, y, x, "element_size_um"), None
-    resolution = _three(attributes.get("resolution"))
+    key = "resolution" if "resolution" in attributes else "voxel_size"
+    resolution = _three(attributes.get(key))
     if resolution is None or min(resolution) <= 0:
+        there = [name for name in ("element_size_um", key, "offset") if name in attributes]
+        notes += [
+            f"the attribute {name} says {str(attributes[name])[:80]}, without three positive "
+            "lengths: not taken"
+            for name in there
+        ]
         return VoxelSize(), None
     offset = _three(attributes.get("offset")) or (0.0, 0.0, 0.0)
     units = attributes.get("units", attributes.get("unit"))
@@ -320,11 +330,11 @@ def _geometry(
         per = [float(to_nm(1.0, unit) or 0) for unit in units]
         size = zyx(n * nm for n, nm in zip(resolution, per, strict=True))
         place = zyx(n * nm for n, nm in zip(offset, per, strict=True))
-        return VoxelSize(*size, "resolution, units"), place
+        return VoxelSize(*size, f"{key}, units"), place
     if not path.startswith("volumes/"):
-        notes.append(f"the attribute resolution says {resolution} without a unit: not taken")
+        notes.append(f"the attribute {key} says {resolution} without a unit: not taken")
         return VoxelSize(), None
-    return VoxelSize(*resolution, "resolution (CREMI: z, y, x in nm)"), offset
+    return VoxelSize(*resolution, f"{key} (CREMI: z, y, x in nm)"), offset
 
 
 def _three(value: Any) -> LengthsZYX | None:

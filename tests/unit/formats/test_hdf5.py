@@ -311,6 +311,31 @@ def test_a_resolution_with_units_is_taken(file: Path, units: Any) -> None:
     assert volume.origin_nm_zyx == pytest.approx((80.0, 10.0, 0.0))
 
 
+@pytest.mark.usefixtures("forks")
+@pytest.mark.parametrize(
+    ("attributes", "voxel", "told"),
+    [
+        ({"voxel_size": [40.0, 4.0, 5.0]}, (40.0, 4.0, 5.0), []),
+        ({"resolution": [40.0, -4.0, 4.0]}, None, ["resolution"]),
+        ({"resolution": [4.0, 4.0], "offset": [1.0, 2.0, 3.0]}, None, ["resolution", "offset"]),
+        ({"resolution": "40 4 4"}, None, ["resolution"]),
+        ({"offset": [1.0, 2.0, 3.0]}, None, ["offset"]),
+        ({"element_size_um": [0.0, 4.0, 4.0]}, None, ["element_size_um"]),
+    ],
+)
+def test_a_geometry_that_cannot_be_taken_is_told(
+    file: Path, attributes: dict[str, Any], voxel: Any, told: list[str]
+) -> None:
+    """A record must not say that the file gives none."""
+    with h5py.File(file, "w") as h5:
+        dataset = h5.create_dataset("volumes/x", data=random_voxels((5, 9, 7), "uint8", 3))
+        dataset.attrs.update(attributes)
+    (volume,) = volumes(file)
+    assert volume.voxel.known_nm_zyx == voxel
+    assert [note.split()[2] for note in volume.notes] == told
+    assert volume.origin_nm_zyx is None or voxel
+
+
 def test_values_in_other_bits_than_numpy_has_are_refused(file: Path) -> None:
     from h5py import h5d, h5s, h5t
 

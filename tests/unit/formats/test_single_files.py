@@ -230,6 +230,16 @@ def test_an_nrrd_says_how_long_each_of_its_axes_voxels_are(
     assert [note in one for one in volume.notes] == ([True] if note else [])
 
 
+def test_an_nrrd_whose_axis_runs_downwards_is_not_placed_by_its_first_voxel(tmp_path: Path) -> None:
+    """Its voxels keep their order, so that all but the first would lie elsewhere."""
+    placed = ("space directions: (3,0,0) (0,-4,0) (0,0,5)", "space origin: (1,2,3)", UNITS)
+    path = nrrd(tmp_path, *placed, sizes="5 4 3")
+    (volume,) = registry.file_format("nrrd").describe(LocalBytes(path), "", Options())
+    assert (volume.voxel.z_nm, volume.voxel.y_nm, volume.voxel.x_nm) == PLACED
+    assert volume.origin_nm_zyx is None
+    assert any("nor is their place [1.0, 2.0, 3.0]" in note for note in volume.notes)
+
+
 @pytest.mark.parametrize(
     ("kind", "dtype"),
     [
