@@ -165,8 +165,8 @@ def _geometry(
             return VoxelSize(), None
         units, origin = space, _vector(fields.get("space origin", ""))
         if any(step < 0 for step in steps):
-            said = f", nor is their place {origin} (x, y, z) applied" if origin else ""
-            notes.append(f"space directions {text}: negative axes are not turned{said}")
+            untaken = f", nor is their place {origin} (x, y, z) applied" if origin else ""
+            notes.append(f"space directions {text}: negative axes are not turned{untaken}")
             origin = None  # the first voxel lies there, and the others below it
     else:
         parts = _parts(fields.get("spacings", ""))
