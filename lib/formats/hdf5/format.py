@@ -231,6 +231,8 @@ def _described(
         return VolumeDescription(path, handle, (0, 0, 0), "uint8", refused=why)
     size = axes.pick_zyx(shape)
     voxel, origin = _geometry(one["attributes"], path, notes)
+    if voxel == VoxelSize():
+        voxel, origin = _of_coordinates(one["coordinates"], axes) or (voxel, origin)
     corner = None
     dtype = delivered_dtype(stored)
     if dtype.itemsize != stored.itemsize:
@@ -296,7 +298,7 @@ def _handle(one: dict[str, Any], axes: AxisMap, stored: np.dtype[Any]) -> dict[s
 
 def _names(one: dict[str, Any], notes: list[str]) -> list[str] | None:
     """Names of the axes, where they are of those that are known; others are told."""
-    names = None if one["names"] is None else stated_names(one["names"])
+    names = stated_names(one["names"] or [row and row[0] for row in one["coordinates"]])
     if names is None or len(names) != len(one["shape"]):
         return None
     return understood(names, notes)
@@ -335,6 +337,22 @@ def _geometry(
         notes.append(f"the attribute {key} says {resolution} without a unit: not taken")
         return VoxelSize(), None
     return VoxelSize(*resolution, f"{key} (CREMI: z, y, x in nm)"), offset
+
+
+def _of_coordinates(
+    rows: list[list[Any] | None], axes: AxisMap
+) -> tuple[VoxelSize, LengthsZYX | None] | None:
+    """Voxel size and place by the coordinates of the axes, where their unit is a length."""
+    found = [None if dim is None else rows[dim] for dim in axes.dims_zyx]
+    lengths = [row and to_nm(row[2], row[3]) for row in found]
+    if not any(lengths):
+        return None
+    places = zyx(
+        float(f"{to_nm(row[1], row[3]) or 0.0:.7g}") if row and length else 0.0
+        for row, length in zip(found, lengths, strict=True)
+    )
+    z, y, x = (float(f"{length:.7g}") if length else None for length in lengths)
+    return VoxelSize(z, y, x, "coordinates of the axes"), places
 
 
 def _three(value: Any) -> LengthsZYX | None:

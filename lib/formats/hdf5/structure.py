@@ -1,4 +1,4 @@
-"""The process that lets HDF5's library look at a file: structure only, never a voxel.
+"""The process that lets HDF5's library look at a file: its structure, never a voxel.
 
 The library is C code that follows the offsets of whatever file it is given, and a file may name
 other files of this machine. So it runs in a process of its own, with bounded memory and time, sees
@@ -26,6 +26,7 @@ _BLOCK = 64 * 2**10
 _KEPT = 256
 _ATTRIBUTES = 64
 _MOST_LINKS = 16
+_MOST_COORDINATES = 10**6
 
 
 class Pipe(io.RawIOBase):
@@ -161,6 +162,45 @@ def axis_names(dataset: Any) -> list[str] | None:
     return [str(name)[:20] for name in names] if any(names) else None
 
 
+def coordinates(dataset: Any) -> list[list[Any] | None]:
+    """Of each axis: name, first value, step and unit, by the array that holds its coordinates.
+
+    Scales of dimensions (netCDF), datasets that the group names as ``axes`` (NeXus), or ``dim1``,
+    ``dim2``, ... beside it (EMD of NCEM).
+    """
+    found: list[list[Any] | None] = []
+    for place, count in enumerate(dataset.shape):
+        try:
+            named = dataset.parent.attrs.get("axes")
+            scale = dataset.dims[place][0] if len(dataset.dims[place]) else None
+            if scale is None and named is not None and len(named) == dataset.ndim:
+                scale = lookup(dataset.parent, str(plain(named[place])).replace("/", ""))
+            if scale is None:
+                scale = lookup(dataset.parent, f"dim{place + 1}")
+            found.append(None if scale is None else evenly(scale, count))
+        except (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError):
+            found.append(None)
+    return found
+
+
+def evenly(scale: Any, count: int) -> list[Any] | None:
+    """What `coordinates` says of an axis whose values are evenly spaced; no filter is run."""
+    import numpy as np
+
+    whole = scale.ndim == 1 and scale.dtype.kind in "uif" and scale.size in (count, 2)
+    if not whole or not 2 <= scale.size <= _MOST_COORDINATES or refusal(scale) is not None:
+        return None
+    if scale.id.get_create_plist().get_nfilters():
+        return None
+    values = np.asarray(scale[:], float)
+    step = float(values[-1] - values[0]) / (len(values) - 1)
+    if not step > 0 or not np.allclose(np.diff(values), step, rtol=1e-2, atol=0):
+        return None
+    name = plain(scale.attrs.get("name")) or scale.name.rpartition("/")[2]
+    unit = str(plain(scale.attrs.get("units")) or "").strip("[]").replace("_", "")
+    return [str(name)[:20], float(values[0]), step, unit[:40]]
+
+
 def described(path: str, dataset: Any) -> dict[str, Any]:
     """What the parent must know of a dataset."""
     import h5py
@@ -172,6 +212,7 @@ def described(path: str, dataset: Any) -> dict[str, Any]:
         "dtype": dataset.dtype.str if why is None else "",
         "attributes": attributes(dataset),
         "names": axis_names(dataset),
+        "coordinates": coordinates(dataset),
         "refused": why,
     }
     if why is not None:

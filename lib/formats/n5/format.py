@@ -65,6 +65,7 @@ def placing(own: dict[str, Any], group: dict[str, Any], level: str, where: str) 
             _transform(own.get("transform"), "transform", where),
             _transform(_of_multiscale(group, level), "multiscales", where),
             _resolution(own, group, level, where),
+            _imagej(own, where),
         )
         if one is not None
     ]
@@ -169,6 +170,26 @@ def _resolution(
     if not all(math.isfinite(n) and n > 0 for n in lengths) or not all(map(math.isfinite, origin)):
         raise FormatError(f"{source} says {given}", location=where)
     return Placing(lengths, origin if shift or base != lengths else None, source)
+
+
+def _imagej(own: dict[str, Any], where: str) -> Placing | None:
+    """``pixelWidth`` and the like, as n5-ij writes ImageJ's calibration; origins are in pixels."""
+    if not {"pixelWidth", "pixelHeight", "pixelDepth"} <= own.keys():
+        return None
+    unit = str(own.get("pixelUnit", ""))
+    try:
+        given = [float(own[key]) for key in ("pixelDepth", "pixelHeight", "pixelWidth")]
+        zero = [float(own.get(f"{axis}Origin", 0)) for axis in "zyx"]
+    except (TypeError, ValueError) as error:
+        raise FormatError(f"pixelWidth cannot be read: {error!r}", location=where) from None
+    per = to_nm(1.0, unit)
+    if per is None or not all(math.isfinite(n) and n > 0 for n in given):
+        return _unknown("pixelWidth (z, y, x)", given, unit)
+    size = zyx(float(to_nm(n, unit) or 0) for n in given)
+    place = zyx(-at * length if at else 0.0 for at, length in zip(zero, size, strict=True))
+    return Placing(
+        size, place if any(zero) and all(map(math.isfinite, zero)) else None, "pixelWidth"
+    )
 
 
 def axes_of(own: dict[str, Any], group: dict[str, Any]) -> list[str]:

@@ -75,7 +75,8 @@ def axis_map(
     ----------
     names
         Of each axis; None where they are not named: the last three are then z, y, x, and the others
-        must have length 1 or be chosen as ``t, c``.
+        must have length 1 or be chosen as ``t, c``. A last axis of length 1 is c, as tools of
+        machine learning keep it.
     channel, time
         What the user chose; needed where that axis is longer than 1.
 
@@ -88,6 +89,8 @@ def axis_map(
     """
     if names is None:
         names = list(IMPLIED[-len(shape) :]) if len(shape) <= 5 else []
+        if len(names) > 3 and shape[-1] == 1 < shape[-2]:
+            names = [*names[: len(names) - 4], *_SPATIAL, "c"]
     if len(names) != len(shape) or len(set(names)) != len(names):
         raise FormatError(f"the axes {names} do not fit the shape {shape}", location=where)
     unknown = [name for name in names if name not in (*_SPATIAL, "t", "c", "time", "channel")]

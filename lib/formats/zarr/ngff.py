@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,6 +70,7 @@ class NgffLevel:
         return ()
 
 
+_QUANTITY = re.compile(r"([\d.]+(?:e[+-]?\d+)?)?\s*((?!None)[^\d\s]\S*)", re.IGNORECASE)
 _DEEPEST = 6  # groups above an array that are asked for a multiscale
 _WORDS = {
     "license": "licence", "licence": "licence", "doi": "doi", "citation": "citation",
@@ -241,7 +243,8 @@ def level_of_array(
     """What an array says of its own voxels, which no multiscale names; None where it says nothing.
 
     COSEM's ``transform`` (axes, units, scale, translate); else ``resolution`` or ``voxel_size``,
-    with ``offset`` and ``units``, in the order of the array's axes (ASEM, funlib).
+    with ``offset`` and ``units``, in the order of the array's axes (ASEM, funlib); else
+    ``dimension_units`` (tensorstore: ``"4 nm"``) or N5's ``pixelResolution``, which is x, y, z.
 
     Parameters
     ----------
@@ -263,6 +266,8 @@ def level_of_array(
         source, given, shift = "transform", transform["scale"], transform.get("translate")
         units = transform.get("units")
         own = [str(axis).lower() for axis in transform.get("axes") or names]
+    if not source:
+        source, own, given, units = _of_tools(attributes, own)
     if not isinstance(given, list):
         return None
     if len(given) != len(own):
@@ -293,6 +298,19 @@ def level_of_array(
         pixels,
         f"the array's {source}",
     )
+
+
+def _of_tools(attributes: dict[str, Any], own: list[str]) -> tuple[str, list[str], Any, Any]:
+    """Attribute, axes, lengths and units as tensorstore or tools of N5 state them."""
+    said, n5 = attributes.get("dimension_units"), attributes.get("pixelResolution")
+    if isinstance(said, list) and len(said) == len(own):
+        found = [(axis, _QUANTITY.fullmatch(str(one))) for axis, one in zip(own, said, strict=True)]
+        known = [(axis, match[1] or 1, match[2]) for axis, match in found if match is not None]
+        axes, lengths, units = ([row[place] for row in known] for place in range(3))
+        return "dimension_units", axes, lengths, units
+    if isinstance(n5, dict):
+        return "pixelResolution", [*"xyz"], n5.get("dimensions"), n5.get("unit")
+    return "", own, None, None
 
 
 def _axes_of(block: dict[str, Any], where: str) -> tuple[str, ...]:

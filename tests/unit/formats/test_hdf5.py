@@ -300,10 +300,11 @@ def test_names_that_are_no_axes_of_space_are_told(file: Path) -> None:
 
 @pytest.mark.usefixtures("forks")
 @pytest.mark.parametrize("units", ["um", ["um", "um", "um"]])
-def test_a_resolution_with_units_is_taken(file: Path, units: Any) -> None:
+@pytest.mark.parametrize("key", ["resolution", "voxel_size"])
+def test_a_resolution_with_units_is_taken(file: Path, units: Any, key: str) -> None:
     with h5py.File(file, "w") as h5:
         dataset = h5.create_dataset("raw", data=random_voxels((5, 9, 7), "uint8", 3))
-        dataset.attrs["resolution"] = [0.04, 0.005, 0.004]
+        dataset.attrs[key] = [0.04, 0.005, 0.004]
         dataset.attrs["offset"] = [0.08, 0.01, 0.0]
         dataset.attrs["units"] = units
     (volume,) = volumes(file)
@@ -392,3 +393,68 @@ def test_imaris_says_where_a_volume_lies(file: Path) -> None:
     (coarse,) = Hdf5Format().describe(LocalBytes(file), "", Options(level="1"))
     assert coarse.voxel.known_nm_zyx == (20.0, 20.0, 20.0)
     assert coarse.origin_nm_zyx == (3005.0, 2005.0, 1005.0)
+
+
+def of_nexus(file: h5py.File, voxels: Any, axes: str, lengths: tuple[float, ...]) -> None:
+    group = file.create_group("entry/data")
+    group.attrs["axes"] = [*axes]
+    group["data"] = voxels
+    for axis, length, count in zip(axes, lengths, voxels.shape, strict=True):
+        group[axis] = 7 + np.arange(count) * length
+        group[axis].attrs["units"] = "um"
+
+
+def of_emd(file: h5py.File, voxels: Any, axes: str, lengths: tuple[float, ...]) -> None:
+    group = file.create_group("data/stack")
+    group["data"] = voxels
+    for place, (axis, length) in enumerate(zip(axes, lengths, strict=True)):
+        dim = group.create_dataset(f"dim{place + 1}", data=7 + np.arange(2) * length)
+        dim.attrs["name"] = np.bytes_(axis)
+        dim.attrs["units"] = np.bytes_("[u_m]")
+
+
+def of_netcdf(file: h5py.File, voxels: Any, axes: str, lengths: tuple[float, ...]) -> None:
+    dataset = file.create_dataset("v", data=voxels)
+    for place, (axis, length) in enumerate(zip(axes, lengths, strict=True)):
+        file[axis] = 7 + np.arange(voxels.shape[place]) * length
+        file[axis].make_scale(axis)
+        file[axis].attrs["units"] = "um"
+        dataset.dims[place].attach_scale(file[axis])
+
+
+@pytest.mark.usefixtures("forks")
+@pytest.mark.parametrize("write", [of_nexus, of_emd, of_netcdf])
+@pytest.mark.parametrize("axes", ["zyx", "xyz"])
+def test_coordinates_of_axes_say_how_large_voxels_are(file: Path, write: Any, axes: str) -> None:
+    """They were left out, and of EMD the order of the axes with them."""
+    voxels = random_voxels((5, 9, 7), "uint8", 3)
+    lengths = {"z": 0.05, "y": 0.005, "x": 0.004}
+    with h5py.File(file, "w") as h5:
+        write(h5, voxels, axes, tuple(lengths[axis] for axis in axes))
+    (volume,) = volumes(file)
+    assert volume.voxel.known_nm_zyx == pytest.approx((50.0, 5.0, 4.0))
+    assert volume.origin_nm_zyx == pytest.approx((7000.0,) * 3)
+    expected = voxels if axes == "zyx" else voxels.transpose(2, 1, 0)
+    np.testing.assert_array_equal(read(file, volume), expected)
+
+
+@pytest.mark.usefixtures("forks")
+def test_coordinates_that_are_not_even_are_no_lengths(file: Path) -> None:
+    with h5py.File(file, "w") as h5:
+        of_nexus(h5, random_voxels((5, 9, 7), "uint8", 3), "zyx", (0.05, 0.005, 0.004))
+        h5["entry/data/z"][3] = 9
+        h5["entry/data/y"].attrs["units"] = "deg"
+    (volume,) = volumes(file)
+    found = volume.voxel
+    assert (found.z_nm, found.y_nm, found.x_nm) == (None, None, pytest.approx(4.0))
+
+
+@pytest.mark.usefixtures("forks")
+@pytest.mark.parametrize("leading", [(), (1,)])
+def test_a_last_axis_of_one_value_is_a_channel(file: Path, leading: tuple[int, ...]) -> None:
+    """As Keras and ilastik keep it; a channel had to be chosen, and was a plane turned round."""
+    voxels = random_voxels((5, 9, 7), "uint8", 3)
+    with h5py.File(file, "w") as h5:
+        h5["v"] = voxels.reshape(*leading, 5, 9, 7, 1)
+    (volume,) = volumes(file)
+    np.testing.assert_array_equal(read(file, volume), voxels)

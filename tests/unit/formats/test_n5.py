@@ -82,11 +82,16 @@ def test_a_block_of_variable_length_that_holds_all_of_its_voxels_is_read() -> No
 RESOLUTION = {"resolution": [4, 5, 30], "units": ["nm"] * 3}
 
 
+IMAGEJ = {"pixelWidth": 0.004, "pixelHeight": 0.005, "pixelDepth": 0.03, "pixelUnit": "micron"}
+
+
 @pytest.mark.parametrize(
     ("own", "group", "level", "voxel", "origin"),
     [
         (RESOLUTION, {}, "", (30, 5, 4), None),
         (RESOLUTION | {"units": "um"}, {}, "", (30e3, 5e3, 4e3), None),
+        (IMAGEJ, {}, "", (30, 5, 4), None),
+        (IMAGEJ | {"yOrigin": -2.0}, {}, "", (30, 5, 4), (0, 10, 0)),
         (RESOLUTION | {"offset": [8, 10, 90]}, {}, "", (30, 5, 4), (90, 10, 8)),
         ({}, RESOLUTION | {"scales": [[1, 1, 1], [2, 3, 1]]}, "s1", (30, 15, 8), (0, 5, 2)),
         (RESOLUTION | {"axes": ["z", "y", "x"]}, {}, "", (4, 5, 30), None),

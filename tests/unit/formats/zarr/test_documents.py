@@ -518,6 +518,15 @@ NM = {"units": ["nm"] * 3}
         ({"voxel_size": [40, 4, 5], "offset": [80, 8, 5]}, "zyx", (40, 4, 5), (80, 8, 5), "zyx"),
         ({"resolution": [5, 4, 40], "units": "um"}, "xyz", (40e3, 4e3, 5e3), (0, 0, 0), ""),
         ({"resolution": [40, 4, 5]} | NM, "czyx", (40, 4, 5), (0, 0, 0), ""),
+        ({"dimension_units": ["40 nm", "0.004um", "5nm"]}, "zyx", (40, 4, 5), (0, 0, 0), ""),
+        ({"dimension_units": [None, "5 nm", "4 nm", "4e1 nm"]}, "cxyz", (40, 4, 5), (0, 0, 0), ""),
+        (
+            {"pixelResolution": {"dimensions": [5, 4, 40], "unit": "nm"}},
+            "zyx",
+            (40, 4, 5),
+            (0, 0, 0),
+            "",
+        ),
         (
             {
                 "transform": {
