@@ -306,8 +306,8 @@ def _of_tools(attributes: dict[str, Any], own: list[str]) -> tuple[str, list[str
     if isinstance(said, list) and len(said) == len(own):
         found = [(axis, _QUANTITY.fullmatch(str(one))) for axis, one in zip(own, said, strict=True)]
         known = [(axis, match[1] or 1, match[2]) for axis, match in found if match is not None]
-        axes, lengths, units = ([row[place] for row in known] for place in range(3))
-        return "dimension_units", axes, lengths, units
+        lengths, units = ([row[place] for row in known] for place in (1, 2))
+        return "dimension_units", [axis for axis, _, _ in known], lengths, units
     if isinstance(n5, dict):
         return "pixelResolution", [*"xyz"], n5.get("dimensions"), n5.get("unit")
     return "", own, None, None
