@@ -211,6 +211,7 @@ def test_roles_of_pods_and_machines_sign_with_their_token(
         monkeypatch.setenv("AWS_REGION", "us-east-1")
     elif way == "instance role":
         monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
+        monkeypatch.setenv("AWS_METADATA_SERVICE_TIMEOUT", "60")  # one second, unless this is set
         monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", roles.url)
     else:
         monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{roles.url}/pod")
