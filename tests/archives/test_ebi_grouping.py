@@ -629,3 +629,39 @@ def test_a_stack_is_called_by_what_says_what_it_is(
 ) -> None:
     (volume,) = sort_files(dict.fromkeys(files, 20), lambda path: [plane()], "auto").volumes
     assert (volume.stem, volume.earlier_stem) == (stem, earlier)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        (["data/cell1_em.tif", "data/cell2_em.tif"], ["data/cell1_mito.tif", "data/cell2_mito.tif"]),
+        (["data/raw/v_2.tif", "data/raw/v_10.tif"], ["data/seg/v_02.tif", "data/seg/v_10.tif"]),
+        (["data/sampleA_raw.tif", "data/sampleB_raw.tif"],
+         ["data/sampleA_labels.tif", "data/sampleB_labels.tif"]),
+        (["data/raw/c1_#.tif", "data/raw/c2_#.tif"], ["data/masks/c1_#.tif", "data/masks/c2_#.tif"]),
+    ],
+)  # fmt: skip
+def test_labels_belong_to_the_images_of_their_own_number(
+    images: list[str], labels: list[str]
+) -> None:
+    files = {
+        path.replace("#", f"{n:03d}"): plane() if "#" in path else block(6)
+        for path in (*images, *labels)
+        for n in range(3)
+    }
+    found = {path: image for path, (image, _, _) in paired(files).items()}
+    assert found == dict(zip(labels, images, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("files", "why"),
+    [
+        (["data/raw/cell1.tif", "data/labels/cell2.tif"], "its name says '1'"),
+        (["data/em_A.tif", "data/seg_B.tif"], "its name says 'a'"),
+        (["data/em_A.tif", "data/em_B.tif", "data/seg.tif"], "2 fit alike"),
+    ],
+)
+def test_labels_of_another_thing_or_of_any_stay_alone(files: list[str], why: str) -> None:
+    ((image, _, note),) = paired({path: block(6) for path in files}).values()
+    assert image is None
+    assert why in note

@@ -201,6 +201,7 @@ _ORGANELLES = _set(
 )
 _WORD = re.compile(r"[a-z]+", re.IGNORECASE)
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_MARK = re.compile(r"(?<![0-9])[0-9]{1,5}(?![0-9])|(?<![A-Za-z])[A-Za-z](?![A-Za-z])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,21 +310,31 @@ def _called_after(volume: Volume, volumes: Sequence[Volume]) -> str | None:
 
 
 def _pairing(labels: Volume, images: Sequence[Volume]) -> Pairing:
-    """The nearest images that fit; where none does, why the nearest does not."""
+    """The nearest images that fit; where none or several do, why."""
     ranked = sorted(images, key=lambda image: (-_nearness(labels, image), image.path))
+    fitting: list[tuple[float, Pairing]] = []
     reasons: list[str] = []
     for image in ranked:
-        fit = _fit(labels, image)
+        near = _nearness(labels, image)
+        if fitting and near < fitting[0][0]:
+            break
+        fit = _other_thing(labels, image) or _fit(labels, image)
         if isinstance(fit, Pairing):
-            return fit
-        reasons.append(f"{image.path}: {fit}")
+            fitting.append((near, fit))
+        else:
+            reasons.append(f"{image.path}: {fit}")
+    if len(fitting) == 1:
+        return fitting[0][1]
+    if fitting:
+        some = ", ".join(str(fit.image) for _, fit in fitting[:5])
+        return Pairing(None, 0, f"paired with no images: {len(fitting)} fit alike, such as {some}")
     if not reasons:
         return Pairing(None, 0, "labels without images: the entry has none beside them")
     return Pairing(None, 0, f"paired with no images; nearest is {reasons[0]}")
 
 
 def _nearness(one: Volume, other: Volume) -> float:
-    """How many folders two volumes share, and how alike their names are."""
+    """How many folders two volumes share, and how alike their names and numbers are."""
     first, second = one.path.split("/"), other.path.split("/")
     shared = 0
     for a, b in zip(first[:-1], second[:-1], strict=False):
@@ -331,8 +342,29 @@ def _nearness(one: Volume, other: Volume) -> float:
             break
         shared += 1
     words = [{w.lower() for w in _words(p)} - LABEL_WORDS - _IMAGES for p in (one.path, other.path)]
-    union = words[0] | words[1]
-    return shared + (len(words[0] & words[1]) / len(union) if union else 0.0)
+    return shared + _alike(*words) + _alike(_marks(one), _marks(other))
+
+
+def _alike(one: set[str], other: set[str]) -> float:
+    union = one | other
+    return len(one & other) / len(union) if union else 0.0
+
+
+def _marks(volume: Volume) -> set[str]:
+    """What tells things of one name apart: numbers, no dates among them, and lone letters."""
+    folder, _, name = volume.path.rpartition("/")
+    plain = _CAMEL.sub(" ", f"{folder}/{name.rpartition('.')[0] or name}")
+    return {mark.lower().lstrip("0") or "0" for mark in _MARK.findall(plain)}
+
+
+def _other_thing(labels: Volume, image: Volume) -> str:
+    """Why labels are of something else than images that are called alike: ``cell1``, ``cell2``."""
+    own, other = _marks(labels) - _marks(image), _marks(image) - _marks(labels)
+    kinds = LABEL_WORDS | _IMAGES | _ORGANELLES
+    words = [{w.lower() for w in _words(v.path) if len(w) > 1} - kinds for v in (labels, image)]
+    if not (own and other) or words[0] != words[1]:
+        return ""
+    return f"its name says {min(other)!r} where that of the labels says {min(own)!r}"
 
 
 def _fit(labels: Volume, image: Volume) -> Pairing | str:
