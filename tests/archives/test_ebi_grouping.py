@@ -634,11 +634,13 @@ def test_a_stack_is_called_by_what_says_what_it_is(
 @pytest.mark.parametrize(
     ("images", "labels"),
     [
-        (["data/cell1_em.tif", "data/cell2_em.tif"], ["data/cell1_mito.tif", "data/cell2_mito.tif"]),
+        (["data/cell1_em.tif", "data/cell2_em.tif"],
+         ["data/cell1_mito.tif", "data/cell2_mito.tif"]),
         (["data/raw/v_2.tif", "data/raw/v_10.tif"], ["data/seg/v_02.tif", "data/seg/v_10.tif"]),
         (["data/sampleA_raw.tif", "data/sampleB_raw.tif"],
          ["data/sampleA_labels.tif", "data/sampleB_labels.tif"]),
-        (["data/raw/c1_#.tif", "data/raw/c2_#.tif"], ["data/masks/c1_#.tif", "data/masks/c2_#.tif"]),
+        (["data/raw/c1_#.tif", "data/raw/c2_#.tif"],
+         ["data/masks/c1_#.tif", "data/masks/c2_#.tif"]),
     ],
 )  # fmt: skip
 def test_labels_belong_to_the_images_of_their_own_number(
