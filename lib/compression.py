@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bz2
+import lzma
 import zlib
 from typing import Any, Literal
 
@@ -96,6 +98,18 @@ def inflate(kind: Literal["gzip", "zlib"], data: Encoded, most: int) -> bytes:
         ) from None
 
 
+def expand(kind: Literal["bz2", "lzma"], data: Encoded, most: int) -> bytes:
+    """Unpack a whole bzip2 or xz stream of at most `most` bytes; RuntimeError for another."""
+    stream = bz2.BZ2Decompressor() if kind == "bz2" else lzma.LZMADecompressor()
+    try:
+        found = stream.decompress(data, most + 1)
+    except (OSError, EOFError, lzma.LZMAError) as error:
+        raise RuntimeError(f"{kind} bytes are damaged: {error}") from None
+    if len(found) > most or not stream.eof:  # its checksum stands at the end
+        raise RuntimeError(f"{kind} bytes do not end where their voxels do")
+    return found
+
+
 def encode_chunk(codec: Codec | None, chunk: NDArray[Any]) -> bytes:
     """Compress a C-contiguous chunk (little-endian on every machine we run on)."""
     if codec is None:
@@ -121,6 +135,9 @@ def decode_into(codec: Codec | None, encoded: Encoded, voxels: NDArray[Any]) -> 
             return
         if codec.codec_id in DEFLATED:
             _inflate_into(codec.codec_id, encoded, voxels)
+            return
+        if codec.codec_id in ("bz2", "lzma"):  # whose codecs cannot be told how much may come
+            decode_into(None, expand(codec.codec_id, encoded, voxels.nbytes), voxels)
             return
         declared = _declared_size(codec, encoded)
         if declared is not None and declared != voxels.nbytes:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numcodecs
 import zarr
 from numpy.typing import NDArray
 
@@ -74,6 +76,12 @@ def surrounded(folder: Path, **more: Any) -> NDArray[Any]:
     return voxels
 
 
+def coded(dtype: str, more: dict[str, Any], folder: Path) -> NDArray[Any]:
+    voxels = random_voxels(SHAPE, dtype, 6)
+    _array(folder / "bare", voxels, **more)
+    return voxels
+
+
 CASES = [
     Case(
         "zarr2-multiscale",
@@ -106,5 +114,14 @@ CASES = [
         transports=LISTED,
         missing=15,
         notes=("15 of 27 chunks are absent, read as 0",),
+    ),
+    *(
+        Case(f"zarr2-{name}", partial(coded, dtype, more), "bare", transports=("file",))
+        for name, dtype, more in (
+            ("bz2", "uint8", {"compressors": numcodecs.BZ2()}),
+            ("lzma", "uint16", {"compressors": numcodecs.LZMA()}),
+            ("delta", "uint16", {"filters": [numcodecs.Delta("<u2")], "order": "F"}),
+            ("shuffle", "int32", {"filters": [numcodecs.Shuffle(4)]}),
+        )
     ),
 ]

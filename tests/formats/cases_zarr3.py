@@ -18,6 +18,7 @@ from zarr.codecs import (
     ShardingCodec,
     TransposeCodec,
     ZstdCodec,
+    numcodecs,
 )
 
 from tests.formats.case import LISTED, Case
@@ -119,6 +120,13 @@ def x_first(folder: Path) -> NDArray[Any]:
     return voxels
 
 
+def of_numcodecs(codec: Any, folder: Path) -> NDArray[Any]:
+    """Compressed by a codec of Zarr v2, under the name that zarr-python gives it."""
+    voxels = random_voxels(SHAPE, "uint16", 9)
+    array(folder / "bare", voxels, (8, 16, 16), [BytesCodec(), codec])
+    return voxels
+
+
 def plane(folder: Path) -> NDArray[Any]:
     voxels = random_voxels((1, 45, 38), "uint8", 11)
     multiscale(folder / "x.zarr", "yx", {"0": [4.0, 4.0]})
@@ -197,6 +205,21 @@ CASES = [
         "x.zarr",
         transports=("file",),
         expect={"voxel_nm_zyx": (30.0, 5.0, 4.0)},
+    ),
+    *(
+        Case(
+            f"zarr3-numcodecs-{name}",
+            partial(of_numcodecs, codec),
+            "bare",
+            transports=("file",),
+            settings={"codec": "source"},
+        )
+        for name, codec in {
+            "zlib": numcodecs.Zlib(level=3),
+            "blosc": numcodecs.Blosc(cname="zstd"),
+            "lz4": numcodecs.LZ4(),
+            "bz2": numcodecs.BZ2(),
+        }.items()
     ),
     Case("zarr3-plane", plane, "x.zarr", transports=("file",)),
     Case("zarr3-labels", labels, "x.zarr", transports=("file",), expect={"kind": "labels"}),

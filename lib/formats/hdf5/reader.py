@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lib.bytesource.base import ByteSource
 from lib.bytesource.neighbours import MOST_BYTES, Neighbours
 from lib.bytesource.remote import RemoteBytes
-from lib.compression import Encoded, can_pass_through, decode_into, inflate, open_codec
+from lib.compression import Encoded, can_pass_through, decode_into, expand, inflate, open_codec
 from lib.errors import FormatError
 from lib.formats.base import delivered_dtype
 from lib.formats.chunked import ChunkedReader
@@ -21,9 +21,10 @@ from lib.formats.zarr.axes import AxisMap, array_index, to_zyx
 from lib.geometry import Box, ShapeZYX
 
 T = TypeVar("T")
-DEFLATE, SHUFFLE, FLETCHER32, LZF, BLOSC, LZ4, ZSTD = 1, 2, 3, 32000, 32001, 32004, 32015
+DEFLATE, SHUFFLE, FLETCHER32, BZIP2 = 1, 2, 3, 307
+LZF, BLOSC, LZ4, ZSTD = 32000, 32001, 32004, 32015
 FILTERS = {
-    DEFLATE: "deflate", SHUFFLE: "shuffle", FLETCHER32: "fletcher32",
+    DEFLATE: "deflate", SHUFFLE: "shuffle", FLETCHER32: "fletcher32", BZIP2: "bzip2",
     LZF: "lzf", BLOSC: "blosc", LZ4: "lz4", ZSTD: "zstd",
 }  # fmt: skip
 OTHER_FILTERS = {
@@ -176,6 +177,8 @@ class Hdf5Reader(ChunkedReader):
         if code == DEFLATE:
             return inflate("zlib", data, room)
         try:
+            if code == BZIP2:
+                return expand("bz2", data, room)
             if code == LZF:
                 return bytes(lzf_decode(bytes(data), out=room))
             if int.from_bytes(data[:8], "big") > room:

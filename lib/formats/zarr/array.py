@@ -23,8 +23,7 @@ from lib.geometry import ShapeZYX
 
 BOOL = "|b1"
 _DTYPES = {"u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f2", "f4", "f8"}
-# bz2 and lzma cannot be told how much they may unpack, and no archive of ours uses them
-_CODECS = {"zstd", "blosc", "gzip", "zlib", "lz4"}
+CODECS = {"zstd", "blosc", "gzip", "zlib", "lz4", "bz2", "lzma"}
 _MAX_CHUNK_BYTES = 2**30
 
 
@@ -133,7 +132,7 @@ def parse_array(
         raise FormatError(f"impossible shape {shape} or chunks {chunks}", location=where)
     if order not in ("C", "F") or not isinstance(compressor, dict | None):
         raise FormatError("order or compressor is not as Zarr v2 has them", location=where)
-    if filters:
+    if filters and not all(_keeps_size(one, dtype_text) for one in filters):
         raise UnsupportedFormatError(f"filters {filters!r} are not converted", location=where)
     _check_codec(compressor or {}, where)
     separator = separator or document.get("dimension_separator", ".")
@@ -152,10 +151,20 @@ def parse_array(
     )
 
 
+def _keeps_size(given: Any, dtype_text: str) -> bool:
+    """Whether a filter is one of those that are undone, which leave a voxel as long as it was."""
+    if not isinstance(given, dict):
+        return False
+    if given.get("id") == "shuffle":
+        return given.get("elementsize", 4) in (1, 2, 4, 8)
+    kept = {given.get("dtype"), given.get("astype", given.get("dtype"))} == {dtype_text}
+    return given.get("id") == "delta" and kept
+
+
 def _check_codec(config: dict[str, Any], where: str) -> None:
     """Only codecs that compress bytes, with settings that they take."""
     try:
-        if config and config["id"] not in _CODECS:
+        if config and config["id"] not in CODECS:
             raise UnsupportedFormatError(
                 f"compressor {config['id']!r} is not converted", location=where
             )

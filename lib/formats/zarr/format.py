@@ -86,6 +86,12 @@ def decode_chunk(document: ArrayDocument, encoded: Encoded) -> NDArray[Any]:
         voxels = np.empty(size // stored.itemsize, stored)
         codec = None if not document.compressor else open_codec(document.compressor)
         decode_into(codec, encoded, voxels)
+    for given in reversed(document.filters):
+        try:
+            undone = open_codec(given).decode(voxels)  # type: ignore[union-attr]
+        except (RuntimeError, ValueError) as error:
+            raise FormatError(f"filter {given['id']} cannot be undone: {error}") from None
+        voxels = np.frombuffer(undone, stored)
     if document.order == "F":
         voxels = voxels.reshape(document.chunk[::-1]).transpose()
     else:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from lib.compression import Encoded, can_pass_through, decode_into, inflate, open_codec
 from lib.errors import FormatError, UnsupportedFormatError
 from lib.formats.base import delivered_dtype
+from lib.formats.zarr.array import CODECS
 
 MAX_CHUNK_BYTES = 2**30
 _DTYPES = {
@@ -286,6 +287,14 @@ def _compressor(name: str, settings: dict[str, Any], where: str) -> dict[str, An
         }
     if name == "crc32c":
         return {"id": "crc32c"}
+    own = name.removeprefix("numcodecs.")  # as zarr-python writes those of Zarr v2
+    if own != name and own in CODECS:
+        config = {**settings, "id": own}
+        try:
+            open_codec(config)
+        except (TypeError, ValueError) as error:
+            raise FormatError(f"codec {name}: {error}", location=where) from None
+        return config
     raise UnsupportedFormatError(f"codec {name!r} is not converted", location=where)
 
 
@@ -333,8 +342,8 @@ def _decoded(step: dict[str, Any], data: Encoded, size: int) -> Encoded:
         if google_crc32c.value(bytes(view[:-4])) != stated:
             raise FormatError("a chunk does not fit its crc32c checksum")
         return view[:-4]
-    if kind == "gzip":
-        return inflate("gzip", data, size)
+    if kind in ("gzip", "zlib"):
+        return inflate(kind, data, size)
     out = np.empty(size, np.uint8)
     decode_into(open_codec(step), data, out)
     return out.data

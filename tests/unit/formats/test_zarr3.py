@@ -184,7 +184,7 @@ SHARDING = {
         {"data_type": "complex64"},
         {"data_type": {"name": "fancy"}},
         {"chunk_grid": {"name": "rectangular", "configuration": {}}},
-        {"codecs": [{"name": "bytes"}, {"name": "numcodecs.lzma"}]},
+        {"codecs": [{"name": "bytes"}, {"name": "numcodecs.zfpy"}]},
         {"codecs": [{"name": "bytes"}, {"name": "gzip"}, {"name": "zstd"}]},
         {"codecs": [{"name": "delta"}, {"name": "bytes"}]},
         {"codecs": []},
