@@ -56,7 +56,35 @@ def settle_kind(plan: VolumePlan, config: LoaderConfig) -> VolumePlan:
 
 
 def doubts_of_values(plan: VolumePlan, statistics: Statistics) -> list[str]:
-    """What the voxels say against a kind that nothing but their type or names decided."""
+    """What the voxels say against a kind that nothing but their type or names decided.
+
+    And of labels that some may be none: a value that often means "not annotated".
+    """
+    if plan.kind == "labels":
+        return [*_not_annotated(plan, statistics), *_doubts_of_kind(plan, statistics)]
+    return _doubts_of_kind(plan, statistics)
+
+
+def _not_annotated(plan: VolumePlan, statistics: Statistics) -> list[str]:
+    dtype = np.dtype(plan.dtype)
+    if dtype.kind not in "iu" or statistics.minimum is None or statistics.maximum is None:
+        return []
+    highest = int(np.iinfo(dtype).max)
+    marks = [-1] if dtype.kind == "i" else [highest] if dtype.itemsize > 2 else []
+    drawn = plan.about.extra.get("image_label") or {}
+    named = (row for row in drawn.get("properties") or () if row.get("class") == "unknown")
+    marks += [row["label-value"] for row in named]
+    ends = {int(statistics.minimum), int(statistics.maximum)} - {*plan.label_pooling.yielding}
+    return [
+        f"{mark} occurs, which often means that nothing is annotated there: in coarser levels it "
+        f"counts as any id; where it should lose to every other, set yielding_labels to {mark} and "
+        "run again"
+        for mark in marks
+        if mark in ends
+    ]
+
+
+def _doubts_of_kind(plan: VolumePlan, statistics: Statistics) -> list[str]:
     by = plan.stated.get("kind")
     if by is None or by.source in ("configuration", "api", "archive") or plan.kind_evidence:
         return []

@@ -131,6 +131,35 @@ def test_voxels_that_look_like_labels_are_told() -> None:
     assert not doubts_of_values(plan, of_value_counts(np.zeros(256, np.int64), np.dtype("uint8")))
 
 
+@pytest.mark.parametrize(
+    ("dtype", "values", "mark"),
+    [
+        ("int16", [-1, 0, 5], -1),
+        ("int64", [-2, 0, 5], None),
+        ("uint64", [0, 7, 2**64 - 1], 2**64 - 1),
+        ("uint8", [0, 255], None),  # a mask
+    ],
+)
+def test_a_value_that_often_means_not_annotated_is_told(
+    dtype: str, values: list[int], mark: int | None
+) -> None:
+    """It votes as any id does in coarser levels, unless the settings say otherwise."""
+    found = of_chunk(np.array([[values]], dtype))
+    told = doubts_of_values(settled(plan_of("mask.tif", dtype), kind="labels"), found)
+    assert [doubt.split()[0] for doubt in told] == ([] if mark is None else [str(mark)])
+    if mark is not None:
+        yielding = {"kind": "labels", "yielding_labels": [mark]}
+        assert not doubts_of_values(settled(plan_of("mask.tif", dtype), **yielding), found)
+
+
+def test_a_class_that_is_said_to_be_unknown_is_told() -> None:
+    plan = settled(plan_of("mask.tif"), kind="labels")
+    rows = {"properties": [{"label-value": 255, "class": "unknown"}]}
+    plan = plan.model_copy(update={"about": plan.about.revised(extra={"image_label": rows})})
+    (doubt,) = doubts_of_values(plan, statistics([0, 1, 255]))
+    assert doubt.startswith("255 occurs")
+
+
 def test_ids_far_apart_look_like_labels_too() -> None:
     """Too far for a bin each; a picture with one hot pixel is none of them."""
     plan = settled(plan_of("x.tif", "int32"))
