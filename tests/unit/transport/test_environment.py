@@ -20,7 +20,7 @@ from lib.config.loaders import OpenOrganelleConfig
 from lib.errors import BadAnswerError, ConfigError, ProxyError, TransportError
 from lib.ingest.context import open_session
 from lib.transport import environment
-from lib.transport.environment import CA_VARIABLES, exempt_loopback, is_loopback
+from lib.transport.environment import CA_VARIABLES, exempt_loopback, is_loopback, tls_context
 from lib.transport.limits import Limits
 from lib.transport.session import Session
 from tests.kit.tls import TlsFront
@@ -278,6 +278,17 @@ def test_any_one_variable_gives_all_clients_an_authority_of_ones_own(
         over_tls(front)
     monkeypatch.setenv(variable, str(front.authority))
     over_tls(front)
+
+
+def test_a_bundle_that_every_variable_and_a_setting_name_is_read_once(
+    front: TlsFront, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = str(front.authority)
+    monkeypatch.setenv(CA_VARIABLES[0], bundle)
+    once = tls_context()
+    for name in CA_VARIABLES:
+        monkeypatch.setenv(name, bundle)
+    assert tls_context(bundle) is once
 
 
 def test_etags_are_looked_at_over_tls_where_a_setting_asks_for_it(
