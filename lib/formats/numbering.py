@@ -25,16 +25,15 @@ _TILE = frozenset(
 _PLACE = _TILE | {"tiles", "c", "r", "t", "w", "x", "y", "det", "detector"}
 """Words whose number counts no sections where a name has several that vary."""
 _THING = frozenset(
-    {"animal", "biopsy", "cell", "crop", "donor", "embryo", "fish", "grid", "lamella", "larva"}
-    | {"mice", "mouse", "neuron", "patient", "rat", "region", "roi", "sample", "specimen"}
-    | {"subject", "tissue", "tomo", "tomogram", "vol", "volume", "well", "worm"}
+    {"animal", "area", "batch", "biopsy", "case", "cell", "condition", "crop", "dataset", "donor"}
+    | {"embryo", "exp", "experiment", "fig", "figure", "fish", "grid", "half", "lamella", "larva"}
+    | {"mice", "mosaic", "mouse", "neuron", "panel", "patient", "rat", "region", "rep", "roi"}
+    | {"replicate", "sample", "set", "site", "specimen", "stack", "subject", "subvolume", "tissue"}
+    | {"tomo", "tomogram", "v", "version", "vol", "volume", "well", "worm"}
 )
 """Words whose number counts things and no sections where another number varies, too, or where it
 has one digit or two."""
-_OBJECT = _THING | frozenset(
-    {"area", "block", "dataset", "exp", "experiment", "mosaic", "pos", "position", "run", "scan"}
-    | {"series", "session", "set", "site", "stack", "subvolume", "ts"}
-)
+_OBJECT = _THING | {"block", "pos", "position", "run", "scan", "series", "session", "ts"}
 """Words whose number counts sections only where no other number does."""
 _SETTING = re.compile(r"[ _]?(?:k?eV|kV|deg|°)(?![a-z])|(?:k?[xX]|[pn]A|ms)(?![A-Za-z0-9])")
 """Behind a number that says how an image was taken: its voltage, magnification or angle."""

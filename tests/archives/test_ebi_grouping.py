@@ -327,6 +327,13 @@ ROWS = [
          "data/mouse3.tif": (1, 4, 5), "data/U2OS_cell_#.tif": (3, 4, 5)},
     ),
     Row(
+        "neither are figures, versions and half maps",
+        [*run("data/figure{}.png", (1, 2)), *run("data/map_v{}.mrc", (1, 2)),
+         *run("data/half{}.mrc", (1, 2))],
+        {f"data/{name}{n}.mrc": (1, 4, 5) for name in ("map_v", "half") for n in (1, 2)},
+        {f"data/figure{n}.png": "no volume" for n in (1, 2)},
+    ),
+    Row(
         "but where a stack is demanded",
         run("data/mouse{}.tif", range(1, 4)), {"data/mouse#.tif": (3, 4, 5)}, assemble="stack",
     ),
