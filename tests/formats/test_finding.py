@@ -56,6 +56,16 @@ def planes(folder: Path, pattern: str, count: int, seed: int, **more: Any) -> No
         tifffile.imwrite(folder / pattern.format(z), plane, **more)
 
 
+def test_a_pattern_makes_a_stack_of_what_names_alone_would_part(
+    folder: Path, tmp_path: Path
+) -> None:
+    """Three mice are three pictures, unless who gives the address says that they are sections."""
+    planes(folder, "mouse_{}.tif", 3, 1)
+    with pytest.raises(ConfigError, match="3 volumes are here"):
+        plan_of(folder, tmp_path)
+    assert plan_of(f"{folder}/mouse_*.tif", tmp_path).shape_zyx[0] == 3
+
+
 def test_two_stacks_in_a_folder_are_offered_by_their_patterns(folder: Path, tmp_path: Path) -> None:
     planes(folder, "raw_{:03d}.tif", 5, 1)
     planes(folder, "labels_{:03d}.tif", 6, 2)

@@ -80,7 +80,7 @@ def volumes_in_folder(
             f"the folder holds {len(names)} files, at most {_MOST_FILES} are looked at",
             location=place.address,
         )
-    groups, alone = group_sections(names)
+    groups, alone = group_sections(names, demanded=pattern is not None)
     singles = [*alone]
     for group in groups:
         stack = _stack(place, group, names, options)
