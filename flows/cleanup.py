@@ -129,7 +129,8 @@ def clean_up(
             client.set_flow_run_state(run.id, state, force=True)
             count += 1
     active = [job for job in jobs if is_active(job)]
-    states = {run_id: _state(client, run_id) for run_id in _run_ids(active)}
+    ids = {run_id for job in active if (run_id := _run_id(job))}
+    states = {run_id: _state(client, run_id) for run_id in ids}
     names = abandoned_jobs(active, states, now=now, grace_seconds=grace_seconds)
     count += len(asyncio.run(cleanup.delete_jobs(namespace, names)))
     orphans = cleanup.delete_orphans(namespace, grace_seconds=grace_seconds, release=release)
@@ -140,10 +141,6 @@ def _unchanged(client: SyncPrefectClient, run: FlowRun) -> bool:
     """Whether a run is still in the state that was judged."""
     now = client.read_flow_run(run.id).state
     return now is not None and run.state is not None and now.id == run.state.id
-
-
-def _run_ids(jobs: Iterable[Manifest]) -> set[str]:
-    return {run_id for job in jobs if (run_id := _run_id(job))}
 
 
 def _run_id(job: Manifest) -> str | None:

@@ -58,7 +58,8 @@ def safe_name(name: str) -> str:
     ends in part of its digest. A safe name comes back unchanged.
     """
     text = unicodedata.normalize("NFC", name)
-    text = "".join("_" if _is_invisible(letter) else letter for letter in text)
+    unseen = {one for one in text if one != " " and unicodedata.category(one) in _INVISIBLE}
+    text = "".join("_" if letter in unseen else letter for letter in text)
     text = _UNSAFE.sub("_", text).strip(" ").rstrip(". ")
     if not text or text.startswith(".") or _RESERVED.match(text):
         text = "_" + text
@@ -171,10 +172,6 @@ def marked_file_name(name: str, identity: str) -> str:
 
 def _with_mark(name: str, mark: str) -> str:
     return f"{name[: MAX_VOLUME_NAME - len(mark) - 1].rstrip('._-')}-{mark}"
-
-
-def _is_invisible(letter: str) -> bool:
-    return letter != " " and unicodedata.category(letter) in _INVISIBLE
 
 
 MIB = 1024 * 1024

@@ -129,12 +129,7 @@ def retry_through_outage(step: Callable[[], T], backoff: OutageBackoff | None = 
 
 @contextmanager
 def named_where_away() -> Iterator[None]:
-    """Give Prefect's errors about its own server a name.
-
-    Raises
-    ------
-    ServerAwayError
-    """
+    """Give Prefect's errors about its own server a name. Raises `ServerAwayError`."""
     try:
         yield
     except Exception as error:

@@ -254,13 +254,8 @@ def fetch_whole(source: ByteSource, info: ObjectInfo, path: Path) -> Fetched:
     ------
     SourceChangedError, TransportError, DestinationError
     """
-    identity: dict[str, str | int | None] = {
-        "url": source.name,
-        "size": source.size,
-        "etag": info.etag,
-        "last_modified": info.last_modified,
-    }
-    with PartialFile(path, identity) as part:
+    identity = {"url": source.name, "size": source.size, "etag": info.etag}
+    with PartialFile(path, identity | {"last_modified": info.last_modified}) as part:
         step = source.range_bytes
         starts = range(part.offset, source.size, step)
         ranges = [(start, min(step, source.size - start)) for start in starts]

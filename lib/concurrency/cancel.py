@@ -69,11 +69,6 @@ def stop_requested() -> bool:
     return _event.is_set()
 
 
-def wait_for_stop(seconds: float) -> bool:
-    """Wait for a request to stop, at most so long; whether there is one."""
-    return _event.wait(seconds)
-
-
 def check() -> None:
     """Raise `StoppedError` if the run stops, or if this job's result is no longer wanted."""
     if _event.is_set():
@@ -133,7 +128,7 @@ def _watch() -> None:
     global _watcher
     sock: socket.socket | None
     while True:
-        wait_for_stop(POLL_S)
+        _event.wait(POLL_S)
         with _lock:
             waiting = list(_sockets)
             if not waiting:
@@ -141,12 +136,8 @@ def _watch() -> None:
                 return
         if stop_requested():
             for sock in waiting:
-                _shut_down(sock)
+                # not SSLSocket's own, which would take the TLS state from under the reading thread
+                with contextlib.suppress(OSError, ValueError):
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
             time.sleep(POLL_S)
         sock, waiting = None, []  # held any longer, closed sockets would never leave the set
-
-
-def _shut_down(sock: socket.socket) -> None:
-    # Not SSLSocket.shutdown, which would take the TLS state away from under the reading thread.
-    with contextlib.suppress(OSError, ValueError):
-        socket.socket.shutdown(sock, socket.SHUT_RDWR)

@@ -223,12 +223,7 @@ class PlanesFormat(FileFormatBase):
     """One volume a file: a header, and planes, which may be compressed as a whole."""
 
     def parse(self, source: ByteSource) -> PlanesHeader:
-        """Read the header.
-
-        Raises
-        ------
-        FormatError, UnsupportedFormatError
-        """
+        """Read the header. Raises `FormatError` or `UnsupportedFormatError`."""
         raise NotImplementedError
 
     def describe(self, source: ByteSource, path: str, options: Options) -> list[VolumeDescription]:

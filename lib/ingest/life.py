@@ -50,10 +50,6 @@ def convert_here(request: VolumeRequest, job: VolumeJob, todo: Batches, on_share
     stages.convert_batch(request, job, shards, shards_at_once=at_once, on_shard=one_more)
 
 
-def _show_nothing(request: VolumeRequest, record: RecordDict) -> None:
-    pass
-
-
 @dataclass(frozen=True, slots=True)
 class Steps:
     """Who runs the steps; by default this process does."""
@@ -61,7 +57,7 @@ class Steps:
     fetch: Callable[[VolumeRequest], tuple[VolumeJob, Batches]] = fetch_here
     convert: Callable[[VolumeRequest, VolumeJob, Batches, OnShare], Any] = convert_here
     finish: Callable[[VolumeRequest, VolumeJob], stages.IngestedVolume] = stages.finish_volume
-    show: Callable[[VolumeRequest, RecordDict], Any] = _show_nothing  # told of the complete record
+    show: Callable[[VolumeRequest, RecordDict], Any] | None = None  # told of the complete record
 
 
 def make_volume(request: VolumeRequest, run_name: str, steps: Steps | None = None) -> VolumeResult:
@@ -112,7 +108,8 @@ def _make(
             tracker.labels_replaced(labels)
         result = tracker.complete(job, made, time.monotonic() - began)
         stages.cleanup(request, complete=True)
-        steps.show(request, tracker.record)
+        if steps.show is not None:
+            steps.show(request, tracker.record)
         return result
     except Exception as error:
         return tracker.failed(error, time.monotonic() - began)

@@ -73,7 +73,7 @@ class RecordTracker:
             record = self._manager().load(record_key(plan.source, plan.name))
         except (NotFoundError, RecordError):
             return None
-        request = self._request.making(_identity_of(record))
+        request = self._request.making(record.get("additional_metadata", {}).get("identity"))
         if record.get("status") != "complete" or request is None:
             return None
         try:
@@ -139,7 +139,7 @@ class RecordTracker:
             quality={"notes": describe.notes(plan)},
             additional_metadata={
                 **plan.about.extra,
-                "identity": self._identity(),
+                "identity": self._request.identity,
                 **naming.stated_source(plan),
             },
         )
@@ -252,9 +252,6 @@ class RecordTracker:
         """What a repair needs to make the volume once more."""
         return {"run": self._run, "settings": self._request.config.choices()}
 
-    def _identity(self) -> str:
-        return self._request.identity
-
     def _result(self, status: str, **more: Any) -> VolumeResult:
         plan = self._request.plan
         key = record_key(plan.source, plan.name)
@@ -290,7 +287,3 @@ def _label_images(made: IngestedVolume) -> dict[str, list[str]]:
 
 def _sentence(error: BaseException) -> str:
     return str(error) if isinstance(error, MacroscopeError) else f"{type(error).__name__}: {error}"
-
-
-def _identity_of(record: RecordDict) -> Any:
-    return record.get("additional_metadata", {}).get("identity")

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import socket
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -75,14 +75,8 @@ class StoreContents:
     @property
     def viewable(self) -> tuple[str, ...]:
         """Keys of the volumes that a viewer can be asked for."""
-        return tuple(viewable_keys(self.complete))
-
-
-def viewable_keys(records: Iterable[Record]) -> Iterator[str]:
-    """Keys of the volumes that have levels, which a viewer reads."""
-    for record in records:
-        if (key := record.files.volume) is not None and key.endswith(ZARR):
-            yield key
+        keys = (record.files.volume for record in self.complete)
+        return tuple(key for key in keys if key is not None and key.endswith(ZARR))
 
 
 def read_contents(store: Store) -> StoreContents:

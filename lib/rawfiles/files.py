@@ -381,12 +381,7 @@ def _left_behind(folder: Path) -> dict[str, list[Path]]:
 
 
 def kept_or_error(file: SourceFile, raw: RawFiles) -> Fetched:
-    """The kept file, where no voxels may be fetched.
-
-    Raises
-    ------
-    NotFoundError
-    """
+    """The kept file, where no voxels may be fetched. Raises `NotFoundError`."""
     known = raw.known(file)
     if known is None:
         raise NotFoundError(

@@ -140,12 +140,7 @@ class RawTee:
         return -(-self.size // CELL_BYTES)
 
     def write(self, offset: int, view: memoryview) -> None:
-        """Keep the bytes at `offset`.
-
-        Raises
-        ------
-        DestinationFullError, DestinationError
-        """
+        """Keep the bytes at `offset`. Raises `DestinationFullError` or `DestinationError`."""
         view = view.cast("B")
         if offset < 0 or offset + len(view) > self.size:
             raise DestinationError(

@@ -77,7 +77,8 @@ class LocalStore:
         return f"LocalStore({self.root!r}, durable={self.durable!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_open_again, (self.root, self.durable, self.lease_seconds))
+        again = partial(LocalStore, durable=self.durable, lease_seconds=self.lease_seconds)
+        return (again, (self.root,))
 
     # --- objects ----------------------------------------------------------------------------
 
@@ -119,7 +120,8 @@ class LocalStore:
         """Write one file bit by bit; see `lib.storage.base.Store.draft`."""
         path = self._path(check_key(key))
         may = partial(self._fence.left, path)
-        return LocalDraft(path, sync=self._syncs(os.path.basename(path)), may=may)
+        sync = self.durable and os.path.basename(path).startswith(_RECORDS)
+        return LocalDraft(path, sync=sync, may=may)
 
     def get(self, key: str) -> bytes:
         path = self._path(check_key(key), follow=True)
@@ -336,9 +338,6 @@ class LocalStore:
             )
         return path
 
-    def _syncs(self, name: str) -> bool:
-        return self.durable and name.startswith(_RECORDS)
-
     def _prune(self, folder: str) -> None:
         """Remove folders of unfinished work or locks that have become empty."""
         while {PARTIAL, LOCKS} & set(os.path.relpath(folder, self.root).split("/")):
@@ -347,10 +346,6 @@ class LocalStore:
             except OSError:
                 return
             folder = os.path.dirname(folder)
-
-
-def _open_again(root: str, durable: bool, lease_seconds: float) -> LocalStore:
-    return LocalStore(root, durable=durable, lease_seconds=lease_seconds)
 
 
 def _sweep(path: str, final: str, kind: str) -> None:

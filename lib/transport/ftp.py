@@ -7,6 +7,7 @@ import ftplib
 import socket
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -80,10 +81,7 @@ class FtpClient:
         """The entries of a directory: by MLSD, else LIST, else NLST."""
 
         def once(wire: Wire) -> list[FtpEntry]:
-            wire.voidcmd("CWD " + wire_path(path))
-            if "MLST" in self._feat(wire) or "MLSD" in self._feat(wire):
-                return parse_mlsd(wire.lines("MLSD"))
-            listed = parse_list(wire.lines("LIST"))
+            listed = self._listing(wire, path)
             return self._by_names(wire, path) if listed is None else listed
 
         return self._call("LIST", path, once)
@@ -98,9 +96,7 @@ class FtpClient:
 
     # --- files ------------------------------------------------------------------------------
 
-    def download(
-        self, path: str, local: Path, on_bytes: Callable[[int], None] | None = None
-    ) -> Fetched:
+    def download(self, path: str, local: Path) -> Fetched:
         """Fetch a file to `local`, going on from what an earlier try left in ``local.partial``.
 
         Parameters
@@ -109,8 +105,6 @@ class FtpClient:
             On the server, absolute.
         local
             Replaced atomically once the file is whole.
-        on_bytes
-            Called with the number of bytes of each block that arrived.
 
         Raises
         ------
@@ -120,25 +114,15 @@ class FtpClient:
         """
         with self._turn:
             size, modified = self.size(path), self.modified(path)
-            where = self._where(path)
-            identity: dict[str, str | int | None] = {
-                "url": where,
-                "size": size,
-                "last_modified": modified,
-            }
+            identity = {"url": self._where(path), "size": size, "last_modified": modified}
             with PartialFile(local, identity) as part:
 
                 def stream(wire: Wire) -> None:
-                    self._stream(wire, path, part, size, on_bytes)
+                    self._stream(wire, path, part, size)
 
                 def once() -> Fetched:
-                    resume(
-                        part,
-                        size,
-                        lambda: self._attempt(path, stream),
-                        self._limits,
-                        self._counters,
-                    )
+                    attempt = partial(self._attempt, path, stream)
+                    resume(part, size, attempt, self._limits, self._counters)
                     count = part.finish(size)
                     return Fetched(local, count, part.sha256.hexdigest(), None, modified)
 
@@ -187,14 +171,7 @@ class FtpClient:
             self._cancel_timer()
             self._drop(polite=True)
 
-    def _stream(
-        self,
-        wire: Wire,
-        path: str,
-        part: PartialFile,
-        size: int,
-        on_bytes: Callable[[int], None] | None,
-    ) -> None:
+    def _stream(self, wire: Wire, path: str, part: PartialFile, size: int) -> None:
         if part.offset:
             now = self._size(wire, path)
             if now != size:
@@ -209,8 +186,6 @@ class FtpClient:
                     part.restart()
                     raise IncompleteTransferError(f"more than the announced {size} bytes came")
                 part.took(count)
-                if on_bytes is not None:
-                    on_bytes(count)
         wire.voidresp()
         # A server that gives up early may still say 226, transfer complete.
         if part.offset != size:
@@ -238,18 +213,19 @@ class FtpClient:
         except (ftplib.error_perm, IndexError, ValueError):
             # 550 says "no such file" here, and "SIZE not allowed" there: the listing decides.
             folder, _, name = path.rstrip("/").rpartition("/")
-            entry = next((e for e in self._listing(wire, folder) if e.name == name), None)
+            entries = self._listing(wire, folder) or []
+            entry = next((e for e in entries if e.name == name), None)
         if entry is None:
             raise NotFoundError("the FTP server has no such file")
         if entry.is_dir or entry.size is None:
             raise NotFoundError("this is not a plain file on the FTP server")
         return entry.size
 
-    def _listing(self, wire: Wire, folder: str) -> list[FtpEntry]:
+    def _listing(self, wire: Wire, folder: str) -> list[FtpEntry] | None:
         wire.voidcmd("CWD " + wire_path(folder))
-        if "MLST" in self._feat(wire):
+        if {"MLST", "MLSD"} & self._feat(wire):
             return parse_mlsd(wire.lines("MLSD"))
-        return parse_list(wire.lines("LIST")) or []
+        return parse_list(wire.lines("LIST"))
 
     def _modified(self, wire: Wire, path: str) -> str | None:
         try:

@@ -13,6 +13,7 @@ import binascii
 import re
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -77,7 +78,7 @@ class GcsReader(HttpClient):
         url = self._url(key)
 
         def once() -> bytes | None:
-            with self._asked("GET", url, _TAKES_GZIP, most) as response:
+            with self._asked(url, _TAKES_GZIP, most) as response:
                 if response is None:
                     return None
                 _refuse_page(response, key, url)
@@ -111,7 +112,7 @@ class GcsReader(HttpClient):
         headers = {**_TAKES_GZIP, "Range": f"bytes={start}-{start + length - 1}"}
 
         def once() -> bytes | None:
-            with self._asked("GET", url, headers, length) as response:
+            with self._asked(url, headers, length) as response:
                 if response is None:
                     if generation is None:
                         return None
@@ -188,8 +189,20 @@ class GcsReader(HttpClient):
     def _url(self, key: str) -> str:
         return f"{self._endpoint}/{self._bucket}/{quote(key, safe='/~')}"
 
-    def _asked(self, method: str, url: str, headers: Mapping[str, str], most: int) -> Any:
-        return _Asked(self, method, url, headers, most)
+    @contextmanager
+    def _asked(
+        self, url: str, headers: Mapping[str, str], most: int
+    ) -> Iterator[requests.Response | None]:
+        """One answer, or None where the store proves that there is no such key."""
+        refused = (400, 403, 404)
+        with self.ask("GET", url, headers=headers, allow=refused, transfer=most) as response:
+            if response.status_code not in refused:
+                yield response
+                return
+            error = self._refusal(response, url)
+            if error is not None:
+                raise error
+        yield None
 
     def _pages(self, prefix: str, delimiter: str | None) -> Iterator[dict[str, Any]]:
         """Pages of a listing. An empty page may have another behind it: only the token counts."""
@@ -213,7 +226,8 @@ class GcsReader(HttpClient):
             if not token:
                 return
 
-    def refusal(self, response: requests.Response, url: str) -> MacroscopeError | None:
+    @staticmethod
+    def _refusal(response: requests.Response, url: str) -> MacroscopeError | None:
         """What a status other than 200 and 206 means; None where there is no such key."""
         body = response.raw.read(_ERROR_BYTES).decode("utf-8", "replace")
         found = _CODE.search(body)
@@ -250,33 +264,6 @@ def _names(page: dict[str, Any]) -> list[str]:
     return [str(item["name"]) for item in page.get("items", ())] + [
         str(name) for name in page.get("prefixes", ())
     ]
-
-
-class _Asked:
-    """One answer, or None where the store proves that there is no such key."""
-
-    def __init__(
-        self, client: GcsReader, method: str, url: str, headers: Mapping[str, str], most: int
-    ) -> None:
-        self._client, self._url = client, url
-        refused = (400, 403, 404)
-        self._context = client.ask(method, url, headers=headers, allow=refused, transfer=most)
-
-    def __enter__(self) -> requests.Response | None:
-        response = self._context.__enter__()
-        if response.status_code in (200, 206):
-            return response
-        try:
-            error = self._client.refusal(response, self._url)
-            if error is not None:
-                raise error
-        except BaseException as error:
-            if not self._context.__exit__(type(error), error, error.__traceback__):
-                raise
-        return None
-
-    def __exit__(self, *details: Any) -> bool | None:
-        return self._context.__exit__(*details)
 
 
 def _refuse_page(response: requests.Response, key: str, url: str) -> None:

@@ -106,31 +106,13 @@ class HttpClient(Requester):
 
     def look(self, url: str) -> RemoteFile | None:
         """What `head` tells of a file; None where a web page, such as a folder's, is there."""
-
-        def once() -> RemoteFile | None:
-            with self.ask("HEAD", url, allow=(405, 501)) as response:
-                if response.status_code == 200:
-                    page = responses.is_html(response.headers)
-                    size = responses.content_length(response.headers)
-                    return None if page else responses.remote_file(url, response.headers, size)
-            return self._head_by_range(url, pages=True)
-
-        return self.retry("HEAD", url, once)
+        return self.retry("HEAD", url, lambda: self._described(url, pages=True))
 
     def head(self, url: str) -> RemoteFile:
         """Size, entity tag and modification time of a file."""
-
-        def once() -> RemoteFile:
-            with self.ask("HEAD", url, allow=(405, 501)) as response:
-                if response.status_code == 200:
-                    self._refuse_page(response, url)
-                    size = responses.content_length(response.headers)
-                    return responses.remote_file(url, response.headers, size)
-            found = self._head_by_range(url)
-            assert found is not None  # a page was refused
-            return found
-
-        return self.retry("HEAD", url, once)
+        found = self.retry("HEAD", url, lambda: self._described(url, pages=False))
+        assert found is not None  # a page was refused
+        return found
 
     # --- bytes into the caller's buffer -----------------------------------------------------
 
@@ -232,9 +214,7 @@ class HttpClient(Requester):
 
     # --- files ------------------------------------------------------------------------------
 
-    def download(
-        self, remote: RemoteFile | str, path: Path, on_bytes: Callable[[int], None] | None = None
-    ) -> Fetched:
+    def download(self, remote: RemoteFile | str, path: Path) -> Fetched:
         """Fetch a file to `path`, going on from what an earlier try left in ``path.partial``.
 
         Parameters
@@ -243,8 +223,6 @@ class HttpClient(Requester):
             A URL, or what `head` said about it.
         path
             Replaced atomically once the file is whole.
-        on_bytes
-            Called with the number of bytes of each block that arrived.
 
         Raises
         ------
@@ -263,7 +241,7 @@ class HttpClient(Requester):
         ) as part:
 
             def stream() -> None:
-                self._stream(target, part, on_bytes or _ignore)
+                self._stream(target, part)
 
             def once() -> Fetched:
                 resume(
@@ -289,9 +267,7 @@ class HttpClient(Requester):
                 part.discard()
                 raise
 
-    def _stream(
-        self, remote: RemoteFile, part: PartialFile, on_bytes: Callable[[int], None]
-    ) -> None:
+    def _stream(self, remote: RemoteFile, part: PartialFile) -> None:
         # Without a tag or a date, nothing says that the rest belongs to the same file.
         if part.offset and not (remote.etag or remote.last_modified):
             part.restart()
@@ -316,7 +292,6 @@ class HttpClient(Requester):
                         retryable=announced,
                     )
                 part.took(count)
-                on_bytes(count)
         if remote.size is not None and part.offset < remote.size:
             raise IncompleteTransferError(
                 f"the answer ended after {part.offset} of {remote.size} bytes",
@@ -325,9 +300,17 @@ class HttpClient(Requester):
 
     # --- one answer -------------------------------------------------------------------------
 
-    def _head_by_range(self, url: str, *, pages: bool = False) -> RemoteFile | None:
-        """Of servers that refuse HEAD; None for a web page where `pages` are answers, too."""
-        with self.ask("GET", url, headers={"Range": "bytes=0-0"}) as response:
+    def _described(self, url: str, *, pages: bool) -> RemoteFile | None:
+        """What HEAD tells; None for a web page where `pages` are answers, too."""
+        with self.ask("HEAD", url, allow=(405, 501)) as response:
+            if response.status_code == 200:
+                if pages and responses.is_html(response.headers):
+                    return None
+                if not pages:
+                    self._refuse_page(response, url)
+                size = responses.content_length(response.headers)
+                return responses.remote_file(url, response.headers, size)
+        with self.ask("GET", url, headers={"Range": "bytes=0-0"}) as response:  # HEAD is refused
             if pages and responses.is_html(response.headers):
                 return None
             self._refuse_page(response, url)
@@ -435,7 +418,3 @@ class HttpClient(Requester):
         # Apache marks a file that is itself compressed this way; its bytes are the file.
         if coding not in {"", "identity"} and not name.endswith(_COMPRESSED_SUFFIXES):
             raise BadAnswerError(f"the answer came encoded ({coding})", location=redact(url))
-
-
-def _ignore(count: int) -> None:
-    """Stands in for a progress callback."""

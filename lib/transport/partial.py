@@ -12,7 +12,7 @@ import json
 import os
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -65,13 +65,13 @@ class PartialFile:
     def __init__(
         self,
         path: Path,
-        identity: dict[str, str | int | None],
+        identity: Mapping[str, object],
         *,
         md5: bool = False,
         may_continue: Callable[[dict[str, Any], Path], bool] | None = None,
     ) -> None:
         self.path = path
-        self.identity = identity
+        self.identity = dict(identity)
         self._may_continue = may_continue
         self.offset = 0
         self._sha256 = hashlib.sha256()

@@ -262,11 +262,6 @@ class Verdict:
     noted: bool = False
     volume_key: str = ""
 
-    @property
-    def can_be_repaired(self) -> bool:
-        """Whether something is damaged, or said to be, that can be made anew."""
-        return bool(self.damaged) or self.noted
-
 
 def verify_store(
     store: Store, prefix: str = "", *, digests: bool = True, sources: Collection[str] = ()

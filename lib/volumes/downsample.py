@@ -25,12 +25,6 @@ from lib.volumes.shardfile import StoredLevel
 from lib.volumes.shardwriter import put_shard
 
 
-def finer_box(level: Level, finer: Level, box: Box) -> Box:
-    """The voxels of the finer level that a box of this level is made from."""
-    start, stop = (multiply(at, level.factor_zyx) for at in (box.start_zyx, box.stop_zyx))
-    return Box(start, minimum(stop, finer.grid.shape_zyx))
-
-
 def make_coarse_levels(
     job: VolumeJob,
     store: Store,
@@ -85,7 +79,8 @@ def pool_shard(
     pooled = np.empty(box.shape_zyx, job.dtype)
     chunk_z, chunk_y, _ = level.grid.chunk_zyx
     for row in box.tiles((chunk_z, chunk_y, box.shape_zyx[2])):
-        source_box = finer_box(level, finer, row)
+        start, stop = (multiply(at, level.factor_zyx) for at in (row.start_zyx, row.stop_zyx))
+        source_box = Box(start, minimum(stop, finer.grid.shape_zyx))
         source = np.empty(source_box.shape_zyx, job.dtype)
         gather(reader.blocks(source_box), source_box, source)
         target = pooled[row.slices(box.start_zyx)]

@@ -202,11 +202,13 @@ def fit_job(
     labels = plan.labels not in (None, EARLIER_POOLING)
     codec, chunk = named_codec(config.codec, dtype, labels=labels), config.chunk_zyx
     ours = chunks if chunks and chunks.aligned and config.output_format == "zarr" else None
+    # chunks that decode far slower than what they could be encoded to are not kept by themselves
+    keep = "source" if ours and ours.codec.config.get("id") in DEFLATED else "auto"
     through = bool(
         ours
         and ours.pass_through
         and config.chunk_zyx in (None, ours.chunk_zyx)
-        and (config.codec == "source" or (config.codec == "auto" and not _slow(ours)))
+        and config.codec in ("source", keep)
     )
     if ours and through:
         codec, chunk = in_zarr_v3(ours.codec.config), ours.chunk_zyx
@@ -229,11 +231,6 @@ def fit_job(
         pass_through=through,
         fill_value=0 if chunks is None else chunks.fill_value,
     )
-
-
-def _slow(source: ChunkReader) -> bool:
-    """Whether its chunks decode far slower than those that they could be encoded to."""
-    return source.codec.config.get("id") in DEFLATED
 
 
 def _is_usable(chunk: ShapeZYX, shape: ShapeZYX, dtype: np.dtype[Any]) -> bool:

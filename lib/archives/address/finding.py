@@ -307,7 +307,8 @@ def list_place(text: str, config: AddressConfig, session: Session) -> list[Item]
     except MacroscopeError as error:
         failure = error
     items = [_item(one) for one in found]
-    items += _further_files(place, found)
+    if (count := _files_left(place, found)) > 0:
+        items.append(_more_files(place, count))
     here = any(one.root == place.root for one in found)  # a container holds no further folders
     if place.info is None and not place.steps and place.pattern is None and not here:
         items += _below(place, {one.root for one in found})
@@ -321,12 +322,6 @@ def list_place(text: str, config: AddressConfig, session: Session) -> list[Item]
         files = _one_by_one(place, config, session) if folder and not place.steps else []
         items = [said, *files, *items]
     return items
-
-
-def _further_files(place: Place, found: Sequence[Candidate]) -> Iterator[Item]:
-    """How many files of a folder were not looked into, where there are many."""
-    if (count := _files_left(place, found)) > 0:
-        yield _more_files(place, count)
 
 
 def _more_files(place: Place, count: int) -> Item:

@@ -309,12 +309,7 @@ def rounds(addresses: Iterable[str]) -> list[SettingsBySource]:
 
 
 def settings_of(text: str) -> tuple[str, dict[str, Any]]:
-    """The source of an address, and the settings that lead it there.
-
-    Raises
-    ------
-    ConfigError
-    """
+    """The source of an address, and the settings that lead it there. Raises `ConfigError`."""
     if not is_named(text):
         return "address", {"addresses": [parse_address(text).whole]}
     name, rest = name_and_rest(text)

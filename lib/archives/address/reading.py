@@ -100,12 +100,7 @@ def _check_published(path: Path, file: SourceFile) -> None:
 
 
 def settle_volume(plan: VolumePlan, tree: Tree, raw: RawFiles) -> list[Fetched]:
-    """The last look at the source, and what is known of its files.
-
-    Raises
-    ------
-    SourceChangedError
-    """
+    """The last look at the source, and what is known of its files. Raises `SourceChangedError`."""
     reader = plan.reader
     if reader["container"] == "tree":
         _check_array(plan, tree)

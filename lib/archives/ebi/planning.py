@@ -349,7 +349,8 @@ def _cost(
     nbytes = sum(known)
     notes: tuple[str, ...] = ()
     if len(known) < len(files):
-        mean = nbytes // len(known) if known else _raw_bytes(volume) // max(1, len(files))
+        raw = math.prod(volume.shape_zyx) * np.dtype(volume.facts.dtype).itemsize
+        mean = nbytes // len(known) if known else raw // max(1, len(files))
         nbytes += mean * (len(files) - len(known))
         notes = (f"the bytes to fetch are estimated: {len(files) - len(known)} sizes are unknown",)
     by_ftp = sum(file.url.startswith("ftp:") for file in files)
@@ -361,10 +362,6 @@ def _cost(
         header = min(_HEADER_BYTES, files[0].size or 0)
         return int(nbytes * share) + header * len(files), 2 * len(files), notes
     return nbytes, requests, notes
-
-
-def _raw_bytes(volume: Volume) -> int:
-    return math.prod(volume.shape_zyx) * np.dtype(volume.facts.dtype).itemsize
 
 
 def _chosen(volume: Volume, crop: Crop) -> tuple[list[str], dict[str, Any]]:

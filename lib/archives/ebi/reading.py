@@ -238,6 +238,8 @@ class Reading:
         arriving = ArrivingFiles(len(plan.files), self._arrive, at_once)
 
         def open_section(number: int) -> VolumeReader:
+            if ranged:
+                return self._open_remote(plan.files[number])
             arriving.wait_for(number)
             return self._open_local(plan.files[number])
 
@@ -245,10 +247,9 @@ class Reading:
         numbers: list[int | None] = [None] * plan.reader["depth"]
         for number, place in enumerate(places):
             numbers[place] = number
-        opened = self._open_section_by_ranges if ranged else open_section
         if not ranged:
             arriving.want(range(min(at_once, len(plan.files))))  # the first one is waited for
-        sections = PlannedSections(plan, self._shape[1:], numbers, opened)
+        sections = PlannedSections(plan, self._shape[1:], numbers, open_section)
         if ranged:
             return RangedStack(sections, self._session)
         return ArrivingStack(sections, numbers, arriving)
@@ -264,9 +265,6 @@ class Reading:
     def _arrive(self, number: int) -> None:
         files, slots = self._plan.files, self._session.limiter(self._service).connections
         self.bring(files[number], ends=len(files) - number <= slots // 2)
-
-    def _open_section_by_ranges(self, number: int) -> VolumeReader:
-        return self._open_remote(self._plan.files[number])
 
     @property
     def _service(self) -> str:

@@ -348,7 +348,6 @@ class EbiTree:
         held
             The file as it was fetched, for a second look where a mirror's nodes disagree.
         """
-
         if is_member(file):
             outer, key = _inside(file)
             now = self._zip(outer).head(key)
@@ -359,8 +358,8 @@ class EbiTree:
                     location=file.url,
                 )
             return
-        listed = entry is not None and None not in (entry.size, entry.modified)
-        if listed and entry is not None and _is_like(file, entry):
+        told = (file.size, file.last_modified)
+        if entry is not None and None not in told and told == (entry.size, entry.modified):
             return
 
         def ask(way: Way) -> None:
@@ -437,12 +436,6 @@ def _inside(file: SourceFile) -> tuple[str, str]:
     """The address of a member's ZIP file, and the member's name in it."""
     outer, _, key = file.url.partition(_ZIP)
     return outer, key.replace("%7C", "|")
-
-
-def _is_like(file: SourceFile, entry: FtpEntry) -> bool:
-    """Whether a new listing shows the file that the listing of the plan showed."""
-    told = (file.size, file.last_modified)
-    return None not in told and told == (entry.size, entry.modified)
 
 
 def _few(names: Sequence[str]) -> str:

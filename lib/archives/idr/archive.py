@@ -146,7 +146,7 @@ class IDR(ArchiveBase):
                 return
             fetched = _tree(config, session).download(file, shelf.path(file))
             try:
-                with open_local(fetched.path, _uncut(plan)):
+                with open_local(fetched.path, plan.model_copy(update={"box_zyx": None})):
                     pass
             except MacroscopeError as error:
                 shelf.forget(file)
@@ -257,11 +257,6 @@ class IDR(ArchiveBase):
             notes=notes,
             stated=voxel.stated,
         )
-
-
-def _uncut(plan: VolumePlan) -> VolumePlan:
-    """The same plan for the whole volume."""
-    return plan.model_copy(update={"box_zyx": None})
 
 
 def _counted_once(plans: list[VolumePlan], *, keep: bool) -> Iterator[VolumePlan]:

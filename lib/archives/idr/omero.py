@@ -122,12 +122,7 @@ def list_objects(
 
 
 def read_image(data: Any, url: str) -> Image:
-    """An image of a list.
-
-    Raises
-    ------
-    BadAnswerError
-    """
+    """An image of a list. Raises `BadAnswerError`."""
     image_id = data.get("@id") if isinstance(data, dict) else None
     return _image(data, image_id if isinstance(image_id, int) else -1, url)
 

@@ -121,12 +121,7 @@ def packing(head: bytes) -> bool:
 
 
 def unpacked_header(source: ByteSource) -> ByteSource:
-    """The MRC header out of the beginning of a compressed file.
-
-    Raises
-    ------
-    FormatError
-    """
+    """The MRC header out of the beginning of a compressed file. Raises `FormatError`."""
     data = source.read(0, min(source.size, 2 * HEADER_BYTES))
     header = _beginning(data)
     if len(header) < HEADER_BYTES and len(data) < source.size:

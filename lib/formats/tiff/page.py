@@ -250,6 +250,7 @@ def _read_kind(ifd: Ifd) -> PageKind:
         segment = (min(ifd.integer(278, _NO_LIMIT), height), width)
     if min(segment) <= 0:
         raise FormatError("the TIFF page has strips or tiles without size", location=name)
+    tables = ifd.raw(_JPEG_TABLES, limit=_MOST_TABLES) if compression == JPEG else None
     return PageKind(
         height,
         width,
@@ -260,13 +261,9 @@ def _read_kind(ifd: Ifd) -> PageKind:
         tiled,
         photometric,
         orientation=ifd.integer(274, 1),
-        jpeg_tables=_tables(ifd) if compression == JPEG else b"",
+        jpeg_tables=tables or b"",
         bits=bits if packed else 0,
     )
-
-
-def _tables(ifd: Ifd) -> bytes:
-    return ifd.raw(_JPEG_TABLES, limit=_MOST_TABLES) or b""
 
 
 def _is_grey_palette(ifd: Ifd, photometric: int) -> bool:

@@ -129,8 +129,9 @@ class Hierarchy:
         where = join(path, level)
         zarray = self.document(where, ".zarray") if multiscale.level(level) else None
         if zarray is None:
+            inner = path.removeprefix(self.root).strip("/")
             raise NotFoundError(
-                f"{self._inner(path) or 'the multiscale'} has no level {level}",
+                f"{inner or 'the multiscale'} has no level {level}",
                 location=f"{self._tree.uri}/{where}",
                 advice="There are: " + ", ".join(n.path for n in multiscale.levels),
             )
@@ -193,9 +194,6 @@ class Hierarchy:
             return any(self.document(child, one) is not None for one in (".zattrs", ".zarray"))
 
         return named_children(parse_attributes(data, f"{self._tree.uri}/{path}"), there)
-
-    def _inner(self, path: str) -> str:
-        return path.removeprefix(self.root).strip("/")
 
     # --- inside -----------------------------------------------------------------------------
 

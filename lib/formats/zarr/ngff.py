@@ -192,7 +192,8 @@ def _multiscale(block: dict[str, Any], attributes: dict[str, Any], where: str) -
         inner = dataset.get("coordinateTransformations")
         scale, shift = _transform(inner, len(names), where)
         # an outer scale of ones stands in many documents, and says nothing of a length
-        scaled = _has_scale(inner) or outer_scale != (1.0, 1.0, 1.0)
+        scaled = outer_scale != (1.0, 1.0, 1.0)
+        scaled = scaled or any(step["type"] == "scale" for step in inner or [])
         levels.append(
             NgffLevel(
                 str(dataset["path"]),
@@ -354,10 +355,6 @@ def _nanometres(unit: str | None, where: str) -> float:
     if length is None:
         raise UnsupportedFormatError(f"axis unit {unit!r} is no length", location=where)
     return length
-
-
-def _has_scale(steps: Any) -> bool:
-    return any(step["type"] == "scale" for step in steps or [])
 
 
 def _transform(steps: Any, axes: int, where: str) -> tuple[LengthsZYX, LengthsZYX]:

@@ -154,12 +154,7 @@ def parse_array_v3(data: bytes | memoryview, where: str) -> ArrayV3:
 
 
 def parse_node(data: bytes | memoryview, where: str) -> dict[str, Any]:
-    """A ``zarr.json``: a JSON object of format 3 with a node type.
-
-    Raises
-    ------
-    FormatError
-    """
+    """A ``zarr.json``: a JSON object of format 3 with a node type. Raises `FormatError`."""
     try:
         document = json.loads(bytes(data))
     except (ValueError, RecursionError) as error:

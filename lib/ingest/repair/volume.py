@@ -185,17 +185,12 @@ def _require_there(store: Store, remaking: Remaking) -> None:
         The store gives other bytes than it was given.
     """
     for key, path in remaking.patched.anew.items():
-        size, sha256 = digest_of(store, key)
-        if (size, sha256) != _of_file(path):
+        if digest_of(store, key) != (path.stat().st_size, hash_file(path)):
             raise IntegrityError(
                 "a file that was made anew reads otherwise than it was written",
                 location=key,
                 advice="Check the disk or the bucket, then repair again",
             )
-
-
-def _of_file(path: Path) -> tuple[int, str]:
-    return path.stat().st_size, hash_file(path)
 
 
 def _changes(

@@ -113,11 +113,6 @@ def bucket_url(bucket: str, access: S3Access, region: str) -> str:
     return f"{scheme}://{bucket}.{host}" if style == "virtual" else f"{scheme}://{host}/{bucket}"
 
 
-def region_in_environment() -> str | None:
-    """The region that AWS's variables name, if they do."""
-    return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or None
-
-
 def check_object_key(key: str) -> str:
     """Return `key` if it may be asked for, quoted as it goes into an address.
 
@@ -186,9 +181,9 @@ def credentials_of(access: S3Access) -> Credentials | None:
 
 def region_of(access: S3Access) -> str:
     """The region that requests are signed for."""
-    given = access.region or region_in_environment()
-    if given:
-        return given
+    for given in (access.region, *map(os.environ.get, ("AWS_REGION", "AWS_DEFAULT_REGION"))):
+        if given:
+            return given
     if access.anonymous or access.key is not None:
         return DEFAULT_REGION
     return aws_session(access).region_name or DEFAULT_REGION

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -181,9 +182,10 @@ def test_a_path_cannot_smuggle_a_command(client: FtpClient) -> None:
 # --- downloads ------------------------------------------------------------------------------
 
 
-def test_a_download_is_whole_and_hashed(client: FtpClient, tmp_path: Path) -> None:
+def test_a_download_is_whole_and_hashed(client: FtpClient, tmp_path: Path, each_block: Any) -> None:
     counted: list[int] = []
-    fetched = client.download(FILE, tmp_path / "new" / "s.dm3", counted.append)
+    each_block(counted.append)
+    fetched = client.download(FILE, tmp_path / "new" / "s.dm3")
     assert fetched.path.read_bytes() == DATA
     assert (fetched.size, fetched.sha256, sum(counted)) == (len(DATA), sha(DATA), len(DATA))
     assert fetched.last_modified == "2018-06-11T20:26:50Z"
@@ -299,11 +301,12 @@ def leave_part(served: Served, path: Path) -> int:
 
 
 def test_a_later_run_goes_on_and_hashes_what_was_there(
-    client: FtpClient, served: Served, control: Control, tmp_path: Path
+    client: FtpClient, served: Served, control: Control, tmp_path: Path, each_block: Any
 ) -> None:
     size = leave_part(served, tmp_path / "s")
     received: list[int] = []
-    assert client.download(FILE, tmp_path / "s", received.append).sha256 == sha(DATA)
+    each_block(received.append)
+    assert client.download(FILE, tmp_path / "s").sha256 == sha(DATA)
     assert sum(received) == len(DATA) - size
 
 
@@ -321,7 +324,7 @@ def test_a_later_run_discards_the_part_of_an_older_file(
 
 
 def test_a_file_that_changes_under_the_download_is_not_mixed(
-    client: FtpClient, served: Served, control: Control, tmp_path: Path
+    client: FtpClient, served: Served, control: Control, tmp_path: Path, each_block: Any
 ) -> None:
     changed = served.root / FILE.lstrip("/")
     control.add("cut_426", "ftp", first_n=1, after_bytes=300_000)
@@ -330,8 +333,9 @@ def test_a_file_that_changes_under_the_download_is_not_mixed(
         changed.write_bytes(DATA + b"more")
 
     try:
+        each_block(change)
         with pytest.raises(SourceChangedError):
-            client.download(FILE, tmp_path / "s", change)
+            client.download(FILE, tmp_path / "s")
         assert list(tmp_path.iterdir()) == []
     finally:
         changed.write_bytes(DATA)
