@@ -115,28 +115,30 @@ def run(
 
     What is complete already is recognised; what was begun is gone on with.
     """
+    from flows.commands.options import Wanted, run_on_local_s3
+    from flows.commands.plan import plan_command
     from flows.commands.run import run_command
 
-    raise typer.Exit(
-        run_command(
-            addresses=address,
-            sources=source,
-            mode=mode,
-            archives=archives,
-            data_dir=data_dir,
-            common={"box": box, "output_format": output_format, "kind": kind},
-            level=level,
-            dry_run=dry_run,
-            local_s3=local_s3,
-            as_json=as_json,
-            about=_about(labels, name, voxel_size, title, licence, citation)
-            | _crop(with_em, padding),
-            datasets=datasets,
-            sets=sets,
-            quiet=quiet,
-            verbose=verbose,
-        )
+    wanted = Wanted(
+        addresses=address,
+        sources=source,
+        archives=archives,
+        data_dir=data_dir,
+        common={"box": box, "output_format": output_format, "kind": kind},
+        level=level,
+        about=_about(labels, name, voxel_size, title, licence, citation) | _crop(with_em, padding),
+        datasets=datasets,
+        sets=sets,
     )
+
+    def command() -> int:
+        if dry_run:
+            return plan_command(wanted, as_json=as_json)
+        return run_command(wanted, mode=mode, as_json=as_json, quiet=quiet, verbose=verbose)
+
+    if local_s3 and data_dir is not None:
+        raise ConfigError("--local-s3 contradicts --data-dir", location="data_dir")
+    raise typer.Exit(run_on_local_s3(command, verify=not dry_run) if local_s3 else command())
 
 
 @app.command(epilog=epilog("plan"))
@@ -162,22 +164,21 @@ def plan(
 
     Requests, bytes, memory, disk and time of each volume, and what will not do.
     """
+    from flows.commands.options import Wanted
     from flows.commands.plan import plan_command
 
-    raise typer.Exit(
-        plan_command(
-            addresses=address,
-            sources=source,
-            archives=archives,
-            data_dir=data_dir,
-            common={"box": box, "output_format": output_format, "kind": kind},
-            level=level,
-            as_json=as_json,
-            about=_about(labels, name, voxel_size) | _crop(with_em, padding),
-            datasets=datasets,
-            sets=sets,
-        )
+    wanted = Wanted(
+        addresses=address,
+        sources=source,
+        archives=archives,
+        data_dir=data_dir,
+        common={"box": box, "output_format": output_format, "kind": kind},
+        level=level,
+        about=_about(labels, name, voxel_size) | _crop(with_em, padding),
+        datasets=datasets,
+        sets=sets,
     )
+    raise typer.Exit(plan_command(wanted, as_json=as_json))
 
 
 def _crop(with_em: bool, padding: int | None) -> dict[str, Any]:

@@ -115,13 +115,9 @@ def plan(
     >>> planned.total["download_requests"] < 20
     True
     """
-    from flows.commands.plan import totals
-    from flows.credentials import store_settings
+    from flows.commands.plan import plan_jobs
     from lib.concurrency import cancel
-    from lib.ingest.costs import available_memory, warnings_for
-    from lib.ingest.datasets import check, read_datasets
-    from lib.ingest.planning import by_round, plan_all
-    from lib.storage.open import open_store
+    from lib.ingest.datasets import read_datasets
     from macroscope.errors import PlanError
 
     wanted = [os.fspath(address) for address in addresses]
@@ -144,25 +140,17 @@ def plan(
         settings=settings,
         jobs=jobs,
     )
-    with (
-        cancel.fresh(),
-        with_stand_ins(loaded, data_dir=data_dir, archives=archives) as ready,
-    ):
-        access = store_settings(ready)
-        check(jobs, ready)
-        rounds = by_round(sources, wanted, parameters, ready.settings, jobs)
-        found = plan_all(ready, rounds, access)
-        costs = [cost for one in found for cost in one.costs]
-        store = open_store(ready.settings.data_dir, access)
-        result = Plan(
-            tuple(costs),
-            totals(costs, store.free_bytes()),
-            tuple(warnings_for(costs, store, available_memory())),
-            tuple((one.source, error) for one in found for error in one.errors),
-        )
+    with cancel.fresh(), with_stand_ins(loaded, data_dir=data_dir, archives=archives) as ready:
+        found, warnings, total = plan_jobs(ready, sources, wanted, parameters, jobs)
+    result = Plan(
+        tuple(cost for one in found for cost in one.costs),
+        total,
+        tuple(warnings),
+        tuple((one.source, error) for one in found for error in one.errors),
+    )
     if not result.errors:
         return result
-    if len(result.errors) == 1 and not (costs or len(found) > 1):
+    if len(result.errors) == 1 and not (result.volumes or len(found) > 1):
         raise result.errors[0][1]
     error = PlanError("; ".join(str(one) for _, one in result.errors))
     error.plan = result

@@ -20,21 +20,12 @@ from dataclasses import asdict
 from typing import IO, Any
 
 from flows import prepare
-from flows.commands.options import (
-    add_own,
-    ended_by_signals,
-    source_parameters,
-    stand_ins,
-    take_options,
-)
+from flows.commands.options import Wanted, ended_by_signals, stand_ins, take
 from flows.commands.run import newest_report, run_flow
 from lib.concurrency import cancel as stopping
 from lib.config.manager import ConfigManager
 from lib.errors import MacroscopeError, StoppedError
-from lib.execution import mode as find_mode
 from lib.ingest.context import progress_events
-from lib.ingest.datasets import read_datasets
-from lib.ingest.planning import by_round
 from lib.ingest.result import ProgressEvent, subscribe
 
 _EVERY_S = 0.5
@@ -76,15 +67,8 @@ def run(request: dict[str, Any], tell: Tell) -> dict[str, Any]:
     MacroscopeError
         Nothing was begun, or the run was stopped.
     """
-    take_options(archives=request["archives"], data_dir=request["data_dir"])
-    listed, jobs = read_datasets(request["datasets"]) if request["datasets"] else ([], [])
-    settings = ConfigManager().load()
-    find_mode(request["mode"] or settings.settings.execution_mode)
-    addresses, sources = request["addresses"], request["sources"]
-    rounds = by_round(sources, addresses, {}, settings.settings, jobs)
-    selected = tuple(dict.fromkeys(source for given in rounds for source in given))
-    parameters = source_parameters(selected, request["common"], request["level"], request["about"])
-    add_own(parameters, request["settings"], selected)
+    mode = request.pop("mode")
+    taken = take(Wanted(**request))
     prepare()
 
     def listener(event: ProgressEvent) -> None:
@@ -94,12 +78,10 @@ def run(request: dict[str, Any], tell: Tell) -> dict[str, Any]:
     try:
         with (
             ended_by_signals(),
-            stand_ins(settings),
+            stand_ins(taken.loaded),
             subscribe(listener, progress_events, every_s=_EVERY_S),
         ):
-            state = run_flow(
-                settings, addresses, sources, parameters, (listed, jobs), mode=request["mode"]
-            )
+            state = run_flow(taken, mode=mode)
             if stopping.stop_requested():
                 raise KeyboardInterrupt
     except KeyboardInterrupt:

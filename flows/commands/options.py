@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,9 +19,11 @@ from lib.archives.address.grammar import absolute
 from lib.archives.registry import REGISTRY, archive
 from lib.concurrency import cancel as stopping
 from lib.config.errors import nearest, suggestion
-from lib.config.manager import LoadedSettings
+from lib.config.manager import ConfigManager, LoadedSettings
 from lib.config.settings import Settings
 from lib.errors import ConfigError
+from lib.ingest.datasets import Dataset, Job, read_datasets
+from lib.ingest.planning import by_round
 from lib.present.output import say
 
 if TYPE_CHECKING:
@@ -35,6 +38,66 @@ def take_options(
     for name, value in (("EM_ARCHIVES", archives), ("EM_DATA_DIR", data_dir), ("EM_VERBOSE", told)):
         if value is not None:
             os.environ[name] = value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a command is to bring in or to plan.
+
+    Attributes
+    ----------
+    common
+        Settings that every source has.
+    about
+        What the user says of a volume that is known by its address only.
+    datasets
+        A file that lists volumes with their options.
+    sets
+        ``key=value`` or ``source.key=value``, see `set_settings`.
+    settings
+        By source; stronger than all others.
+    """
+
+    addresses: list[str] | None = None
+    sources: list[str] | None = None
+    archives: str | None = None
+    data_dir: str | None = None
+    common: Mapping[str, Any] = field(default_factory=dict)
+    level: list[str] | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
+    datasets: str | None = None
+    sets: list[str] | None = None
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What options came to: the settings in force, each source's own, and the listed volumes."""
+
+    wanted: Wanted
+    loaded: LoadedSettings
+    parameters: dict[str, dict[str, Any]]
+    listed: list[Dataset]
+    jobs: list[Job]
+
+
+def take(wanted: Wanted, *, verbose: bool | None = None) -> Taken:
+    """Lay options over the environment, and sort the others by source.
+
+    Raises
+    ------
+    ConfigError
+        One is impossible, or none of a selected source.
+    """
+    take_options(archives=wanted.archives, data_dir=wanted.data_dir, verbose=verbose)
+    set_settings(wanted.sets)
+    listed, jobs = read_datasets(wanted.datasets) if wanted.datasets else ([], [])
+    loaded = ConfigManager().load()
+    rounds = by_round(wanted.sources, wanted.addresses, {}, loaded.settings, jobs)
+    selected = tuple(dict.fromkeys(source for given in rounds for source in given))
+    parameters = source_parameters(selected, wanted.common, wanted.level, wanted.about, wanted.sets)
+    add_own(parameters, wanted.settings, selected)
+    return Taken(wanted, loaded, parameters, listed, jobs)
 
 
 @contextmanager

@@ -7,37 +7,18 @@ from typing import Any
 
 from rich.table import Table
 
-from flows.commands.options import (
-    ended_by_signals,
-    exit_code,
-    set_settings,
-    source_parameters,
-    stand_ins,
-    take_options,
-)
+from flows.commands.options import Wanted, ended_by_signals, exit_code, stand_ins, take
 from flows.credentials import store_settings
-from lib.config.manager import ConfigManager
+from lib.config.manager import ConfigManager, LoadedSettings
 from lib.ingest.costs import VolumeCost, available_memory, row_of, warnings_for
-from lib.ingest.datasets import Job, check, read_datasets
+from lib.ingest.datasets import Job, check
 from lib.ingest.planning import Planned, by_round, plan_all
 from lib.present.formatting import duration_text, size_text
 from lib.present.output import console, say, say_json
 from lib.storage.open import open_store
 
 
-def plan_command(
-    *,
-    addresses: list[str] | None,
-    sources: list[str] | None,
-    archives: str | None,
-    data_dir: str | None,
-    common: Mapping[str, Any],
-    level: list[str] | None,
-    as_json: bool,
-    about: Mapping[str, Any] | None = None,
-    datasets: str | None = None,
-    sets: list[str] | None = None,
-) -> int:
+def plan_command(wanted: Wanted, *, as_json: bool) -> int:
     """Print the cost of every volume and their total; metadata is all that is downloaded.
 
     Returns
@@ -45,22 +26,20 @@ def plan_command(
     int
         1 where a source cannot be planned; the others are shown all the same.
     """
-    take_options(archives=archives, data_dir=data_dir)
-    set_settings(sets)
-    jobs = read_datasets(datasets)[1] if datasets is not None else []
-    settings = ConfigManager().load()
-    rounds = by_round(sources, addresses, {}, settings.settings, jobs)
-    selected = tuple(dict.fromkeys(source for given in rounds for source in given))
-    parameters = source_parameters(selected, common, level, about, sets)
+    taken = take(wanted)
+    jobs = taken.jobs
     try:
-        with ended_by_signals(), stand_ins(settings):
-            found = _planned(sources, addresses, parameters, jobs)
+        with ended_by_signals(), stand_ins(taken.loaded):
+            loaded = ConfigManager().load()  # once more: stand-ins may have been started since
+            planned, warnings, total = plan_jobs(
+                loaded, wanted.sources, wanted.addresses, taken.parameters, jobs
+            )
     except KeyboardInterrupt:
         return exit_code()
-    planned, warnings, total = found
     costs = [cost for one in planned for cost in one.costs]
     of_jobs = planned[len(planned) - len(jobs) :]  # they are planned last, in their order
-    labels = [*(one.source for one in planned[: len(planned) - len(jobs)]), *_labels(jobs)]
+    labels = [one.source for one in planned[: len(planned) - len(jobs)]]
+    labels += [job.label for job in jobs]
     errors = [
         (label, str(error))
         for label, one in zip(labels, planned, strict=True)
@@ -81,14 +60,14 @@ def plan_command(
     return 1 if errors else 0
 
 
-def _planned(
-    sources: list[str] | None,
-    addresses: list[str] | None,
+def plan_jobs(
+    loaded: LoadedSettings,
+    sources: Sequence[str] | None,
+    addresses: Sequence[str] | None,
     parameters: Mapping[str, Mapping[str, Any]],
     jobs: Sequence[Job],
 ) -> tuple[list[Planned], list[str], dict[str, Any]]:
     """Every source's plans, what will not do at the destination, and the sums."""
-    loaded = ConfigManager().load()  # once more: stand-ins may have been started since
     check(jobs, loaded)
     access = store_settings(loaded)
     rounds = by_round(sources, addresses, parameters, loaded.settings, jobs)
@@ -97,10 +76,6 @@ def _planned(
     store = open_store(loaded.settings.data_dir, access)
     warnings = warnings_for(costs, store, available_memory())
     return planned, warnings, totals(costs, store.free_bytes())
-
-
-def _labels(jobs: Sequence[Job]) -> list[str]:
-    return [job.label for job in jobs]
 
 
 def _by_group(jobs: Sequence[Job], planned: Sequence[Planned]) -> dict[str, dict[str, Any]]:

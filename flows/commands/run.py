@@ -6,9 +6,8 @@ import logging
 import os
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 from rich.measure import Measurement
@@ -16,11 +15,12 @@ from rich.table import Table
 
 from flows import prepare
 from flows.commands.options import (
+    Taken,
+    Wanted,
     ended_by_signals,
     exit_code,
-    set_settings,
-    source_parameters,
     stand_ins,
+    take,
     take_options,
 )
 from flows.commands.server import start_own_server
@@ -30,10 +30,10 @@ from lib.archives.address.grammar import absolute
 from lib.concurrency import cancel as stopping
 from lib.config.loaders import LoaderConfig
 from lib.config.manager import ConfigManager, LoadedSettings
-from lib.errors import ConfigError, MacroscopeError
+from lib.errors import MacroscopeError
 from lib.execution import mode as find_mode
 from lib.ingest.context import progress_events
-from lib.ingest.datasets import Dataset, Job, check, read_datasets
+from lib.ingest.datasets import check
 from lib.ingest.planning import by_round, configs
 from lib.ingest.result import ProcessingResult, ProgressEvent, VolumeResult, subscribe
 from lib.present.formatting import lengths_text
@@ -89,75 +89,20 @@ class _Above(logging.Handler):
 
 
 def run_command(
+    wanted: Wanted,
     *,
-    addresses: list[str] | None,
-    sources: list[str] | None,
-    mode: str | None,
-    archives: str | None,
-    data_dir: str | None,
-    common: Mapping[str, Any],
-    level: list[str] | None,
-    dry_run: bool,
-    as_json: bool,
-    local_s3: bool = False,
-    about: Mapping[str, Any] | None = None,
-    datasets: str | None = None,
-    sets: list[str] | None = None,
+    mode: str | None = None,
+    as_json: bool = False,
     quiet: bool = False,
     verbose: bool = False,
 ) -> int:
     """Run the parent flow in this process; returns the exit code."""
-    if dry_run and not local_s3:
-        from flows.commands.plan import plan_command
-
-        return plan_command(
-            addresses=addresses,
-            sources=sources,
-            archives=archives,
-            data_dir=data_dir,
-            common=common,
-            level=level,
-            as_json=as_json,
-            about=about,
-            datasets=datasets,
-            sets=sets,
-        )
-    if local_s3:
-        if data_dir is not None:
-            raise ConfigError("--local-s3 contradicts --data-dir", location="data_dir")
-        from flows.commands.options import run_on_local_s3
-
-        again = partial(
-            run_command,
-            addresses=addresses,
-            sources=sources,
-            mode=mode,
-            archives=archives,
-            data_dir=None,
-            common=common,
-            level=level,
-            dry_run=dry_run,
-            as_json=as_json,
-            about=about,
-            datasets=datasets,
-            sets=sets,
-            quiet=quiet,
-            verbose=verbose,
-        )
-        return run_on_local_s3(again, verify=not dry_run)
-    take_options(archives=archives, data_dir=data_dir, verbose=verbose or None)
-    set_settings(sets)
-    listed, jobs = read_datasets(datasets) if datasets is not None else ([], [])
-    settings = ConfigManager().load()
-    find_mode(mode or settings.settings.execution_mode)
-    rounds = by_round(sources, addresses, {}, settings.settings, jobs)
-    selected = tuple(dict.fromkeys(source for given in rounds for source in given))
-    parameters = source_parameters(selected, common, level, about, sets)
+    taken = take(wanted, verbose=verbose or None)
     prepare()
     view = live_view(shown=not (as_json or quiet), verbose=verbose)
     try:
-        with ended_by_signals(), stand_ins(settings), view:
-            state = run_flow(settings, addresses, sources, parameters, (listed, jobs), mode=mode)
+        with ended_by_signals(), stand_ins(taken.loaded), view:
+            state = run_flow(taken, mode=mode)
             if stopping.stop_requested():
                 raise KeyboardInterrupt  # the first one was swallowed, see `ended_by_signals`
     except KeyboardInterrupt:
@@ -166,21 +111,15 @@ def run_command(
     return _report(state, ConfigManager().load(), as_json=as_json, quiet=quiet)
 
 
-def run_flow(
-    settings: LoadedSettings,
-    addresses: list[str] | None,
-    sources: list[str] | None,
-    parameters: dict[str, dict[str, Any]],
-    datasets: tuple[Sequence[Dataset], Sequence[Job]] = ((), ()),
-    *,
-    mode: str | None,
-) -> Any:
+def run_flow(taken: Taken, *, mode: str | None) -> Any:
     """The parent flow's final state, once every source has been looked at for wrong settings."""
-    loaded = ConfigManager().load()
+    loaded, jobs = ConfigManager().load(), taken.jobs
+    sources, addresses = taken.wanted.sources, taken.wanted.addresses
     # a wrong setting is refused before anything starts
-    listed, jobs = datasets
+    find_mode(mode or loaded.settings.execution_mode)
     check(jobs, loaded)
-    chosen = configs(loaded, by_round(sources, addresses, parameters, loaded.settings, jobs))
+    rounds = by_round(sources, addresses, taken.parameters, loaded.settings, jobs)
+    chosen = configs(loaded, rounds)
     try_destinations(loaded, [config for _, config in chosen])
     wait_for_server = start_own_server()
     from flows.macroscope import macroscope
@@ -192,8 +131,8 @@ def run_flow(
             mode=mode,
             sources=sources,
             addresses=[absolute(one) for one in addresses or ()] or None,
-            parameters=parameters,
-            datasets=[*listed] or None,
+            parameters=taken.parameters,
+            datasets=[*taken.listed] or None,
             return_state=True,
         )
 
@@ -259,7 +198,9 @@ def _report(state: Any, loaded: LoadedSettings, *, as_json: bool, quiet: bool) -
     if as_json:
         say_json([result.model_dump(mode="json") for result in results])
     elif quiet:
-        print_errors(results)
+        for result in results:
+            for error in result.errors:
+                say(f"{result.label}: {error}", error=True)
     else:
         print_summary(results)
         print_places(results, loaded)
@@ -296,13 +237,6 @@ def print_summary(results: list[ProcessingResult]) -> None:
     for result in results:
         for error in result.errors:
             out.print(f"{result.label}: {error}", style="bold")
-
-
-def print_errors(results: list[ProcessingResult]) -> None:
-    """What went wrong, and nothing else."""
-    for result in results:
-        for error in result.errors:
-            say(f"{result.label}: {error}", error=True)
 
 
 def print_places(results: list[ProcessingResult], loaded: LoadedSettings) -> None:

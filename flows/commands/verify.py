@@ -101,7 +101,7 @@ class _Mender:
 
     def mend(self, verdict: Verdict) -> tuple[Verdict, Repair | None]:
         """Make anew what is damaged; a volume that cannot be repaired keeps no other from it."""
-        if not verdict.can_be_repaired:
+        if not (verdict.damaged or verdict.noted):
             return verdict, None
         with scratch_folder("repair") as scratch:
             try:

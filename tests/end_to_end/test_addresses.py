@@ -16,6 +16,7 @@ import tifffile
 import zarr
 
 from emulators.serving import Samples
+from flows.commands.options import Wanted
 from flows.commands.run import run_command
 from lib.errors import ConfigError
 from tests.end_to_end.bucket import Bucket
@@ -49,11 +50,7 @@ def home(samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
 
 
 def run(*addresses: str, **more: object) -> int:
-    options: dict[str, object] = {
-        "sources": None, "mode": None, "archives": None, "data_dir": None, "common": {},
-        "level": None, "dry_run": False, "as_json": True,
-    }  # fmt: skip
-    return run_command(addresses=[*addresses], **{**options, **more})  # type: ignore[arg-type]
+    return run_command(Wanted(addresses=[*addresses], **more), as_json=True)  # type: ignore[arg-type]
 
 
 OWN: dict[str, tuple[Callable[[Path], Any], str]] = {
