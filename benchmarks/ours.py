@@ -18,7 +18,7 @@ from lib.archives.registry import REGISTRY, archive
 from lib.config.loaders import LoaderConfig
 from lib.formats.registry import FILE_FORMATS, TREE_FORMATS, file_format, tree_format
 from lib.ingest import stages
-from lib.ingest.context import VolumeRequest
+from lib.ingest.context import VolumeRequest, close_context
 from lib.storage.base import StoreSettings
 from lib.volumes.job import VolumeJob
 
@@ -123,7 +123,7 @@ def _volume(request: VolumeRequest, totals: dict[str, int]) -> Iterator[VolumeJo
         yield job
         made = stages.finish_volume(request, job)
         stages.cleanup(request, complete=True)
-    stages.close(request)
+    close_context(request)
     totals["requests"] += made.requests
     totals["received"] += made.received_bytes
     totals["stored"] += made.published.stored_bytes

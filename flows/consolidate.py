@@ -5,7 +5,8 @@ from __future__ import annotations
 from flows.calling import flow
 from flows.credentials import store_settings
 from lib.config.manager import ConfigManager
-from lib.records.catalogue import CatalogResult, require_contents
+from lib.records.catalogue import CatalogResult
+from lib.storage.keys import require_contents
 from lib.storage.open import open_store
 from tasks.artifacts import catalogue
 
@@ -21,5 +22,5 @@ def consolidate() -> CatalogResult:
     """
     loaded = ConfigManager().load()
     settings, destination = loaded.settings, store_settings(loaded)
-    require_contents(open_store(settings.data_dir, destination))
+    require_contents(open_store(settings.data_dir, destination), "catalogue")
     return catalogue(settings.data_dir, settings.metadata_dir, destination, settings.keep_reports)

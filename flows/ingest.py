@@ -41,7 +41,7 @@ from lib.ingest import life
 from lib.ingest.context import VolumeRequest
 from lib.ingest.costs import VolumeCost, cost_of
 from lib.ingest.life import Batches, OnShare, Steps
-from lib.ingest.record_tracker import not_made
+from lib.ingest.record_tracker import volume_result
 from lib.ingest.result import ProcessingResult, VolumeResult
 from lib.ingest.stages import Batch, note_batch, rest_of
 from lib.plan import VolumePlan
@@ -224,10 +224,10 @@ def ingest(source: str, config: LoaderConfig | Mapping[str, Any] | None) -> Proc
         costs = [cost_of(p, run.config, run.settings.assumed_compression) for p in sources.plans]
         mine |= {f"{source}/{one.name}" for one in sources.plans}
         show(lambda: show_plan(source, costs))
-        volumes = [not_made(skipped, "skipped") for skipped in sources.skipped]
+        volumes = [volume_result(skipped, "skipped", made=False) for skipped in sources.skipped]
         for volume_plan in sources.plans:
             if run.config.dry_run:
-                volumes.append(not_made(volume_plan, "planned"))
+                volumes.append(volume_result(volume_plan, "planned", made=False))
             else:
                 volumes.append(make_volume(run, volume_plan))
                 tell_of(volumes[-1])

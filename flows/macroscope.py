@@ -34,7 +34,8 @@ from lib.execution import mode as find_mode
 from lib.ingest.datasets import Dataset, Job, check, jobs_of
 from lib.ingest.planning import by_round, with_parameters
 from lib.ingest.result import ProcessingResult
-from lib.records.catalogue import note_groups, require_contents
+from lib.records.catalogue import note_groups
+from lib.storage.keys import require_contents
 from lib.storage.open import open_store
 from tasks.artifacts import run_in_words, show_run, show_volumes
 from tasks.outage import heeding_cancel, retry_through_outage, show
@@ -234,7 +235,7 @@ def macroscope(
     if not dry_run:
         try:
             note_groups(settings.metadata_dir, settings.data_dir, store_settings(loaded), results)
-            require_contents(open_store(settings.data_dir, store_settings(loaded)))
+            require_contents(open_store(settings.data_dir, store_settings(loaded)), "catalogue")
             with tags("macroscope", "catalog"):  # as its deployment has
                 retry_through_outage(consolidate)
         except NothingThereError:

@@ -204,22 +204,6 @@ def ready(
     ]
 
 
-def draw(mode: Mode, selected: Iterable[str] | None = None) -> str:
-    """A drawing in plain text, time from left to right, one source a line."""
-    steps = schedule(mode, mode.sources if selected is None else selected)
-    begins: dict[str, int] = {}
-    for step in steps:
-        begins[step.source] = max((begins[name] + 1 for name in step.after), default=0)
-    end = max(begins.values(), default=0) + 1
-    width = max((len(name) for name in begins), default=0)
-    lines = []
-    for source, begin in begins.items():
-        stop = min((begins[s.source] for s in steps if source in s.after), default=end)
-        bar = "=" * (8 * (stop - begin) - 1)
-        lines.append(f"{source:<{width}}  {' ' * 8 * begin}{bar}>")
-    return "\n".join(lines)
-
-
 def on_kubernetes(environ: Mapping[str, str]) -> bool:
     """Whether this process runs in a pod (the kubelet sets KUBERNETES_SERVICE_HOST)."""
     return bool(environ.get("KUBERNETES_SERVICE_HOST"))

@@ -16,17 +16,20 @@ import ipaddress
 import json
 import re
 import socket
+import struct
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import unquote, urlsplit
 from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml.common import DefusedXmlException  # type: ignore[import-untyped]
 from defusedxml.ElementTree import fromstring  # type: ignore[import-untyped]
 
-from lib.errors import FormatError, RequestRefusedError, TransportError
+from lib.errors import FormatError, MacroscopeError, RequestRefusedError, TransportError
 
 MAX_NAME_BYTES = 200
 """Of a file's name: room for suffixes below the 255 bytes of common file systems."""
@@ -175,8 +178,10 @@ def _with_mark(name: str, mark: str) -> str:
 
 
 MIB = 1024 * 1024
-MALFORMED = (KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError)
-"""What reading a foreign document raises where a field is absent, or of another shape or size."""
+_MALFORMED = (
+    KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError, RecursionError,
+    struct.error,
+)  # fmt: skip
 _URL = re.compile(r"[a-z][a-z0-9+.\-]*://[^\s'\"<>\])}]+", re.IGNORECASE)
 
 
@@ -318,6 +323,32 @@ def _public_address(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> b
 
 
 # --- content --------------------------------------------------------------------------------
+
+
+@contextmanager
+def reading(
+    what: str, where: str, kind: type[MacroscopeError] = FormatError, archive: str | None = None
+) -> Iterator[None]:
+    """Name what making sense of a foreign document raises: a field is absent, or of another shape.
+
+    Parameters
+    ----------
+    kind
+        Of the error that is raised in its place.
+    """
+    try:
+        yield
+    except _MALFORMED as error:
+        raise kind(f"{what} cannot be read: {error!r}", archive=archive, location=where) from None
+
+
+def json_object(data: bytes | memoryview, what: str, where: str) -> dict[str, Any]:
+    """A foreign document that must be a JSON object. Raises `FormatError`."""
+    with reading(what, where):
+        document = json.loads(bytes(data))
+    if not isinstance(document, dict):
+        raise FormatError(f"{what} is no JSON object", location=where)
+    return document
 
 
 def parse_xml(data: bytes, max_bytes: int = 64 * MIB) -> Element:

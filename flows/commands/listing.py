@@ -12,13 +12,13 @@ from flows.commands.options import ended_by_signals, exit_code, stand_ins, take_
 from flows.credentials import store_settings
 from lib.archives.listed import Item
 from lib.config.manager import ConfigManager
-from lib.errors import NotFoundError, NothingThereError
+from lib.errors import NotFoundError
 from lib.ingest.listing import list_address, search
 from lib.present.formatting import shape_text, size_text
 from lib.present.output import say, say_json
 from lib.records.manager import MetadataManager
 from lib.storage.base import Store
-from lib.storage.keys import contents, why_nothing
+from lib.storage.keys import require_contents
 from lib.storage.open import open_store
 
 
@@ -170,13 +170,8 @@ def _volumes(store: Store, names: list[str]) -> list[str]:
         if record.get("schema_version") and record["files"]["volume"].endswith(".ome.zarr")
     ]
     chosen = [key for key in complete if any(_means(name, key) for name in names)]
-    if not chosen and not complete:
-        found = contents(store)
-        if not found.records and not found.volumes:
-            raise NothingThereError(
-                f"there is nothing to view: {why_nothing(store, found)}", location=store.uri
-            )
     if not chosen:
+        require_contents(store, "view")
         there = ", ".join(complete) or "nothing yet"
         raise NotFoundError(
             "there is no such volume to view",

@@ -39,7 +39,7 @@ from lib.ingest.result import ProcessingResult, ProgressEvent, VolumeResult, sub
 from lib.present.formatting import lengths_text
 from lib.present.output import console, say, say_json
 from lib.present.terminal import ProgressView
-from lib.records.catalogue import require_contents
+from lib.storage.keys import require_contents
 from lib.storage.open import is_remote, open_store, probe_once
 
 EVERY_S = 0.5
@@ -165,7 +165,7 @@ def consolidate_command(*, data_dir: str | None = None, as_json: bool) -> int:
     take_options(data_dir=data_dir)
     prepare()
     loaded = ConfigManager().load()
-    require_contents(open_store(loaded.settings.data_dir, store_settings(loaded)))
+    require_contents(open_store(loaded.settings.data_dir, store_settings(loaded)), "catalogue")
     wait_for_server = start_own_server()
     from flows.consolidate import consolidate
 

@@ -15,6 +15,7 @@ from typing import Any
 from lib import vocabulary
 from lib.archives.listed import Item, all_of
 from lib.errors import BadAnswerError, MacroscopeError, StoppedError
+from lib.safety import reading
 from lib.transport.http import HttpClient
 from lib.transport.limits import Limits
 from lib.transport.session import Session
@@ -36,14 +37,8 @@ def search(words: list[str], most: int, root: str) -> list[Item]:
         url = f"{root}/bioimages/search"
         params = {"query": all_of(words), "pageSize": str(2 * most), "page": "1"}
         answer = client.get_json(url, params)
-        try:
+        with reading("the answer of BioStudies", url, BadAnswerError, "bioimages"):
             hits = [(str(one["accession"]), _text(one.get("title"))) for one in answer["hits"]]
-        except (KeyError, TypeError, AttributeError) as error:
-            raise BadAnswerError(
-                f"the answer of BioStudies cannot be read: {error!r}",
-                archive="bioimages",
-                location=url,
-            ) from None
         own = [hit for hit in hits if _ACCESSION.fullmatch(hit[0])]
         return [_study(client, root, accession, title) for accession, title in own[:most]]
 

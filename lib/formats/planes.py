@@ -13,7 +13,7 @@ import math
 import uuid
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -269,6 +269,22 @@ def unpacked_planes(
     FormatError
         The file unpacks to more bytes, or to fewer.
     """
+    limit = header.offset + math.prod(header.shape_zyx) * header.stored.itemsize
+    limit += header.slack_bytes
+    with scratch_file(source, scratch) as target:
+        file = write_unpacked(source, target, b"", pieces, limit)
+        return RawPlanes(file, header.offset, header.shape_zyx, header.stored)
+
+
+@contextmanager
+def scratch_file(source: ByteSource, scratch: Path | None) -> Iterator[Path]:
+    """Where a compressed file is unpacked to; its name goes with the block, and `source` is closed.
+
+    Raises
+    ------
+    ConfigError
+        There is no scratch folder.
+    """
     if scratch is None:
         raise ConfigError(
             "the file is compressed and there is no scratch folder to unpack it to",
@@ -276,13 +292,10 @@ def unpacked_planes(
         )
     scratch.mkdir(parents=True, exist_ok=True)
     target = scratch / f"{uuid.uuid4().hex}.unpacked"
-    limit = header.offset + math.prod(header.shape_zyx) * header.stored.itemsize
-    limit += header.slack_bytes
     try:
-        file = write_unpacked(source, target, b"", pieces, limit)
-        return RawPlanes(file, header.offset, header.shape_zyx, header.stored)
+        yield target
     finally:
-        target.unlink(missing_ok=True)
+        target.unlink(missing_ok=True)  # whoever reads it holds it open
         source.close()
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from lib.concurrency import cancel as stopping
 from lib.geometry import ShapeZYX
 from lib.ingest import stages
-from lib.ingest.context import VolumeRequest, volume_context
+from lib.ingest.context import VolumeRequest, close_context, volume_context
 from lib.ingest.costs import require_space
 from lib.ingest.record_tracker import RecordTracker
 from lib.ingest.result import VolumeResult
@@ -77,11 +77,12 @@ def make_volume(request: VolumeRequest, run_name: str, steps: Steps | None = Non
         stopping.check()
         with stages.lock(request):
             result = _make(request, tracker, steps or Steps(), began)
-        return result.model_copy(update={"store_requests": stages.store_requests(request)})
+        asked = volume_context(request).store_requests()
+        return result.model_copy(update={"store_requests": asked})
     except Exception as error:  # nothing was begun, or the lock was lost
         return tracker.failed(error, time.monotonic() - began)
     finally:
-        stages.close(request)
+        close_context(request)
 
 
 def _make(

@@ -256,20 +256,12 @@ class RecordTracker:
         plan = self._request.plan
         key = record_key(plan.source, plan.name)
         known = self._record is not None or status == "complete"
-        return VolumeResult(
-            name=plan.name,
-            source_id=plan.source_id,
-            status=status,
-            shape_zyx=plan.shape_zyx,
-            voxel_nm_zyx=plan.voxel_nm_zyx,
-            assumed_axes=plan.assumed_axes,
-            metadata_path=f"{volume_context(self._request).store.uri}/{key}" if known else None,
-            **more,
-        )
+        path = f"{volume_context(self._request).store.uri}/{key}" if known else None
+        return volume_result(plan, status, metadata_path=path, **more)
 
 
-def not_made(plan: VolumePlan, status: str) -> VolumeResult:
-    """A volume that this run only planned, or skipped for its size."""
+def volume_result(plan: VolumePlan, status: str, **more: Any) -> VolumeResult:
+    """What a run came to for the volume of a plan; `more` are further fields."""
     return VolumeResult(
         name=plan.name,
         source_id=plan.source_id,
@@ -277,7 +269,7 @@ def not_made(plan: VolumePlan, status: str) -> VolumeResult:
         shape_zyx=plan.shape_zyx,
         voxel_nm_zyx=plan.voxel_nm_zyx,
         assumed_axes=plan.assumed_axes,
-        made=False,
+        **more,
     )
 
 

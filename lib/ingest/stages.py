@@ -26,7 +26,7 @@ from lib.errors import (
 )
 from lib.geometry import ShapeZYX
 from lib.ingest.coarse import fit_plan
-from lib.ingest.context import VolumeRequest, close_context, open_session, volume_context
+from lib.ingest.context import VolumeRequest, open_session, volume_context
 from lib.ingest.kind import doubts_of_values, settle_kind
 from lib.ingest.members import MadeMember, clean_members, make_members
 from lib.ingest.naming import name_plans
@@ -421,16 +421,6 @@ def cleanup(request: VolumeRequest, *, complete: bool) -> None:
             store.sweep_temporaries(folder)
 
 
-def store_requests(request: VolumeRequest) -> dict[str, int]:
-    """Requests to the destination for this volume so far, by kind, those of workers included."""
-    return volume_context(request).store_requests()
-
-
 def note_batch(request: VolumeRequest, batch: Batch) -> None:
     """Count what another process asked for; batches of this process are counted already."""
     volume_context(request).note(batch.worker, batch.traffic, batch.store_requests)
-
-
-def close(request: VolumeRequest) -> None:
-    """Close what this process has open for the volume."""
-    close_context(request)

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -27,7 +27,6 @@ from lib.errors import (
     DestinationError,
     MacroscopeError,
     NotFoundError,
-    NothingThereError,
     RecordError,
     UnsupportedFormatError,
 )
@@ -47,7 +46,7 @@ from lib.present.viewer_app import (
 from lib.records.lifecycle import RecordDict, read_json, record_for
 from lib.records.model import Record
 from lib.storage.base import Store, StoredObject
-from lib.storage.keys import contents, image_of, record_of, why_nothing
+from lib.storage.keys import contents, image_of, record_of, require_contents
 
 _AT_ONCE = 16
 """Records that are read at once: from a bucket each is a request."""
@@ -156,14 +155,6 @@ _LOOPBACK = "127.0.0.1"
 _log = logging.getLogger(__name__)
 
 
-def find_volumes(store: Store) -> Iterator[str]:
-    """Keys of all finished OME-Zarr volumes of a store; unfinished ones have no root document."""
-    for found in store.list():
-        volume, inner, rest = found.key.partition(f"{ZARR}/")
-        if rest == "zarr.json" and not any(part.startswith(".") for part in volume.split("/")):
-            yield volume + inner.rstrip("/")
-
-
 def serve(store: Store, volume_keys: Sequence[str], *, port: int = 0) -> Viewer:
     """Make a viewer of some volumes; it serves from ``with`` (or `Viewer.start`) on.
 
@@ -206,11 +197,7 @@ def serve_store(store: Store, *, port: int = 0) -> Viewer:
         The store holds neither a record nor a volume.
     """
     _require_client()
-    found = contents(store)
-    if not found.records and not found.volumes:
-        raise NothingThereError(
-            f"there is nothing to view: {why_nothing(store, found)}", location=store.uri
-        )
+    require_contents(store, "view")
     return Viewer(store, (), port=port, whole=True)
 
 

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from lib.errors import AlreadyExistsError, MacroscopeError, NotFoundError, NothingThereError
+from lib.errors import AlreadyExistsError, MacroscopeError, NotFoundError
 from lib.records.lifecycle import RecordDict, plain, read_json, section
 from lib.records.manager import schema_errors, timestamp
 from lib.safety import folded
 from lib.storage.base import Store, StoreSettings
-from lib.storage.keys import Contents, contents, record_of, why_nothing
+from lib.storage.keys import Contents, contents, record_of
 from lib.storage.open import open_store
 
 GROUPS_KEY = "groups.json"
@@ -153,22 +153,6 @@ def consolidate(
     keys = _write_new(metadata_store, moment, documents)
     valid = sum(item.valid for item in checked)
     return CatalogResult(*keys, catalog, report, valid, len(checked) - valid)
-
-
-def require_contents(data_store: Store) -> Contents:
-    """What there is to catalogue; an empty catalogue of a mistyped address would look like a store.
-
-    Raises
-    ------
-    NothingThereError
-    """
-    found = contents(data_store)
-    if not found.records and not found.volumes:
-        raise NothingThereError(
-            f"there is nothing to catalogue: {why_nothing(data_store, found)}",
-            location=data_store.uri,
-        )
-    return found
 
 
 def _check(store: Store, key: str, size: int) -> CheckedRecord:

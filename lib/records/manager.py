@@ -33,7 +33,7 @@ from lib.records.lifecycle import (
 )
 from lib.safety import redact_text
 from lib.storage.base import Store
-from lib.storage.keys import record_objects
+from lib.storage.keys import contents
 
 
 @cache
@@ -285,7 +285,7 @@ class MetadataManager:
 
         What is not valid is left to the validation report of `lib.records.catalogue`.
         """
-        for found in record_objects(self._store, source or ""):
+        for found in contents(self._store, source or "").records:
             try:
                 record = read_json(self._store, found.key, found.size)
             except (RecordError, NotFoundError):

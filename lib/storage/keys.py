@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from lib.errors import DestinationError
+from lib.errors import DestinationError, NothingThereError
 from lib.storage.base import Buffer, Store, StoredObject
 
 LOCKS = ".locks"  # folder of lock files and leases, beside the volumes that they guard
@@ -189,11 +189,6 @@ def own_files(store: Store, volume: str) -> Iterator[StoredObject]:
     return (item for item in store.list(volume) if not item.key.startswith(inside))
 
 
-def record_objects(store: Store, prefix: str = "") -> Iterator[StoredObject]:
-    """Every ``metadata_*.json`` below a prefix, sorted by key."""
-    yield from contents(store, prefix).records
-
-
 def record_of(volume_key: str) -> str:
     """Where the record of a volume lies: ``ebi/x.ome.zarr`` -> ``ebi/metadata_x.json``.
 
@@ -209,8 +204,23 @@ def record_of(volume_key: str) -> str:
     return f"{folder}/metadata_{name}.json" if folder else f"metadata_{name}.json"
 
 
+def require_contents(store: Store, doing: str) -> Contents:
+    """What there is to view, to prove or to catalogue: a mistyped address looks like a new store.
+
+    Raises
+    ------
+    NothingThereError
+        The store holds neither a record nor a volume; the error says why.
+    """
+    found = contents(store)
+    if not found.records and not found.volumes:
+        raise NothingThereError(
+            f"there is nothing to {doing}: {why_nothing(store, found)}", location=store.uri
+        )
+    return found
+
+
 def why_nothing(store: Store, found: Contents) -> str:
-    """In words, why a store holds neither a record nor a volume."""
     probe = store.local_path("x")
     if probe is None:
         return "no object lies below this address" if not found.others else _FOREIGN

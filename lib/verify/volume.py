@@ -26,7 +26,7 @@ from lib.storage.keys import (
     labels_of,
     own_files,
     record_of,
-    why_nothing,
+    require_contents,
 )
 from lib.verify.beside import (
     prove_crate,
@@ -345,14 +345,8 @@ def require_proof(store: Store, verdicts: Sequence[Verdict], sources: Collection
     nothing = [source for source in sources if source not in looked_at]
     if verdicts and not nothing:
         return
-    found = contents(store)
-    there = sorted(
-        {_source_of(item.key) for item in found.records} | {*map(_source_of, found.volumes)}
-    )
-    if not there:
-        raise NothingThereError(
-            f"there is nothing to prove: {why_nothing(store, found)}", location=store.uri
-        )
+    found = require_contents(store, "prove")
+    there = sorted({*map(_source_of, (*(item.key for item in found.records), *found.volumes))})
     raise NothingThereError(
         f"there is nothing to prove of {', '.join(nothing)}",
         location=store.uri,

@@ -16,7 +16,8 @@ import zarr
 from numpy.typing import NDArray
 
 from lib.geometry import ShapeZYX
-from lib.present.viewer import find_volumes, serve
+from lib.present.viewer import serve
+from lib.storage.keys import contents
 from lib.storage.s3 import S3Store
 from tests.end_to_end.bucket import KEY, SECRET, Bucket
 from tests.kit.volume_kit import ArrayReader, a_job, a_plan, make
@@ -151,7 +152,7 @@ def test_dask_opens_it_by_its_address(made: Made) -> None:
 
 def test_the_viewer_serves_it_from_the_bucket_without_giving_away_keys(made: Made) -> None:
     store = made.bucket.store()
-    assert list(find_volumes(store)) == [made.key]
+    assert [*contents(store).volumes] == [made.key]
     with serve(store, [made.key]) as viewer:
         root = viewer.address
         with urlopen(f"{root}/store/{made.key}/zarr.json", timeout=20) as answer:

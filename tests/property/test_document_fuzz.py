@@ -21,7 +21,8 @@ from lib.archives.flyem.info import parse_info
 from lib.archives.idr.omero import _image
 from lib.errors import MacroscopeError
 from lib.formats.zarr.array import parse_array
-from lib.formats.zarr.ngff import parse_attributes, parse_multiscale
+from lib.formats.zarr.ngff import parse_multiscale
+from lib.safety import json_object
 from lib.transport.ftp_wire import parse_list, parse_mlsd
 from lib.transport.responses import parse_index
 
@@ -42,7 +43,7 @@ ZARRAY = {
 
 
 def ngff(document: Any) -> Any:
-    return parse_multiscale(parse_attributes(json.dumps(document).encode(), "x"), "x")
+    return parse_multiscale(json_object(json.dumps(document).encode(), ".zattrs", "x"), "x")
 
 
 DOCUMENTS: dict[str, tuple[Any, Callable[[Any], Any]]] = {

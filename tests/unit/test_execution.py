@@ -11,7 +11,6 @@ from lib.execution import (
     check_sources,
     dask_choice,
     default_subflows,
-    draw,
     mode,
     on_kubernetes,
     ready,
@@ -195,16 +194,6 @@ def test_an_unknown_source_is_refused_with_the_valid_names() -> None:
     with pytest.raises(ConfigError, match="none is selected"):
         check_sources([], ALL)
     assert check_sources(["idr", "ebi", "idr"], ALL) == ("idr", "ebi")
-
-
-def test_the_drawing_shows_order_and_overlap() -> None:
-    assert draw(mode("background")) == (
-        "epfl           ===============================>\n"
-        "idr            =======>\n"
-        "flyem                  =======>\n"
-        "ebi                            =======>\n"
-        "openorganelle                          =======>"
-    )
 
 
 @pytest.mark.parametrize(

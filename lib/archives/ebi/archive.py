@@ -13,11 +13,11 @@ from typing import Any, ClassVar
 
 from lib.archives.base import ArchiveBase, Publisher
 from lib.archives.ebi.entry import (
+    API,
     SEARCH,
-    EmpiarEntry,
     all_entries,
+    ask_entry,
     list_entry,
-    parse_entry,
     search_entries,
 )
 from lib.archives.ebi.files import FORMATS, find_files
@@ -29,7 +29,7 @@ from lib.archives.ebi.volumes import kinds_of, pair_up, stated_dtype, why_none
 from lib.archives.listed import Item, VoxelZYX, What, planned_row, refused
 from lib.archives.selection import Selection, plan_each, with_notes
 from lib.config.loaders import EBIConfig
-from lib.errors import FormatError, MacroscopeError, NotFoundError, UnsupportedFormatError
+from lib.errors import FormatError, MacroscopeError, UnsupportedFormatError
 from lib.formats import registry
 from lib.formats.base import VolumeReader
 from lib.formats.format import VolumeDescription
@@ -103,9 +103,6 @@ def _row(entry_id: str, volume: Volume, plan: VolumePlan, told: set[str]) -> Ite
     return row.model_copy(update={"voxel_nm_zyx": voxel, "notes": notes})
 
 
-API = "empiar-api"
-
-
 class EBI(ArchiveBase):
     """One volume for each stack of numbered sections, and for each other file or what it holds."""
 
@@ -141,18 +138,11 @@ class EBI(ArchiveBase):
             raise failed
         return plans
 
-    def describe_entry(self, config: EBIConfig, session: Session) -> list[Item]:
-        """How an entry is understood: its volumes with their files, and what is in none and why.
-
-        Raises what `plan` raises, except that an entry without a volume is described as such.
-        """
-        return rows_of(*self._understood(config, session))
-
     def listing(self, inside: str, config: EBIConfig, session: Session) -> list[Item]:
         """Entries, by the search service, or the volumes of ``ENTRY[/FOLDER]``."""
         if not inside:
             return all_entries(config, session)
-        return list_entry(inside, config, session, self.describe_entry)
+        return list_entry(inside, config, session, lambda c, s: rows_of(*self._understood(c, s)))
 
     def search(
         self, words: list[str], most: int, config: EBIConfig, session: Session
@@ -198,7 +188,7 @@ class EBI(ArchiveBase):
         self, config: EBIConfig, session: Session
     ) -> tuple[Planner, list[VolumePlan], FormatError]:
         """The planner, the plans, and what is wrong where there are none."""
-        entry = self._entry(config, session)
+        entry = ask_entry(config, session)
         tree, formats = _tree(config, session), dict[str, str]()
         folder = f"/empiar/world_availability/{config.entry_id}"
         found = find_files(tree, folder, entry.imagesets, Selection.of(config), config.folder)
@@ -253,15 +243,6 @@ class EBI(ArchiveBase):
         made = plan_each(ordered, lambda volume: [planner.plan(volume)], lambda v: v.path)
         notes = planner.left_out_notes()
         return planner, [with_notes(plan, notes) for plan in made], failed
-
-    def _entry(self, config: EBIConfig, session: Session) -> EmpiarEntry:
-        where = f"{config.api_base_url}/entry/{config.accession}/"
-        try:
-            document = session.http(API).get_json(where)
-        except NotFoundError as error:
-            error.advice = "Check entry_id: the archive has no such entry"
-            raise
-        return parse_entry(document, config.accession, where)
 
     def _reading(
         self, plan: VolumePlan, config: EBIConfig, session: Session, raw: RawFiles

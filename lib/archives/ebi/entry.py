@@ -24,6 +24,7 @@ from lib.config.errors import build
 from lib.config.loaders import EBIConfig
 from lib.errors import BadAnswerError, MacroscopeError, NotFoundError, StoppedError
 from lib.plan import About
+from lib.safety import reading
 from lib.transport.session import Session
 
 LICENCE = "CC0-1.0"
@@ -281,7 +282,7 @@ def list_entry(inside: str, config: EBIConfig, session: Session, rows: Rows) -> 
     number, _, folder = inside.partition("/")
     own = {"entry_id": number, **({"folder": folder} if folder else {})}
     chosen = build(EBIConfig, config.model_dump() | own, archive="ebi")
-    entry = _entry(chosen, session)
+    entry = ask_entry(chosen, session)
     address = f"empiar:{chosen.entry_id}"
     where = f"{address}/{chosen.folder}" if chosen.folder else address
     items: list[Item] = []
@@ -317,12 +318,8 @@ def _found(query: str, most: int, config: EBIConfig, session: Session) -> list[s
     url = f"{config.search_base_url}/empiar"
     params = {"query": query, "size": str(most), "start": "0", "format": "json"}
     answer = session.http(SEARCH).get_json(url, params)
-    try:
+    with reading("the answer of EBI Search", url, BadAnswerError, "ebi"):
         ids = [str(one["id"]) for one in answer["entries"]]
-    except (KeyError, TypeError) as error:
-        raise BadAnswerError(
-            f"the answer of EBI Search cannot be read: {error!r}", archive="ebi", location=url
-        ) from None
     numbers = [one.removeprefix("EMPIAR-") for one in ids]
     return [f"EMPIAR-{one}" for one in numbers if one.isascii() and one.isdecimal()][:most]
 
@@ -331,7 +328,7 @@ def _entry_item(accession: str, config: EBIConfig, session: Session) -> Item:
     number = accession.removeprefix("EMPIAR-")
     address = f"empiar:{number}"
     try:
-        entry = _entry(config.model_copy(update={"entry_id": number}), session)
+        entry = ask_entry(config.model_copy(update={"entry_id": number}), session)
     except (NotFoundError, BadAnswerError) as error:  # the index may be older than the archive
         return refused(address, accession, error.message, "entry")
     about = entry.about
@@ -348,11 +345,12 @@ def _entry_item(accession: str, config: EBIConfig, session: Session) -> Item:
     )
 
 
-def _entry(config: EBIConfig, session: Session) -> EmpiarEntry:
+def ask_entry(config: EBIConfig, session: Session) -> EmpiarEntry:
+    """What the API says of an entry. Raises as `parse_entry` does, or `NotFoundError`."""
     where = f"{config.api_base_url}/entry/{config.accession}/"
     try:
         document: Any = session.http(API).get_json(where)
     except NotFoundError as error:
-        error.advice = "Check the accession: the archive has no such entry"
+        error.advice = "Check entry_id: the archive has no such entry"
         raise
     return parse_entry(document, config.accession, where)

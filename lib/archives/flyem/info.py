@@ -25,7 +25,7 @@ from lib.errors import (
 )
 from lib.formats.dvid import BLOCK
 from lib.geometry import Box, LengthsZYX, ShapeZYX, ceil_divide, floor_divide, multiply, to_nm
-from lib.safety import MALFORMED
+from lib.safety import reading
 from lib.transport.session import Session
 
 ARCHIVE, SERVICE = "flyem", "dvid"
@@ -122,7 +122,7 @@ def parse_info(info: Any, where: str) -> Instance:
     BadAnswerError
         Keys are missing or of the wrong type.
     """
-    try:
+    with reading("DVID's info", where, BadAnswerError, ARCHIVE):
         base, extended, extents = info["Base"], info["Extended"], info.get("Extents")
         type_name = base["TypeName"]
         if type_name in _LABELS:
@@ -148,10 +148,6 @@ def parse_info(info: Any, where: str) -> Instance:
         if not whole or not all(v and 0 < v < math.inf for v in voxel):
             raise ValueError("extents or voxel size")
         background = int(extended.get("Background") or 0)
-    except MALFORMED as error:
-        raise BadAnswerError(
-            f"DVID's info cannot be read: {error!r}", archive=ARCHIVE, location=where
-        ) from None
     return Instance(
         Box((low[2], low[1], low[0]), (high[2], high[1], high[0])),
         (float(voxel[2] or 0), float(voxel[1] or 0), float(voxel[0] or 0)),
@@ -203,14 +199,10 @@ def dvid_instances(repositories: Any, only: str | None = None) -> list[DvidItem]
         There is no such instance; the error lists what there is.
     """
     found: list[DvidItem] = []
-    try:
+    with reading("DVID's list of repositories", "/api/repos/info", BadAnswerError, ARCHIVE):
         for uuid, repository in sorted(repositories.items()):
             for name, info in sorted((repository or {}).get("DataInstances", {}).items()):
                 found.append(_instance(str(uuid), str(name), info, repository))
-    except (AttributeError, TypeError) as error:
-        raise BadAnswerError(
-            f"DVID's list of repositories cannot be read: {error!r}", archive="flyem"
-        ) from None
     if only is None:
         return found
     chosen = [item for item in found if item.name == only]

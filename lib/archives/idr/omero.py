@@ -19,6 +19,7 @@ from lib.archives.voxels import CatalogueZYX
 from lib.errors import BadAnswerError, NotFoundError
 from lib.geometry import to_nm
 from lib.plan import About
+from lib.safety import reading
 from lib.transport.http import HttpClient
 
 _PAGE = 200
@@ -105,13 +106,9 @@ def list_objects(
     total = 1
     while len(found) < total and (most is None or len(found) < most):
         answer = client.get_json(url, {"limit": str(_PAGE), "offset": str(len(found))})
-        try:
+        with reading(f"the list of {what}", url, BadAnswerError):
             page = {int(one["@id"]): dict(one) for one in answer["data"]}
             total = int(answer["meta"]["totalCount"])
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise BadAnswerError(
-                f"the list of {what} cannot be read: {error!r}", location=url
-            ) from (None)
         before = len(found)
         found = {**found, **page}
         if total > _MAX_IMAGES or (len(found) == before and total):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bz2
-import uuid
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -32,7 +31,7 @@ from lib.formats.mrc.header import (
     Sections,
     parse_header,
 )
-from lib.formats.planes import check_box, plane_blocks, unpacked, write_unpacked
+from lib.formats.planes import check_box, plane_blocks, scratch_file, unpacked, write_unpacked
 from lib.geometry import Box, ShapeZYX, zyx
 
 _SUFFIXES = (".mrc", ".rec", ".st", ".ali", ".map", ".mrcs", ".ccp4")
@@ -93,18 +92,8 @@ def _opened(source: ByteSource, handle: dict[str, Any], scratch: Path | None) ->
     choices = _choices(handle)
     if not packing(source.read(0, min(3, source.size))):
         return open_mrc(source, choices=choices)
-    if scratch is None:
-        raise ConfigError(
-            "the MRC file is compressed and there is no scratch folder to unpack it to",
-            location=source.name,
-        )
-    scratch.mkdir(parents=True, exist_ok=True)
-    unpacked = scratch / f"{uuid.uuid4().hex}.unpacked"
-    try:
-        return open_mrc(source, scratch=unpacked, choices=choices)
-    finally:
-        unpacked.unlink(missing_ok=True)  # the volume holds it open
-        source.close()
+    with scratch_file(source, scratch) as target:
+        return open_mrc(source, scratch=target, choices=choices)
 
 
 def _choices(given: Any) -> MrcChoices:
@@ -154,7 +143,6 @@ def _looks_like(head: bytes, *, named: bool) -> bool:
     return False
 
 
-_CHUNK_BYTES = 2**20
 _MAX_RATIO = 1100  # Deflate cannot exceed 1032:1; bzip2 can, but not on micrographs
 _MAX_TRAILING_BYTES = 2**20
 

@@ -8,7 +8,6 @@ either the whole block or exactly what is left of it at the end of the volume.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +18,7 @@ from xxhash import xxh32_intdigest
 
 from lib.compression import DEFLATED, decode_into, encode_chunk, expand, inflate, open_codec
 from lib.errors import FormatError, UnsupportedFormatError
+from lib.safety import reading
 
 MAX_BLOCK_BYTES = 2**30
 LZ4_JAVA_SEED = 0x9747B28C  # of the XXH32 checksums that lz4-java writes
@@ -177,23 +177,6 @@ def _lz4_blocks(payload: memoryview, nbytes: int) -> bytes:
     return bytes(out)
 
 
-def parse_attributes(data: bytes | memoryview, where: str) -> dict[str, Any]:
-    """An ``attributes.json``.
-
-    Raises
-    ------
-    FormatError
-        It is no JSON object.
-    """
-    try:
-        document = json.loads(bytes(data))
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"attributes.json cannot be read: {error}", location=where) from None
-    if not isinstance(document, dict):
-        raise FormatError("attributes.json is no JSON object", location=where)
-    return document
-
-
 def parse_dataset(document: dict[str, Any], where: str) -> Dataset | None:
     """The dataset that attributes describe; None where they are a group's.
 
@@ -203,14 +186,12 @@ def parse_dataset(document: dict[str, Any], where: str) -> Dataset | None:
     """
     if "dimensions" not in document or "blockSize" not in document:
         return None
-    try:
+    with reading("attributes.json", where):
         shape = tuple(int(n) for n in document["dimensions"])
         block = tuple(int(n) for n in document["blockSize"])
         name = str(document["dataType"])
         given = document.get("compression") or {"type": document.get("compressionType", "raw")}
         compression = {**given, "type": str(given["type"])}
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise FormatError(f"attributes.json cannot be read: {error!r}", location=where) from None
     if document.get("isLabelMultiset"):
         raise UnsupportedFormatError("label multisets (Paintera) are not read", location=where)
     if name not in _DTYPES:
@@ -219,10 +200,8 @@ def parse_dataset(document: dict[str, Any], where: str) -> Dataset | None:
         raise UnsupportedFormatError(f"compression {compression['type']!r}", location=where)
     stored = np.dtype(_DTYPES[name])
     dataset = Dataset(shape, block, stored, compression, document)
-    try:
+    with reading("compression", where):
         open_codec(dataset.codec)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise FormatError(f"compression cannot be read: {error!r}", location=where) from None
     if not 2 <= len(shape) <= 5 or len(block) != len(shape) or min(*shape, *block) < 1:
         raise UnsupportedFormatError(
             f"a dataset of {shape} and blocks {block} (x first), where 2 to 5 axes are converted",

@@ -18,12 +18,12 @@ from lib.bytesource.tree import Tree, in_words, join, listing_or_none, optional_
 from lib.errors import FormatError, NotFoundError, UnsupportedFormatError
 from lib.formats.chunked import cells_in, choose_level_name, listed_objects, survey_objects
 from lib.formats.format import Handle, Options, Survey, VolumeDescription, VoxelSize
-from lib.formats.n5.blocks import Dataset, parse_attributes, parse_dataset
+from lib.formats.n5.blocks import Dataset, parse_dataset
 from lib.formats.n5.reader import N5Reader
 from lib.formats.zarr.axes import AxisMap, axis_map
 from lib.geometry import Box, LengthsZYX, to_nm, zyx
 from lib.plan import SourceGrid, unstored
-from lib.safety import MALFORMED
+from lib.safety import json_object, reading
 from lib.vocabulary import Kind, labels_said
 
 _CLOSE = 1e-6
@@ -99,7 +99,7 @@ def _transform(given: Any, source: str, where: str) -> Placing | None:
     """A COSEM transform: axes, units, scale and translate of one length each."""
     if not isinstance(given, dict):
         return None
-    try:
+    with reading(source, where):
         axes = [str(axis).lower() for axis in given["axes"]]
         if sorted(axes) != ["x", "y", "z"]:
             return None
@@ -110,8 +110,6 @@ def _transform(given: Any, source: str, where: str) -> Placing | None:
             return _unknown(source, given, units)
         scale = [float(given["scale"][i]) * float(per[i] or 0) for i in order]
         shift = [float(given["translate"][i]) * float(per[i] or 0) for i in order]
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise FormatError(f"{source} cannot be read: {error!r}", location=where) from None
     if not all(math.isfinite(n) for n in (*scale, *shift)) or 0 in scale:
         raise FormatError(f"{source} has a scale of {given['scale']}", location=where)
     mirrored = "".join(axis for axis, n in zip("zyx", scale, strict=True) if n < 0)
@@ -232,7 +230,7 @@ class N5Format:
         data = tree.get(join(path, DOCUMENT), MOST_DOCUMENT_BYTES)
         if data is None:
             return False
-        keys = parse_attributes(data, path).keys()
+        keys = json_object(data, DOCUMENT, path).keys()
         return bool(keys & {"n5", "dimensions", "multiScale", "scales", "multiscales"}) or (
             bool(keys & {"pixelResolution", "resolution", "downsamplingFactors"})
         )
@@ -241,24 +239,15 @@ class N5Format:
         self, tree: Tree, root: str, path: str, options: Options
     ) -> list[VolumeDescription]:
         where = join(root, path)
-        try:
-            return self._found(tree, root, path, options)
-        except MALFORMED as error:
-            raise FormatError(
-                f"an attributes.json at, above or below cannot be read: {error!r}",
-                location=f"{tree.uri}/{where}",
-            ) from None
-
-    def _found(self, tree: Tree, root: str, path: str, options: Options) -> list[VolumeDescription]:
-        where = join(root, path)
-        found = _volumes(tree, where, options, 0)
-        if not found:
-            raise NotFoundError(
-                f"there is no dataset at {path or 'the root'!r}",
-                location=f"{tree.uri}/{where}",
-                advice=in_words(_children(tree, where), tree, where),
-            )
-        return [_described(tree, root, *one, options) for one in found]
+        with reading("an attributes.json at, above or below", f"{tree.uri}/{where}"):
+            found = _volumes(tree, where, options, 0)
+            if not found:
+                raise NotFoundError(
+                    f"there is no dataset at {path or 'the root'!r}",
+                    location=f"{tree.uri}/{where}",
+                    advice=in_words(_children(tree, where), tree, where),
+                )
+            return [_described(tree, root, *one, options) for one in found]
 
     def survey(self, tree: Tree, root: str, volume: VolumeDescription, box: Box) -> Survey:
         dataset, axes = _of_handle(volume.handle)
@@ -284,7 +273,7 @@ class N5Format:
 def _attributes(tree: Tree, path: str) -> dict[str, Any] | None:
     key = join(path, DOCUMENT)
     data = optional_document(tree, key, MOST_DOCUMENT_BYTES)
-    return None if data is None else parse_attributes(data, f"{tree.uri}/{key}")
+    return None if data is None else json_object(data, DOCUMENT, f"{tree.uri}/{key}")
 
 
 def _children(tree: Tree, path: str) -> list[str]:

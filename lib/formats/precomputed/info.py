@@ -6,7 +6,6 @@ nanometres; a voxel's position is its lower corner.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from lib.errors import FormatError, UnsupportedFormatError
 from lib.formats.precomputed.shards import ShardingSpec, parse_sharding
 from lib.geometry import LengthsZYX, ShapeZYX, minimum, multiply, subtract
+from lib.safety import json_object, reading
 
 _DTYPES = {"uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "float32"}
 ENCODINGS = ("raw", "jpeg", "jxl", "png", "compressed_segmentation")
@@ -77,10 +77,8 @@ def parse_info(data: bytes | memoryview, where: str) -> Info:
     UnsupportedFormatError
         Meshes, annotations, a CAVE server's graphene volume, other data types.
     """
-    try:
-        document = json.loads(bytes(data))
-        if not isinstance(document, dict):
-            raise FormatError("info is no JSON object", location=where)
+    document = json_object(data, "info", where)
+    with reading("info", where):
         if document.get("app") or document.get("graph"):
             raise UnsupportedFormatError(
                 "a graphene volume of a CAVE server, which wants a token",
@@ -100,8 +98,6 @@ def parse_info(data: bytes | memoryview, where: str) -> Info:
             channels=int(document.get("num_channels", 1)),
             scales=tuple(sorted(scales, key=lambda scale: math.prod(scale.resolution_zyx))),
         )
-    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise FormatError(f"info cannot be read: {error!r}", location=where) from None
     if not scales or info.channels < 1:
         raise FormatError("info names no scale", location=where)
     return info

@@ -49,14 +49,8 @@ class TiffFormat(FileFormatBase):
         return [_described(file, plane, only=len(planes) == 1 and not path) for plane in planes]
 
     def open(self, source: ByteSource, handle: Handle, scratch: Path | None = None) -> TiffReader:
-        return TiffReader(
-            open_tiff(
-                source,
-                series=handle["series"],
-                channel=handle["channel"],
-                time=handle["time"],
-            )
-        )
+        chosen = {key: handle[key] for key in ("series", "channel", "time")}
+        return TiffReader(open_tiff(source, **chosen))
 
 
 def _planes(file: TiffFile, options: Options) -> Iterator[Plane]:

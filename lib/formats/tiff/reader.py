@@ -22,7 +22,7 @@ from lib.formats.tiff.geometry import Turn
 from lib.formats.tiff.ifd import read_header, read_ifd
 from lib.formats.tiff.page import PALETTE, Page, PageKind
 from lib.formats.tiff.pages import PageList, list_pages
-from lib.formats.tiff.series import Series, list_series
+from lib.formats.tiff.series import list_series
 from lib.geometry import Box, ShapeZYX
 
 _BLOCK_BYTES = 8 * 2**20
@@ -136,7 +136,7 @@ class TiffVolume:
     Attributes
     ----------
     dtype
-        In native byte order; `byte_order` is the file's.
+        In native byte order.
     voxel
         What the file says; None where it says nothing.
     stated_planes
@@ -150,7 +150,6 @@ class TiffVolume:
 
     shape_zyx: ShapeZYX
     dtype: np.dtype[Any]
-    byte_order: Literal["little", "big"]
     voxel: VoxelSize
     kind: Literal["ome", "imagej", "pages"]
     stated_planes: int | None
@@ -228,7 +227,6 @@ class TiffFile:
     def __init__(self, source: ByteSource) -> None:
         self.source = source
         header = read_header(source)
-        self._order = header.order
         self._pages = list_pages(source, header)
         self.series = list_series(self._pages, read_ifd(source, header, header.first_ifd))
 
@@ -236,71 +234,54 @@ class TiffFile:
         """One volume, the first that is converted where none is named; reads nothing more."""
         source, pages, found = self.source, self._pages, self.series
         if series is None:
-            converted = (n for n, one in enumerate(found) if one.refused is None)
-            series = next(converted, 0)
-        return _volume(source, self._order, pages, found, series, channel, time)
-
-
-def _volume(
-    source: ByteSource,
-    order: str,
-    pages: PageList,
-    found: Sequence[Series],
-    series: int,
-    channel: int | None,
-    time: int | None,
-) -> TiffVolume:
-    if not 0 <= series < len(found):
-        raise OutOfBoundsError(
-            f"series {series} was chosen, the file has {len(found)}", location=source.name
+            series = next((n for n, one in enumerate(found) if one.refused is None), 0)
+        if not 0 <= series < len(found):
+            raise OutOfBoundsError(
+                f"series {series} was chosen, the file has {len(found)}", location=source.name
+            )
+        chosen = found[series]
+        planes = chosen.planes_z(channel, time, source.name)
+        kind = pages[0 if chosen.stacked else planes[0]].kind
+        if not pages.extrapolated and not chosen.stacked:
+            for z, plane in enumerate(planes):
+                unit = f"page {plane} (z {z})"
+                if (refused := pages[plane].refused) is not None:
+                    raise UnsupportedFormatError(refused, location=source.name, unit=unit)
+                if pages[plane].kind != kind:
+                    raise FormatError(
+                        "the page differs from the first in size, voxel type or compression",
+                        location=source.name,
+                        unit=unit,
+                    )
+        notes = chosen.notes
+        if len(found) > 1:
+            if sum(one.refused is None for one in found) > 1:
+                notes += (f"series {series} of {len(found)}; the others are volumes of their own",)
+            notes += tuple(
+                f"series {n} is not converted: {one.refused}"
+                for n, one in enumerate(found)
+                if one.refused is not None
+            )
+        height, width = kind.height, kind.width
+        if Turn.of(kind.orientation).swapped:
+            height, width = width, height
+        return TiffVolume(
+            shape_zyx=(len(planes), height, width),
+            dtype=delivered_dtype(kind.stored),
+            voxel=chosen.voxel,
+            kind=chosen.kind,
+            stated_planes=chosen.stated_planes,
+            series=tuple(one.name or f"series {number}" for number, one in enumerate(found)),
+            index=series,
+            acquired=chosen.acquired,
+            notes=notes + _notes_of(kind),
+            origin=chosen.origin,
+            facts=chosen.facts,
+            source=source,
+            pages=pages,
+            planes=planes,
+            stacked=chosen.stacked,
         )
-    chosen = found[series]
-    planes = chosen.planes_z(channel, time, source.name)
-    sample = pages[0 if chosen.stacked else planes[0]]
-    kind = sample.kind
-    if not pages.extrapolated and not chosen.stacked:
-        for z, plane in enumerate(planes):
-            refused = pages[plane].refused
-            if refused is not None:
-                raise UnsupportedFormatError(
-                    refused, location=source.name, unit=f"page {plane} (z {z})"
-                )
-            if pages[plane].kind != kind:
-                raise FormatError(
-                    "the page differs from the first in size, voxel type or compression",
-                    location=source.name,
-                    unit=f"page {plane} (z {z})",
-                )
-    notes = chosen.notes
-    if len(found) > 1:
-        if sum(one.refused is None for one in found) > 1:
-            notes += (f"series {series} of {len(found)}; the others are volumes of their own",)
-        notes += tuple(
-            f"series {n} is not converted: {one.refused}"
-            for n, one in enumerate(found)
-            if one.refused is not None
-        )
-    notes += _notes_of(kind)
-    turn = Turn.of(kind.orientation)
-    height, width = (kind.width, kind.height) if turn.swapped else (kind.height, kind.width)
-    return TiffVolume(
-        shape_zyx=(len(planes), height, width),
-        dtype=delivered_dtype(kind.stored),
-        byte_order="little" if order == "<" else "big",
-        voxel=chosen.voxel,
-        kind=chosen.kind,
-        stated_planes=chosen.stated_planes,
-        series=tuple(one.name or f"series {number}" for number, one in enumerate(found)),
-        index=series,
-        acquired=chosen.acquired,
-        notes=notes,
-        origin=chosen.origin,
-        facts=chosen.facts,
-        source=source,
-        pages=pages,
-        planes=planes,
-        stacked=chosen.stacked,
-    )
 
 
 def _notes_of(kind: PageKind) -> tuple[str, ...]:

@@ -156,8 +156,7 @@ def choose_level(multiscale: Multiscale, wanted: str | None) -> str:
     ------
     NotFoundError
     """
-    names = [level.path for level in multiscale.levels]
-    return choose_level_name(names, wanted, multiscale.name or "the multiscale")
+    return choose_level_name(multiscale.paths, wanted, multiscale.name or "the multiscale")
 
 
 def _described(root: str, array: ZarrArray) -> VolumeDescription:

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from lib.bytesource.tree import Tree, join, listing_or_none, optional_document
@@ -29,11 +30,11 @@ from lib.formats.zarr.ngff import (
     multiscale_above,
     named_children,
     names_of_array,
-    parse_attributes,
     parse_multiscales,
 )
 from lib.geometry import Box, LengthsZYX, ceil_divide
 from lib.plan import SourceGrid, unwritten
+from lib.safety import json_object, reading
 from lib.transport.listing import Listing, ObjectInfo
 from lib.vocabulary import IMAGE_LABEL
 
@@ -115,7 +116,7 @@ class Hierarchy:
         zarray = self.document(path, ".zarray")
         if zarray is None:
             return None
-        name, multiscale = multiscale_above(path, self.multiscales)
+        _, name, multiscale = multiscale_above(path, self.multiscales, attrgetter("paths"))
         return self._described(path, name, zarray, multiscale)
 
     def level(self, path: str, multiscale: Multiscale, level: str) -> ZarrArray:
@@ -133,7 +134,7 @@ class Hierarchy:
             raise NotFoundError(
                 f"{inner or 'the multiscale'} has no level {level}",
                 location=f"{self._tree.uri}/{where}",
-                advice="There are: " + ", ".join(n.path for n in multiscale.levels),
+                advice="There are: " + ", ".join(multiscale.paths),
             )
         return self._described(where, level, zarray, multiscale)
 
@@ -172,7 +173,7 @@ class Hierarchy:
     def _attributes(self, path: str) -> dict[str, Any]:
         data = self.document(path, ".zattrs")
         where = f"{self._tree.uri}/{join(path, '.zattrs')}"
-        return {} if data is None else parse_attributes(data, where)
+        return {} if data is None else json_object(data, ".zattrs", where)
 
     def document(self, path: str, name: str) -> bytes | None:
         """A document of a group or array; of consolidated metadata where they have it."""
@@ -193,7 +194,8 @@ class Hierarchy:
             child = join(path, name)
             return any(self.document(child, one) is not None for one in (".zattrs", ".zarray"))
 
-        return named_children(parse_attributes(data, f"{self._tree.uri}/{path}"), there)
+        where = f"{self._tree.uri}/{path}"
+        return named_children(json_object(data, ".zattrs", where), there)
 
     # --- inside -----------------------------------------------------------------------------
 
@@ -230,7 +232,7 @@ class Hierarchy:
         return ZarrArray(
             path=path,
             level=name,
-            levels=tuple(n.path for n in named.levels) if named else (),
+            levels=named.paths if named else (),
             document=document,
             zarray=zarray,
             voxel=level.voxel,
@@ -266,12 +268,8 @@ class Hierarchy:
         data = optional_document(self._tree, key, MOST_DOCUMENT_BYTES)
         if data is None:
             return None
-        try:
+        with reading(".zmetadata", f"{self._tree.uri}/{key}"):
             documents = json.loads(bytes(data))["metadata"]
-        except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
-            raise FormatError(
-                f".zmetadata cannot be read: {error!r}", location=f"{self._tree.uri}/{key}"
-            ) from None
         return documents if isinstance(documents, dict) else None
 
 
@@ -304,7 +302,7 @@ def _said_to_be_empty(tree: Tree, path: str, document: ArrayDocument) -> str:
     voxels = math.prod(document.shape)
     for where in (path, path.rpartition("/")[0]):
         data = optional_document(tree, join(where, ".zattrs"), MOST_DOCUMENT_BYTES)
-        found: Any = {} if data is None else parse_attributes(data, f"{tree.uri}/{where}")
+        found: Any = {} if data is None else json_object(data, ".zattrs", f"{tree.uri}/{where}")
         for key in ("cellmap", "annotation", "complement_counts", "absent"):
             found = found.get(key) if isinstance(found, dict) else None
         if found == voxels and document.fill_value == 0:

@@ -6,18 +6,17 @@ of the whole multiscale are applied after those of its datasets.
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from lib.errors import FormatError, UnsupportedFormatError
 from lib.formats.format import VoxelSize
 from lib.formats.zarr.axes import IMPLIED, axis_names, spatial_only, stated_names
 from lib.geometry import LengthsZYX, to_nm
-from lib.safety import MALFORMED
+from lib.safety import reading
 from lib.vocabulary import labels_said
 
 
@@ -95,14 +94,24 @@ class Multiscale:
     words: dict[str, str] = field(default_factory=dict)
     drawn: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Of its levels, below the group."""
+        return tuple(level.path for level in self.levels)
+
     def level(self, path: str) -> NgffLevel | None:
         return next((level for level in self.levels if level.path == path), None)
 
 
+M = TypeVar("M")
+
+
 def multiscale_above(
-    path: str, multiscales_at: Callable[[str], Sequence[Multiscale]]
-) -> tuple[str, Multiscale | None]:
-    """The multiscale among an array's groups that names it, and the name that it gives it.
+    path: str,
+    multiscales_at: Callable[[str], Sequence[M]],
+    names: Callable[[M], Collection[str]],
+) -> tuple[str, str, M | None]:
+    """The multiscale among an array's groups that names it: group, name in it, and itself.
 
     Where none does, the nearest one, and the array's path below it; where there is none at all,
     the last part of the array's path.
@@ -111,32 +120,23 @@ def multiscale_above(
     ----------
     path
         Of the array. A dataset may lie several groups below its multiscale (``scale0/image``).
+    names
+        Of the datasets of a multiscale.
     """
-    nearest: tuple[str, Multiscale | None] = (path.rpartition("/")[2], None)
+    nearest: tuple[str, str, M | None] = ("", path.rpartition("/")[2], None)
     above, inner = path, ""
     for _ in range(_DEEPEST):
         above, _, name = above.rpartition("/")
         inner = f"{name}/{inner}".rstrip("/")
         found = multiscales_at(above)
         for one in found:
-            if one.level(inner) is not None:
-                return inner, one
-        if found and nearest[1] is None:
-            nearest = (inner, found[0])
+            if inner in names(one):
+                return above, inner, one
+        if found and nearest[2] is None:
+            nearest = (above, inner, found[0])
         if not above:
             break
     return nearest
-
-
-def parse_attributes(data: bytes | memoryview, where: str) -> dict[str, Any]:
-    """Read a ``.zattrs``; raises `FormatError` where it is no JSON object."""
-    try:
-        document = json.loads(bytes(data))
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f".zattrs cannot be read: {error}", location=where) from None
-    if not isinstance(document, dict):
-        raise FormatError(".zattrs is no JSON object", location=where)
-    return document
 
 
 def parse_multiscales(attributes: dict[str, Any], where: str) -> list[Multiscale]:
@@ -153,14 +153,12 @@ def parse_multiscales(attributes: dict[str, Any], where: str) -> list[Multiscale
     if not blocks:
         return []
     found: list[Multiscale] = []
-    try:
+    with reading("multiscales", where):
         for number in range(len(blocks)):
             one = _multiscale(blocks[number], attributes, where)
             known = {level.path for earlier in found for level in earlier.levels}
             if not known & {level.path for level in one.levels}:
                 found.append(one)
-    except MALFORMED as error:
-        raise FormatError(f"multiscales cannot be read: {error!r}", location=where) from None
     return found
 
 
@@ -277,7 +275,7 @@ def level_of_array(
         return None
     if not isinstance(shift, list) or len(shift) != len(own):  # of other values, as in CF
         shift = None
-    try:
+    with reading(source, where):
         units = [units] * len(own) if isinstance(units, str) else units or [None] * len(own)
         pairs = zip(own, given, shift or [0.0] * len(own), units, strict=True)
         there = {axis: (float(n), float(at), unit or None) for axis, n, at, unit in pairs}
@@ -285,8 +283,6 @@ def level_of_array(
         per = [_nanometres(unit, where) for _, _, unit in rows]
         lengths = _three(n * nm for (n, _, _), nm in zip(rows, per, strict=True))
         shifts = [at * nm for (_, at, _), nm in zip(rows, per, strict=True)]
-    except MALFORMED as error:
-        raise FormatError(f"{source} cannot be read: {error!r}", location=where) from None
     if not all(math.isfinite(n) and n > 0 for n in lengths) or not all(map(math.isfinite, shifts)):
         raise FormatError(f"{source} says {given}, which are no lengths", location=where)
     pixels = "".join(axis for axis in "zyx" if _is_pixel(there.get(axis, (0, 0, None))[2]))

@@ -7,9 +7,7 @@ fields that must be understood) is refused by name.
 
 from __future__ import annotations
 
-import json
 import math
-import struct
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +19,7 @@ from lib.compression import Encoded, can_pass_through, decode_into, inflate, ope
 from lib.errors import FormatError, UnsupportedFormatError
 from lib.formats.base import delivered_dtype
 from lib.formats.zarr.array import CODECS
+from lib.safety import json_object, reading
 
 MAX_CHUNK_BYTES = 2**30
 _DTYPES = {
@@ -147,19 +146,14 @@ def parse_array_v3(data: bytes | memoryview, where: str) -> ArrayV3:
         It uses what is not read here; the error says what.
     """
     document = parse_node(data, where)
-    try:
+    with reading("zarr.json", where):
         return _array(document, where)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, struct.error) as error:
-        raise FormatError(f"zarr.json cannot be read: {error!r}", location=where) from None
 
 
 def parse_node(data: bytes | memoryview, where: str) -> dict[str, Any]:
     """A ``zarr.json``: a JSON object of format 3 with a node type. Raises `FormatError`."""
-    try:
-        document = json.loads(bytes(data))
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"zarr.json cannot be read: {error}", location=where) from None
-    if not isinstance(document, dict) or document.get("zarr_format") != 3:
+    document = json_object(data, "zarr.json", where)
+    if document.get("zarr_format") != 3:
         raise FormatError("zarr.json is no document of Zarr v3", location=where)
     if document.get("node_type") not in ("array", "group"):
         raise FormatError(f"node_type {document.get('node_type')!r} is none", location=where)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from lib.bytesource.neighbours import requests_for
 from lib.bytesource.tree import Tree, in_words, join, listing_or_none, optional_document
-from lib.errors import FormatError, NotFoundError
+from lib.errors import NotFoundError
 from lib.formats.base import WIDENED
 from lib.formats.chunked import cells_in, listed_objects, survey_objects
 from lib.formats.format import Handle, Options, Survey, VolumeDescription, VoxelSize
@@ -29,6 +29,7 @@ from lib.formats.zarr.format import choose_level
 from lib.formats.zarr.ngff import (
     Multiscale,
     level_of_array,
+    multiscale_above,
     named_children,
     names_of_array,
     parse_multiscale,
@@ -37,7 +38,7 @@ from lib.formats.zarr.v3_array import ArrayV3, parse_array_v3, parse_node
 from lib.formats.zarr.v3_reader import Zarr3Reader
 from lib.geometry import Box
 from lib.plan import SourceGrid, unwritten
-from lib.safety import MALFORMED
+from lib.safety import reading
 from lib.transport.listing import Listing
 from lib.vocabulary import IMAGE_LABEL, labels_said
 
@@ -59,14 +60,8 @@ class Zarr3Format:
     def describe(
         self, tree: Tree, root: str, path: str, options: Options
     ) -> list[VolumeDescription]:
-        where = join(root, path)
-        try:
+        with reading("a zarr.json at, above or below", f"{tree.uri}/{join(root, path)}"):
             return _described_below(tree, root, path, options)
-        except MALFORMED as error:
-            raise FormatError(
-                f"a zarr.json at, above or below cannot be read: {error!r}",
-                location=f"{tree.uri}/{where}",
-            ) from None
 
     def survey(self, tree: Tree, root: str, volume: VolumeDescription, box: Box) -> Survey:
         array, axes, document = _of_handle(volume.handle)
@@ -108,8 +103,12 @@ def _described_below(tree: Tree, root: str, path: str, options: Options) -> list
     where = join(root, path)
     node = _node(tree, where)
     if node is not None and node["node_type"] == "array":
-        at, inner, block = _multiscale_above(tree, where)
-        return [_described(tree, root, where, options, at, inner, block)]
+
+        def blocks_at(key: str) -> list[Block]:
+            return _multiscales(_node(tree, key))
+
+        above = multiscale_above(where, blocks_at, _paths)
+        return [_described(tree, root, where, options, *above)]
     found = _multiscales_below(tree, where, 0)
     described = [
         _described(tree, root, join(at, level), options, at, level, block)
@@ -118,7 +117,7 @@ def _described_below(tree: Tree, root: str, path: str, options: Options) -> list
     ]
     if not found:
         arrays = _arrays_below(tree, where, 0)
-        described = [_described(tree, root, key, options, None, "", None) for key in arrays]
+        described = [_described(tree, root, key, options, "", "", None) for key in arrays]
     if not described:
         raise NotFoundError(
             f"there is no array or multiscale at {path or 'the root'!r}",
@@ -154,24 +153,6 @@ def _multiscales(node: dict[str, Any] | None) -> list[Block]:
             known |= {*_paths(block)}
         break
     return found
-
-
-def _multiscale_above(tree: Tree, path: str) -> tuple[str | None, str, Block | None]:
-    """The multiscale that names an array: its group, the array's name in it, and its block."""
-    nearest: tuple[str | None, str, Block | None] = (None, "", None)
-    above, inner = path, ""
-    for _ in range(_DEEPEST):
-        above, _, name = above.rpartition("/")
-        inner = f"{name}/{inner}".rstrip("/")
-        blocks = _multiscales(_node(tree, above))
-        for block in blocks:
-            if inner in _paths(block):
-                return above, inner, block
-        if blocks and nearest[2] is None:
-            nearest = (above, inner, blocks[0])
-        if not above:
-            break
-    return nearest
 
 
 def _paths(block: Block) -> list[str]:
@@ -224,7 +205,7 @@ def _chosen(tree: Tree, path: str, block: Block, level: str | None) -> str:
         raise NotFoundError(
             f"{path or 'the multiscale'} has no level {name}",
             location=f"{tree.uri}/{join(path, name)}",
-            advice="There are: " + ", ".join(one.path for one in multiscale.levels),
+            advice="There are: " + ", ".join(multiscale.paths),
         )
     return name
 
@@ -243,7 +224,7 @@ def _described(
     root: str,
     key: str,
     options: Options,
-    at: str | None,
+    at: str,
     level: str,
     block: Block | None,
 ) -> VolumeDescription:
@@ -258,7 +239,7 @@ def _described(
     if names is None:
         names = understood(names_of_array(array.attributes, len(array.shape)), called)
     axes = axis_map(names, array.shape, where, channel=options.channel, time=options.time)
-    multiscale = _parsed(tree, at or "", block, len(array.shape)) if block is not None else None
+    multiscale = _parsed(tree, at, block, len(array.shape)) if block is not None else None
     found = multiscale.level(level) if multiscale is not None else None
     named = found is not None
     if found is None:
@@ -284,11 +265,7 @@ def _described(
         evidence = "data type bool"
     return VolumeDescription(
         path=path,
-        handle={
-            "path": path,
-            "array": document,
-            **axes.in_handle,
-        },
+        handle={"path": path, "array": document, **axes.in_handle},
         shape_zyx=axes.pick_zyx(array.shape),
         dtype=array.dtype.name,
         voxel=voxel,
@@ -296,7 +273,7 @@ def _described(
         kind="labels" if evidence else None,
         kind_evidence=evidence,
         level=level or None if named else None,
-        levels=tuple(one.path for one in multiscale.levels) if multiscale and named else (),
+        levels=multiscale.paths if multiscale and named else (),
         chunk_zyx=axes.pick_zyx(array.chunk),
         notes=tuple(notes),
         extra={"image_label": drawn} if drawn else {},

@@ -74,7 +74,11 @@ class Zarr3Reader(TreeReader):
         if table is None or table[inner, 0] == table[inner, 1] == _ABSENT:
             return None
         start, length = (int(n) for n in table[inner])
-        self._check_entry(key, length)
+        if not 0 < length <= self._most:
+            raise FormatError(
+                f"the index of a shard says {length} bytes for one chunk",
+                location=f"{self._tree.uri}/{key}",
+            )
         data = self._neighbours.get(key, key, inner, (start, length), partial(_entry, table))
         if data is None:
             raise shard_gone(self._tree, key)
@@ -143,13 +147,6 @@ class Zarr3Reader(TreeReader):
         if (ranges[1:, 0] < ranges[:-1, 1]).any():
             raise FormatError("chunks of a shard overlap", location=where)
         return table
-
-    def _check_entry(self, key: str, length: int) -> None:
-        if not 0 < length <= self._most:
-            raise FormatError(
-                f"the index of a shard says {length} bytes for one chunk",
-                location=f"{self._tree.uri}/{key}",
-            )
 
 
 def _entry(table: NDArray[np.uint64], inner: Any) -> tuple[int, int] | None:

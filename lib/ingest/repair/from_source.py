@@ -17,7 +17,7 @@ from typing import Any
 from lib.errors import IntegrityError, NotFoundError
 from lib.geometry import LengthsZYX, ShapeZYX, zyx
 from lib.ingest import stages
-from lib.ingest.context import VolumeRequest, volume_context
+from lib.ingest.context import VolumeRequest, close_context, volume_context
 from lib.plan import EARLIER_POOLING, About, LabelPooling, VolumePlan
 from lib.present.described import read_document
 from lib.rawfiles.sidecar import note_key
@@ -158,7 +158,7 @@ class SecondMaking:
                 self._settle(raw, patched)
             return job
         finally:
-            stages.close(self._request)
+            close_context(self._request)
 
     def _require_same(self, job: VolumeJob) -> None:
         stated = self._record.get("additional_metadata", {}).get("fingerprint")

@@ -13,7 +13,7 @@ from lib.config.errors import build
 from lib.config.loaders import LOADER_CONFIGS
 from lib.errors import MissingChunksError, SourceChangedError
 from lib.ingest import life, stages
-from lib.ingest.context import VolumeRequest, volume_context
+from lib.ingest.context import VolumeRequest, close_context, volume_context
 from lib.ingest.previews import PreviewRenderer
 from lib.storage.base import StoreSettings
 from lib.volumes.job import VolumeJob
@@ -45,7 +45,7 @@ def test_one_process_makes_the_batches_of_a_volume_in_one_go(
         assert len(units) == 4
         life.convert_here(request, job, [units[:1], units[1:2], units[2:]], shares.append)
     finally:
-        stages.close(request)
+        close_context(request)
     assert calls == [len(units)]
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
@@ -66,7 +66,7 @@ def test_a_batch_that_is_tried_again_makes_only_what_is_left_of_it(
         stages.convert_batch(request, job, units, on_shard=made.append)
         assert len(made) == len(units) - 2
     finally:
-        stages.close(request)
+        close_context(request)
 
 
 def converted(request: VolumeRequest) -> VolumeJob:
@@ -101,7 +101,7 @@ def test_all_but_publication_is_made_during_the_last_look_at_the_source(
         assert context.store.size(f"{job.final_key}/zarr.json") is None
         assert Ledger(context.store, job).pending(0, job.grid.shards()) == [*job.grid.shards()]
     finally:
-        stages.close(request)
+        close_context(request)
 
 
 def test_that_the_source_has_changed_is_told_before_what_came_of_it(
@@ -126,4 +126,4 @@ def test_that_the_source_has_changed_is_told_before_what_came_of_it(
             with pytest.raises(SourceChangedError):
                 stages.finish_volume(request, job)
     finally:
-        stages.close(request)
+        close_context(request)

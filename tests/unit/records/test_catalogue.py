@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from lib.errors import DestinationError, NothingThereError
-from lib.records.catalogue import CatalogResult, consolidate, require_contents
+from lib.records.catalogue import CatalogResult, consolidate
 from lib.records.manager import MetadataManager
+from lib.storage.keys import require_contents
 from lib.storage.local import LocalStore
 from lib.storage.s3 import S3Store
 
@@ -296,7 +297,7 @@ def test_a_volume_without_a_record_is_reported_and_not_catalogued(tmp_path: Path
 
 def test_a_catalogue_is_not_made_of_a_mistyped_address(tmp_path: Path) -> None:
     with pytest.raises(NothingThereError, match="there is no such folder"):
-        require_contents(LocalStore(tmp_path / "data"))
+        require_contents(LocalStore(tmp_path / "data"), "catalogue")
     store = LocalStore(tmp_path / "data", durable=False)
     complete(MetadataManager(store), store, "idr", "a")
-    assert len(require_contents(store).records) == 1
+    assert len(require_contents(store, "catalogue").records) == 1

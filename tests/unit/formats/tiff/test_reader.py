@@ -44,7 +44,6 @@ def test_every_voxel_type_in_both_byte_orders(
     volume = make(dtype=dtype)
     path = write(tmp_path / "a.tif", volume, byteorder=byteorder, bigtiff=bigtiff)
     found = open_tiff(LocalBytes(path))
-    assert found.byte_order == {"<": "little", ">": "big"}[byteorder]
     assert_voxels(TiffReader(found), volume, boxes=6)
 
 
@@ -108,7 +107,7 @@ def test_the_imagej_layout(tmp_path: Path, unit: str, assert_voxels: Callable[..
     volume = make()
     write_imagej_tiff(tmp_path / "a.tif", volume.shape, volume, ImageJTexts(unit=unit))
     found = open_tiff(LocalBytes(tmp_path / "a.tif"))
-    assert (found.kind, found.stated_planes, found.byte_order) == ("imagej", 5, "big")
+    assert (found.kind, found.stated_planes) == ("imagej", 5)
     assert found.voxel.known_nm_zyx == (20.0, 20.0, 20.0)
     assert_voxels(TiffReader(found), volume)
 
