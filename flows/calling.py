@@ -167,15 +167,9 @@ def _results(result: Any) -> list[ProcessingResult]:
 
 
 _TOLD = (
-    "name",
-    "accession",
-    "source_id",
-    "dataset_id",
-    "image_ids",
-    "uuid",
-    "instance",
+    "name", "accession", "source_id", "dataset_id", "image_ids", "uuid", "instance",
     "crop_size",
-)
+)  # fmt: skip
 _LEVEL = ("scale_level", "box")
 _DATASET = "dataset:"
 

@@ -11,11 +11,6 @@ from lib.config.loaders import (
 )
 
 __all__ = [
-    "LOADER_CONFIGS",
-    "EBIConfig",
-    "EPFLConfig",
-    "FlyEMConfig",
-    "IDRConfig",
-    "LoaderConfig",
+    "LOADER_CONFIGS", "EBIConfig", "EPFLConfig", "FlyEMConfig", "IDRConfig", "LoaderConfig",
     "OpenOrganelleConfig",
-]
+]  # fmt: skip

@@ -43,35 +43,14 @@ if TYPE_CHECKING:
     from macroscope._plan import Plan
 
 __all__ = [
-    "AccessDeniedError",
-    "AlreadyExistsError",
-    "BadAnswerError",
-    "ConfigError",
-    "DestinationBusyError",
-    "DestinationError",
-    "DestinationFullError",
-    "EmptyVolumeError",
-    "FormatError",
-    "GridMismatchError",
-    "IncompleteTransferError",
-    "IngestError",
-    "IntegrityError",
-    "MacroscopeError",
-    "MissingChunksError",
-    "NameTakenError",
-    "NotFoundError",
-    "NotListableError",
-    "NothingThereError",
-    "OutOfBoundsError",
-    "PlanError",
-    "ProxyError",
-    "RecordError",
-    "RequestRefusedError",
-    "SourceChangedError",
-    "StoppedError",
-    "TransportError",
-    "UnsupportedFormatError",
-]
+    "AccessDeniedError", "AlreadyExistsError", "BadAnswerError", "ConfigError",
+    "DestinationBusyError", "DestinationError", "DestinationFullError", "EmptyVolumeError",
+    "FormatError", "GridMismatchError", "IncompleteTransferError", "IngestError",
+    "IntegrityError", "MacroscopeError", "MissingChunksError", "NameTakenError",
+    "NotFoundError", "NotListableError", "NothingThereError", "OutOfBoundsError", "PlanError",
+    "ProxyError", "RecordError", "RequestRefusedError", "SourceChangedError", "StoppedError",
+    "TransportError", "UnsupportedFormatError",
+]  # fmt: skip
 
 
 class IngestError(_errors.IngestError):

@@ -42,17 +42,9 @@ from lib.config.types import (
 )
 
 __all__ = [
-    "LOADER_CONFIGS",
-    "OPENORGANELLE_EM_PATHS",
-    "AddressConfig",
-    "EBIConfig",
-    "EPFLConfig",
-    "FilesConfig",
-    "FlyEMConfig",
-    "IDRConfig",
-    "LoaderConfig",
-    "OpenOrganelleConfig",
-]
+    "LOADER_CONFIGS", "OPENORGANELLE_EM_PATHS", "AddressConfig", "EBIConfig", "EPFLConfig",
+    "FilesConfig", "FlyEMConfig", "IDRConfig", "LoaderConfig", "OpenOrganelleConfig",
+]  # fmt: skip
 
 TransferProtocol = Literal["auto", "ftp", "https"]
 

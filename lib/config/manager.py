@@ -13,9 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import (
-    BaseModel,
-)
+from pydantic import BaseModel
 
 from lib.archives.registry import loader_configs
 from lib.config.errors import Refusals, build, is_secret, suggestion
@@ -32,10 +30,7 @@ from lib.config.sources import (
     yaml_layer,
 )
 from lib.errors import ConfigError
-from lib.execution import (
-    default_subflows,
-    on_kubernetes,
-)
+from lib.execution import default_subflows, on_kubernetes
 
 #: Sizes that keep a run on stand-ins small where the real archive's default is a gigabyte.
 SAMPLE_SIZES: dict[str, dict[str, Any]] = {"flyem": {"crop_size": (96, 80, 72)}}
@@ -126,15 +121,13 @@ class LoadedSettings:
         rows = []
         for key in Settings.model_fields:
             if key != "sources":
-                rows.append((key, _shown(self.settings, key), self._origin(key)))
+                rows.append((key, _shown(self.settings, key), self.origins.get(key, "default")))
         for name, config in self.settings.sources.items():
             for key in type(config).model_fields:
                 dotted = f"sources.{name}.{key}"
-                rows.append((dotted, _shown(config, key), self._origin(dotted)))
+                origin = self.origins.get(dotted, "default")
+                rows.append((dotted, _shown(config, key), origin))
         return rows
-
-    def _origin(self, key: str) -> str:
-        return self.origins.get(key, "default")
 
 
 class ConfigManager:

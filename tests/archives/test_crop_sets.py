@@ -34,7 +34,7 @@ from lib.records.catalogue import consolidate
 from lib.records.lifecycle import stored_bytes
 from lib.records.model import Record
 from lib.storage.base import StoreSettings
-from lib.storage.keys import record_objects
+from lib.storage.keys import contents
 from lib.storage.local import LocalStore
 from lib.storage.open import open_store
 from lib.verify.volume import verify_store
@@ -126,7 +126,7 @@ def test_all_classes_and_the_em_around_them_make_one_volume_and_one_record(
     assert group.name == "cells_recon-1_crop7_pad3"
     assert [plan.kind for plan in group.members] == ["labels"] * 2
     record = one.complete_record(group)
-    assert len([*record_objects(one.store)]) == 1
+    assert len([*contents(one.store).records]) == 1
     volume = tmp_path / "data" / record["files"]["volume"]
     np.testing.assert_array_equal(zarr.open_array(volume / "0", mode="r")[:], EM[box.slices()])
     listed = json.loads((volume / "labels/zarr.json").read_text())["attributes"]["ome"]["labels"]
@@ -350,7 +350,7 @@ def test_crops_of_forty_classes_are_a_record_each_and_planned_by_few_requests(
     cost = cost_of(groups[1], one.config, 2.0)
     assert cost.download_requests == groups[1].download_requests + 40
     record = one.complete_record(groups[1])
-    found = [*record_objects(one.store)]
+    found = [*contents(one.store).records]
     assert len(found) == 1
     assert found[0].size < 40 * 8192
     for number, member in enumerate(

@@ -114,86 +114,56 @@ _UNSUPPORTED = _Meaning(
     "Check that the server is an S3 store that supports this request",
 )
 
-_TABLE: dict[str, _Meaning] = {
-    "InvalidAccessKeyId": _Meaning(
-        _K.DENIED, "the server does not know the access key", "Correct the access key"
+_MEANINGS = (
+    (
+        _Meaning(_K.DENIED, "the server does not know the access key", "Correct the access key"),
+        "InvalidAccessKeyId",
     ),
-    "SignatureDoesNotMatch": _Meaning(
-        _K.DENIED, "the secret key is wrong", "Correct the secret key"
+    (
+        _Meaning(_K.DENIED, "the secret key is wrong", "Correct the secret key"),
+        "SignatureDoesNotMatch",
     ),
-    "InvalidToken": _Meaning(_K.DENIED, "the session token is not valid", "Renew the credentials"),
-    **dict.fromkeys(("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"), _EXPIRED),
-    **dict.fromkeys(("RequestTimeTooSkewed", "RequestExpired"), _CLOCK),
-    **dict.fromkeys(
-        ("AccountProblem", "AllAccessDisabled", "InvalidPayer", "NotSignedUp", "UserSuspended"),
-        _BLOCKED,
+    (
+        _Meaning(_K.DENIED, "the session token is not valid", "Renew the credentials"),
+        "InvalidToken",
     ),
-    **dict.fromkeys(
-        (
-            "AuthorizationHeaderMalformed",
-            "AuthorizationQueryParametersError",
-            "IllegalLocationConstraintException",
-            "PermanentRedirect",
-            "TemporaryRedirect",
-            "Redirect",
-        ),
+    (_EXPIRED, "ExpiredToken ExpiredTokenException TokenRefreshRequired"),
+    (_CLOCK, "RequestTimeTooSkewed RequestExpired"),
+    (_BLOCKED, "AccountProblem AllAccessDisabled InvalidPayer NotSignedUp UserSuspended"),
+    (
         _REGION,
+        "AuthorizationHeaderMalformed AuthorizationQueryParametersError "
+        "IllegalLocationConstraintException PermanentRedirect TemporaryRedirect Redirect",
     ),
-    **dict.fromkeys(("InvalidObjectState", "ObjectNotInActiveTierError"), _ARCHIVED),
-    **dict.fromkeys(("UserProjectMissing", "RequesterPaysRequired"), _PAYS),
-    **dict.fromkeys(
-        (
-            "KMS.DisabledException",
-            "KMS.InvalidStateException",
-            "KMS.KMSInvalidStateException",
-            "KMS.NotFoundException",
-            "KMSAccessDenied",
-            "KMS.AccessDeniedException",
-        ),
+    (_ARCHIVED, "InvalidObjectState ObjectNotInActiveTierError"),
+    (_PAYS, "UserProjectMissing RequesterPaysRequired"),
+    (
         _ENCRYPTED,
+        "KMS.DisabledException KMS.InvalidStateException KMS.KMSInvalidStateException "
+        "KMS.NotFoundException KMSAccessDenied KMS.AccessDeniedException",
     ),
-    **dict.fromkeys(
-        (
-            "QuotaExceeded",
-            "QuotaExceededException",
-            "InsufficientStorage",
-            "InsufficientCapacity",
-            "StorageFull",
-            "XMinioStorageFull",
-            "XMinioAdminBucketQuotaExceeded",
-            "EntityTooLargeQuota",
-        ),
+    (
         _FULL,
+        "QuotaExceeded QuotaExceededException InsufficientStorage InsufficientCapacity StorageFull "
+        "XMinioStorageFull XMinioAdminBucketQuotaExceeded EntityTooLargeQuota",
     ),
-    **dict.fromkeys(
-        ("BadDigest", "XAmzContentSHA256Mismatch", "InvalidDigest", "IncompleteBody"), _DAMAGED
-    ),
-    **dict.fromkeys(
-        (
-            "RequestTimeout",
-            "SlowDown",
-            "SlowDownRead",
-            "SlowDownWrite",
-            "Throttling",
-            "ThrottlingException",
-            "TooManyRequests",
-            "BandwidthLimitExceeded",
-            "InternalError",
-            "ServiceUnavailable",
-            "OperationAborted",
-            "ConditionalRequestConflict",
-        ),
+    (_DAMAGED, "BadDigest XAmzContentSHA256Mismatch InvalidDigest IncompleteBody"),
+    (
         _PASSING,
+        "RequestTimeout SlowDown SlowDownRead SlowDownWrite Throttling ThrottlingException "
+        "TooManyRequests BandwidthLimitExceeded InternalError ServiceUnavailable OperationAborted "
+        "ConditionalRequestConflict",
     ),
-    "NoSuchBucket": _Meaning(
-        _K.NO_BUCKET, "there is no such bucket", "Check bucket name, region and endpoint"
+    (
+        _Meaning(_K.NO_BUCKET, "there is no such bucket", "Check bucket name, region and endpoint"),
+        "NoSuchBucket",
     ),
-    "NoSuchKey": _Meaning(_K.NO_OBJECT, "there is no such object"),
-    "PreconditionFailed": _Meaning(_K.THERE_ALREADY, "something else is there already"),
-    "InvalidRange": _Meaning(_K.BEYOND_END, "the object ends before that range"),
-    "NotImplemented": _UNSUPPORTED,
-    "MethodNotAllowed": _UNSUPPORTED,
-}
+    (_Meaning(_K.NO_OBJECT, "there is no such object"), "NoSuchKey"),
+    (_Meaning(_K.THERE_ALREADY, "something else is there already"), "PreconditionFailed"),
+    (_Meaning(_K.BEYOND_END, "the object ends before that range"), "InvalidRange"),
+    (_UNSUPPORTED, "NotImplemented MethodNotAllowed"),
+)
+_TABLE = {code: meant for meant, codes in _MEANINGS for code in codes.split()}
 
 
 def meaning(refusal: Refusal) -> _Meaning:

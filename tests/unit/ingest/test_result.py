@@ -11,7 +11,7 @@ from flows.logs import LOGGER, PROGRESS_SECONDS, progress_told
 from lib.about import Provenance
 from lib.config.loaders import FlyEMConfig
 from lib.ingest.costs import cost_of, row_of
-from lib.ingest.record_tracker import not_made
+from lib.ingest.record_tracker import volume_result
 from lib.ingest.result import ProgressEvent, emit
 from tests.kit.volume_kit import a_plan
 
@@ -77,4 +77,4 @@ def test_a_voxel_length_that_nobody_states_is_shown_as_unknown() -> None:
     update = {"voxel_nm_zyx": (1.0, 12.33, 12.33), "stated": stated}
     plan = a_plan((2, 3, 4)).model_copy(update=update)
     assert row_of(cost_of(plan, FlyEMConfig(), 0.5))["voxel nm z,y,x"] == "? x 12.33 x 12.33"
-    assert _row("ebi", not_made(plan, "planned"))[3] == "? 12.33 12.33"
+    assert _row("ebi", volume_result(plan, "planned", made=False))[3] == "? 12.33 12.33"

@@ -16,7 +16,7 @@ import requests
 from emulators.tissue import labels, tissue
 from emulators.volumes import make_volume, plan_of
 from lib.errors import ConfigError, DestinationError, NotFoundError, UnsupportedFormatError
-from lib.present.viewer import Viewer, find_volumes, serve
+from lib.present.viewer import Viewer, serve
 from lib.storage.local import LocalStore
 from lib.storage.open import open_store
 
@@ -198,11 +198,6 @@ def test_what_cannot_be_shown_is_refused_with_what_to_do(store: LocalStore) -> N
         serve(store, [EM]).url_for(["ebi/other.ome.zarr"])
 
 
-def test_all_finished_volumes_are_found(store: LocalStore) -> None:
-    found = list(find_volumes(store))
-    assert [k for k in found if not k.startswith("epfl")] == [EM, LABELS, "idr/other.ome.zarr"]
-
-
 def test_a_port_in_use_is_said_plainly(viewer: Viewer, store: LocalStore) -> None:
     port = urlsplit(viewer.address).port
     assert port is not None
@@ -228,7 +223,6 @@ def test_a_bucket_is_served_like_a_folder(destination: Any) -> None:
         shard = store.get(f"{key}/0/c/0/0/0")
         assert get(running, f"/store/{key}/0/c/0/0/0", Range="bytes=-36").content == shard[-36:]
         assert get(running, f"/store/{key}/0/c/7/7/7").status_code == 404
-        assert list(find_volumes(store)) == [key]
         assert destination.secret not in running.url
 
 
