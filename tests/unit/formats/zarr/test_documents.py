@@ -407,10 +407,13 @@ def test_an_array_is_found_however_deep_its_multiscale_names_it() -> None:
     def at(path: str) -> list[Multiscale]:
         return groups.get(path, [])
 
-    assert multiscale_above("em/scale0/image", at) == ("scale0/image", outer), "the second there"
-    assert multiscale_above("em/s1", at) == ("s1", outer)
-    assert multiscale_above("em/scale0/other", at) == ("other", other), "the nearest"
-    assert multiscale_above("a/b", at) == ("b", None)
+    def above(path: str) -> tuple[str, str, Multiscale | None]:
+        return multiscale_above(path, at, lambda one: one.paths)
+
+    assert above("em/scale0/image") == ("em", "scale0/image", outer), "the second there"
+    assert above("em/s1") == ("em", "s1", outer)
+    assert above("em/scale0/other") == ("em/scale0", "other", other), "the nearest"
+    assert above("a/b") == ("", "b", None)
 
 
 # --- names of axes, several multiscales, arrays that speak for themselves ------------------------
