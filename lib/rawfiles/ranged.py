@@ -9,6 +9,7 @@ import threading
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import google_crc32c
@@ -74,14 +75,12 @@ def _proven(fetched: Fetched, file: SourceFile, raw: RawFiles) -> str | None:
     """The publisher's checksum, if the kept file fits it; a file that does not is deleted."""
     if _check(file.publisher_checksum) is None:
         return fetched.publisher_checksum
-    source = LocalBytes(fetched.path, name=file.url)
     try:
-        digest_of(source, file.publisher_checksum)
+        with closing(LocalBytes(fetched.path, name=file.url)) as source:
+            digest_of(source, file.publisher_checksum)
     except SourceChangedError:
         raw.forget(file)
         raise
-    finally:
-        source.close()
     return file.publisher_checksum
 
 

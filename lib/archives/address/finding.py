@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -155,8 +156,7 @@ def _in_file(
     step: AddressStep | None,
     options: Options,
 ) -> list[Candidate]:
-    source = place.source()
-    try:
+    with closing(place.source()) as source:
         fitting = registry.formats_of_file(source, place.root.rpartition("/")[2])
         if wanted is not None:
             chosen = [one for one in fitting if one.name in wanted]
@@ -175,8 +175,6 @@ def _in_file(
                 advice=f"Formats are: {', '.join(registry.words())}",
             )
         volumes = fitting[0].describe(source, step.path if step else "", options)
-    finally:
-        source.close()
     name = fitting[0].name
     return [
         Candidate(_address(place.address, name, one.path), name, "file", place.root, one, (info,))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 from lib.archives.address.places import Place
@@ -148,8 +149,7 @@ def _stack(
 def _described(
     place: Place, info: ObjectInfo, options: Options
 ) -> tuple[FileFormat, Sequence[VolumeDescription]]:
-    source = place.tree.source(info.key)
-    try:
+    with closing(place.tree.source(info.key)) as source:
         name = info.key.rpartition("/")[2]
         fitting = registry.formats_of_file(source, name)
         if not fitting:
@@ -157,8 +157,6 @@ def _described(
                 "the file is not of the format that its name says", location=source.name
             )
         return fitting[0], fitting[0].describe(source, "", options)
-    finally:
-        source.close()
 
 
 def _pattern(names: Sequence[str]) -> str:

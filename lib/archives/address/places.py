@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -142,11 +143,8 @@ def _is_zip(place: Place) -> bool:
     """Whether a file is a ZIP by its beginning, which no format has that is converted."""
     if place.info is None or not place.info.size or place.info.size < 4:
         return False
-    source = place.source()
-    try:
+    with closing(place.source()) as source:
         return source.read(0, 4) in (b"PK\x03\x04", b"PK\x05\x06")
-    finally:
-        source.close()
 
 
 def _outer(address: Address, config: AddressConfig, session: Session) -> Tree:

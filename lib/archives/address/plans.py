@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
 from typing import Any, Literal
 from urllib.parse import unquote
@@ -116,11 +117,8 @@ def _survey(place: Place, one: Candidate, crop: Crop) -> Survey:
         return fmt.survey(place.tree, one.root, one.volume, crop.box)
     if one.container == "stack":
         return Survey(None, 0, 0)
-    source = place.tree.source(one.root, one.files[0])
-    try:
+    with closing(place.tree.source(one.root, one.files[0])) as source:
         return registry.file_format(one.format).survey(source, one.volume, crop.box)
-    finally:
-        source.close()
 
 
 def _way(place: Place, one: Candidate, survey: Survey) -> Way:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -75,11 +76,8 @@ def bring_file(plan: VolumePlan, file: SourceFile, tree: Tree, raw: RawFiles) ->
         _check_published(path, file)
     fmt = registry.file_format(plan.reader["format"])
     try:
-        source = LocalBytes(path, name=file.url)
-        try:
+        with closing(LocalBytes(path, name=file.url)) as source:
             found = fmt.describe(source, plan.internal_path or "", _options(plan))
-        finally:
-            source.close()
         _check_described(found, plan, file)
         notes = fmt.check_whole(path, plan.reader["handle"], file.name)
     except MacroscopeError as error:
@@ -89,14 +87,12 @@ def bring_file(plan: VolumePlan, file: SourceFile, tree: Tree, raw: RawFiles) ->
 
 
 def _check_published(path: Path, file: SourceFile) -> None:
-    source = LocalBytes(path, name=file.url)
     try:
-        digest_of(source, file.publisher_checksum)
+        with closing(LocalBytes(path, name=file.url)) as source:
+            digest_of(source, file.publisher_checksum)
     except SourceChangedError:
         path.unlink(missing_ok=True)
         raise
-    finally:
-        source.close()
 
 
 def settle_volume(plan: VolumePlan, tree: Tree, raw: RawFiles) -> list[Fetched]:
@@ -251,11 +247,8 @@ def _hashed(plan: VolumePlan, tree: Tree, raw: RawFiles) -> list[Fetched]:
         return []
     found = []
     for file in plan.files:
-        source = tree.source(_key_of(plan, file))
-        try:
+        with closing(tree.source(_key_of(plan, file))) as source:
             sha256 = digest_of(source, file.publisher_checksum)
-        finally:
-            source.close()
         moment, proof = file.last_modified, file.publisher_checksum
         found.append(Fetched(raw.path(file), source.size, sha256, file.etag, moment, proof))
     return found

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -279,11 +280,8 @@ class Planner:
         if not range_wise(files[0], crop.chosen):
             return None
         fmt = registry.file_format(self.formats[volume.names[0]])
-        source = self.tree.source(files[0])
-        try:
+        with closing(self.tree.source(files[0])) as source:
             return fmt.survey(source, volume.facts, crop.box)
-        finally:
-            source.close()
 
     def _about(self, volume: Volume, claims: ImageSet | None) -> About:
         about = self.entry.about

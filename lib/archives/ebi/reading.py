@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from typing import Any, overload
 
@@ -140,13 +141,10 @@ class Reading:
 
     def _described(self, file: SourceFile, fmt: FileFormat) -> VolumeDescription:
         """What a file that is here says of the plan's volume."""
-        source = LocalBytes(self._raw.path(file), name=file.name)
-        try:
+        with closing(LocalBytes(self._raw.path(file), name=file.name)) as source:
             options = options_of(self._config, self._plan.dtype)
             inner = self._plan.internal_path or ""
             found = describe_volumes(source, file.name, options, (fmt.name,))[1]
-        finally:
-            source.close()
         fitting = [one for one in found if one.path == inner or len(found) == 1]
         if not fitting or fitting[0].refused is not None:
             why = fitting[0].refused if fitting else f"there is no {inner!r} in the file"

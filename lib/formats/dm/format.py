@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import closing
 from functools import cache
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -55,11 +56,8 @@ class DmFormat(FileFormatBase):
         return DmReader(open_dm(source))
 
     def check_whole(self, path: Path, handle: Handle, name: str) -> tuple[str, ...]:
-        source = LocalBytes(path, name=name)
-        try:
+        with closing(LocalBytes(path, name=name)) as source:
             return second_opinion(path, open_dm(source))
-        finally:
-            source.close()
 
 
 def second_opinion(path: Path, image: DmImage) -> tuple[str, ...]:
