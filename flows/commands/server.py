@@ -299,8 +299,8 @@ def _keep_tables(database: Path, tables: Path) -> None:
     if tables.exists():
         return
     part = tables.with_name(temporary_name(tables.name, "tmp"))
-    LocalStore(tables.parent).sweep_abandoned()
     with suppress(OSError, sqlite3.Error):  # the next server makes them once more
+        LocalStore(tables.parent).sweep_abandoned()
         try:
             tables.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(database)) as made, closing(sqlite3.connect(part)) as kept:
