@@ -279,14 +279,14 @@ def tell_of(volume: VolumeResult) -> None:
         kept = f" (repaired: {volume.repaired_files} files)"
     LOGGER.log(
         level,
-        "%s %s: %s%s, %d bytes in %.1f s %s",
+        "%s %s: %s%s, %d bytes in %.1f s%s",
         volume.source_id,
         volume.name,
         volume.status,
         kept,
         volume.stored_bytes,
         volume.seconds,
-        volume.error or "",
+        f": {volume.error}" if volume.error else "",
     )
 
 

@@ -6,7 +6,7 @@ Jupyter shows a volume by its preview, and the facts beside it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -162,6 +162,7 @@ def open(place: Address, *, data_dir: Address | None = None) -> OpenVolume:
     place
         Its name in the store (``EMPIAR-11759``, ``ebi/EMPIAR-11759``), or where it, or its record,
         lies: ``data/ebi/EMPIAR-11759.ome.zarr``, ``s3://bucket/em/ebi/metadata_EMPIAR-11759.json``.
+        The ``s3://`` address of a store is that of its volume, where it holds a single one.
     data_dir
         Folder or ``s3://bucket/prefix`` in which names are looked up; that of the settings by
         default.
@@ -172,6 +173,8 @@ def open(place: Address, *, data_dir: Address | None = None) -> OpenVolume:
         There is no such volume, or several have that name; the error lists what there is.
     IntegrityError
         It is not complete, or its documents are damaged.
+    ConfigError
+        The address is no store's: a bucket's name may have 3 to 63 small letters, digits and marks.
     AccessDeniedError, DestinationError, TransportError
         The store cannot be read.
 
@@ -194,7 +197,8 @@ def open(place: Address, *, data_dir: Address | None = None) -> OpenVolume:
 
     loaded = load(data_dir=data_dir)
     access = store_settings(loaded)
-    text = os.path.expanduser(os.fspath(place)).rstrip("/")
+    given = os.path.expanduser(os.fspath(place))
+    text = given.rstrip("/")
     folder, _, _ = (image_of(text) or text).rpartition("/")
     last = text.removeprefix(folder).lstrip("/")
     is_volume = last.endswith(VOLUME_SUFFIXES)
@@ -202,33 +206,58 @@ def open(place: Address, *, data_dir: Address | None = None) -> OpenVolume:
     if (is_volume or is_record) and (is_remote(text) or os.path.exists(text)):
         store = open_store(folder or ("/" if text.startswith("/") else "."), access)
         return _opened(store, _volume_of(store, last) if is_record else last)
+    if is_remote(given):
+        store = open_store(given, access)
+        return _opened(store, _only(store))
     store = open_store(loaded.settings.data_dir, access)
     return _opened(store, _named(store, text))
 
 
-def _named(store: Store, name: str) -> str:
-    """The key of the one volume that a name means."""
+def _only(store: Store) -> str:
+    """The key of the one volume of a store."""
+    _, there = _there(store)
+    if len(there) == 1:
+        return there[0]
+    raise NotFoundError(
+        f"there are {len(there)} volumes at this address",
+        location=store.uri,
+        advice=f"Name one of them: {_some(there)}",
+    )
+
+
+def _there(store: Store) -> tuple[Contents, list[str]]:
+    """What a store holds, and the keys of its volumes, of which there is one at least."""
     from lib.storage.keys import VOLUME_SUFFIXES, contents, why_nothing
 
     found = contents(store)
     there = [key for key in found.volumes if key.endswith(VOLUME_SUFFIXES)]
-    meant = [key for key in there if name in _names(key)] or _labels_named(store, found, name)
-    if len(meant) == 1:
-        return meant[0]
     if not there:
         raise NothingThereError(
             f"there is nothing to open: {why_nothing(store, found)}", location=store.uri
         )
+    return found, there
+
+
+def _some(keys: Sequence[str]) -> str:
+    return f"{', '.join(keys[:20])}{', ...' * (len(keys) > 20)}"
+
+
+def _named(store: Store, name: str) -> str:
+    """The key of the one volume that a name means."""
+    found, there = _there(store)
+    meant = [key for key in there if name in _names(key)] or _labels_named(store, found, name)
+    if len(meant) == 1:
+        return meant[0]
     if meant:
         raise NotFoundError(
             f"several volumes are called {name!r}",
             location=store.uri,
-            advice=f"Name one of them: {', '.join(meant)}",
+            advice=f"Name one of them: {_some(meant)}",
         )
     raise NotFoundError(
         f"there is no volume {name!r}",
         location=store.uri,
-        advice=f"There are: {', '.join(there[:20])}{', ...' * (len(there) > 20)}",
+        advice=f"There are: {_some(there)}",
     )
 
 

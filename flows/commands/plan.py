@@ -52,7 +52,8 @@ def plan_command(wanted: Wanted, *, as_json: bool) -> int:
         document = {"volumes": rows, "total": total, "warnings": warnings, "errors": told}
         say_json({**document, **({"groups": groups} if groups else {})})
     else:
-        _print(costs, total, warnings, brief=bool(jobs))
+        if costs or not errors:  # sums of nothing say nothing beside an error
+            _print(costs, total, warnings, brief=bool(jobs))
         for group, sums in groups.items():
             say(f"{group}: {_summed(sums)}")
         for source, error in errors:

@@ -206,3 +206,27 @@ def test_ctrl_c_ends_a_command_as_shells_expect(
             _, said = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "Traceback" not in said
+
+
+INTERRUPTED = """
+import sys
+class Stopped:
+    def find_spec(self, name, *_):
+        if name == "typer":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Stopped())
+sys.argv = ["macroscope", "--help"]
+from macroscope.__main__ import main
+main()
+"""
+
+
+def test_a_ctrl_c_while_the_command_is_imported_is_no_traceback() -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_a_plan_of_nothing_prints_its_errors_and_no_sums(macroscope_here: Command) -> None:
+    done = macroscope_here("plan", "/nowhere/x.tif")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no such file or folder" in done.stderr

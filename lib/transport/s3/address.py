@@ -77,15 +77,18 @@ def parse_uri(uri: str) -> tuple[str, str]:
             advice="Set dest_key and dest_secret (of a source: s3_key and s3_secret), or an AWS "
             "profile",
         )
+    if parts.scheme == "s3" and not _BUCKET.match(parts.netloc):
+        raise ConfigError(
+            f"{parts.netloc!r} is no name of a bucket"
+            if parts.netloc
+            else "the address names no bucket",
+            location=f"s3://{parts.netloc}{parts.path}",
+            advice="Write s3://bucket or s3://bucket/prefix; a bucket's name has 3 to 63 small "
+            "letters, digits, hyphens and dots",
+        )
     prefix = parts.path.strip("/")
     climbs = prefix and any(part in {"", ".", ".."} for part in prefix.split("/"))
-    if (
-        parts.scheme != "s3"
-        or not _BUCKET.match(parts.netloc)
-        or parts.query
-        or parts.fragment
-        or climbs
-    ):
+    if parts.scheme != "s3" or parts.query or parts.fragment or climbs:
         raise ConfigError(
             "the address of a bucket has the form s3://bucket or s3://bucket/prefix",
             location=f"{parts.scheme}://{parts.netloc}{parts.path}",

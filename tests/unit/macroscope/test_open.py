@@ -131,6 +131,22 @@ def test_a_volume_without_a_record_says_that_nothing_vouches_for_it(here: Path) 
     assert macroscope.open("em").record is None
 
 
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("s3://x", "'x' is no name of a bucket"),
+        ("s3://Bad_Name/ebi", "'Bad_Name' is no name of a bucket"),
+        ("s3://", "names no bucket"),
+        ("gs://bucket/em", "gs://"),
+    ],
+)
+def test_an_address_that_is_no_bucket_s_is_not_looked_up_as_a_name(
+    here: Path, address: str, says: str
+) -> None:
+    with pytest.raises(ConfigError, match=says):
+        macroscope.open(address)
+
+
 def test_npy_is_one_level_of_its_file(here: Path) -> None:
     volume = macroscope.open("flat")
     (level,) = volume.levels
@@ -169,10 +185,13 @@ def test_a_bucket_is_read_alike(
     monkeypatch.setenv("EM_DEST_ENDPOINT_URL", destination.server.endpoint_url)
     monkeypatch.setenv("EM_DEST_KEY", destination.key)
     monkeypatch.setenv("EM_DEST_SECRET", destination.secret)
-    for place in (f"{uri}/address/em.ome.zarr", f"{uri}/address/metadata_em.json"):
+    # by its address and its record's, and as the only one of its store
+    for place in (f"{uri}/address/em.ome.zarr", f"{uri}/address/metadata_em.json", uri, f"{uri}/"):
         np.testing.assert_array_equal(macroscope.open(place).levels[0][5:9], VOXELS[5:9])
     view = macroscope.open("em", data_dir=uri).dask()
     np.testing.assert_array_equal(view[:, 3].compute(scheduler="threads"), VOXELS[:, 3])
+    with pytest.raises(NothingThereError, match="no object lies below"):
+        macroscope.open(f"{uri}/elsewhere")
     (verdict,) = macroscope.verify(uri)
     assert (verdict.status, verdict.problems) == ("complete", ())
 
