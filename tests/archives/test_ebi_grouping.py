@@ -406,6 +406,14 @@ def test_what_belongs_together(row: Row) -> None:
             assert volume.places == row.places[volume.path]
 
 
+def test_only_a_plane_is_said_to_be_no_section() -> None:
+    like = {"data/cell1_em": block(6)}
+    row = Row("", ["data/cell1_em.tif", "data/img_ch1.tif"], {}, like=like)
+    volume, plane = sorted_row(row).volumes
+    assert volume.notes == ()
+    assert plane.notes == ("in no stack: the number behind 'ch' counts no sections",)
+
+
 # --- labels -------------------------------------------------------------------------------------
 
 

@@ -153,6 +153,7 @@ class _Sorter:
         self._seen: dict[str, Described] = {}
         self._made = Sorting()
         self._singles: dict[str, str] = {}
+        self._uncounted: dict[str, str] = {}  # why a plane is no section, by its name
 
     def sort(self, why_none: Callable[[str], str], look_ahead: LookAhead) -> Sorting:
         wanted = [*self._sizes]
@@ -172,7 +173,8 @@ class _Sorter:
                 if why == SIGNED:
                     self._refuse_series(name, why)
                 else:
-                    self._singles[name] = f"in no stack: {why}" if why else ""
+                    self._singles[name] = ""
+                    self._uncounted[name] = f"in no stack: {why}" if why else ""
         if self._assemble == "stack" and not groups:
             raise FormatError(
                 "no numbered sections are among the files",
@@ -280,7 +282,8 @@ class _Sorter:
                 self._made.refuse(where, UnsupportedFormatError(facts.refused, location=name))
                 continue
             stem = slug(inside.replace(".", "_").replace("/", "_"))
-            notes = (*facts.notes, note) if note else facts.notes
+            own = note or (self._uncounted.get(name, "") if facts.shape_zyx[0] == 1 else "")
+            notes = (*facts.notes, own) if own else facts.notes
             yield Volume(stem, where, (name,), facts.shape_zyx, facts, notes=notes)
 
 

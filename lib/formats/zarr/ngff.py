@@ -210,6 +210,11 @@ def _multiscale(block: dict[str, Any], attributes: dict[str, Any], where: str) -
                 pixels if scaled else "",
             )
         )
+    if any(v < 0 for level in levels for v in level.voxel_nm_zyx):
+        raise UnsupportedFormatError(
+            "multiscales states a negative scale: an axis that runs downwards is not turned",
+            location=where,
+        )
     if not levels or any(not v > 0 for level in levels for v in level.voxel_nm_zyx):
         raise FormatError("multiscales names no level of positive voxel size", location=where)
     if all(level.scaled for level in levels):  # some lists begin with the coarsest

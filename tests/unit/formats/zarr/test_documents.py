@@ -497,6 +497,11 @@ def test_pixels_and_an_empty_unit_are_no_lengths() -> None:
     assert empty.voxel.assumed == "zyx"
 
 
+def test_an_axis_that_runs_downwards_is_not_read() -> None:
+    with pytest.raises(UnsupportedFormatError, match="negative scale"):
+        level_of(inner=[{"type": "scale", "scale": [4.0, -4.0, 4.0]}])
+
+
 def test_of_several_coordinate_systems_that_of_the_datasets_counts() -> None:
     inner = {"name": "physical", "axes": [{"name": n, "unit": "nanometer"} for n in "zyx"]}
     world = {"name": "world", "axes": [{"name": n, "unit": "micrometer"} for n in "xyz"]}
