@@ -74,7 +74,8 @@ def decide_voxel(
 ) -> Voxel:
     """Axis by axis: the file's length, else the catalogue's, else others', else `UNKNOWN_NM`.
 
-    The file wins, and each disagreement is noted. A length that nobody states is approximate, and
+    The file wins, unless its length is a default or was read in a unit that it does not state, and
+    each disagreement is noted. A length that nobody states is approximate, and
     so is a place counted in voxels of such a length.
 
     Parameters
@@ -95,6 +96,9 @@ def decide_voxel(
         in_file, said = own[n], catalogue_nm_zyx[n]
         claims = [] if said is None else [Claim(catalogue_nm_zyx, "api", catalogue)]
         claims += [claim for claim in further if claim.nm_zyx[n] is not None]
+        if in_file is not None and axis in file.assumed and claims:
+            claims.append(Claim(own, "assumed", file.provenance, tolerance=0.01))
+            in_file = None
         if in_file is not None:
             lengths.append(in_file)
             sources.append("assumed" if axis in file.assumed else "file")

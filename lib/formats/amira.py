@@ -32,6 +32,7 @@ _FIELD = re.compile(
     r"Lattice\s*\{\s*(\w+)(?:\[(\d+)\])?\s+(\w+)\s*\}\s*=?\s*@(\d+)\s*(?:\(\s*(\w+)\s*,\s*(\d+)\s*\))?"
 )
 _BOX = re.compile(r"BoundingBox\s+((?:[-+.\deE]+\s+){5}[-+.\deE]+)")
+_COORDINATES = re.compile(r'CoordType\s+"(rectilinear|curvilinear)"')
 _UNIT = re.compile(r'Coordinates\s+"([^"]*)"')
 
 
@@ -54,11 +55,21 @@ class AmiraFormat(PlanesFormat):
                 "an AmiraMesh that is no binary file", location=source.name
             )
         mark = re.search(rb"\n@(\d+)\r?\n", head)
-        text = head[: mark.start() if mark else len(head)].decode("latin-1")
+        header = head[: mark.start() if mark else len(head)]
+        try:
+            text = header.decode("utf-8")
+        except UnicodeDecodeError:
+            text = header.decode("latin-1")
         lattice, fields = _LATTICE.search(text), _FIELD.findall(text)
         if lattice is None or mark is None or len(fields) != 1:
             raise UnsupportedFormatError(
                 f"an AmiraMesh with {len(fields)} fields on a lattice, where one is read",
+                location=source.name,
+            )
+        if (coordinates := _COORDINATES.search(text)) is not None:
+            raise UnsupportedFormatError(
+                f"an AmiraMesh of {coordinates[1]} coordinates, whose voxels are no boxes of one "
+                "size",
                 location=source.name,
             )
         kind, width, name, number, encoding, length = fields[0]

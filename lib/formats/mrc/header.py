@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -85,7 +85,12 @@ def read_geometry(words: Words, name: str) -> MrcGeometry:
     no_depth = _without_depth(words)
     voxel = _voxel(words, depth=not no_depth)
     origin, origin_notes = _origin(words)
-    return MrcGeometry(voxel, origin, (*angle_notes, *no_depth, *origin_notes, *_unread(words)))
+    notes = (*angle_notes, *no_depth, *origin_notes, *_unread(words))
+    pairs = zip(words.cell_angstrom, words.samples, strict=True)
+    if voxel.x_nm is not None and all(cell == count for cell, count in pairs):
+        voxel = replace(voxel, assumed="zyx" if voxel.z_nm is not None else "yx")
+        notes += ("the header says 1 Å along every axis, as programs write that know no size",)
+    return MrcGeometry(voxel, origin, notes)
 
 
 def _check_angles(words: Words, name: str) -> tuple[str, ...]:

@@ -261,3 +261,15 @@ def test_the_header_of_a_detached_nrrd_needs_no_blank_line(tmp_path: Path) -> No
     path.write_bytes(b"NRRD0004\ntype: uint8\ndimension: 2\nsizes: 2 2\ndata file: a.raw\n")
     with pytest.raises(UnsupportedFormatError, match="other files"):
         read("nrrd", path, tmp_path)
+
+
+def test_an_amira_header_is_text_of_utf_8_or_latin_1(tmp_path: Path) -> None:
+    _, path = written("amira-raw", tmp_path / "f")
+    data = path.read_bytes()
+    for unit in ("µm".encode(), "µm".encode("latin-1")):
+        path.write_bytes(data.replace(b'"nm"', b'"' + unit + b'"'))
+        (volume,) = registry.file_format("amira").describe(LocalBytes(path), "", Options())
+        assert volume.voxel.x_nm == pytest.approx(4000.0)
+    path.write_bytes(data.replace(b'"uniform"', b'"rectilinear"'))
+    with pytest.raises(UnsupportedFormatError, match="rectilinear"):
+        read("amira", path, tmp_path)

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lib.archives.voxels import decide_voxel
 from lib.bytesource.base import MemoryBytes
 from lib.errors import FormatError, UnsupportedFormatError
+from lib.formats.format import VoxelSize
 from lib.formats.mrc.format import MrcReader, MrcVolume, open_mrc
 from lib.formats.mrc.header import IMOD_STAMP, MrcChoices
 
@@ -227,3 +229,18 @@ def test_sections_that_the_header_does_not_count_are_asked_about(
     assert any("4 bytes follow" in note for note in by_file.notes)
     less = MemoryBytes(bytes(data[: 1024 + 3 * 96]) + b"x" * 95)
     assert any("95 bytes follow" in note for note in open_mrc(less).notes)
+
+
+def test_one_angstrom_is_what_programs_write_that_know_no_size() -> None:
+    """IMOD, EMAN2 and RELION: it stood in records as measured, and beat the archive's own size."""
+    z, y, x = SHAPE
+    found = read({40: ("3f", (float(x), float(y), float(z)))})
+    assert found.voxel == VoxelSize(0.1, 0.1, 0.1, "MRC header (cell over samples)", "zyx")
+    assert any("1 Å along every axis" in note for note in found.notes)
+    assert not read({40: ("3f", (float(x), float(y), 2.0 * z))}).voxel.assumed
+    alone = decide_voxel(found.voxel, (None,) * 3, "the API")
+    assert alone.approximate and alone.nm_zyx == (0.1, 0.1, 0.1)
+    said = decide_voxel(found.voxel, (None, 8.0, 8.0), "the API")
+    assert said.nm_zyx == (0.1, 8.0, 8.0)
+    assert said.stated["voxel_size_nm.x"].source == "api"
+    assert any("MRC header" in note for note in said.notes)
