@@ -97,7 +97,7 @@ def decide_voxel(
         claims = [] if said is None else [Claim(catalogue_nm_zyx, "api", catalogue)]
         claims += [claim for claim in further if claim.nm_zyx[n] is not None]
         if in_file is not None and axis in file.assumed and claims:
-            claims.append(Claim(own, "assumed", file.provenance, tolerance=0.01))
+            claims.append(Claim(own, "assumed", file.provenance or "the file", tolerance=0.01))
             in_file = None
         if in_file is not None:
             lengths.append(in_file)
