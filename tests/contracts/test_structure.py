@@ -38,6 +38,7 @@ CONCEPTS = {
         "lib.formats.dm.tags", "lib.formats.mrc.header",
         "lib.formats.tiff.ome_xml", "lib.formats.tiff.series",
     ),
+    "how files are named, where another module makes volumes of them": ("lib.formats.numbering",),
     "a step of a volume's life or of its repair": (
         "lib.ingest.describe", "lib.ingest.kind", "lib.ingest.repair.from_source",
         "lib.ingest.repair.remake",
