@@ -1,8 +1,7 @@
 """Uncompressed planes: rows of voxels that lie one after another in a file, behind a header or not.
 
-Files that are compressed as a whole are unpacked into a scratch file of bounded size. Readers in
-place of others: a crop of a volume, a section that an archive does not hold, and files of one
-section each as one volume.
+Files compressed as a whole are unpacked into a bounded scratch file. Readers in place of others: a
+crop, a section that an archive does not hold, and files of one section each as one volume.
 """
 
 from __future__ import annotations
