@@ -196,6 +196,12 @@ def axes_of(own: dict[str, Any], group: dict[str, Any]) -> list[str]:
     for given in (own.get("axes"), group.get("axes")):
         if isinstance(given, list) and len(given) == count:
             return [str(axis).lower() for axis in given]
+    planes = {"c": own.get("numChannels"), "z": own.get("numSlices"), "t": own.get("numFrames")}
+    if all(type(n) is int for n in planes.values()):  # n5-ij, in ImageJ's order
+        several = [axis for axis, n in planes.items() if n != 1]
+        for named in ([*"xy", *several], [*"xyczt"]):
+            if len(named) == count:
+                return named
     return [*"xyz"]
 
 

@@ -15,7 +15,7 @@ from lib.bytesource.tree import LocalTree
 from lib.errors import FormatError, MacroscopeError, UnsupportedFormatError
 from lib.formats.format import Options
 from lib.formats.n5.blocks import Dataset, parse_dataset
-from lib.formats.n5.format import N5Format, placing
+from lib.formats.n5.format import N5Format, axes_of, placing
 from lib.geometry import Box
 
 SHAPE, BLOCK = (10, 9, 8), (4, 4, 4)  # x, y, z
@@ -129,6 +129,19 @@ def test_lengths_and_places_are_in_the_order_of_the_axes(
     place = placing({"dimensions": [3, 4, 5], **own}, group, level, "x")
     assert place.voxel_nm_zyx == pytest.approx(voxel)
     assert place.origin_nm_zyx == (None if origin is None else pytest.approx(origin))
+
+
+def test_imagej_says_which_of_its_axes_are_planes() -> None:
+    """Channels of one plane came out as sections."""
+    counts = {"numChannels": 3, "numSlices": 1, "numFrames": 1}
+    for dimensions, more, axes in (
+        ([4, 5, 3], {}, "xyc"),
+        ([4, 5, 7], {"numChannels": 1, "numSlices": 7}, "xyz"),
+        ([4, 5, 3, 7], {"numSlices": 7}, "xycz"),
+        ([4, 5, 3, 7, 1], {"numSlices": 7}, "xyczt"),
+        ([4, 5, 6], {"numChannels": 2, "numSlices": 3, "numFrames": 2}, "xyz"),
+    ):
+        assert axes_of({"dimensions": dimensions, **counts, **more}, {}) == [*axes]
 
 
 def test_axes_that_a_dataset_names_say_which_is_which(tmp_path: Path) -> None:
