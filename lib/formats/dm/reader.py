@@ -77,6 +77,14 @@ def voxel_size(
         for axis, unit in zip("xyz" if stack else "xy", _units(tree, data), strict=False)
         if unit and to_nm(1.0, unit) is None
     )
+    for n, unit in enumerate(_units(tree, data)[: 3 if stack else 2]):
+        scale = _number(data.find("Calibrations", "Dimension", n, "Scale")) or 0.0
+        # 0 and 1 without a unit are what an image without a calibration has
+        if scale < 0 or (not unit and scale not in (0.0, 1.0)):
+            said = f"{_shortest(scale):g} {unit}".strip() + (
+                " a pixel" if unit else ", without a unit"
+            )
+            notes += (f"axis {'xyz'[n]} is calibrated as {said}: not taken",)
     return VoxelSize(z_nm, own[1], own[0], provenance), notes
 
 

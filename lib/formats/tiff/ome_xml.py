@@ -54,6 +54,11 @@ class OmeImage:
             for axis, (_, unit) in self.physical.items()
             if nm_per(unit) is None
         ]
+        notes += [
+            f"OME-XML gives PhysicalSize{axis} as {text[:40]!r}, which is no length"
+            for axis, (text, unit) in self.physical.items()
+            if nm_per(unit) is not None and _is_set(text) and self._physical_nm(axis) is None
+        ]
         if any(_is_set(value) for value in self.position.values()):
             said = ", ".join(f"{key[-1]} {value[:40]}" for key, value in self.position.items())
             notes.append(f"OME-XML states the stage's position ({said}), which is not applied")

@@ -40,7 +40,7 @@ APPLIED: list[tuple[str, tuple[int, ...], dict[str, Any], Any, Any, str]] = [
         (50.0, 2.0, 2.0),
         "",
     ),
-    ("no unit", PLANE, {"unit": ""}, None, (None, None, None), ""),
+    ("no unit", PLANE, {"unit": ""}, None, (None, None, None), "without a unit: not taken"),
     ("a unit that is none", PLANE, {"unit": "pixels"}, None, (None, None, None), "'pixels'"),
     (
         "slices along z",

@@ -130,6 +130,7 @@ APPLIED: list[tuple[str, Changes, tuple[float, ...] | None, tuple[Any, ...], str
         "turned by 0, 90, 0",
     ),
     ("no cell along z", {48: ("f", (0.0,))}, None, (None, 1.0, 1.0), ""),
+    ("a negative cell", {48: ("f", (-9.0,))}, None, (None, 1.0, 1.0), "are not all lengths"),
 ]
 
 
