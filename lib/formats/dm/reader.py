@@ -81,9 +81,7 @@ def voxel_size(
         scale = _number(data.find("Calibrations", "Dimension", n, "Scale")) or 0.0
         # 0 and 1 without a unit are what an image without a calibration has
         if scale < 0 or (not unit and scale not in (0.0, 1.0)):
-            said = f"{_shortest(scale):g} {unit}".strip() + (
-                " a pixel" if unit else ", without a unit"
-            )
+            said = f"{_shortest(scale):g} {unit} a pixel" if unit else f"{scale:g}, without a unit"
             notes += (f"axis {'xyz'[n]} is calibrated as {said}: not taken",)
     return VoxelSize(z_nm, own[1], own[0], provenance), notes
 

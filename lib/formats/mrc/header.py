@@ -202,9 +202,7 @@ def _unread(words: Words) -> tuple[str, ...]:
     notes: tuple[str, ...] = ()
     if any(not cell >= 0 or math.isinf(cell) for cell in words.cell_angstrom):
         said = ", ".join(f"{cell:g}" for cell in words.cell_angstrom)
-        notes += (
-            f"the header's cell edges {said} (x, y, z) are not all lengths: others are taken",
-        )
+        notes += (f"the header's cell edges {said} (x, y, z) are not all lengths",)
     kind = words.raw[104:108]
     if kind in _UNREAD_EXTENSIONS and int(words.unpack("i", 92)[0]):
         notes += (f"the extended header ({kind.decode()}) is not read",)

@@ -456,7 +456,8 @@ def test_what_ome_xml_says_beside_the_size_is_noted(tmp_path: Path) -> None:
         '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
         '<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint8" SizeX="53" '
         'SizeY="37" SizeZ="3" SizeC="1" SizeT="1" PhysicalSizeX="4" PhysicalSizeXUnit="nm" '
-        'PhysicalSizeY="-4" PhysicalSizeYUnit="nm" PhysicalSizeZ="1" PhysicalSizeZUnit="reference frame"><TiffData/>'
+        'PhysicalSizeY="-4" PhysicalSizeYUnit="nm" '
+        'PhysicalSizeZ="1" PhysicalSizeZUnit="reference frame"><TiffData/>'
         '<Plane TheZ="0" TheC="0" TheT="0" PositionX="0"/>'
         '<Plane TheZ="1" TheC="0" TheT="0" PositionX="1200" PositionXUnit="µm"/>'
         "</Pixels></Image></OME>"
