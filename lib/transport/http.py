@@ -413,7 +413,12 @@ class HttpClient(Requester):
         """Raise if a web page, or an encoded body, came where plain bytes were asked for."""
         name = urlsplit(url).path.lower()
         if responses.is_html(response.headers) and not name.endswith((".html", ".htm")):
-            raise BadAnswerError("a web page came instead of the data", location=redact(url))
+            raise BadAnswerError(
+                "a web page came instead of the data",
+                location=redact(url),
+                advice="Open the address in a browser: it may want a sign-in, or be a server that "
+                "gives a page for what is not there, of which only single files can be read",
+            )
         coding = response.headers.get("Content-Encoding", "identity").strip().lower()
         # Apache marks a file that is itself compressed this way; its bytes are the file.
         if coding not in {"", "identity"} and not name.endswith(_COMPRESSED_SUFFIXES):

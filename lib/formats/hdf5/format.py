@@ -126,7 +126,7 @@ class Hdf5Format(FileFormatBase):
 
     name: ClassVar[str] = "hdf5"
     title: ClassVar[str] = "HDF5 (CREMI, BigDataViewer, Imaris, ...)"
-    suffixes: ClassVar[tuple[str, ...]] = (".h5", ".hdf5", ".hdf", ".ims")
+    suffixes: ClassVar[tuple[str, ...]] = (".h5", ".hdf5", ".hdf", ".ims", ".emd", ".nc", ".nxs")
 
     def fits(self, head: bytes, name: str) -> bool:
         return any(head[at:].startswith(_MAGIC) for at in _SIGNATURES)

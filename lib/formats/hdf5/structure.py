@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import resource
 import struct
 import sys
@@ -26,6 +27,7 @@ _BLOCK = 64 * 2**10
 _KEPT = 256
 _ATTRIBUTES = 64
 _MOST_LINKS = 16
+_VELOX = re.compile(r"/Data/Image/[0-9a-f]{32}/Data")  # frames stand last
 _MOST_COORDINATES = 10**6
 
 
@@ -149,6 +151,8 @@ def plainly_stored(dataset: Any) -> bool:
 
 def axis_names(dataset: Any) -> list[str] | None:
     """Names of the axes: ilastik's ``axistags``, labels of dimensions, or of their scales."""
+    if dataset.ndim == 3 and _VELOX.fullmatch(dataset.name or ""):
+        return ["y", "x", "t"]
     try:
         tags = dataset.attrs.get("axistags")
         if isinstance(tags, str | bytes):

@@ -458,3 +458,13 @@ def test_a_last_axis_of_one_value_is_a_channel(file: Path, leading: tuple[int, .
         h5["v"] = voxels.reshape(*leading, 5, 9, 7, 1)
     (volume,) = volumes(file)
     np.testing.assert_array_equal(read(file, volume), voxels)
+
+
+@pytest.mark.usefixtures("forks")
+def test_frames_of_velox_stand_last(file: Path) -> None:
+    """An image came out as one row of each of its sections."""
+    image = random_voxels((9, 7), "uint16", 3)
+    with h5py.File(file, "w") as h5:
+        h5[f"Data/Image/{'0a' * 16}/Data"] = image[..., None]
+    (volume,) = volumes(file)
+    np.testing.assert_array_equal(read(file, volume), image[None])
