@@ -671,6 +671,28 @@ def test_labels_belong_to_the_images_of_their_own_number(
 
 
 @pytest.mark.parametrize(
+    ("images", "labels", "first_z", "why"),
+    [
+        (range(31), (0, 10, 20, 30), None, "steps of 1, the labels in steps of 10"),
+        (range(31), (5, 15, 25), None, "steps of 10"),
+        (range(0, 40, 10), (10, 20), 1, "sections 1 to 2 of 4"),
+        (range(31), (0, 10, 25), 0, "sections 0 to 25 of 31"),
+        (range(0, 40, 10), range(4), 0, "numbered in steps of 1, the images of 10"),
+    ],
+)
+def test_labels_of_every_tenth_section_do_not_lie_on_ten_neighbours(
+    images: Sequence[int], labels: Sequence[int], first_z: int | None, why: str
+) -> None:
+    """Equal steps close up, so that the labels' sections would lie on others of the images."""
+    files = dict.fromkeys(
+        [*run("data/raw/s_{:03d}.tif", images), *run("data/seg/s_{:03d}.tif", labels)], plane()
+    )
+    ((image, start, note),) = paired(files).values()
+    assert (image, start) == ((None, 0) if first_z is None else ("data/raw/s_#.tif", first_z))
+    assert why in note
+
+
+@pytest.mark.parametrize(
     ("files", "why"),
     [
         (["data/raw/cell1.tif", "data/labels/cell2.tif"], "its name says '1'"),

@@ -378,11 +378,15 @@ def _fit(labels: Volume, image: Volume) -> Pairing | str:
             return f"it has {depth} sections, the labels {count}"
         return Pairing(image.path, 0, f"labels of {image.path}, of the same size")
     first, other = image.numbers[0], labels.numbers[0]
+    step, own_step = _step(image), _step(labels)
     if depth == count and first - other in (0, 1, -1):
         shift = "" if first == other else f": they count from {other}, the images from {first}"
+        if step != own_step:
+            shift += f": they are numbered in steps of {own_step}, the images of {step}"
         note = f"labels of {image.path}, section by section{shift}"
         return Pairing(image.path, 0, note)
-    step = max(1, (image.numbers[-1] - first) // max(1, image.places[-1]))
+    if step != own_step:
+        return f"it is numbered in steps of {step}, the labels in steps of {own_step}"
     start, rest = divmod(other - first, step)
     if rest == 0 and start >= 0 and start + count <= depth:
         note = (
@@ -394,3 +398,8 @@ def _fit(labels: Volume, image: Volume) -> Pairing | str:
         f"it has sections {first} to {image.numbers[-1]}, the labels {other} to "
         f"{labels.numbers[-1]}, and nothing says how they lie"
     )
+
+
+def _step(stack: Volume) -> int:
+    """By how much the numbers of neighbours differ."""
+    return max(1, (stack.numbers[-1] - stack.numbers[0]) // max(1, stack.places[-1]))
