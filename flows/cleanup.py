@@ -104,6 +104,7 @@ def clean_up(
     *,
     grace_seconds: float,
     release: str | None = None,
+    dask: bool = True,
 ) -> int:
     """Do all three; returns how many runs, Jobs and clusters were put right.
 
@@ -133,6 +134,8 @@ def clean_up(
     states = {run_id: _state(client, run_id) for run_id in ids}
     names = abandoned_jobs(active, states, now=now, grace_seconds=grace_seconds)
     count += len(asyncio.run(cleanup.delete_jobs(namespace, names)))
+    if not dask:
+        return count
     orphans = cleanup.delete_orphans(namespace, grace_seconds=grace_seconds, release=release)
     return count + len(asyncio.run(orphans))
 
@@ -162,18 +165,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--pool", default="macroscope", help="work pool")
     parser.add_argument("--release", help="of the chart; else whatever is in the namespace")
     parser.add_argument("--grace-seconds", type=float, default=180)
+    parser.add_argument("--without-dask", action="store_true", help="there are no Dask clusters")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     grace, release = args.grace_seconds, args.release
     with get_client(sync_client=True) as client:
         if (away := client.api_healthcheck()) is None:
             count = clean_up(
-                client, args.namespace, args.pool, grace_seconds=grace, release=release
+                client,
+                args.namespace,
+                args.pool,
+                grace_seconds=grace,
+                release=release,
+                dask=not args.without_dask,
             )
             _log.info("%d runs, Jobs and clusters put right", count)
             return 0
     # the next turn comes by itself, and a pod in Error would say that something is to be done
     _log.warning("the Prefect API is away, runs are left for the next turn: %s", away)
+    if args.without_dask:
+        return 0
     orphans = cleanup.delete_orphans(args.namespace, grace_seconds=grace, release=release)
     names = asyncio.run(orphans)
     _log.info("%d clusters deleted", len(names))

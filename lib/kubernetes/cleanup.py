@@ -122,9 +122,14 @@ async def delete_orphans(
 
 
 async def delete_all(
-    namespace: str, *, wait_seconds: float, release: str | None = None
+    namespace: str, *, wait_seconds: float, release: str | None = None, dask: bool = True
 ) -> list[str]:
     """Delete every flow Job of a release, then every cluster, and wait until they are gone.
+
+    Parameters
+    ----------
+    dask
+        Whether to look for clusters at all, which wants rights on them.
 
     Returns
     -------
@@ -134,7 +139,7 @@ async def delete_all(
     deadline = time.monotonic() + wait_seconds
     remaining: list[str] = []
     kinds: tuple[tuple[Any, str], ...] = ((Job, FLOW_JOBS), (DaskCluster, CLUSTERS))
-    for kind, selector in kinds:
+    for kind, selector in kinds if dask else kinds[:1]:
         while True:
             left = await _list(kind, namespace, selector, release)
             for item in left:
@@ -150,7 +155,12 @@ async def delete_all(
 
 async def _list(kind: Any, namespace: str, selector: str, release: str | None = None) -> list[Any]:
     found = kind.list(namespace=namespace, label_selector=selector)
-    return [item async for item in found if of_release(item.raw, release)]
+    try:
+        return [item async for item in found if of_release(item.raw, release)]
+    except kr8s.ServerError as error:
+        if error.response is None or error.response.status_code != 404:
+            raise
+        return []  # a cluster without Dask's resource definitions has no Dask clusters
 
 
 async def _delete(item: Any) -> None:
@@ -176,6 +186,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--release", help="of the chart; else whatever is in the namespace")
     parser.add_argument("--wait-seconds", type=float, default=120, help="for `all`")
     parser.add_argument("--grace-seconds", type=float, default=180, help="for `orphans`")
+    parser.add_argument("--without-dask", action="store_true", help="there are no Dask clusters")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     if args.what == "orphans":
@@ -185,7 +196,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         deleted = asyncio.run(orphans)
         _log.info("%d orphaned clusters deleted", len(deleted))
         return 0
-    everything = delete_all(args.namespace, wait_seconds=args.wait_seconds, release=args.release)
+    everything = delete_all(
+        args.namespace,
+        wait_seconds=args.wait_seconds,
+        release=args.release,
+        dask=not args.without_dask,
+    )
     left = asyncio.run(everything)
     if left:
         _log.error(

@@ -303,6 +303,18 @@ def test_a_cluster_is_given_a_batch_for_each_of_its_threads(
     assert settings["EM_DASK_WORKERS"] == batches
 
 
+def test_without_dask_nobody_needs_rights_on_dask(render: Render) -> None:
+    """Who grants a right must have it; an administrator of a namespace has none on these kinds."""
+    without = ('dask={"mode":"off"}', "operator.enabled=false")
+    objects = render(*without)
+    roles = [o for o in objects if o["kind"] == "Role"]
+    assert {o["metadata"]["name"] for o in roles} == {"macroscope-worker", "macroscope-cleanup"}
+    assert "kubernetes.dask.org" not in json.dumps([o["rules"] for o in roles])
+    for name in ("CronJob/macroscope-cleanup", "Job/macroscope-cleanup-uninstall"):
+        for wanted, given in ((True, objects), (False, render())):
+            assert ("--without-dask" in json.dumps(by_name(given, name))) is wanted
+
+
 def test_scaling_rights_come_only_with_adaptive_clusters(render: Render) -> None:
     flow = by_name(render(*MATRIX["adaptive"]), "Role/macroscope-flow")
     added = [rule for rule in flow["rules"] if "daskautoscalers" in rule["resources"]]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
+import kr8s
 import pytest
 
+from lib.kubernetes import cleanup
 from lib.kubernetes.cleanup import is_active, orphaned_clusters
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -65,3 +70,44 @@ def test_cluster_that_names_no_run_goes_once_it_is_old() -> None:
 
 def test_suspended_job_without_status_counts_as_active() -> None:
     assert is_active({"metadata": {"name": "x"}})
+
+
+class Answers:
+    """A kind of object, of which the API server says one thing."""
+
+    def __init__(self, status: int) -> None:
+        self._status = status
+
+    async def list(self, **_: Any) -> AsyncIterator[Any]:
+        if self._status != 200:
+            answer = httpx.Response(self._status, text="404 page not found")
+            raise kr8s.ServerError("no", status="no", response=answer)
+        for none in ():
+            yield none
+
+
+@pytest.mark.parametrize("status", [404, 403])
+def test_a_cluster_without_dasks_resource_definitions_has_nothing_of_it_to_clean_up(
+    status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who may not make them runs with ``dask.mode=off``; the hook of an uninstall must not fail."""
+    monkeypatch.setattr(cleanup, "Job", Answers(200))
+    monkeypatch.setattr(cleanup, "DaskCluster", Answers(status))
+    looks = (
+        cleanup.delete_orphans("em", grace_seconds=0),
+        cleanup.delete_all("em", wait_seconds=0),
+    )
+    for look in looks:
+        if status == 404:
+            assert asyncio.run(look) == []
+        else:
+            with pytest.raises(kr8s.ServerError):
+                asyncio.run(look)
+
+
+def test_without_dask_no_right_on_its_clusters_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cleanup, "Job", Answers(200))
+    monkeypatch.setattr(cleanup, "DaskCluster", Answers(403))
+    assert cleanup.main(["all", "--namespace=em", "--without-dask"]) == 0

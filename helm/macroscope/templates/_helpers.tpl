@@ -221,6 +221,12 @@ answers 503, "database is locked", to flows that start together */}}
 {{- end }}
 {{- end -}}
 
+{{/* Whether there may be temporary Dask clusters; empty where not. Who may not grant rights on them, or has no
+resource definitions of theirs, does without. */}}
+{{- define "macroscope.dask" -}}
+{{- if or .Values.operator.enabled (has .Values.dask.mode (list "auto" "kubernetes")) }}true{{ end -}}
+{{- end -}}
+
 {{/* Ports at which pods ask for names. */}}
 {{- define "macroscope.dnsPorts" -}}
 {{- range .Values.networkPolicy.dnsPorts | default (list 53 5353) }}
