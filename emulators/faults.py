@@ -116,7 +116,8 @@ class Rule(BaseModel):
         Only while at least so many other requests to the service are being answered; others are
         left alone and not counted.
     before
-        Reset or stall before the request is carried out, whatever its method.
+        Reset or stall before the request is carried out, whatever its method; such a stall ends
+        when the rules are cleared.
     seconds
         Length of a stall.
     retry_after

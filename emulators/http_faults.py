@@ -123,7 +123,8 @@ class FaultyService:
             if kind == "reset":
                 reset(scope)
                 return
-            await quiet(scope, rule.seconds)
+            in_force = self._control.faults.rules
+            await quiet(scope, rule.seconds, lambda: rule in in_force())
             if scope["state"]["transport"].is_closing():
                 raise Ended
             await self._app(scope, receive, send)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from starlette.datastructures import Headers
 from starlette.types import Message, Scope, Send
@@ -25,10 +26,11 @@ def reset(scope: Scope) -> None:
     transport.abort()
 
 
-async def quiet(scope: Scope, seconds: float) -> None:
-    """Say nothing for a time, or until the client has had enough."""
+async def quiet(scope: Scope, seconds: float, in_force: Callable[[], bool] = lambda: True) -> None:
+    """Say nothing for a time, as long as that is in force, or until the client has had enough."""
     end = time.monotonic() + seconds
-    while time.monotonic() < end and not scope["state"]["transport"].is_closing():
+    closing = scope["state"]["transport"].is_closing
+    while time.monotonic() < end and in_force() and not closing():
         await asyncio.sleep(0.02)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from lib.transport.environment import free_ports
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel")
-_START_S = 60
+_START_S = 300
 _CONF = """\
 ClusterName=standin
 SlurmctldHost={host}(127.0.0.1)
@@ -73,7 +73,7 @@ class Slurm:
 
     def _ask(self, *words: str) -> str:
         env = {**os.environ, **self.environment}
-        done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=300)
         return done.stdout
 
 

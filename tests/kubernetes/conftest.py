@@ -15,8 +15,14 @@ from emulators.control import Control
 from emulators.serving import Samples
 from tests.kit.documents import documents
 from tests.kubernetes.apiserver.cluster import Cluster
-from tests.kubernetes.apiserver.kinds import CLUSTER
-from tests.kubernetes.installation import HEAVY, RUN_S, VALUES, Installation, refused
+from tests.kubernetes.installation import (
+    HEAVY,
+    RUN_S,
+    VALUES,
+    Installation,
+    refused,
+    withhold_chunks,
+)
 from tests.kubernetes.kube_binaries import program
 
 ROOT = Path(__file__).parents[2]
@@ -85,7 +91,7 @@ def empty_store(installed: Installation) -> Installation:
 
 @pytest.fixture
 def at_work(empty_store: Installation, faults: Control) -> Iterator[Callable[..., str]]:
-    """Start a run, and return its id when a Dask worker waits for the voxels of a slow source."""
+    """Start a run; returns its id when a Dask worker waits for voxels, which are withheld."""
     cluster = empty_store.cluster
 
     def connected() -> bool:
@@ -93,9 +99,8 @@ def at_work(empty_store: Installation, faults: Control) -> Iterator[Callable[...
         return any("Registered to" in cluster.log(pod) for pod in workers)
 
     def start(deployment: str, **parameters: Any) -> str:
+        withhold_chunks(faults)
         run = empty_store.start(deployment, **parameters)
-        cluster.wait(lambda: cluster.store.list(CLUSTER), RUN_S, "a Dask cluster")
-        faults.set_latency("s3", first_byte_s=3)
         cluster.wait(connected, RUN_S, "a Dask worker at work")
         statuses = {source: record["status"] for source, record in empty_store.records().items()}
         assert statuses[HEAVY] == "processing"

@@ -16,6 +16,7 @@ import requests
 import zarr
 
 from emulators.catalogue import dvid_voxels, truth
+from emulators.control import Control
 from lib.archives.registry import REGISTRY, default_sources
 from lib.config.loaders import OPENORGANELLE_EM_PATHS
 from lib.config.manager import ConfigManager
@@ -54,6 +55,15 @@ VALUES = (
 UNFINISHED = ["RUNNING", "PENDING", "CANCELLING"]
 _LEFT_OUT = {"macroscope-test", "macroscope-cleanup-uninstall", "macroscope-samples"}
 _ENDS = ("Succeeded", "Failed")
+
+
+def withhold_chunks(faults: Control) -> None:
+    """Let no chunk of the heavy source come until faults are cleared: no run of it ends before.
+
+    A read gives up after a minute and is tried again, five times.
+    """
+    chunk = r"/s\d+/\d+[./]\d+[./]\d+$"
+    faults.add("stall", "s3", match=chunk, before=True, seconds=3600)
 
 
 def refused(manifest: Manifest) -> str | None:
@@ -291,7 +301,7 @@ class Installation:
             voxels = zarr.open_group(data / record["files"]["volume"], mode="r")["0"]
             np.testing.assert_array_equal(np.asarray(voxels), expected(source, record))
 
-    def assert_nothing_left(self, seconds: float = 120) -> None:
+    def assert_nothing_left(self, seconds: float = RUN_S) -> None:
         """No Dask cluster, no run or Job at work, no process of a pod that is over."""
         self.cluster.wait(lambda: not self.unfinished(), seconds, "no run unfinished")
         self.cluster.wait(lambda: not self._jobs_at_work(), seconds, "no Job at work")

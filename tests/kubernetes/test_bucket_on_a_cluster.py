@@ -17,7 +17,15 @@ from emulators.serving import Samples
 from tests.end_to_end.bucket import KEY, SECRET
 from tests.kubernetes.apiserver.cluster import Cluster
 from tests.kubernetes.apiserver.kinds import POD
-from tests.kubernetes.installation import HEAVY, RUN_S, VALUES, Installation, expected, refused
+from tests.kubernetes.installation import (
+    HEAVY,
+    RUN_S,
+    VALUES,
+    Installation,
+    expected,
+    refused,
+    withhold_chunks,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 URI = "s3://volumes/em"
@@ -58,8 +66,8 @@ def test_a_heavy_volume_goes_into_a_bucket_and_outlives_a_dask_worker(
     installed: Installation, files: Any, faults: Control
 ) -> None:
     cluster = installed.cluster
+    withhold_chunks(faults)
     run = installed.start(f"{HEAVY}/ingest")
-    faults.set_latency("s3", first_byte_s=3)
     cluster.wait(lambda: installed.dask_pods("worker"), RUN_S, "a Dask worker")
     [worker, *_] = installed.dask_pods("worker")
     cluster.wait(lambda: "Registered to" in cluster.log(worker), RUN_S, "it is at work")

@@ -14,7 +14,7 @@ from tests.kubernetes.apiserver.kinds import CLUSTER, POD
 from tests.kubernetes.installation import VALUES, refused
 from tests.kubernetes.pods import Manifest, job
 
-WAIT_S = 180
+WAIT_S = 300
 AWAY_S = 3
 KINDS = ("Role", "RoleBinding", "ConfigMap", "Secret")
 WORK = """

@@ -53,5 +53,5 @@ def test_a_run_in_each_mode_is_exact_with_adaptive_clusters_that_are_gone(
     adaptive.assert_nothing_left()
     assert {name.split("-")[1] for name in seen} == {"epfl", "openorganelle"}
     # it goes after its cluster, which owns it
-    adaptive.cluster.wait(lambda: not store.list(AUTOSCALER), 120, "autoscalers gone")
+    adaptive.cluster.wait(lambda: not store.list(AUTOSCALER), RUN_S, "autoscalers gone")
     assert not store.list(CLUSTER)

@@ -176,5 +176,5 @@ def run_at_work(release: Release, name: str, instance: str) -> None:
     made = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}}
     release.cluster.apply({**made, "spec": {"template": template}})
     release.cluster.wait(
-        lambda: release.cluster.store.get(JOB, "em", name)["status"].get("active"), 30, "at work"
+        lambda: release.cluster.store.get(JOB, "em", name)["status"].get("active"), 300, "at work"
     )

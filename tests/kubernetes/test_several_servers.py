@@ -19,7 +19,7 @@ from tests.kit.databases import PostgreSQL, postgresql, redis, why_not
 from tests.kit.prefect_server import ask
 from tests.kubernetes.apiserver.cluster import Cluster
 from tests.kubernetes.apiserver.kinds import DEPLOYMENT, POD
-from tests.kubernetes.installation import HEAVY, RUN_S, refused
+from tests.kubernetes.installation import HEAVY, RUN_S, refused, withhold_chunks
 from tests.kubernetes.releases import Released, beside
 
 pytestmark = [
@@ -152,15 +152,15 @@ def said(installed: Released, run: str) -> list[str]:
 
 
 def slowed(installed: Released, faults: Control) -> str:
-    """A run of a slow archive, into an empty store."""
+    """A run of an archive that withholds its chunks, into an empty store."""
     claim = installed.cluster.folder / "claims" / "macroscope-data"
     shutil.rmtree(claim / "data", ignore_errors=True)
-    faults.set_latency("s3", first_byte_s=3)
+    withhold_chunks(faults)
     return installed.start(f"{SOURCE}/ingest")
 
 
 def at_work(installed: Released, faults: Control) -> str:
-    """A run that waits for a slow archive, with its volume begun."""
+    """The same, with its volume begun."""
     run = slowed(installed, faults)
 
     def begun() -> bool:

@@ -19,7 +19,7 @@ from tests.kit.prefect_server import ask, prefect_server
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.long
-WAIT_S = 120
+WAIT_S = 300
 FLOW = """
 from prefect import flow
 

@@ -13,8 +13,8 @@ import pytest
 from emulators.control import Control
 from emulators.serving import Samples
 from tests.kubernetes.apiserver.cluster import Cluster
-from tests.kubernetes.apiserver.kinds import CLUSTER, DEPLOYMENT
-from tests.kubernetes.installation import HEAVY, RUN_S, VALUES, refused
+from tests.kubernetes.apiserver.kinds import DEPLOYMENT
+from tests.kubernetes.installation import HEAVY, RUN_S, VALUES, refused, withhold_chunks
 from tests.kubernetes.releases import CHART_0_1_0, Released, beside
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -44,9 +44,8 @@ def test_a_run_that_0_1_0_began_ends_exact_under_the_chart_that_replaced_it(
     installed: Released, values: tuple[str, ...], faults: Control
 ) -> None:
     cluster = installed.cluster
+    withhold_chunks(faults)
     run = installed.start(f"{HEAVY}/ingest")
-    cluster.wait(lambda: cluster.store.list(CLUSTER), RUN_S, "a Dask cluster")
-    faults.set_latency("s3", first_byte_s=10)  # longer than the upgrade, on a loaded machine too
     cluster.wait(
         lambda: any("Registered to" in cluster.log(pod) for pod in installed.dask_pods("worker")),
         RUN_S,

@@ -335,9 +335,9 @@ def _passes(probe: Manifest, container: Manifest, ip: str) -> bool:
     port = ports.get(what["port"], what["port"])
     try:
         if "httpGet" not in probe:
-            socket.create_connection((ip, port), timeout=0.5).close()
+            socket.create_connection((ip, port), timeout=10).close()
             return True
-        with urllib.request.urlopen(f"http://{ip}:{port}{what['path']}", timeout=2) as answer:
+        with urllib.request.urlopen(f"http://{ip}:{port}{what['path']}", timeout=10) as answer:
             return bool(answer.status < 400)
     except OSError:
         return False
