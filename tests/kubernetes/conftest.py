@@ -98,12 +98,15 @@ def at_work(empty_store: Installation, faults: Control) -> Iterator[Callable[...
         workers = empty_store.dask_pods("worker")
         return any("Registered to" in cluster.log(pod) for pod in workers)
 
+    def processing() -> bool:
+        record = empty_store.records().get(HEAVY) or {}
+        return record.get("status") == "processing"
+
     def start(deployment: str, **parameters: Any) -> str:
         withhold_chunks(faults)
         run = empty_store.start(deployment, **parameters)
         cluster.wait(connected, RUN_S, "a Dask worker at work")
-        statuses = {source: record["status"] for source, record in empty_store.records().items()}
-        assert statuses[HEAVY] == "processing"
+        cluster.wait(processing, RUN_S, "the volume begun")
         return run
 
     yield start
