@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from lib.archives.base import service_of
 from lib.concurrency import cancel as stopping
 from lib.ingest.context import VolumeRequest, volume_context
+from lib.ingest.kind import doubts_of_values
 from lib.ingest.result import emit
 from lib.plan import VolumePlan
 from lib.storage.keys import VOLUME_SUFFIXES, labels_of, state_key
@@ -107,8 +108,10 @@ def _make(request: VolumeRequest, plan: VolumePlan, publish: Publish) -> MadeMem
 
         convert(job, reader, store, pending, limits=limits, on_shard=finished)
     _, published = publish(request, plan, job)
-    note = f"{len(damaged)} shards of an earlier run were damaged and made again"
-    return MadeMember(plan, job, published, (note,) if damaged else ())
+    doubts = doubts_of_values(plan, published.statistics)
+    if damaged:
+        doubts.append(f"{len(damaged)} shards of an earlier run were damaged and made again")
+    return MadeMember(plan, job, published, tuple(doubts))
 
 
 def _drop_others(request: VolumeRequest, image_key: str) -> None:

@@ -440,6 +440,34 @@ def test_a_class_that_is_in_no_voxel_is_background_where_its_metadata_say_so(
         assert verdict.problems == ()
 
 
+def test_what_a_class_says_of_its_values_is_in_its_part_of_the_record(
+    bench: Any, tmp_path: Path
+) -> None:
+    """Its name and colours, and that a value of it means that nobody looked there."""
+    with S3Server("crops-unknown") as server:
+        lay_data_set(server, tmp_path / "tree")
+        path = tmp_path / "tree" / CROP / "mito/.zattrs"
+        encoding = {"absent": 0, "present": 1, "unknown": 2}
+        kind = {"type": "semantic_segmentation", "encoding": encoding}
+        own = {"annotation": {"class_name": "mito", "annotation_type": kind}}
+        said = {**json.loads(path.read_text()), "cellmap": own}
+        server.store().put(f"cells/cells.zarr/{CROP}/mito/.zattrs", json.dumps(said).encode())
+        one = bench_of(bench, server)
+        record = one.complete_record(planned(one, tmp_path)[0])
+        members = {m["files"]["volume"].split(".")[-3]: m for m in record["members"]}
+        doubts = {
+            name: [n for n in member["metadata"]["quality"]["notes"] if "nothing is annotated" in n]
+            for name, member in members.items()
+        }
+        assert [note.split()[0] for note in doubts["mito"]] == ["2"]
+        assert doubts["nuc"] == []
+        root = json.loads(one.store.get(f"{members['mito']['files']['volume']}/zarr.json"))
+        assert root["attributes"]["ome"]["image-label"]["properties"] == [
+            {"label-value": 1, "class": "mito"},
+            {"label-value": 2, "class": "unknown"},
+        ]
+
+
 def test_what_is_no_label_is_refused(bench: Any, bucket: S3Server, tmp_path: Path) -> None:
     one = bench_of(bench, bucket, zarr_path="recon-1/em/fibsem-uint8")
     with pytest.raises(ConfigError, match="is no labels"):
