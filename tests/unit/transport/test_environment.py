@@ -348,3 +348,8 @@ def test_free_ports_are_given_to_nobody_else() -> None:
     told = subprocess.run(command, capture_output=True, text=True)
     assert "no 1 ports are free on 127.0.0.1" in told.stderr
     socket.create_server(("127.0.0.1", mine[0])).close()
+
+
+def test_free_ports_are_found_where_no_names_can_be_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "AF_UNIX", 4711)  # no such family
+    assert len(set(environment.free_ports("127.0.0.1", 2))) == 2
