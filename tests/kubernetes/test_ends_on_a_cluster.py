@@ -31,11 +31,14 @@ def test_cancelling_the_parent_cancels_its_children_and_their_clusters(
     assert {s: r["status"] for s, r in empty_store.records().items()} == {HEAVY: "cancelled"}
 
 
-def test_a_cancelled_run_can_be_run_again(empty_store: Installation, at_work: Start) -> None:
+def test_a_cancelled_run_can_be_run_again(
+    empty_store: Installation, at_work: Start, faults: Control
+) -> None:
     run = at_work(f"{HEAVY}/ingest")
     assert empty_store.prefect("flow-run", "cancel", run).wait(RUN_S) == 0
     assert empty_store.final_state(run, RUN_S)["type"] == "CANCELLED"
     empty_store.assert_nothing_left()
+    faults.clear()
     again = empty_store.start(f"{HEAVY}/ingest")
     assert empty_store.final_state(again, RUN_S)["type"] == "COMPLETED"
     empty_store.assert_exact(HEAVY)
