@@ -138,13 +138,7 @@ class LostAnswerError(MacroscopeError):
 
 
 def came_to(state: State[Any]) -> Any:
-    """What a run returned.
-
-    Raises
-    ------
-    MacroscopeError
-        See `CallableFlow`.
-    """
+    """What a run returned. Raises `MacroscopeError`: see `CallableFlow`."""
     if state.is_cancelled():
         raise StoppedError(state.message or "the run was cancelled")
     # of a failure without data Prefect makes an error of its own of the state's message

@@ -180,7 +180,7 @@ class PrefectCollector(Collector):
 
     def _runs(self, client: SyncPrefectClient) -> Iterator[Metric]:
         deployments = client.read_deployments(limit=_PAGE)
-        names = {str(one.id): _name(client, one) for one in deployments}
+        names = {str(d.id): f"{client.read_flow(d.flow_id).name}/{d.name}" for d in deployments}
         unfinished = list(_unfinished(client))
         states = Counter(
             (names.get(str(r.deployment_id), ""), r.state_name or "") for r in unfinished
@@ -296,10 +296,6 @@ def _family(
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, text, value=value)
-
-
-def _name(client: SyncPrefectClient, one: DeploymentResponse) -> str:
-    return f"{client.read_flow(one.flow_id).name}/{one.name}"
 
 
 def _only(one: DeploymentResponse) -> DeploymentFilter:

@@ -29,7 +29,7 @@ from lib.archives.registry import REGISTRY, archive
 from lib.concurrency import cancel as stopping
 from lib.config.manager import ConfigManager
 from lib.errors import ConfigError, MacroscopeError, NothingThereError, StoppedError
-from lib.execution import MODES, Step, check_sources, mode, ready, schedule
+from lib.execution import MODES, Step, check_sources, ready, schedule
 from lib.execution import mode as find_mode
 from lib.ingest.datasets import Dataset, Job, check, jobs_of
 from lib.ingest.planning import by_round, with_parameters
@@ -118,7 +118,7 @@ def _known(name: str) -> str:
 
 def _known_mode(name: str) -> str:
     try:
-        return mode(name).name
+        return find_mode(name).name
     except ConfigError as error:
         raise ValueError(error.message) from None
 

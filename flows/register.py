@@ -45,13 +45,7 @@ _SLUG = (
 
 
 def wait_for_api(client: SyncPrefectClient, seconds: float) -> None:
-    """Return once the API answers.
-
-    Raises
-    ------
-    TransportError
-        It did not within ``seconds``.
-    """
+    """Return once the API answers. Raises `TransportError`: it did not within ``seconds``."""
     deadline = time.monotonic() + seconds
     while (error := client.api_healthcheck()) is not None:
         if time.monotonic() > deadline:

@@ -234,6 +234,11 @@ def other_quantity(unit: str) -> str | None:
     return None
 
 
+def unlike(a_zyx: LengthsZYX, b_zyx: LengthsZYX) -> float:
+    """How far lengths are from each other, by their logarithms."""
+    return sum(abs(math.log(a / b)) for a, b in zip(a_zyx, b_zyx, strict=True))
+
+
 def to_nm(value: float, unit: str) -> float | None:
     """Convert a length to nanometres.
 

@@ -92,7 +92,7 @@ def start_queue(kind: Queue, workers: int, log_directory: str, options: Mapping[
         ) from error
     cluster.scale(jobs=workers)
     deadline = time.monotonic() + SUBMIT_S
-    while not refusals and not any(getattr(job, "job_id", None) for job in _jobs(cluster)):
+    while not refusals and not any(getattr(j, "job_id", None) for j in cluster.workers.values()):
         if time.monotonic() > deadline:
             refusals.append(f"no answer within {SUBMIT_S:g} s")
         time.sleep(0.1)
@@ -101,10 +101,6 @@ def start_queue(kind: Queue, workers: int, log_directory: str, options: Mapping[
             cluster.close()
         raise BatchQueueError(f"{kind} took no job: {refusals[0]}", location=kind)
     return cluster
-
-
-def _jobs(cluster: Any) -> list[Any]:
-    return list(cluster.workers.values())
 
 
 def _classes(kind: Queue, refusals: list[str]) -> tuple[Any, Any]:

@@ -156,13 +156,7 @@ class PrefectServer:
             )
 
     def wait(self) -> None:
-        """Wait until it answers.
-
-        Raises
-        ------
-        MacroscopeError
-            It ended, or does not answer.
-        """
+        """Wait until it answers. Raises `MacroscopeError`: it ended, or does not answer."""
         if comes_true(lambda: answers(self.url), _START_S, meanwhile=self.is_running):
             return
         said = self._log.read_text(errors="replace").strip().splitlines()[-3:]

@@ -50,13 +50,7 @@ class Selection:
         return included and not any(matches(path, pattern) for pattern in self.exclude)
 
     def require(self, paths: Sequence[str], location: str) -> list[str]:
-        """Those of the paths that are wanted.
-
-        Raises
-        ------
-        NotFoundError
-            None of them is.
-        """
+        """Those of the paths that are wanted. Raises `NotFoundError`: none of them is."""
         taken = [path for path in paths if self.takes(path)]
         if paths and not taken:
             raise NotFoundError(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
-from lib.about import SAID, Provenance
+from lib.about import SAID
 from lib.geometry import LengthsZYX
 from lib.ingest.members import MadeMember
 from lib.ingest.stages import IngestedVolume
@@ -54,13 +54,13 @@ def provenance(plan: VolumePlan, files: Iterator[dict[str, Any]] | None = None) 
             "source": plan.voxel_size_provenance,
             "approximate": plan.voxel_size_approximate,
         },
-        "stated": {name: _stated(one) for name, one in _all_stated(plan).items()},
+        "stated": _all_stated(plan),
         "source_files": files or (_planned_file(file) for file in plan.files),
         "software": {name: version(name) for name in _SOFTWARE if _is_loaded(name)},
     }
 
 
-def _all_stated(plan: VolumePlan) -> dict[str, Provenance]:
+def _all_stated(plan: VolumePlan) -> dict[str, dict[str, str]]:
     """Who states what: the geometry, and those words that are there or could not be read."""
     about = plan.about
     words = {
@@ -69,11 +69,8 @@ def _all_stated(plan: VolumePlan) -> dict[str, Provenance]:
         if field not in ("title", "description")
         if getattr(about, field) or (field in about.stated and about.stated[field].said)
     }
-    return {**plan.stated, **words}
-
-
-def _stated(one: Provenance) -> dict[str, str]:
-    return one.model_dump(exclude_none=True)
+    every = {**plan.stated, **words}
+    return {name: one.model_dump(exclude_none=True) for name, one in every.items()}
 
 
 def _is_loaded(distribution: str) -> bool:

@@ -167,7 +167,8 @@ class RecordTracker:
         self._move(
             "complete",
             core=describe.core(plan),
-            technical=describe.technical(job, published) | _label_images(made),
+            technical=describe.technical(job, published)
+            | ({"label_images": [one.plan.name for one in made.members]} if made.members else {}),
             provenance={
                 **describe.made_provenance(plan, made, seconds, self._run),
                 **self._made_by(),
@@ -271,10 +272,6 @@ def volume_result(plan: VolumePlan, status: str, **more: Any) -> VolumeResult:
         assumed_axes=plan.assumed_axes,
         **more,
     )
-
-
-def _label_images(made: IngestedVolume) -> dict[str, list[str]]:
-    return {"label_images": [one.plan.name for one in made.members]} if made.members else {}
 
 
 def _sentence(error: BaseException) -> str:

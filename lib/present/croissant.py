@@ -77,7 +77,8 @@ def croissant_document(
     -------
     JSON-LD of Croissant 1.0.
     """
-    volumes = [record for record in map(Record.read, records) if _listed(record)]
+    read = map(Record.read, records)
+    volumes = [one for one in read if one.status == "complete" and one.files.volume is not None]
     licences = sorted(
         {licence_url(record.core.licence) for record in volumes if record.core.licence}
     )
@@ -107,10 +108,6 @@ def croissant_document(
     if volumes:
         document["recordSet"] = [_table(volumes)]
     return document
-
-
-def _listed(record: Record) -> bool:
-    return record.status == "complete" and record.files.volume is not None
 
 
 def _files(record: Record, base_uri: str) -> list[dict[str, Any]]:

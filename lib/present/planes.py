@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.errors import DestinationError
-from lib.geometry import Box, LengthsZYX, ShapeZYX, zyx
+from lib.geometry import Box, LengthsZYX, ShapeZYX, unlike, zyx
 from lib.present.described import DescribedLevel, DescribedVolume, describe
 from lib.present.drawing import grey, measured, window_of
 from lib.storage.base import Store
@@ -145,7 +145,7 @@ def planes_beneath(
     if key is None or not labels.levels:
         return None
     image, level = describe(store, key), labels.levels[planes.level]
-    near = min(image.levels, key=lambda one: _unlike(one, level))
+    near = min(image.levels, key=lambda one: unlike(one.scale_nm_zyx, level.scale_nm_zyx))
     places = [_nearest(n, level, near) for n in range(3)]
     found = {}
     for name, axis in AXES.items():
@@ -156,11 +156,6 @@ def planes_beneath(
     window = image.window or window_of(measured(values))
     xy, xz, yz = (grey(found[name], window) for name in ("xy", "xz", "yz"))
     return replace(planes, xy=xy, xz=xz, yz=yz)
-
-
-def _unlike(image: DescribedLevel, labels: DescribedLevel) -> float:
-    lengths = zip(image.scale_nm_zyx, labels.scale_nm_zyx, strict=True)
-    return float(sum(abs(np.log(a / b)) for a, b in lengths))
 
 
 def _nearest(axis: int, labels: DescribedLevel, image: DescribedLevel) -> NDArray[np.int64]:

@@ -288,12 +288,9 @@ def _volumes(catalog: Json) -> list[Record]:
     groups = _groups(catalog)
     found = [Record.read(entry["record"]) for entry in catalog.get("records", [])]
     return sorted(
-        found, key=lambda one: (one.id not in groups, groups.get(one.id or "", ""), *_by(one))
+        found,
+        key=lambda r: (r.id not in groups, groups.get(r.id or "", ""), r.source, r.name),
     )
-
-
-def _by(record: Record) -> tuple[str, str]:
-    return record.source, record.name
 
 
 def _groups(catalog: Json) -> dict[str, str]:

@@ -208,18 +208,15 @@ class ProgressView:
             volumes = sorted(self._volumes.values(), key=lambda v: (v.finished, v.began, v.name))
         longest = max((len(state.name) for state in volumes), default=0)
         if width >= _WIDE and longest + _DETAILS <= width:
-            return self._in_lines(volumes, now)
+            shown = volumes[:_MOST_LINES]
+            table = _grid(shown, now, bar=24, named=True)
+            return Group(table, *_rest(len(volumes) - len(shown)))
         shown = volumes[: _MOST_LINES // 2]
         drawn: list[RenderableType] = []
         for state in shown:
             drawn.append(Text(state.name, overflow="fold"))
             drawn.append(Padding(_grid([state], now, bar=12 if width < _WIDE else 24), (0, 2)))
         return Group(*drawn, *_rest(len(volumes) - len(shown)))
-
-    def _in_lines(self, volumes: list[Progress], now: float) -> RenderableType:
-        shown = volumes[:_MOST_LINES]
-        table = _grid(shown, now, bar=24, named=True)
-        return Group(table, *_rest(len(volumes) - len(shown)))
 
 
 def _rest(count: int) -> list[str]:

@@ -12,6 +12,7 @@ setting a byte needs no agreement between processes.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -129,7 +130,7 @@ class RawTee:
         self.size = size
         text = json.dumps(identity, sort_keys=True).encode()
         self._part = path.with_name(f"{path.name}.{hashlib.sha256(text).hexdigest()[:16]}.part")
-        self._others = f"{_escaped(path.name)}.{'[0-9a-f]' * 16}.part"
+        self._others = f"{glob.escape(path.name)}.{'[0-9a-f]' * 16}.part"
         self._lock = threading.Lock()
         self._pieces: dict[int, list[tuple[int, int]]] = {}  # of cells that are not yet whole
         self._file: UncachedFile | None = None
@@ -272,7 +273,3 @@ def hash_file(path: Path, size: int | None = None) -> str:
             digest.update(view[:count])
             left -= count
     return digest.hexdigest()
-
-
-def _escaped(name: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)

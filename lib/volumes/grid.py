@@ -167,7 +167,9 @@ def plan_levels(
             t + s * (f - 1) / 2
             for t, s, f in zip(last.translation_nm_zyx, last.scale_nm_zyx, by, strict=True)
         )
-        grid = _halved(last.grid, by, shape) if last.in_pass and _even(last, by) else None
+        # the next level can be made piece by piece: level 0 comes in chunks, others whole
+        even = last.index > 0 or is_multiple(last.grid.chunk_zyx, by)
+        grid = _halved(last.grid, by, shape) if last.in_pass and even else None
         levels.append(
             Level(
                 last.index + 1,
@@ -179,11 +181,6 @@ def plan_levels(
             )
         )
     return tuple(levels)
-
-
-def _even(last: Level, by: ShapeZYX) -> bool:
-    """Whether the next level can be made piece by piece: level 0 comes in chunks, others whole."""
-    return last.index > 0 or is_multiple(last.grid.chunk_zyx, by)
 
 
 def _halved(grid: ShardGrid, by: ShapeZYX, shape: ShapeZYX) -> ShardGrid | None:

@@ -66,10 +66,6 @@ def convert_blocks(
         encoders.dismiss()
 
 
-def _nothing(share: float) -> None:
-    return None
-
-
 def _encode(
     job: VolumeJob,
     store: Store,
@@ -142,7 +138,7 @@ def gather(
     blocks: Iterable[Block],
     box: Box,
     voxels: NDArray[Any],
-    on_block: Callable[[float], None] = _nothing,
+    on_block: Callable[[float], None] | None = None,
 ) -> list[str]:
     """Copy a reader's blocks into `voxels` (shape of `box`), accounting for every voxel.
 
@@ -173,7 +169,8 @@ def gather(
         voxels[block.box.slices(box.start_zyx)] = block.data
         arrived += block.box.voxels
         missing.extend(block.missing)
-        on_block(arrived / box.voxels)
+        if on_block is not None:
+            on_block(arrived / box.voxels)
     if arrived != box.voxels:
         raise FormatError(f"{arrived} of {box.voxels} voxels of {box} arrived")
     return missing

@@ -97,13 +97,7 @@ class EmpiarEntry:
 
 
 def parse_entry(document: Any, accession: str, where: str) -> EmpiarEntry:
-    """Read the API's answer.
-
-    Raises
-    ------
-    BadAnswerError
-        The answer holds no such entry.
-    """
+    """Read the API's answer. Raises `BadAnswerError`: the answer holds no such entry."""
     entry = document.get(accession) if isinstance(document, dict) else None
     if not isinstance(entry, dict):
         raise BadAnswerError(

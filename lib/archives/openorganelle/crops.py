@@ -4,7 +4,6 @@ label images of each crop with it as one group.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
@@ -15,7 +14,7 @@ from lib.bytesource.base import ByteSource
 from lib.bytesource.tree import MOST_BYTES, Tree, join
 from lib.errors import ConfigError, GridMismatchError
 from lib.formats.zarr.hierarchy import MOST_DOCUMENT_BYTES, Hierarchy, ZarrArray
-from lib.geometry import Box, add, maximum, minimum, subtract, zyx
+from lib.geometry import Box, add, maximum, minimum, subtract, unlike, zyx
 from lib.plan import VolumePlan
 from lib.safety import folded, slug
 from lib.transport.listing import Listing, ObjectInfo
@@ -61,7 +60,7 @@ def fitting_level(levels: Sequence[Grid], labels: Sequence[OnGrid]) -> Grid:
         There is none; the error is that of the nearest level.
     """
     first: GridMismatchError | None = None
-    for level in sorted(levels, key=lambda one: _unlike(one, labels[0])):
+    for level in sorted(levels, key=lambda one: unlike(one.voxel_nm_zyx, labels[0].voxel_nm_zyx)):
         try:
             for one in labels:
                 overlap_of(level, one)
@@ -145,11 +144,6 @@ def _class_name(plan: VolumePlan, crop: str) -> str:
 def _few(names: Sequence[str]) -> str:
     more = len(names) - 5
     return ", ".join(names[:5]) + (f" and {more} more" if more > 0 else "")
-
-
-def _unlike(level: OnGrid, labels: OnGrid) -> float:
-    lengths = zip(level.voxel_nm_zyx, labels.voxel_nm_zyx, strict=True)
-    return sum(abs(math.log(a / b)) for a, b in lengths)
 
 
 class ListedOnce:

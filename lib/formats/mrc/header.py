@@ -74,13 +74,7 @@ class Words:
 
 
 def read_geometry(words: Words, name: str) -> MrcGeometry:
-    """Read it.
-
-    Raises
-    ------
-    UnsupportedFormatError
-        The cell is not rectangular.
-    """
+    """Read it. Raises `UnsupportedFormatError`: the cell is not rectangular."""
     angle_notes = _check_angles(words, name)
     no_depth = _without_depth(words)
     voxel = _voxel(words, depth=not no_depth)

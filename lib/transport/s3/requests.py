@@ -271,13 +271,7 @@ class S3Requests(Exchanges):
                 response.release_conn()
 
     def body(self, response: urllib3.BaseHTTPResponse, most: int) -> bytes:
-        """The whole body of an answer.
-
-        Raises
-        ------
-        BadAnswerError
-            It is longer than `most` bytes.
-        """
+        """The whole body of an answer. Raises `BadAnswerError`: it is longer than `most` bytes."""
         length = response.headers.get("Content-Length", "")
         if length.isascii() and length.isdigit():
             if int(length) > most:
