@@ -131,8 +131,9 @@ def parse_array(
         raise FormatError(f"impossible shape {shape} or chunks {chunks}", location=where)
     if order not in ("C", "F") or not isinstance(compressor, dict | None):
         raise FormatError("order or compressor is not as Zarr v2 has them", location=where)
-    if filters and not all(_keeps_size(one, dtype_text) for one in filters):
-        raise UnsupportedFormatError(f"filters {filters!r} are not converted", location=where)
+    with reading("filters", where):
+        if filters and not all(_keeps_size(one, dtype_text) for one in filters):
+            raise UnsupportedFormatError(f"filters {filters!r} are not converted", location=where)
     _check_codec(compressor or {}, where)
     separator = separator or document.get("dimension_separator", ".")
     if separator not in (".", "/"):

@@ -102,6 +102,8 @@ def test_the_fill_value_is_that_of_the_dtype(dtype: str, value: Any, expected: A
         {"compressor": "zstd"},
         {"compressor": {"level": 1}},
         {"compressor": {"id": "zstd", "wrong": 1}},
+        {"filters": True},
+        {"filters": [{"id": "delta", "dtype": ["<u2"]}]},
         {"fill_value": 300, "dtype": "|u1"},
         {"fill_value": [1, 2]},
         {"fill_value": [1]},
