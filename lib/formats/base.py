@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.compression import Encoded
+from lib.errors import UnsupportedFormatError
 from lib.geometry import Box, ShapeZYX
 
 
@@ -69,11 +70,19 @@ class Layout:
 
 
 class VolumeReader(AbstractContextManager["VolumeReader"], Protocol):
-    """Reads one planned volume. Thread-safe: several boxes are read at once."""
+    """Reads one planned volume. Thread-safe: several boxes are read at once.
+
+    Attributes
+    ----------
+    values
+        How the file stores values, where that changes what they mean (``white is zero``); None
+        where nobody says. Sections of one stack must agree in it.
+    """
 
     shape_zyx: ShapeZYX
     dtype: np.dtype[Any]
     layout: Layout
+    values: str | None = None
 
     def __exit__(self, *_: object) -> None:
         """Close what the reader itself holds open: nothing, where it does not say otherwise."""
@@ -86,6 +95,30 @@ class VolumeReader(AbstractContextManager["VolumeReader"], Protocol):
         and raises a named error rather than yield doubtful voxels.
         """
         ...
+
+
+def check_values(known: set[str], reader: VolumeReader, block: Block, name: str) -> None:
+    """Hold how a section stores its values against the others; what is all 0 fits to any.
+
+    Parameters
+    ----------
+    known
+        What was seen of the stack; filled by the first section that is not empty.
+
+    Raises
+    ------
+    UnsupportedFormatError
+        Others store them in another way.
+    """
+    if reader.values is None or reader.values in known or not block.data.any():
+        return
+    if known:
+        raise UnsupportedFormatError(
+            f"its values are stored as {reader.values}, those of other sections as {min(known)}",
+            location=name,
+            advice="Make all sections alike, or leave it out by a narrower address",
+        )
+    known.add(reader.values)
 
 
 @dataclass(frozen=True, slots=True)

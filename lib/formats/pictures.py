@@ -123,7 +123,10 @@ class _Picture(VolumeReader):
 
     def __init__(self, source: ByteSource, kind: str) -> None:
         self._source, self._kind = source, kind
-        (height, width), mode, _ = _header(source, kind, _beginning(source))
+        head = _beginning(source)
+        (height, width), mode, _ = _header(source, kind, head)
+        few = {"P": "indices of a palette", "1": "single bits"}
+        self.values = few.get(mode, f"grey of {_bits(head, kind)} bits")
         self.shape_zyx = (1, height, width)
         self.dtype = np.dtype(_GREY[mode])
         self.layout = Layout(self.shape_zyx, random_access=False, by_planes=True)

@@ -30,7 +30,7 @@ from lib.errors import (
     OutOfBoundsError,
     UnsupportedFormatError,
 )
-from lib.formats.base import Block, Layout, VolumeReader
+from lib.formats.base import Block, Layout, VolumeReader, check_values
 from lib.formats.format import FileFormatBase, Handle, Options, VolumeDescription, only_path
 from lib.geometry import Box, ShapeZYX, minimum, subtract
 
@@ -419,6 +419,7 @@ class SectionStack(VolumeReader):
                     advice="Leave it out with exclude, or set assemble to files",
                 )
         self._sections = sections
+        self._values: set[str] = set()  # how sections store what is not 0
         self.shape_zyx: ShapeZYX = (len(sections), *first.shape_yx)
         self.dtype = first.dtype
         with first.open() as reader:
@@ -436,8 +437,7 @@ class SectionStack(VolumeReader):
         if box.empty:
             return
         (z0, y0, x0), (z1, y1, x1) = box.start_zyx, box.stop_zyx
-        for z in range(z0, z1):
-            section = self._sections[z]
+        for z, section in enumerate(self._sections[z0:z1], z0):
             with section.open() as reader:
                 if reader.shape_zyx != (1, *section.shape_yx) or reader.dtype != section.dtype:
                     raise FormatError(
@@ -447,4 +447,5 @@ class SectionStack(VolumeReader):
                         unit=f"section {z}",
                     )
                 for block in reader.blocks(Box((0, y0, x0), (1, y1, x1))):
+                    check_values(self._values, reader, block, section.name)
                     yield replace(block, box=block.box.shifted((z, 0, 0)))

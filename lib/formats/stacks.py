@@ -194,7 +194,8 @@ def _kind(facts: VolumeDescription) -> tuple[object, ...]:
 def _same_voxels(first: VolumeDescription, last: VolumeDescription) -> list[str]:
     if first.voxel == last.voxel:
         return []
-    return [f"the last section says {last.voxel}, the first {first.voxel}"]
+    one, other = ((v.z_nm, v.y_nm, v.x_nm) for v in (first.voxel, last.voxel))
+    return [f"the last section says voxels of {other} nm (z, y, x), the first of {one}"]
 
 
 def _spread(names: Sequence[str]) -> list[str]:

@@ -321,6 +321,8 @@ class TiffReader(VolumeReader):
         remote = volume.source.remote
         self._turn = volume.turn
         kind = volume.page_kind
+        self.values = f"{'white' if kind.photometric == 0 else 'black'} is zero"
+        self.values += f", {kind.bits} bits" if kind.bits else ""
         self._stored_yx = (kind.height, kind.width)
         high, wide = self._stored_yx
         if not remote:

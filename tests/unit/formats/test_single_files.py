@@ -10,12 +10,15 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from lib.bytesource.base import LocalBytes
 from lib.errors import FormatError, MacroscopeError, UnsupportedFormatError
 from lib.formats import registry
+from lib.formats.base import VolumeReader
 from lib.formats.format import Options
+from lib.formats.planes import Section, SectionStack
 from lib.geometry import Box
 from tests.formats import cases_single_files as cases
 
@@ -273,3 +276,43 @@ def test_an_amira_header_is_text_of_utf_8_or_latin_1(tmp_path: Path) -> None:
     path.write_bytes(data.replace(b'"uniform"', b'"rectilinear"'))
     with pytest.raises(UnsupportedFormatError, match="rectilinear"):
         read("amira", path, tmp_path)
+
+
+def stacked(paths: list[Path]) -> np.ndarray[Any, Any]:
+    """The voxels of a stack of these files, one plane each."""
+    opened = {path: registry.formats_of_file(LocalBytes(path), path.name)[0] for path in paths}
+    (first,) = opened[paths[0]].describe(LocalBytes(paths[0]), "", Options())
+
+    def section(path: Path) -> Section:
+        def opener() -> VolumeReader:
+            return opened[path].open(LocalBytes(path), first.handle)
+
+        return Section(path.name, first.shape_zyx[1:], np.dtype(first.dtype), opener)
+
+    stack = SectionStack([*map(section, paths)])
+    out = np.zeros(stack.shape_zyx, stack.dtype)
+    for block in stack.blocks(Box.whole(stack.shape_zyx)):
+        out[block.box.slices()] = block.data
+    return out
+
+
+def test_sections_that_store_values_in_different_ways_are_no_stack(tmp_path: Path) -> None:
+    """Every second section of a stack was inverted, or a mask of 0 and 1 stood among grey ones."""
+    plane = np.arange(1, 13, dtype=np.uint8).reshape(3, 4)
+    kinds = {
+        "plain": lambda path: tifffile.imwrite(path, plane, photometric="minisblack"),
+        "white": lambda path: tifffile.imwrite(path, plane, photometric="miniswhite"),
+        "bits": lambda path: tifffile.imwrite(path, plane > 4, photometric="minisblack"),
+        "grey": lambda path: Image.fromarray(plane).save(path, format="PNG"),
+        "one": lambda path: Image.fromarray(plane > 4).save(path, format="PNG"),
+        "palette": lambda path: Image.fromarray(plane).convert("P").save(path, format="PNG"),
+    }
+    for name, write in kinds.items():
+        write(tmp_path / name)
+    tifffile.imwrite(tmp_path / "empty", plane * 0 > 0, photometric="minisblack")
+    for one, other in (("plain", "white"), ("plain", "bits"), ("grey", "one"), ("grey", "palette")):
+        with pytest.raises(UnsupportedFormatError, match="values are stored as"):
+            stacked([tmp_path / one, tmp_path / other])
+        assert stacked([tmp_path / one, tmp_path / one]).any()
+    for order in (("empty", "plain"), ("plain", "empty")):  # 0 is 0 in any of them
+        assert stacked([tmp_path / name for name in order]).any()
