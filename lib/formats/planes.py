@@ -434,10 +434,8 @@ class SectionStack(VolumeReader):
             A file is no longer what it was when the stack was made.
         """
         check_box(box, self.shape_zyx, self._sections[0].name)
-        if box.empty:
-            return
         (z0, y0, x0), (z1, y1, x1) = box.start_zyx, box.stop_zyx
-        for z, section in enumerate(self._sections[z0:z1], z0):
+        for z, section in enumerate([] if box.empty else self._sections[z0:z1], z0):
             with section.open() as reader:
                 if reader.shape_zyx != (1, *section.shape_yx) or reader.dtype != section.dtype:
                     raise FormatError(
