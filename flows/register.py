@@ -274,12 +274,6 @@ def _datasets(listed: Sequence[Mapping[str, Any]]) -> list[Dataset]:
     return found
 
 
-def all_deployments() -> dict[str, Any]:
-    """A prefect.yaml with every deployment that there is, for the folder in which runs work."""
-    document = with_registry(yaml.safe_load((_FILES / "prefect.yaml").read_text()), REGISTRY)
-    return for_folder(document, _home())
-
-
 def deploy(
     document: Mapping[str, Any], pool: str, overrides: Mapping[str, Mapping[str, Any]]
 ) -> int:
@@ -383,7 +377,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         ensure_pool(client, args.pool, args.type, template, resume=args.resume)
         for name, slots in {**politeness(), **dict(args.limit)}.items():
             client.upsert_global_concurrency_limit_by_name(name, slots)
-        document = all_deployments()
+        # every deployment that there is, for the folder in which runs work
+        document = with_registry(yaml.safe_load((_FILES / "prefect.yaml").read_text()), REGISTRY)
+        document = for_folder(document, _home())
         if (code := deploy(document, args.pool, overrides)) == 0:
             retire_schedules(client, map(deployment_key, document["deployments"]), overrides)
     return code

@@ -61,10 +61,6 @@ def coarser(plan: VolumePlan, by: int) -> VolumePlan:
     )
 
 
-def is_coarse(plan: VolumePlan) -> bool:
-    return bool(plan.downsample_steps)
-
-
 class CoarseReader(VolumeReader):
     """Pools another reader's voxels, step by step as the pyramid would."""
 

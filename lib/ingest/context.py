@@ -27,7 +27,7 @@ from lib.archives.registry import archive
 from lib.config.loader_base import AddressConfig
 from lib.config.loaders import LoaderConfig
 from lib.formats.base import VolumeReader
-from lib.ingest.coarse import CoarseReader, is_coarse
+from lib.ingest.coarse import CoarseReader
 from lib.ingest.result import ProgressEvent
 from lib.plan import EARLIER_POOLING, VolumePlan
 from lib.rawfiles.files import RawFiles
@@ -256,7 +256,7 @@ class VolumeContext:
                     self.request.plan, self.request.config, self.session, self.raw
                 )
                 self._reader = self._stack.enter_context(reader)
-                if is_coarse(self.request.plan):
+                if self.request.plan.downsample_steps:
                     self._reader = CoarseReader(self._reader, self.request.plan)
             return self._reader
 

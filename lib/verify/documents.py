@@ -178,7 +178,8 @@ def _prove_ome(
         f"where the record says {kind}",
     )
     pooled = (ome["multiscales"][0].get("metadata") or {}).get("kwargs") or {}
-    for name, said in (technical_labels(record) or {}).items():
+    said_of_labels = record["metadata"]["technical"].get("labels") or {}  # none in earlier records
+    for name, said in said_of_labels.items():
         if name in ("ties", "yielding"):
             found.hold(
                 f"technical.labels.{name}",
@@ -186,7 +187,7 @@ def _prove_ome(
                 f"{where}: the OME metadata says {name} {pooled.get(name)!r}, the record {said!r}",
             )
     coloured = [one["label-value"] for one in (ome.get("image-label") or {}).get("colors", ())]
-    named = (technical_labels(record) or {}).get("values") or []
+    named = said_of_labels.get("values") or []
     if coloured and coloured != named:
         found.wrong(f"{where}: the OME metadata has colours of the ids {coloured}, not {named}")
     by_path = {dataset["path"]: dataset["coordinateTransformations"] for dataset in datasets}
@@ -210,12 +211,6 @@ def _prove_ome(
     if paths and paths[0] in by_path:
         given = {one["type"]: one[one["type"]] for one in by_path[paths[0]]}
         _hold_finest(given, record, found)
-
-
-def technical_labels(record: dict[str, Any]) -> dict[str, Any] | None:
-    """What a record says of its labels; None of an image, and in records of before."""
-    said: dict[str, Any] | None = record["metadata"]["technical"].get("labels")
-    return said
 
 
 def _hold_finest(given: Mapping[str, Any], record: dict[str, Any], found: Findings) -> None:

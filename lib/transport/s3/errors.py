@@ -234,7 +234,11 @@ def store_error(refusal: Refusal, location: str, doing: str) -> MacroscopeError:
     if meant.kind is Kind.FULL:
         return DestinationFullError(text, location=location)
     if meant.kind is Kind.NO_BUCKET:
-        return no_bucket(location, doing)
+        return DestinationError(
+            f"cannot {doing}: the bucket does not exist",
+            location=location,
+            advice="Make the bucket, or correct its name or the endpoint URL",
+        )
     if meant.kind is Kind.NO_OBJECT:
         return NotFoundError("there is no such object in the store", location=location)
     if meant.kind is Kind.THERE_ALREADY:
@@ -251,15 +255,6 @@ def way_error(error: TransportError, location: str, doing: str) -> MacroscopeErr
         location=location,
         advice=error.advice.replace("SSL_CERT_FILE", "dest_ca_bundle or SSL_CERT_FILE"),
         retryable=error.retryable,
-    )
-
-
-def no_bucket(location: str, doing: str) -> DestinationError:
-    """The error for a destination's bucket that is not there."""
-    return DestinationError(
-        f"cannot {doing}: the bucket does not exist",
-        location=location,
-        advice="Make the bucket, or correct its name or the endpoint URL",
     )
 
 
