@@ -6,8 +6,8 @@ is a transfer of its own, and files come whole.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
 from urllib.parse import quote, urlsplit
 
 from lib.bytesource.remote import FtpBytes, HttpBytes
@@ -23,8 +23,6 @@ from lib.transport.http import RemoteFile
 from lib.transport.listing import Listing, ObjectInfo
 from lib.transport.partial import Fetched
 from lib.transport.session import Session
-
-T = TypeVar("T")
 
 
 class HttpTree(SessionTree):
@@ -56,32 +54,27 @@ class HttpTree(SessionTree):
         return f"{self.uri}/{quote(key, safe=_SAFE)}{self._query}"
 
     def get(self, key: str, most: int = MOST_BYTES) -> bytes | None:
-        try:
+        with suppress(NotFoundError):
             return self._http.get_bytes(self.url(key), most)
-        except NotFoundError:
-            return None
+        return None
 
     def get_range(self, key: str, start: int, length: int) -> bytes | None:
         data = bytearray(length)
-        try:
+        with suppress(NotFoundError):
             self._http.read_range_into(RemoteFile(self.url(key), None), start, memoryview(data))
-        except NotFoundError:
-            return None
-        return bytes(data)
+            return bytes(data)
+        return None
 
     def head(self, key: str) -> ObjectInfo | None:
-        try:
-            found = self._http.head(self.url(key))
-        except NotFoundError:
-            return None
-        return _info(key, found)
+        with suppress(NotFoundError):
+            return _info(key, self._http.head(self.url(key)))
+        return None
 
     def look(self, key: str) -> ObjectInfo | None:
-        try:
+        with suppress(NotFoundError):
             found = self._http.look(self.url(key))
-        except NotFoundError:
-            return None
-        return None if found is None else _info(key, found)
+            return None if found is None else _info(key, found)
+        return None
 
     def list(self, prefix: str = "") -> Listing:
         folder = f"{self.url(prefix.strip('/')).partition('?')[0].rstrip('/')}/{self._query}"

@@ -8,7 +8,6 @@ import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TypeVar
 from urllib.parse import quote
 from xml.sax.saxutils import escape
 
@@ -27,8 +26,6 @@ from lib.storage.s3_objects import S3Objects
 from lib.transport.s3.errors import Refusal, read_refusal, store_error, way_error
 from lib.transport.s3.listing import PAGE_KEYS
 from lib.transport.s3.requests import S3Response
-
-T = TypeVar("T")
 
 _PART = 64 * 2**20  # at most 10,000 parts: objects of up to 640 GB
 _PARTS_AT_ONCE = 4

@@ -187,7 +187,24 @@ class Requester(Exchanges):
         target = url
         for _ in range(_MAX_REDIRECTS + 1):
             meter.expect(bounds.HEADER_BYTES, document=True)
-            response = self._send(method, target, params, headers, data)
+            self.send_one()
+            began = time.monotonic()
+            response = self._session.request(
+                method,
+                target,
+                params=params,
+                headers=headers,
+                data=data,
+                stream=True,
+                allow_redirects=False,
+                timeout=(
+                    self._limits.connect_timeout_s,
+                    self._patience_s(self._limits.patience_s),
+                ),
+                proxies=proxies_for(target),
+            )
+            if self._limiter is not None:
+                self._limiter.answered_after(time.monotonic() - began)
             step = response.headers.get("Location")
             if response.status_code not in {301, 302, 303, 307, 308} or not step:
                 return response
@@ -200,34 +217,6 @@ class Requester(Exchanges):
             else:
                 self._reach.check_redirect(url, target)
         raise RequestRefusedError("the server redirects without end", location=redact(url))
-
-    def _send(
-        self,
-        method: str,
-        url: str,
-        params: Params | None,
-        headers: Mapping[str, str] | None,
-        data: bytes | None,
-    ) -> requests.Response:
-        self.send_one()
-        began = time.monotonic()
-        response = self._session.request(
-            method,
-            url,
-            params=params,
-            headers=headers,
-            data=data,
-            stream=True,
-            allow_redirects=False,
-            timeout=(
-                self._limits.connect_timeout_s,
-                self._patience_s(self._limits.patience_s),
-            ),
-            proxies=proxies_for(url),
-        )
-        if self._limiter is not None:
-            self._limiter.answered_after(time.monotonic() - began)
-        return response
 
     def _patience_s(self, most: Callable[[int], float]) -> float:
         """Seconds to wait for the next byte: in a first try, as long as answers usually take."""
