@@ -15,11 +15,13 @@ from lib.errors import EmptyVolumeError, IntegrityError, MissingChunksError, Sou
 from lib.geometry import Box
 from lib.plan import SourceGrid
 from lib.storage.base import StoredObject
+from lib.storage.keys import labels_of
 from lib.storage.local import LocalStore
 from lib.volumes.downsample import make_coarse_levels
 from lib.volumes.engine import convert
-from lib.volumes.finish import PublishedVolume, finish
+from lib.volumes.finish import PublishedVolume, finish, list_labels
 from lib.volumes.job import ConcurrencyLimits, VolumeJob
+from lib.volumes.label_ids import pack
 from lib.volumes.ledger import Ledger, LedgerEntry
 from lib.volumes.ome import THUMBNAIL_KEY
 from tests.kit.volume_kit import ArrayReader, Voxels, ZarrSource, a_job, a_plan, make, random_voxels
@@ -310,9 +312,32 @@ def test_the_voxels_of_no_label_are_counted_over_all_shards(
     assert made.labels.ids_of_levels[0] == (4 if counted else None)
 
 
+def test_an_id_that_only_a_coarser_level_has_keeps_labels_from_being_published(
+    store: LocalStore,
+) -> None:
+    job = staged(store, random_voxels(SHAPE, "uint32") % 5, kind="labels")
+    assert len(job.levels) == 3
+    known = Ledger(store, job).entries(0)[0, (0, 0, 0)].label_ids
+    assert known is not None
+    entry_changed(store, job, label_ids=known | {1: pack(np.array([77], "uint32"))})
+    with pytest.raises(IntegrityError, match=r"level 1 holds 1 ids .* such as 77") as caught:
+        finished(job, store)
+    assert caught.value.location == job.final_key
+    assert not Path(store.root, job.final_key).exists()
+
+
 def test_labels_without_a_label_are_a_finding(store: LocalStore) -> None:
     job = staged(store, filled(0, "uint32"), kind="labels")
     assert finished(job, store).volume_key == job.final_key
+
+
+def test_the_group_of_an_image_s_labels_lists_those_that_are_there(store: LocalStore) -> None:
+    group = labels_of("ebi/x.ome.zarr")
+    for name in ("b.ome.zarr", "a.ome.zarr", "notes"):
+        store.put(f"{group}/{name}/zarr.json", b"{}")
+    list_labels(store, "ebi/x.ome.zarr")
+    document = json.loads(store.get(f"{group}/zarr.json"))
+    assert document["attributes"]["ome"]["labels"] == ["a.ome.zarr", "b.ome.zarr"]
 
 
 # --- holes ------------------------------------------------------------------------------------
@@ -346,6 +371,8 @@ def test_more_holes_than_allowed_are_counted_and_the_first_five_are_named(
     assert f"{holes / 288:.2%} where 1.00% is allowed" in str(caught.value)
     assert (caught.value.archive, caught.value.location) == ("openorganelle", "set/volume")
     assert not Path(store.root, job.final_key).exists()
+    with pytest.raises(MissingChunksError, match=r"where 0\.00% is allowed"):
+        finished(job, store, max_missing_fraction=None)
 
 
 def test_fewer_holes_than_allowed_are_borne(store: LocalStore) -> None:
@@ -483,6 +510,24 @@ def test_data_border_on_an_absent_chunk_only_where_most_of_a_face_is_data(
         return
     with pytest.raises(MissingChunksError, match="data border on 1/1/1: such"):
         finished(job, store, max_missing_fraction=None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "absent"), [("labels", "unwritten"), ("image", "background"), ("image", "empty")]
+)
+def test_a_chunk_amid_others_may_be_absent_from_labels_and_from_formats_that_leave_out_background(
+    store: LocalStore, kind: str, absent: Any
+) -> None:
+    """Of an image in chunks that are written it may have been lost."""
+    voxels = np.full((12, 12, 12), 3, "uint32")
+    voxels[4:8, 4:8, 4:8] = 0
+    grid = SourceGrid(chunk_zyx=(4, 4, 4), offset_zyx=(0, 0, 0), cells_zyx=(3, 3, 3), absent=absent)
+    reader = ArrayReader(voxels)
+    job = a_job(a_plan(voxels.shape, "uint32", kind=kind, source_grid=grid), reader)
+    Ledger(store, job).open()
+    convert(job, reader, store, list(job.grid.shards()))
+    entry_changed(store, job, missing_chunks=("1/1/1",))
+    assert finished(job, store, max_missing_fraction=None).missing_chunks == ("1/1/1",)
 
 
 def test_an_image_without_a_chunk_stays_an_empty_volume(store: LocalStore) -> None:
