@@ -312,6 +312,20 @@ def test_the_voxels_of_no_label_are_counted_over_all_shards(
     assert made.labels.ids_of_levels[0] == (4 if counted else None)
 
 
+def test_ids_of_a_coarse_level_that_were_not_counted_leave_the_voxels_of_no_label_known(
+    store: LocalStore,
+) -> None:
+    voxels = random_voxels(SHAPE, "uint32") % 5
+    job = staged(store, voxels, kind="labels")
+    ledger = Ledger(store, job)
+    for entry in ledger.entries(2).values():
+        ledger.add(entry.model_copy(update={"label_ids": None}))
+    made = finished(job, store).labels
+    assert made is not None
+    assert made.background == np.count_nonzero(voxels == 0)
+    assert made.ids_of_levels == (4, 4, None)
+
+
 def test_an_id_that_only_a_coarser_level_has_keeps_labels_from_being_published(
     store: LocalStore,
 ) -> None:
@@ -478,7 +492,7 @@ def test_an_absent_chunk_is_background_unless_data_border_on_it(
         return
     with pytest.raises(MissingChunksError, match="data border on 2/0/0, 2/0/1, 2/1") as caught:
         finished(job, store, max_missing_fraction=None)
-    assert "--set max_missing_fraction=0.5" in caught.value.advice
+    assert "--set max_missing_fraction=0.5;" in caught.value.advice
     assert finished(job, store, max_missing_fraction=0.5).missing_chunks
 
 
