@@ -86,6 +86,7 @@ class Reading:
         self._tree, self._raw = tree, raw
         self._shape = tuple(plan.reader["file_shape_zyx"])
         self._handles: dict[str, dict[str, Any]] = {}  # of formats that place voxels file by file
+        self._refused: dict[str, MacroscopeError] = {}  # what is wrong with files that came
 
     # --- the files --------------------------------------------------------------------------
 
@@ -108,6 +109,8 @@ class Reading:
         if not self._config.enable_downloads:
             return kept_or_error(file, self._raw)
         with self._raw.turn(file):
+            if file.url in self._refused:  # others wait for it, too: none fetches it again
+                raise self._refused[file.url]
             known = self._raw.known(file)
             return self._brought(file, ends) if known is None else known
 
@@ -124,9 +127,9 @@ class Reading:
                 )
         except MacroscopeError as error:
             self._raw.forget(file)
-            raise error.located(
-                archive=self._plan.source, location=file.url, unit=file.name
-            ) from None
+            refused = error.located(archive=self._plan.source, location=file.url, unit=file.name)
+            self._refused[file.url] = refused
+            raise refused from None
         doubts = [*opinion, *other_geometry(facts, self._plan)]
         return self._raw.remember(file, fetched, [f"{file.name}: {note}" for note in doubts])
 
