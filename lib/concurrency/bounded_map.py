@@ -150,7 +150,6 @@ def run_each(
     work: Callable[[U], object],
     *,
     at_once: int,
-    more: Callable[[], bool] | None = None,
     failed: Callable[[], None] | None = None,
 ) -> None:
     """Call `work` for each item, `at_once` at a time; items are taken in order.
@@ -159,9 +158,6 @@ def run_each(
 
     Parameters
     ----------
-    more
-        Asked whenever so many have been at work for a moment, and none has ended: whether one
-        more may begin.
     failed
         Called once after an error, before what has begun is waited for: it lets go those who wait
         for the one that failed.
@@ -171,15 +167,12 @@ def run_each(
     StoppedError
         A stop was requested, and the work at hand has ended.
     """
-    crew: Crew[object] = Crew(at_once + (more is not None), "work", abandons=False)
+    crew: Crew[object] = Crew(at_once, "work", abandons=False)
     running: set[Future[object]] = set()
     try:
         for item in items:
             while len(running) >= at_once:
-                before, running = running, _settle(running)
-                still = len(running) == len(before) == at_once
-                if still and more is not None and more():
-                    break
+                running = _settle(running)
             cancel.check()
             running.add(crew.begin(lambda item=item: work(item)))  # type: ignore[misc]
         while running:

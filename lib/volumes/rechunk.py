@@ -6,10 +6,9 @@ import contextlib
 import itertools
 import math
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import wait
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,17 +41,14 @@ def convert_blocks(
     shard_indices = list(shard_indices)
     # what has been read is encoded while the next shard is read: connections need not wait for that
     reading: InOrderGate | CountGate = CountGate(limits.shards)
-    at_once, more, failed = limits.shards + 1, None, None
-    encoded = set[ShapeZYX]()  # those that are at the moment
+    at_once, failed = limits.shards + 1, None
     if not reader.layout.random_access:
         # a single connection reads on where it is
         several = limits.connections > 1
         idle = limits.idle if several else None
         reading = in_order = InOrderGate(shard_indices, overlapping=several, idle=idle)
         failed = in_order.open
-        at_once = max(limits.shards, 2)
-        # where all wait for the processors, one shard more in memory brings nothing
-        more = None if idle is None else partial(_is_worth_more, encoded, idle)
+        at_once = max(limits.shards, 2) + (idle is not None)
 
     encoders: Crew[None] = Crew(limits.workers, "encode", abandons=False)
     try:
@@ -62,22 +58,12 @@ def convert_blocks(
             with contextlib.ExitStack() as lent:
                 with reading.turn(shard_index) as arrived:
                     voxels, missing = lent.enter_context(_gathered(reader, box, buffers, arrived))
-                encoded.add(shard_index)
-                try:
-                    entry = _encode(
-                        job, store, shard_index, voxels, missing, encoders, limits.workers
-                    )
-                finally:
-                    encoded.discard(shard_index)
+                entry = _encode(job, store, shard_index, voxels, missing, encoders, limits.workers)
             done(entry)  # the reader has said nothing more, no error either
 
-        run_each(shard_indices, make, at_once=at_once, more=more, failed=failed)
+        run_each(shard_indices, make, at_once=at_once, failed=failed)
     finally:
         encoders.dismiss()
-
-
-def _is_worth_more(encoded: Collection[ShapeZYX], idle: Callable[[], bool]) -> bool:
-    return not encoded and idle()
 
 
 def _encode(

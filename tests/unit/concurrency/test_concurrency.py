@@ -24,22 +24,6 @@ def test_each_item_is_worked_on_once_and_so_many_at_a_time() -> None:
     assert sorted(done) == list(range(9))
 
 
-def test_one_more_begins_once_that_is_worth_it() -> None:
-    worth, together = threading.Event(), threading.Barrier(3)
-    answers = iter([False, False, True])
-
-    def more() -> bool:
-        if answer := next(answers):
-            worth.set()
-        return answer
-
-    def work(number: int) -> None:
-        assert number < 2 or worth.is_set()
-        together.wait(60)  # passes only if a third begins
-
-    run_each(range(3), work, at_once=2, more=more)
-
-
 def test_the_first_error_lets_nothing_more_begin_and_what_has_begun_end() -> None:
     begun, failed, ended = threading.Event(), threading.Event(), list[str]()
 

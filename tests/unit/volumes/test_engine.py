@@ -403,34 +403,6 @@ def test_the_next_shard_is_read_while_one_is_encoded(
     make(job, reader, LocalStore(tmp_path, durable=False), limits=ConcurrencyLimits(1, 1, 1))
 
 
-def test_connections_that_idle_begin_no_shard_more_while_one_is_encoded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    voxels, given, worth = random_voxels((64, 16, 16), "uint8"), dict[str, Any](), list[bool]()
-    encode, run_each = rechunk._encode, rechunk.run_each
-
-    def watched(*arguments: Any, **options: Any) -> None:
-        given.update(options)
-        run_each(*arguments, **options)
-
-    def on_block(box: Box) -> None:
-        if box.start_zyx == (0, 0, 0):
-            assert given["more"]()
-
-    def encoded(*arguments: Any) -> Any:
-        worth.append(given["more"]())
-        return encode(*arguments)
-
-    monkeypatch.setattr(rechunk, "run_each", watched)
-    monkeypatch.setattr(rechunk, "_encode", encoded)
-    reader = ArrayReader(voxels, random_access=False, on_block=on_block)
-    job = a_job(a_plan(voxels.shape), reader, chunk_zyx=(16, 16, 16), shard_mb=0.004)
-    limits = ConcurrencyLimits(1, 4, 1, idle=lambda: True)
-    make(job, reader, LocalStore(tmp_path, durable=False), limits=limits)
-    assert worth == [False] * len(job.grid) == [False] * 4
-    assert given["at_once"] == 2
-
-
 @pytest.mark.parametrize("overlapping", [True, False])
 def test_a_unit_asks_for_its_first_bytes_while_the_last_of_the_one_before_travel(
     overlapping: bool,
