@@ -36,7 +36,7 @@ CODECS = """
 import imagecodecs
 for name in (
     "BROTLI DEFLATE DELTA FLOATPRED GZIP H5CHECKSUM JPEG2K JPEGXL "
-    "LZ4 LZ4H5 LZF LZW PACKBITS ZLIB ZSTD"
+    "LZ4 LZ4H5 LZF LZW PACKBITS PACKINTS ZLIB ZSTD"
 ).split():
     assert getattr(imagecodecs, name).available, name
 """
