@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import ClassVar
 from urllib.parse import unquote, urlsplit
 
-from lib.about import Provenance
+from lib.about import Provenance, Source
 from lib.archives.base import ArchiveBase, Publisher
 from lib.archives.remote_tiff import (
     as_remote,
@@ -127,10 +127,11 @@ def _voxel_notes(volume: TiffVolume, config: EPFLConfig) -> list[str]:
 
 
 def _stated(volume: TiffVolume, config: EPFLConfig) -> dict[str, Provenance]:
-    """Who gives the voxel size: the settings, or, where they are silent, the archive's page."""
+    """Who gives the voxel size: the settings; where they are silent, the page for its own files."""
     by = Provenance(source="configuration", where="voxel_size_nm")
     if "voxel_size_nm" not in config.model_fields_set:
-        by = Provenance(source="assumed", where=f"about 5 nm by {_PAGE}")
+        source: Source = "archive" if _is_of_the_page(config.download_url) else "assumed"
+        by = Provenance(source=source, where=f"about 5 nm by {_PAGE}")
     stated = {f"voxel_size_nm.{axis}": by for axis in "zyx"}
     if volume.origin.stated:
         place = Provenance(source="file", where=volume.origin.provenance)

@@ -132,9 +132,11 @@ def test_another_file_is_not_called_the_hippocampus(bench: Any, samples: Any) ->
     (path,) = (p for p in samples.root.rglob("volumedata.tif"))
     elsewhere.write_bytes(path.read_bytes())
     try:
-        about = bench("epfl", download_url=f"{samples.url('epfl')}/elsewhere.tif").one_plan().about
+        plan = bench("epfl", download_url=f"{samples.url('epfl')}/elsewhere.tif").one_plan()
     finally:
         elsewhere.unlink()
+    about = plan.about
+    assert plan.assumed_axes == "zyx"  # the page does not speak of it
     assert about.modality is about.specimen is about.citation is about.title is None
     assert about.authors == ()
 
@@ -403,6 +405,7 @@ def test_a_microscopes_tag_gives_the_pixel_size_and_its_data_bar(
 
 def test_the_settings_voxel_size_is_told_from_the_default(bench: Any) -> None:
     default, given = bench("epfl"), bench("epfl", voxel_size_nm=(5.0, 5.0, 5.0))
-    assert default.one_plan().stated["voxel_size_nm.z"].source == "assumed"
+    assert default.one_plan().stated["voxel_size_nm.z"].source == "archive"  # as its page says
+    assert default.one_plan().assumed_axes == ""
     assert given.one_plan().stated["voxel_size_nm.z"].source == "configuration"
     assert default.one_plan().identity() == given.one_plan().identity()
