@@ -285,6 +285,21 @@ def test_a_bad_section_that_no_header_shows_fails_by_name(bench: Any, data: Path
     assert SLICE.format(7) not in " ".join(one.downloads())
 
 
+def test_a_file_that_is_not_there_is_asked_for_once_however_many_wait_for_it(
+    bench: Any, data: Path
+) -> None:
+    one = bench("ebi", protocol="https")
+    plan = one.one_plan()
+    (data / SLICE.format(7)).unlink()
+    reading = one.archive._reading(plan, one.config, one.session, one.raw(plan))
+    said = []
+    for _ in range(2):
+        with pytest.raises(NotFoundError) as caught:
+            reading.bring(plan.files[7])
+        said.append((caught.value, one.session.counters.snapshot()))
+    assert said[0] == said[1]
+
+
 def test_a_stack_that_is_demanded_lacks_no_file(bench: Any, data: Path) -> None:
     write_dm(data / SLICE.format(7), np.ones((50, 64), np.uint8), pixel_size_zyx=(0.008, 0.008))
     with pytest.raises(FormatError, match="no whole stack") as caught:

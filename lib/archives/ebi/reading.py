@@ -16,7 +16,7 @@ from lib.archives.ebi.volumes import other_geometry
 from lib.bytesource.base import LocalBytes
 from lib.bytesource.remote import RemoteBytes
 from lib.config.loaders import EBIConfig
-from lib.errors import FormatError, MacroscopeError
+from lib.errors import AccessDeniedError, FormatError, MacroscopeError, NotFoundError
 from lib.formats import registry
 from lib.formats.base import Block, VolumeReader
 from lib.formats.format import FileFormat, Options, VolumeDescription
@@ -86,7 +86,7 @@ class Reading:
         self._tree, self._raw = tree, raw
         self._shape = tuple(plan.reader["file_shape_zyx"])
         self._handles: dict[str, dict[str, Any]] = {}  # of formats that place voxels file by file
-        self._refused: dict[str, MacroscopeError] = {}  # what is wrong with files that came
+        self._refused: dict[str, MacroscopeError] = {}  # files that no other try brings
 
     # --- the files --------------------------------------------------------------------------
 
@@ -109,10 +109,16 @@ class Reading:
         if not self._config.enable_downloads:
             return kept_or_error(file, self._raw)
         with self._raw.turn(file):
-            if file.url in self._refused:  # others wait for it, too: none fetches it again
+            if file.url in self._refused:
                 raise self._refused[file.url]
             known = self._raw.known(file)
-            return self._brought(file, ends) if known is None else known
+            if known is not None:
+                return known
+            try:
+                return self._brought(file, ends)
+            except (FormatError, NotFoundError, AccessDeniedError) as error:
+                self._refused[file.url] = error  # others wait for it, too: none asks again
+                raise
 
     def _brought(self, file: SourceFile, ends: bool) -> Fetched:
         fetched = self._tree.download(file, self._raw.path(file), ends=ends)
@@ -127,9 +133,9 @@ class Reading:
                 )
         except MacroscopeError as error:
             self._raw.forget(file)
-            refused = error.located(archive=self._plan.source, location=file.url, unit=file.name)
-            self._refused[file.url] = refused
-            raise refused from None
+            raise error.located(
+                archive=self._plan.source, location=file.url, unit=file.name
+            ) from None
         doubts = [*opinion, *other_geometry(facts, self._plan)]
         return self._raw.remember(file, fetched, [f"{file.name}: {note}" for note in doubts])
 
