@@ -10,7 +10,6 @@ import errno
 import os
 import secrets
 import shutil
-from contextlib import suppress
 from datetime import timedelta
 from urllib.parse import quote
 
@@ -19,13 +18,13 @@ from lib.storage import durable
 from lib.storage.base import Missing, StoredObject
 from lib.storage.durable import naming_os_errors, sync_file, sync_folder
 from lib.storage.keys import LOCKS, byte_views, temporary_name, temporary_of
-from lib.storage.local_draft import NO_LINKS
+from lib.storage.local_draft import NO_LINKS, sweep_old
 from lib.storage.local_lock import honours_flock
 from lib.storage.s3_objects import S3Objects
 from lib.storage.s3_writes import S3Writes
 from lib.transport.s3.errors import Refusal
 
-_LONGEST_PROBE_SECONDS = 3600  # it takes a moment; whoever waits longer is dead
+_TRIED = ("probe", "tmp")
 
 NO_LOCKS = Missing(
     "kernel locks (flock)",
@@ -62,30 +61,15 @@ def probe_folder(root: str) -> tuple[Missing, ...]:
     DestinationError
         Nothing can be written, or renaming replaces no files.
     """
-    folder = os.path.join(root, temporary_name("probe", "tmp"))
+    folder = os.path.join(root, temporary_name(*_TRIED))
     with naming_os_errors(root, "write"):
         os.makedirs(folder)
         try:
-            _sweep_killed(root, os.stat(folder).st_mtime)
+            # what processes left that were killed while they tried it
+            sweep_old(root, os.stat(folder).st_mtime, lambda one: temporary_of(one.name) == _TRIED)
             return tuple(_missing_in(folder))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sweep_killed(root: str, now: float) -> None:
-    """Remove what processes left that were killed while they tried the folder.
-
-    Parameters
-    ----------
-    now
-        By the file system's own clock: seconds since 1970.
-    """
-    with os.scandir(root) as found:
-        for one in found:
-            if temporary_of(one.name) == ("probe", "tmp"):
-                with suppress(OSError):  # gone already
-                    if now - one.stat(follow_symlinks=False).st_mtime > _LONGEST_PROBE_SECONDS:
-                        shutil.rmtree(one.path, ignore_errors=True)
 
 
 def _missing_in(folder: str) -> list[Missing]:

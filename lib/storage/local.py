@@ -27,7 +27,7 @@ from lib.storage.keys import (
     partial_key,
     temporary_of,
 )
-from lib.storage.local_draft import LocalDraft, remove_tree, replace_tree
+from lib.storage.local_draft import LocalDraft, remove_tree, replace_tree, sweep_old
 from lib.storage.local_lock import (
     FolderLease,
     FollowedFolderLease,
@@ -36,7 +36,6 @@ from lib.storage.local_lock import (
     lock,
 )
 
-_LONGEST_WRITE_S = 3600.0  # of what is written under no lock: a page, a catalogue
 _RECORDS = ("metadata_", "validation_report_")
 
 
@@ -251,17 +250,12 @@ class LocalStore:
 
     def sweep_abandoned(self, folder: str = "") -> int:
         """Remove temporary files directly in a folder to which nobody has written for an hour."""
-        before, swept = time.time() - _LONGEST_WRITE_S, 0
-        with suppress(FileNotFoundError), os.scandir(self._path(check_prefix(folder))) as found:
-            for one in found:
-                if (temporary_of(one.name) or ("", ""))[1] != "tmp":
-                    continue
-                with suppress(OSError):  # gone meanwhile; or it stays, and costs nothing
-                    state = one.stat(follow_symlinks=False)
-                    if stat.S_ISREG(state.st_mode) and state.st_mtime < before:
-                        os.unlink(one.path)
-                        swept += 1
-        return swept
+
+        def is_draft(one: os.DirEntry[str]) -> bool:
+            kind = (temporary_of(one.name) or ("", ""))[1]
+            return kind == "tmp" and one.is_file(follow_symlinks=False)
+
+        return sweep_old(self._path(check_prefix(folder)), time.time(), is_draft)
 
     # --- the rest ---------------------------------------------------------------------------
 

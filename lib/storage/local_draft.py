@@ -18,6 +18,8 @@ from lib.storage.base import Buffer, Draft
 from lib.storage.durable import UncachedFile, naming_os_errors, sync_file, sync_folder
 from lib.storage.keys import temporary_name
 
+_LONGEST_WRITE_S = 3600.0  # of what is written under no lock: a page, a catalogue, a probe
+
 
 class LocalDraft(Draft):
     """Bytes written under a temporary name beside `path`; see `lib.storage.base.Draft`.
@@ -113,6 +115,35 @@ def remove_tree(path: str) -> None:
     for document in _files_in(path):
         os.unlink(document)
     shutil.rmtree(path)
+
+
+def sweep_old(folder: str, now: float, wanted: Callable[[os.DirEntry[str]], bool]) -> int:
+    """Remove what lies directly in a folder, is wanted, and was written to by nobody for an hour.
+
+    Parameters
+    ----------
+    now
+        Seconds since 1970.
+
+    Returns
+    -------
+    int
+        How many there were.
+    """
+    swept = 0
+    with suppress(FileNotFoundError), os.scandir(folder) as found:
+        for one in found:
+            with suppress(OSError):  # gone meanwhile; or it stays, and costs nothing
+                if not wanted(one):
+                    continue
+                if now - one.stat(follow_symlinks=False).st_mtime <= _LONGEST_WRITE_S:
+                    continue
+                if one.is_dir(follow_symlinks=False):
+                    shutil.rmtree(one.path, ignore_errors=True)
+                else:
+                    os.unlink(one.path)
+                swept += 1
+    return swept
 
 
 def replace_tree(source: str, target: str, on_moved: Callable[[bool], object]) -> None:
