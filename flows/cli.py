@@ -122,6 +122,7 @@ def run(
     wanted = Wanted(
         addresses=address,
         sources=source,
+        mode=mode,
         archives=archives,
         data_dir=data_dir,
         common={"box": box, "output_format": output_format, "kind": kind},
@@ -134,7 +135,7 @@ def run(
     def command() -> int:
         if dry_run:
             return plan_command(wanted, as_json=as_json)
-        return run_command(wanted, mode=mode, as_json=as_json, quiet=quiet, verbose=verbose)
+        return run_command(wanted, as_json=as_json, quiet=quiet, verbose=verbose)
 
     if local_s3 and data_dir is not None:
         raise ConfigError("--local-s3 contradicts --data-dir", location="data_dir")

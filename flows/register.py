@@ -39,9 +39,8 @@ _log = logging.getLogger(__name__)
 _IMAGE_SCRIPT = "k8s/image.sh"
 _FILES = resources.files("flows.resources")  # prefect.yaml and the job template, in a wheel too
 OVERRIDABLE = ("enabled", "job_variables", "parameters", "schedules", "concurrency_limit", "tags")
-_SLUG = (
-    "registered"  # begins those of the schedules made here; what a person adds in the UI has none
-)
+# begins the slugs of schedules that are made here; what a person adds in the UI has none
+_SLUG = "registered"
 
 
 def wait_for_api(client: SyncPrefectClient, seconds: float) -> None:

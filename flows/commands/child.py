@@ -67,7 +67,6 @@ def run(request: dict[str, Any], tell: Tell) -> dict[str, Any]:
     MacroscopeError
         Nothing was begun, or the run was stopped.
     """
-    mode = request.pop("mode")
     taken = take(Wanted(**request))
     prepare()
 
@@ -81,7 +80,7 @@ def run(request: dict[str, Any], tell: Tell) -> dict[str, Any]:
             stand_ins(taken.loaded),
             subscribe(listener, progress_events, every_s=_EVERY_S),
         ):
-            state = run_flow(taken, mode=mode)
+            state = run_flow(taken)
             if stopping.stop_requested():
                 raise KeyboardInterrupt
     except KeyboardInterrupt:

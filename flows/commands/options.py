@@ -22,6 +22,7 @@ from lib.config.errors import nearest, suggestion
 from lib.config.manager import ConfigManager, LoadedSettings
 from lib.config.settings import Settings
 from lib.errors import ConfigError
+from lib.execution import mode as find_mode
 from lib.ingest.datasets import Dataset, Job, read_datasets
 from lib.ingest.planning import by_round
 from lib.present.output import say
@@ -46,6 +47,8 @@ class Wanted:
 
     Attributes
     ----------
+    mode
+        Of execution; by default that of the settings.
     common
         Settings that every source has.
     about
@@ -60,6 +63,7 @@ class Wanted:
 
     addresses: list[str] | None = None
     sources: list[str] | None = None
+    mode: str | None = None
     archives: str | None = None
     data_dir: str | None = None
     common: Mapping[str, Any] = field(default_factory=dict)
@@ -93,6 +97,7 @@ def take(wanted: Wanted, *, verbose: bool | None = None) -> Taken:
     set_settings(wanted.sets)
     listed, jobs = read_datasets(wanted.datasets) if wanted.datasets else ([], [])
     loaded = ConfigManager().load()
+    find_mode(wanted.mode or loaded.settings.execution_mode)
     rounds = by_round(wanted.sources, wanted.addresses, {}, loaded.settings, jobs)
     selected = tuple(dict.fromkeys(source for given in rounds for source in given))
     parameters = source_parameters(selected, wanted.common, wanted.level, wanted.about, wanted.sets)

@@ -31,7 +31,6 @@ from lib.concurrency import cancel as stopping
 from lib.config.loaders import LoaderConfig
 from lib.config.manager import ConfigManager, LoadedSettings
 from lib.errors import MacroscopeError
-from lib.execution import mode as find_mode
 from lib.ingest.context import progress_events
 from lib.ingest.datasets import check
 from lib.ingest.planning import by_round, configs
@@ -89,12 +88,7 @@ class _Above(logging.Handler):
 
 
 def run_command(
-    wanted: Wanted,
-    *,
-    mode: str | None = None,
-    as_json: bool = False,
-    quiet: bool = False,
-    verbose: bool = False,
+    wanted: Wanted, *, as_json: bool = False, quiet: bool = False, verbose: bool = False
 ) -> int:
     """Run the parent flow in this process; returns the exit code."""
     taken = take(wanted, verbose=verbose or None)
@@ -102,7 +96,7 @@ def run_command(
     view = live_view(shown=not (as_json or quiet), verbose=verbose)
     try:
         with ended_by_signals(), stand_ins(taken.loaded), view:
-            state = run_flow(taken, mode=mode)
+            state = run_flow(taken)
             if stopping.stop_requested():
                 raise KeyboardInterrupt  # the first one was swallowed, see `ended_by_signals`
     except KeyboardInterrupt:
@@ -111,12 +105,11 @@ def run_command(
     return _report(state, ConfigManager().load(), as_json=as_json, quiet=quiet)
 
 
-def run_flow(taken: Taken, *, mode: str | None) -> Any:
+def run_flow(taken: Taken) -> Any:
     """The parent flow's final state, once every source has been looked at for wrong settings."""
     loaded, jobs = ConfigManager().load(), taken.jobs
     sources, addresses = taken.wanted.sources, taken.wanted.addresses
     # a wrong setting is refused before anything starts
-    find_mode(mode or loaded.settings.execution_mode)
     check(jobs, loaded)
     rounds = by_round(sources, addresses, taken.parameters, loaded.settings, jobs)
     chosen = configs(loaded, rounds)
@@ -128,7 +121,7 @@ def run_flow(taken: Taken, *, mode: str | None) -> Any:
     wait_for_server()
     with named_where_away():
         return macroscope(
-            mode=mode,
+            mode=taken.wanted.mode,
             sources=sources,
             addresses=[absolute(one) for one in addresses or ()] or None,
             parameters=taken.parameters,
