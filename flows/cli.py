@@ -36,6 +36,7 @@ from flows.commands.arguments import (
     VolumeName,
     VoxelSize,
     WithEm,
+    complete_at_first_tab,
     complete_modes,
     complete_named,
     complete_searched,
@@ -393,8 +394,9 @@ def down() -> None:
 
 def main() -> None:
     """Entry point: named errors become one line and an exit code."""
+    complete_at_first_tab()
     try:
-        app()
+        app(prog_name="macroscope")  # as python -m macroscope, too: completion is by this name
     except ConfigError as error:
         say(f"macroscope: {error}", error=True)
         sys.exit(2)

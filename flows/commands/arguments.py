@@ -5,9 +5,11 @@ At the end of each command's help stand two examples, and where the rest is writ
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, get_args
 
 import typer
+from typer import _completion_shared as completion
 
 from lib.execution import MODES
 
@@ -16,6 +18,19 @@ def _sources(incomplete: str) -> list[str]:
     from lib.archives.registry import REGISTRY
 
     return [name for name in REGISTRY if name.startswith(incomplete)]
+
+
+def _values(setting: str) -> Callable[[str], list[str]]:
+    """Completion of an option by the values that the setting of that name may have."""
+
+    def complete(incomplete: str) -> list[str]:
+        from lib.config.loader_base import LoaderConfig
+        from lib.config.settings import Settings
+
+        field = LoaderConfig.model_fields.get(setting) or Settings.model_fields[setting]
+        return [value for value in get_args(field.annotation) if value.startswith(incomplete)]
+
+    return complete
 
 
 def complete_modes(incomplete: str) -> list[str]:
@@ -33,6 +48,23 @@ def complete_named(incomplete: str) -> list[str]:
     from lib.archives.address.grammar import named_archives
 
     return [f"{name}:" for name in named_archives() if name.startswith(incomplete)]
+
+
+def complete_at_first_tab() -> None:
+    """Mend typer's script for zsh, which loses the first Tab of each session.
+
+    zsh reads the installed file at that Tab, and runs it in place of the function that it defines.
+    """
+    scripts = completion._completion_scripts
+    last = "compdef %(complete_func)s %(prog_name)s\n"
+    now = '[[ "${funcstack[1]}" != "_%(prog_name)s" ]] || %(complete_func)s "$@"\n'
+    if scripts["zsh"].endswith(last):
+        scripts["zsh"] += now
+
+
+def _addresses(incomplete: str) -> list[str]:
+    """As `complete_named`, but nothing for nothing: the shell then shows the files here."""
+    return complete_named(incomplete) if incomplete else []
 
 
 Sources = Annotated[
@@ -56,17 +88,28 @@ Level = Annotated[
 BoxText = Annotated[
     str | None, typer.Option("--box", help="Part of the volume: z=0:64,y=100:300,x=0:2400nm.")
 ]
-Format = Annotated[str | None, typer.Option("--format", help="zarr (OME-Zarr 0.5) or npy.")]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        help="zarr (OME-Zarr 0.5) or npy.",
+        autocompletion=_values("output_format"),
+    ),
+]
 DataDir = Annotated[str | None, typer.Option(help="Folder or s3://bucket/prefix of the volumes.")]
 Archives = Annotated[
     str | None,
-    typer.Option(help="public: the real archives; samples: stand-ins, started for this run."),
+    typer.Option(
+        help="public: the real archives; samples: stand-ins, started for this run.",
+        autocompletion=_values("archives"),
+    ),
 ]
 
 
 Addresses = Annotated[
     list[str] | None,
     typer.Argument(
+        autocompletion=_addresses,
         help="Volumes by their addresses: a path, https://, s3://, gs://, ftp://, empiar:10310; "
         "what lies inside follows a |, as x.zarr|zarr:em/s0.",
     ),
@@ -83,7 +126,10 @@ Sets = Annotated[
         help="Any setting, as max_workers=4 or ebi.assemble=stack; may be given several times.",
     ),
 ]
-Kind = Annotated[str | None, typer.Option(help="image, labels, or auto (see a plan).")]
+Kind = Annotated[
+    str | None,
+    typer.Option(help="image, labels, or auto (see a plan).", autocompletion=_values("kind")),
+]
 LabelAddresses = Annotated[
     list[str] | None,
     typer.Option("--labels", help="Labels of the image, by their address; may be given again."),

@@ -95,7 +95,20 @@ def test_shells_can_complete_commands_and_sources() -> None:
     assert completed("macroscope run --source e") == {"ebi", "epfl"}
     assert completed("macroscope run --mode p") == {"parallel"}
     assert completed("macroscope search --archive e") == {"empiar"}
-    assert "macroscope" in installed("--show-completion", "bash").stdout
+    assert completed("macroscope run --kind l") == {"labels"}
+    assert completed("macroscope run --format ") == {"zarr", "npy"}
+    assert completed("macroscope run --archives p") == {"public"}
+    assert completed("macroscope run em") == {"empiar:"}
+    assert completed("macroscope run ") == set()  # the shell shows files
+
+
+def test_completion_is_by_the_command_s_name_and_zsh_has_it_at_the_first_tab() -> None:
+    told = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    for shell in ("bash", "zsh", "fish"):
+        script = installed("--show-completion", shell, **told).stdout
+        assert "_MACROSCOPE_COMPLETE=complete_" + shell in script
+    zsh = installed("--show-completion", "zsh", **told).stdout
+    assert zsh.rstrip().endswith("""!= "_macroscope" ]] || _macroscope_completion "$@\"""")
 
 
 BROKEN = """
