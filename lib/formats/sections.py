@@ -15,6 +15,7 @@ from lib.formats.numbering import NUMBER, Numbered, by_varying_number, split, wh
 _SIGN = re.compile(r"(?<![A-Ya-y0-9)\]])[+-](?=[0-9])")
 _SIGNED = re.compile(rf"({_SIGN.pattern})?([0-9]+)")
 SIGNED = "its numbers have signs, as the angles of a tilt series, and count no sections"
+_WITH_POINT = re.compile(r"[ _\[(-](?:\*\.[*0-9]|[0-9]+\.\*)(?! ?(?:nm|um|µm|μm|mm))")
 _SAME_FORMAT = {".tiff": ".tif", ".jpeg": ".jpg", ".hdf5": ".h5"}
 _SHOWN = 20
 _MOST_MISSING = 10_000  # further apart than this, two numbers are no neighbours in a stack
@@ -108,6 +109,11 @@ class SectionGroup:
         if self.apart:
             shown = _few([name.rpartition("/")[2] for name in self.apart])
             notes.append(f"in no stack with these, for their numbers: {shown}")
+        if _WITH_POINT.search(self.pattern.rpartition("/")[2]):
+            notes.append(
+                "a number with a point goes with the section's in each name: where it is an angle, "
+                "these are images of a tilt series and no sections"
+            )
         return places, places[-1] + 1, tuple(notes)
 
 
@@ -148,10 +154,12 @@ def group_sections(
     for name in every:
         if name not in signed:
             alike[_likeness(name)].append(name)
-    groups = []
+    groups, whys = [], dict.fromkeys(signed, SIGNED)
     singles = [name for name in signed if name not in excluded]
     for members in itertools.chain(*map(_without_twins, alike.values())):
-        for stem, numbered in by_varying_number(members, demanded).items():
+        stacked, why = by_varying_number(members, demanded)
+        whys |= dict.fromkeys(members if why else (), why)
+        for stem, numbered in stacked.items():
             left_out = [file for file in numbered if file.name in excluded]
             stacks, alone = _stacks([file for file in numbered if file.name not in excluded])
             singles += [file.name for file in alone]
@@ -159,7 +167,7 @@ def group_sections(
                 here = {file.name for file in (*files, *left_out)}
                 others = [file.name for file in numbered if file.name not in here]
                 groups.append(_group(stem, style, files, others, left_out))
-    reasons = {n: SIGNED if n in signed else why_alone(n) for n in sorted(singles)}
+    reasons = {name: whys.get(name) or why_alone(name) for name in sorted(singles)}
     return sorted(groups, key=lambda group: group.pattern), reasons
 
 

@@ -365,6 +365,82 @@ ROWS = [
         {f"data/i_20190801_12{n * 7:02d}30.tif": (1, 4, 5) for n in (1, 2, 5)}
         | {"data/20190801_#.tif": (3, 4, 5)},
     ),
+    Row(
+        "tiles whose section is said twice (Maps), and their energies",
+        [f"data/Tile_00{x}-001-{n:06d}_0-000.s{n + 1:04d}_e0{e}.tif"
+         for x in (1, 2) for e in (1, 2) for n in range(4)],
+        {f"data/Tile_00{x}-001-#_0-000.s*_e0{e}.tif": (4, 4, 5) for x in (1, 2) for e in (1, 2)},
+    ),
+    Row(
+        "detectors, energies, lengths and depths of bits behind a plain number",
+        [f"data/a_{n}_SE{d}.tif" for n in range(5) for d in (1, 2)]
+        + [f"data/b_{n}_{nm}nm.tif" for n in range(5) for nm in (5, 10)]
+        + [f"data/k{n}_{bits}bit.tif" for n in range(5) for bits in (8, 16)]
+        + [f"data/d_{n}_of_{most}.tif" for most in (4, 5) for n in range(most)],
+        {f"data/a_#_SE{d}.tif": (5, 4, 5) for d in (1, 2)}
+        | {f"data/b_#_{nm}nm.tif": (5, 4, 5) for nm in (5, 10)}
+        | {f"data/k#_{bits}bit.tif": (5, 4, 5) for bits in (8, 16)}
+        | {f"data/d_#_of_{most}.tif": (most, 4, 5) for most in (4, 5)},
+    ),
+    Row(
+        "a plain number with far more values than the other",
+        [f"data/a_{n}_{c}.tif" for n in range(9) for c in (1, 2, 3)],
+        {f"data/a_#_{c}.tif": (9, 4, 5) for c in (1, 2, 3)},
+    ),
+    Row(
+        "two plain numbers of which nothing says which counts",
+        [f"data/m_{y}_{x}.tif" for y in range(3) for x in range(4)],
+        {f"data/m_{y}_{x}.tif": (1, 4, 5) for y in range(3) for x in range(4)},
+    ),
+    Row(
+        "but the last where a stack is demanded",
+        [f"data/m_{y}_{x}.tif" for y in range(3) for x in range(4)],
+        {f"data/m_{y}_#.tif": (4, 4, 5) for y in range(3)},
+        assemble="stack",
+    ),
+    Row(
+        "angles of one sign, whose numbers have a point",
+        [f"data/L1_{a}.0.tif" for a in (0, 3, 6)] + [f"data/x_{a}.tif" for a in ("0.01", "3.02")],
+        {},
+        {f"data/L1_{a}.0.tif": "have a point" for a in (0, 3, 6)}
+        | {f"data/x_{a}.tif": "have a point" for a in ("0.01", "3.02")},
+    ),
+    Row(
+        "volumes whose names have a point, and one that has it in all",
+        [*run("data/v_{}.5.mrc", (1, 2)), *run("data/a1.5_{:03d}.tif", range(3))],
+        {"data/v_1.5.mrc": (7, 4, 5), "data/v_2.5.mrc": (7, 4, 5), "data/a1.5_#.tif": (3, 4, 5)},
+        like={"data/v": block(7)},
+    ),
+    Row(
+        "working distances noted of each section",
+        [f"data/s_{n:03d}_WD{wd}.tif" for n, wd in enumerate((5.1, 5.2, 5.15, 5.3, 5.1))]
+        + [f"data/u_{n:03d}_{wd}mm.tif" for n, wd in enumerate((5.1, 5.2, 5.15, 5.3, 5.1))],
+        {"data/s_#_WD5.*.tif": (5, 4, 5), "data/u_#_*mm.tif": (5, 4, 5)},
+    ),
+    Row(
+        "tilt series by their number or as projections, and time series",
+        [*run("data/TS_03/a_{:03d}.mrc", range(3)), *run("data/ct/proj_{:04d}.tif", range(3)),
+         *run("data/ts_{:03d}.tif", range(3)), *run("data/proj1/s_{:03d}.tif", range(3))],
+        {"data/ts_#.tif": (3, 4, 5), "data/proj1/s_#.tif": (3, 4, 5)},
+        {f"data/TS_03/a_{n:03d}.mrc": "'TS_03'" for n in range(3)}
+        | {f"data/ct/proj_{n:04d}.tif": "'proj_'" for n in range(3)},
+    ),
+    Row(
+        "days on which a count begins again, and on which it goes on",
+        [f"data/2019060{d}_sample_{n:03d}.tif" for d in (1, 2) for n in range(3)]
+        + [f"data/a_{n:03d}_2019-06-0{1 + n // 2}.tif" for n in range(5)]
+        + [f"data/2019060{1 + n // 2}_sample{n:03d}.tif" for n in range(5)],
+        {f"data/2019060{d}_sample_#.tif": (3, 4, 5) for d in (1, 2)}
+        | {"data/a_#_2019-06-*.tif": (5, 4, 5), "data/*_sample#.tif": (5, 4, 5)},
+    ),
+    Row(
+        "a day behind the count, and nothing but days",
+        [f"data/s{n:03d}_0{d}0619.tif" for d in (1, 2) for n in range(3)]
+        + [f"data/day_2019060{d}.tif" for d in (1, 2)] + [f"data/2019-06-0{d}.tif" for d in (1, 2)],
+        {f"data/s#_0{d}0619.tif": (3, 4, 5) for d in (1, 2)}
+        | {f"data/day_2019060{d}.tif": (1, 4, 5) for d in (1, 2)}
+        | {f"data/2019-06-0{d}.tif": (1, 4, 5) for d in (1, 2)},
+    ),
     Row("a lone picture", ["data/preview.png"], {}, {"data/preview.png": "no volume"}),
 ]  # fmt: skip
 
@@ -412,6 +488,20 @@ def test_only_a_plane_is_said_to_be_no_section() -> None:
     volume, plane = sorted_row(row).volumes
     assert volume.notes == ()
     assert plane.notes == ("in no stack: the number behind 'ch' counts no sections",)
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ([f"data/m_{y}_{x}.tif" for y in range(3) for x in range(4)], "which counts sections"),
+        (run("data/day_2019060{}.tif", (1, 2)), "a date counts no sections"),
+        ([f"data/x_{n:03d}[{n * 3}.0].mrc" for n in range(4)], "where it is an angle"),
+        (run("data/s_{:03d}_WD5.1.tif", range(3)), ""),
+    ],
+)
+def test_what_a_number_may_be_is_noted(files: list[str], said: str) -> None:
+    (first, *_) = sorted_row(Row("", files, {})).volumes
+    assert said in "; ".join(first.notes) if said else first.notes == ()
 
 
 # --- labels -------------------------------------------------------------------------------------
@@ -586,6 +676,63 @@ def test_what_macos_puts_beside_files_is_no_section() -> None:
     found = find_files(tree, "/empiar/1", (), Selection())
     assert {*found.files} == {"data/s_1.tif", "data/s_2.tif"}
     assert {*found.others} == {"._s_1.tif", "._s_2.tif", "Thumbs.db", "readme.txt"}
+
+
+class _Folders:
+    """A tree of an entry's files, as `find_files` asks it."""
+
+    ways, failed = ("https", "ftp"), ()
+
+    def __init__(self, files: Sequence[str]) -> None:
+        self._files, self.asked = files, list[str]()
+
+    def side_by_side(self, jobs: Sequence[Any]) -> list[Any]:
+        return [job() for job in jobs]
+
+    def folder(self, path: str) -> Any:
+        self.asked.append(path)
+        start = path.removeprefix("/empiar/1/") + "/"
+        below = [name.removeprefix(start) for name in self._files if name.startswith(start)]
+        parts = {rest.partition("/")[0]: "/" in rest for rest in below}
+        return [FtpEntry(name, is_dir, None if is_dir else 9) for name, is_dir in parts.items()], ()
+
+    def listed(self, path: str, name: str, entry: FtpEntry) -> SourceFile:
+        return SourceFile(url=f"https://h{path}", name=name, size=entry.size)
+
+
+@pytest.mark.parametrize(
+    ("tiles", "above", "word"),
+    [
+        ([f"data/em/{z}/{y}_{x}_{s}.jpg" for z in range(40) for y, x, s in ((0, 0, 0), (0, 1, 0))],
+         "data/em/", "viewer"),
+        ([f"data/em/{s}/{z}/{y}/1.png" for s in (0, 1) for z in range(9) for y in (0, 1)],
+         "data/em/", "viewer"),
+        ([f"data/em/{s}/{z}/0_{x}.png" for s in (0, 1) for z in range(9) for x in (0, 1)],
+         "data/em/", "viewer"),
+        ([f"data/em/000012/001_000012_{t:03d}_2019-06-01T1200451{t}0.png" for t in range(3)],
+         "data/em/000012/", "multi-beam"),
+    ],
+)  # fmt: skip
+def test_tiles_of_a_tree_are_refused_once_and_never_stacked(
+    tiles: list[str], above: str, word: str
+) -> None:
+    beside = ["data/em/s_1.tif", "data/3/1_2.tif", "data/12/3/0001.tif", "data/12/3/4.tif"]
+    tree: Any = _Folders([*tiles, *beside])
+    found = find_files(tree, "/empiar/1", (), Selection())
+    assert {*found.files} == {*beside}
+    assert [*found.refused] == [above]
+    assert word in found.refused[above] and "not put together" in found.refused[above]
+    assert len(tree.asked) < 45, "it is not walked to its end"
+    named = find_files(tree, "/empiar/1", (), Selection(), only=tiles[0].rpartition("/")[0])
+    assert not named.refused
+
+
+def test_hidden_files_are_no_sections() -> None:
+    hidden = ["data/.s_001.tif", "data/~s_001.tif", "data/@eaDir/s.tif", "data/$RECYCLE.BIN/s.tif"]
+    tree: Any = _Folders([*run("data/s_{:03d}.tif", (1, 2)), *hidden])
+    assert {*find_files(tree, "/empiar/1", (), Selection()).files} == {
+        "data/s_001.tif", "data/s_002.tif",
+    }  # fmt: skip
 
 
 # --- planning costs what it must ----------------------------------------------------------------

@@ -39,6 +39,12 @@ _MOST_PROBED = 20  # numbers that are missing from a run, of which the server is
 _CONTAINERS = frozenset({".zgroup", ".zattrs", ".zarray", "zarr.json", "attributes.json"})
 
 _NUMBER = re.compile(r"[0-9]+")
+_PLAIN = r"(?:0|[1-9][0-9]*)"  # without leading zeros
+_TILE_OF_FOLDER = re.compile(rf"{_PLAIN}_{_PLAIN}(?:_{_PLAIN})?\.(?:jpe?g|png)", re.IGNORECASE)
+_TILE_OF_ROW = re.compile(rf"{_PLAIN}\.(?:jpe?g|png)", re.IGNORECASE)
+_ROWS = re.compile(rf"(?:/{_PLAIN}){{3}}$")
+_NUMBERED = re.compile(rf"(?:/{_PLAIN})+$")
+_MULTIBEAM = re.compile(r"[0-9]{3}_[0-9]{6}_[0-9]{3}_[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{6,}\.\w+")
 _log = logging.getLogger(__name__)
 
 
@@ -154,6 +160,7 @@ class _Walk:
     notes: list[str] = field(default_factory=list)
     of_folder: dict[str, list[str]] = field(default_factory=dict)
     listed: int = 0
+    tiled: set[str] = field(default_factory=set)
     ahead: dict[str, _Listed | MacroscopeError] = field(default_factory=dict)
 
     def descend(self, top: str) -> None:
@@ -181,6 +188,9 @@ class _Walk:
                 self._take(folder, name, alike[0], top)
                 return
         while waiting:
+            if _NUMBERED.sub("", waiting[0]) in self.tiled and waiting[0] not in self.tiled:
+                waiting.popleft()
+                continue
             if waiting[0] not in self.ahead:
                 self._list_ahead([*itertools.islice(waiting, _SIDE_BY_SIDE)])
             folder = waiting.popleft()
@@ -229,6 +239,12 @@ class _Walk:
         stated = sum(s.images or 0 for s in self.imagesets if s.folder == folder)
         entries = self._entries(folder, stated)
         names = {entry.name for entry in entries}
+        files = {entry.name for entry in entries if not entry.is_dir}
+        if folder != top and (why := _why_tiles(folder, files)):
+            above = _NUMBERED.sub("", folder)
+            self.refused[f"{above}/"] = f"{why}; name one of its folders to take its files"
+            self.tiled.add(above)
+            return
         if names & _CONTAINERS:
             self.refused[f"{folder}/"] = (
                 "a container of many objects; run its own address, "
@@ -341,11 +357,29 @@ def _names_of(missing: Collection[int], names: Sequence[str], numbers: Sequence[
     return [f"{first[: at.start()]}{one:0{width}d}{first[at.end() :]}" for one in sorted(missing)]
 
 
+def _why_tiles(folder: str, names: Collection[str]) -> str:
+    """Why the files of a folder are tiles and no sections, by their names; empty where not.
+
+    A viewer's tree (CATMAID, TrakEM2) has a folder a section, ``12/3_4_0.jpg`` being row 3, column
+    4 and level 0 of section 12, or a folder a row (``0/12/3/4.png``); no number of it has a leading
+    zero. A multi-beam microscope writes ``001_000012_045_2019-06-01T1200451230.png``.
+    """
+    files = [name for name in names if _MULTIBEAM.fullmatch(name)]
+    if len(files) > 1 and 2 * len(files) > len(names):
+        return "tiles of a multi-beam microscope, which are not put together"
+    rows = _ROWS.search(folder) is not None
+    numbered = _NUMBERED.search(folder) is not None
+    tile = _TILE_OF_ROW if rows and any(map(_TILE_OF_ROW.fullmatch, names)) else _TILE_OF_FOLDER
+    if numbered and names and all(map(tile.fullmatch, names)):
+        return "tiles of a viewer, a folder a section, which are not put together"
+    return ""
+
+
 def _looked_into(name: str, folder: str) -> bool:
     """Whether a folder may hold volumes: not a viewer's pyramid, not hidden, not too deep."""
     lower = name.lower()
     viewer = lower.startswith("trakem2.") or "mipmap" in lower
-    return not viewer and not name.startswith(".") and folder.count("/") < _DEEPEST
+    return not viewer and name[0] not in ".$@" and folder.count("/") < _DEEPEST
 
 
 def _is_zip(name: str) -> bool:
@@ -353,5 +387,5 @@ def _is_zip(name: str) -> bool:
 
 
 def _is_rubbish(key: str) -> bool:
-    """What macOS puts beside files."""
-    return "__MACOSX" in key.split("/") or key.rpartition("/")[2].startswith("._")
+    """What macOS puts beside files, and other hidden ones."""
+    return "__MACOSX" in key.split("/") or key.rpartition("/")[2].startswith((".", "~"))

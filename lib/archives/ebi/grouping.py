@@ -31,6 +31,7 @@ from dataclasses import dataclass, field, replace
 from lib.errors import FormatError, UnsupportedFormatError
 from lib.formats import registry
 from lib.formats.format import VolumeDescription
+from lib.formats.numbering import DECIMALS
 from lib.formats.sections import SIGNED, SectionGroup, group_sections
 from lib.formats.stacks import Describe, Stack, put_together
 from lib.geometry import ShapeZYX
@@ -40,6 +41,8 @@ _SHOWN = 20
 _POSITION = re.compile(r"[ _-]*(?<![a-z])z ?= ?[0-9.#*]*(?:nm|um|µm|μm)", re.IGNORECASE)
 _TILT = re.compile(
     r"(?:(?<![A-Za-z])tilt|Tilt|TILT)(?:s|[ _-]?[Ss]eries|[ _-]?SERIES)?(?![a-z]|[ _-]?[Cc]orr)"
+    r"|(?<![A-Za-z0-9])(?:TS|ts)[ _-]?[0-9]+(?=/|_.*[0-9])|(?<![A-Za-z])(?:proj|projection)"
+    r"[ _-]?(?=#|[0-9]+\.[a-z]+$)"
 )
 _PICTURES = ("png", "jpeg")
 _MOST_SIZES = 16  # of more different sizes, files hold packed voxels
@@ -174,7 +177,7 @@ class _Sorter:
                     self._refuse_series(name, why)
                 else:
                     self._singles[name] = ""
-                    self._uncounted[name] = f"in no stack: {why}" if why else ""
+                    self._uncounted[name] = why
         if self._assemble == "stack" and not groups:
             raise FormatError(
                 "no numbered sections are among the files",
@@ -260,11 +263,11 @@ class _Sorter:
             )
             self._made.refuse(name, error)
         for name in names[:_MOST_SINGLE]:
-            note = self._singles[name]
+            note, uncounted = self._singles[name], self._uncounted.get(name, "")
             try:
                 found = self._look(name)
-                _refuse_picture(name, found)
-                why = _of_a_tilt_series(name, found) if self._assemble == "auto" else ""
+                _refuse_picture(name, found, uncounted)
+                why = _of_a_tilt_series(name, found, uncounted) if self._assemble == "auto" else ""
             except FormatError as error:
                 self._made.refuse(name, error)
                 continue
@@ -282,22 +285,34 @@ class _Sorter:
                 self._made.refuse(where, UnsupportedFormatError(facts.refused, location=name))
                 continue
             stem = slug(inside.replace(".", "_").replace("/", "_"))
-            own = note or (self._uncounted.get(name, "") if facts.shape_zyx[0] == 1 else "")
+            why = self._uncounted.get(name, "") if facts.shape_zyx[0] == 1 else ""
+            own = note or (f"in no stack: {why}" if why else "")
             notes = (*facts.notes, own) if own else facts.notes
             yield Volume(stem, where, (name,), facts.shape_zyx, facts, notes=notes)
 
 
-def _of_a_tilt_series(path: str, found: Sequence[VolumeDescription]) -> str:
-    """Why a file of one plane is an image of a tilt series, by its path; empty where it is none."""
-    word = _TILT.search(path) if found and found[0].shape_zyx[0] == 1 else None
-    return f"{word[0]!r} in its path: an image of a tilt series" if word else ""
+def _of_a_tilt_series(path: str, found: Sequence[VolumeDescription], uncounted: str = "") -> str:
+    """Why a file of one plane is an image of a tilt series, by its path; empty where it is none.
+
+    Parameters
+    ----------
+    uncounted
+        Why its number counts no sections.
+    """
+    if not found or found[0].shape_zyx[0] != 1:
+        return ""
+    word = _TILT.search(path)
+    if word is not None:
+        return f"{word[0]!r} in its path: an image of a tilt series"
+    return uncounted if uncounted == DECIMALS else ""
 
 
-def _refuse_picture(name: str, found: Sequence[VolumeDescription]) -> None:
+def _refuse_picture(name: str, found: Sequence[VolumeDescription], uncounted: str) -> None:
     """Raise for a file that is no micrograph by its format, and no section of a stack."""
     flat = all(facts.shape_zyx[0] == 1 for facts in found)
     if flat and registry.file_formats_for(name, _PICTURES):
-        raise UnsupportedFormatError("one picture is no volume", location=name)
+        why = f"one picture is no volume, and in no stack: {uncounted}" if uncounted else ""
+        raise UnsupportedFormatError(why or "one picture is no volume", location=name)
 
 
 def _runs(
