@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, time
 from enum import StrEnum
 from typing import Any, Literal
@@ -133,13 +133,33 @@ _MONTH_DAY = re.compile(r"([a-z]{3,9})\.? +(\d{1,2})(?:st|nd|rd|th)?,? +(\d{4})"
 LABEL_WORDS = frozenset(
     {"label", "labels", "labelled", "labeled", "seg", "segs", "segm", "segmented", "segmentation"}
     | {"segmentations", "mask", "masks", "gt", "groundtruth", "instance", "instances", "classes"}
-    | {"annotation", "annotations", "annotated"}
+    | {"annotation", "annotations", "annotated", "semantic", "semantics", "labelmap", "lbl", "lbls"}
+    | {"msk", "supervoxel", "supervoxels"}
 )
 """Words of file and folder names that speak of labels, in lower case; `IMAGE_WORDS` of images."""
 
 IMAGE_WORDS = frozenset(
     {"raw", "em", "image", "images", "img", "grey", "gray", "grayscale", "greyscale"}
 )
+OF_ANY = frozenset({"em", "image", "images", "img"})
+"""Words of `IMAGE_WORDS` that labels are called by, too: ``em_seg.tif``, ``labels/image_1.tif``."""
+
+
+def kind_of_words(words: Sequence[str], images: frozenset[str] = IMAGE_WORDS) -> Kind | None:
+    """What the words of a file's name say, in their order; None where they say nothing, or both.
+
+    Labels are of an image: a word for labels behind those of `OF_ANY` decides.
+    """
+    said = [word for word in words if word in LABEL_WORDS | images]
+    if not said:
+        return None
+    spoken: set[Kind] = {"labels" if word in LABEL_WORDS else "image" for word in said}
+    if len(spoken) == 1:
+        return spoken.pop()
+    of_any = all(word in LABEL_WORDS | OF_ANY for word in said)
+    return "labels" if of_any and said[-1] in LABEL_WORDS else None
+
+
 _DETECTORS = (".dm3", ".dm4", ".mrc", ".rec", ".st", ".ali")
 
 

@@ -22,7 +22,15 @@ from lib.about import Provenance
 from lib.config.loaders import LoaderConfig
 from lib.errors import ConfigError
 from lib.plan import VolumePlan
-from lib.vocabulary import IMAGE_WORDS, LABEL_WORDS, Kind, from_detector, labels_by_type
+from lib.vocabulary import (
+    IMAGE_WORDS,
+    LABEL_WORDS,
+    OF_ANY,
+    Kind,
+    from_detector,
+    kind_of_words,
+    labels_by_type,
+)
 from lib.volumes.statistics import Statistics
 
 FEW_VALUES = 32
@@ -215,14 +223,21 @@ def _named(plan: VolumePlan) -> tuple[str, Kind | None]:
         return "", None
     for path in _paths(plan):
         *folders, name = PurePosixPath(path).parts[-_FOLDERS - 1 :] or ("",)
+        own = _words(name)
+        if kind_of_words(own) == "labels":
+            return f"the name {name!r}", "labels"
+        above = {*_words(folders[-1])} if folders else set()
+        if {*own} & IMAGE_WORDS and not {*own} & IMAGE_WORDS - OF_ANY and not {*own} & LABEL_WORDS:
+            if _speaks_of_labels(above) and not above & IMAGE_WORDS:
+                return f"the folder {folders[-1]!r}", None
         for said, what in ((name, "name"), *((folder, "folder") for folder in reversed(folders))):
-            words = _words(said)
+            words = {*_words(said)}
             if _speaks_of_labels(words):
                 return f"the {what} {said!r}", None if words & IMAGE_WORDS else "labels"
             if words & IMAGE_WORDS:
                 return f"the {what} {said!r}", "image"
     imageset = str(plan.about.extra.get("imageset") or "")
-    words = _words(imageset)
+    words = {*_words(imageset)}
     if _speaks_of_labels(words):
         called = f"the image set's name {imageset!r}"
         return called, None if words & IMAGE_WORDS else "labels"
@@ -237,10 +252,11 @@ def _paths(plan: VolumePlan) -> list[str]:
     return [path for path in paths if path]
 
 
-def _words(name: str) -> set[str]:
+def _words(name: str) -> list[str]:
     """``trainingGroundTruth_01.tif`` -> training, ground, truth."""
     apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
-    return {word.lower() for word in re.findall(r"[A-Za-z]+", apart)} - {"tif", "tiff", "ome"}
+    words = (word.lower() for word in re.findall(r"[A-Za-z]+", apart))
+    return [word for word in words if word not in ("tif", "tiff", "ome")]
 
 
 def _speaks_of_labels(words: set[str]) -> bool:

@@ -549,6 +549,24 @@ def test_a_file_called_after_another_and_an_organelle_is_labels_of_it() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        (["data/cell_1_EM.tif"], ["data/cell_01_EM_seg.tif"]),
+        (["data/em.tif"], ["data/em_labels.tif", "data/em_semantic.tif"]),
+        (["data/imagesTr/em_1.nii.gz"], ["data/labelsTr/em_1.nii.gz"]),
+        (["data/imagesTr/em_1_0000.nii.gz"], ["data/labelsTr/em_1.nii.gz"]),
+        (["data/x/image_1.tif"], ["data/masks/image_1.tif"]),
+        (["data/mito_segmentation/em.tif"], ["data/mito_segmentation/em_seg.tif"]),
+        (["data/labels/raw_1.tif", "data/images/raw_1.tif"], []),
+    ],
+)
+def test_labels_that_are_called_after_their_images(images: list[str], labels: list[str]) -> None:
+    """Words for both: labels that were pooled as an image would get ids that do not exist."""
+    found = kinds({path: block(6) for path in (*images, *labels)})
+    assert found == dict.fromkeys(images, "image") | dict.fromkeys(labels, "labels")
+
+
 def paired(files: Mapping[str, VolumeDescription]) -> dict[str, tuple[str | None, int, str]]:
     sorting = sort_files(dict.fromkeys(files, 500), lambda name: [files[name]], "auto")
     known = kinds_of(sorting.volumes)

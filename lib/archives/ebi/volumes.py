@@ -20,7 +20,14 @@ from lib.archives.ebi.entry import ImageSet
 from lib.archives.ebi.grouping import Volume
 from lib.formats.format import Origin, VolumeDescription, VoxelSize
 from lib.plan import VolumePlan
-from lib.vocabulary import IMAGE_WORDS, LABEL_WORDS, Kind, labels_by_type
+from lib.vocabulary import (
+    IMAGE_WORDS,
+    LABEL_WORDS,
+    OF_ANY,
+    Kind,
+    kind_of_words,
+    labels_by_type,
+)
 
 _VOLUMES = "reconstructed volumes"  # of EMPIAR's categories, those whose sections lie at a z
 # and those whose files are no sections, however they are numbered
@@ -268,7 +275,10 @@ def _kind(volume: Volume, volumes: Sequence[Volume]) -> Known:
     if dtype.kind not in "iu":
         return Known("image", f"voxels are {dtype.name}")
     where = [*volume.path.replace("|", "/").split("/")]
-    for name in reversed(where):
+    own = _kind_of_file(where, volumes)
+    if own is not None:
+        return own
+    for name in reversed(where[:-1]):
         words = {word.lower() for word in _words(name)}
         labels, images = words & LABEL_WORDS, words & _IMAGES
         if labels and not images:
@@ -282,6 +292,39 @@ def _kind(volume: Volume, volumes: Sequence[Volume]) -> Known:
         why = f"it is called after an organelle and {like!r}, of the same size"
         return Known("labels", why, "name")
     return Known("image")
+
+
+def _kind_of_file(where: Sequence[str], volumes: Sequence[Volume]) -> Known | None:
+    """What the name of a file says, with its folder's where the name is that of any image."""
+    *folders, name = where
+    words = [word.lower() for word in _words(name)]
+    kind = kind_of_words(words, _IMAGES)
+    if kind == "labels":
+        word = min({*words} & LABEL_WORDS)
+        return Known("labels", f"{name!r} speaks of {word!r}", "name")
+    if kind is None:
+        return None
+    folder = folders[-1] if folders else ""
+    above = {word.lower() for word in _words(folder)}
+    if {*words} & _IMAGES <= OF_ANY and above & LABEL_WORDS and not above & _IMAGES:
+        twin = next((v.path for v in volumes if _is_twin(v.path, where)), None)
+        if twin is None:
+            return Known("image")  # in doubt, which a note says
+        why = f"{folder!r} speaks of {min(above & LABEL_WORDS)!r}, and {twin!r} is called alike"
+        return Known("labels", why, "name")
+    return Known("image", f"{name!r} speaks of {min({*words} & _IMAGES)!r}", "name")
+
+
+def _is_twin(path: str, where: Sequence[str]) -> bool:
+    """Whether a volume is called like the file at `where`, in a folder without labels' words.
+
+    Suffixes, and a channel's number at the end of an image's name, may differ.
+    """
+    *folders, name = path.replace("|", "/").split("/")
+    words = {word.lower() for folder in folders[-1:] for word in _words(folder)}
+    stem, other = (re.sub(r"(?:_0000)?(?:\.[a-z0-9]+){1,2}$", "", n, flags=re.I)
+                   for n in (name, where[-1]))  # fmt: skip
+    return stem == other and folders != [*where[:-1]] and not words & LABEL_WORDS
 
 
 def _words(name: str) -> list[str]:
