@@ -227,9 +227,9 @@ def _named(plan: VolumePlan) -> tuple[str, Kind | None]:
         if kind_of_words(own) == "labels":
             return f"the name {name!r}", "labels"
         above = {*_words(folders[-1])} if folders else set()
-        if {*own} & IMAGE_WORDS and not {*own} & IMAGE_WORDS - OF_ANY and not {*own} & LABEL_WORDS:
-            if _speaks_of_labels(above) and not above & IMAGE_WORDS:
-                return f"the folder {folders[-1]!r}", None
+        of_any = OF_ANY.issuperset({*own} & (LABEL_WORDS | IMAGE_WORDS)) and {*own} & OF_ANY
+        if of_any and _speaks_of_labels(above) and not above & IMAGE_WORDS:
+            return f"the folder {folders[-1]!r}", None
         for said, what in ((name, "name"), *((folder, "folder") for folder in reversed(folders))):
             words = {*_words(said)}
             if _speaks_of_labels(words):
