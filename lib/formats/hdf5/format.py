@@ -387,7 +387,13 @@ def _imaris(
         nm = float(to_nm(1.0, str(image.get("Unit", "um"))) or 0)
         starts = [float(image[f"ExtMin{axis}"]) * nm for axis in (2, 1, 0)]
         stops = [float(image[f"ExtMax{axis}"]) * nm for axis in (2, 1, 0)]
-        finest = [int(str(image.get(axis, n))) for axis, n in zip("ZYX", true, strict=True)]
+        # where the image does not say it, level 0 does: else a coarser level began at the edge
+        above = re.sub(r"ResolutionLevel [0-9]+", "ResolutionLevel 0", one["path"])
+        first = groups.get(above.rpartition("/")[0], {})
+        finest = [
+            int(str(image.get(axis, first.get(f"ImageSize{axis}", n))))
+            for axis, n in zip("ZYX", true, strict=True)
+        ]
         rows = [*zip(starts, stops, true, finest, strict=True)]
         lengths = [(stop - start) / n for start, stop, n, _ in rows]
         origin = [s + (e - s) * (1 / n - 1 / whole) / 2 for s, e, n, whole in rows]

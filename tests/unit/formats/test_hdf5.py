@@ -372,7 +372,10 @@ def test_links_within_the_file_are_followed(file: Path, path: str) -> None:
 
 
 @pytest.mark.usefixtures("forks")
-def test_imaris_says_where_a_volume_lies(file: Path) -> None:
+@pytest.mark.parametrize("sized", [True, False])
+def test_imaris_says_where_a_volume_lies(file: Path, sized: bool) -> None:
+    """Whether the image says its size in voxels, or level 0 alone does."""
+
     def text(value: float) -> np.ndarray[Any, Any]:
         return np.array([letter.encode() for letter in str(value)])
 
@@ -384,7 +387,8 @@ def test_imaris_says_where_a_volume_lies(file: Path) -> None:
                 group.attrs[f"ImageSize{axis}"] = text(length)
         image = h5.create_group("DataSetInfo/Image")
         for axis, number, size in (("X", 0, 8), ("Y", 1, 8), ("Z", 2, 6)):
-            image.attrs[axis] = text(size)
+            if sized:
+                image.attrs[axis] = text(size)
             image.attrs[f"ExtMin{number}"] = text(number + 1.0)
             image.attrs[f"ExtMax{number}"] = text(number + 1.0 + size * 0.01)
     (finest,) = volumes(file)
