@@ -269,7 +269,11 @@ def _names(page: dict[str, Any]) -> list[str]:
 def _refuse_page(response: requests.Response, key: str, url: str) -> None:
     """Raise for a web page that somebody on the way gives in place of the object."""
     if responses.is_html(response.headers) and not key.lower().endswith((".html", ".htm")):
-        raise BadAnswerError("a web page came instead of the object", location=redact(url))
+        raise BadAnswerError(
+            "a web page came instead of the object",
+            location=redact(url),
+            retryable=not responses.is_stored_page(response.headers),
+        )
 
 
 def _encoding(headers: Mapping[str, str]) -> str | None:

@@ -54,6 +54,8 @@ class HttpClient(Requester):
         self._look = SecondLook(self)
         self.ranges_ignored: set[str] = set()
         """Hosts that answered a range with the whole file: these are better fetched at once."""
+        self._gave_data: set[str] = set()  # hosts
+        self._gave_pages: set[str] = set()  # addresses, at hosts that had given no data
 
     # --- small answers ----------------------------------------------------------------------
 
@@ -369,7 +371,7 @@ class HttpClient(Requester):
                 raise SourceChangedError(
                     f"the server no longer has {span} (status 416)", location=redact(remote.url)
                 )
-            self._refuse_page(response, remote.url)
+            self._refuse_page(response, remote.url, known=remote.size is not None)
             yield response
 
     def _check_span(
@@ -409,13 +411,22 @@ class HttpClient(Requester):
             self._fill(response, scratch[:start], remote.url)
             start -= min(start, len(scratch))
 
-    def _refuse_page(self, response: requests.Response, url: str) -> None:
-        """Raise if a web page, or an encoded body, came where plain bytes were asked for."""
-        name = urlsplit(url).path.lower()
+    def _refuse_page(self, response: requests.Response, url: str, *, known: bool = False) -> None:
+        """Raise if a web page, or an encoded body, came where plain bytes were asked for.
+
+        A page that somebody on the way gives for a moment is worth another try. A page that the
+        server stores is not, nor one that comes again from a host that has given nothing else,
+        unless the file is `known`: described by an earlier answer.
+        """
+        host, name = urlsplit(url).netloc, urlsplit(url).path.lower()
         if responses.is_html(response.headers) and not name.endswith((".html", ".htm")):
+            stays = responses.is_stored_page(response.headers) or url in self._gave_pages
+            if host not in self._gave_data and not known:
+                self._gave_pages.add(url)
             raise BadAnswerError(
                 "a web page came instead of the data",
                 location=redact(url),
+                retryable=not stays,
                 advice="Open the address in a browser: it may want a sign-in, or be a server that "
                 "gives a page for what is not there, of which only single files can be read",
             )
@@ -423,3 +434,4 @@ class HttpClient(Requester):
         # Apache marks a file that is itself compressed this way; its bytes are the file.
         if coding not in {"", "identity"} and not name.endswith(_COMPRESSED_SUFFIXES):
             raise BadAnswerError(f"the answer came encoded ({coding})", location=redact(url))
+        self._gave_data.add(host)

@@ -108,6 +108,11 @@ def is_html(headers: Mapping[str, str]) -> bool:
     return kind.startswith(("text/html", "application/xhtml"))
 
 
+def is_stored_page(headers: Mapping[str, str]) -> bool:
+    """Whether a web page is a file of the server's own: what a proxy makes up has neither."""
+    return is_html(headers) and bool(headers.get("ETag") or headers.get("Last-Modified"))
+
+
 def remote_file(url: str, headers: Mapping[str, str], size: int | None) -> RemoteFile:
     """The description of a file from the headers of an answer about it."""
     checksum = None

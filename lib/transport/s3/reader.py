@@ -123,7 +123,10 @@ class ObjectReader:
     def _object(self, get: Get, name: str, most: int) -> memoryview:
         answer = get(name, most)
         if responses.is_html(answer.headers):
-            raise BadAnswerError("a web page came instead of the object")
+            raise BadAnswerError(
+                "a web page came instead of the object",
+                retryable=not responses.is_stored_page(answer.headers),
+            )
         self._etags.check(answer.body, answer.headers.get("ETag"), answer.headers)
         return answer.body
 

@@ -726,6 +726,41 @@ def test_a_folder_of_a_server_that_refuses_head_is_no_file(
         client.head(f"{server.url}/folder")
 
 
+@pytest.mark.parametrize(
+    ("headers", "before", "asked"),
+    [
+        ({"ETag": '"a1"'}, True, 1),
+        ({"Last-Modified": "Mon, 02 Jan 2023 10:00:00 GMT"}, False, 1),
+        ({}, False, 2),
+        ({}, True, QUICK.tries),
+    ],
+)
+def test_a_page_that_is_what_the_server_has_is_not_asked_for_five_times(
+    client: HttpClient,
+    scripted: Callable[..., _Scripted],
+    headers: dict[str, str],
+    before: bool,
+    asked: int,
+) -> None:
+    """A page that passes, from somebody on the way, is still tried again."""
+    pages: list[str] = []
+
+    def answer(handler: http.server.BaseHTTPRequestHandler) -> None:
+        if handler.path == "/data":
+            return reply(handler, 200, b"1", Content_Type="application/octet-stream")
+        pages.append(handler.path)
+        more = {name.replace("-", "_"): value for name, value in headers.items()}
+        return reply(handler, 200, b"<html>", Content_Type="text/html; charset=utf-8", **more)
+
+    server = scripted(answer)
+    if before:
+        assert client.get_bytes(f"{server.url}/data") == b"1"
+    with pytest.raises(BadAnswerError, match="web page") as caught:
+        client.get_bytes(f"{server.url}/x.zarr/.zarray")
+    assert len(pages) == asked
+    assert caught.value.retryable == (asked == QUICK.tries)
+
+
 def test_links_from_the_root_of_a_host_are_entries_and_links_elsewhere_are_none() -> None:
     """As IIS, Express and Jetty write them: such a folder seemed to be empty."""
     folder = "http://host:8080/pub/a%20b/"
