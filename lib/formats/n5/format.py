@@ -1,221 +1,24 @@
-"""N5 datasets and scale pyramids, as a format of trees.
-
-Voxel size and origin of N5 datasets, as OpenOrganelle, Paintera, BigDataViewer write them.
-
-``transform`` (COSEM) is z, y, x, or x, y, z with ``order`` "F"; all else is x, y, z. What several
-places say of one dataset must agree.
-"""
+"""N5 datasets and scale pyramids, as a format of trees."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from lib.bytesource.tree import Tree, in_words, join, listing_or_none, optional_document
-from lib.errors import FormatError, NotFoundError, UnsupportedFormatError
+from lib.errors import NotFoundError, UnsupportedFormatError
 from lib.formats.chunked import cells_in, choose_level_name, listed_objects, survey_objects
 from lib.formats.format import Handle, Options, Survey, VolumeDescription, VoxelSize
 from lib.formats.n5.blocks import Dataset, parse_dataset
+from lib.formats.n5.geometry import axes_of, placing
 from lib.formats.n5.reader import N5Reader
 from lib.formats.zarr.axes import AxisMap, axis_map
-from lib.geometry import Box, LengthsZYX, to_nm, zyx
+from lib.geometry import Box, zyx
 from lib.plan import SourceGrid, unstored
 from lib.safety import json_object, reading
 from lib.vocabulary import Kind, labels_said
-
-_CLOSE = 1e-6
-
-
-@dataclass(frozen=True, slots=True)
-class Placing:
-    """Where a dataset lies, in nanometres; what is not stated is None.
-
-    Attributes
-    ----------
-    mirrored
-        Axes of which the scale is negative: index 0 lies at the far end, and there is the origin.
-    """
-
-    voxel_nm_zyx: LengthsZYX | None
-    origin_nm_zyx: LengthsZYX | None
-    source: str
-    mirrored: str = ""
-    notes: tuple[str, ...] = ()
-
-
-def placing(own: dict[str, Any], group: dict[str, Any], level: str, where: str) -> Placing:
-    """What a dataset's and its group's attributes say of its voxels.
-
-    Parameters
-    ----------
-    level
-        Name of the dataset in its group (``s0``).
-
-    Raises
-    ------
-    FormatError
-        Two places contradict each other, or numbers are none.
-    """
-    found = [
-        one
-        for one in (
-            _transform(own.get("transform"), "transform", where),
-            _transform(_of_multiscale(group, level), "multiscales", where),
-            _resolution(own, group, level, where),
-            _imagej(own, where),
-        )
-        if one is not None
-    ]
-    if not found:
-        return Placing(None, None, "nothing")
-    first = found[0]
-    for other in found[1:]:
-        if first.voxel_nm_zyx and other.voxel_nm_zyx and not _agree(first, other):
-            raise FormatError(
-                f"{first.source} says voxels of {first.voxel_nm_zyx} nm (z, y, x), {other.source} "
-                f"{other.voxel_nm_zyx}",
-                location=where,
-            )
-    return first
-
-
-def _agree(a: Placing, b: Placing) -> bool:
-    pairs = zip(a.voxel_nm_zyx or (), b.voxel_nm_zyx or (), strict=False)
-    return all(math.isclose(m, n, rel_tol=_CLOSE) for m, n in pairs)
-
-
-def _of_multiscale(group: dict[str, Any], level: str) -> Any:
-    for block in group.get("multiscales") or []:
-        for dataset in block.get("datasets") or []:
-            if str(dataset.get("path")).strip("/") == level:
-                return dataset.get("transform")
-    return None
-
-
-def _transform(given: Any, source: str, where: str) -> Placing | None:
-    """A COSEM transform: axes, units, scale and translate of one length each."""
-    if not isinstance(given, dict):
-        return None
-    with reading(source, where):
-        axes = [str(axis).lower() for axis in given["axes"]]
-        if sorted(axes) != ["x", "y", "z"]:
-            return None
-        order = [axes.index(axis) for axis in "zyx"]
-        units = given.get("units") or [None] * 3
-        per = [None if unit is None else to_nm(1.0, str(unit)) for unit in units]
-        if None in per:
-            return _unknown(source, given, units)
-        scale = [float(given["scale"][i]) * float(per[i] or 0) for i in order]
-        shift = [float(given["translate"][i]) * float(per[i] or 0) for i in order]
-    if not all(math.isfinite(n) for n in (*scale, *shift)) or 0 in scale:
-        raise FormatError(f"{source} has a scale of {given['scale']}", location=where)
-    mirrored = "".join(axis for axis, n in zip("zyx", scale, strict=True) if n < 0)
-    z, y, x = (abs(n) for n in scale)
-    oz, oy, ox = shift
-    return Placing((z, y, x), (oz, oy, ox), source, mirrored)
-
-
-def _unknown(source: str, given: Any, units: Any) -> Placing:
-    """Numbers without a unit, or with one that is no length, are quoted and not taken."""
-    why = f"{source} says {given} in units {units}: no lengths, so the voxel size is unknown"
-    return Placing(None, None, source, notes=(why[:300],))
-
-
-def _resolution(
-    own: dict[str, Any], group: dict[str, Any], level: str, where: str
-) -> Placing | None:
-    """pixelResolution and resolution, in the order of the axes; a group's are of its finest level.
-
-    A level's own pixelResolution beside downsamplingFactors is that of the finest level too, as
-    n5-universe reads and writes them; COSEM's, beside a ``transform``, is the level's.
-    """
-    try:
-        given, units, source = own.get("pixelResolution"), None, "pixelResolution"
-        shift = None
-        finest = given is None or not isinstance(own.get("transform"), dict)
-        if given is None:
-            given = group.get("pixelResolution")
-        elif not isinstance(own.get("downsamplingFactors"), list):
-            finest = False
-        if given is None:
-            said = group if group.get("resolution") else own
-            given, source, shift = said.get("resolution"), "resolution", said.get("offset")
-            units = group.get("units") or own.get("units")
-        if isinstance(given, dict):
-            units, given = given.get("unit"), given.get("dimensions")
-        axes = axes_of(own, group)
-        if not isinstance(given, list) or len(given) != len(axes) or not {*"xyz"} <= {*axes}:
-            return None
-        units = units if isinstance(units, list) else [units] * len(given)
-        factors = _factors(own, group, level, len(given)) if finest else [1.0] * len(given)
-        rows = zip(axes, given, units, factors, shift or [0] * len(axes), strict=True)
-        found = {axis: row for axis, *row in rows}
-        per = {a: None if found[a][1] is None else to_nm(1.0, str(found[a][1])) for a in "zyx"}
-        if None in per.values():
-            return _unknown(source, given, units)
-        lengths = zyx(float(found[a][0]) * float(per[a] or 0) * found[a][2] for a in "zyx")
-        base = zyx(float(found[a][0]) * float(per[a] or 0) for a in "zyx")
-        # a level begins where the finest does: its first centre lies half the difference further on
-        origin = zyx(
-            float(found[a][3]) * float(per[a] or 0) + (length - least) / 2
-            for a, length, least in zip("zyx", lengths, base, strict=True)
-        )
-    except (TypeError, ValueError) as error:
-        raise FormatError(f"{source} cannot be read: {error!r}", location=where) from None
-    if not all(math.isfinite(n) and n > 0 for n in lengths) or not all(map(math.isfinite, origin)):
-        raise FormatError(f"{source} says {given}", location=where)
-    return Placing(lengths, origin if shift or base != lengths else None, source)
-
-
-def _imagej(own: dict[str, Any], where: str) -> Placing | None:
-    """``pixelWidth`` and the like, as n5-ij writes ImageJ's calibration; origins are in pixels."""
-    if not {"pixelWidth", "pixelHeight", "pixelDepth"} <= own.keys():
-        return None
-    unit = str(own.get("pixelUnit", ""))
-    try:
-        given = [float(own[key]) for key in ("pixelDepth", "pixelHeight", "pixelWidth")]
-        zero = [float(own.get(f"{axis}Origin", 0)) for axis in "zyx"]
-    except (TypeError, ValueError) as error:
-        raise FormatError(f"pixelWidth cannot be read: {error!r}", location=where) from None
-    per = to_nm(1.0, unit)
-    if per is None or not all(math.isfinite(n) and n > 0 for n in given):
-        return _unknown("pixelWidth (z, y, x)", given, unit)
-    size = zyx(float(to_nm(n, unit) or 0) for n in given)
-    place = zyx(-at * length if at else 0.0 for at, length in zip(zero, size, strict=True))
-    return Placing(
-        size, place if any(zero) and all(map(math.isfinite, zero)) else None, "pixelWidth"
-    )
-
-
-def axes_of(own: dict[str, Any], group: dict[str, Any]) -> list[str]:
-    """Names of a dataset's axes, fastest first; x, y, z where none are given."""
-    count = len(own.get("dimensions") or [])
-    for given in (own.get("axes"), group.get("axes")):
-        if isinstance(given, list) and len(given) == count:
-            return [str(axis).lower() for axis in given]
-    planes = {"c": own.get("numChannels"), "z": own.get("numSlices"), "t": own.get("numFrames")}
-    if all(type(n) is int for n in planes.values()):  # n5-ij, in ImageJ's order
-        several = [axis for axis, n in planes.items() if n != 1]
-        for named in ([*"xy", *several], [*"xyczt"]):
-            if len(named) == count:
-                return named
-    return [*"xyz"]
-
-
-def _factors(own: dict[str, Any], group: dict[str, Any], level: str, count: int) -> list[float]:
-    """How much coarser a level is than the finest, along each axis."""
-    given = own.get("downsamplingFactors")
-    if isinstance(given, list) and len(given) == count and not isinstance(given[0], list):
-        return [float(n) for n in given]
-    table = group.get("scales") or group.get("downsamplingFactors")
-    number = level.lstrip("s")
-    if isinstance(table, list) and number.isdecimal() and int(number) < len(table):
-        return [float(n) for n in table[int(number)]]
-    return [1.0] * count
-
 
 DOCUMENT = "attributes.json"
 MOST_DOCUMENT_BYTES = 64 * 2**20

@@ -15,7 +15,8 @@ from lib.bytesource.tree import LocalTree
 from lib.errors import FormatError, MacroscopeError, UnsupportedFormatError
 from lib.formats.format import Options
 from lib.formats.n5.blocks import Dataset, parse_dataset
-from lib.formats.n5.format import N5Format, axes_of, placing
+from lib.formats.n5.format import N5Format
+from lib.formats.n5.geometry import axes_of, placing
 from lib.geometry import Box
 
 SHAPE, BLOCK = (10, 9, 8), (4, 4, 4)  # x, y, z
@@ -310,6 +311,59 @@ def test_numbers_without_a_unit_are_quoted_and_not_taken(tmp_path: Path) -> None
     volume = described(tmp_path, {}, {"resolution": [4.0, 4.0, 40.0]})
     assert volume.voxel.known_nm_zyx is None
     assert "[4.0, 4.0, 40.0]" in volume.notes[0]
+
+
+NGFF_AXES = [{"name": axis, "type": "space", "unit": "nanometer"} for axis in "xyz"]
+SCALED = [{"type": "scale", "scale": [4, 5, 30]}, {"type": "translation", "translation": [8, 0, 3]}]
+AFFINE = [{"type": "affine", "affine": [[4, 0, 0, 1]]}]
+
+
+def _ngff(steps: list[dict[str, Any]], axes: Any = NGFF_AXES, **more: Any) -> dict[str, Any]:
+    datasets = [{"path": "s0", "coordinateTransformations": steps}]
+    return {"multiscales": [{"axes": axes, "datasets": datasets, **more}]}
+
+
+def test_scales_in_the_words_of_ngff_go_by_the_names_of_their_axes() -> None:
+    place = placing({}, _ngff(SCALED), "s0", "x")
+    assert (place.voxel_nm_zyx, place.origin_nm_zyx) == ((30, 5, 4), (3, 0, 8))
+    assert not place.notes
+
+
+@pytest.mark.parametrize(
+    ("own", "group", "said"),
+    [
+        ({}, _ngff(AFFINE), "the level's coordinateTransformations says [{'type': 'affine'"),
+        ({}, _ngff(SCALED, ["x", "y", "z"]), "the level's coordinateTransformations"),
+        ({}, _ngff(SCALED, None), "the level's coordinateTransformations"),
+        ({"spatialTransform": {"transform": {"type": "affine"}}}, {}, "spatialTransform says"),
+        ({"transformations": [4]}, {}, "transformations says [4], which is not read"),
+        ({"coordinateTransformations": SCALED}, {}, "coordinateTransformations says"),
+        ({"transform": {**TRANSFORM, "axes": [*"czyx"]}}, {}, "transform says"),
+        ({"transform": [4, 0, 0, 0]}, {}, "transform says [4, 0, 0, 0], which is not read"),
+        ({}, {"transform": TRANSFORM}, "the group's transform says"),
+        ({"resolution": [4, 4]}, {}, "resolution says [4, 4], which is not read"),
+        ({"voxelSize": "4 nm"}, {}, "voxelSize says 4 nm"),
+        ({"offset": [1, 2, 3]}, {}, "offset says [1, 2, 3]"),
+    ],
+)
+def test_lengths_in_words_that_are_not_read_are_quoted(
+    own: dict[str, Any], group: dict[str, Any], said: str
+) -> None:
+    """They were dropped: a volume with a place of its own looked like one without."""
+    place = placing({"dimensions": [3, 4, 5], **own}, group, "s0", "x")
+    assert place.voxel_nm_zyx is None
+    assert [note for note in place.notes if note.startswith(said)], place.notes
+
+
+def test_what_is_read_is_not_quoted_and_what_lies_beside_it_is() -> None:
+    own = {"transform": TRANSFORM, "pixelResolution": {"dimensions": [4, 4, 5.24], "unit": "nm"}}
+    assert not placing({**own, "dimensions": [3, 4, 5]}, {"scales": [[1, 1, 1]]}, "s0", "x").notes
+    place = placing({**RESOLUTION, "dimensions": [3, 4, 5], "affine_transform": [1]}, {}, "", "x")
+    assert place.voxel_nm_zyx == (30, 5, 4)
+    assert place.notes == ("affine_transform says [1], which is not read",)
+    place = placing({"transform": {**TRANSFORM, "units": ["px"] * 3}, **RESOLUTION}, {}, "", "x")
+    assert place.voxel_nm_zyx == (30, 5, 4), "a transform without lengths hid a resolution"
+    assert "no lengths" in place.notes[0]
 
 
 def test_a_box_is_surveyed_from_the_listing(tmp_path: Path) -> None:
