@@ -6,8 +6,8 @@ Jupyter shows a volume by its preview, and the facts beside it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -43,8 +43,8 @@ class OpenLevel:
     array
         A `zarr.Array`, which reads what is indexed; of an ``.npy`` a `numpy.memmap`.
     scale_nm, translation_nm
-        By axis: the size of a voxel, and the centre of the first one, in nm. Empty where nothing
-        says them.
+        By axis: the size of a voxel, and the centre of the first one, in nm. Axes of which nobody
+        states a length are left out.
     """
 
     name: str
@@ -129,7 +129,7 @@ class OpenVolume:
 
     @property
     def voxel_size_nm(self) -> Mapping[str, float]:
-        """Of the finest level, by axis; empty where nothing says it."""
+        """Of the finest level, by axis; without those of which nobody states a length."""
         return self.levels[0].scale_nm
 
     @property
@@ -295,10 +295,22 @@ def _labels_named(store: Store, found: Contents, name: str) -> list[str]:
 
 def _opened(store: Store, key: str) -> OpenVolume:
     from lib.present.described import describe
+    from lib.records.model import Record
 
     record = _record(store, key)
     described = describe(store, key)
+    assumed = "" if record is None else Record.read(record).assumed_axes
     levels = _zarr_levels(store, described) if described.levels else (_npy(store, described),)
+    if assumed:
+        known = {axis for axis in AXES if axis not in assumed}
+        levels = tuple(
+            replace(
+                one,
+                scale_nm=_stated(known, one.scale_nm),
+                translation_nm=_stated(known, one.translation_nm),
+            )
+            for one in levels
+        )
     return OpenVolume(
         described.name,
         described.kind,
@@ -308,6 +320,10 @@ def _opened(store: Store, key: str) -> OpenVolume:
         _store=store,
         _key=key,
     )
+
+
+def _stated(known: Collection[str], lengths: Mapping[str, float]) -> dict[str, float]:
+    return {axis: length for axis, length in lengths.items() if axis in known}
 
 
 def _record(store: Store, key: str) -> Mapping[str, Any] | None:

@@ -99,6 +99,7 @@ class NiftiFormat(PlanesFormat):
         form, turns, place = "", False, (0.0, 0.0, 0.0)
         if codes[1] > 0:
             form, turns, place = "sform", _mirrors(turned), turned[3::4]
+            notes += _other_lengths(turned, pixdim)
         elif codes[0] > 0:
             turns = any(abs(n) > 1e-6 for n in rotation[:3]) or pixdim[0] < 0
             form, place = "qform", rotation[3:]
@@ -142,4 +143,14 @@ def _voxel(pixdim: Sequence[float], unit: int, notes: list[str]) -> VoxelSize:
 def _mirrors(rows: Sequence[float]) -> bool:
     matrix = np.array(rows, float).reshape(3, 4)[:, :3]
     diagonal = np.diag(matrix)
-    return bool((diagonal < 0).any() or np.abs(matrix - np.diag(diagonal)).max() > 1e-6)
+    beside = np.abs(matrix - np.diag(diagonal)).max()  # lengths may be of any unit
+    return bool((diagonal < 0).any() or beside > 1e-6 * np.abs(matrix).max())
+
+
+def _other_lengths(rows: Sequence[float], pixdim: Sequence[float]) -> list[str]:
+    """What is to be told where the matrix says other voxels than pixdim, which is taken."""
+    lengths = np.linalg.norm(np.array(rows, float).reshape(3, 4)[:, :3], axis=0)
+    if np.allclose(lengths, np.abs(pixdim[1:4]), rtol=1e-3, atol=0.0):
+        return []
+    said, taken = (", ".join(f"{n:.6g}" for n in one) for one in (lengths, pixdim[1:4]))
+    return [f"sform says voxels of {said} (x, y, z), pixdim {taken}, which is taken"]

@@ -148,7 +148,7 @@ def _describe_zarr(store: Store, key: str, group: dict[str, Any]) -> DescribedVo
     axes = multiscale["axes"]
     if [axis["name"] for axis in axes] != ["z", "y", "x"]:
         raise UnsupportedFormatError("the axes are not z, y, x", location=key, advice="")
-    units = [_nanometres(axis.get("unit", ""), key) for axis in axes]
+    units = [_nanometres(axis.get("unit"), key) for axis in axes]
     inline = (group.get("consolidated_metadata") or {}).get("metadata", {})
     levels, dtype = [], np.dtype("uint8")
     for dataset in multiscale["datasets"]:
@@ -260,7 +260,9 @@ def grid_of(array: Mapping[str, Any]) -> ShardGrid:
     )
 
 
-def _nanometres(unit: str, key: str) -> float:
+def _nanometres(unit: str | None, key: str) -> float:
+    if unit is None:  # nobody states a length, see `lib.volumes.ome`
+        return 1.0
     factor = to_nm(1.0, unit)
     if factor is None:
         raise UnsupportedFormatError(f"an axis has the unit {unit!r}", location=key, advice="")

@@ -11,6 +11,7 @@ import numpy as np
 
 from lib.errors import IntegrityError, MacroscopeError
 from lib.present.described import grid_of, read_document
+from lib.records.model import Record
 from lib.storage.base import Store
 from lib.verify.findings import Findings
 from lib.volumes.grid import shard_key
@@ -161,13 +162,18 @@ def _prove_ome(
         found.wrong(f"{where}: the OME metadata is not valid: {error}")
         return
     said = [axis["name"] for axis in axes]
-    units = {axis.get("unit") for axis in axes}
+    # without a unit are axes whose length nobody states; earlier versions gave these one, too
+    assumed = Record.read(record).assumed_axes
+    units = [axis.get("unit") for axis in axes]
+    united = all(
+        unit == "nanometer" or (unit is None and name in assumed)
+        for name, unit in zip(said, units, strict=True)
+    )
     stated = record["metadata"]["technical"].get("axes", said)
     found.hold(
         "technical.axes",
-        said == stated and units == {"nanometer"},
-        f"{where}: the OME metadata has axes {said} in {sorted(map(str, units))}, "
-        f"the record {stated} in nanometres",
+        said == stated and united,
+        f"{where}: the OME metadata has axes {said} in {units}, the record {stated} in nanometres",
     )
     labels = "image-label" in ome
     kind = core.get("kind", "labels" if labels else "image")

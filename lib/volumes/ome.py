@@ -20,7 +20,12 @@ from lib.volumes.label_ids import colour_of
 from lib.volumes.statistics import Statistics
 
 _EXACT = 2**53 - 1  # the largest integer that every reader of JSON keeps
-_AXES = [{"name": axis, "type": "space", "unit": "nanometer"} for axis in "zyx"]
+
+
+def _axes(assumed: str) -> list[dict[str, str]]:
+    """Axes in nanometres, but for those whose length nobody states: NGFF's unit may be left out."""
+    unit = {"unit": "nanometer"}
+    return [{"name": a, "type": "space", **({} if a in assumed else unit)} for a in "zyx"]
 
 
 def array_document(job: VolumeJob, level: Level) -> dict[str, Any]:
@@ -72,6 +77,7 @@ def group_document(
     drawn: Any = None,
     *,
     consolidated: bool | None = None,
+    assumed_axes: str | None = None,
 ) -> dict[str, Any]:
     """``zarr.json`` of the volume: multiscales, display window, provenance, all levels.
 
@@ -85,13 +91,16 @@ def group_document(
     consolidated
         Whether it repeats what each level says. By default, where no labels will lie in the volume:
         to readers a group that is not repeated is not there, and labels come after their image.
+    assumed_axes
+        Those without a unit: by default, those of which the plan says that nobody states a length.
     """
+    assumed = job.plan.assumed_axes if assumed_axes is None else assumed_axes
     ome: dict[str, Any] = {
         "version": "0.5",
         "multiscales": [
             {
                 "name": job.plan.name,
-                "axes": _AXES,
+                "axes": _axes(assumed),
                 "datasets": [
                     {
                         "path": str(level.index),

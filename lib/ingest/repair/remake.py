@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
@@ -183,13 +184,18 @@ class Remaking:
         said = self._record["metadata"]["technical"].get("labels") or {}
         picture, key = f"{self._volume}/{THUMBNAIL_KEY}", f"{self._volume}/zarr.json"
         data = b""
-        for consolidated in (True, False):  # the latter of images that were made with labels
+        assumed = Record.read(self._record).assumed_axes
+        # levels are not repeated in images that were made with labels; earlier versions gave axes
+        # whose length nobody states a unit
+        for consolidated, without in product((True, False), (assumed, "")):
             values = said.get("values") or ()
             drawn = section(self._record, "additional_metadata").get("image_label")
-            group = ome.group_document(job, statistics, values, drawn, consolidated=consolidated)
+            group = ome.group_document(
+                job, statistics, values, drawn, consolidated=consolidated, assumed_axes=without
+            )
             if picture in self._expected:
-                with Image.open(io.BytesIO(self.patched.get(picture))) as drawn:
-                    group["attributes"] |= ome.thumbnail_attributes(*drawn.size)
+                with Image.open(io.BytesIO(self.patched.get(picture))) as shown:
+                    group["attributes"] |= ome.thumbnail_attributes(*shown.size)
             data = ome.encode(group)
             if _sha256(data) == self._expected.get(key):
                 break

@@ -195,6 +195,32 @@ def test_a_nifti_says_where_it_lies_unless_it_is_turned(form: Any, by: str, tmp_
         assert any(f"({by})" in note for note in volume.notes)
 
 
+@pytest.mark.parametrize(
+    ("affine", "said"),
+    [
+        (np.diag([0.008, 0.005, 0.03, 1.0]), "sform says voxels of 0.008, 0.005, 0.03"),
+        (np.diag([0.004, 0.005, 0.03, 1.0]), None),
+        # a shear of a quarter of a voxel, and an exchange of axes, of voxels in millimetres
+        (np.diag([4e-6, 5e-6, 3e-5, 1.0]) + np.eye(4, k=1) * [[1e-6], [0], [0], [0]], "turns"),
+        (np.diag([4e-7, 5e-7, 3e-6, 1.0])[[1, 0, 2, 3]], "turns"),
+    ],
+)
+def test_a_nifti_whose_matrix_is_no_diagonal_of_its_voxels_says_so(
+    affine: Any, said: str | None, tmp_path: Path
+) -> None:
+    image = nibabel.Nifti1Image(np.zeros((4, 5, 6), np.uint8), affine)
+    image.header.set_xyzt_units("micron")
+    lengths = [0.004, 0.005, 0.03] if "turns" != said else np.linalg.norm(affine[:3, :3], axis=0)
+    data = bytearray(image.to_bytes())
+    data[80:92] = np.array(lengths, "<f4").tobytes()
+    (tmp_path / "a.nii").write_bytes(data)
+    (volume,) = registry.file_format("nifti").describe(
+        LocalBytes(tmp_path / "a.nii"), "", Options()
+    )
+    told = [note for note in volume.notes if "sform" in note]
+    assert (said is None and not told) or any(said in note for note in told if said)
+
+
 def nrrd(folder: Path, *lines: str, sizes: str = "5 4 3", kind: str = "uint8") -> Path:
     """A raw NRRD of 60 voxels, little-endian, with these lines in its header."""
     head = (f"type: {kind}", f"dimension: {len(sizes.split())}", f"sizes: {sizes}", *lines)

@@ -20,10 +20,14 @@ from emulators.volumes import make_recorded_volume, plan_of
 from lib.config.loader_base import AddressConfig
 from lib.ingest.context import VolumeRequest
 from lib.ingest.life import make_volume
+from lib.ingest.repair.volume import repair_volume
 from lib.ingest.stages import plan_source
 from lib.storage.as_zarr import ReadOnlyZarrStore
 from lib.storage.base import StoreSettings
+from lib.storage.local import LocalStore
 from lib.storage.open import open_store
+from lib.verify.volume import verify_store
+from lib.volumes import ome
 from macroscope import _open, _verify
 from macroscope.errors import (
     ConfigError,
@@ -221,3 +225,38 @@ def test_the_examples_run(here: Path, module: Any) -> None:
     shutil.rmtree(here / "data/ebi")
     ran = doctest.testmod(module)
     assert (ran.failed, ran.attempted > 1) == (0, True)
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_length_that_nobody_states_is_no_nanometre(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier: bool
+) -> None:
+    """Viewers showed 1 nm, and a copy of the volume called it stated; earlier ones are mended."""
+    tifffile.imwrite(tmp_path / "em.tif", VOXELS)
+    config = AddressConfig(addresses=[str(tmp_path / "em.tif")])
+    (plan,) = plan_source("address", config, tmp_path).plans
+    uri, access = str(tmp_path / "data"), StoreSettings(durable=False)
+    request = VolumeRequest(plan, config, uri, access, tmp_path / "scratch", "a test")
+    with monkeypatch.context() as patch:
+        if earlier:
+            united = ome._axes("")
+            patch.setattr(ome, "_axes", lambda assumed: united)
+        assert make_volume(request, "a test").status == "complete"
+    document = tmp_path / "data/address/em.ome.zarr/zarr.json"
+    (multiscale,) = json.loads(document.read_text())["attributes"]["ome"]["multiscales"]
+    unit = "nanometer" if earlier else None
+    assert [axis.get("unit") for axis in multiscale["axes"]] == [unit] * 3
+    volume = macroscope.open("em", data_dir=tmp_path / "data")
+    assert (volume.voxel_size_nm, volume.levels[0].translation_nm) == ({}, {})
+    store = LocalStore(tmp_path / "data", durable=False)
+    (verdict,) = verify_store(store)
+    assert not verdict.problems
+    whole = document.read_bytes()
+    document.write_bytes(whole.replace(b"space", b"spice"))
+    repair_volume(
+        store, "address/metadata_em.json", lambda: request, by="a test", volume_key="address/em"
+    )
+    assert document.read_bytes() == whole
+    again = AddressConfig(addresses=[str(document.parent)])
+    (plan,) = plan_source("address", again, tmp_path).plans
+    assert plan.assumed_axes == ("" if earlier else "zyx")
