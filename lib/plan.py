@@ -81,6 +81,7 @@ class SourceGrid(FrozenModel):
         chunk_zyx: ShapeZYX,
         codec: dict[str, Any] | None = None,
         holes: Collection[ShapeZYX] = (),
+        absent: Literal["hole", "background", "unwritten"] = "hole",
     ) -> SourceGrid:
         """The grid of a box of the source, whose first chunk begins at voxel 0.
 
@@ -95,6 +96,7 @@ class SourceGrid(FrozenModel):
             offset_zyx=cells.start_zyx,
             cells_zyx=cells.shape_zyx,
             codec=codec or {},
+            absent=absent,
         )
         return grid.with_holes(holes) if holes else grid
 
@@ -118,16 +120,6 @@ class SourceGrid(FrozenModel):
     def known_missing(self) -> frozenset[ShapeZYX] | None:
         """The same; None where nothing listed the source's objects, so that any may be missing."""
         return self.missing() if self.listed else None
-
-
-def unstored(grid: SourceGrid) -> SourceGrid:
-    """The grid of a format that need not store chunks of nothing but 0 (N5, precomputed)."""
-    return grid.model_copy(update={"absent": "background"})
-
-
-def unwritten(grid: SourceGrid) -> SourceGrid:
-    """The grid of an array that states its fill value: writers may leave out chunks of it."""
-    return grid.model_copy(update={"absent": "unwritten"})
 
 
 def absent_note(absent: int, wanted: int, value: int | float = 0) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from lib.bytesource.neighbours import MOST_BYTES, Neighbours, Place
 from lib.bytesource.tree import Tree, get_several, join
 from lib.compression import Encoded
 from lib.errors import (
@@ -27,7 +28,7 @@ from lib.errors import (
 )
 from lib.formats.base import Block, ChunkCodec, Layout, VolumeReader
 from lib.formats.format import Survey
-from lib.geometry import Box, ShapeZYX, is_multiple
+from lib.geometry import Box, ShapeZYX, is_multiple, multiply
 from lib.plan import SourceGrid, absent_note
 from lib.transport.listing import ObjectInfo
 
@@ -154,13 +155,11 @@ class ChunkedReader(VolumeReader):
 
     def cell_box(self, index_zyx: ShapeZYX) -> Box:
         """The voxels of a whole chunk, in the array's voxels."""
-        (iz, iy, ix), (cz, cy, cx) = index_zyx, self.chunk_zyx
-        start = (iz * cz, iy * cy, ix * cx)
-        return Box(start, (start[0] + cz, start[1] + cy, start[2] + cx))
+        return Box.whole(self.chunk_zyx).shifted(multiply(index_zyx, self.chunk_zyx))
 
 
 class TreeReader(ChunkedReader):
-    """Reads chunks that are objects of a tree, or lie in such.
+    """Reads chunks that are objects of a tree, or lie in such: one that says so is `sharded`.
 
     Parameters
     ----------
@@ -175,6 +174,8 @@ class TreeReader(ChunkedReader):
         The rest of what `ChunkedReader` takes.
     """
 
+    sharded = False
+
     def __init__(
         self,
         tree: Tree,
@@ -188,6 +189,7 @@ class TreeReader(ChunkedReader):
     ) -> None:
         super().__init__(tree.ordered, box, chunk_zyx, dtype, **described)
         self._tree, self._path, self._holes, self._most = tree, path, holes, most
+        self._neighbours = Neighbours(tree.get_range, min(tree.range_bytes, MOST_BYTES))
 
     @property
     def where(self) -> str:
@@ -212,8 +214,32 @@ class TreeReader(ChunkedReader):
         return self.encoded_chunks([index_zyx])[0]
 
     def encoded_chunks(self, indices: Sequence[ShapeZYX]) -> Sequence[Encoded | None]:
+        if self.sharded:
+            return [self.encoded_chunk(index) for index in indices]
         keys = {index: join(self._path, self.chunk_key(index)) for index in indices}
         return chunk_objects(self._tree, keys, self._most, self._holes)
+
+    def expect(self, indices: Iterable[ShapeZYX]) -> None:
+        """Say which chunks will be asked for: those that are neighbours come together."""
+        together: dict[Any, list[Any]] = {}
+        for index in indices if self.sharded else ():
+            group, piece = self.place(index)
+            together.setdefault(group, []).append(piece)
+        for group, pieces in together.items():
+            self._neighbours.expect(group, pieces)
+
+    def place(self, index_zyx: ShapeZYX) -> tuple[Any, Any]:
+        """Where chunks lie in shards: the group of those that lie together, and which it is."""
+        raise NotImplementedError
+
+    def _in_shard(
+        self, key: str, index_zyx: ShapeZYX, at: Place, place: Callable[[Any], Place | None]
+    ) -> Encoded:
+        """The bytes of a chunk by its offset and length in a shard, together with neighbours."""
+        data = self._neighbours.get(key, *self.place(index_zyx), at, place)
+        if data is None:
+            raise shard_gone(self._tree, key)
+        return data
 
 
 def shard_gone(tree: Tree, key: str) -> TransportError:
@@ -296,8 +322,13 @@ def listed_objects(
     except NotListableError:
         return None
     if not believable:
-        raise BadAnswerError("the listing leaves out what is there", location=f"{tree.uri}/{path}")
+        raise unbelievable(tree, path)
     return found
+
+
+def unbelievable(tree: Tree, path: str) -> BadAnswerError:
+    """The error for a listing that contradicts what is known to be there."""
+    return BadAnswerError("the listing leaves out what is there", location=f"{tree.uri}/{path}")
 
 
 def survey_objects(

@@ -16,7 +16,6 @@ compared with those, too.
 
 from __future__ import annotations
 
-import itertools
 import math
 import struct
 import threading
@@ -32,7 +31,7 @@ from numpy.typing import NDArray
 from lib.bytesource.base import BufferPool
 from lib.errors import BadAnswerError, FormatError
 from lib.formats.base import Block, Layout, VolumeReader
-from lib.geometry import Box, ShapeZYX
+from lib.geometry import Box, ShapeZYX, multiply, subtract
 from lib.transport.session import Session
 
 MAX_TILE_ZYX: ShapeZYX = (256, 256, 256)
@@ -85,6 +84,7 @@ BLOCK = 64
 TILE_ZYX: ShapeZYX = (128, 128, 128)
 """Of one request: eight blocks, 16 MiB of voxels."""
 
+_BLOCK_ZYX: ShapeZYX = (BLOCK,) * 3
 _SUB = 8  # voxels along each axis of a sub-block, which has its own list of labels
 _VOXELS = BLOCK**3
 _MOST_BYTES = 8 * _VOXELS + (1 << 20)  # of a block: every voxel a label of its own, and its tables
@@ -216,29 +216,25 @@ class DvidLabelReader(VolumeReader):
         """Yield tiles that begin at the server's own blocks, one request each."""
         inside = box.shifted(self._crop.start_zyx)
         jobs = [partial(self._tile, tile) for tile in aligned_tiles(inside)]
-        back = tuple(-n for n in self._crop.start_zyx)
+        back = subtract((0, 0, 0), self._crop.start_zyx)
         for tile, voxels in self._session.ordered(self._service, jobs):
-            yield Block(tile.shifted(back), voxels)  # type: ignore[arg-type]
+            yield Block(tile.shifted(back), voxels)
 
     def _tile(self, tile: Box) -> tuple[Box, NDArray[np.uint64]]:
-        first = tuple(a // BLOCK for a in tile.start_zyx)
-        stop = tuple(-(-b // BLOCK) for b in tile.stop_zyx)
-        ranges = (range(a, b) for a, b in zip(first, stop, strict=True))
-        wanted: list[ShapeZYX] = list(itertools.product(*ranges))  # type: ignore[arg-type]
-        found = self._blocks(_of_blocks(wanted[0], wanted[-1]), wanted)
+        wanted = tile.cells(_BLOCK_ZYX).indices()
+        found = self._blocks(wanted)
         voxels = np.empty(tile.shape_zyx, np.uint64)
         for index in wanted:
-            where = _of_blocks(index, index)
+            where = _of_block(index)
             part = tile.intersect(where)
             block = found[index] if index in found else self._raw(where)
             voxels[part.slices(tile.start_zyx)] = block[part.slices(where.start_zyx)]
         return tile, voxels
 
-    def _blocks(self, box: Box, wanted: list[ShapeZYX]) -> dict[ShapeZYX, NDArray[np.uint64]]:
+    def _blocks(self, wanted: list[ShapeZYX]) -> dict[ShapeZYX, NDArray[np.uint64]]:
         query = {"compression": "blocks", **self._asked, "throttle": "true", "app": "macroscope"}
-        size = "_".join(str(n) for n in reversed(box.shape_zyx))
-        offset = "_".join(str(n) for n in reversed(box.start_zyx))
-        url = f"{self._url}/blocks/{size}/{offset}?{urlencode(query)}"
+        box = Box(_of_block(wanted[0]).start_zyx, _of_block(wanted[-1]).stop_zyx)
+        url = f"{tile_url(f'{self._url}/blocks', box)}?{urlencode(query)}"
         most = len(wanted) * (_MOST_BYTES + _HEAD.size)
         client = self._session.http(self._service)
         try:
@@ -263,7 +259,7 @@ class DvidLabelReader(VolumeReader):
                 return
             self._compared = True
         index, block = next(iter(found.items()))
-        if not np.array_equal(self._raw(_of_blocks(index, index)), block):
+        if not np.array_equal(self._raw(_of_block(index)), block):
             raise BadAnswerError(
                 "blocks and voxels of the server are not the same labels",
                 location=self._url,
@@ -282,23 +278,15 @@ class DvidLabelReader(VolumeReader):
 
 def aligned_tiles(box: Box) -> Iterator[Box]:
     """The parts of a box that lie in tiles of `TILE_ZYX` counted from voxel 0."""
-    starts = (
-        range(a // t * t, b, t)
-        for a, b, t in zip(box.start_zyx, box.stop_zyx, TILE_ZYX, strict=True)
-    )
-    for corner in itertools.product(*starts):
-        yield Box((0, 0, 0), TILE_ZYX).shifted(corner).intersect(box)  # type: ignore[arg-type]
+    for index in box.cells(TILE_ZYX).indices():
+        yield Box.whole(TILE_ZYX).shifted(multiply(index, TILE_ZYX)).intersect(box)
 
 
 def tiles_of(box: Box) -> int:
     """How many requests a box takes."""
-    return math.prod(
-        -(-b // t) - a // t for a, b, t in zip(box.start_zyx, box.stop_zyx, TILE_ZYX, strict=True)
-    )
+    return box.cells(TILE_ZYX).voxels
 
 
-def _of_blocks(first: ShapeZYX, last: ShapeZYX) -> Box:
-    """The voxels of the blocks from one to another, both included."""
-    z, y, x = (n * BLOCK for n in first)
-    stop_z, stop_y, stop_x = ((n + 1) * BLOCK for n in last)
-    return Box((z, y, x), (stop_z, stop_y, stop_x))
+def _of_block(index_zyx: ShapeZYX) -> Box:
+    """The voxels of a block."""
+    return Box.whole(_BLOCK_ZYX).shifted(multiply(index_zyx, _BLOCK_ZYX))

@@ -11,18 +11,21 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import overload
 
 import google_crc32c
+import numpy as np
 
 from lib.bytesource.base import GAP_BYTES, ByteSource, LocalBytes
 from lib.bytesource.remote import RemoteBytes
 from lib.concurrency import cancel
 from lib.concurrency.bounded_map import Crew
 from lib.errors import FormatError, SourceChangedError
-from lib.formats.base import Block
-from lib.formats.planes import Section, SectionStack
+from lib.formats.base import Block, VolumeReader
+from lib.formats.planes import MissingSection, Section, SectionStack
 from lib.geometry import Box
-from lib.plan import SourceFile
+from lib.plan import SourceFile, VolumePlan
 from lib.rawfiles.files import RawFiles
 from lib.storage.digests import REORDER_BYTES
 from lib.transport.partial import Fetched
@@ -264,6 +267,46 @@ class ArrivingFiles:
                 return self._waiting.popleft()
             self._bringing -= 1
             return None
+
+
+class PlannedSections(Sequence[Section]):
+    """The sections of a plan; each is made when it is asked for, for there may be 20,000.
+
+    Parameters
+    ----------
+    shape_yx
+        Of every section.
+    opened
+        Opens the file of a number.
+    """
+
+    def __init__(
+        self, plan: VolumePlan, shape_yx: tuple[int, int], opened: Callable[[int], VolumeReader]
+    ) -> None:
+        self._plan, self._shape, self._opened = plan, shape_yx, opened
+        self._dtype = np.dtype(plan.dtype)
+        self.numbers: list[int | None] = [None] * plan.reader["depth"]
+        """Of each section that of its file; None where it has none."""
+        for number, place in enumerate(plan.reader["places"]):
+            self.numbers[place] = number
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, z: int) -> Section: ...
+    @overload
+    def __getitem__(self, z: slice) -> Sequence[Section]: ...
+    def __getitem__(self, z: int | slice) -> Section | Sequence[Section]:
+        if isinstance(z, slice):
+            return [self[one] for one in range(*z.indices(len(self)))]
+        number = self.numbers[z]
+        if number is None:
+            name = f"section {z + self._plan.reader['first_z']}"
+            opener = partial(MissingSection, name, self._shape, self._dtype)
+            return Section(name, self._shape, self._dtype, opener)
+        name = self._plan.files[number].name
+        return Section(name, self._shape, self._dtype, partial(self._opened, number))
 
 
 class ArrivingStack(SectionStack):

@@ -48,6 +48,11 @@ class Listing:
     objects: tuple[ObjectInfo, ...]
     prefixes: tuple[str, ...]
 
+    @property
+    def folders(self) -> list[str]:
+        """The last part of each prefix, sorted."""
+        return sorted(prefix.rstrip("/").rpartition("/")[2] for prefix in self.prefixes)
+
 
 MOST_KEYS = 5_000_000
 _MOST_EMPTY_PAGES = 100  # in a row: versions and deleted objects leave some

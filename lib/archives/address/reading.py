@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -18,11 +17,11 @@ from lib.errors import FormatError, MacroscopeError, NotFoundError, SourceChange
 from lib.formats import registry
 from lib.formats.base import VolumeReader
 from lib.formats.format import CHOICES, Options, VolumeDescription
-from lib.formats.planes import CroppedReader, MissingSection, Section, SectionStack
+from lib.formats.planes import CroppedReader, SectionStack
 from lib.geometry import Box, ShapeZYX
 from lib.plan import SourceFile, VolumePlan
 from lib.rawfiles.files import RawFiles, fetched_or_error, kept_or_error
-from lib.rawfiles.ranged import digest_of, kept_while_read, settle_ranged
+from lib.rawfiles.ranged import PlannedSections, digest_of, kept_while_read, settle_ranged
 from lib.rawfiles.sidecar import facts_of
 from lib.transport.listing import FileIdentity, Likeness, ObjectInfo, compare
 from lib.transport.partial import Fetched
@@ -48,7 +47,7 @@ def open_volume(plan: VolumePlan, tree: Tree, raw: RawFiles, *, downloads: bool)
         )
         return _checked(opened, plan, chosen.shape_zyx)
     if reader["container"] == "stack":
-        stack = SectionStack([*_sections(plan, tree, raw)])
+        stack = SectionStack(_sections(plan, tree, raw))
         depth = (reader["depth"], *whole[1:])
         return _boxed(_checked(stack, plan, depth), plan, reader["first_z"])
     file = plan.files[0]
@@ -137,23 +136,16 @@ def _bytes_of(
     return tree.source(key, _info(file, key))
 
 
-def _sections(plan: VolumePlan, tree: Tree, raw: RawFiles) -> Iterator[Section]:
-    reader, dtype = plan.reader, np.dtype(plan.dtype)
-    size: tuple[int, int] = tuple(reader["shape_zyx"][1:])
-    present = dict(zip(reader["places"], plan.files, strict=True))
+def _sections(plan: VolumePlan, tree: Tree, raw: RawFiles) -> PlannedSections:
+    reader = plan.reader
     fmt = registry.file_format(reader["format"])
 
-    def read(file: SourceFile) -> VolumeReader:
+    def read(number: int) -> VolumeReader:
+        file = plan.files[number]
         source = _bytes_of(plan, file, _key_of(plan, file), tree, raw)
         return fmt.open(source, reader["handle"], raw.scratch_dir)
 
-    for z in range(reader["depth"]):
-        file = present.get(z)
-        if file is None:
-            name = f"section {z + reader['first_z']}"
-            yield Section(name, size, dtype, partial(MissingSection, name, size, dtype))
-        else:
-            yield Section(file.name, size, dtype, partial(read, file))
+    return PlannedSections(plan, tuple(reader["shape_zyx"][1:]), read)
 
 
 def _checked(reader: VolumeReader, plan: VolumePlan, shape: Any) -> VolumeReader:

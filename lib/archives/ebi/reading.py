@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import partial
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
@@ -20,12 +20,18 @@ from lib.errors import AccessDeniedError, FormatError, MacroscopeError, NotFound
 from lib.formats import registry
 from lib.formats.base import Block, VolumeReader
 from lib.formats.format import FileFormat, Options, VolumeDescription
-from lib.formats.planes import CroppedReader, MissingSection, Section, SectionStack
+from lib.formats.planes import CroppedReader, Section, SectionStack
 from lib.formats.registry import describe_volumes
 from lib.geometry import Box
 from lib.plan import SourceFile, VolumePlan
 from lib.rawfiles.files import RawFiles, kept_or_error
-from lib.rawfiles.ranged import ArrivingFiles, ArrivingStack, kept_while_read, settle_ranged
+from lib.rawfiles.ranged import (
+    ArrivingFiles,
+    ArrivingStack,
+    PlannedSections,
+    kept_while_read,
+    settle_ranged,
+)
 from lib.transport.partial import Fetched
 from lib.transport.session import Session
 
@@ -250,16 +256,12 @@ class Reading:
             arriving.wait_for(number)
             return self._open_local(plan.files[number])
 
-        places = plan.reader["places"]
-        numbers: list[int | None] = [None] * plan.reader["depth"]
-        for number, place in enumerate(places):
-            numbers[place] = number
         if not ranged:
             arriving.want(range(min(at_once, len(plan.files))))  # the first one is waited for
-        sections = PlannedSections(plan, self._shape[1:], numbers, open_section)
+        sections = PlannedSections(plan, self._shape[1:], open_section)
         if ranged:
             return RangedStack(sections, self._session)
-        return ArrivingStack(sections, numbers, arriving)
+        return ArrivingStack(sections, sections.numbers, arriving)
 
     def _files_at_once(self, slots: int) -> int:
         """How many files fill the connections, of which a large file takes several."""
@@ -326,48 +328,6 @@ def _as_it_came(file: SourceFile, fetched: list[Fetched]) -> SourceFile:
     return dataclasses.replace(
         file, size=last.size, etag=last.etag, last_modified=last.last_modified
     )
-
-
-class PlannedSections(Sequence[Section]):
-    """The sections of a plan; each is made when it is asked for, for there may be 20,000.
-
-    Parameters
-    ----------
-    shape_yx
-        Of every section.
-    numbers
-        Of each section that of its file; None where it has none.
-    opened
-        Opens the file of a number.
-    """
-
-    def __init__(
-        self,
-        plan: VolumePlan,
-        shape_yx: tuple[int, int],
-        numbers: Sequence[int | None],
-        opened: Callable[[int], VolumeReader],
-    ) -> None:
-        self._plan, self._shape, self._numbers, self._opened = plan, shape_yx, numbers, opened
-        self._dtype = np.dtype(plan.dtype)
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    @overload
-    def __getitem__(self, z: int) -> Section: ...
-    @overload
-    def __getitem__(self, z: slice) -> Sequence[Section]: ...
-    def __getitem__(self, z: int | slice) -> Section | Sequence[Section]:
-        if isinstance(z, slice):
-            return [self[one] for one in range(*z.indices(len(self)))]
-        number = self._numbers[z]
-        if number is None:
-            name = f"section {z + self._plan.reader['first_z']}"
-            opener = partial(MissingSection, name, self._shape, self._dtype)
-            return Section(name, self._shape, self._dtype, opener)
-        name = self._plan.files[number].name
-        return Section(name, self._shape, self._dtype, partial(self._opened, number))
 
 
 class RangedStack(SectionStack):

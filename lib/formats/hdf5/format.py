@@ -28,7 +28,7 @@ from lib.formats.format import FileFormatBase, Handle, Options, Survey, VolumeDe
 from lib.formats.hdf5.reader import FILTERS, OTHER_FILTERS, Hdf5Reader, Place, rows_of
 from lib.formats.zarr.axes import AxisMap, array_index, axis_map, stated_names, understood
 from lib.geometry import Box, LengthsZYX, ShapeZYX, to_nm, zyx
-from lib.plan import SourceGrid, absent_note, unwritten
+from lib.plan import SourceGrid, absent_note
 
 _SCRIPT = Path(__file__).with_name("structure.py")
 _MOST_READ = 2 * 2**30
@@ -165,9 +165,10 @@ class Hdf5Format(FileFormatBase):
         holes = [cell for cell in wanted if index[cell] not in places]
         reader = _reader(source, volume.handle, dataset, axes, chunk, places)
         nbytes = sum(length for _, length, _ in there)
-        grid = SourceGrid.of_box(box, axes.pick_zyx(chunk), reader.codec.config, holes)
+        config = reader.codec.config
+        grid = SourceGrid.of_box(box, axes.pick_zyx(chunk), config, holes, "unwritten")
         return Survey(
-            grid=unwritten(grid),
+            grid=grid,
             nbytes=nbytes,
             requests=requests_for(len(there), nbytes),
             notes=absent_note(len(holes), len(wanted), reader.fill_value),

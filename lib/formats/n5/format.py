@@ -16,7 +16,7 @@ from lib.formats.n5.geometry import axes_of, placing
 from lib.formats.n5.reader import N5Reader
 from lib.formats.zarr.axes import AxisMap, axis_map
 from lib.geometry import Box, zyx
-from lib.plan import SourceGrid, unstored
+from lib.plan import SourceGrid
 from lib.safety import json_object, reading
 from lib.vocabulary import Kind, labels_said
 
@@ -65,7 +65,7 @@ class N5Format:
         chunk, box = reader.chunk_zyx, reader.box
         wanted = cells_in(box, chunk)
         keys = {index: reader.chunk_key(index) for index in wanted}
-        grid = unstored(SourceGrid.of_box(box, chunk, reader.codec.config))
+        grid = SourceGrid.of_box(box, chunk, reader.codec.config, absent="background")
         listed = listed_objects(tree, path, keys.values(), DOCUMENT)
         document = json.dumps(volume.handle["dataset"]).encode()
         return survey_objects(tree, path, grid, keys, document, listed)
@@ -87,8 +87,7 @@ def _attributes(tree: Tree, path: str) -> dict[str, Any] | None:
 
 def _children(tree: Tree, path: str) -> list[str]:
     listing = listing_or_none(tree, path)
-    prefixes = listing.prefixes if listing is not None else ()
-    return sorted(prefix.rstrip("/").rpartition("/")[2] for prefix in prefixes)
+    return listing.folders if listing is not None else []
 
 
 def _levels(tree: Tree, path: str, attributes: dict[str, Any]) -> list[str]:

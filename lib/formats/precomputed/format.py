@@ -24,7 +24,7 @@ from lib.formats.format import Handle, Options, Survey, VolumeDescription, Voxel
 from lib.formats.precomputed.info import ENCODINGS, Info, Scale, parse_info
 from lib.formats.precomputed.reader import PrecomputedReader, ShardedChunks
 from lib.geometry import Box, LengthsZYX, ShapeZYX, ceil_divide, zyx
-from lib.plan import SourceGrid, absent_note, unstored
+from lib.plan import SourceGrid, absent_note
 
 _MOST_DOCUMENT_BYTES = 16 * 2**20
 _CHUNK = re.compile(r"(?:-?\d+--?\d+_){2}-?\d+--?\d+(\.gz|\.br|)")
@@ -120,7 +120,7 @@ class PrecomputedFormat:
         suffix = volume.handle["suffix"]
         names = {index: scale.chunk_name(index) + suffix for index in wanted}
         cells = math.prod(ceil_divide(scale.size_zyx, scale.chunk_zyx))
-        grid = unstored(SourceGrid.of_box(box, scale.chunk_zyx))
+        grid = SourceGrid.of_box(box, scale.chunk_zyx, absent="background")
         listed = None
         if cells <= _LISTABLE and (found := listing_or_none(tree, key)) is not None:
             there = {item.key.rpartition("/")[2]: item for item in found.objects}
@@ -194,7 +194,7 @@ def _in_shards(
     chunks = ShardedChunks(tree, key, scale)
     minishards = {chunks.place(index) for index in wanted}
     shards = {shard for shard, _ in minishards}
-    grid = unstored(SourceGrid.of_box(box, scale.chunk_zyx))
+    grid = SourceGrid.of_box(box, scale.chunk_zyx, absent="background")
     looks = 2 * len(shards) + len(minishards)
     etag = listing_identity(document, {})
     if len(minishards) > _MINISHARDS:

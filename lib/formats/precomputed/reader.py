@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import itertools
 import math
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from imagecodecs import jpegxl_decode
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from lib.bytesource.neighbours import MOST_BYTES, Neighbours, SharedReads
+from lib.bytesource.neighbours import SharedReads
 from lib.bytesource.tree import Tree, join
 from lib.compression import Encoded, inflate
 from lib.errors import FormatError, MacroscopeError
@@ -210,7 +209,7 @@ class PrecomputedReader(TreeReader):
         self._scale, self._suffix = scale, suffix
         self._channels, self._channel = channels, channel
         self._shards = ShardedChunks(tree, path, scale) if scale.sharding else None
-        self._neighbours = Neighbours(tree.get_range, min(tree.range_bytes, MOST_BYTES))
+        self.sharded = self._shards is not None
 
     def chunk_key(self, index_zyx: ShapeZYX) -> str:
         return self._scale.chunk_name(index_zyx) + self._suffix
@@ -229,26 +228,11 @@ class PrecomputedReader(TreeReader):
             raise FormatError(
                 f"a shard says {found[2]} bytes for one chunk", location=f"{self._tree.uri}/{key}"
             )
-        data = self._neighbours.get(
-            key, self._shards.place(index_zyx), index_zyx, found[1:], self._shards.within
-        )
-        if data is None:
-            raise shard_gone(self._tree, key)
-        return data
+        return self._in_shard(key, index_zyx, found[1:], self._shards.within)
 
-    def encoded_chunks(self, indices: Sequence[ShapeZYX]) -> Sequence[Encoded | None]:
-        if self._shards is None:
-            return super().encoded_chunks(indices)
-        return [self.encoded_chunk(index) for index in indices]
-
-    def expect(self, indices: Iterable[ShapeZYX]) -> None:
-        """Say which chunks will be asked for: those that are neighbours come together."""
-        together: dict[tuple[int, int], list[ShapeZYX]] = {}
-        for index in indices if self._shards is not None else ():
-            assert self._shards is not None
-            together.setdefault(self._shards.place(index), []).append(index)
-        for place, pieces in together.items():
-            self._neighbours.expect(place, pieces)
+    def place(self, index_zyx: ShapeZYX) -> tuple[tuple[int, int], ShapeZYX]:
+        assert self._shards is not None
+        return self._shards.place(index_zyx), index_zyx
 
     def _decode(self, encoded: Encoded, index_zyx: ShapeZYX) -> NDArray[Any]:
         """0 past the volume's end."""

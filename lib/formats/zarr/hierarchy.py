@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import attrgetter
-from typing import Any
+from typing import Any, Literal
 
 from lib.bytesource.tree import Tree, join, listing_or_none, optional_document
-from lib.errors import BadAnswerError, FormatError, NotFoundError, NotListableError
-from lib.formats.chunked import cells_in, survey_objects
+from lib.errors import FormatError, NotFoundError, NotListableError
+from lib.formats.chunked import cells_in, survey_objects, unbelievable
 from lib.formats.format import Options, Survey, VoxelSize
 from lib.formats.zarr.array import ArrayDocument, parse_array
 from lib.formats.zarr.axes import IMPLIED, AxisMap, axis_map, understood
@@ -33,7 +33,7 @@ from lib.formats.zarr.ngff import (
     parse_multiscales,
 )
 from lib.geometry import Box, LengthsZYX, ceil_divide
-from lib.plan import SourceGrid, unwritten
+from lib.plan import SourceGrid
 from lib.safety import json_object, reading
 from lib.transport.listing import Listing, ObjectInfo
 from lib.vocabulary import IMAGE_LABEL
@@ -104,7 +104,7 @@ class Hierarchy:
         """Names of the groups and arrays directly below a path, as far as that can be told."""
         listing = listing_or_none(self._tree, path)
         if listing is not None:
-            return sorted(prefix.rstrip("/").rpartition("/")[2] for prefix in listing.prefixes)
+            return listing.folders
         folder = f"{path}/" if path else ""
         keys = (join(self.root, key) for key in self._consolidated or ())
         inner = (key.removeprefix(folder) for key in keys if key.startswith(folder))
@@ -257,8 +257,7 @@ class Hierarchy:
         listing = list_array(self._tree, path)
         if listing is None:
             return None
-        names = [prefix.rstrip("/").rpartition("/")[2] for prefix in listing.prefixes]
-        if any(name.isdecimal() for name in names):
+        if any(name.isdecimal() for name in listing.folders):
             return "/"
         keys = (item.key.rpartition("/")[2] for item in listing.objects)
         return "." if any(_DOTTED.fullmatch(key) for key in keys) else None
@@ -286,13 +285,8 @@ def list_array(tree: Tree, path: str) -> Listing | None:
     if listing is not None and not any(
         item.key == join(path, ".zarray") for item in listing.objects
     ):
-        raise unbelievable(f"{tree.uri}/{path}")
+        raise unbelievable(tree, path)
     return listing
-
-
-def unbelievable(where: str) -> BadAnswerError:
-    """The error for a listing that contradicts what is known to be there."""
-    return BadAnswerError("the listing leaves out what is there", location=where)
 
 
 def _said_to_be_empty(tree: Tree, path: str, document: ArrayDocument) -> str:
@@ -336,8 +330,8 @@ def survey_array(tree: Tree, path: str, document: ArrayDocument, box: Box) -> Su
     wanted = cells_in(box, document.chunk_zyx)
     # without a fill value, what an absent chunk holds is undefined (Zarr v2 specification)
     stated = json.loads(bytes(zarray)).get("fill_value") is not None
-    grid = SourceGrid.of_box(box, document.chunk_zyx, document.compressor)
-    grid = unwritten(grid) if stated else grid
+    absent: Literal["hole", "unwritten"] = "unwritten" if stated else "hole"
+    grid = SourceGrid.of_box(box, document.chunk_zyx, document.compressor, absent=absent)
     keys = {index: document.chunk_key(index) for index in wanted}
     try:
         listed = dict(_list_chunks(tree, path, document, set(keys.values())))
@@ -386,7 +380,7 @@ def _list_chunks(
             for item in tree.list_all(prefix)
         ]
         if not found:
-            raise unbelievable(f"{tree.uri}/{prefix}")
+            raise unbelievable(tree, prefix)
         return [chunk for chunk in found if chunk[0] in keys]
 
     for chunks in tree.ordered([partial(listed, prefix) for prefix in prefixes]):

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from lib.errors import FormatError, UnsupportedFormatError
 from lib.formats.format import VoxelSize
 from lib.formats.zarr.axes import IMPLIED, axis_names, spatial_only, stated_names
-from lib.geometry import LengthsZYX, to_nm
+from lib.geometry import LengthsZYX, to_nm, zyx
 from lib.safety import reading
 from lib.vocabulary import labels_said
 
@@ -195,7 +195,7 @@ def _multiscale(block: dict[str, Any], attributes: dict[str, Any], where: str) -
         levels.append(
             NgffLevel(
                 str(dataset["path"]),
-                _three(s * o * u for s, o, u in zip(scale, outer_scale, units_nm, strict=True)),
+                zyx(s * o * u for s, o, u in zip(scale, outer_scale, units_nm, strict=True)),
                 _placed(
                     (
                         (t * o + p) * u
@@ -286,7 +286,7 @@ def level_of_array(
         there = {axis: (float(n), float(at), unit or None) for axis, n, at, unit in pairs}
         rows = [there.get(axis, (1.0, 0.0, None)) for axis in "zyx"]
         per = [_nanometres(unit, where) for _, _, unit in rows]
-        lengths = _three(n * nm for (n, _, _), nm in zip(rows, per, strict=True))
+        lengths = zyx(n * nm for (n, _, _), nm in zip(rows, per, strict=True))
         shifts = [at * nm for (_, at, _), nm in zip(rows, per, strict=True)]
     if not all(math.isfinite(n) and n > 0 for n in lengths) or not all(map(math.isfinite, shifts)):
         raise FormatError(f"{source} says {given}, which are no lengths", location=where)
@@ -364,11 +364,11 @@ def _transform(steps: Any, axes: int, where: str) -> tuple[LengthsZYX, LengthsZY
     for step in steps or []:
         if step["type"] == "scale":
             by = _numbers(step["scale"], axes, 1.0)
-            scale = _three(a * b for a, b in zip(scale, by, strict=True))
-            shift = _three(a * b for a, b in zip(shift, by, strict=True))
+            scale = zyx(a * b for a, b in zip(scale, by, strict=True))
+            shift = zyx(a * b for a, b in zip(shift, by, strict=True))
         elif step["type"] == "translation":
             by = _numbers(step["translation"], axes, 0.0)
-            shift = _three(a + b for a, b in zip(shift, by, strict=True))
+            shift = zyx(a + b for a, b in zip(shift, by, strict=True))
         elif step["type"] != "identity":
             raise UnsupportedFormatError(f"transformation {step['type']!r}", location=where)
     return scale, shift
@@ -379,17 +379,12 @@ def _numbers(values: Any, axes: int, default: float) -> LengthsZYX:
     numbers = [float(value) for value in values]
     if len(numbers) != axes or not all(math.isfinite(n) for n in numbers):
         raise ValueError(f"{values!r} are not {axes} numbers")
-    return _three([default] * (3 - axes) + numbers)
+    return zyx([default] * (3 - axes) + numbers)
 
 
 def _placed(shifts: Iterable[float], pixels: str) -> LengthsZYX:
     """A place in nanometres: one in pixels is none, as their size is not known."""
-    return _three(0.0 if axis in pixels else at for axis, at in zip("zyx", shifts, strict=True))
-
-
-def _three(values: Any) -> LengthsZYX:
-    z, y, x = values
-    return (z, y, x)
+    return zyx(0.0 if axis in pixels else at for axis, at in zip("zyx", shifts, strict=True))
 
 
 _MOST_SERIES = 1000

@@ -37,9 +37,8 @@ from lib.formats.zarr.ngff import (
 from lib.formats.zarr.v3_array import ArrayV3, parse_array_v3, parse_node
 from lib.formats.zarr.v3_reader import Zarr3Reader
 from lib.geometry import Box
-from lib.plan import SourceGrid, unwritten
+from lib.plan import SourceGrid
 from lib.safety import reading
-from lib.transport.listing import Listing
 from lib.vocabulary import IMAGE_LABEL, labels_said
 
 MOST_DOCUMENT_BYTES = 64 * 2**20
@@ -75,7 +74,7 @@ class Zarr3Format:
             shard = tuple(i // r for i, r in zip(whole, ratio, strict=True))
             keys[index] = array.key(shard)
             held[keys[index]] = _chunks_held(array, shard, ratio)
-        grid = unwritten(SourceGrid.of_box(box, chunk, array.codec))
+        grid = SourceGrid.of_box(box, chunk, array.codec, absent="unwritten")
         listed = listed_objects(tree, path, held, "zarr.json")
         survey = survey_objects(tree, path, grid, keys, document, listed)
         if array.sharding is None:
@@ -163,9 +162,9 @@ def _paths(block: Block) -> list[str]:
 def _children(tree: Tree, path: str) -> list[str]:
     node = _node(tree, path)
     consolidated = ((node or {}).get("consolidated_metadata") or {}).get("metadata")
-    listing: Listing | None = listing_or_none(tree, path)
+    listing = listing_or_none(tree, path)
     if listing is not None:
-        return sorted(prefix.rstrip("/").rpartition("/")[2] for prefix in listing.prefixes)
+        return listing.folders
     names = {key.partition("/")[0] for key in consolidated or {}}
     attributes = (node or {}).get("attributes") or {}
     said = named_children(attributes, lambda name: _node(tree, join(path, name)) is not None)

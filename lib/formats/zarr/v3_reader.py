@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +10,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.bytesource.neighbours import MOST_BYTES, Neighbours, SharedReads
+from lib.bytesource.neighbours import SharedReads
 from lib.bytesource.tree import Tree, join
 from lib.compression import Encoded
 from lib.errors import BadAnswerError, FormatError
@@ -58,15 +57,15 @@ class Zarr3Reader(TreeReader):
         )
         self._array, self._axes = array, axes
         self._indexes = SharedReads(self._read_index, _INDEXES)
-        self._neighbours = Neighbours(tree.get_range, min(tree.range_bytes, MOST_BYTES))
+        self.sharded = array.sharding is not None
 
     def chunk_key(self, index_zyx: ShapeZYX) -> str:
         return self._array.key(array_index(self._axes, index_zyx, self._array.chunk))
 
     def encoded_chunk(self, index_zyx: ShapeZYX) -> Encoded | None:
-        if self._array.sharding is None:
+        if not self.sharded:
             return super().encoded_chunk(index_zyx)
-        key, inner = self._place(index_zyx)
+        key, inner = self.place(index_zyx)
         if self._holes is not None and index_zyx in self._holes and self._tree.listing_proves:
             return None
         table = self._indexes.get(key)
@@ -79,29 +78,12 @@ class Zarr3Reader(TreeReader):
                 f"the index of a shard says {length} bytes for one chunk",
                 location=f"{self._tree.uri}/{key}",
             )
-        data = self._neighbours.get(key, key, inner, (start, length), partial(_entry, table))
-        if data is None:
-            raise shard_gone(self._tree, key)
-        return data
-
-    def encoded_chunks(self, indices: Sequence[ShapeZYX]) -> Sequence[Encoded | None]:
-        if self._array.sharding is None:
-            return super().encoded_chunks(indices)
-        return [self.encoded_chunk(index) for index in indices]
-
-    def expect(self, indices: Iterable[ShapeZYX]) -> None:
-        """Say which chunks will be asked for: those that are neighbours come together."""
-        together: dict[str, list[int]] = {}
-        for index in indices if self._array.sharding is not None else ():
-            key, inner = self._place(index)
-            together.setdefault(key, []).append(inner)
-        for key, pieces in together.items():
-            self._neighbours.expect(key, pieces)
+        return self._in_shard(key, index_zyx, (start, length), partial(_entry, table))
 
     def _decode(self, encoded: Encoded, index_zyx: ShapeZYX) -> NDArray[Any]:
         return to_zyx(self._array.decode(encoded), self._axes, self._array.chunk)
 
-    def _place(self, index_zyx: ShapeZYX) -> tuple[str, int]:
+    def place(self, index_zyx: ShapeZYX) -> tuple[str, int]:
         """Key of the shard of a chunk, and the chunk's place in its index."""
         array = self._array
         whole = array_index(self._axes, index_zyx, array.chunk)

@@ -12,11 +12,10 @@ from weakref import ref
 import pytest
 
 from lib.about import About
-from lib.archives.ebi.reading import PlannedSections
 from lib.ingest import describe
 from lib.plan import SourceFile, VolumePlan
 from lib.rawfiles.files import RawFiles
-from lib.rawfiles.ranged import ArrivingFiles
+from lib.rawfiles.ranged import ArrivingFiles, PlannedSections
 from lib.records import manager as managing
 from lib.records.manager import MetadataManager
 from lib.storage.local import LocalStore
@@ -74,8 +73,7 @@ def test_files_that_came_are_held_by_their_names_alone(tmp_path: Path) -> None:
     def come() -> object:
         raw = RawFiles(LocalStore(tmp_path), "ebi", "x", keep=True, scratch_dir=tmp_path)
         arriving = ArrivingFiles(SECTIONS, lambda n: None, 2)
-        numbers = [*range(SECTIONS)]
-        sections = PlannedSections(plan, (8, 8), numbers, lambda n: pytest.fail("not read"))
+        sections = PlannedSections(plan, (8, 8), lambda n: pytest.fail("not read"))
         for number, file in enumerate(plan.files):
             arriving.wait_for(number)
             raw.remember(file, Fetched(raw.path(file), 0, SHA256))
