@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -728,6 +729,17 @@ def test_claims_outlive_the_release_unless_told_otherwise(render: Render) -> Non
             ),
             "open to everybody",
         ),
+        (('podLabels={"app.kubernetes.io/component":"x"}',), "podLabels has app.kubernetes.io/com"),
+        (('commonLabels={"helm.sh/chart":"x"}',), "commonLabels has helm.sh/chart"),
+        (('extraEnv=[{"name":"PREFECT_LOGGING_LEVEL","value":"DEBUG"}]',), "by a value of its own"),
+        (('extraEnv=[{"name":"A","value":"1"},{"name":"A","value":"2"}]',), "has A twice"),
+        (('extraVolumes=[{"name":"data","emptyDir":{}}]',), "extraVolumes has data"),
+        (('extraVolumeMounts=[{"name":"ca","mountPath":"/ca"}]',), "no volume of that name"),
+        (('extraVolumeMounts=[{"name":"tmp","mountPath":"/store"}]',), "mounted there"),
+        (('extraContainers={"server":[{"name":"server","image":"x"}]}',), "container named server"),
+        (('flow={"cpuRequest":"2","cpuLimit":"1500m"}',), "flow asks for 2 cores"),
+        (('dask={"worker":{"cpuLimit":"250m"}}',), "dask.worker asks for 500m cores"),
+        (('sources={"ebi":{"cpuRequest":"3"}}',), "sources.ebi asks for 3 cores"),
     ],
 )
 def test_contradictions_are_refused_with_a_sentence(
@@ -764,6 +776,10 @@ def test_contradictions_are_refused_with_a_sentence(
         (('server={"persistence":{"size":null}}',), "size"),
         (('storage={"volume":{"size":null}}',), "size"),
         (('image={"digest":"sha256:abc"}',), "digest"),
+        (('image={"repository":"lab/macroscope:1.2"}',), "repository"),
+        (('image={"tag":"a tag"}',), "tag"),
+        (("server=null",), "server"),
+        (('storage={"volume":{"keep":null}}',), "keep"),
         (('tolerations=[{"kye":"spot"}]',), "kye"),
         (('affinity={"nodeAfinity":{}}',), "nodeAfinity"),
         (('networkPolicy={"uiFrom":[{"namespaceSelektor":{}}]}',), "namespaceSelektor"),
@@ -794,6 +810,10 @@ def test_wrong_values_are_refused_by_name(
         "extraContainers=null",
         "extraInitContainers=null",
         "podAnnotations=null",
+        "podLabels=null",
+        "commonLabels=null",
+        "nodeSelector=null",
+        "tolerations=null",
         "placement=null",
         'server={"corsOrigins":null}',
     ],
@@ -860,6 +880,30 @@ def drop_resources(node: dict[str, Any]) -> None:
             del node["properties"][key]
         elif isinstance(child, dict):
             drop_resources(child)
+
+
+MAY_BE_NOTHING = re.compile(  # what it then means is in the templates
+    r".*resources$|podSecurity\.(runAsUser|runAsGroup|fsGroup)$|sources|cleanup\.schedule$"
+    r"|prefect\.timezone$|networkPolicy\.(dnsPorts|metricsFrom)$|metrics\.dashboard\.labels"
+)
+
+
+def test_a_value_that_is_left_empty_is_refused_where_nothing_would_not_do() -> None:
+    """helm takes a bare ``keep:`` for no value at all: the claims would go with the release."""
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+
+    def unguarded(node: dict[str, Any], given: dict[str, Any], path: str) -> Iterator[str]:
+        for key, default in given.items():
+            here = f"{path}{key}"
+            if default in ("", [], {}, None) or MAY_BE_NOTHING.match(here):
+                continue
+            if key not in node.get("required", ()):
+                yield here
+            if isinstance(default, dict):
+                yield from unguarded(node["properties"][key], default, f"{here}.")
+
+    assert list(unguarded(schema, values, "")) == []
 
 
 def test_table_of_values_is_current() -> None:

@@ -227,6 +227,11 @@ resource definitions of theirs, does without. */}}
 {{- if or .Values.operator.enabled (has .Values.dask.mode (list "auto" "kubernetes")) }}true{{ end -}}
 {{- end -}}
 
+{{/* A quantity of CPU ("250m", "2") in cores. */}}
+{{- define "macroscope.cores" -}}
+{{- ternary (divf (trimSuffix "m" . | float64) 1000) (trimSuffix "m" . | float64) (hasSuffix "m" .) -}}
+{{- end -}}
+
 {{/* Ports at which pods ask for names. */}}
 {{- define "macroscope.dnsPorts" -}}
 {{- range .Values.networkPolicy.dnsPorts | default (list 53 5353) }}
