@@ -97,7 +97,7 @@ def pixel_nm(per_unit: float | None, unit: str) -> float | None:
     return positive(float(f"{unit_nm / per_unit:.9g}"))
 
 
-HEAD_BYTES = 4096
+HEAD_BYTES = 2**16 + 8
 """How much of a file's beginning a format may look at to recognise it."""
 
 

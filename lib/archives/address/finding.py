@@ -69,6 +69,8 @@ def find_volumes(place: Place, options: Options) -> list[Candidate]:
     ------
     NotFoundError
         Nothing is there, or nothing of a format that is converted.
+    AccessDeniedError
+        The store refuses the file.
     FormatError
         What is there is damaged.
     """
@@ -101,6 +103,8 @@ def _found(place: Place, options: Options) -> list[Candidate]:
     if not found and (only := _only_folder(place)) is not None:
         return _found(only, options)
     if not found:
+        if place.root and place.pattern is None:
+            place.tree.look(place.root)  # a file that is refused is no folder of nothing
         what = "nothing" if step is None else f"nothing of the format {step.word}"
         raise NotFoundError(
             f"{what} that is converted is here",

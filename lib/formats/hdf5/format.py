@@ -114,7 +114,7 @@ def _exactly(out: IO[bytes], length: int) -> bytes:
 
 _MAGIC = b"\x89HDF\r\n\x1a\n"
 # behind a user block, of which MATLAB writes one of 512 bytes
-_SIGNATURES = (0, 512, 1024, 2048)
+_SIGNATURES = (0, *(512 << n for n in range(8)))
 _BDV = re.compile(r"(?P<front>.*?/?t\d{5}/s\d{2})/(?P<level>\d+)/cells")
 _BDV_TABLE = re.compile(r"(?:.*/)?s\d{2}/(?:resolutions|subdivisions)")
 _IMARIS = re.compile(r"DataSet/ResolutionLevel (\d+)/TimePoint (\d+)/Channel (\d+)/Data")
@@ -129,7 +129,7 @@ class Hdf5Format(FileFormatBase):
     suffixes: ClassVar[tuple[str, ...]] = (".h5", ".hdf5", ".hdf", ".ims", ".emd", ".nc", ".nxs")
 
     def fits(self, head: bytes, name: str) -> bool:
-        return any(head[at:].startswith(_MAGIC) for at in _SIGNATURES)
+        return any(head.startswith(_MAGIC, at) for at in _SIGNATURES)
 
     def describe(self, source: ByteSource, path: str, options: Options) -> list[VolumeDescription]:
         answer = datasets_of(source, path)

@@ -258,7 +258,9 @@ def lookup(file: Any, path: str) -> Any:
         elif isinstance(link, h5py.HardLink):
             node = node[name]
         else:
-            raise ValueError(f"{name!r} is a link that leads to another file")
+            raise ValueError(
+                f"{name!r} is a link that leads to another file, which has an address of its own"
+            )
     return node
 
 

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.archives.address.archive import _address_of
+from lib.archives.address.finding import find_volumes
 from lib.archives.address.grammar import (
     CONTAINERS,
     AddressStep,
@@ -24,16 +25,21 @@ from lib.archives.address.grammar import (
     rounds,
     settings_of,
 )
+from lib.archives.address.places import Place
 from lib.config.loader_base import AddressConfig
 from lib.config.manager import ConfigManager
 from lib.errors import AccessDeniedError, ConfigError
 from lib.execution import MODES
 from lib.formats import registry
+from lib.formats.format import Options
 from lib.ingest.planning import by_round
 from lib.plan import VolumePlan
 from lib.safety import is_address
+from lib.transport.bounds import ServiceCounters
 from lib.transport.environment import ReachPolicy
+from lib.transport.listing import Listing
 from lib.transport.session import Session
+from tests.kit.memory_tree import MemoryObjects
 
 HERE = Path("/data/em")
 
@@ -304,3 +310,16 @@ def test_on_a_laptop_files_and_loopback_are_the_users_own() -> None:
     config = ConfigManager().load(environ={}, dotenv=None).loader("address")
     assert "file" in config.reach_schemes  # type: ignore[attr-defined]
     assert config.reach_private  # type: ignore[attr-defined]
+
+
+def test_a_file_that_a_bucket_lists_and_refuses_is_not_said_to_be_absent() -> None:
+    class Refusing(MemoryObjects):
+        def look(self, key: str) -> Any:
+            raise AccessDeniedError("the object store refuses access (status 403)")
+
+        def list(self, prefix: str = "") -> Listing:
+            return Listing((), ())
+
+    place = Place(Refusing({}), "a.tif", None, None, "s3://b/a.tif", ServiceCounters(), ())
+    with pytest.raises(AccessDeniedError, match="403"):
+        find_volumes(place, Options())

@@ -15,7 +15,7 @@ import pytest
 
 from lib.bytesource.base import LocalBytes
 from lib.errors import FormatError, MacroscopeError, NotFoundError
-from lib.formats.format import Options, VolumeDescription
+from lib.formats.format import HEAD_BYTES, Options, VolumeDescription
 from lib.formats.hdf5.format import Hdf5Format
 from lib.geometry import Box
 from lib.storage.local import LocalStore
@@ -172,7 +172,7 @@ def test_vast_sizes_and_foreign_filters_are_refused(file: Path) -> None:
 
 
 @pytest.mark.usefixtures("forks")
-@pytest.mark.parametrize("userblock", [512, 2048])
+@pytest.mark.parametrize("userblock", [512, 2**16])
 @pytest.mark.parametrize("options", [{}, {"chunks": (4, 4, 4), "compression": "gzip"}], ids=str)
 def test_a_file_behind_a_user_block_is_read(
     file: Path, userblock: int, options: dict[str, Any]
@@ -182,7 +182,7 @@ def test_a_file_behind_a_user_block_is_read(
     with h5py.File(file, "w", userblock_size=userblock) as out:
         data = out.create_dataset("im", data=voxels, **options)
         data.attrs["MATLAB_class"] = np.bytes_("uint16")
-    head = file.read_bytes()[:4096]
+    head = file.read_bytes()[:HEAD_BYTES]
     assert not head.startswith(b"\x89HDF")
     assert Hdf5Format().fits(head, file.name)
     (volume,) = volumes(file)
