@@ -330,6 +330,20 @@ def labels_said(attributes: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     return "cellmap's annotation", {"properties": found} if found else {}
 
 
+def named_ids(rows: Iterable[tuple[int, str, Sequence[int]]]) -> dict[str, Any]:
+    """Colours and properties of ids as `labels_said` gives them, from names and colours.
+
+    Parameters
+    ----------
+    rows
+        Of each id: its class, empty where it has none, and red, green, blue of 0 to 255 or none.
+    """
+    every = [*rows]
+    properties = [{"label-value": value, "class": name} for value, name, _ in every if name]
+    colors = [{"label-value": value, "rgba": [*rgb, 255]} for value, _, rgb in every if rgb]
+    return labels_said({"image-label": {"properties": properties, "colors": colors}})[1]
+
+
 def _by_id(given: Any, key: str) -> list[dict[str, Any]]:
     """Rows of an ``image-label`` by ascending id, those that can be read."""
     rows = given.get(key) if isinstance(given, dict) else None

@@ -20,6 +20,7 @@ from lib.errors import FormatError, UnsupportedFormatError
 from lib.formats.format import VoxelSize
 from lib.formats.planes import PlanesFormat, PlanesHeader
 from lib.geometry import LengthsZYX, ShapeZYX, to_nm
+from lib.vocabulary import named_ids
 
 _MOST_HEADER = 4 * 2**20
 _CHUNK = 2**20
@@ -34,6 +35,8 @@ _FIELD = re.compile(
 _BOX = re.compile(r"BoundingBox\s+((?:[-+.\deE]+\s+){5}[-+.\deE]+)")
 _COORDINATES = re.compile(r'CoordType\s+"(rectilinear|curvilinear)"')
 _UNIT = re.compile(r'Coordinates\s+"([^"]*)"')
+_SHARE = r"([0-9]*\.?[0-9]+)"
+_COLOUR = re.compile(rf"\bColor\s+{_SHARE}\s+{_SHARE}\s+{_SHARE}(?![0-9.])")
 
 
 class AmiraFormat(PlanesFormat):
@@ -97,11 +100,44 @@ class AmiraFormat(PlanesFormat):
             "kind_evidence": "a field of materials" if labels else None,
             "notes": tuple(notes),
         }
+        if labels and stored.kind in "ui" and (drawn := named_ids(_materials(text))):
+            described["extra"] = {"image_label": drawn}
         if not encoding:
             return PlanesHeader(shape, stored, mark.end(), described=described)
         expand = _run_lengths if encoding == "HxByteRLE" else _zipped
         pieces = partial(expand, source, mark.end(), int(length or 0), math.prod(shape))
         return PlanesHeader(shape, stored, 0, pieces, described=described)
+
+
+def _materials(text: str) -> list[tuple[int, str, list[int]]]:
+    """Names and colours of the ids of a label field: an id is the place of its material.
+
+    ``Id`` is the number of the material in a list of all (Amira's ``Exterior`` has 1, and voxels
+    of it are 0), so it is not taken.
+    """
+    start = re.search(r"\bMaterials\s*\{", text)
+    rows: list[tuple[int, str, list[int]]] = []
+    if start is None:
+        return rows
+    at, depth, begun = start.end(), 0, start.end()
+    for brace in re.finditer(r'"[^"\n]*"|[{}]', text[at:]):
+        if brace[0] == "{":
+            if depth == 0:
+                name = text[begun : at + brace.start()].strip().strip('",')
+                rows.append((len(rows), name, []))
+                begun = at + brace.end()
+            depth += 1
+        elif brace[0] == "}":
+            depth -= 1
+            if depth < 0:
+                break
+            if depth == 0:
+                colour = _COLOUR.search(text[begun : at + brace.start()])
+                if colour is not None:
+                    value, name, _ = rows[-1]
+                    rows[-1] = (value, name, [round(255 * float(n)) for n in colour.groups()])
+                begun = at + brace.end()
+    return rows
 
 
 def _geometry(

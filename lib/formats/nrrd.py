@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Sequence
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from lib.errors import FormatError, UnsupportedFormatError
 from lib.formats.format import VoxelSize
 from lib.formats.planes import PlanesFormat, PlanesHeader, unpacked
 from lib.geometry import LengthsZYX, to_nm
+from lib.vocabulary import named_ids
 
 _MOST_HEADER = 2**20
 _TYPES = {
@@ -86,11 +87,31 @@ class NrrdFormat(PlanesFormat):
             "origin_nm_zyx": origin,
             "about": {"description": content[:500]} if content else {},
             "notes": tuple(notes),
+            **_segments(fields, stored),
         }
         if packed is None:
             return PlanesHeader(shape, stored, offset, described=described)
         pieces = partial(unpacked, source, gzip=_PACKED[packed], start=offset)
         return PlanesHeader(shape, stored, 0, pieces, described=described)
+
+
+def _segments(fields: dict[str, str], stored: np.dtype[Any]) -> dict[str, Any]:
+    """That the voxels are ids, and their names and colours, where 3D Slicer wrote segments."""
+    rows = []
+    for field in fields:
+        segment = re.fullmatch(r"(segment[0-9]+)_labelvalue", field)
+        value = fields[field]
+        if segment is None or not re.fullmatch(r"[0-9]{1,19}", value):
+            continue
+        name, colour = (fields.get(f"{segment[1]}_{what}", "") for what in ("name", "color"))
+        parts = _numbers(colour) or []
+        rgb = [round(255 * part) for part in parts] if len(parts) == 3 else []
+        rows.append((int(value), name, rgb))
+    if not rows or stored.kind not in "iu":
+        return {}
+    drawn = named_ids(rows)
+    said = {"kind": "labels", "kind_evidence": "segments of 3D Slicer"}
+    return said | ({"extra": {"image_label": drawn}} if drawn else {})
 
 
 def _fields(source: ByteSource) -> tuple[dict[str, str], int]:

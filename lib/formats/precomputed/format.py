@@ -12,7 +12,7 @@ import numpy as np
 
 from lib.bytesource.neighbours import requests_for
 from lib.bytesource.tree import Tree, join, listing_or_none, normal_key
-from lib.errors import FormatError, NotFoundError
+from lib.errors import FormatError, MacroscopeError, NotFoundError, StoppedError
 from lib.formats.chunked import (
     UNLISTED,
     cells_in,
@@ -25,6 +25,7 @@ from lib.formats.precomputed.info import ENCODINGS, Info, Scale, parse_info
 from lib.formats.precomputed.reader import PrecomputedReader, ShardedChunks
 from lib.geometry import Box, LengthsZYX, ShapeZYX, ceil_divide, zyx
 from lib.plan import SourceGrid, absent_note
+from lib.vocabulary import named_ids
 
 _MOST_DOCUMENT_BYTES = 16 * 2**20
 _CHUNK = re.compile(r"(?:-?\d+--?\d+_){2}-?\d+--?\d+(\.gz|\.br|)")
@@ -82,6 +83,8 @@ class PrecomputedFormat:
             "precomputed positions are voxel corners; the origin given here is the centre of the "
             "first voxel less half a voxel of the finest scale, so that levels lie on one grid"
         )
+        drawn, named = _segment_names(tree, folder, data) if info.segmentation else ({}, [])
+        notes += named
         z, y, x = scale.resolution_zyx
         return [
             VolumeDescription(
@@ -105,7 +108,11 @@ class PrecomputedFormat:
                 chunk_zyx=scale.chunk_zyx,
                 lossy="jpeg" if scale.encoding == "jpeg" else None,
                 notes=tuple(notes),
-                extra={"voxel_offset_zyx": [*scale.offset_zyx], "encoding": scale.encoding},
+                extra={
+                    "voxel_offset_zyx": [*scale.offset_zyx],
+                    "encoding": scale.encoding,
+                    **({"image_label": drawn} if drawn else {}),
+                },
                 refused=refused,
             )
         ]
@@ -142,6 +149,35 @@ class PrecomputedFormat:
             suffix=handle["suffix"],
             holes=None if grid is None else grid.known_missing(),
         )
+
+
+def _segment_names(
+    tree: Tree, folder: str, data: bytes | memoryview
+) -> tuple[dict[str, Any], list[str]]:
+    """Names of segments, where the volume has some, and what is to be said of them.
+
+    ``segment_properties`` names a folder whose ``info`` lists ids as text, and properties of which
+    one of type ``label`` has a name for each. A volume is whole without them.
+    """
+    place = json.loads(bytes(data)).get("segment_properties")
+    if not isinstance(place, str) or not place:
+        return {}, []
+    try:
+        found = tree.get(join(normal_key(folder, place), "info"), _MOST_DOCUMENT_BYTES)
+        inline = {} if found is None else json.loads(bytes(found))["inline"]
+        labels = [one for one in inline.get("properties", ()) if one.get("type") == "label"]
+        if not labels:
+            return {}, []
+        pairs = zip(inline["ids"], labels[0]["values"], strict=True)
+        rows = [(int(value), str(name), ()) for value, name in pairs if name]
+    except StoppedError:
+        raise
+    except (MacroscopeError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}, [f"the names of segments in {place} cannot be read"]
+    drawn = named_ids(rows)
+    kept = len(drawn.get("properties", ()))
+    notes = [f"{len(rows)} segments have names in {place}, {kept} of them are carried over"]
+    return drawn, notes if kept < len(rows) else []
 
 
 def _origin(scale: Scale, finest: LengthsZYX) -> LengthsZYX:

@@ -309,3 +309,43 @@ def test_chunks_of_which_some_are_packed_are_no_chunks_that_are_not_there(
         return
     (volume,) = reads.describe(LocalTree(tmp_path), "", "", Options())
     assert volume.handle["suffix"] == ".gz"
+
+
+def names_of(folder: Path, properties: Any, **change: Any) -> Any:
+    """A segmentation whose names of segments lie beside it."""
+    (folder / "v/names").mkdir(parents=True)
+    (folder / "v/names/info").write_text(json.dumps(properties))
+    given = {"type": "segmentation", "data_type": "uint64", "segment_properties": "names"}
+    return described(folder, **(given | change))
+
+
+def listed(ids: list[str], *rest: dict[str, Any]) -> dict[str, Any]:
+    inline = {"ids": ids, "properties": [{"id": "n", "type": "number", "values": ids}, *rest]}
+    return {"@type": "neuroglancer_segment_properties", "inline": inline}
+
+
+def test_names_of_segments_are_carried_over(tmp_path: Path) -> None:
+    """Those that JSON of a viewer can hold; what is not carried is told."""
+    names = {"id": "label", "type": "label", "values": ["soma", "", "axon"]}
+    volume = names_of(tmp_path, listed(["12", "7", str(2**53 + 1)], names))
+    assert volume.extra["image_label"] == {"properties": [{"label-value": 12, "class": "soma"}]}
+    assert any("2 segments have names in names, 1 of them" in note for note in volume.notes)
+
+
+@pytest.mark.parametrize(
+    ("properties", "place", "note"),
+    [
+        (listed(["1"]), "names", None),
+        (listed(["1"], {"type": "label", "values": []}), "names", "names cannot be read"),
+        (listed(["one"], {"type": "label", "values": ["a"]}), "names", "names cannot be read"),
+        ([], "names", "names cannot be read"),
+        (listed(["1"], {"type": "label", "values": ["a"]}), 20 * "../" + "x", "cannot be read"),
+        (listed(["1"], {"type": "label", "values": ["a"]}), "absent", None),
+    ],
+)
+def test_a_volume_is_whole_without_names_of_its_segments(
+    properties: Any, place: str, note: str | None, tmp_path: Path
+) -> None:
+    volume = names_of(tmp_path, properties, segment_properties=place)
+    assert "image_label" not in volume.extra
+    assert any("names of segments" in one for one in volume.notes) == (note is not None)

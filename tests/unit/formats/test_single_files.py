@@ -304,6 +304,54 @@ def test_an_amira_header_is_text_of_utf_8_or_latin_1(tmp_path: Path) -> None:
         read("amira", path, tmp_path)
 
 
+def drawn_by(form: str, path: Path) -> tuple[str | None, dict[str, Any]]:
+    (volume,) = registry.file_format(form).describe(LocalBytes(path), "", Options())
+    return volume.kind, volume.extra.get("image_label", {})
+
+
+def test_segments_of_slicer_are_labels_with_names(tmp_path: Path) -> None:
+    lines = (
+        "Segment0_ID:=Segment_1", "Segment0_Name:=Mito, large", "Segment0_LabelValue:=3",
+        "Segment0_Color:=0.5 1 0", "Segment1_Name:=ER", "Segment1_LabelValue:=1",
+        "Segment1_Color:=red", "Segment2_Name:=nothing",
+    )  # fmt: skip
+    kind, drawn = drawn_by("nrrd", nrrd(tmp_path, *lines))
+    assert kind == "labels"
+    assert drawn == {
+        "colors": [{"label-value": 3, "rgba": [128, 255, 0, 255]}],
+        "properties": [
+            {"label-value": 1, "class": "ER"},
+            {"label-value": 3, "class": "Mito, large"},
+        ],
+    }
+    assert drawn_by("nrrd", nrrd(tmp_path, "Segment0_LabelValue:=1")) == ("labels", {})
+    assert drawn_by("nrrd", nrrd(tmp_path, *lines, kind="float")) == (None, {})
+    assert drawn_by("nrrd", nrrd(tmp_path)) == (None, {})
+
+
+def test_materials_of_amira_are_named_by_their_place(tmp_path: Path) -> None:
+    """Exterior has the Id 1, and its voxels are 0."""
+    _, path = written("amira-rle", tmp_path / "f")
+    materials = b"""Parameters {
+    Materials {
+        Exterior { Id 1 }
+        "Golgi {old}" {
+            Color 0.2 .8 1,
+            Id 5
+            More { Deep 3 }
+        }
+        Mito { Id 3, Color 1..2 0 0 }
+    }
+"""
+    path.write_bytes(path.read_bytes().replace(b"Parameters {\n", materials))
+    kind, drawn = drawn_by("amira", path)
+    assert kind == "labels"
+    assert drawn["colors"] == [{"label-value": 1, "rgba": [51, 204, 255, 255]}]
+    assert [(row["label-value"], row["class"]) for row in drawn["properties"]] == [
+        (0, "Exterior"), (1, "Golgi {old}"), (2, "Mito"),
+    ]  # fmt: skip
+
+
 def stacked(paths: list[Path]) -> np.ndarray[Any, Any]:
     """The voxels of a stack of these files, one plane each."""
     opened = {path: registry.formats_of_file(LocalBytes(path), path.name)[0] for path in paths}
