@@ -151,7 +151,9 @@ def _decide(
                 f"labels are integers, and {plan.name} holds {plan.dtype}",
                 archive=plan.source,
                 location=plan.path_in_source,
-                advice="Set kind to auto or image, or choose other files with include",
+                advice="Set kind to auto or image, or choose other files with include"
+                if plan.image_path is None
+                else "Name labels of integers, or bring these in as a volume of their own",
             )
         where = "labels" if plan.image_path is not None else "kind"
         by = Provenance(source="configuration", where=where)

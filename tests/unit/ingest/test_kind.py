@@ -183,3 +183,15 @@ def test_a_mask_with_all_greys_is_told() -> None:
     assert "set kind to image" in doubt
     wide = settled(plan_of("x.tif", "int32"))
     assert not doubts_of_values(wide, of_chunk(np.array([[[0, 1 << 30]]], np.int32)))
+
+
+@pytest.mark.parametrize(
+    ("path", "advice"), [(None, "Set kind to auto"), ("ebi/em.ome.zarr", "Name labels of integers")]
+)
+def test_floats_where_labels_are_demanded_are_refused_with_what_helps(
+    path: str | None, advice: str
+) -> None:
+    plan = plan_of("x.tif", "float32", image_path=path)
+    with pytest.raises(ConfigError, match="labels are integers") as caught:
+        settled(plan, kind="labels")
+    assert (caught.value.advice or "").startswith(advice)
