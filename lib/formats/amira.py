@@ -93,15 +93,15 @@ class AmiraFormat(PlanesFormat):
         shape, notes = (z, y, x), list[str]()
         voxel, origin = _geometry(text, shape, notes)
         labels = name.lower() == "labels" or "Materials" in text
+        drawn = named_ids(_materials(text)) if labels and stored.kind in "ui" else {}
         described = {
             "voxel": voxel,
             "origin_nm_zyx": origin,
             "kind": "labels" if labels and stored.kind in "ui" else None,
             "kind_evidence": "a field of materials" if labels else None,
             "notes": tuple(notes),
+            "extra": {"image_label": drawn} if drawn else {},
         }
-        if labels and stored.kind in "ui" and (drawn := named_ids(_materials(text))):
-            described["extra"] = {"image_label": drawn}
         if not encoding:
             return PlanesHeader(shape, stored, mark.end(), described=described)
         expand = _run_lengths if encoding == "HxByteRLE" else _zipped
