@@ -177,6 +177,8 @@ two_workers = ours("u8", at_once=1, batches_at_once=2)
 _TENSORSTORE = "benchmarks.peers_tensorstore:copy"
 _PRODUCT = "product on tensorstore"
 """The same work as ours."""
+_FEW = "ours, 4 connections"
+"""A server that shares our processors needs no more, and threads that wait for one cost."""
 
 
 def product(kind: str, network: str = "near", **options: Any) -> Variant:
@@ -210,6 +212,7 @@ CASES = (
         _prepare("u8"),
         (
             Variant("ours", ours("u8")),
+            Variant(_FEW, ours("u8", connections=4)),
             Variant(STEPS, floor("u8", "same")),
             Variant(WHOLE, floor("u8", "same", whole=True)),
             Variant("tensorstore", peer(_TENSORSTORE, "u8")),
@@ -234,6 +237,7 @@ CASES = (
         _prepare("i16"),
         (
             Variant("ours", ours("i16")),
+            Variant(_FEW, ours("i16", connections=4)),
             Variant(STEPS, floor("i16", "same")),
             Variant("tensorstore", peer(_TENSORSTORE, "i16")),
             product("i16"),
@@ -247,6 +251,7 @@ CASES = (
         _prepare("gzip"),
         (
             Variant("ours", ours("gzip")),
+            Variant(_FEW, ours("gzip", connections=4)),
             Variant(STEPS, floor("gzip", "zstd")),
             Variant(WHOLE, floor("gzip", "zstd", whole=True)),
             Variant("tensorstore", peer(_TENSORSTORE, "gzip")),
