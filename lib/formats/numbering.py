@@ -49,10 +49,14 @@ _OF_THE_FORMER = re.compile(r"^[A-Za-z]+(?=[^A-Za-z])")
 _YEAR = re.compile(r"(?:19|20)[0-9]{2}(?:(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01]))?")
 _TIME = re.compile(r"(?:[01][0-9]|2[0-3])(?:[0-5][0-9]){2}")
 _DAY = re.compile(r"(?:0[1-9]|[12][0-9]|3[01])")
+_YEARS = frozenset(f"{year:02d}" for year in range(5, 30))  # of 2005 and later, without the 20
 _MONTH = re.compile(r"(?:0[1-9]|1[0-2])")
 _FEWEST_TO_FOLLOW = 3  # of two files, any number follows any other
 _MANY_MORE = 3  # times as many values as any other number: it counts sections, without a word
-UNDECIDED = "several numbers vary in names like this one, and nothing says which counts sections"
+UNDECIDED = (
+    "several numbers vary in names like this one, and nothing says which counts sections "
+    "(assemble=stack takes the last one)"
+)
 DECIMALS = "its numbers have a point, as the angles of a tilt series, and count no sections"
 _DATE = "a date counts no sections"
 
@@ -271,6 +275,11 @@ def _by_words(
         pointed = any(_has_point(parts, column) for column in varying)
         return None, DECIMALS if pointed else ""
     rivals = [c for c in varying if rank(c) == rank(best)]
+    counted = [
+        c for c in rivals if counts[c] == len(parts) >= _FEWEST_TO_FOLLOW and _is_count(parts, c)
+    ]
+    if len(counted) == 1 and rank(best) < 3:  # 0007 of ``0007_20190601_0741``
+        return counted[0], ""
     clear = rank(best) > 2 or padded(best) or _width(parts, best) > 2 or demanded
     if len(rivals) == 1 or clear or len(parts) == 1:
         return best, ""
@@ -304,6 +313,8 @@ def _is_short(parts: Sequence[list[str]], column: int) -> bool:
     thirds = [(text[:2], text[2:4], text[4:]) for text in texts]
     return any(
         all(_DAY.fullmatch(t[day]) and _MONTH.fullmatch(t[month]) for t in thirds)
+        and {t[3 - day - month] for t in thirds} <= _YEARS
+        and len({t[3 - day - month] for t in thirds}) < 3
         for day, month in ((0, 1), (1, 0), (2, 1))
     )
 

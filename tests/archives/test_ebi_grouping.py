@@ -441,6 +441,13 @@ ROWS = [
         | {f"data/day_2019060{d}.tif": (1, 4, 5) for d in (1, 2)}
         | {f"data/2019-06-0{d}.tif": (1, 4, 5) for d in (1, 2)},
     ),
+    Row(
+        "a count beside times of day without seconds, and times that look like days",
+        [f"data/a_{n:04d}_20190601_{n * 7 % 24:02d}{n * 11 % 60:02d}.dm4" for n in range(8)]
+        + [f"data/M_0305{s:02d}_0-0-{x}.tif" for s in (1, 2, 3) for x in (0, 1)],
+        {"data/a_#_20190601_*.dm4": (8, 4, 5)}
+        | {f"data/M_#_0-0-{x}.tif": (3, 4, 5) for x in (0, 1)},
+    ),
     Row("a lone picture", ["data/preview.png"], {}, {"data/preview.png": "no volume"}),
 ]  # fmt: skip
 
@@ -497,6 +504,8 @@ def test_only_a_plane_is_said_to_be_no_section() -> None:
         (run("data/day_2019060{}.tif", (1, 2)), "a date counts no sections"),
         ([f"data/x_{n:03d}[{n * 3}.0].mrc" for n in range(4)], "where it is an angle"),
         (run("data/s_{:03d}_WD5.1.tif", range(3)), ""),
+        (run("data/sec_{0:04d}/sec_{0:04d}.tif", range(3)), "only files of one folder make a"),
+        (run("data/sec_{:04d}/image.tif", range(3)), "one of 3 in as many folders"),
     ],
 )
 def test_what_a_number_may_be_is_noted(files: list[str], said: str) -> None:
@@ -694,6 +703,13 @@ def test_what_macos_puts_beside_files_is_no_section() -> None:
     found = find_files(tree, "/empiar/1", (), Selection())
     assert {*found.files} == {"data/s_1.tif", "data/s_2.tif"}
     assert {*found.others} == {"._s_1.tif", "._s_2.tif", "Thumbs.db", "readme.txt"}
+
+
+def test_files_beyond_those_that_are_looked_at_have_the_reason_of_all() -> None:
+    files = [f"data/m_{y}_{x}.tif" for y in range(15) for x in range(16)]
+    made = sorted_row(Row("", files, {}))
+    assert len(made.volumes) == 200
+    assert all("which counts sections" in why and "include" in why for why in made.refused.values())
 
 
 class _Folders:

@@ -172,7 +172,7 @@ class _Sorter:
             groups, alone = group_sections(
                 wanted, self._excluded, demanded=self._assemble == "stack"
             )
-            for name, why in alone.items():
+            for name, why in (alone | _one_a_folder(alone)).items():
                 if why == SIGNED:
                     self._refuse_series(name, why)
                 else:
@@ -257,8 +257,9 @@ class _Sorter:
     def _take_singles(self) -> None:
         names = sorted(self._singles)
         for name in names[_MOST_SINGLE:]:
+            why = f": {known}" if (known := self._uncounted.get(name)) else ""
             error = UnsupportedFormatError(
-                f"more than {_MOST_SINGLE} files are in no stack; name this one with include",
+                f"more than {_MOST_SINGLE} files are in no stack{why}; name this one with include",
                 location=name,
             )
             self._made.refuse(name, error)
@@ -289,6 +290,21 @@ class _Sorter:
             own = note or (f"in no stack: {why}" if why else "")
             notes = (*facts.notes, own) if own else facts.notes
             yield Volume(stem, where, (name,), facts.shape_zyx, facts, notes=notes)
+
+
+def _one_a_folder(alone: Mapping[str, str]) -> dict[str, str]:
+    """Why files that lie one by one in numbered folders are in no stack: ``sec_0001/image.tif``."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name, why in alone.items():
+        if not why:
+            alike[re.sub(r"[0-9]+", "#", name)].append(name)
+    found: dict[str, str] = {}
+    for pattern, names in alike.items():
+        folders = {name.rpartition("/")[0] for name in names}
+        if "#" in pattern.rpartition("/")[0] and len(names) == len(folders) > 2:
+            why = f"one of {len(names)} in as many folders: only files of one folder make a stack"
+            found |= dict.fromkeys(names, why)
+    return found
 
 
 def _of_a_tilt_series(path: str, found: Sequence[VolumeDescription], uncounted: str = "") -> str:
