@@ -503,6 +503,20 @@ def test_a_record_nested_beyond_reason_is_an_error_not_a_crash(
         manager.load("ebi/metadata_x.json")
 
 
+@pytest.mark.parametrize("secret", ["a", "image", "kind", "test"])
+def test_keys_of_a_few_letters_leave_a_record_that_can_be_read(secret: str) -> None:
+    """Of a test server with the access key "a", every record was invalid."""
+    said = f"refused for {secret}: {secret}, x:{secret}@h"
+    cleaned = plain({"kind": "images", "latest_data": "attested", "note": said}, [secret])
+    assert cleaned == {
+        "kind": "images",
+        "latest_data": "attested",
+        "note": "refused for ***: ***, x:***@h",
+    }
+    assert plain({"image": "my imageXY"}, ["imageXY1", "imageXY"]) == {"image": "my ***"}
+    assert plain({"a12345678b": "a12345678b"}, ["12345678"]) == {"a***b": "a***b"}
+
+
 def test_a_key_is_an_identity_that_no_cleaning_changes() -> None:
     key = "ebi/downloads/x/my secret \U0001fae8.tif"
     cleaned = plain({"raw": [Key(key)], "note": f"about {key}"}, ["secret"])
