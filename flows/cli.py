@@ -9,8 +9,9 @@ Prefect's settings have to be in the environment before its first import.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -45,6 +46,9 @@ from flows.commands.arguments import (
 from lib.errors import ConfigError, MacroscopeError
 from lib.execution import MODES
 from lib.present.output import say, say_json
+
+if TYPE_CHECKING:
+    from flows.commands.options import Wanted
 
 app = typer.Typer(
     name="macroscope",
@@ -116,22 +120,10 @@ def run(
 
     What is complete already is recognised; what was begun is gone on with.
     """
-    from flows.commands.options import Wanted, run_on_local_s3
+    wanted = _wanted(locals())
+    from flows.commands.options import run_on_local_s3
     from flows.commands.plan import plan_command
     from flows.commands.run import run_command
-
-    wanted = Wanted(
-        addresses=address,
-        sources=source,
-        mode=mode,
-        archives=archives,
-        data_dir=data_dir,
-        common={"box": box, "output_format": output_format, "kind": kind},
-        level=level,
-        about=_about(labels, name, voxel_size, title, licence, citation) | _crop(with_em, padding),
-        datasets=datasets,
-        sets=sets,
-    )
 
     def command() -> int:
         if dry_run:
@@ -166,45 +158,30 @@ def plan(
 
     Requests, bytes, memory, disk and time of each volume, and what will not do.
     """
-    from flows.commands.options import Wanted
+    wanted = _wanted(locals())
     from flows.commands.plan import plan_command
 
-    wanted = Wanted(
-        addresses=address,
-        sources=source,
-        archives=archives,
-        data_dir=data_dir,
-        common={"box": box, "output_format": output_format, "kind": kind},
-        level=level,
-        about=_about(labels, name, voxel_size) | _crop(with_em, padding),
-        datasets=datasets,
-        sets=sets,
-    )
     raise typer.Exit(plan_command(wanted, as_json=as_json))
 
 
-def _crop(with_em: bool, padding: int | None) -> dict[str, Any]:
-    """Options of crops of labels, as settings."""
-    return {"with_em": with_em or None, "padding": padding}
+def _wanted(given: Mapping[str, Any]) -> Wanted:
+    """What a command is to bring in or to plan, by the names of its parameters."""
+    from flows.commands.options import Wanted
 
-
-def _about(
-    labels: list[str] | None,
-    name: str | None,
-    voxel_size: str | None,
-    title: str | None = None,
-    licence: str | None = None,
-    citation: str | None = None,
-) -> dict[str, Any]:
-    """Options about a volume by its address, as its archive's settings call them."""
-    return {
-        "labels": labels or None,
-        "name": name,
-        "voxel_size_nm": voxel_size,
-        "title": title,
-        "licence": licence,
-        "citation": citation,
-    }
+    same = ("mode", "archives", "data_dir", "level", "datasets", "sets")
+    about = {key: given.get(key) for key in ("name", "padding", "title", "licence", "citation")}
+    return Wanted(
+        addresses=given["address"],
+        sources=given["source"],
+        common={key: given[key] for key in ("box", "output_format", "kind")},
+        about={
+            **about,
+            "labels": given["labels"] or None,
+            "voxel_size_nm": given["voxel_size"],
+            "with_em": given["with_em"] or None,
+        },
+        **{key: given[key] for key in same if key in given},
+    )
 
 
 @app.command("list", epilog=epilog("list"))

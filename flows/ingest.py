@@ -326,7 +326,10 @@ def convert_all(
                 note_batch(request, future.result())
             except Exception as error:
                 if workers_died(error):
-                    shard_indices = _rest_of_the_dead(request, job, shard_indices, error)
+                    rest = rest_of(request, job, shard_indices)
+                    if len(rest) == len(shard_indices):  # it may be what kills them
+                        raise DeadWorkersError(str(error), archive=request.plan.source) from error
+                    shard_indices = rest
                 elif not backoff.retries(error):
                     raise
                 waiting.append((number, shard_indices))
@@ -338,21 +341,6 @@ def convert_all(
             with suppress(Exception):  # one that fails meanwhile is looked at in the next turn
                 next(iter(running)).wait(POLL_S)
         stopping.check()
-
-
-def _rest_of_the_dead(
-    request: VolumeRequest, job: VolumeJob, shard_indices: list[ShapeZYX], error: Exception
-) -> list[ShapeZYX]:
-    """What workers that died left of a batch; where that is all of it, it may be what kills them.
-
-    Raises
-    ------
-    DeadWorkersError
-    """
-    rest = rest_of(request, job, shard_indices)
-    if len(rest) == len(shard_indices):
-        raise DeadWorkersError(str(error), archive=request.plan.source) from error
-    return rest
 
 
 def or_stopped(answer: T | State[T]) -> T:

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import astuple
 from datetime import UTC, datetime
 
 from lib.ingest.context import progress_events
@@ -96,13 +97,7 @@ def progress_told(
         now = clock()
         last = told.setdefault(event.volume, now)
         volume = known.setdefault(event.volume, Progress(event.volume, now))
-        volume.take(
-            now,
-            event.done_shards,
-            event.total_shards,
-            event.received_bytes,
-            event.expected_bytes,
-        )
+        volume.take(now, *astuple(event)[1:])
         if not volume.finished and now - last >= PROGRESS_SECONDS:
             told[event.volume] = now
             LOGGER.info("%s", volume.line(now))

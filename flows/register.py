@@ -29,7 +29,7 @@ from pydantic import ValidationError
 
 from lib.archives.registry import REGISTRY, archive, recommended_limits
 from lib.config.errors import Refusals
-from lib.config.manager import ConfigManager, LoadedSettings
+from lib.config.manager import ConfigManager
 from lib.errors import ConfigError, TransportError
 from lib.ingest.datasets import Dataset, check, jobs_of, refusal
 from tasks.limits import limit_name
@@ -240,27 +240,6 @@ def retire_schedules(
                 )
 
 
-def refuse_wrong_parameters(
-    overrides: Mapping[str, Mapping[str, Any]], loaded: LoadedSettings
-) -> None:
-    """Refuse now what a scheduled run would refuse at night.
-
-    Raises
-    ------
-    ConfigError
-        Datasets or settings of a source are wrong; all of them are named.
-    """
-    refused = Refusals()
-    for key, change in overrides.items():
-        parameters = change.get("parameters") or {}
-        with refused.noting():
-            check(jobs_of(_datasets(parameters.get("datasets") or ())), loaded)
-        if isinstance(config := parameters.get("config"), Mapping):
-            with refused.noting():
-                loaded.loader(key.partition("/")[0], config)
-    refused.raise_all()
-
-
 def _datasets(listed: Sequence[Mapping[str, Any]]) -> list[Dataset]:
     refused, found = Refusals(), []
     for number, one in enumerate(listed, start=1):
@@ -364,7 +343,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     overrides = {} if args.overrides is None else yaml.safe_load(args.overrides.read_text()) or {}
     if args.config is not None:
         loaded = ConfigManager().load(environ={}, dotenv=None, path=args.config)
-        refuse_wrong_parameters(overrides, loaded)
+        refused = Refusals()  # now what scheduled runs would refuse at night
+        for key, change in overrides.items():
+            parameters = change.get("parameters") or {}
+            with refused.noting():
+                check(jobs_of(_datasets(parameters.get("datasets") or ())), loaded)
+            if isinstance(config := parameters.get("config"), Mapping):
+                with refused.noting():
+                    loaded.loader(key.partition("/")[0], config)
+        refused.raise_all()
     if not PREFECT_API_URL.value():  # Prefect would start a server, which ends with this command
         raise ConfigError(
             "no Prefect server is named",

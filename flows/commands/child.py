@@ -22,7 +22,6 @@ from typing import IO, Any
 from flows import prepare
 from flows.commands.options import Wanted, ended_by_signals, stand_ins, take
 from flows.commands.run import newest_report, run_flow
-from lib.concurrency import cancel as stopping
 from lib.config.manager import ConfigManager
 from lib.errors import MacroscopeError, StoppedError
 from lib.ingest.context import progress_events
@@ -81,8 +80,6 @@ def run(request: dict[str, Any], tell: Tell) -> dict[str, Any]:
             subscribe(listener, progress_events, every_s=_EVERY_S),
         ):
             state = run_flow(taken)
-            if stopping.stop_requested():
-                raise KeyboardInterrupt
     except KeyboardInterrupt:
         raise StoppedError("the run was stopped") from None
     from flows.calling import returned

@@ -57,9 +57,11 @@ def up(*, port: int, archives: str) -> int:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
     }
-    _write_for_owner(
-        "".join(f"export {name}={shlex.quote(value)}\n" for name, value in clients.items())
-    )
+    path = STATE / CLIENT
+    path.unlink(missing_ok=True)
+    # readable by its owner only, from the first byte on
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.writelines(f"export {name}={shlex.quote(value)}\n" for name, value in clients.items())
     server_env = {
         "PREFECT_SERVER_UI_V2_ENABLED": "false",  # that page tells somebody's analytics of its use
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
@@ -102,14 +104,6 @@ def _password() -> str:
         return server.new_password()
     found = re.search(r"^export PREFECT_API_AUTH_STRING=(.+)$", told, re.MULTILINE)
     return shlex.split(found[1])[0] if found else server.new_password()
-
-
-def _write_for_owner(text: str) -> None:
-    """Write `CLIENT`, readable by its owner only from the first byte on."""
-    path = STATE / CLIENT
-    path.unlink(missing_ok=True)
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
 
 
 def down() -> int:

@@ -8,6 +8,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import astuple
 from typing import Any
 
 from rich.measure import Measurement
@@ -60,13 +61,7 @@ def live_view(*, shown: bool, verbose: bool = False) -> Iterator[None]:
     with ProgressView() as view:
 
         def listener(event: ProgressEvent) -> None:
-            view.update(
-                event.volume,
-                event.done_shards,
-                event.total_shards,
-                event.received_bytes,
-                event.expected_bytes,
-            )
+            view.update(*astuple(event))
 
         handler = _Above(view)
         if verbose:
@@ -97,8 +92,6 @@ def run_command(
     try:
         with ended_by_signals(), stand_ins(taken.loaded), view:
             state = run_flow(taken)
-            if stopping.stop_requested():
-                raise KeyboardInterrupt  # the first one was swallowed, see `ended_by_signals`
     except KeyboardInterrupt:
         say("macroscope: stopped; run again to go on", error=True)
         return exit_code()
@@ -106,7 +99,11 @@ def run_command(
 
 
 def run_flow(taken: Taken) -> Any:
-    """The parent flow's final state, once every source has been looked at for wrong settings."""
+    """The parent flow's final state, once every source has been looked at for wrong settings.
+
+    Raises `KeyboardInterrupt` where the run was asked to stop: the first was swallowed, see
+    `ended_by_signals`.
+    """
     loaded, jobs = ConfigManager().load(), taken.jobs
     sources, addresses = taken.wanted.sources, taken.wanted.addresses
     # a wrong setting is refused before anything starts
@@ -120,7 +117,7 @@ def run_flow(taken: Taken) -> Any:
 
     wait_for_server()
     with named_where_away():
-        return macroscope(
+        state = macroscope(
             mode=taken.wanted.mode,
             sources=sources,
             addresses=[absolute(one) for one in addresses or ()] or None,
@@ -128,6 +125,9 @@ def run_flow(taken: Taken) -> Any:
             datasets=[*taken.listed] or None,
             return_state=True,
         )
+    if stopping.stop_requested():
+        raise KeyboardInterrupt
+    return state
 
 
 def try_destinations(loaded: LoadedSettings, chosen: list[LoaderConfig]) -> None:

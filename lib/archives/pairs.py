@@ -140,7 +140,13 @@ def paired(image: VolumePlan, labels: VolumePlan) -> tuple[VolumePlan, Overlap]:
         unknown = {*labels.assumed_axes, *image.assumed_axes}
         for axis in "zyx":
             if axis not in unknown:
-                _same_length(axis, image, labels)
+                a, b = (plan.voxel_nm_zyx["zyx".index(axis)] for plan in (image, labels))
+                if not math.isclose(a, b, rel_tol=_SCALE_TOLERANCE):
+                    raise _mismatch(
+                        f"they have one shape, but a voxel of the image is {a:g} nm along "
+                        f"{axis}, of the labels {b:g} nm",
+                        labels,
+                    )
         geometry = ("voxel_nm_zyx", "origin_nm_zyx", "voxel_size_approximate")
         labels = labels.model_copy(
             update={
@@ -228,16 +234,6 @@ def voxels_of(plan: OnGrid, start: LengthsZYX, stop: LengthsZYX) -> Box:
         first.append(math.floor((start[n] - edge) / length + _PLACE_TOLERANCE))
         end.append(math.ceil((stop[n] - edge) / length - _PLACE_TOLERANCE))
     return Box(zyx(first), zyx(end))
-
-
-def _same_length(axis: str, image: VolumePlan, labels: VolumePlan) -> None:
-    a, b = (plan.voxel_nm_zyx["zyx".index(axis)] for plan in (image, labels))
-    if not math.isclose(a, b, rel_tol=_SCALE_TOLERANCE):
-        raise _mismatch(
-            f"they have one shape, but a voxel of the image is {a:g} nm along {axis}, of the "
-            f"labels {b:g} nm",
-            labels,
-        )
 
 
 def _geometry_of(plan: VolumePlan) -> dict[str, object]:

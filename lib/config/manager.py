@@ -299,16 +299,11 @@ def _loader(name: str, given: Layer, keys: Keys, data_dir: str) -> LoaderConfig:
     except ConfigError as error:
         for one in error.parts or (error,):
             if one.location in mine and mine[one.location].common:
-                _told_for_all(one, prefix)
+                one.archive = None  # named by the key under which it was given
+                one.location = f"common.{str(one.location).removeprefix(prefix)}"
+                one.message = f"common.{one.message.removeprefix(prefix)}"
+                one.args = (one.message,)
         raise
-
-
-def _told_for_all(error: ConfigError, prefix: str) -> None:
-    """Name a value that was given for all loaders by the key under which it was given."""
-    error.archive = None
-    error.location = f"common.{str(error.location).removeprefix(prefix)}"
-    error.message = f"common.{error.message.removeprefix(prefix)}"
-    error.args = (error.message,)
 
 
 def _shown(model: BaseModel, key: str) -> str:

@@ -142,7 +142,7 @@ class ChunkedReader(VolumeReader):
         self.expect(cells)
 
         def job(index: ShapeZYX) -> Block:
-            whole = self.cell_box(index)
+            whole = Box.whole(self.chunk_zyx).shifted(multiply(index, self.chunk_zyx))
             part = whole.intersect(wanted)
             encoded = self.encoded_chunk(index)
             if encoded is None:
@@ -152,10 +152,6 @@ class ChunkedReader(VolumeReader):
             return Block(part.shifted((-z, -y, -x)), chunk[part.slices(whole.start_zyx)])
 
         yield from self._ordered(partial(job, index) for index in cells)
-
-    def cell_box(self, index_zyx: ShapeZYX) -> Box:
-        """The voxels of a whole chunk, in the array's voxels."""
-        return Box.whole(self.chunk_zyx).shifted(multiply(index_zyx, self.chunk_zyx))
 
 
 class TreeReader(ChunkedReader):

@@ -245,34 +245,14 @@ class PlanesFormat(FileFormatBase):
         header = self.parse(source)
         if header.pieces is None:
             return RawPlanes(source, header.offset, header.shape_zyx, header.stored)
-        return unpacked_planes(source, header, header.pieces(), scratch)
+        limit = header.offset + math.prod(header.shape_zyx) * header.stored.itemsize
+        limit += header.slack_bytes
+        with scratch_file(source, scratch) as target:
+            file = write_unpacked(source, target, b"", header.pieces(), limit)
+            return RawPlanes(file, header.offset, header.shape_zyx, header.stored)
 
 
 _CHUNK_BYTES = 2**20
-
-
-def unpacked_planes(
-    source: ByteSource, header: PlanesHeader, pieces: Iterator[bytes], scratch: Path | None
-) -> RawPlanes:
-    """Planes out of a scratch file, which goes with the reader that holds it open.
-
-    Parameters
-    ----------
-    pieces
-        What the file unpacks to; the first voxel lies at the header's offset.
-
-    Raises
-    ------
-    ConfigError
-        There is no scratch folder.
-    FormatError
-        The file unpacks to more bytes, or to fewer.
-    """
-    limit = header.offset + math.prod(header.shape_zyx) * header.stored.itemsize
-    limit += header.slack_bytes
-    with scratch_file(source, scratch) as target:
-        file = write_unpacked(source, target, b"", pieces, limit)
-        return RawPlanes(file, header.offset, header.shape_zyx, header.stored)
 
 
 @contextmanager

@@ -56,7 +56,10 @@ def provenance(plan: VolumePlan, files: Iterator[dict[str, Any]] | None = None) 
         },
         "stated": _all_stated(plan),
         "source_files": files or (_planned_file(file) for file in plan.files),
-        "software": {name: version(name) for name in _SOFTWARE if _is_loaded(name)},
+        # a version in a record means that it had a part in it
+        "software": {
+            name: version(name) for name in _SOFTWARE if name == PIPELINE or name in sys.modules
+        },
     }
 
 
@@ -71,11 +74,6 @@ def _all_stated(plan: VolumePlan) -> dict[str, dict[str, str]]:
     }
     every = {**plan.stated, **words}
     return {name: one.model_dump(exclude_none=True) for name, one in every.items()}
-
-
-def _is_loaded(distribution: str) -> bool:
-    """Whether this process uses it: a version in a record means that it had a part in it."""
-    return distribution == PIPELINE or distribution in sys.modules
 
 
 def placed(plan: VolumePlan) -> dict[str, Any]:

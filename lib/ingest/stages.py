@@ -188,7 +188,13 @@ def fetch(request: VolumeRequest) -> VolumeJob:
         The same for the same source and settings, whatever was done before.
     """
     context, plan = volume_context(request), request.plan
-    _require_image(context.store, plan)
+    if plan.within is not None and context.store.size(f"{plan.within}/zarr.json") is None:
+        raise NotFoundError(
+            "the image of these labels was not made",
+            archive=plan.source,
+            location=plan.within,
+            advice="See why the image failed, then run again",
+        )
     context.begun = True
     kernels.load_meanwhile(plan.dtype, labels=plan.kind == "labels")
     context.archive.fetch(plan, request.config, context.session, context.raw)
@@ -196,22 +202,6 @@ def fetch(request: VolumeRequest) -> VolumeJob:
     if damaged := take_over(job, context.store):
         context.notes.append(f"{len(damaged)} shards of an earlier run were damaged and made again")
     return job
-
-
-def _require_image(store: Store, plan: VolumePlan) -> None:
-    """Labels are written into the volume of their image, which must be there.
-
-    Raises
-    ------
-    NotFoundError
-    """
-    if plan.within is not None and store.size(f"{plan.within}/zarr.json") is None:
-        raise NotFoundError(
-            "the image of these labels was not made",
-            archive=plan.source,
-            location=plan.within,
-            advice="See why the image failed, then run again",
-        )
 
 
 def batches(request: VolumeRequest, job: VolumeJob) -> list[list[ShapeZYX]]:

@@ -66,7 +66,10 @@ def settle_ranged(source: RemoteBytes, raw: RawFiles, file: SourceFile) -> Fetch
             file.publisher_checksum,
         )
     if raw.hasher(file).hexdigest(source.size) is None:
-        _stream(source, raw, file)
+        hasher, step = raw.new_hasher(file), source.range_bytes  # once more, in order
+        ranges = [(at, min(step, source.size - at)) for at in range(0, source.size, step)]
+        for (offset, _), view in zip(ranges, source.ranges_ordered(ranges), strict=True):
+            hasher.write(offset, view)
     sha256 = raw.hasher(file).hexdigest(source.size)
     if sha256 is None:
         raise FormatError("the file's bytes did not come in order", location=file.url)
@@ -128,15 +131,6 @@ class _Check:
 def _check(published: str | None) -> _Check | None:
     kind = (published or "").partition(":")[0].lower()
     return _Check(kind) if kind in ("crc32", "crc32c") else None
-
-
-def _stream(source: RemoteBytes, raw: RawFiles, file: SourceFile) -> None:
-    """Read the file once more, in order, for its digest only."""
-    hasher = raw.new_hasher(file)
-    step = source.range_bytes
-    ranges = [(at, min(step, source.size - at)) for at in range(0, source.size, step)]
-    for (offset, _), view in zip(ranges, source.ranges_ordered(ranges), strict=True):
-        hasher.write(offset, view)
 
 
 class GapFillingBytes:

@@ -168,7 +168,8 @@ def contents(store: Store, prefix: str = "") -> Contents:
         folder = store.list_folder(waiting.pop())
         for item in folder.objects:
             name = item.key.rpartition("/")[2]
-            if _is_record_name(name):
+            is_json = name.startswith("metadata_") and name.endswith(".json")
+            if is_json and not name.startswith("metadata_catalog_"):  # which may lie here, too
                 records.append(item)
             elif name.endswith(".npy"):
                 volumes.append(item.key)
@@ -235,12 +236,3 @@ def why_nothing(store: Store, found: Contents) -> str:
 
 
 _FOREIGN = "what lies here is neither a record (metadata_*.json) nor a volume"
-
-
-def _is_record_name(name: str) -> bool:
-    # The catalogue may share the folder with the records.
-    return (
-        name.startswith("metadata_")
-        and name.endswith(".json")
-        and not name.startswith("metadata_catalog_")
-    )

@@ -68,25 +68,6 @@ def limits_of(settings: StoreSettings) -> Limits:
     )
 
 
-def requests_of(bucket: str, settings: StoreSettings) -> S3Requests:
-    """The client of a store, which a stop does not cut short.
-
-    Raises
-    ------
-    ConfigError, AccessDeniedError
-        Profile or CA bundle cannot be used; there are no credentials.
-    """
-    return S3Requests(
-        None,
-        bucket,
-        access_of(settings),
-        limits_of(settings),
-        None,
-        ServiceCounters(),
-        outlives_stop=True,
-    )
-
-
 T = TypeVar("T")
 
 _LARGEST = 64 * bounds.GIB  # of an object that is read whole; as much as a store may announce
@@ -116,7 +97,15 @@ class S3Objects:
         self.prefix = check_prefix(prefix)
         self.uri = "/".join(part for part in ("s3:/", self.bucket, self.prefix) if part)
         self.settings = settings
-        self.requests = requests_of(self.bucket, settings)
+        self.requests = S3Requests(
+            None,
+            self.bucket,
+            access_of(settings),
+            limits_of(settings),
+            None,
+            ServiceCounters(),
+            outlives_stop=True,
+        )
         self._bucket_seen = False
 
     def counts(self) -> dict[str, int]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from lib.concurrency.bounded_map import run_ordered
 from lib.transport import gcs
@@ -23,6 +24,7 @@ from lib.transport.s3.address import S3Access
 from lib.transport.s3.reader import EtagPolicy, ObjectReader
 
 T = TypeVar("T")
+C = TypeVar("C")
 
 
 class Session:
@@ -69,10 +71,7 @@ class Session:
         self._timeout_seconds = timeout_seconds
         self._lock = threading.Lock()
         self._limiters: dict[str, Limiter] = {}
-        self._http: dict[str, HttpClient] = {}
-        self._ftp: dict[tuple[str, str], FtpClient] = {}
-        self._gcs: dict[tuple[str, str], GcsReader] = {}
-        self._objects: dict[tuple[str, S3Access], ObjectReader] = {}
+        self._clients: dict[tuple[object, ...], Any] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -98,18 +97,9 @@ class Session:
 
     def http(self, service: str) -> HttpClient:
         """The HTTP client of a service; always the same one."""
-        limiter = self.limiter(service)
-        with self._lock:
-            if service not in self._http:
-                self._http[service] = HttpClient(
-                    self.archive,
-                    self.limits(service),
-                    limiter,
-                    self.counters.service(service),
-                    allowed_hosts=self.allowed_hosts,
-                    reach=self.reach,
-                )
-            return self._http[service]
+        reach = {"allowed_hosts": self.allowed_hosts, "reach": self.reach}
+        make = partial(HttpClient, self.archive, **reach)
+        return self._client(("http", service), service, make)
 
     def ftp(self, service: str, address: str) -> FtpClient:
         """The FTP client of a server (``host`` or ``host:port``); always the same one.
@@ -117,17 +107,8 @@ class Session:
         It keeps one connection, so calls from several threads take turns.
         """
         self.check_reach(f"ftp://{address}")
-        limiter = self.limiter(service)
-        with self._lock:
-            if (service, address) not in self._ftp:
-                self._ftp[(service, address)] = FtpClient(
-                    self.archive,
-                    address,
-                    self.limits(service),
-                    limiter,
-                    self.counters.service(service),
-                )
-            return self._ftp[(service, address)]
+        make = partial(FtpClient, self.archive, address)
+        return self._client(("ftp", service, address), service, make)
 
     def objects(
         self,
@@ -144,35 +125,27 @@ class Session:
         if endpoint_url is not None:
             self.check_reach(endpoint_url)
         access = S3Access(endpoint_url, region, anonymous, key, secret)
-        limits, limiter = self.limits(service), self.limiter(service)
-        counters = self.counters.service(service)
-        with self._lock:
-            reader = self._objects.get((uri, access))
-            if reader is None:
-                reader = ObjectReader(
-                    self.archive,
-                    uri,
-                    access,
-                    limits,
-                    limiter,
-                    counters,
-                    check_etags=self._check_etags,
-                )
-                self._objects[(uri, access)] = reader
-            return reader
+        make = partial(ObjectReader, self.archive, uri, access, check_etags=self._check_etags)
+        return self._client((uri, access), service, make)
 
     def gcs(self, service: str, bucket: str, endpoint_url: str | None = None) -> GcsReader:
         """The reader of a public bucket of Google Cloud Storage; always the same one."""
         endpoint = endpoint_url or gcs.PUBLIC
         self.check_reach(endpoint)
-        limits, limiter = self.limits(service), self.limiter(service)
-        counters = self.counters.service(service)
+
+        def make(*given: Any) -> GcsReader:
+            return GcsReader(self.archive, *given, reach=self.reach).bind(bucket, endpoint)
+
+        return self._client(("gs", bucket, endpoint), service, make)
+
+    def _client(self, key: tuple[object, ...], service: str, make: Callable[..., C]) -> C:
+        """What `make` gives for the limits, limiter and counters of a service, made once a key."""
+        given = self.limits(service), self.limiter(service), self.counters.service(service)
         with self._lock:
-            key = (bucket, endpoint)
-            if key not in self._gcs:
-                reader = GcsReader(self.archive, limits, limiter, counters, reach=self.reach)
-                self._gcs[key] = reader.bind(bucket, endpoint)
-            return self._gcs[key]
+            if key not in self._clients:
+                self._clients[key] = make(*given)
+            client: C = self._clients[key]
+            return client
 
     def ordered(
         self, service: str, jobs: Iterable[Callable[[], T]], ahead: int | None = None
@@ -203,9 +176,7 @@ class Session:
         The session can still be used; clients connect again.
         """
         with self._lock:
-            clients: list[HttpClient | FtpClient | ObjectReader]
-            clients = [*self._http.values(), *self._gcs.values()]
-            clients += [*self._ftp.values(), *self._objects.values()]
+            clients = [*self._clients.values()]
             limiters, self._limiters = self._limiters, {}
         for client in clients:
             client.close()

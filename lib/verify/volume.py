@@ -67,7 +67,13 @@ def examine(
     except MacroscopeError as error:
         found.refuted.add("technical.sha256")
         found.damage(sums_key(record), str(error))
-    _prove_note(record, found)
+    noted = record["metadata"]["quality"].get("damaged") or []
+    found.hold(
+        "quality.damaged",
+        not noted,
+        f"{len(noted)} files were found damaged before, and not made anew since, such as "
+        f"{next(iter(noted), '')}: run again, or `macroscope verify --repair`",
+    )
     checks: list[Callable[[], None]] = []
     if sums:
         checks.append(partial(_prove_listing, store, record, sums, found))
@@ -114,17 +120,6 @@ def _prove_members(store: Store, record: dict[str, Any], found: Findings, *, dee
         sorted(listed) == sorted(f"{name}{VOLUME_SUFFIXES[0]}" for name in names)
         and record["metadata"]["technical"].get("label_images") == names,
         f"{volume} lists other label images than the record: {listed}",
-    )
-
-
-def _prove_note(record: Mapping[str, Any], found: Findings) -> None:
-    """What was found damaged before, and not made anew since."""
-    noted = record["metadata"]["quality"].get("damaged") or []
-    found.hold(
-        "quality.damaged",
-        not noted,
-        f"{len(noted)} files were found damaged before, and not made anew since, such as "
-        f"{next(iter(noted), '')}: run again, or `macroscope verify --repair`",
     )
 
 

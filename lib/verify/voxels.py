@@ -110,7 +110,15 @@ def prove_voxels(store: Store, record: dict[str, Any], found: Findings) -> None:
             _same_bins(statistics.histogram, technical["histogram"]),
             f"{volume.key}: the histogram is not that of the voxels",
         )
-    _hold_holes(quality, holes, volume.key, found)
+    total = quality.get("missing_chunks_total", len(quality["missing_chunks"]))
+    # They read as background. Sources that are not copied chunk by chunk have theirs filled.
+    if holes == total or holes > 0:
+        found.hold(
+            "quality.missing_chunks_total",
+            holes == total,
+            f"{volume.key}: {holes} chunks of level 0 are not there, where the record says that "
+            f"the archive lacks {total}",
+        )
     if (labels := technical.get("labels")) and labels.get("largest") is not None:
         _prove_ids(store, volume, labels, statistics, found)
 
@@ -195,18 +203,3 @@ def histogram_of(said: dict[str, Any] | None) -> Histogram:
     exact = isinstance(start, int) and width >= 1
     first = start // int(width) if exact else round(start / width)
     return Histogram(math.frexp(width)[1] - 1, first, tuple(said["counts"]))
-
-
-def _hold_holes(quality: dict[str, Any], holes: int, key: str, found: Findings) -> None:
-    """Chunks that are not there read as background: each must be one that the archive lacks.
-
-    Sources that are not copied chunk by chunk have their holes filled and encoded.
-    """
-    total = quality.get("missing_chunks_total", len(quality["missing_chunks"]))
-    if holes == total or holes > 0:
-        found.hold(
-            "quality.missing_chunks_total",
-            holes == total,
-            f"{key}: {holes} chunks of level 0 are not there, where the record says that the "
-            f"archive lacks {total}",
-        )

@@ -241,7 +241,7 @@ def _is_usable(chunk: ShapeZYX, shape: ShapeZYX, dtype: np.dtype[Any]) -> bool:
 
 def _default_chunk(shape: ShapeZYX, dtype: np.dtype[Any], layout: Layout) -> ShapeZYX:
     """64 voxels an axis, fewer along z where whole planes must be held to fill a chunk."""
-    z, y, x = (min(CHUNK, _even(n)) for n in shape)
+    z, y, x = (min(CHUNK, n if n == 1 else n + n % 2) for n in shape)
     if layout.by_planes or not layout.random_access:
         width = dtype.itemsize * shape[2] * y  # y chunk rows of the plane, at the least
         while z > 16 and z * width > SHARD_BYTES:
@@ -267,10 +267,6 @@ def _widened(chunk: ShapeZYX, shape: ShapeZYX, dtype: np.dtype[Any]) -> ShapeZYX
     return (z, y, x)
 
 
-def _even(n: int) -> int:
-    return n if n == 1 else n + n % 2
-
-
 def _shard(
     shape: ShapeZYX, chunk: ShapeZYX, dtype: np.dtype[Any], layout: Layout, budget: int
 ) -> ShapeZYX:
@@ -280,7 +276,8 @@ def _shard(
     fetched twice.
     """
     cells = [1, 1, 1]
-    limit = [_power_of_two(math.ceil(n / c)) for n, c in zip(shape, chunk, strict=True)]
+    # powers of two
+    limit = [1 << (math.ceil(n / c) - 1).bit_length() for n, c in zip(shape, chunk, strict=True)]
     chunk_bytes = math.prod(chunk) * dtype.itemsize
     if layout.max_tile_zyx:
         limit = [
@@ -299,10 +296,6 @@ def _shard(
             return multiply(chunk, zyx(cells))
         axis = max(growable, key=lambda a: (-cells[a] * chunk[a], a))
         cells[axis] = min(2 * cells[axis], limit[axis])
-
-
-def _power_of_two(n: int) -> int:
-    return 1 << (n - 1).bit_length()
 
 
 def _npy_unit(shape: ShapeZYX, chunk: ShapeZYX, dtype: np.dtype[Any], budget: int) -> ShapeZYX:

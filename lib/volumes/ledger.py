@@ -100,7 +100,11 @@ class Ledger:
         """
         stored = self._stored_fingerprint()
         if stored == self._job.fingerprint:
-            self._forget_entries_of_nothing()
+            # Somebody may have deleted the volume; an npy has its full size from its first row on,
+            # and entries would be believed about rows that were never written.
+            root = self.root()
+            if self._store.size(root) is None and next(iter(self._store.list(root)), None) is None:
+                self._store.delete_tree(self._folder)
             return True
         self.discard()
         document = {"fingerprint": self._job.fingerprint, "job": self._job.model_dump(mode="json")}
@@ -115,16 +119,6 @@ class Ledger:
         self._store.delete_tree(self._folder)
         self._store.delete_tree(staging)
         self._store.delete(staging)
-
-    def _forget_entries_of_nothing(self) -> None:
-        """Drop the entries of a volume that somebody deleted.
-
-        An npy has its full size from its first row on, so that entries of the file before it
-        would be believed about rows that were never written.
-        """
-        root = self.root()
-        if self._store.size(root) is None and next(iter(self._store.list(root)), None) is None:
-            self._store.delete_tree(self._folder)
 
     def close(self) -> None:
         """Forget the ledger; the volume is published and its record is complete."""

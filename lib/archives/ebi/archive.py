@@ -13,12 +13,14 @@ from typing import Any, ClassVar
 
 from lib.archives.base import ArchiveBase, Publisher
 from lib.archives.ebi.entry import (
+    ALL,
     API,
+    MOST_ENTRIES,
     SEARCH,
-    all_entries,
     ask_entry,
+    entry_item,
+    find_entries,
     list_entry,
-    search_entries,
 )
 from lib.archives.ebi.files import FORMATS, find_files
 from lib.archives.ebi.grouping import Described, Volume, sort_files
@@ -26,7 +28,7 @@ from lib.archives.ebi.planning import Planner, printable
 from lib.archives.ebi.reading import Reading, by_ranges, options_of, service_of
 from lib.archives.ebi.tree import SERVICES, EbiTree
 from lib.archives.ebi.volumes import kinds_of, pair_up, stated_dtype, why_none
-from lib.archives.listed import Item, VoxelZYX, What, planned_row, refused
+from lib.archives.listed import Item, VoxelZYX, What, all_of, holder, planned_row, refused
 from lib.archives.selection import Selection, plan_each, with_notes
 from lib.config.loaders import EBIConfig
 from lib.errors import FormatError, MacroscopeError, UnsupportedFormatError
@@ -141,14 +143,16 @@ class EBI(ArchiveBase):
     def listing(self, inside: str, config: EBIConfig, session: Session) -> list[Item]:
         """Entries, by the search service, or the volumes of ``ENTRY[/FOLDER]``."""
         if not inside:
-            return all_entries(config, session)
+            found = find_entries(ALL, MOST_ENTRIES, config, session)
+            return [holder(f"empiar:{one.removeprefix('EMPIAR-')}", one, "entry") for one in found]
         return list_entry(inside, config, session, lambda c, s: rows_of(*self._understood(c, s)))
 
     def search(
         self, words: list[str], most: int, config: EBIConfig, session: Session
     ) -> list[Item]:
         """The entries that all words fit, best first."""
-        return search_entries(words, most, config, session)
+        found = find_entries(all_of(words), most, config, session)
+        return [entry_item(one, config, session) for one in found]
 
     def service_of(self, plan: VolumePlan) -> str:
         """The service whose connections reading a volume uses."""

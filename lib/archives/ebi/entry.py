@@ -19,7 +19,7 @@ from typing import Any
 from lib import vocabulary
 from lib.about import Provenance
 from lib.archives.ebi.tree import HTTPS
-from lib.archives.listed import Item, all_of, holder, refused
+from lib.archives.listed import Item, holder, refused
 from lib.config.errors import build
 from lib.config.loaders import EBIConfig
 from lib.errors import BadAnswerError, MacroscopeError, NotFoundError, StoppedError
@@ -241,28 +241,11 @@ def organism_in(text: str) -> str | None:
 
 API = "empiar-api"
 SEARCH = "ebi-search"
-_MOST_ENTRIES = 100
-_ALL = "domain_source:empiar"
+MOST_ENTRIES = 100
+"""That are listed, by accession only: there are thousands."""
+ALL = "domain_source:empiar"
 
 Rows = Callable[[EBIConfig, Session], list[Item]]
-
-
-def search_entries(words: list[str], most: int, config: EBIConfig, session: Session) -> list[Item]:
-    """The entries that all words fit, best first, each as its own API describes it.
-
-    Raises
-    ------
-    BadAnswerError, TransportError
-    """
-    return [
-        _entry_item(one, config, session) for one in _found(all_of(words), most, config, session)
-    ]
-
-
-def all_entries(config: EBIConfig, session: Session) -> list[Item]:
-    """The first entries of the archive, by accession only: there are thousands."""
-    found = _found(_ALL, _MOST_ENTRIES, config, session)
-    return [holder(f"empiar:{one.removeprefix('EMPIAR-')}", one, "entry") for one in found]
 
 
 def list_entry(inside: str, config: EBIConfig, session: Session, rows: Rows) -> list[Item]:
@@ -308,7 +291,7 @@ def _folders(address: str, config: EBIConfig, entry: EmpiarEntry, session: Sessi
     return [*found.values()]
 
 
-def _found(query: str, most: int, config: EBIConfig, session: Session) -> list[str]:
+def find_entries(query: str, most: int, config: EBIConfig, session: Session) -> list[str]:
     url = f"{config.search_base_url}/empiar"
     params = {"query": query, "size": str(most), "start": "0", "format": "json"}
     answer = session.http(SEARCH).get_json(url, params)
@@ -318,7 +301,7 @@ def _found(query: str, most: int, config: EBIConfig, session: Session) -> list[s
     return [f"EMPIAR-{one}" for one in numbers if one.isascii() and one.isdecimal()][:most]
 
 
-def _entry_item(accession: str, config: EBIConfig, session: Session) -> Item:
+def entry_item(accession: str, config: EBIConfig, session: Session) -> Item:
     number = accession.removeprefix("EMPIAR-")
     address = f"empiar:{number}"
     try:

@@ -326,18 +326,13 @@ class _Walk:
                 told.append(f"the mirror's page of {folder} lacks {', '.join(absent)}")
                 return [*entries, *(FtpEntry(name, False, sizes[name]) for name in absent)]
         if absent:
-            raise _short_listing(path, len(entries), len(second))
+            raise IncompleteTransferError(
+                f"the listing shows {len(entries)} files where the archive states {len(second)}",
+                location=path,
+                advice="Run again; if it stays so, set protocol to ftp or https",
+            )
         told.append(f"the API states {stated} images, {count} files are there")
         return entries
-
-
-def _short_listing(path: str, found: int, stated: int) -> IncompleteTransferError:
-    """The error of a listing that lacks files which the archive says it has."""
-    return IncompleteTransferError(
-        f"the listing shows {found} files where the archive states {stated}",
-        location=path,
-        advice="Run again; if it stays so, set protocol to ftp or https",
-    )
 
 
 def _names_of(missing: Collection[int], names: Sequence[str], numbers: Sequence[int]) -> list[str]:

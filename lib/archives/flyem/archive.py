@@ -225,6 +225,7 @@ class FlyEM(ArchiveBase):
 
     def _plan_grey(self, config: FlyEMConfig, node: str, instance: Instance) -> VolumePlan:
         box = place_box(config, instance)
+        drawn = config.crop_origin is None and len(box_axes(config.box or "")) < 3
         x, y, z = reversed(box.start_zyx)
         width, height, depth = reversed(box.shape_zyx)
         tiles = math.prod(ceil_divide(box.shape_zyx, MAX_TILE_ZYX))
@@ -247,7 +248,7 @@ class FlyEM(ArchiveBase):
             about=instance.about.revised(
                 extra={
                     **_facts(instance, where, box),
-                    "random_seed": None if _is_placed(config) else config.random_seed,
+                    "random_seed": config.random_seed if drawn else None,
                 }
             ),
             download_bytes=box.voxels,
@@ -327,11 +328,6 @@ def place_box(config: FlyEMConfig, instance: Instance) -> Box:
     (z0, z1), (y0, y1), (x0, x1) = bounds
     box = Box((z0, y0, x0), (z1, y1, x1))
     return _inside(box, extents, "box", "box")
-
-
-def _is_placed(config: FlyEMConfig) -> bool:
-    """Whether nothing was drawn."""
-    return config.crop_origin is not None or len(box_axes(config.box or "")) == 3
 
 
 def place_crop(config: FlyEMConfig, extents: Box) -> Box:

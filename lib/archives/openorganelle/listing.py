@@ -35,9 +35,15 @@ _ABOUT = {
 }
 
 
-def known_about(dataset: str) -> About | None:
-    """What this table knows of a data set; nothing of most."""
-    return _ABOUT.get(dataset)
+def _known(dataset: str) -> dict[str, str | None]:
+    """What a row says by this table, which knows nothing of most data sets."""
+    about = _ABOUT.get(dataset, About())
+    return {
+        "title": about.title,
+        "organism": about.organism,
+        "technique": about.modality,
+        "licence": about.licence,
+    }
 
 
 def about_array(dataset: str, array: ZarrArray, path: str) -> About:
@@ -79,7 +85,7 @@ def search_datasets(tree: S3Tree, prefix: str, words: list[str]) -> list[Item]:
     """The data sets of whose name, title or specimen all words are part."""
     found = []
     for item in list_datasets(tree, prefix):
-        about = known_about(item.name)
+        about = _ABOUT.get(item.name)
         texts = [item.name]
         if about is not None:
             texts += [str(t) for t in (about.title, about.organism, about.specimen, about.modality)]
@@ -126,7 +132,6 @@ def list_dataset(
 def _container(
     tree: S3Tree, bucket: str, key: str, dataset: str | None, inside: str
 ) -> Iterator[Item]:
-    about = known_about(dataset or "")
     try:
         formats = [registry.tree_format(name) for name in registry.TREE_FORMATS]
         fitting = [fmt for fmt in formats if fmt.fits(tree, key)]
@@ -145,11 +150,10 @@ def _container(
         ours = dataset is not None and fmt == "zarr2"
         address = f"openorganelle:{dataset}/{path}" if ours else f"s3://{bucket}/{key}|{fmt}:{path}"
         item = described(address, f"{key.rpartition('/')[2]}/{path}", volume)
-        if about is not None and item.kind != "labels":
-            known = {"organism": about.organism, "licence": about.licence, "title": about.title}
-            known["technique"] = about.modality
+        if item.kind != "labels":
+            known = _known(dataset or "").items()
             item = item.model_copy(
-                update={name: value for name, value in known.items() if getattr(item, name) is None}
+                update={name: value for name, value in known if getattr(item, name) is None}
             )
         yield item
 
@@ -162,13 +166,4 @@ def _without_level(volume: VolumeDescription) -> str:
 
 
 def _dataset(name: str) -> Item:
-    about = known_about(name)
-    known = {}
-    if about is not None:
-        known = {
-            "title": about.title,
-            "organism": about.organism,
-            "technique": about.modality,
-            "licence": about.licence,
-        }
-    return holder(f"openorganelle:{name}", name, "dataset", **known)
+    return holder(f"openorganelle:{name}", name, "dataset", **_known(name))

@@ -88,7 +88,9 @@ class N5Reader(TreeReader):
     def _decode(self, encoded: Encoded, index_zyx: ShapeZYX) -> NDArray[Any]:
         """0 past the volume's end."""
         if self.pass_through:
-            header = self._header()
+            block = self._dataset.block
+            lengths = b"".join(n.to_bytes(4, "big") for n in block)
+            header = b"\0\0" + len(block).to_bytes(2, "big") + lengths
             encoded = header + bytes(encoded)
         voxels = self._dataset.decode(encoded, self.stored_index(index_zyx))
         turn = tuple(slice(None, None, -1 if turned else None) for turned in self._mirrored)
@@ -101,9 +103,3 @@ class N5Reader(TreeReader):
             for index, count, turned in zip(index_zyx, self._counts, self._mirrored, strict=True)
         )
         return array_index(self._axes, stored, self._block)[::-1]
-
-    def _header(self) -> bytes:
-        """The header of a whole block, as `encoded_chunk` has taken it off."""
-        block = self._dataset.block
-        lengths = b"".join(n.to_bytes(4, "big") for n in block)
-        return b"\0\0" + len(block).to_bytes(2, "big") + lengths

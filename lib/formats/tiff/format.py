@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from lib.bytesource.base import ByteSource
 from lib.errors import FormatError, NotFoundError, UnsupportedFormatError
 from lib.formats.format import FileFormatBase, Handle, Options, VolumeDescription
-from lib.formats.tiff.reader import TiffFile, TiffReader, TiffVolume, open_tiff
+from lib.formats.tiff.reader import TiffFile, TiffReader, open_tiff
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0\x08\0\0\0", b"MM\0+\0\x08\0\0")
 _PATH = re.compile(r"(?P<series>\d+)(?:/c(?P<channel>\d+))?(?:/t(?P<time>\d+))?")
@@ -92,10 +92,6 @@ def _described(file: TiffFile, plane: Plane, *, only: bool) -> VolumeDescription
         if only:
             raise
         return VolumeDescription(path, handle, (0, 0, 0), "uint8", refused=error.message)
-    return _of_volume(volume, path, handle)
-
-
-def _of_volume(volume: TiffVolume, path: str, handle: dict[str, Any]) -> VolumeDescription:
     return VolumeDescription(
         path=path,
         handle=handle,

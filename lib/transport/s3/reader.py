@@ -186,8 +186,8 @@ class ObjectReader:
 
         return self._retry("HEAD", key, once)
 
-    def list(self, prefix: str = "", delimiter: bool = True, most: int = MOST_KEYS) -> Listing:
-        """One level below a prefix (a folder); with ``delimiter=False`` all levels, no prefixes.
+    def list(self, prefix: str = "", most: int = MOST_KEYS) -> Listing:
+        """One level below a prefix (a folder).
 
         Raises
         ------
@@ -196,7 +196,7 @@ class ObjectReader:
         """
         objects: list[ObjectInfo] = []
         prefixes: dict[str, None] = {}
-        for page in self._pages(prefix, "/" if delimiter else "", most):
+        for page in self._pages(prefix, "/", most):
             objects += page.objects
             prefixes |= dict.fromkeys(name.rstrip("/") for name in page.prefixes)
         unique = {item.key: item for item in objects}

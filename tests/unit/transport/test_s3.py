@@ -161,7 +161,7 @@ def test_a_level_lists_objects_and_prefixes(reader: ObjectReader) -> None:
     below = reader.list("s0")
     assert [(info.key, info.size) for info in below.objects] == [("s0/.zarray", 3)]
     assert sorted(below.prefixes) == ["s0/0", "s0/1"]
-    assert len(reader.list("s0", delimiter=False).objects) == 4
+    assert len([*reader.list_all("s0")]) == 4
 
 
 def test_everything_below_a_folder_is_listed(reader: ObjectReader) -> None:
