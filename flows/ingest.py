@@ -174,11 +174,6 @@ def run_name() -> str:
     return f"flow run {context.flow_run.name}"
 
 
-def in_one_sentence(error: BaseException) -> str:
-    """An error for a result or a table; named errors say what to do next."""
-    return str(error) if isinstance(error, MacroscopeError) else f"{type(error).__name__}: {error}"
-
-
 def carried(data: T) -> T | None:
     """What a failed or cancelled state carries of what was achieved, for whoever called the flow.
 

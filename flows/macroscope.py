@@ -23,12 +23,18 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 from flows.calling import Form, flow, parent_run_name, shown
 from flows.consolidate import consolidate
 from flows.credentials import store_settings
-from flows.ingest import carried, in_one_sentence
+from flows.ingest import carried
 from flows.sources import cancel_children, cancel_children_of, run_source
 from lib.archives.registry import REGISTRY, archive
 from lib.concurrency import cancel as stopping
 from lib.config.manager import ConfigManager
-from lib.errors import ConfigError, MacroscopeError, NothingThereError, StoppedError
+from lib.errors import (
+    ConfigError,
+    MacroscopeError,
+    NothingThereError,
+    StoppedError,
+    in_one_sentence,
+)
 from lib.execution import MODES, Step, check_sources, ready, schedule
 from lib.execution import mode as find_mode
 from lib.ingest.datasets import Dataset, Job, check, jobs_of

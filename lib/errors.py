@@ -95,6 +95,11 @@ class MacroscopeError(Exception):
         }
 
 
+def in_one_sentence(error: BaseException) -> str:
+    """An error for a result or a table; named errors say what to do next."""
+    return str(error) if isinstance(error, MacroscopeError) else f"{type(error).__name__}: {error}"
+
+
 def _rebuild(cls: type[MacroscopeError], message: str, state: dict[str, Any]) -> MacroscopeError:
     error = cls(message)
     error.__dict__.update(state)

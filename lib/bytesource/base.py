@@ -238,9 +238,7 @@ class _Range(Generic[T]):
     spans: list[Span[T]] = field(default_factory=list)
 
 
-def coalesce(
-    spans: Iterable[Span[T]], *, range_bytes: int, gap_bytes: int = GAP_BYTES
-) -> list[_Range[T]]:
+def coalesce(spans: Iterable[Span[T]], *, range_bytes: int) -> list[_Range[T]]:
     """Join neighbours, in the order given, while a range stays within `range_bytes`."""
     ranges: list[_Range[T]] = []
     for span in spans:
@@ -248,7 +246,7 @@ def coalesce(
         last = ranges[-1] if ranges else None
         if (
             last is not None
-            and last.stop <= span.offset <= last.stop + gap_bytes
+            and last.stop <= span.offset <= last.stop + GAP_BYTES
             and stop - last.offset <= range_bytes
         ):
             last.stop = stop

@@ -27,11 +27,11 @@ _GAP_BYTES = 4 * 2**10  # bytes between two pieces that cost less than another r
 _HELD_BYTES = 64 * 2**20  # fetched along and not asked for yet; beyond it pieces come alone
 
 
-def requests_for(pieces: int, nbytes: int, most: int = MOST_BYTES) -> int:
+def requests_for(pieces: int, nbytes: int) -> int:
     """How many requests so many pieces take that lie side by side, all of them expected."""
     if pieces < 1:
         return 0
-    together = max(1, most * pieces // max(1, nbytes))
+    together = max(1, MOST_BYTES * pieces // max(1, nbytes))
     return -(-pieces // together)
 
 

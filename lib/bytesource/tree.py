@@ -214,6 +214,11 @@ def listing_or_none(tree: Tree, prefix: str) -> Listing | None:
         return None
 
 
+def listing_or_empty(tree: Tree, prefix: str) -> Listing:
+    """The same, empty where the store does not list."""
+    return listing_or_none(tree, prefix) or Listing((), ())
+
+
 def in_words(names: Sequence[str], tree: Tree, folder: str) -> str:
     """What to tell somebody who named what is not there: what there is, or why it is not known."""
     if names:

@@ -47,18 +47,13 @@ class Refusals:
         """
         if len(self.found) == 1:
             raise self.found[0]
-        if self.found:
-            raise together(self.found)
-
-
-def together(errors: tuple[ConfigError, ...]) -> ConfigError:
-    """One error for several, a line for each."""
-    lines = "".join(f"\n  {one.message}{_where(one)}" for one in errors)
-    error = ConfigError(
-        f"{len(errors)} settings are refused:{lines}\n{ConfigError.advice}", advice=""
-    )
-    error.parts = errors
-    return error
+        if errors := self.found:
+            lines = "".join(f"\n  {one.message}{_where(one)}" for one in errors)
+            error = ConfigError(
+                f"{len(errors)} settings are refused:{lines}\n{ConfigError.advice}", advice=""
+            )
+            error.parts = errors
+            raise error
 
 
 def _where(error: ConfigError) -> str:
@@ -145,7 +140,8 @@ def config_error(
         origin = (origins or {}).get(prefix + key)
         sentence = _sentence(model, key, prefix + key, detail)
         told = f"{sentence} (from {origin})" if origin else sentence
-        named = key or _named_first(model, told)
+        first = told.partition(":")[0]
+        named = key or (first if first in model.model_fields else "")
         place = prefix + named if named else None
         said.setdefault(key, ConfigError(told, archive=archive, location=place))
     parts = tuple(said.values())
@@ -155,11 +151,6 @@ def config_error(
     error_of_all = ConfigError(message, archive=archive, location=parts[0].location)
     error_of_all.parts = parts
     return error_of_all
-
-
-def _named_first(model: type[BaseModel], sentence: str) -> str:
-    key = sentence.partition(":")[0]
-    return key if key in model.model_fields else ""
 
 
 def build(

@@ -173,15 +173,10 @@ class Settings(BaseModel):
         except ConfigError as error:
             raise ValueError(error.message.removeprefix("execution_mode: ")) from None
 
-    @field_validator("services", mode="before")
+    @field_validator("services", "dask_options", mode="before")
     @classmethod
-    def _as_text(cls, services: Any) -> Any:
-        return json.dumps(services) if isinstance(services, Mapping) else services
-
-    @field_validator("dask_options", mode="before")
-    @classmethod
-    def _options_as_text(cls, options: Any) -> Any:
-        return json.dumps(options) if isinstance(options, Mapping) else options
+    def _as_text(cls, document: Any) -> Any:
+        return json.dumps(document) if isinstance(document, Mapping) else document
 
     @model_validator(mode="after")
     def _address_is_given(self) -> Settings:

@@ -159,11 +159,7 @@ def environment_layer(
         if ours and name not in names and name not in OTHER_NAMES:
             siblings = [known for known in names if known.split("_")[0] == name.split("_")[0]]
             with refused.noting():
-                raise ConfigError(
-                    f"{name}: there is no such setting (from {origin}); "
-                    f"{suggestion(name, siblings)}",
-                    location=name,
-                )
+                keys.require(name, siblings, "", origin)
     label = f"{origin} {{}}" if origin == "environment" else origin
     return {
         key: SettingValue(environ[name].strip(), label.format(name))

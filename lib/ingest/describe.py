@@ -143,15 +143,11 @@ def _labels(plan: VolumePlan, published: PublishedVolume) -> dict[str, Any]:
     return {"labels": said}
 
 
-def members(made: IngestedVolume) -> list[dict[str, Any]]:
-    """``members``: each label image of the group, as a record of its own would state it.
+def member(made: MadeMember) -> dict[str, Any]:
+    """Of ``members``: a label image of the group, as a record of its own would state it.
 
     Histograms are left out: of forty classes they would be most of the record.
     """
-    return [_member(one) for one in made.members]
-
-
-def _member(made: MadeMember) -> dict[str, Any]:
     plan, published = made.plan, made.published
     return {
         "name": plan.name,

@@ -17,6 +17,7 @@ from lib.geometry import ShapeZYX
 from lib.ingest import stages
 from lib.ingest.context import VolumeRequest, close_context, volume_context
 from lib.ingest.costs import require_space
+from lib.ingest.naming import require_own_name
 from lib.ingest.record_tracker import RecordTracker
 from lib.ingest.result import VolumeResult
 from lib.records.lifecycle import RecordDict
@@ -90,7 +91,7 @@ def _make(
 ) -> VolumeResult:
     """The part that needs the volume's lock; the record of a failure is written under it too."""
     try:
-        tracker.require_own_name()
+        require_own_name(volume_context(request).store, request.plan)
         known = tracker.complete_already()
         stages.cleanup(request, complete=known is not None)
         if known is not None:

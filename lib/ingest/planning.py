@@ -71,8 +71,6 @@ def plan_all(
     loaded: LoadedSettings,
     rounds: Sequence[SettingsBySource],
     access: StoreSettings,
-    *,
-    dry_run: bool = True,
 ) -> list[Planned]:
     """Plans of all selected sources, in their order; a source that fails stops no other.
 
@@ -84,8 +82,6 @@ def plan_all(
         Settings by source, see `lib.ingest.planning.by_round`.
     access
         How to reach the destination: names of volumes depend on what lies there.
-    dry_run
-        Go on without a destination that cannot be read.
 
     Raises
     ------
@@ -101,7 +97,7 @@ def plan_all(
         def one(source: str, config: LoaderConfig) -> Planned:
             data_uri = str(config.output_dir or loaded.settings.data_dir)
             try:
-                own = config.model_copy(update={"dry_run": dry_run})
+                own = config.model_copy(update={"dry_run": True})  # without a destination, too
                 found = plan_source(source, own, scratch, open_store(data_uri, access))
                 costs = tuple(cost_of(plan, config, ratio) for plan in found.plans)
             except StoppedError:

@@ -15,6 +15,7 @@ from lib.errors import (
     NotFoundError,
     RecordError,
     StoppedError,
+    in_one_sentence,
 )
 from lib.ingest import describe, naming
 from lib.ingest.context import VolumeRequest, volume_context
@@ -48,15 +49,6 @@ class RecordTracker:
         self._request, self._run = request, run_name
         self._record: RecordDict | None = None
         self._made: tuple[Store, MetadataManager] | None = None
-
-    def require_own_name(self) -> None:
-        """Refuse a name that a record of the store holds for another source's volume.
-
-        Raises
-        ------
-        NameTakenError
-        """
-        naming.require_own_name(volume_context(self._request).store, self._request.plan)
 
     def complete_already(self) -> VolumeResult | None:
         """The result of an earlier run, if it made this very volume.
@@ -182,7 +174,7 @@ class RecordTracker:
                 "raw": (Key(key) for key in made.raw_keys),
             },
             progress={"current_step": None},
-            **({"members": describe.members(made)} if made.members else {}),
+            **({"members": [describe.member(one) for one in made.members]} if made.members else {}),
         )
         return self._result("complete", stored_bytes=made.stored_bytes, seconds=seconds)
 
@@ -229,7 +221,7 @@ class RecordTracker:
                 _log.error(
                     "%s: the record could not be written: %s", self._request.volume_key, second
                 )
-        return self._result(status, seconds=seconds, error=_sentence(error))
+        return self._result(status, seconds=seconds, error=in_one_sentence(error))
 
     @property
     def record(self) -> RecordDict:
@@ -272,7 +264,3 @@ def volume_result(plan: VolumePlan, status: str, **more: Any) -> VolumeResult:
         assumed_axes=plan.assumed_axes,
         **more,
     )
-
-
-def _sentence(error: BaseException) -> str:
-    return str(error) if isinstance(error, MacroscopeError) else f"{type(error).__name__}: {error}"

@@ -59,9 +59,7 @@ _NOTHING: dict[str, Any] = {"sc:Text": "", "sc:Integer": 0, "sc:Float": 0.0}
 _CITE = ("cite_as", "sc:Text", "How to cite")
 
 
-def croissant_document(
-    records: Iterable[Json], base_uri: str, *, name: str = "macroscope", date: str
-) -> dict[str, Any]:
+def croissant_document(records: Iterable[Json], base_uri: str, *, date: str) -> dict[str, Any]:
     """Index the complete volumes of a store.
 
     Parameters
@@ -86,7 +84,7 @@ def croissant_document(
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": _CONFORMS,
-        "name": _identifier(name),
+        "name": "macroscope",
         "description": f"{len(volumes)} electron-microscopy volumes from "
         f"{len({record.source for record in volumes})} public archives.",
         "url": address(base_uri, ""),

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from lib.errors import IntegrityError, NotFoundError, UnsupportedFormatError
-from lib.geometry import LengthsZYX, ShapeZYX, to_nm
+from lib.geometry import LengthsZYX, ShapeZYX, to_nm, zyx
 from lib.records.model import Record
 from lib.storage.base import Store
+from lib.storage.keys import record_of
 from lib.vocabulary import Kind
 from lib.volumes.grid import ShardGrid
 from lib.volumes.job import numcodecs_config
@@ -197,7 +198,7 @@ def _describe_npy(store: Store, key: str) -> DescribedVolume:
             else np.lib.format.read_array_header_2_0
         )
         shape, fortran, dtype = read(header)
-        shape_zyx = _triple(shape)
+        shape_zyx = zyx(map(int, shape))
     except ValueError as error:
         raise IntegrityError(f"the npy header cannot be read: {error}", location=key) from error
     if fortran:
@@ -214,10 +215,8 @@ def _describe_npy(store: Store, key: str) -> DescribedVolume:
 
 
 def _record(store: Store, key: str) -> dict[str, Any]:
-    folder = key.rpartition("/")[0]
-    name = f"metadata_{volume_name(key)}.json"
     try:
-        return read_document(store, f"{folder}/{name}" if folder else name)
+        return read_document(store, record_of(key))
     except (NotFoundError, IntegrityError):
         return {}
 
@@ -254,9 +253,9 @@ def grid_of(array: Mapping[str, Any]) -> ShardGrid:
     if sharding["name"] != "sharding_indexed":
         raise ValueError("not sharded")
     return ShardGrid(
-        _triple(array["shape"]),
-        _triple(sharding["configuration"]["chunk_shape"]),
-        _triple(array["chunk_grid"]["configuration"]["chunk_shape"]),
+        zyx(map(int, array["shape"])),
+        zyx(map(int, sharding["configuration"]["chunk_shape"])),
+        zyx(map(int, array["chunk_grid"]["configuration"]["chunk_shape"])),
     )
 
 
@@ -269,11 +268,5 @@ def _nanometres(unit: str | None, key: str) -> float:
     return factor
 
 
-def _triple(values: Any) -> ShapeZYX:
-    z, y, x = (int(v) for v in values)
-    return (z, y, x)
-
-
 def _lengths(values: Any, units: list[float]) -> LengthsZYX:
-    z, y, x = (float(v) * u for v, u in zip(values, units, strict=True))
-    return (z, y, x)
+    return zyx(float(v) * u for v, u in zip(values, units, strict=True))

@@ -48,9 +48,7 @@ class Planes:
         return np.concatenate([plane.reshape(-1) for plane in (self.xy, self.xz, self.yz)])
 
 
-def read_planes(
-    store: Store, volume: DescribedVolume, *, most_pixels: int = 2 * MOST_PIXELS
-) -> Planes:
+def read_planes(store: Store, volume: DescribedVolume) -> Planes:
     """Read the middle planes of a volume.
 
     Raises
@@ -61,7 +59,7 @@ def read_planes(
         A ``.npy`` lies on an object store, where it cannot be mapped.
     """
     if volume.levels:
-        level = choose_level(volume, most_pixels=most_pixels)
+        level = choose_level(volume, most_pixels=2 * MOST_PIXELS)
         reader = volume.open_level(store, level)
         xy, xz, yz = (
             reader.read(box).squeeze(axis) for axis, box in enumerate(_boxes(level.grid.shape_zyx))
@@ -96,10 +94,9 @@ def chunks_touched(grid: ShardGrid) -> int:
 def _boxes(shape_zyx: ShapeZYX) -> list[Box]:
     boxes = []
     for axis in AXES.values():
-        start, stop = [0, 0, 0], list(shape_zyx)
-        start[axis] = shape_zyx[axis] // 2
-        stop[axis] = start[axis] + 1
-        boxes.append(Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2])))
+        start = zyx(n // 2 if at == axis else 0 for at, n in enumerate(shape_zyx))
+        stop = zyx(n // 2 + 1 if at == axis else n for at, n in enumerate(shape_zyx))
+        boxes.append(Box(start, stop))
     return boxes
 
 

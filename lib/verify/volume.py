@@ -259,9 +259,9 @@ class Verdict:
 
 
 def verify_store(
-    store: Store, prefix: str = "", *, digests: bool = True, sources: Collection[str] = ()
+    store: Store, *, digests: bool = True, sources: Collection[str] = ()
 ) -> Iterator[Verdict]:
-    """Look at every record below a prefix, and re-prove the volumes that are said to be complete.
+    """Look at every record of a store, and re-prove the volumes that are said to be complete.
 
     Records of other statuses promise no volume; only their form is looked at. A volume for which
     no record vouches is told as such.
@@ -271,7 +271,7 @@ def verify_store(
     sources
         Only what lies in the folders of these sources.
     """
-    found = contents(store, prefix)
+    found = contents(store)
     records = [item for item in found.records if _chosen(item.key, sources)]
     volumes = [key for key in found.volumes if _chosen(key, sources)]
     vouched = {item.key for item in records}

@@ -13,7 +13,7 @@ from lib.archives.address.grammar import AddressStep, parse_address
 from lib.archives.address.places import Place, open_place
 from lib.archives.address.spimdata import calibrated, of_voxels
 from lib.archives.listed import Item, What, described, holder, more_of, refused
-from lib.bytesource.tree import join, listing_or_none
+from lib.bytesource.tree import join, listing_or_empty
 from lib.config.loader_base import AddressConfig
 from lib.errors import (
     AccessDeniedError,
@@ -148,8 +148,8 @@ def _unseen(place: Place, found: Sequence[Candidate]) -> Iterator[str]:
     if (files := _files_left(place, found)) > 0:
         yield f"{files} more files"
     elif not any(one.files or one.root == place.root for one in found):  # `_one_below`
-        listing = listing_or_none(place.tree, place.root)
-        if listing is not None and (left := len(listing.prefixes) - _MOST_BELOW) > 0:
+        left = len(listing_or_empty(place.tree, place.root).prefixes) - _MOST_BELOW
+        if left > 0:
             yield f"{left} more folders"
 
 
@@ -258,8 +258,7 @@ def tree_volumes(place: Place, key: str, options: Options) -> list[Candidate]:
 
 def _one_below(place: Place, options: Options) -> list[Candidate]:
     """Containers directly below a folder that is none itself."""
-    listing = listing_or_none(place.tree, place.root)
-    prefixes = listing.prefixes if listing is not None else ()
+    prefixes = listing_or_empty(place.tree, place.root).prefixes
     found = [one for key in prefixes[:_MOST_BELOW] for one in tree_volumes(place, key, options)]
     loadable = sum(one.volume.refused is None for one in found)
     if len(prefixes) > _MOST_BELOW and loadable < 2:
@@ -273,8 +272,8 @@ def _one_below(place: Place, options: Options) -> list[Candidate]:
 
 def _only_folder(place: Place) -> Place | None:
     """The one folder that lies at a place where nothing else is read, as in most ZIP files."""
-    listing = listing_or_none(place.tree, place.root) if place.pattern is None else None
-    keys = [key.rstrip("/") for key in listing.prefixes] if listing is not None else []
+    prefixes = listing_or_empty(place.tree, place.root).prefixes if place.pattern is None else ()
+    keys = [key.rstrip("/") for key in prefixes]
     keys = [key for key in keys if not key.rpartition("/")[2].startswith((".", "__MACOSX"))]
     if len(keys) != 1 or keys[0].count("/") > _DEEPEST:
         return None
@@ -339,8 +338,7 @@ def _files_left(place: Place, found: Sequence[Candidate]) -> int:
     step = place.steps[0] if place.steps else None
     pattern = place.pattern or (step.path if step else "") or "*"
     wanted = registry.named(step.word) if step else ()
-    listing = listing_or_none(place.tree, place.root)
-    keys = [one.key for one in listing.objects if one.size] if listing is not None else []
+    keys = [one.key for one in listing_or_empty(place.tree, place.root).objects if one.size]
     names = [_last(key) for key in keys if key not in known]
     return sum(
         not name.startswith(".")
@@ -352,8 +350,7 @@ def _files_left(place: Place, found: Sequence[Candidate]) -> int:
 
 def _one_by_one(place: Place, config: AddressConfig, session: Session) -> Iterator[Item]:
     """The files of a folder, each for itself: one of them is why the whole says nothing."""
-    listing = listing_or_none(place.tree, place.root)
-    names = [_last(one.key) for one in listing.objects] if listing is not None else []
+    names = [_last(one.key) for one in listing_or_empty(place.tree, place.root).objects]
     names = [name for name in names if registry.file_formats_for(name, ())]
     for name in names[:_MOST_LOOKED_INTO]:
         try:
@@ -368,8 +365,7 @@ def _one_by_one(place: Place, config: AddressConfig, session: Session) -> Iterat
 
 def _below(place: Place, known: set[str]) -> Iterator[Item]:
     """Containers and folders directly below a folder."""
-    listing = listing_or_none(place.tree, place.root)
-    prefixes = listing.prefixes if listing is not None else ()
+    prefixes = listing_or_empty(place.tree, place.root).prefixes
     for number, key in enumerate(prefixes[:MOST_FOLDERS]):
         key = key.strip("/")
         if any(root == key or root.startswith(f"{key}/") for root in known):

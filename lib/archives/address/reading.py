@@ -12,7 +12,7 @@ import numpy as np
 from lib.bytesource.base import ByteSource, LocalBytes
 from lib.bytesource.remote import HttpBytes, RemoteBytes
 from lib.bytesource.server_tree import FtpTree, HttpTree
-from lib.bytesource.tree import Tree, fetch_whole, join, listing_or_none
+from lib.bytesource.tree import Tree, fetch_whole, join, listing_or_empty
 from lib.errors import FormatError, MacroscopeError, NotFoundError, SourceChangedError
 from lib.formats import registry
 from lib.formats.base import VolumeReader
@@ -208,8 +208,8 @@ def _check_files(plan: VolumePlan, tree: Tree) -> None:
     keys = {_key_of(plan, file): file for file in plan.files}
     now: dict[str, ObjectInfo | None] = {}
     if plan.reader["container"] == "stack":
-        listing = listing_or_none(tree, plan.reader["root"])
-        now = {one.key: one for one in listing.objects if one.size is not None} if listing else {}
+        objects = listing_or_empty(tree, plan.reader["root"]).objects
+        now = {one.key: one for one in objects if one.size is not None}
     unknown = [key for key in keys if key not in now]
     looked = tree.ordered([partial(tree.head, key) for key in unknown])
     now |= dict(zip(unknown, looked, strict=True))

@@ -7,7 +7,7 @@ import math
 import re
 from typing import Any, ClassVar, Literal
 
-from lib.bytesource.tree import Tree, in_words, join, listing_or_none, optional_document
+from lib.bytesource.tree import Tree, in_words, join, listing_or_empty, optional_document
 from lib.errors import NotFoundError, UnsupportedFormatError
 from lib.formats.chunked import cells_in, choose_level_name, listed_objects, survey_objects
 from lib.formats.format import Handle, Options, Survey, VolumeDescription, VoxelSize
@@ -54,7 +54,7 @@ class N5Format:
                 raise NotFoundError(
                     f"there is no dataset at {path or 'the root'!r}",
                     location=f"{tree.uri}/{where}",
-                    advice=in_words(_children(tree, where), tree, where),
+                    advice=in_words(listing_or_empty(tree, where).folders, tree, where),
                 )
             return [_described(tree, root, *one, options) for one in found]
 
@@ -85,11 +85,6 @@ def _attributes(tree: Tree, path: str) -> dict[str, Any] | None:
     return None if data is None else json_object(data, DOCUMENT, f"{tree.uri}/{key}")
 
 
-def _children(tree: Tree, path: str) -> list[str]:
-    listing = listing_or_none(tree, path)
-    return listing.folders if listing is not None else []
-
-
 def _levels(tree: Tree, path: str, attributes: dict[str, Any]) -> list[str]:
     """Names of the levels of a pyramid, finest first; empty where a group is none."""
     if _SETUP.fullmatch(path.rpartition("/")[2]):
@@ -99,7 +94,7 @@ def _levels(tree: Tree, path: str, attributes: dict[str, Any]) -> list[str]:
     table = attributes.get("scales") or attributes.get("downsamplingFactors")
     if isinstance(table, list) and table and isinstance(table[0], list):
         return [f"s{number}" for number in range(len(table))]
-    named = [name for name in _children(tree, path) if _LEVEL.fullmatch(name)]
+    named = [name for name in listing_or_empty(tree, path).folders if _LEVEL.fullmatch(name)]
     if not named and _attributes(tree, join(path, "s0")) is not None:
         named = ["s0"]  # where nothing lists them
         while _attributes(tree, join(path, f"s{len(named)}")) is not None:
@@ -124,7 +119,7 @@ def _volumes(tree: Tree, path: str, options: Options, depth: int) -> list[_Found
         return [(join(path, level), level, attributes or {}, tuple(levels))]
     if depth >= _DEEPEST:
         return []
-    children = (join(path, child) for child in _children(tree, path))
+    children = (join(path, child) for child in listing_or_empty(tree, path).folders)
     return [one for child in children for one in _volumes(tree, child, options, depth + 1)]
 
 

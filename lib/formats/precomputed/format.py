@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from lib.bytesource.neighbours import requests_for
-from lib.bytesource.tree import Tree, join, listing_or_none, normal_key
+from lib.bytesource.tree import Tree, join, listing_or_empty, listing_or_none, normal_key
 from lib.errors import FormatError, MacroscopeError, NotFoundError, StoppedError
 from lib.formats.chunked import (
     UNLISTED,
@@ -205,8 +205,7 @@ def _suffix(tree: Tree, key: str, scale: Scale) -> str:
     """
     if tree.remote or scale.sharding is not None:
         return ""
-    listing = listing_or_none(tree, key)
-    names = [one.key.rpartition("/")[2] for one in listing.objects] if listing else []
+    names = [one.key.rpartition("/")[2] for one in listing_or_empty(tree, key).objects]
     ends = {match[1] for name in names if (match := _CHUNK.fullmatch(name))}
     if len(ends) > 1:
         packed = max(ends)
