@@ -17,7 +17,7 @@ from lib.bytesource.base import ByteSource
 from lib.bytesource.tree import Tree
 from lib.errors import NotFoundError
 from lib.formats.base import VolumeReader
-from lib.geometry import Box, LengthsZYX, ShapeZYX, nm_per, zyx
+from lib.geometry import Box, LengthsZYX, ShapeZYX, nm_per, to_nm, zyx
 from lib.plan import SourceGrid
 from lib.vocabulary import Kind
 
@@ -84,6 +84,14 @@ class Origin:
 def positive(value: float | None) -> float | None:
     """`value` if it can be the length of a voxel, else None."""
     return value if value is not None and math.isfinite(value) and value > 0 else None
+
+
+def stated_nm(text: str, unit: str) -> float | None:
+    """A voxel's length in nm out of the words of a file; None where they are none."""
+    try:
+        return positive(to_nm(float(text), unit))
+    except ValueError:
+        return None
 
 
 def pixel_nm(per_unit: float | None, unit: str) -> float | None:

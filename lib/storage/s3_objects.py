@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -18,7 +17,7 @@ from lib.transport.bounds import ServiceCounters
 from lib.transport.limits import Limits
 from lib.transport.listing import ObjectInfo, Walk
 from lib.transport.responses import content_length, content_range
-from lib.transport.retry import call_with_retry
+from lib.transport.retry import call_with_retry, http_date
 from lib.transport.s3.address import S3Access, parse_uri, server_url
 from lib.transport.s3.errors import Refusal, store_error, way_error
 from lib.transport.s3.listing import read_page
@@ -128,8 +127,9 @@ class S3Objects:
         def ask() -> ReadObject:
             with self.requests.ask("GET", quote(self.full(key)), transfer=_LARGEST) as response:
                 data = self.requests.body(response, _LARGEST)
-            written = response.headers.get("Last-Modified")
-            return ReadObject(data, response.headers.get("ETag", ""), _moment(written))
+            written = http_date(response.headers.get("Last-Modified"))
+            etag = response.headers.get("ETag", "")
+            return ReadObject(data, etag, written or datetime.fromtimestamp(0, UTC))
 
         return self.trying(ask, key, "read")
 
@@ -225,11 +225,3 @@ class S3Objects:
             tries=attempts,
             outlives_stop=True,
         )
-
-
-def _moment(text: str | None) -> datetime:
-    """An HTTP date; the beginning of time where there is none."""
-    try:
-        return parsedate_to_datetime(text or "")
-    except (TypeError, ValueError):
-        return datetime.fromtimestamp(0, UTC)

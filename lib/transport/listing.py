@@ -12,10 +12,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from enum import Enum
 
 from lib.errors import BadAnswerError
+from lib.transport.retry import http_date
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,11 +165,10 @@ def seconds_apart(one: str | None, other: str | None) -> float | None:
         return None
     if one == other:
         return 0.0
-    try:
-        moments = [parsedate_to_datetime(text).timestamp() for text in (one, other)]
-    except (TypeError, ValueError, IndexError, OverflowError):
+    first, second = http_date(one), http_date(other)
+    if first is None or second is None:
         return float("inf")
-    return abs(moments[0] - moments[1])
+    return abs((first - second).total_seconds())
 
 
 def _kind_of_time(text: str) -> str:

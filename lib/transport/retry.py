@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Protocol, TypeVar
 
@@ -29,11 +30,19 @@ def parse_retry_after(value: str | None, now: float | None = None) -> float | No
     text = value.strip()
     if text.isascii() and text.isdigit():
         return float(text[:9])
+    moment = http_date(text)
+    if moment is None:
+        return None
+    return max(0.0, moment.timestamp() - (time.time() if now is None else now))
+
+
+def http_date(text: str | None) -> datetime | None:
+    """A moment as HTTP writes it (RFC 9110); None where it is none. ``-0000`` is UTC."""
     try:
-        moment = parsedate_to_datetime(text)
-        return max(0.0, moment.timestamp() - (time.time() if now is None else now))
+        moment = parsedate_to_datetime(text or "")
     except (TypeError, ValueError, IndexError, OverflowError):
         return None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def ask_to_wait(error: MacroscopeError, seconds: float | None) -> MacroscopeError:

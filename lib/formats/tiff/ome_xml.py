@@ -15,8 +15,8 @@ from defusedxml.common import DefusedXmlException  # type: ignore[import-untyped
 from defusedxml.ElementTree import DefusedXMLParser  # type: ignore[import-untyped,unused-ignore]
 
 from lib.errors import FormatError
-from lib.formats.format import VoxelSize, positive
-from lib.geometry import nm_per, to_nm
+from lib.formats.format import VoxelSize, stated_nm
+from lib.geometry import nm_per
 
 ORDERS = ("XYZCT", "XYZTC", "XYCTZ", "XYCZT", "XYTCZ", "XYTZC")
 _ROOT = re.compile(r"<(?:\w+:)?OME[\s>/]")
@@ -73,11 +73,7 @@ class OmeImage:
         return VoxelSize(z_nm, y_nm, x_nm, provenance="OME-XML PhysicalSize")
 
     def _physical_nm(self, axis: str) -> float | None:
-        text, unit = self.physical.get(axis, ("nan", ""))
-        try:
-            return positive(to_nm(float(text), unit))
-        except ValueError:
-            return None
+        return stated_nm(*self.physical.get(axis, ("nan", "")))
 
 
 @dataclass(slots=True)

@@ -23,7 +23,7 @@ from defusedxml.common import DefusedXmlException  # type: ignore[import-untyped
 from defusedxml.ElementTree import DefusedXMLParser  # type: ignore[import-untyped,unused-ignore]
 
 from lib.errors import FormatError, UnsupportedFormatError
-from lib.formats.format import Origin, VoxelSize, pixel_nm, positive
+from lib.formats.format import Origin, VoxelSize, pixel_nm, positive, stated_nm
 from lib.formats.tiff.ifd import Ifd
 from lib.geometry import nm_per, to_nm
 
@@ -102,10 +102,7 @@ def _disagreement(who: str, other: VoxelSize, taken: VoxelSize) -> list[str]:
 
 def _metres(text: str | None) -> float | None:
     """Nanometres of a length in metres that can be a pixel's; zero and nonsense are none."""
-    try:
-        length = positive(to_nm(float(text or "nan"), "m"))
-    except ValueError:
-        return None
+    length = stated_nm(text or "", "m")
     return float(f"{length:.9g}") if length is not None and 1e-4 < length < 1e9 else None
 
 
@@ -233,7 +230,7 @@ def _zeiss_length(text: str, key: str) -> float | None:
     match = re.search(rf"^{key}\s*$[^=]*=\s*({_NUMBER})\s*(\S+)?", text, re.MULTILINE)
     if match is None:
         return None
-    length = positive(to_nm(float(match[1]), match[2] or ""))
+    length = stated_nm(match[1], match[2] or "")
     return float(f"{length:.9g}") if length is not None else None
 
 
@@ -330,7 +327,7 @@ def imagej_voxel(header: ImageJ, ifd: Ifd) -> VoxelSize:
     if "scales" in header.values:
         columns = (_list(header.values, key) for key in ("axes", "scales", "units"))
         found = {axis: (scale, unit) for axis, scale, unit in zip(*columns, strict=False)}
-        z, y, x = (_scaled(*found.get(axis, ("", ""))) for axis in "ZYX")
+        z, y, x = (stated_nm(*found.get(axis, ("", ""))) for axis in "ZYX")
         return VoxelSize(z, y, x, "SCIFIO description") if z or y or x else VoxelSize()
 
     def in_plane(tag: int, unit: str) -> float | None:
@@ -348,13 +345,6 @@ def imagej_voxel(header: ImageJ, ifd: Ifd) -> VoxelSize:
     if not any(sizes) or _printed(header, sizes):
         return VoxelSize()
     return VoxelSize(*sizes, provenance="ImageJ description and TIFF resolution")
-
-
-def _scaled(scale: str, unit: str) -> float | None:
-    try:
-        return positive(to_nm(float(scale), unit))
-    except ValueError:
-        return None
 
 
 def _printed(header: ImageJ, sizes: tuple[float | None, ...]) -> bool:

@@ -186,16 +186,12 @@ class Hierarchy:
 
     def _said(self, path: str) -> list[str]:
         """Children that the attributes of a group name."""
-        data = self.document(path, ".zattrs")
-        if data is None:
-            return []
 
         def there(name: str) -> bool:
             child = join(path, name)
             return any(self.document(child, one) is not None for one in (".zattrs", ".zarray"))
 
-        where = f"{self._tree.uri}/{path}"
-        return named_children(json_object(data, ".zattrs", where), there)
+        return named_children(self._attributes(path), there)
 
     # --- inside -----------------------------------------------------------------------------
 

@@ -15,12 +15,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, urlsplit
 
 from lib.errors import AccessDeniedError, ConfigError, RequestRefusedError
 from lib.transport.environment import is_loopback
+from lib.transport.retry import http_date
 
 if TYPE_CHECKING:
     from botocore.credentials import Credentials  # type: ignore[import-untyped]
@@ -220,11 +220,9 @@ class Signer:
         if date == self._noted:  # as many answers of the same second say
             return
         self._noted = date
-        try:
-            moment = parsedate_to_datetime(date or "")
-        except (ValueError, TypeError):
-            return
-        self._ahead_s = time.time() - moment.timestamp()
+        moment = http_date(date)
+        if moment is not None:
+            self._ahead_s = time.time() - moment.timestamp()
 
     def in_header(self, method: str, url: str, headers: Mapping[str, str]) -> dict[str, str]:
         """Headers with a signature of a request without a body."""

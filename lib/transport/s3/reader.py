@@ -7,7 +7,6 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from email.utils import parsedate_to_datetime
 from types import MappingProxyType
 from typing import Literal, TypeVar
 
@@ -16,6 +15,7 @@ from lib.transport import bounds, responses
 from lib.transport.bounds import ServiceCounters
 from lib.transport.limits import Limiter, Limits
 from lib.transport.listing import MOST_KEYS, Listing, ObjectInfo, Walk
+from lib.transport.retry import http_date
 from lib.transport.s3.address import S3Access, check_object_key, parse_uri
 from lib.transport.s3.errors import Refusal, source_error
 from lib.transport.s3.listing import ListingPage, read_page
@@ -177,7 +177,8 @@ class ObjectReader:
                     size = responses.content_length(response.headers)
                     if size is None:
                         raise BadAnswerError("the answer is not that of an object store")
-                    date = _date(response.headers.get("Last-Modified"))
+                    written = http_date(response.headers.get("Last-Modified"))
+                    date = None if written is None else f"{written:%Y-%m-%dT%H:%M:%SZ}"
                     return ObjectInfo(key, size, response.headers.get("ETag"), date)
             except Refusal as refusal:
                 if refusal.status == 404:
@@ -289,15 +290,6 @@ class ObjectReader:
                 raise
 
         return self._requests.retry(verb, where, named)
-
-
-def _date(text: str | None) -> str | None:
-    """An HTTP date in ISO 8601, or None."""
-    try:
-        moment = parsedate_to_datetime(text or "")
-    except (TypeError, ValueError):
-        return None
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 EtagPolicy = Literal["always", "plain-http", "sample"]
