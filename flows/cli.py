@@ -8,6 +8,7 @@ Prefect's settings have to be in the environment before its first import.
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -379,6 +380,14 @@ def main() -> None:
         sys.exit(2)
     except MacroscopeError as error:
         say(f"macroscope: {error}", error=True)
+        sys.exit(1)
+    except OSError as error:  # of this folder, or of where the output goes
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        from lib.storage.durable import named_os_error
+
+        where = str(error.filename or "standard output")
+        say(f"macroscope: {named_os_error(error, where, 'write')}", error=True)
         sys.exit(1)
     except KeyboardInterrupt:  # typer has its own way out, which this one agrees with
         from flows.commands.options import exit_code

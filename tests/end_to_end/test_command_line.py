@@ -111,6 +111,17 @@ def test_completion_is_by_the_command_s_name_and_zsh_has_it_at_the_first_tab() -
     assert zsh.rstrip().endswith("""!= "_macroscope" ]] || _macroscope_completion "$@\"""")
 
 
+def test_a_full_disk_behind_the_output_is_named() -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "macroscope", "config"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=300)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "macroscope: cannot write: no space is left [at standard output]. Free space or choose "
+        "another destination, then run again: finished work is kept"
+    ]
+
+
 BROKEN = """
 data_dri: here
 common: {max_workers: many}

@@ -41,11 +41,12 @@ class PostgreSQL:
         self.port = port
         self.url = f"postgresql+asyncpg://prefect:secret@127.0.0.1:{port}/prefect"
 
-    def run(self, name: str, *arguments: str) -> None:
-        """Run one of its client programs: ``psql``, ``pg_dump``, ``dropdb``, ..."""
+    def run(self, name: str, *arguments: str) -> str:
+        """What one of its client programs prints: ``psql``, ``pg_dump``, ``dropdb``, ..."""
         where = ["--host=127.0.0.1", f"--port={self.port}", "--username=prefect"]
         done = subprocess.run([_found(name), *where, *arguments], capture_output=True, text=True)
         assert done.returncode == 0, f"{name}: {done.stderr}"
+        return done.stdout
 
 
 @contextmanager
