@@ -97,6 +97,7 @@ def sift(browser: Browser, field: str, words: str) -> None:
 
 def test_the_report_is_small_and_its_filter_finds_any_volume(many: Many, browser: Browser) -> None:
     assert many.report.stat().st_size < MOST_BYTES
+    browser.open("about:blank")
     browser.messages.clear()
     browser.open(many.report.as_uri())
     seen = "[...document.querySelectorAll('#rows tbody tr')].filter(e => e.offsetParent)"
@@ -117,6 +118,7 @@ def test_the_page_of_the_store_is_small_and_its_filter_finds_any_volume(
 ) -> None:
     page = requests.get(many.viewer.url, timeout=120)
     assert page.ok and len(page.content) < MOST_BYTES
+    browser.open("about:blank")
     browser.messages.clear()
     browser.requested.clear()
     browser.open(many.viewer.url)

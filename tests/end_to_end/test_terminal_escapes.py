@@ -56,7 +56,7 @@ def on_a_terminal(folder: Path, environment: dict[str, str], *arguments: str) ->
         if not part:
             break
         sent += part
-    process.wait(timeout=60)
+    process.wait(timeout=300)
     os.close(ours)
     return sent.decode(errors="replace")
 

@@ -56,6 +56,7 @@ def look(browser: Browser, url: str) -> NDArray[np.uint8]:
     browser.open("about:blank")  # two links differ behind the # only, which is no new page
     browser.open(url)
     browser.until("window.viewer && viewer.isReady()")
+    browser.settle()  # ready is what will be drawn in the next frame
     with Image.open(io.BytesIO(browser.screenshot())) as image:
         return np.asarray(image.convert("RGB"))
 
@@ -129,6 +130,7 @@ def test_labels_lie_in_colour_over_the_tissue(
 def test_several_volumes_stand_side_by_side_and_nobody_else_is_asked(
     volumes: Viewer, browser: Browser
 ) -> None:
+    browser.open("about:blank")
     browser.requested.clear()
     browser.messages.clear()
     shown = look(browser, volumes.url)

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -30,6 +31,13 @@ _FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--disable-dev-shm-usage",  # a container's is small, and a page that fills it crashes
+    "--disable-background-timer-throttling",
+    "--disable-backgrounding-occluded-windows",
+    "--disable-renderer-backgrounding",
+    "--disable-hang-monitor",
+    "--disable-gpu-watchdog",  # on a busy machine it takes drawing by the processor for a hang
+    "--allow-pre-commit-input",  # keys before the first frame are dropped otherwise
     "--hide-scrollbars",
     "--use-gl=angle",
     "--use-angle=swiftshader",
@@ -37,6 +45,11 @@ _FLAGS = (
     "--remote-debugging-port=0",
 )
 _PATIENCE_SECONDS = 180.0
+_STILL_SECONDS = 5.0
+_BUSY_SECONDS = 1.0
+_LEAST_TRIES = 4
+_LONGEST_ANSWER_SECONDS = 130.0
+"""What is not answered by then is no longer waited for: a server of Prefect gives up after 60 s."""
 _KEYS = {"Tab": (9, ""), "Enter": (13, "\r"), "Space": (32, " "), "ArrowDown": (40, "")}
 """Key -> its number, and the text that it types."""
 
@@ -44,6 +57,10 @@ _KEYS = {"Tab": (9, ""), "Enter": (13, "\r"), "Space": (32, " "), "ArrowDown": (
 def find_chromium() -> str | None:
     """The path of an installed Chromium, or None."""
     return next((path for name in _NAMES if (path := shutil.which(name))), None)
+
+
+class _PageCrashedError(BadAnswerError):
+    """Nothing that is asked of it will be answered."""
 
 
 class Browser:
@@ -63,6 +80,8 @@ class Browser:
     def __init__(self, *, width: int = 1280, height: int = 800) -> None:
         self.requested: list[str] = []  # addresses that pages asked for, data: left out
         self.messages: list[str] = []  # console errors and exceptions of the pages
+        self.answers: list[tuple[str, int]] = []  # address and HTTP status; 0: no answer came
+        self._unanswered: dict[str, tuple[str, float]] = {}  # id of a request: its address, since
         self._next, self._size = 0, (width, height)
 
     def __enter__(self) -> Browser:
@@ -79,13 +98,15 @@ class Browser:
                 self._debugger(),
                 max_size=None,
                 proxy=None,
+                open_timeout=_PATIENCE_SECONDS,
                 ping_interval=None,  # it may stand still
             )
             target = self._call("Target.createTarget", url="about:blank")["targetId"]
             attached = self._call("Target.attachToTarget", targetId=target, flatten=True)
             self._session: str | None = attached["sessionId"]
-            for domain in ("Page", "Network", "Runtime", "Log"):
+            for domain in ("Page", "Network", "Runtime", "Log", "Inspector"):
                 self._call(f"{domain}.enable")
+            self._call("Emulation.setFocusEmulationEnabled", enabled=True)  # keys go nowhere else
             self.resize(*self._size)
         except BaseException:
             self._end()
@@ -120,8 +141,13 @@ class Browser:
 
     def open(self, url: str) -> None:
         """Load a page and wait until it, scripts and pictures included, is there."""
-        self._call("Page.navigate", url=url)
+        if "errorText" in (answer := self._call("Page.navigate", url=url)):
+            raise BadAnswerError(f"{url}: {answer['errorText']}")
         self.until("document.readyState === 'complete'")
+        self.evaluate(  # drawn once: who types before is not heard
+            "Promise.race([new Promise(drawn => requestAnimationFrame(() => "
+            "requestAnimationFrame(() => drawn(0)))), new Promise(late => setTimeout(late, 5000))])"
+        )
 
     def evaluate(self, expression: str) -> Any:
         """The JSON value of a JavaScript expression; promises are awaited.
@@ -141,22 +167,93 @@ class Browser:
     def until(self, expression: str, *, seconds: float = _PATIENCE_SECONDS) -> Any:
         """Ask again and again until the expression is truthy; returns its value.
 
+        An expression that throws is not true yet: a page that is just replaced has no body.
+
         Raises
         ------
         BadAnswerError
-            It never is; the page's own messages are in the text.
+            It never is; what the page shows and its own messages are in the text.
         """
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            value = self.evaluate(expression)
-            if value:
-                return value
-            time.sleep(0.1)
-        raise BadAnswerError(
-            f"never true: {expression}; the page says {self.messages[-5:]}", advice=""
+        return self.insist(
+            lambda: None, lambda: self.evaluate(expression), expression, seconds=seconds
         )
 
-    def verify_source_unchanged(self, *, seconds: float = 20.0) -> None:
+    def insist(
+        self,
+        act: Callable[[], object],
+        done: Callable[[], Any],
+        what: str,
+        *,
+        seconds: float = _PATIENCE_SECONDS,
+    ) -> Any:
+        """Do something until it has its effect, as a patient person does; returns what `done` said.
+
+        A key or a click is lost while a page is drawn anew, and an answer of 503 is shown for a
+        moment and forgotten. So `act` is repeated after `_STILL_SECONDS` without an effect, but
+        never while the page is busy or a request of its is unanswered.
+
+        Parameters
+        ----------
+        act
+            What must do no harm when it is done again.
+        done
+            Truthy once the effect is there. BadAnswerError, as of a page without a body, is not.
+        what
+            Of the error.
+
+        Raises
+        ------
+        BadAnswerError
+            No effect came; what the page shows and its own messages are in the text.
+        """
+        begun, failed, tries = time.monotonic(), "", 0
+        while True:
+            tries += 1
+            try:
+                act()
+            except _PageCrashedError:
+                raise
+            except BadAnswerError as error:
+                failed = f"; {error}"
+            since = time.monotonic()
+            while time.monotonic() - since < _STILL_SECONDS:
+                looked = time.monotonic()
+                try:
+                    if value := done():
+                        return value
+                    self.evaluate("0")  # hears what was asked and answered meanwhile
+                except _PageCrashedError:
+                    raise
+                except BadAnswerError as error:
+                    failed = f"; {error}"
+                longest = seconds if tries >= _LEAST_TRIES else 2 * seconds
+                if time.monotonic() > begun + longest:
+                    raise BadAnswerError(f"never true: {what}{failed}\n{self.told()}", advice="")
+                if self._waits() or time.monotonic() - looked > _BUSY_SECONDS:
+                    since = time.monotonic()
+                time.sleep(0.1)
+
+    def told(self) -> str:
+        """What a person would have to know of a page that did not do what it should."""
+        try:
+            shown = self.evaluate(
+                "[location.href, document.activeElement?.outerHTML.slice(0, 200),"
+                " document.body?.innerText.slice(0, 6000)].join('\\n')"
+            )
+        except (BadAnswerError, TimeoutError) as error:
+            shown = str(error)
+        waits = [url for url, _ in self._unanswered.values()]
+        return (
+            f"The page shows: {shown}\nIts messages: {self.messages[-8:]}\n"
+            f"Answers: {self.answers[-12:]}\nUnanswered: {waits}"
+        )
+
+    def _waits(self) -> bool:
+        """Whether the page waits for an answer that may still come."""
+        oldest = time.monotonic() - _LONGEST_ANSWER_SECONDS
+        return any(since > oldest for _, since in self._unanswered.values())
+
+    def settle(self, *, seconds: float = 20.0) -> None:
         """Wait until two looks half a second apart show the same; gives up in silence."""
         before, deadline = b"", time.monotonic() + seconds
         while (now := self.screenshot()) != before and time.monotonic() < deadline:
@@ -220,10 +317,23 @@ class Browser:
             url = event["request"]["url"]
             if not url.startswith(("data:", "blob:")):
                 self.requested.append(url)
+                self._unanswered[event["requestId"]] = url, time.monotonic()
+        elif method == "Network.responseReceived":
+            self._answered(event["requestId"], event["response"]["status"])
+        elif method in ("Network.loadingFinished", "Network.loadingFailed"):
+            self._answered(event["requestId"], 0)
+        elif method == "Page.frameNavigated" and "parentId" not in event["frame"]:
+            self._unanswered.clear()  # what the page before asked for
+        elif method == "Inspector.targetCrashed":
+            raise _PageCrashedError("the page crashed")
         elif method == "Runtime.exceptionThrown":
             self.messages.append(json.dumps(event["exceptionDetails"])[:400])
         elif method == "Log.entryAdded" and event["entry"]["level"] == "error":
             self.messages.append(event["entry"]["text"] + " " + event["entry"].get("url", ""))
+
+    def _answered(self, request: str, status: int) -> None:
+        if request in self._unanswered:
+            self.answers.append((self._unanswered.pop(request)[0], status))
 
     def _end(self) -> None:
         self._process.terminate()

@@ -83,7 +83,7 @@ def test_a_cluster_outlives_a_killed_worker_and_is_closed_behind_an_api_server_t
         return phase in ("Succeeded", "Failed")
 
     cluster.wait(lambda: "at work" in cluster.log(flow) or ended(), WAIT_S, "work begun")
-    [first] = dask_workers(cluster)
+    [first] = cluster.wait(lambda: dask_workers(cluster), WAIT_S, "a worker")
     cluster.delete(POD, first["metadata"]["name"], grace_seconds=0)
     done = f"the sum is {sum(n * n for n in range(20))}"
     cluster.wait(lambda: done in cluster.log(flow) or ended(), WAIT_S, "work done")

@@ -121,6 +121,8 @@ def test_a_real_prometheus_scrapes_runs_and_volumes(
     environ: dict[str, str], store: Path, tmp_path: Path
 ) -> None:
     with exporter(environ, store, tmp_path) as url:
+        # a server that is busy, or whose database is locked, is away for a moment
+        assert comes_true(lambda: scraped(url)["macroscope_prefect_up",] == 1, WAIT_S)
         found = scraped(url)
         expected = {
             ("macroscope_prefect_up",): 1,

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 from prefect.client.orchestration import SyncPrefectClient
 
 from flows.commands.server import comes_true
 from flows.register import ensure_pool, job_template
-from tests.kit.prefect_server import ask, prefect_server
+from tests.kit.prefect_server import ask, patient, prefect_server
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.long
@@ -71,9 +70,10 @@ def trial(environ: dict[str, str], *words: str) -> tuple[int, str]:
 
 def pool(environ: dict[str, str], **change: Any) -> dict[str, Any]:
     url = f"{environ['PREFECT_API_URL']}/work_pools/desk"
-    if change:
-        requests.patch(url, json=change, timeout=120).raise_for_status()
-    found: dict[str, Any] = requests.get(url, timeout=120).json()
+    with patient() as session:
+        if change:
+            session.patch(url, json=change, timeout=120).raise_for_status()
+        found: dict[str, Any] = session.get(url, timeout=120).json()
     return found
 
 
@@ -114,10 +114,10 @@ def test_a_trial_ends_as_its_run_does(environ: dict[str, str], tmp_path: Path) -
 def test_a_run_that_no_pod_takes_is_given_up_and_cancelled(environ: dict[str, str]) -> None:
     """A worker that reported in lately, and is gone."""
     url = environ["PREFECT_API_URL"]
-    answer = requests.post(
-        f"{url}/work_pools/desk/workers/heartbeat", json={"name": "gone"}, timeout=30
-    )
-    answer.raise_for_status()
+    lately = {"name": "gone", "heartbeat_interval_seconds": 1000}  # however slow the machine
+    with patient() as session:
+        answer = session.post(f"{url}/work_pools/desk/workers/heartbeat", json=lately, timeout=120)
+        answer.raise_for_status()
     code, said = trial(environ, "--start-seconds", "2")
     assert code == 1, said
     assert "after 2 s" in said
