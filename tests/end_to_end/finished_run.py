@@ -168,8 +168,11 @@ def fill(browser: Browser, label: str, text: str) -> None:
         browser.evaluate("document.activeElement.select()")
         browser.write(text)
 
-    holds = f"{field(label, 'textarea')}?.value === {json.dumps(text)}"
-    browser.insist(act, lambda: browser.evaluate(holds), f"{label} holds {text}")
+    def holds() -> Any:
+        browser.rest()
+        return browser.evaluate(f"{field(label, 'textarea')}?.value === {json.dumps(text)}")
+
+    browser.insist(act, holds, f"{label} holds {text}")
 
 
 def log_in(browser: Browser, run: FinishedRun) -> None:

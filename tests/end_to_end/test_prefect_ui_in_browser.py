@@ -280,6 +280,7 @@ def test_the_form_is_filled_by_keyboard_and_refuses_what_is_wrong(
         browser.press("Enter")
 
     def submit() -> None:
+        browser.rest()
         tab_to(browser, "Submit")
         browser.press("Enter")
 
@@ -333,6 +334,7 @@ def test_a_schedule_is_made_in_the_page_of_the_deployment(
         push(browser, "Schedule", "Cron")
         push(browser, "Cron", "Every minute")
         browser.insist(write, lambda: _has(browser, "At 03:00"), "the time is taken")
+        browser.rest()
         browser.evaluate(f"{buttons('Save')}.pop().click()")
 
     def write() -> None:
