@@ -302,7 +302,7 @@ def test_words_of_an_archive_stay_in_their_line_and_ids_that_are_none_are_left_o
     entries = [{"id": "EMPIAR-10310"}, {"id": "1; rm -rf"}, {"id": "../x"}, {"id": "10094"}]
     client = SimpleNamespace(get_json=lambda url, params: {"entries": entries})
     session = SimpleNamespace(http=lambda service: client)
-    found = entry._found("x", 10, EBIConfig(), session)  # type: ignore[arg-type]
+    found = entry.find_entries("x", 10, EBIConfig(), session)  # type: ignore[arg-type]
     assert found == ["EMPIAR-10310", "EMPIAR-10094"]
 
 

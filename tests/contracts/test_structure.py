@@ -35,7 +35,7 @@ CONCEPTS = {
         "lib.formats.n5.reader", "lib.formats.precomputed.reader", "lib.formats.zarr.v3_reader",
     ),
     "a part of a format with a specification of its own": (
-        "lib.formats.dm.tags", "lib.formats.mrc.header",
+        "lib.formats.dm.tags", "lib.formats.mrc.header", "lib.formats.n5.geometry",
         "lib.formats.tiff.ome_xml", "lib.formats.tiff.series",
     ),
     "how files are named, where another module makes volumes of them": ("lib.formats.numbering",),

@@ -118,6 +118,7 @@ class MemoryTree:
 
     uri = "memory:"
     listing_proves = True
+    range_bytes = 2**20
 
     def __init__(self, data: dict[str, bytes]) -> None:
         self.data = data
@@ -127,6 +128,10 @@ class MemoryTree:
         self.on_get(key)
         found = self.data.get(key)
         return None if found is None else memoryview(found)
+
+    def get_range(self, key: str, start: int, length: int) -> memoryview | None:
+        found = self.get(key)
+        return None if found is None else found[start : start + length]
 
     def ordered(self, jobs: Iterable[Callable[[], T]]) -> Iterator[T]:
         for job in jobs:

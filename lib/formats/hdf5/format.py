@@ -216,9 +216,8 @@ def _described(
 ) -> VolumeDescription:
     path, shape = one["path"], tuple(one["shape"])
     handle: dict[str, Any] = {"path": path}
-    nothing = VolumeDescription(path, handle, (0, 0, 0), "uint8", refused=one["refused"])
     if one["refused"] is not None:
-        return nothing
+        return VolumeDescription(path, handle, (0, 0, 0), "uint8", refused=one["refused"])
     notes: list[str] = []
     try:
         names = _names(one, notes)
@@ -438,7 +437,6 @@ def _reader(
     if "view" in handle:
         stored = np.dtype(handle["view"]).newbyteorder(stored.byteorder)
     size = handle.get("size_zyx")
-    fill = handle["fill"]
     return Hdf5Reader(
         source,
         tuple(handle["shape"]),
@@ -447,6 +445,6 @@ def _reader(
         axes,
         filters=[(code, values) for code, values in handle["filters"]],
         places=places,
-        fill_value=float("nan") if fill == "NaN" else fill,
+        fill_value=float("nan") if handle["fill"] == "NaN" else handle["fill"],
         size_zyx=None if size is None else (size[0], size[1], size[2]),
     )
