@@ -135,7 +135,7 @@ def test_names_of_an_index_page_never_leave_the_destination(
     with server(entry((*HOSTILE_LINKS, *ODD_LINKS), {"*": volume})) as root:
         bench, ended = bring(samples, place, root)
     assert ended.complete, ended.errors
-    assert len(ended.plans) >= len(ODD_LINKS)
+    assert len(ended.plans) == len(ODD_LINKS) - 1  # a name with a line break is refused
     made = [Path(folder, name) for folder, _, names in os.walk(tmp_path) for name in names]
     assert {p for p in made if place / "data" not in p.parents} == {tmp_path / "given.mrc"}
     names = [path.name for path in made]
