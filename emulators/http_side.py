@@ -18,7 +18,7 @@ from emulators.http_faults import FaultyService
 from emulators.sockets import listening_socket
 
 _T = TypeVar("_T")
-_READY_SECONDS = 10.0
+_READY_SECONDS = 120.0  # the loop may be at work on a request, on a loaded machine
 
 
 class _Length:

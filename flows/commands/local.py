@@ -169,9 +169,10 @@ def _alive(pid: int) -> bool:
         pass
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+        told = Path(f"/proc/{pid}/stat").read_text()
+    except (ProcessLookupError, FileNotFoundError):  # of one that ended between the two
         return False
-    return not Path(f"/proc/{pid}/stat").read_text().split(") ")[1].startswith("Z")
+    return not told.split(") ")[1].startswith("Z")
 
 
 def _tool(name: str) -> str:

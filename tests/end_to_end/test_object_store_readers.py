@@ -155,10 +155,10 @@ def test_the_viewer_serves_it_from_the_bucket_without_giving_away_keys(made: Mad
     assert [*contents(store).volumes] == [made.key]
     with serve(store, [made.key]) as viewer:
         root = viewer.address
-        with urlopen(f"{root}/store/{made.key}/zarr.json", timeout=20) as answer:
+        with urlopen(f"{root}/store/{made.key}/zarr.json", timeout=120) as answer:
             assert SECRET not in answer.read().decode() + str(answer.headers)
         ask = Request(f"{root}/store/{made.key}/0/c/0/0/0", headers={"Range": "bytes=0-9"})
-        with urlopen(ask, timeout=20) as answer:
+        with urlopen(ask, timeout=120) as answer:
             assert answer.status == 206
             assert answer.read() == store.get_range(f"{made.key}/0/c/0/0/0", 0, 10)
 

@@ -34,6 +34,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "./source",
         ],
         cwd=folder,
+        env={**os.environ, "PIP_RETRIES": "10"},  # the tools that build it come from an index
         capture_output=True,
         text=True,
     )

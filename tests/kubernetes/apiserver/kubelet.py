@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import signal
 import socket
@@ -9,6 +10,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from tests.kubernetes.apiserver.kinds import POD
 from tests.kubernetes.apiserver.store import Manifest, Store, now
 
 MARK = "STANDIN_POD_UID"
+KILL_S = 60.0  # what waits for a disk is not gone at once
 
 
 @dataclass
@@ -82,7 +85,7 @@ class Kubelet:
     def out_of_memory(self, uid: str) -> None:
         """Kill every process of a pod, as the kernel does above the container's limit."""
         self.running[uid].out_of_memory = True
-        self._kill(uid)
+        _kill_all(members(uid))  # once: what comes then is the container that starts again
 
     def stop(self) -> None:
         """End every process of every pod."""
@@ -229,11 +232,10 @@ class Kubelet:
             self._status(pod, mine, phase="Running")
 
     def _kill(self, uid: str) -> None:
-        for pid in members(uid):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        deadline = time.monotonic() + KILL_S
+        while (left := members(uid)) and time.monotonic() < deadline:  # they may have begun others
+            _kill_all(left)
+            time.sleep(0.01)
         mine = self.running.get(uid)
         if mine is not None and mine.process is not None:
             mine.process.wait()
@@ -315,6 +317,12 @@ def _reason(code: int, mine: Running | None) -> str:
     return "Error" if code else "Completed"
 
 
+def _kill_all(pids: list[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
 def members(uid: str) -> list[int]:
     """Processes that belong to a pod, also those that began a session of their own."""
     mark = f"{MARK}={uid}".encode()
@@ -339,5 +347,5 @@ def _passes(probe: Manifest, container: Manifest, ip: str) -> bool:
             return True
         with urllib.request.urlopen(f"http://{ip}:{port}{what['path']}", timeout=10) as answer:
             return bool(answer.status < 400)
-    except OSError:
+    except (OSError, http.client.HTTPException):  # one that ends in the middle of its answer
         return False

@@ -139,10 +139,10 @@ def test_events_cannot_be_read_without_the_password(run: RunWithServer, protocol
     told = []
     with (
         suppress(ConnectionClosed, InvalidStatus),
-        connect(url, subprotocols=protocols, proxy=None) as socket,
+        connect(url, subprotocols=protocols, proxy=None, open_timeout=120) as socket,
     ):
         socket.send(json.dumps({"type": "auth", "token": ""}))
-        told.append(json.loads(socket.recv(30))["type"])
+        told.append(json.loads(socket.recv(120))["type"])
     assert "auth_success" not in told
 
 
