@@ -28,7 +28,7 @@ settings.load_profile("untimed")
 # before any test imports Prefect, which reads its settings once
 prepare()
 os.environ.setdefault("PREFECT_SERVER_DATABASE_CONNECTION_URL", IN_MEMORY)
-os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
+os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "300")
 
 
 _ARCHIVES = dict(REGISTRY)

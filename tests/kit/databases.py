@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lib.transport.environment import free_ports
 
-_START_S = 60
+_START_S = 180
 
 
 def _program(name: str) -> str | None:
