@@ -10,6 +10,7 @@ from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, settings
+from hypothesis.internal.conjecture import providers
 
 from emulators.control import Control
 from emulators.serving import Samples
@@ -24,6 +25,9 @@ settings.register_profile(
     "untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
 settings.load_profile("untimed")
+# Else constants of all modules that a process has imported by then are tried too: which tests ran
+# before in it would decide on the examples of the next one.
+providers._get_local_constants = lambda: providers._local_constants
 
 # before any test imports Prefect, which reads its settings once
 prepare()

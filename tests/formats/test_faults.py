@@ -39,7 +39,7 @@ HTTP = [("mirror", "http"), ("gs", "gs")]
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tries follow each other at once: it is not their pace that is tried here."""
     for name in ("address-https", "address-gs", "address-ftp"):
-        fast = replace(LIMITS[name], first_backoff_s=0.01, read_timeout_s=2.0)
+        fast = replace(LIMITS[name], first_backoff_s=0.01, read_timeout_s=60.0)
         monkeypatch.setitem(LIMITS, name, fast)
 
 

@@ -52,7 +52,7 @@ class Reach:
             path.write_bytes(data)
         self.folder = servers.folder / name
         self.address, settings = servers.publish(name, transport)
-        quick: dict[str, Any] = {"requests_per_second": 1000.0, "timeout_seconds": 5.0}
+        quick: dict[str, Any] = {"requests_per_second": 1000.0, "timeout_seconds": 60.0}
         self.config = AddressConfig(addresses=[self.address], **quick, **settings)
         self.session: Session = open_session(self.config, "address", scratch_dir=None)
         self.tree: Tree

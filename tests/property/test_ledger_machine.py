@@ -23,7 +23,6 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
-    precondition,
     rule,
 )
 
@@ -185,7 +184,11 @@ def undisturbed(way: str, version: int) -> dict[str, bytes]:
 
 
 class Machine(RuleBasedStateMachine):
-    """One volume of one store, its source changing now and then."""
+    """One volume of one store, its source changing now and then.
+
+    No rule has a precondition: what threads left would decide which rule may be drawn, and examples
+    that go differently the second time are an error to Hypothesis.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -232,7 +235,6 @@ class Machine(RuleBasedStateMachine):
     def remains(self, prefix: str) -> list[str]:
         return [item.key for item in self.store.list(prefix)]
 
-    @precondition(lambda self: self.remains(self.job.state_key))
     @rule(number=st.integers(0, 99), rubbish=st.sampled_from([b"", b"{", b"[1]"]))
     def a_power_cut_spoils_a_file_of_the_ledger(self, number: int, rubbish: bytes) -> None:
         keys = [
@@ -241,9 +243,10 @@ class Machine(RuleBasedStateMachine):
         if keys:
             self.store.put(keys[number % len(keys)], rubbish)
 
-    @precondition(lambda self: not self.visible() or self.store.uri != "s3://bucket")
     @rule(number=st.integers(0, 99), cut=st.booleans())
     def somebody_spoils_the_unfinished_volume(self, number: int, cut: bool) -> None:
+        if self.visible() and self.store.uri == "s3://bucket":
+            return
         staging = self.store.staging_key(self.job.final_key)
         keys = self.remains(staging) + [staging] * (self.store.size(staging) is not None)
         if keys:

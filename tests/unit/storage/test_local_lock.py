@@ -44,8 +44,11 @@ def paused(store: LocalStore) -> FolderLease:
     return lease
 
 
-def test_a_second_run_is_told_who_holds_the_volume(tmp_path: Path) -> None:
-    store, other = opened(tmp_path, 6.0), opened(tmp_path, 6.0)  # renewed once a second
+def test_a_second_run_is_told_who_holds_the_volume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_lock, "_BEATS", 60)  # each second, of a term that no machine outlasts
+    store, other = opened(tmp_path, 60.0), opened(tmp_path, 60.0)
     with store.lock(KEY, "nightly-7"):
         with (
             pytest.raises(DestinationBusyError, match=rf"nightly-7 .*process {os.getpid()}"),

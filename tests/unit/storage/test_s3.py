@@ -313,9 +313,10 @@ def test_requests_are_counted_by_kind_and_lists_by_the_thousand(
 
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda number: faulty.put(f"v/c/{number}", b""), range(1001)))
+    asked = destination.control.counters.tally("destination").methods
     destination.control.counters.clear()
     before = faulty.counts()
-    assert before["PUT"] == 1001
+    assert before["PUT"] == asked["PUT"] >= 1001  # more only where the server let one down
     assert len(list(faulty.list("v"))) == 1001
     faulty.size("v/c/0")
     faulty.get("v/c/0")

@@ -28,7 +28,7 @@ from lib.transport.listing import Walk
 from lib.transport.session import Session
 
 KIB, MIB = 1024, 1024**2
-ONCE = Limits(4, None, 5.0, 30.0, 1, 0.001, 64 * KIB)
+ONCE = Limits(4, None, 60.0, 60.0, 1, 0.001, 64 * KIB)
 Serve = Callable[[socket.socket], None]
 
 

@@ -25,7 +25,7 @@ from lib.transport.limits import Limits
 from lib.transport.session import Session
 from tests.kit.tls import TlsFront
 
-ONCE = Limits(4, None, 5.0, 30.0, 1, 0.001)
+ONCE = Limits(4, None, 60.0, 60.0, 1, 0.001)
 VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 SECRET = "hidden"
 

@@ -32,7 +32,8 @@ from lib.transport.limits import Limits
 from lib.transport.session import Session
 
 QUICK = Limits(2, None, 20.0, 30.0, 3, 0.005, 64 * 1024)
-STALLED = replace(QUICK, read_timeout_s=1.0)  # for what waits until it ends
+# For what waits until it ends; a busy machine may let it end once more, and is tried again.
+STALLED = replace(QUICK, read_timeout_s=1.0, tries=10)
 DATA = bytes(range(256)) * 4096  # 1 MiB
 FOLDER = "/empiar/data"
 FILE = f"{FOLDER}/slice_0000.dm3"
@@ -226,7 +227,9 @@ def test_a_cut_transfer_goes_on_where_it_was(
     control.add(kind, "ftp", first_n=2, after_bytes=300_000)
     assert client.download(FILE, tmp_path / "s").sha256 == sha(DATA)
     assert (tmp_path / "s").read_bytes() == DATA
-    assert commands(control, "REST") == 2
+    assert control.faults.fired() == {kind: 2}
+    goes_on = commands(control, "REST")
+    assert goes_on == 2 or (kind == "stall" and goes_on > 2)
 
 
 @pytest.mark.parametrize(

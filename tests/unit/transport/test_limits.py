@@ -35,10 +35,10 @@ QUICK = Limits(2, tries=4, first_backoff_s=0.001)
 
 
 @pytest.fixture
-def stop_soon() -> Iterator[threading.Timer]:
+def stop_soon() -> Iterator[Callable[[], None]]:
+    """Ask for a stop in a moment, which a test begins when it is about to wait."""
     timer = threading.Timer(0.1, stopping.request_stop)
-    timer.start()
-    yield timer
+    yield timer.start
     timer.cancel()
 
 
@@ -270,17 +270,20 @@ def test_other_failures_leave_what_may_be_in_flight(error: Exception) -> None:
     assert limiter.at_once == 8
 
 
-def test_waiting_for_a_slot_ends_with_a_stop(stop_soon: threading.Timer) -> None:
+def test_waiting_for_a_slot_ends_with_a_stop(stop_soon: Callable[[], None]) -> None:
     limiter = Limiter("x", Limits(1))
-    with limiter.slot(), pytest.raises(StoppedError), limiter.slot():
-        pass
+    with limiter.slot():
+        stop_soon()
+        with pytest.raises(StoppedError), limiter.slot():
+            pass
     stopping.reset()
     assert peak_of(limiter, 1, 1) == 1  # nothing was lost
 
 
-def test_waiting_for_a_turn_ends_with_a_stop(stop_soon: threading.Timer) -> None:
+def test_waiting_for_a_turn_ends_with_a_stop(stop_soon: Callable[[], None]) -> None:
     limiter = Limiter("x", Limits(1, 0.01))
     limiter.pace()
+    stop_soon()
     with pytest.raises(StoppedError):
         limiter.pace()
 
@@ -335,8 +338,14 @@ def test_what_another_try_cannot_help_is_tried_once(error: Exception) -> None:
     assert len(calls) == 1
 
 
-def test_a_pause_ends_with_a_stop(stop_soon: threading.Timer) -> None:
-    function, calls = failing(99, lambda: TransportError("for now"))
+def test_a_pause_ends_with_a_stop(stop_soon: Callable[[], None]) -> None:
+    calls: list[int] = []
+
+    def function() -> str:
+        calls.append(1)
+        stop_soon()
+        raise TransportError("for now")
+
     with pytest.raises(StoppedError):
         call_with_retry(Limits(1, first_backoff_s=60), function, what="x")
     assert len(calls) == 1
@@ -437,6 +446,7 @@ def test_work_ahead_of_the_consumer_is_bounded() -> None:
 
 def test_an_error_comes_in_its_turn_and_drops_the_rest() -> None:
     done: list[int] = []
+    before = {*threading.enumerate()}  # those that an earlier test's stop left behind
 
     def job(number: int) -> int:
         if number == 2:
@@ -449,7 +459,7 @@ def test_an_error_comes_in_its_turn_and_drops_the_rest() -> None:
     with pytest.raises(NotFoundError, match="two"):
         next(results)
     assert len(done) < 20
-    assert not [t for t in threading.enumerate() if t.name == "transport"]
+    assert not [t for t in {*threading.enumerate()} - before if t.name == "transport"]
 
 
 def test_closing_early_waits_for_what_runs_and_drops_the_rest() -> None:
@@ -485,10 +495,11 @@ def test_an_abandoned_job_stops_trying() -> None:
     assert len(calls) < 1000, "joined, that is, and not to the end of its tries"
 
 
-def test_ordered_work_ends_with_a_stop(stop_soon: threading.Timer) -> None:
+def test_ordered_work_ends_with_a_stop(stop_soon: Callable[[], None]) -> None:
     hang, ended = threading.Event(), threading.Event()
 
     def job() -> None:
+        stop_soon()
         hang.wait(600)
         ended.set()
 

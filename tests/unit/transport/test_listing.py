@@ -21,7 +21,7 @@ from lib.transport.limits import Limits
 from lib.transport.listing import FileIdentity, Likeness, compare, plain_tag
 from lib.transport.session import Session
 
-ONE = Limits(1, None, 5.0, 30.0, 3, 0.001, 64 * 1024)  # a second look must not wait for itself
+ONE = Limits(1, None, 60.0, 60.0, 3, 0.001, 64 * 1024)  # a second look must not wait for itself
 DATA = bytes(range(256)) * 4096
 OTHER = DATA[:300_000] + b"!" + DATA[300_001:]
 MONDAY, A_SECOND_LATER, TUESDAY = (

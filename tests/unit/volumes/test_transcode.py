@@ -425,7 +425,7 @@ class Archive:
             **({"zarr_path": "recon-1/em"} | settings),
             **samples.endpoints["OPENORGANELLE"],
         )
-        self.session = Session("openorganelle", limits={"s3": Limits(4, None, 5.0, 5.0, 2, 0.01)})
+        self.session = Session("openorganelle", limits={"s3": Limits(4, None, 60.0, 60.0, 2, 0.01)})
         self.raw = RawFiles(
             LocalStore(tmp_path), "openorganelle", "x", keep=False, scratch_dir=tmp_path
         )
