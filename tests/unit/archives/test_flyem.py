@@ -43,7 +43,7 @@ ORIGIN = (18000, 20000, 21000)  # x, y, z: inside the brain, all three different
 class Place:
     def __init__(self, samples: Samples, folder: Path) -> None:
         self.samples, self.archive = samples, FlyEM()
-        self.session = Session("flyem", limits={"dvid": Limits(1, None, 5.0, 5.0, 2, 0.01)})
+        self.session = Session("flyem", limits={"dvid": Limits(1, None, 60.0, 60.0, 2, 0.01)})
         store = LocalStore(folder / "raw")
         self.raw = RawFiles(store, "flyem", "x", keep=False, scratch_dir=folder)
 

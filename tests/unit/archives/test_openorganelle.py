@@ -52,7 +52,7 @@ class Place:
 
     def __init__(self, samples: Samples, folder: Path) -> None:
         self.samples, self.archive = samples, OpenOrganelle()
-        self.session = Session("openorganelle", limits={"s3": Limits(4, None, 5.0, 5.0, 2, 0.01)})
+        self.session = Session("openorganelle", limits={"s3": Limits(4, None, 60.0, 60.0, 2, 0.01)})
         store = LocalStore(folder / "raw")
         self.raw = RawFiles(store, "openorganelle", "x", keep=False, scratch_dir=folder)
 
