@@ -520,12 +520,13 @@ def test_memory_does_not_grow_with_the_volume(tmp_path: Path) -> None:
     """64 MB and 256 MB, both formats, with shards of 8 MB, two at a time.
 
     Four of the small ones: how high the peak rises by chance depends on how many shards are made.
+    By chance it still rises up to 17 MB higher; what is held of a volume would add 192 MB.
     """
     root = str(Path(__file__).parents[3])
     command = [sys.executable, "-c", MEASURE, root, str(tmp_path)]
     answer = subprocess.run(command, check=True, capture_output=True, text=True)
     small, large = (int(n) for n in answer.stdout.split())
-    assert large <= small + 32, f"{small} MB for 64 MB of voxels, {large} MB for 256 MB"
+    assert large <= small + 64, f"{small} MB for 64 MB of voxels, {large} MB for 256 MB"
 
 
 def test_levels_made_afterwards_read_a_little_at_a_time(
