@@ -57,7 +57,7 @@ def _digest(store: Store, key: str) -> str:
             data = _plain(_record(json.loads(data)))
         elif "/.fetched/" in key:
             note = json.loads(data)
-            data = _plain({k: v for k, v in note.items() if k != "mtime_ns"})
+            data = _plain(_by_either({k: v for k, v in note.items() if k != "mtime_ns"}))
     return hashlib.sha256(data).hexdigest()
 
 
@@ -67,7 +67,18 @@ def _record(record: dict[str, Any]) -> dict[str, Any]:
     trimmed = {k: v for k, v in provenance.items() if k not in _COSTS}
     # The undisturbed run goes through the pipeline alone: Prefect is not among what made it.
     trimmed["software"] = {k: v for k, v in provenance["software"].items() if k != "prefect"}
+    if "source_files" in trimmed:
+        trimmed["source_files"] = [_by_either(file) for file in trimmed["source_files"]]
     return {**kept, "metadata": {**kept["metadata"], "provenance": trimmed}}
+
+
+def _by_either(file: dict[str, Any]) -> dict[str, Any]:
+    """A file without its entity tag where it was planned by FTP.
+
+    FTP has no tags. HTTPS, which is asked where FTP does not answer, has one for the same file.
+    """
+    by_ftp = str(file["url"]).startswith("ftp:")
+    return {k: v for k, v in file.items() if not (by_ftp and k == "etag")}
 
 
 def _plain(document: dict[str, Any]) -> bytes:
