@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from contextlib import suppress
@@ -45,7 +46,8 @@ def volume_of(key: str) -> str | None:
 
 
 def digests(store: Store) -> dict[str, str]:
-    """Every object of a store with its sha256; records and notes without times and costs."""
+    """Every object of a store with its sha256; of records and notes what they say, without times
+    and costs."""
     return {item.key: _digest(store, item.key) for item in store.list()}
 
 
@@ -54,10 +56,10 @@ def _digest(store: Store, key: str) -> str:
     name = key.rpartition("/")[2]
     with suppress(ValueError):  # what is no JSON is compared as it is
         if name.startswith("metadata_") and name.endswith(".json"):
-            data = _plain(_record(json.loads(data)))
-        elif "/.fetched/" in key:
+            return _plain(_record(json.loads(data)))
+        if "/.fetched/" in key:
             note = json.loads(data)
-            data = _plain(_by_either({k: v for k, v in note.items() if k != "mtime_ns"}))
+            return _plain(_by_either({k: v for k, v in note.items() if k != "mtime_ns"}))
     return hashlib.sha256(data).hexdigest()
 
 
@@ -81,8 +83,8 @@ def _by_either(file: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in file.items() if not (by_ftp and k == "etag")}
 
 
-def _plain(document: dict[str, Any]) -> bytes:
-    return json.dumps(document, sort_keys=True).encode()
+def _plain(document: dict[str, Any]) -> str:
+    return json.dumps(document, sort_keys=True, indent=0)
 
 
 def differences(found: dict[str, str], reference: Reference) -> list[str]:
@@ -92,11 +94,16 @@ def differences(found: dict[str, str], reference: Reference) -> list[str]:
         *(f"{key} is absent" for key in sorted(wanted.keys() - found.keys())),
         *(f"{key} is left over" for key in sorted(found.keys() - wanted.keys())),
         *(
-            f"{key} differs"
+            f"{key} differs: {_changes(wanted[key], found[key])}"
             for key in sorted(wanted.keys() & found.keys())
             if wanted[key] != found[key]
         ),
     ]
+
+
+def _changes(wanted: str, found: str) -> list[str]:
+    lines = difflib.ndiff(wanted.splitlines(), found.splitlines())
+    return [line for line in lines if line[:1] in "+-"][:8]
 
 
 def violations(store: Store, reference: Reference) -> list[str]:
