@@ -145,6 +145,18 @@ OF_ANY = frozenset({"em", "image", "images", "img"})
 """Words of `IMAGE_WORDS` that labels are called by, too: ``em_seg.tif``, ``labels/image_1.tif``."""
 
 
+def words_of(name: str) -> list[str]:
+    """The words of a name in lower case, parted by what is no letter or by a capital."""
+    parts = re.findall(r"[A-Za-z]+", name)
+    return [word.lower() for part in parts for word in re.split(r"(?<=[a-z])(?=[A-Z])", part)]
+
+
+def any_image(words: Iterable[str], images: frozenset[str] = IMAGE_WORDS) -> bool:
+    """Whether a name says no more of its kind than the name of any image, labels' included, may."""
+    said = {*words} & (LABEL_WORDS | images)
+    return bool(said) and said <= OF_ANY
+
+
 def kind_of_words(words: Sequence[str], images: frozenset[str] = IMAGE_WORDS) -> Kind | None:
     """What the words of a file's name say, in their order; None where they say nothing, or both.
 

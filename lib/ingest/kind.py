@@ -11,7 +11,6 @@ where nothing is certain a note says so, and how to say otherwise.
 from __future__ import annotations
 
 import itertools
-import re
 from pathlib import PurePosixPath
 from typing import Literal
 from urllib.parse import unquote, urlsplit
@@ -25,11 +24,12 @@ from lib.plan import VolumePlan
 from lib.vocabulary import (
     IMAGE_WORDS,
     LABEL_WORDS,
-    OF_ANY,
     Kind,
+    any_image,
     from_detector,
     kind_of_words,
     labels_by_type,
+    words_of,
 )
 from lib.volumes.statistics import Statistics
 
@@ -229,8 +229,7 @@ def _named(plan: VolumePlan) -> tuple[str, Kind | None]:
         if kind_of_words(own) == "labels":
             return f"the name {name!r}", "labels"
         above = {*_words(folders[-1])} if folders else set()
-        of_any = OF_ANY.issuperset({*own} & (LABEL_WORDS | IMAGE_WORDS)) and {*own} & OF_ANY
-        if of_any and _speaks_of_labels(above) and not above & IMAGE_WORDS:
+        if any_image(own) and _speaks_of_labels(above) and not above & IMAGE_WORDS:
             return f"the folder {folders[-1]!r}", None
         for said, what in ((name, "name"), *((folder, "folder") for folder in reversed(folders))):
             words = {*_words(said)}
@@ -256,9 +255,7 @@ def _paths(plan: VolumePlan) -> list[str]:
 
 def _words(name: str) -> list[str]:
     """``trainingGroundTruth_01.tif`` -> training, ground, truth."""
-    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
-    words = (word.lower() for word in re.findall(r"[A-Za-z]+", apart))
-    return [word for word in words if word not in ("tif", "tiff", "ome")]
+    return [word for word in words_of(name) if word not in ("tif", "tiff", "ome")]
 
 
 def _speaks_of_labels(words: set[str]) -> bool:

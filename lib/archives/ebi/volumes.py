@@ -23,10 +23,11 @@ from lib.plan import VolumePlan
 from lib.vocabulary import (
     IMAGE_WORDS,
     LABEL_WORDS,
-    OF_ANY,
     Kind,
+    any_image,
     kind_of_words,
     labels_by_type,
+    words_of,
 )
 
 _VOLUMES = "reconstructed volumes"  # of EMPIAR's categories, those whose sections lie at a z
@@ -98,7 +99,7 @@ def stated_category(name: str, imagesets: Sequence[ImageSet]) -> str:
 
 def why_none(name: str, imagesets: Sequence[ImageSet]) -> str:
     """Why the archive's words or its own name speak against a file; empty where they do not."""
-    if thumbs := {word.lower() for word in _words(name)} & _THUMBNAILS:
+    if thumbs := {*words_of(name)} & _THUMBNAILS:
         return f"{min(thumbs)!r} in its path: a small copy (assemble=files takes each file)"
     if found := _FRAMES.search(name.rpartition("/")[2]):
         return (
@@ -206,7 +207,6 @@ _ORGANELLES = _set(
     "synapse synapses microtubule microtubules endosome endosomes cell cells granules ccp np ld "
     "vessel vessels"
 )
-_WORD = re.compile(r"[a-z]+", re.IGNORECASE)
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _MARK = re.compile(r"(?<![0-9])[0-9]{1,5}(?![0-9])|(?<![A-Za-z])[A-Za-z](?![A-Za-z])")
 
@@ -279,7 +279,7 @@ def _kind(volume: Volume, volumes: Sequence[Volume]) -> Known:
     if own is not None:
         return own
     for name in reversed(where[:-1]):
-        words = {word.lower() for word in _words(name)}
+        words = {*words_of(name)}
         labels, images = words & LABEL_WORDS, words & _IMAGES
         if labels and not images:
             return Known("labels", f"{name!r} speaks of {min(labels)!r}", "name")
@@ -297,7 +297,7 @@ def _kind(volume: Volume, volumes: Sequence[Volume]) -> Known:
 def _kind_of_file(where: Sequence[str], volumes: Sequence[Volume]) -> Known | None:
     """What the name of a file says, with its folder's where the name is that of any image."""
     *folders, name = where
-    words = [word.lower() for word in _words(name)]
+    words = words_of(name)
     kind = kind_of_words(words, _IMAGES)
     if kind == "labels":
         word = min({*words} & LABEL_WORDS)
@@ -305,8 +305,8 @@ def _kind_of_file(where: Sequence[str], volumes: Sequence[Volume]) -> Known | No
     if kind is None:
         return None
     folder = folders[-1] if folders else ""
-    above = {word.lower() for word in _words(folder)}
-    if {*words} & _IMAGES <= OF_ANY and above & LABEL_WORDS and not above & _IMAGES:
+    above = {*words_of(folder)}
+    if any_image(words, _IMAGES) and above & LABEL_WORDS and not above & _IMAGES:
         twin = next((v.path for v in volumes if _is_twin(v.path, where)), None)
         if twin is None:
             return Known("image")  # in doubt, which a note says
@@ -321,22 +321,17 @@ def _is_twin(path: str, where: Sequence[str]) -> bool:
     Suffixes, and a channel's number at the end of an image's name, may differ.
     """
     *folders, name = path.replace("|", "/").split("/")
-    words = {word.lower() for folder in folders[-1:] for word in _words(folder)}
+    words = {word for folder in folders[-1:] for word in words_of(folder)}
     stem, other = (re.sub(r"(?:_0000)?(?:\.[a-z0-9]+){1,2}$", "", n, flags=re.I)
                    for n in (name, where[-1]))  # fmt: skip
     return stem == other and folders != [*where[:-1]] and not words & LABEL_WORDS
-
-
-def _words(name: str) -> list[str]:
-    """The words of a name: parted by what is no letter, or by a capital."""
-    return [word for part in _WORD.findall(name) for word in _CAMEL.split(part)]
 
 
 def _called_after(volume: Volume, volumes: Sequence[Volume]) -> str | None:
     """The volume of which this one has the name, and at its end an organelle's."""
     folder, _, name = volume.path.rpartition("/")
     stem = name.rpartition(".")[0] or name
-    own = {word.lower() for word in _words(stem)}
+    own = {*words_of(stem)}
     for other in volumes:
         beside, _, called = other.path.rpartition("/")
         base = called.rpartition(".")[0] or called
@@ -344,7 +339,7 @@ def _called_after(volume: Volume, volumes: Sequence[Volume]) -> str | None:
             continue
         base_without = re.sub(r"[_-](em|raw|image)$", "", base, flags=re.IGNORECASE)
         rest = stem.removeprefix(base_without)
-        if rest != stem and {w.lower() for w in _words(rest)} & own & _ORGANELLES:
+        if rest != stem and {*words_of(rest)} & own & _ORGANELLES:
             return called
     return None
 
@@ -384,7 +379,7 @@ def _nearness(one: Volume, other: Volume) -> float:
         if a != b:
             break
         shared += 1
-    words = [{w.lower() for w in _words(p)} - LABEL_WORDS - _IMAGES for p in (one.path, other.path)]
+    words = [{*words_of(p)} - LABEL_WORDS - _IMAGES for p in (one.path, other.path)]
     return shared + _alike(*words) + _alike(_marks(one), _marks(other))
 
 
@@ -404,7 +399,7 @@ def _other_thing(labels: Volume, image: Volume) -> str:
     """Why labels are of something else than images that are called alike: ``cell1``, ``cell2``."""
     own, other = _marks(labels) - _marks(image), _marks(image) - _marks(labels)
     kinds = LABEL_WORDS | _IMAGES | _ORGANELLES
-    words = [{w.lower() for w in _words(v.path) if len(w) > 1} - kinds for v in (labels, image)]
+    words = [{w for w in words_of(v.path) if len(w) > 1} - kinds for v in (labels, image)]
     if not (own and other) or words[0] != words[1]:
         return ""
     return f"its name says {min(other)!r} where that of the labels says {min(own)!r}"
