@@ -83,7 +83,7 @@ class PrecomputedFormat:
             "precomputed positions are voxel corners; the origin given here is the centre of the "
             "first voxel less half a voxel of the finest scale, so that levels lie on one grid"
         )
-        drawn, named = _segment_names(tree, folder, data) if info.segmentation else ({}, [])
+        drawn, named = _segment_names(tree, folder, info) if info.segmentation else ({}, [])
         notes += named
         z, y, x = scale.resolution_zyx
         return [
@@ -151,16 +151,13 @@ class PrecomputedFormat:
         )
 
 
-def _segment_names(
-    tree: Tree, folder: str, data: bytes | memoryview
-) -> tuple[dict[str, Any], list[str]]:
+def _segment_names(tree: Tree, folder: str, info: Info) -> tuple[dict[str, Any], list[str]]:
     """Names of segments, where the volume has some, and what is to be said of them.
 
     ``segment_properties`` names a folder whose ``info`` lists ids as text, and properties of which
     one of type ``label`` has a name for each. A volume is whole without them.
     """
-    place = json.loads(bytes(data)).get("segment_properties")
-    if not isinstance(place, str) or not place:
+    if not (place := info.segment_properties):
         return {}, []
     try:
         found = tree.get(join(normal_key(folder, place), "info"), _MOST_DOCUMENT_BYTES)

@@ -59,12 +59,19 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """A volume: its scales, finest first."""
+    """A volume: its scales, finest first.
+
+    Attributes
+    ----------
+    segment_properties
+        Folder of names of segments; empty where there is none.
+    """
 
     segmentation: bool
     dtype: str
     channels: int
     scales: tuple[Scale, ...]
+    segment_properties: str
 
 
 def parse_info(data: bytes | memoryview, where: str) -> Info:
@@ -92,11 +99,13 @@ def parse_info(data: bytes | memoryview, where: str) -> Info:
         if dtype not in _DTYPES:
             raise UnsupportedFormatError(f"data type {dtype!r} is not converted", location=where)
         scales = [_scale(scale, where) for scale in document["scales"]]
+        properties = document.get("segment_properties")
         info = Info(
             segmentation=document.get("type") == "segmentation",
             dtype=dtype,
             channels=int(document.get("num_channels", 1)),
             scales=tuple(sorted(scales, key=lambda scale: math.prod(scale.resolution_zyx))),
+            segment_properties=properties if isinstance(properties, str) else "",
         )
     if not scales or info.channels < 1:
         raise FormatError("info names no scale", location=where)
