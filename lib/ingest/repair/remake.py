@@ -185,17 +185,19 @@ class Remaking:
         picture, key = f"{self._volume}/{THUMBNAIL_KEY}", f"{self._volume}/zarr.json"
         data = b""
         assumed = Record.read(self._record).assumed_axes
+        values = said.get("values") or ()
+        drawn = section(self._record, "additional_metadata").get("image_label")
+        thumbnail: dict[str, Any] = {}
+        if picture in self._expected:
+            with Image.open(io.BytesIO(self.patched.get(picture))) as shown:
+                thumbnail = ome.thumbnail_attributes(*shown.size)
         # levels are not repeated in images that were made with labels; earlier versions gave axes
         # whose length nobody states a unit
-        for consolidated, without in product((True, False), (assumed, "")):
-            values = said.get("values") or ()
-            drawn = section(self._record, "additional_metadata").get("image_label")
+        for consolidated, without in product((True, False), dict.fromkeys((assumed, ""))):
             group = ome.group_document(
                 job, statistics, values, drawn, consolidated=consolidated, assumed_axes=without
             )
-            if picture in self._expected:
-                with Image.open(io.BytesIO(self.patched.get(picture))) as shown:
-                    group["attributes"] |= ome.thumbnail_attributes(*shown.size)
+            group["attributes"] |= thumbnail
             data = ome.encode(group)
             if _sha256(data) == self._expected.get(key):
                 break
