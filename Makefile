@@ -69,11 +69,19 @@ browser:
 # with the most tests are not those that take longest, so they are not taken first.
 SPREAD := -n 3 --dist loadfile --no-loadscope-reorder
 
+# What fails is run once more, alone and in new processes. A fault of the code fails again; what passes
+# then depended on the moment (thousands of connections, one refused): it is listed, and to be mended.
+define prove
+	$(BIN)/python -m pytest -m $(1) $(SPREAD) || { [ $$? -eq 1 ] \
+	  && echo "Once more, alone, what failed. What is listed as PASSED below is unsteady: mend it." \
+	  && $(BIN)/python -m pytest -m $(1) --last-failed --last-failed-no-failures none --maxfail 3 -rpE; }
+endef
+
 test: $(VENV)/.dev browser ## The everyday test suite
-	$(BIN)/python -m pytest -m "not slow and not long" $(SPREAD)
+	$(call prove,"not slow and not long")
 
 test-long: $(VENV)/.dev browser ## Whole deployments, kills of servers, the tutorial: minutes more
-	$(BIN)/python -m pytest -m "long and not slow" $(SPREAD)
+	$(call prove,"long and not slow")
 
 test-all: $(VENV)/.dev browser ## Every test, the slow ones too
 	$(BIN)/python -m pytest
