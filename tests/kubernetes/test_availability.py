@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from prefect.settings import PREFECT_API_REQUEST_TIMEOUT
 
 from tests.kubernetes.kube_checks import pod_specs
 from tests.kubernetes.network_rules import OUTSIDE, may_connect
@@ -40,6 +41,25 @@ def test_several_api_servers_and_the_services_apart_share_one_database_and_redis
     assert second["PREFECT_SERVER_DATABASE_CONNECTION_URL"] == ("pg", "connection-url")
     for name in ("REDIS_MESSAGING", "REDIS_WORKER_CLEANUP_QUEUE", "SERVER_DOCKET"):
         assert second[f"PREFECT_{name}_URL"] == ("redis", "connection-url")
+
+
+@pytest.mark.parametrize(
+    ("values", "parts"),
+    [
+        (('server={"database":{"existingSecret":"pg"}}',), ["server"]),
+        (AVAILABLE, ["server", "services"]),
+    ],
+)
+def test_a_busy_postgresql_is_waited_for_as_long_as_a_client_waits_for_the_server(
+    render: Render, values: tuple[str, ...], parts: list[str]
+) -> None:
+    """By default a connection has 5 s and a statement 10; what takes longer ends in a traceback."""
+    objects = render(*values)
+    patience = PREFECT_API_REQUEST_TIMEOUT.value()
+    for name in parts:
+        env = env_of(by_name(objects, f"Deployment/macroscope-{name}"))
+        for what in ("CONNECTION_TIMEOUT", "TIMEOUT"):
+            assert float(env[f"PREFECT_SERVER_DATABASE_{what}"]) >= patience
 
 
 def test_every_variable_of_the_servers_is_a_setting_of_prefect_and_every_module_is_there(

@@ -34,7 +34,7 @@ AVAILABLE = (
     'flow={"executionMode":"sequential"}',
 )
 SOURCE = HEAVY
-KNOWN = "--command=SELECT count(*) FROM artifact WHERE type = 'progress'"
+KNOWN = "SELECT count(*) FROM artifact WHERE type = 'progress' AND flow_run_id = '{}'"
 
 
 @pytest.fixture(scope="module")
@@ -115,13 +115,17 @@ def test_a_run_outlives_the_server_that_it_talks_to(installed: Released, faults:
 def test_runs_go_on_after_a_database_is_lost_and_restored_from_a_dump(
     installed: Released, database: PostgreSQL, faults: Control
 ) -> None:
-    run = slowed(installed, faults)
+    empty_store(installed)
+    faults.add("stall", "s3", before=True, seconds=3600)  # no answer: no volume, no progress
+    run = installed.start(f"{SOURCE}/ingest")
     installed.cluster.wait(
         lambda: installed.state(run)["type"] == "RUNNING", RUN_S, "the run at work"
     )
     before = installed.api("flow_runs/count", {})
     dump = str(installed.cluster.folder / "prefect.dump")
     database.run("pg_dump", "--format=custom", f"--file={dump}", "prefect")
+    faults.clear()
+    withhold_chunks(faults)
     # what the dump does not know, and the run changes when the database is there again
     installed.cluster.wait(lambda: progress(installed, run), RUN_S, "progress shown")
     scale(installed, 0)
@@ -129,7 +133,8 @@ def test_runs_go_on_after_a_database_is_lost_and_restored_from_a_dump(
     database.run("createdb", "prefect")
     database.run("pg_restore", "--no-owner", "--exit-on-error", "--dbname=prefect", dump)
     # asked before a server is there: the run tells the first one again how far it is
-    assert database.run("psql", "--dbname=prefect", "--tuples-only", "--no-align", KNOWN) == "0\n"
+    asked = f"--command={KNOWN.format(run)}"
+    assert database.run("psql", "--dbname=prefect", "--tuples-only", "--no-align", asked) == "0\n"
     scale(installed, 1)
     faults.clear()
     state = installed.final_state(run, RUN_S)
@@ -153,17 +158,17 @@ def said(installed: Released, run: str) -> list[str]:
     return [line["message"] for line in found]
 
 
-def slowed(installed: Released, faults: Control) -> str:
-    """A run of an archive that withholds its chunks, into an empty store."""
+def empty_store(installed: Released) -> None:
+    """Take away what earlier runs brought."""
     claim = installed.cluster.folder / "claims" / "macroscope-data"
     shutil.rmtree(claim / "data", ignore_errors=True)
-    withhold_chunks(faults)
-    return installed.start(f"{SOURCE}/ingest")
 
 
 def at_work(installed: Released, faults: Control) -> str:
-    """The same, with its volume begun."""
-    run = slowed(installed, faults)
+    """A run into an empty store whose volume is begun, and whose chunks the archive withholds."""
+    empty_store(installed)
+    withhold_chunks(faults)
+    run = installed.start(f"{SOURCE}/ingest")
 
     def begun() -> bool:
         return [record["status"] for record in installed.records().values()] == ["processing"]

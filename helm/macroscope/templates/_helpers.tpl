@@ -171,6 +171,10 @@ Call with (list . "secret" "key"). */}}
 {{- if .existingSecret }}
 - name: PREFECT_SERVER_DATABASE_CONNECTION_URL
   valueFrom: {secretKeyRef: {name: {{ .existingSecret | quote }}, key: {{ .key | quote }}}}
+{{- /* as long as Prefect's clients wait for an answer. By default a connection has 5 s and a statement 10:
+on a busy node services end in tracebacks, and flows are answered 500, which their client does not repeat */}}
+- {name: PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT, value: "60"}
+- {name: PREFECT_SERVER_DATABASE_TIMEOUT, value: "60"}
 {{- else }}
 {{- /* ":memory:" (which names nothing here) makes Prefect open the file once: with more connections it
 answers 503, "database is locked", to flows that start together */}}

@@ -89,7 +89,7 @@ class Cluster:
             ],
             "current-context": "x",
         }
-        path.write_text(yaml.safe_dump(document))
+        _write(path, yaml.safe_dump(document))
         return path
 
     def apply(self, manifest: Manifest, namespace: str = "em") -> Manifest:
@@ -138,7 +138,7 @@ class Cluster:
         for pod in gone.values():
             with suppress(ApiError):  # one that went by itself
                 self.delete(POD, pod["metadata"]["name"], pod["metadata"]["namespace"])
-        self.wait(lambda: not gone.keys() & self.kubelet.running.keys(), 120, "node drained")
+        self.wait(lambda: not gone.keys() & self.kubelet.running.keys(), 900, "node drained")
         try:
             yield
         finally:
@@ -201,11 +201,7 @@ class Cluster:
             ip = self._endpoint(service) or "127.255.255.253"
             for alias in (name, f"{name}.{namespace}", f"{name}.{namespace}.svc.cluster.local"):
                 services[alias] = ip
-        text = json.dumps({"services": services, "namespaces": ["em"]})
-        if not self._hosts.exists() or self._hosts.read_text() != text:
-            other = self._hosts.with_suffix(".new")
-            other.write_text(text)
-            other.replace(self._hosts)
+        _write(self._hosts, json.dumps({"services": services, "namespaces": ["em"]}))
 
     def _endpoint(self, service: Manifest) -> str | None:
         selector = (service["spec"].get("selector") or {}).items()
@@ -214,6 +210,14 @@ class Cluster:
             if alive and selector <= (pod["metadata"].get("labels") or {}).items():
                 return self.address(pod)
         return None
+
+
+def _write(path: Path, text: str) -> None:
+    """Write what pods read at any moment: nobody sees half of it."""
+    if not path.exists() or path.read_text() != text:
+        other = path.with_suffix(f".{threading.get_ident()}")  # a test writes some, too
+        other.write_text(text)
+        other.replace(path)
 
 
 __all__ = ["Cluster", "kinds"]
