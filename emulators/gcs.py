@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import google_crc32c
 from starlette.requests import Request
@@ -73,7 +72,7 @@ class GcsApp:
 
     async def _object(self, request: Request) -> Response:
         bucket = request.path_params["bucket"]
-        key = unquote(request.scope["path"].removeprefix(f"/{bucket}/"))
+        key = request.path_params["key"]  # decoded once, by the server
         refused = self._refused(bucket, request)
         if refused is not None:
             return refused
@@ -113,6 +112,9 @@ class GcsApp:
             return JSONResponse({"error": {"code": 401, "message": text}}, 401)
         if not (self.folder / bucket).is_dir():
             return JSONResponse({"error": {"code": 404, "message": "bucket"}}, 404)
+        if bucket in self.requester_pays and "userProject" not in request.query_params:
+            text = "Bucket is a requester pays bucket but no user project provided."
+            return JSONResponse({"error": {"code": 400, "message": text}}, 400)
         query = request.query_params
         found = [*self._listed(bucket, query.get("prefix", ""), query.get("delimiter"))]
         token = query.get("pageToken", "")

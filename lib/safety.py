@@ -23,7 +23,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml.common import DefusedXmlException  # type: ignore[import-untyped]
@@ -119,7 +119,7 @@ def place_of(url: str) -> str:
 
 
 def _place(url: str) -> list[str]:
-    parts = urlsplit(url)
+    parts = split_address(url)
     path = [part for part in unquote(parts.path).split("/") if part]
     return [parts.netloc, *path] if parts.scheme == "s3" else path
 
@@ -182,6 +182,8 @@ _MALFORMED = (
     KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError, RecursionError,
     struct.error,
 )  # fmt: skip
+_QUERY = re.compile(r"\?[\w.-]+=[^|]*")  # what looks like one, where none has a place
+_BUCKET = re.compile(r"(s3|gs)://([^/?#]*)((?:/[^|]*)?)", re.IGNORECASE)
 _URL = re.compile(r"[a-z][a-z0-9+.\-]*://[^\s'\"<>\])}]+", re.IGNORECASE)
 
 
@@ -209,16 +211,30 @@ def safe_join(folder: Path, *parts: str) -> Path:
 # --- addresses ------------------------------------------------------------------------------
 
 
+def split_address(url: str) -> SplitResult:
+    """`urlsplit`, save that names in buckets and behind a ``|`` are not encoded: they hold ? and #.
+
+    Raises
+    ------
+    ValueError
+        It is no URL.
+    """
+    place, bar, inside = url.partition("|")
+    bucket = _BUCKET.fullmatch(place)
+    parts = SplitResult(bucket[1], bucket[2], bucket[3], "", "") if bucket else urlsplit(place)
+    return parts._replace(scheme=parts.scheme.lower(), path=f"{parts.path}{bar}{inside}")
+
+
 def redact(url: str) -> str:
     """A URL without user, password, query string and fragment, fit for logs and records."""
     try:
-        parts = urlsplit(url)
+        parts = split_address(url)
         host = parts.netloc.rpartition("@")[2]
     except ValueError:
         return "(unreadable address)"
     if not parts.scheme:
         return re.split(r"[?#]", url, maxsplit=1)[0]
-    plain = f"{parts.scheme}://{host}{parts.path}"
+    plain = f"{parts.scheme}://{host}{_QUERY.sub('', parts.path)}"
     return url if plain == url else plain  # as with names, each is held once
 
 

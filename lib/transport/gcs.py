@@ -56,6 +56,9 @@ class GcsInfo(ObjectInfo):
     encoding: str | None = field(default=None)
 
 
+_UNTOLD = GcsInfo("", None)  # an answer without a body does not say what is wrong
+
+
 class GcsReader(HttpClient):
     """Reads one bucket. Thread-safe; raises as `HttpClient` does."""
 
@@ -149,9 +152,11 @@ class GcsReader(HttpClient):
         url = self._url(key)
 
         def once() -> GcsInfo | None:
-            with self.ask("HEAD", url, headers=_TAKES_GZIP, allow=(403, 404)) as response:
+            with self.ask("HEAD", url, headers=_TAKES_GZIP, allow=(400, 403, 404)) as response:
                 if response.status_code == 404:
                     return None
+                if response.status_code == 400:
+                    return _UNTOLD
                 if response.status_code == 403:
                     raise _refused(url)
                 _refuse_page(response, key, url)
@@ -168,7 +173,11 @@ class GcsReader(HttpClient):
                 _encoding(headers),
             )
 
-        return self.retry("HEAD", url, once)
+        found = self.retry("HEAD", url, once)
+        if found is _UNTOLD:
+            self.get_range(key, 0, 1)
+            raise responses.status_error(400, {}, url, "")
+        return found
 
     def list(self, prefix: str = "") -> Listing:
         """One level below a prefix; raises `AccessDeniedError` where nobody may list."""
@@ -212,7 +221,10 @@ class GcsReader(HttpClient):
             params = {"prefix": prefix, "maxResults": str(_PAGE), "fields": _FIELDS}
             params |= {"delimiter": delimiter} if delimiter else {}
             params |= {"pageToken": token} if token else {}
-            page = self.get_json(url, params)
+            try:
+                page = self.get_json(url, params)
+            except NotFoundError:
+                raise NotFoundError("there is no such bucket", location=self.uri) from None
             if not isinstance(page, dict):
                 raise BadAnswerError("the listing is no JSON object", location=redact(url))
             token = str(page.get("nextPageToken") or "")

@@ -248,6 +248,33 @@ def test_bytes_that_changed_on_their_way_fail_the_volume_by_the_stores_checksum(
         shutil.rmtree(tmp_path / "data")
 
 
+def test_files_that_only_their_query_tells_apart_are_volumes_of_their_own(
+    servers: Servers, tmp_path: Path
+) -> None:
+    """As downloads by number are addressed; the second of two was dropped without a word."""
+    name = "by-query"
+    (servers.folder / name).mkdir()
+    tifffile.imwrite(servers.folder / name / "get", random_voxels((9, 20, 30), "uint8"))
+    base, _ = servers.publish(name, "http")
+    queries = ("id=1", "id=2", "id=1&X-Amz-Signature=secret")
+    config = AddressConfig(addresses=[f"{base}get?{query}" for query in queries])
+    plans = plan_source("address", config, tmp_path / "scratch").plans
+    assert [plan.download_bytes > 0 for plan in plans] == [True, True]
+    for told in ("source_id", "source_path", "name"):
+        assert len({getattr(plan, told) for plan in plans}) == 2, told
+    assert len({plan.files[0].name for plan in plans}) == 2
+    assert "secret" not in repr(plans)
+
+
+def test_folders_of_folders_are_named_by_the_command_that_lists_them(
+    folder: Path, tmp_path: Path
+) -> None:
+    (folder / "a/b").mkdir(parents=True)
+    (folder / "c/d").mkdir(parents=True)
+    with pytest.raises(NotFoundError, match=f"macroscope list file://{folder}/"):
+        plan_of(folder, tmp_path)
+
+
 def test_a_stored_member_of_a_zip_is_held_against_its_crc(folder: Path, tmp_path: Path) -> None:
     tifffile.imwrite(folder / "a.tif", random_voxels((9, 200, 300), "uint8"))
     with zipfile.ZipFile(folder / "a.zip", "w", zipfile.ZIP_STORED) as archive:

@@ -220,16 +220,29 @@ def _options(config: AddressConfig, level: str | None) -> Options:
 
 
 def _address_of(plan: VolumePlan, config: AddressConfig) -> Address:
-    """The place of a plan: as the settings write it, for they may hold a signature."""
+    """The place of a plan: as the settings write it, for they may hold a signature.
+
+    Raises
+    ------
+    ConfigError
+        The query of its address chose the file, and no setting holds it.
+    """
     place: str = plan.reader["place"]
-    found = parse_address(place)
-    given = [parse_address(text) for text in (*config.addresses, *config.labels)]
+    found, mark = parse_address(place), plan.reader.get("query", "")
+    every = [parse_address(text) for text in (*config.addresses, *config.labels)]
+    given = [address for address in every if address.mark == mark]
     for address in given:
         if address.bare == place:
             return address
     for address in given:  # a ZIP file that was looked into, or what lies below a folder
         if address.query and f"{found.place}/".startswith(f"{address.place.rstrip('/')}/"):
             return replace(found, query=address.query)
+    if mark:
+        raise ConfigError(
+            f"{place}: what its query said is not kept, and chose the file",
+            location="addresses",
+            advice="Give the whole address",
+        )
     return found
 
 

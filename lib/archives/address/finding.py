@@ -106,10 +106,11 @@ def _found(place: Place, options: Options) -> list[Candidate]:
         if place.root and place.pattern is None:
             place.tree.look(place.root)  # a file that is refused is no folder of nothing
         what = "nothing" if step is None else f"nothing of the format {step.word}"
+        advice = f"Formats are: {', '.join(registry.words())}"
+        if place.pattern is None and listing_or_empty(place.tree, place.root).prefixes:
+            advice = f"Folders are here; look into them: macroscope list {place.folder}"
         raise NotFoundError(
-            f"{what} that is converted is here",
-            location=place.address,
-            advice=f"Formats are: {', '.join(registry.words())}",
+            f"{what} that is converted is here", location=place.address, advice=advice
         )
     return found
 

@@ -14,13 +14,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote
 
 from lib.archives.registry import ADDRESS_WORDS, REGISTRY, archive
 from lib.config.errors import suggestion
 from lib.errors import ConfigError
 from lib.formats import registry
-from lib.safety import redact
+from lib.safety import digest, redact, split_address
 
 Scheme = Literal["file", "https", "http", "s3", "gs", "ftp"]
 
@@ -35,9 +35,18 @@ _BEFORE_PIPELINES = {
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):(.*)$", re.DOTALL)
 _ACCESSION = re.compile(r"EMPIAR-(\d{4,6})(/.*)?", re.IGNORECASE)
+_WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LONGEST = 4096
 _SAFE = "/:@!$&'()*+,;=~"
+# of signed addresses of S3, Google, Azure and CloudFront, tokens, and what browsers are told
+_CHOOSES_NOTHING = re.compile(
+    r"x-amz-.*|x-goog-.*|awsaccesskeyid|googleaccessid|.*signature|expires|key-pair-id|policy"
+    r"|sv|s[eprst]|srt|spr|sig|sip|sdd|ses|ske|skoid|sks|skt|sktid|skv|.*token|api_?key"
+    r"|download|dl|raw|inline|attachment|response-.*",
+    re.IGNORECASE,
+)
+_BAR = re.compile(r"\||%((?:25)*)7C", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +69,7 @@ class AddressStep:
 
     def __str__(self) -> str:
         slash = "/" if self.folder and self.path else ""
-        return f"{self.word}:{self.path.replace('|', '%7C')}{slash}"
+        return f"{self.word}:{_escaped(self.path)}{slash}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +99,7 @@ class Address:
     def place(self) -> str:
         """The address of the place, fit to be shown and to be read again."""
         slash = "/" if self.folder else ""
-        path = quote(self.path, safe=_SAFE) if self.encoded else self.path.replace("|", "%7C")
+        path = quote(self.path, safe=_SAFE) if self.encoded else _escaped(self.path)
         head = "file:///" if self.scheme == "file" else f"{self.scheme}://{self.host}/"
         return f"{head}{path}{slash if self.path else ''}"
 
@@ -111,6 +120,16 @@ class Address:
         return self.container.removesuffix("/") if root else self.container
 
     @property
+    def mark(self) -> str:
+        """A digest of what a query chooses: files may differ in it alone. Empty for none.
+
+        Signatures and wishes about the way of delivery choose nothing, and change from day to day.
+        """
+        named = parse_qsl(self.query, keep_blank_values=True)
+        chosen = sorted(pair for pair in named if not _CHOOSES_NOTHING.fullmatch(pair[0]))
+        return digest(*itertools.chain(*chosen)) if chosen else ""
+
+    @property
     def whole(self) -> str:
         """The address as settings keep it, its query included."""
         query = f"?{self.query}" if self.query else ""
@@ -128,7 +147,17 @@ class Address:
 def quoted(name: str, address: str) -> str:
     """A name as it is written at the end of an address."""
     encoded = "|" not in address and not address.startswith(("s3://", "gs://"))
-    return quote(name, safe=_SAFE) if encoded else name.replace("|", "%7C")
+    return quote(name, safe=_SAFE) if encoded else _escaped(name)
+
+
+def _escaped(name: str) -> str:
+    """An unencoded name in an address: its ``|`` as ``%7C``, and its ``%7C`` as ``%257C``."""
+    return _BAR.sub(lambda bar: "%7C" if bar[0] == "|" else f"%25{bar[0][1:]}", name)
+
+
+def _unescaped(text: str) -> str:
+    """Inverse of `_escaped`."""
+    return _BAR.sub(lambda bar: f"%{bar[0][3:]}" if bar[1] else "|", text)
 
 
 def named_archives() -> dict[str, str]:
@@ -182,6 +211,10 @@ def parse_address(text: str, base: Path | None = None) -> Address:
         return parse_address(f"{rest[2:]}|{_BEFORE_PIPELINES[scheme]}:", base)
     if scheme in SCHEMES and rest.startswith("//"):
         return _url(scheme, place, parsed)
+    if scheme in SCHEMES:
+        raise ConfigError(
+            f"{scheme}: is followed by two slashes, as in {scheme}://...", location="addresses"
+        )
     if (base or Path.cwd()).joinpath(place).exists():  # a file may have a colon in its name
         return _local(place, parsed, base)
     raise ConfigError(
@@ -193,11 +226,17 @@ def parse_address(text: str, base: Path | None = None) -> Address:
 
 
 def _local(place: str, steps: tuple[AddressStep, ...], base: Path | None) -> Address:
-    path = Path(place.replace("%7C", "|").replace("%7c", "|"))
+    path = Path(_unescaped(place))
     if path.parts[:1] == ("~",):
         path = Path.home().joinpath(*path.parts[1:])
     whole = (base or Path.cwd()) / path
     normal = Path(*_normal(whole.parts[1:], place))
+    if _WINDOWS.match(place) and not normal.exists():
+        raise ConfigError(
+            f"{place[:200]!r} is a path of Windows, and macroscope runs on Linux and macOS",
+            location="addresses",
+            advice="Under WSL, C:\\folder is /mnt/c/folder",
+        )
     return Address("file", "", str(normal).strip("/"), steps, folder=place.endswith("/"))
 
 
@@ -215,7 +254,7 @@ def _normal(parts: tuple[str, ...], place: str) -> list[str]:
 
 def _url(scheme: Scheme, place: str, steps: tuple[AddressStep, ...]) -> Address:
     try:
-        parts = urlsplit(place)
+        parts = split_address(place)
         _ = parts.port
     except ValueError as error:
         raise ConfigError(f"{redact(place)}: no address ({error})", location="addresses") from None
@@ -243,13 +282,10 @@ def _url(scheme: Scheme, place: str, steps: tuple[AddressStep, ...]) -> Address:
         )
     if not parts.netloc:
         raise ConfigError(f"{redact(place)}: a host or bucket is missing", location="addresses")
-    if scheme in ("s3", "gs"):
-        path = place.split("://", 1)[1].partition("/")[2]
-        path, query = path.replace("%7C", "|").replace("%7c", "|"), ""
-    else:
-        path, query = unquote(parts.path), parts.query
-    if query and scheme == "ftp":
-        raise ConfigError(f"{redact(place)}: ftp takes no query", location="addresses")
+    path = _unescaped(parts.path) if scheme in ("s3", "gs") else unquote(parts.path)
+    query = parts.query
+    if query and scheme not in ("https", "http"):
+        raise ConfigError(f"{redact(place)}: {scheme} takes no query", location="addresses")
     pieces = [piece for piece in path.split("/") if piece not in ("", ".")]
     if ".." in pieces:
         raise ConfigError(f"{redact(place)}: '..' has no place in an address", location="addresses")
@@ -271,7 +307,7 @@ def _step(text: str, whole: str) -> AddressStep:
             location="addresses",
             advice="A step is a format and a path inside it, for example |zarr:em/s0 or |tiff:",
         )
-    path = path.replace("%7C", "|").replace("%7c", "|")
+    path = _unescaped(path)
     pieces = [piece for piece in path.split("/") if piece not in ("", ".")]
     if ".." in pieces:
         raise ConfigError(f"{text!r}: '..' has no place in an address", location="addresses")

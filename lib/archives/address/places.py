@@ -56,6 +56,8 @@ class Place:
         The place and the containers on the way, in one spelling, fit to be shown: no slash ends it.
     steps
         What is left of the pipeline: the format's step, or nothing.
+    mark
+        Of the address's query, see `Address.mark`.
     """
 
     tree: Tree
@@ -65,6 +67,7 @@ class Place:
     address: str
     counters: ServiceCounters
     steps: tuple[AddressStep, ...]
+    mark: str = ""
 
     def traffic(self) -> tuple[int, int]:
         """Bytes received and requests sent so far."""
@@ -136,7 +139,8 @@ def _open_place(address: Address, config: AddressConfig, session: Session) -> Pl
             raise NotFoundError("there is no such file or folder", location=address.container)
     counters = session.counters.service(SERVICES[address.scheme])
     shown = address.bare if pattern is None else address.bare.rpartition("/")[0]
-    return Place(tree, root, info, pattern, shown, counters, address.steps[len(zips) :])
+    steps = address.steps[len(zips) :]
+    return Place(tree, root, info, pattern, shown, counters, steps, address.mark)
 
 
 def _is_zip(place: Place) -> bool:

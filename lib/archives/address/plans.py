@@ -21,7 +21,7 @@ from lib.formats import registry
 from lib.formats.format import Origin, Survey, VolumeDescription
 from lib.plan import About, SourceFile, VolumePlan
 from lib.rawfiles.ranged import digest_reads
-from lib.safety import slug
+from lib.safety import marked_file_name, slug
 from lib.transport.listing import ObjectInfo
 
 Way = Literal["local", "ranges", "chunks", "fetch"]
@@ -77,13 +77,15 @@ def plan_of(
         "handle": volume.handle,
         "shape_zyx": [*volume.shape_zyx],
     }
+    if place.mark:
+        reader["query"] = place.mark
     if one.container == "stack":
         first, stop = crop.box.start_zyx[0], crop.box.stop_zyx[0]
         reader |= {"places": [*places], "first_z": first, "depth": stop - first}
     return VolumePlan(
         source="address",
-        source_id=one.address,
-        source_path=_source_path(config, one),
+        source_id=_source_id(place, one),
+        source_path=_source_path(config, place, one),
         name=_name(config, one, crop),
         shape_zyx=crop.box.shape_zyx,
         dtype=volume.dtype,
@@ -188,7 +190,7 @@ def _source_file(place: Place, info: ObjectInfo) -> SourceFile:
     name = info.key.rpartition("/")[2]
     return SourceFile(
         url=place.address if info.key == place.root else place.below(name),
-        name=name,
+        name=marked_file_name(name, place.mark) if place.mark and place.info else name,
         size=info.size,
         etag=info.etag,
         last_modified=info.last_modified,
@@ -232,11 +234,15 @@ def _word(path: str) -> str:
     return slug(plain.strip("/").replace("/", "_")) if plain.strip("/") else ""
 
 
-def _source_path(config: AddressConfig, one: Candidate) -> str:
+def _source_id(place: Place, one: Candidate) -> str:
+    return f"{one.address} query {place.mark}" if place.mark else one.address
+
+
+def _source_path(config: AddressConfig, place: Place, one: Candidate) -> str:
     """The address, and what the settings choose inside of what it names."""
     chosen = {"channel": config.channel, "time": config.time}
     marks = [f"{axis} {number}" for axis, number in chosen.items() if number is not None]
-    return " ".join([one.address, *marks])
+    return " ".join([_source_id(place, one), *marks])
 
 
 def _about(config: AddressConfig, volume: VolumeDescription) -> About:

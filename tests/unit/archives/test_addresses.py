@@ -34,7 +34,7 @@ from lib.formats import registry
 from lib.formats.format import Options
 from lib.ingest.planning import by_round
 from lib.plan import VolumePlan
-from lib.safety import is_address
+from lib.safety import is_address, redact, same_place
 from lib.transport.bounds import ServiceCounters
 from lib.transport.environment import ReachPolicy
 from lib.transport.listing import Listing
@@ -57,6 +57,8 @@ HERE = Path("/data/em")
         ("s3://bucket/x.zarr|zarr2:em/s0", "s3://bucket/x.zarr|zarr2:em/s0"),
         ("s3://bucket/100%.zarr", "s3://bucket/100%.zarr"),
         ("gs://bucket", "gs://bucket/"),
+        ("gs://bucket/a #1?.tif", "gs://bucket/a #1?.tif"),
+        ("s3://bucket/a%7Cb%257Cc|zip:d%257ce#1", "s3://bucket/a%7Cb%257Cc|zip:d%257ce#1"),
         ("ftp://host:2121/pub/a.mrc", "ftp://host:2121/pub/a.mrc"),
         ("/a%7Cb.tif", "file:///a%7Cb.tif"),
         ("precomputed://gs://bucket/em/seg", "gs://bucket/em/seg|neuroglancer-precomputed:"),
@@ -88,6 +90,36 @@ def test_a_signature_goes_with_whatever_was_found_behind_its_address(place: str)
     assert _address_of(elsewhere, config).query == ""
 
 
+def test_names_of_buckets_and_containers_are_told_whole() -> None:
+    for text in ("s3://b/a#1/x.tif", "gs://b/a?/x.tif", "file:///a.zip|zip:s#1.tif"):
+        assert redact(text) == text
+    assert not same_place("s3://b/a#1/x.tif", "s3://b/a#2/x.tif")
+    # what looks like a query is none there, and may be a secret that was meant as one
+    assert redact("s3://b/x?X-Amz-Signature=secret|zip:y?sig=secret") == "s3://b/x|zip:y"
+    assert redact("https://h/x.zip?sig=secret|zip:y#1") == "https://h/x.zip|zip:y#1"
+
+
+def test_a_query_tells_files_apart_and_a_signature_does_not() -> None:
+    marks = [
+        parse_address(f"https://h/get?{query}").mark
+        for query in ("id=1", "id=2", "id=1&X-Amz-Signature=a&download=1", "sig=b&se=c", "")
+    ]
+    assert len(set(marks)) == 3
+    assert marks[0] == marks[2]
+    assert marks[3] == marks[4] == ""
+
+
+def test_of_addresses_that_differ_in_their_query_the_plans_own_is_asked() -> None:
+    config = AddressConfig(addresses=["https://h/get?id=1", "https://h/get?id=2&sig=x"])
+    for number in (1, 2):
+        mark = parse_address(f"https://h/get?id={number}").mark
+        reader = {"place": "https://h/get", "query": mark}
+        plan = cast(VolumePlan, SimpleNamespace(reader=reader))
+        assert _address_of(plan, config).query.startswith(f"id={number}")
+        with pytest.raises(ConfigError, match="whole address"):
+            _address_of(plan, AddressConfig(addresses=["https://h/get"]))
+
+
 def test_a_query_is_kept_for_asking_and_never_shown() -> None:
     address = parse_address("https://host/a.tif?X-Signature=secret|tiff:")
     assert "secret" not in str(address)
@@ -110,6 +142,11 @@ def test_a_query_is_kept_for_asking_and_never_shown() -> None:
         ("https://host/x#y", "no fragment"),
         ("file://elsewhere/x", "takes no host"),
         ("ftp://host/x?y=1", "takes no query"),
+        ("gs://bucket?y=1", "takes no query"),
+        ("s3://bucket#y/x", "no fragment"),
+        ("gs:/bucket/x", "two slashes"),
+        ("C:\\data\\x.tif", "path of Windows"),
+        ("\\\\server\\x.tif", "path of Windows"),
         ("a\nb", "control characters"),
         ("https://[::1/x", "no address"),
     ],
