@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
 from emulators.control import Control
 from tests.kubernetes.apiserver.cluster import Cluster
 from tests.kubernetes.apiserver.kinds import CONFIGMAP, DEPLOYMENT, JOB, POD
+from tests.kubernetes.apiserver.store import ApiError
 from tests.kubernetes.installation import HEAVY, RUN_S, Installation
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -83,9 +84,11 @@ def test_a_run_that_dies_while_the_worker_is_away_is_ended_by_the_clean_up(
 @contextmanager
 def without_worker(installed: Installation) -> Iterator[None]:
     store, name = installed.cluster.store, "macroscope-worker"
+    pods = installed.components("worker")
     store.change(DEPLOYMENT, "em", name, lambda m: m["spec"].update(replicas=0))
-    pod = installed.worker()["metadata"]["name"]
-    installed.cluster.delete(POD, pod, grace_seconds=0)
+    for pod in pods:
+        with suppress(ApiError):  # the Deployment may have been quicker
+            installed.cluster.delete(POD, pod["metadata"]["name"], grace_seconds=0)
     installed.cluster.wait(lambda: not installed.components("worker"), RUN_S, "worker gone")
     try:
         yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import http.server
 import itertools
 import random
@@ -33,7 +34,7 @@ from lib.errors import (
     StoppedError,
     TransportError,
 )
-from lib.transport import bounds
+from lib.transport import bounds, http_wire
 from lib.transport.limits import Limits
 from lib.transport.s3.reader import ObjectReader
 from lib.transport.session import Session
@@ -556,6 +557,26 @@ def test_an_answer_that_breaks_off_is_no_object(
     else:
         with pytest.raises(TransportError):
             reader.get("key")
+
+
+@pytest.mark.parametrize("begin", [OK + b"\r\n", CHUNKED], ids=["until closed", "chunked"])
+def test_an_answer_that_is_left_unread_is_closed(
+    lying: Callable[[Reply], ObjectReader], monkeypatch: pytest.MonkeyPatch, begin: bytes
+) -> None:
+    """Else Python 3.14 writes a traceback to stderr when it collects the answer."""
+    answers: list[http.client.HTTPResponse] = []
+
+    class Kept(http.client.HTTPResponse):
+        def begin(self) -> None:
+            answers.append(self)
+            super().begin()
+
+    monkeypatch.setattr(http_wire, "HTTPResponse", Kept)
+    reader = lying(lambda connection, line: endless(connection, begin, PIECE))
+    with pytest.raises(MacroscopeError):
+        reader.get("key", 2**20)
+    assert answers
+    assert all(answer.closed for answer in answers)
 
 
 def test_several_objects_take_one_connection_and_each_its_own_tries(
