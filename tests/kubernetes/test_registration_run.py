@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import requests
 import yaml
 
 from lib.archives.registry import REGISTRY
-from tests.kit.prefect_server import prefect_server
+from tests.kit.prefect_server import ask, prefect_server
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
@@ -59,8 +58,8 @@ def code(project: Path) -> set[Path]:
 
 def deployments(environ: dict[str, str]) -> dict[str, dict[str, object]]:
     url = environ["PREFECT_API_URL"]
-    flows = {f["id"]: f["name"] for f in requests.post(f"{url}/flows/filter", json={}).json()}
-    found = requests.post(f"{url}/deployments/filter", json={}).json()
+    flows = {f["id"]: f["name"] for f in ask(url, "flows/filter", {})}
+    found = ask(url, "deployments/filter", {})
     return {f"{flows[item['flow_id']]}/{item['name']}": item for item in found}
 
 
@@ -93,11 +92,11 @@ def test_registration_can_run_again_for_either_kind_of_pool(
         "memory_limit": "5Gi",
     }
     url = environ["PREFECT_API_URL"]
-    pool = requests.get(f"{url}/work_pools/cluster", timeout=120).json()
+    pool = ask(url, "work_pools/cluster")
     assert (
         pool["base_job_template"]["variables"]["properties"]["finished_job_ttl"]["default"] == 600
     )
-    limit = requests.get(f"{url}/v2/concurrency_limits/downloads", timeout=120).json()
+    limit = ask(url, "v2/concurrency_limits/downloads")
     assert limit["limit"] == 4
 
 
@@ -140,6 +139,6 @@ def test_a_schedule_or_parameter_that_the_values_no_longer_have_is_gone_from_the
     added = {"schedule": {"cron": "0 9 * * 1"}, "active": True}  # by a person, in the UI
     url = environ["PREFECT_API_URL"]
     idr = deployments(environ)["idr/ingest"]["id"]
-    requests.post(f"{url}/deployments/{idr}/schedules", json=[added], timeout=120)
+    ask(url, f"deployments/{idr}/schedules", [added])
     asked = {"macroscope/full": {}, "ebi/ingest": {"enabled": False}, "idr/ingest": {}}
     assert scheduled() == {"idr/ingest": [(None, "0 9 * * 1", None)]}
