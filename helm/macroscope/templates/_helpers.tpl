@@ -172,7 +172,7 @@ Call with (list . "secret" "key"). */}}
 - name: PREFECT_SERVER_DATABASE_CONNECTION_URL
   valueFrom: {secretKeyRef: {name: {{ .existingSecret | quote }}, key: {{ .key | quote }}}}
 {{- /* as long as Prefect's clients wait for an answer. By default a connection has 5 s and a statement 10:
-on a busy node services end in tracebacks, and flows are answered 500, which their client does not repeat */}}
+on a busy node services end in tracebacks, and whoever asks is answered 500 */}}
 - {name: PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT, value: "60"}
 - {name: PREFECT_SERVER_DATABASE_TIMEOUT, value: "60"}
 {{- else }}
