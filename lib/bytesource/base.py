@@ -7,11 +7,14 @@ are read as few larger ranges.
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import errno
+import itertools
 import os
 import queue
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
@@ -203,6 +206,91 @@ class MemoryBytes:
 
     def close(self) -> None:
         """Nothing is held open."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """One of the files that make a volume; it is opened only while it is read.
+
+    Attributes
+    ----------
+    name
+        In its folder.
+    size
+        Bytes, as planned.
+    """
+
+    name: str
+    size: int
+    opened: Callable[[], ByteSource]
+
+    def open(self) -> ByteSource:
+        """The file. Raises `SourceChangedError` where its size is another."""
+        source = self.opened()
+        if source.size != self.size:
+            source.close()
+            raise SourceChangedError(
+                f"the file has {source.size} bytes, {self.size} when it was planned",
+                location=source.name,
+            )
+        return source
+
+
+class JoinedBytes:
+    """A file and those of its folder that it names, one behind another as if they were one.
+
+    Parameters
+    ----------
+    parts
+        The file that names the others, and these in the order in which it does.
+    name
+        What errors call it.
+    """
+
+    range_bytes = RANGE_BYTES
+
+    def __init__(self, parts: Sequence[FilePart], name: str, *, remote: bool = False) -> None:
+        self.parts, self.name, self.remote = tuple(parts), name, remote
+        self._stops = [*itertools.accumulate(part.size for part in parts)]
+        self.size = self._stops[-1]
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        check_range(self, offset, len(view))
+        while len(view):
+            number = bisect.bisect_right(self._stops, offset)
+            length = min(len(view), self._stops[number] - offset)
+            part = self.parts[number]
+            with contextlib.closing(part.open()) as source:
+                source.read_into(offset - self._stops[number] + part.size, view[:length])
+            view, offset = view[length:], offset + length
+
+    def read(self, offset: int, length: int) -> bytes:
+        check_range(self, offset, length)
+        data = bytearray(length)
+        self.read_into(offset, memoryview(data))
+        return bytes(data)
+
+    def ranges_ordered(self, ranges: Iterable[tuple[int, int]]) -> Iterator[memoryview]:
+        return read_each(self, ranges)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def sibling_name(name: str, where: str) -> str:
+    """The name of a file that another names as one of its own folder.
+
+    Raises
+    ------
+    FormatError
+        It is no plain name: it leads to another folder.
+    """
+    plain = name.strip().removeprefix("./")
+    if plain in ("", ".", "..") or re.search(r"[/\\\0]|^[A-Za-z]:", plain) or len(plain) > 255:
+        raise FormatError(
+            f"the file names {name[:200]!r}, and only files beside it are read", location=where
+        )
+    return plain
 
 
 def named_os_error(error: OSError, name: str) -> MacroscopeError:

@@ -169,6 +169,9 @@ class VolumeDescription:
     needs_file
         Whether the file must lie on this machine before it can be read: it is compressed as a
         whole.
+    beside
+        Names of further files of the same folder in which voxels lie: `FileFormat.survey` and
+        `FileFormat.open` are given all of them, as `JoinedBytes`.
     lossy
         How voxels were compressed with loss (``"jpeg"``), or None.
     acquired
@@ -199,6 +202,7 @@ class VolumeDescription:
     levels: tuple[str, ...] = ()
     chunk_zyx: ShapeZYX | None = None
     needs_file: bool = False
+    beside: tuple[str, ...] = ()
     lossy: str | None = None
     acquired: str | None = None
     signedness: Stated[str] | None = None
@@ -240,6 +244,7 @@ class FileFormat(Protocol):
     container: ClassVar[Literal["file"]]
     suffixes: ClassVar[tuple[str, ...]]  # lower case, with the dot; candidates, never proof
     sections: ClassVar[bool]  # numbered files of one plane each may make a volume
+    headers: ClassVar[tuple[str, ...]]  # suffixes of files whose voxels lie in others beside them
 
     def fits(self, head: bytes, name: str) -> bool:
         """Whether a file that begins with `head` (up to `HEAD_BYTES`) is of this format."""
@@ -337,6 +342,7 @@ class FileFormatBase:
 
     container: ClassVar[Literal["file"]] = "file"
     sections: ClassVar[bool] = False
+    headers: ClassVar[tuple[str, ...]] = ()
 
     def survey(self, source: ByteSource, volume: VolumeDescription, box: Box) -> Survey:
         """All bytes, or the share of the box's planes, in the largest ranges."""

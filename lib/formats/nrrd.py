@@ -1,24 +1,25 @@
-"""NRRD: a text header, a blank line, then voxels, raw or compressed as a whole.
+"""NRRD: a text header, a blank line, then voxels: raw, as text, or compressed as a whole.
 
-teem.sourceforge.net/nrrd/format.html. ``sizes`` are fastest first: x, y, z. Voxels that lie in
-other files (``data file``) are refused by name.
+teem.sourceforge.net/nrrd/format.html. ``sizes`` are fastest first: x, y, z. Voxels may lie in files
+beside the header's (``data file``): in one, or in one for each slice.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from lib.bytesource.base import ByteSource
+from lib.bytesource.base import ByteSource, JoinedBytes, sibling_name
 from lib.errors import FormatError, UnsupportedFormatError
-from lib.formats.format import VoxelSize
-from lib.formats.planes import PlanesFormat, PlanesHeader, unpacked
-from lib.geometry import LengthsZYX, to_nm
+from lib.formats.format import Handle, Survey, VolumeDescription, VoxelSize
+from lib.formats.planes import PlanesFormat, PlanesHeader, RawPlanes, unpacked
+from lib.geometry import Box, LengthsZYX, to_nm
 from lib.vocabulary import named_ids
 
 _MOST_HEADER = 2**20
@@ -35,14 +36,107 @@ for _code, _bits, _name in (("2", 16, "short"), ("4", 32, "int"), ("8", 64, "lon
     _TYPES |= dict.fromkeys((*_unsigned, f"u{_name}".replace(" ", "")), f"u{_code}")
 _PART = re.compile(r'"([^"]*)"|(\([^)]*\)|[^\s"]+)')
 _PACKED = {"gzip": True, "gz": True, "bzip2": False, "bz2": False}
+_TEXT = ("ascii", "text", "txt")
+_SERIES = re.compile(r"([^%]*)%(0?[0-9]{0,2})[di]([^%]*?)((?:\s+-?[0-9]{1,9}){3})(?:\s+[0-9]+)?")
+_MOST_FILES = 100_000
+_MOST_DIGITS = 400  # of a number that is text
 
 
-class NrrdFormat(PlanesFormat):
-    """The one volume of a file with its voxels inside."""
+class DetachedFormat(PlanesFormat):
+    """A header, and planes behind it or in files beside it."""
+
+    def survey(self, source: ByteSource, volume: VolumeDescription, box: Box) -> Survey:
+        self._check_beside(source)
+        return super().survey(source, volume, box)
+
+    def open(self, source: ByteSource, handle: Handle, scratch: Path | None = None) -> RawPlanes:
+        self._check_beside(source)
+        return super().open(source, handle, scratch)
+
+    def _check_beside(self, source: ByteSource) -> None:
+        """Raise `FormatError` unless files beside hold the header's voxels and nothing else."""
+        header = self.parse(source)
+        if not header.beside:
+            return
+        if not isinstance(source, JoinedBytes):
+            raise UnsupportedFormatError("its voxels lie in other files", location=source.name)
+        sizes = [part.size for part in source.parts[1:]]
+        needed = header.offset - header_size(source)
+        needed += math.prod(header.shape_zyx) * header.stored.itemsize
+        short = header.offset < header_size(source)
+        if header.pieces is None and (sum(sizes) != needed or short or len({*sizes}) > 1):
+            odd = " and are not of one size" if len({*sizes}) > 1 else ""
+            raise FormatError(
+                f"{len(sizes)} files beside this header have {sum(sizes)} bytes{odd}, where its "
+                f"voxels are {needed}",
+                location=source.name,
+            )
+
+
+def header_size(source: ByteSource) -> int:
+    """Bytes of the file that has the header."""
+    return source.parts[0].size if isinstance(source, JoinedBytes) else source.size
+
+
+def files_beside(said: str, lines: Sequence[str], where: str) -> tuple[str, ...]:
+    """The names that a header gives: one, a list in `lines`, or a pattern with its numbers.
+
+    Raises
+    ------
+    FormatError
+        They are none, or far too many, or lead to another folder.
+    """
+    series = _SERIES.fullmatch(said)
+    if said.split()[:1] == ["LIST"]:
+        names = [line.strip() for line in lines if line.strip()]
+    elif series is not None:
+        first, last, step = map(int, series[4].split())
+        if step == 0 or not 0 <= (last - first) // step < _MOST_FILES:
+            raise FormatError(f"the header names files by {said[:100]!r}", location=where)
+        numbers = range(first, last + (1 if step > 0 else -1), step)
+        names = [f"{series[1]}{number:{series[2]}d}{series[3]}" for number in numbers]
+    else:
+        names = [said]
+    if not 0 < len(names) <= _MOST_FILES or len({*names}) < len(names):
+        raise FormatError("the files that the header names are none, or twice", location=where)
+    return tuple(sibling_name(name, where) for name in names)
+
+
+def text_numbers(source: ByteSource, start: int, stored: np.dtype[Any]) -> Iterator[bytes]:
+    """Numbers that are written as text, from an offset on, as the bytes of voxels.
+
+    Raises
+    ------
+    FormatError
+        One is no number, or none of the dtype.
+    """
+    parse: Any = float if stored.kind == "f" else int
+    rest = b""
+    for offset in range(start, source.size, 2**20):
+        data = rest + source.read(offset, min(2**20, source.size - offset))
+        words = data.replace(b",", b" ").split()
+        rest = words.pop() if words and not data[-1:].isspace() else b""
+        if len(rest) > _MOST_DIGITS:
+            raise FormatError("the voxels are no text of numbers", location=source.name)
+        try:
+            if b"_" in data:  # which Python would read over
+                raise ValueError("there is a _ between digits")
+            with np.errstate(over="raise"):
+                yield np.array([parse(word) for word in words], stored).tobytes()
+        except (ValueError, ArithmeticError) as error:
+            said = f"a voxel is no {stored.name}: {error}"
+            raise FormatError(said[:200], location=source.name) from None
+    if rest:  # a number that is cut is a number, too
+        raise FormatError("the file ends within its last voxel", location=source.name)
+
+
+class NrrdFormat(DetachedFormat):
+    """The one volume of a file."""
 
     name: ClassVar[str] = "nrrd"
     title: ClassVar[str] = "NRRD"
     suffixes: ClassVar[tuple[str, ...]] = (".nrrd", ".nhdr", ".seg.nrrd")
+    headers: ClassVar[tuple[str, ...]] = (".nhdr",)
 
     def fits(self, head: bytes, name: str) -> bool:
         return head.startswith(b"NRRD000")
@@ -55,12 +149,11 @@ class NrrdFormat(PlanesFormat):
             kind = _TYPES.get(fields["type"].lower())
         except (KeyError, ValueError) as error:
             raise FormatError(f"the NRRD header lacks {error}", location=source.name) from None
-        if "data file" in fields or "datafile" in fields:
-            raise UnsupportedFormatError(
-                "the voxels of this NRRD lie in other files",
-                location=source.name,
-                advice="Join header and voxels in one .nrrd file",
-            )
+        said = fields.get("data file") or fields.get("datafile")
+        beside: tuple[str, ...] = ()
+        if said is not None:
+            beside = files_beside(said, fields.get("", "").splitlines(), source.name)
+            offset = header_size(source)
         if kind is None:
             raise UnsupportedFormatError(f"NRRD type {fields['type']!r}", location=source.name)
         axes = _read_axes(fields, sizes)
@@ -75,9 +168,14 @@ class NrrdFormat(PlanesFormat):
             raise FormatError(f"NRRD endian {endian!r}", location=source.name)
         stored = np.dtype((">" if endian == "big" else "<") + kind)
         encoding = fields.get("encoding", "raw").lower()
-        if encoding not in ("raw", *_PACKED):
+        if encoding not in ("raw", *_PACKED, *_TEXT):
             raise UnsupportedFormatError(f"NRRD encoding {encoding!r}", location=source.name)
-        shape, packed = (z, y, x), encoding if encoding in _PACKED else None
+        shape, packed = (z, y, x), None if encoding == "raw" else encoding
+        if len(beside) > 1 and (packed or fields.keys() & {"line skip", "byte skip"}):
+            raise UnsupportedFormatError(
+                "an NRRD of several data files that are not raw, or have a skip",
+                location=source.name,
+            )
         offset = _skipped(fields, source, offset, math.prod(shape) * stored.itemsize, packed)
         notes: list[str] = []
         voxel, origin = _geometry(fields, axes, len(sizes), notes)
@@ -90,9 +188,11 @@ class NrrdFormat(PlanesFormat):
             **_segments(fields, stored),
         }
         if packed is None:
-            return PlanesHeader(shape, stored, offset, described=described)
-        pieces = partial(unpacked, source, gzip=_PACKED[packed], start=offset)
-        return PlanesHeader(shape, stored, 0, pieces, described=described)
+            return PlanesHeader(shape, stored, offset, beside=beside, described=described)
+        pieces = partial(text_numbers, source, offset, stored)
+        if packed in _PACKED:
+            pieces = partial(unpacked, source, gzip=_PACKED[packed], start=offset)
+        return PlanesHeader(shape, stored, 0, pieces, beside=beside, described=described)
 
 
 def _segments(fields: dict[str, str], stored: np.dtype[Any]) -> dict[str, Any]:
@@ -115,10 +215,10 @@ def _segments(fields: dict[str, str], stored: np.dtype[Any]) -> dict[str, Any]:
 
 
 def _fields(source: ByteSource) -> tuple[dict[str, str], int]:
-    head = source.read(0, min(source.size, _MOST_HEADER))
+    head = source.read(0, min(header_size(source), _MOST_HEADER))
     ends = [(head.find(mark), len(mark)) for mark in (b"\n\n", b"\r\n\r\n")]
     found = [(at, length) for at, length in ends if at >= 0]
-    if not found and b"data file" in head and len(head) == source.size:
+    if not found and b"data file" in head and len(head) == header_size(source):
         found = [(len(head), 0)]  # nothing follows a header whose voxels lie elsewhere
     if not head.startswith(b"NRRD000") or not found:
         raise FormatError("there is no NRRD header", location=source.name)
@@ -126,6 +226,9 @@ def _fields(source: ByteSource) -> tuple[dict[str, str], int]:
     fields: dict[str, str] = {}
     for line in head[:at].decode("latin-1").splitlines()[1:]:
         name, colon, value = line.partition(":")
+        if fields.get("data file", fields.get("datafile", "")).startswith("LIST"):
+            fields[""] = f"{fields.get('', '')}{line}\n"  # names of files, to the header's end
+            continue
         if line.startswith("#") or not colon:
             continue
         fields[name.strip().lower()] = value.lstrip("=").strip()
@@ -143,6 +246,8 @@ def _skipped(
     if lines:
         raise UnsupportedFormatError("an NRRD with line skip", location=source.name)
     if count == -1 and packed is None:
+        if offset > source.size - nbytes and source.size > offset:
+            raise FormatError("the file is too short for its voxels", location=source.name)
         return source.size - nbytes
     if count and packed is not None:
         raise UnsupportedFormatError("a compressed NRRD with byte skip", location=source.name)

@@ -206,6 +206,8 @@ class PlanesHeader:
         where the voxels lie in it as they are.
     slack_bytes
         How many bytes may follow the unpacked voxels.
+    beside
+        Names of the files that hold the voxels, where these do not follow the header.
     described
         Further fields of the `VolumeDescription`.
     """
@@ -215,6 +217,7 @@ class PlanesHeader:
     offset: int
     pieces: Callable[[], Iterator[bytes]] | None = None
     slack_bytes: int = 0
+    beside: tuple[str, ...] = ()
     described: dict[str, Any] = field(default_factory=dict)
 
 
@@ -228,7 +231,7 @@ class PlanesFormat(FileFormatBase):
     def describe(self, source: ByteSource, path: str, options: Options) -> list[VolumeDescription]:
         only_path(path, source)
         header = self.parse(source)
-        if header.pieces is None:
+        if header.pieces is None and not header.beside:
             check_whole_file(source, header.offset, header.shape_zyx, header.stored)
         return [
             VolumeDescription(
@@ -237,6 +240,7 @@ class PlanesFormat(FileFormatBase):
                 shape_zyx=header.shape_zyx,
                 dtype=header.stored.newbyteorder("=").name,
                 needs_file=header.pieces is not None,
+                beside=header.beside,
                 **header.described,
             )
         ]
@@ -327,7 +331,7 @@ def write_unpacked(
     return LocalBytes(scratch, name=source.name)
 
 
-def unpacked(source: ByteSource, *, gzip: bool, start: int = 0) -> Iterator[bytes]:
+def unpacked(source: ByteSource, *, gzip: bool, start: int = 0, wbits: int = 31) -> Iterator[bytes]:
     """Decompressed pieces of at most 1 MiB; all members, checked to their end."""
     decoder: Any = None
     offset, data = start, b""
@@ -339,7 +343,7 @@ def unpacked(source: ByteSource, *, gzip: bool, start: int = 0) -> Iterator[byte
             if not data.strip(b"\0"):  # padding after the last member is legal
                 data = b""
                 continue
-            decoder = zlib.decompressobj(31) if gzip else bz2.BZ2Decompressor()
+            decoder = zlib.decompressobj(wbits) if gzip else bz2.BZ2Decompressor()
         try:
             piece = decoder.decompress(data, _CHUNK_BYTES)
         except (zlib.error, OSError, ValueError, EOFError) as error:

@@ -6,6 +6,7 @@ An archive of files asks here for the volumes of a file whose format its name su
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from typing import cast
@@ -21,6 +22,7 @@ FILE_FORMATS: dict[str, str] = {
     "mrc": "lib.formats.mrc.format:MrcFormat",
     "hdf5": "lib.formats.hdf5.format:Hdf5Format",
     "nrrd": "lib.formats.nrrd:NrrdFormat",
+    "metaimage": "lib.formats.metaimage:MetaImageFormat",
     "nifti": "lib.formats.nifti:NiftiFormat",
     "amira": "lib.formats.amira:AmiraFormat",
     "png": "lib.formats.pictures:PngFormat",
@@ -44,6 +46,9 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "dm4": ("dm",),
     "jpg": ("jpeg",),
     "nii": ("nifti",),
+    "mha": ("metaimage",),
+    "mhd": ("metaimage",),
+    "nhdr": ("nrrd",),
     "am": ("amira",),
     "h5": ("hdf5",),
 }
@@ -132,4 +137,13 @@ def describe_volumes(
         )
     # Where no beginning fits, the format that the name promises says best what is wrong.
     fmt = next((one for one in fitting if one in called), (fitting or called)[0])
-    return fmt, fmt.describe(source, "", options)
+    return fmt, [*map(_of_one_file, fmt.describe(source, "", options))]
+
+
+def _of_one_file(volume: VolumeDescription) -> VolumeDescription:
+    """Refused where its voxels lie in other files, too: those are asked for by an address."""
+    if not volume.beside or volume.refused is not None:
+        return volume
+    named = ", ".join(volume.beside[:3]) + (", ..." if len(volume.beside) > 3 else "")
+    why = f"its voxels lie in other files ({named}): give the address of this one to read them"
+    return replace(volume, refused=why)

@@ -36,7 +36,7 @@ CONCEPTS = {
     ),
     "a part of a format with a specification of its own": (
         "lib.formats.dm.tags", "lib.formats.mrc.header", "lib.formats.n5.geometry",
-        "lib.formats.tiff.ome_xml", "lib.formats.tiff.series",
+        "lib.formats.tiff.ome_set", "lib.formats.tiff.ome_xml", "lib.formats.tiff.series",
     ),
     "how files are named, where another module makes volumes of them": ("lib.formats.numbering",),
     "a step of a volume's life or of its repair": (

@@ -1,4 +1,4 @@
-"""NRRD, NIfTI, AmiraMesh, PNG and JPEG, written by other libraries where there is one."""
+"""NRRD, MetaImage, NIfTI, AmiraMesh, PNG and JPEG, by other libraries where there is one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.kit.volume_kit import random_voxels
 SHAPE = (11, 23, 36)
 
 
-def by_pynrrd(dtype: str, folder: Path, **header: Any) -> NDArray[Any]:
+def by_pynrrd(dtype: str, folder: Path, name: str = "a.nrrd", **header: Any) -> NDArray[Any]:
     voxels = random_voxels(SHAPE, dtype.lstrip(">"), 3)
     given = {
         "space directions": np.diag([4.0, 4.0, 30.0]),
@@ -30,7 +30,57 @@ def by_pynrrd(dtype: str, folder: Path, **header: Any) -> NDArray[Any]:
         "encoding": "raw",
         **header,
     }
-    nrrd.write(str(folder / "a.nrrd"), voxels.transpose(), given)
+    nrrd.write(str(folder / name), voxels.transpose(), given)
+    return voxels
+
+
+def slices_beside(by_pattern: bool, folder: Path) -> NDArray[Any]:
+    """A header that names a file for each plane, by a pattern or a list; pynrrd writes no such."""
+    voxels = random_voxels(SHAPE, "uint16", 3)
+    names = [f"s{z:02d}.raw" for z in range(1, 1 + len(voxels))]
+    for name, plane in zip(names, voxels, strict=True):
+        (folder / name).write_bytes(plane.tobytes())
+    z, y, x = voxels.shape
+    said = f"s%02d.raw 1 {z} 1 2" if by_pattern else "LIST\n" + "\n".join(names)
+    (folder / "a.nhdr").write_text(
+        f"NRRD0004\ntype: uint16\ndimension: 3\nsizes: {x} {y} {z}\nendian: little\n"
+        f"encoding: raw\ndata file: {said}\n"
+    )
+    return voxels
+
+
+def metaimage(dtype: str, how: str, folder: Path) -> NDArray[Any]:
+    """As ITK writes it (its files were compared), with a unit, which ITK leaves out."""
+    voxels = random_voxels(SHAPE, dtype.lstrip(">"), 11)
+    kind = {"u1": "UCHAR", "u2": "USHORT", "i2": "SHORT", "f4": "FLOAT"}[voxels.dtype.str[1:]]
+    data = voxels.astype(dtype).tobytes()
+    packed = zlib.compress(data)
+    z, y, x = SHAPE
+    name = {"beside": "a.raw", "zraw": "a.zraw", "slices": f"s%02d.raw 0 {z - 1} 1"}.get(
+        how, "LOCAL"
+    )
+    head = (
+        "ObjectType = Image\nNDims = 3\n"
+        f"BinaryData = {how != 'text'}\nBinaryDataByteOrderMSB = {dtype.startswith('>')}\n"
+        f"CompressedData = {how in ('packed', 'zraw')}\n"
+        + (f"CompressedDataSize = {len(packed)}\n" if how in ("packed", "zraw") else "")
+        + "TransformMatrix = 1 0 0 0 1 0 0 0 1\nOffset = 8 -4 60\nCenterOfRotation = 0 0 0\n"
+        "AnatomicalOrientation = RAI\nElementSpacing = 4 4 30\nDistanceUnits = nm\n"
+        f"DimSize = {x} {y} {z}\nElementType = MET_{kind}\nElementDataFile = {name}\n"
+    ).encode()
+    if how == "text":
+        data = " ".join(map(str, [*voxels.ravel().tolist(), "\n"])).encode()
+    if how in ("packed", "zraw"):
+        data = packed
+    if name == "LOCAL":
+        (folder / "a.mha").write_bytes(head + data)
+        return voxels
+    (folder / "a.mhd").write_bytes(head)
+    if how == "slices":
+        for number, plane in enumerate(voxels):
+            (folder / f"s{number:02d}.raw").write_bytes(plane.tobytes())
+    else:
+        (folder / name).write_bytes(data)
     return voxels
 
 
@@ -127,6 +177,43 @@ CASES = [
     ),
     Case("nrrd-gzip", lambda f: by_pynrrd("uint8", f, encoding="gzip"), "a.nrrd", ("file", "s3")),
     Case("nrrd-bzip2", lambda f: by_pynrrd("float32", f, encoding="bzip2"), "a.nrrd", ("file",)),
+    Case("nrrd-text", lambda f: by_pynrrd("int16", f, encoding="ascii"), "a.nrrd", ("file",)),
+    Case(
+        "nrrd-beside",
+        partial(by_pynrrd, "uint16", name="a.nhdr"),
+        "a.nhdr",
+        EVERYWHERE,
+        expect=_PLACE,
+    ),
+    Case(
+        "nrrd-beside-gzip",
+        lambda f: by_pynrrd("int16", f, "a.nhdr", encoding="gzip"),
+        "a.nhdr|nhdr:",
+        ("file", "http"),
+    ),
+    Case("nrrd-beside-pattern", partial(slices_beside, True), "a.nhdr", ("file",)),
+    Case("nrrd-beside-list", partial(slices_beside, False), "a.nhdr", ("s3",)),
+    Case(
+        "metaimage-local",
+        partial(metaimage, "uint16", ""),
+        "a.mha",
+        EVERYWHERE,
+        expect={**_PLACE, "origin_nm_zyx": (60.0, -4.0, 8.0)},
+    ),
+    Case("metaimage-big", partial(metaimage, ">i2", ""), "a.mha|mha:", ("file",)),
+    Case("metaimage-packed", partial(metaimage, "uint8", "packed"), "a.mha", ("file", "http")),
+    Case("metaimage-text", partial(metaimage, "int16", "text"), "a.mha", ("file",)),
+    Case(
+        "metaimage-beside",
+        partial(metaimage, "float32", "beside"),
+        "a.mhd",
+        EVERYWHERE,
+        expect=_PLACE,
+    ),
+    Case("metaimage-beside-packed", partial(metaimage, "uint8", "zraw"), "a.mhd", ("file",)),
+    Case(
+        "metaimage-beside-slices", partial(metaimage, "uint16", "slices"), "a.mhd|mhd:", ("file",)
+    ),
     Case("nifti-raw", partial(by_nibabel, "uint16", "a.nii"), "a.nii", EVERYWHERE, expect=_PLACE),
     Case("nifti-gz", partial(by_nibabel, "uint8", "a.nii.gz"), "a.nii.gz|nii:", ("file", "http")),
     Case("nifti-scaled", partial(by_nibabel, "int16", "a.nii", scaled=True), "a.nii", ("file",)),

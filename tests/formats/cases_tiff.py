@@ -11,7 +11,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from tests.formats.case import Case
+from tests.formats.case import EVERYWHERE, Case
 from tests.kit.volume_kit import random_voxels
 
 SHAPE = (9, 37, 53)
@@ -116,7 +116,74 @@ def wide(folder: Path) -> NDArray[Any]:
     return voxels
 
 
+def ome_files(folder: Path) -> NDArray[Any]:
+    """A file for every two planes, each with the whole OME-XML; tifffile reads them as one."""
+    voxels = random_voxels(SHAPE, "uint16", 12)
+    pairs = [voxels[z : z + 2] for z in range(0, len(voxels), 2)]
+    parts = "".join(
+        tiff_data(2 * n + i, 0, i, f"a z{n}.ome.tif", f"urn:uuid:{n}")
+        for n, pair in enumerate(pairs)
+        for i in range(len(pair))
+    )
+    for n, pair in enumerate(pairs):
+        xml = ome_xml(voxels.shape, 1, "uint16", parts, f"urn:uuid:{n}")
+        write_pages(folder / f"a z{n}.ome.tif", pair, xml, compression="zlib" if n % 2 else None)
+    np.testing.assert_array_equal(tifffile.imread(folder / "a z0.ome.tif"), voxels)
+    return voxels
+
+
+def ome_companion(folder: Path) -> NDArray[Any]:
+    """Two channels, a file for each; the OME-XML lies in a companion."""
+    voxels = random_voxels((2, *SHAPE), "uint8", 13)
+    names = ["w1.ome.tif", "w2.ome.tif"]
+    parts = "".join(
+        tiff_data(0, c, 0, name, f"urn:uuid:{c}", SHAPE[0]) for c, name in enumerate(names)
+    )
+    xml = ome_xml(SHAPE, 2, "uint8", parts, "urn:uuid:companion")
+    (folder / "a.companion.ome").write_text(xml)
+    for c, name in enumerate(names):
+        own = (
+            f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:{c}">'
+            '<BinaryOnly MetadataFile="a.companion.ome" UUID="urn:uuid:companion"/></OME>'
+        )
+        write_pages(folder / name, voxels[c], own)
+    return voxels[1]
+
+
+def tiff_data(z: int, c: int, page: int, name: str, uuid: str, count: int = 1) -> str:
+    return (
+        f'<TiffData FirstZ="{z}" FirstC="{c}" FirstT="0" IFD="{page}" PlaneCount="{count}">'
+        f'<UUID FileName="{name}">{uuid}</UUID></TiffData>'
+    )
+
+
+def ome_xml(shape: tuple[int, ...], channels: int, kind: str, parts: str, uuid: str) -> str:
+    z, y, x = shape
+    return (
+        f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="{uuid}">'
+        '<Image ID="Image:0" Name="a"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" '
+        f'Type="{kind}" SizeX="{x}" SizeY="{y}" SizeZ="{z}" SizeC="{channels}" SizeT="1" '
+        'PhysicalSizeX="0.004" PhysicalSizeY="0.004" PhysicalSizeZ="0.04">'
+        + "".join(f'<Channel ID="Channel:0:{c}" SamplesPerPixel="1"/>' for c in range(channels))
+        + f"{parts}</Pixels></Image></OME>"
+    )
+
+
+def write_pages(path: Path, planes: NDArray[Any], xml: str, **how: Any) -> None:
+    tifffile.imwrite(path, planes, photometric="minisblack", description=xml, metadata=None, **how)
+
+
+_OME = {"voxel_nm_zyx": (40.0, 4.0, 4.0)}
 CASES = [
+    Case("tiff-ome-files", ome_files, "a z0.ome.tif", EVERYWHERE, expect=_OME),
+    Case(
+        "tiff-ome-companion",
+        ome_companion,
+        "a.companion.ome",
+        ("file", "s3"),
+        settings={"channel": 1},
+        expect=_OME,
+    ),
     Case("tiff-page-by-page", page_by_page, "a.tif", ("file", "http")),
     Case("tiff-64-bits", wide, "a.tif", ("file",), expect={"kind": "labels"}),
     Case("tiff-lzma", partial(packed, "lzma"), "a.tif", ("file",)),

@@ -126,6 +126,33 @@ def _nrrd_bomb(files: Files) -> None:
     files[name] = head + b"\n\n" + gzip.compress(bytes(2**26))
 
 
+def _mha_bomb(files: Files) -> None:
+    (name,) = files
+    head, _, _ = files[name].partition(b"LOCAL\n")
+    files[name] = head + b"LOCAL\n" + zlib.compress(bytes(2**26))
+
+
+def beside(suffix: str, change: Callable[[bytes], bytes | None]) -> Callable[[Files], None]:
+    """Change the last file of a suffix, or take it away."""
+
+    def changed(files: Files) -> None:
+        name = max(name for name in files if name.endswith(suffix))
+        data = change(files.pop(name))
+        if data is not None:
+            files[name] = data
+
+    return changed
+
+
+def _gone(data: bytes) -> None:
+    return None
+
+
+def renamed(suffix: str, old: bytes, new: bytes) -> Callable[[Files], None]:
+    """Let the header name another file."""
+    return beside(suffix, lambda data: data.replace(old, new))
+
+
 def _whole_gzip(files: Files) -> None:
     (name,) = files
     plain = gzip.decompress(files[name])
@@ -292,9 +319,36 @@ _ROWS: dict[str, list[tuple[str, Callable[[Files], None], str]]] = {
         (seed, half, "cut short|damaged|instead|leads|bytes|truncated|cannot|ends|no NRRD header")
         for seed in (
             "tiff-imagej", "tiff-bigtiff-tiles", "dm-stack", "mrc-plain", "mrc-gz", "nrrd-raw",
-            "nrrd-gzip", "nifti-raw", "nifti-gz", "amira-raw", "amira-rle", "amira-zip", "png-16",
+            "nrrd-gzip", "nrrd-text", "metaimage-local", "metaimage-packed", "metaimage-text",
+            "nifti-raw", "nifti-gz", "amira-raw", "amira-rle", "amira-zip", "png-16",
             "hdf5-plain", "hdf5-contiguous", "zip",
         )
+    ],
+    "a file beside another that names it, and is not there": [
+        ("nrrd-beside", beside(".raw", _gone), "a.raw is not there"),
+        ("metaimage-beside-slices", beside(".raw", _gone), "s04.raw is not there"),
+        ("tiff-ome-files", beside("z2.ome.tif", _gone), "z2.ome.tif is not there"),
+        ("tiff-ome-companion", beside("w2.ome.tif", _gone), "w2.ome.tif is not there"),
+    ],
+    "a file beside another that names it, of another length": [
+        ("nrrd-beside", beside(".raw", lambda d: d + b"0"), "where its voxels are"),
+        ("nrrd-beside-list", beside(".raw", lambda d: d[:-2]), "not of one size"),
+        ("metaimage-beside", beside(".raw", lambda d: d[:-1]), "where its voxels are"),
+        ("metaimage-beside-packed", beside("zraw", lambda d: d[:-9]), "cut short"),
+        ("tiff-ome-files", beside("z2.ome.tif", lambda d: d[:-99]), "cut short|leads|outside"),
+    ],
+    "a file of another folder": [
+        ("nrrd-beside", renamed("nhdr", b"a.raw", b"../../etc/passwd"), "only files beside it"),
+        ("metaimage-beside", renamed("mhd", b"a.raw", b"/etc/passwd"), "only files beside it"),
+        ("tiff-ome-companion", renamed("ome", b"w2.ome", b"x/../w2.ome"), "only files beside it"),
+        ("tiff-ome-files", renamed("z0.ome.tif", b"a z2.", b"..\\z2."), "only files beside it"),
+    ],
+    "another file of the same name": [
+        (
+            "tiff-ome-files",
+            renamed("z2.ome.tif", b'UUID="urn:uuid:2', b'UUID="urn:uuid:7'),
+            "another file",
+        ),
     ],
     "a flipped bit under a checksum": [
         ("zarr3-shards-crc32c", flip(140), "checksum"),
@@ -305,6 +359,7 @@ _ROWS: dict[str, list[tuple[str, Callable[[Files], None], str]]] = {
         ("tiff-lzma", _flip_strip, "LZMA data do not decode"),
         ("hdf5-fletcher32", flip(30), "fletcher32|damaged"),
         ("nrrd-gzip", flip(40), "does not unpack"),
+        ("metaimage-packed", flip(40), "does not unpack"),
         ("nifti-gz", flip(40), "does not unpack"),
         ("mrc-gz", flip(40), "does not unpack"),
         *[("png-16", flip(back), "damaged") for back in (30, 60, 90, 120)],
@@ -333,6 +388,7 @@ _ROWS: dict[str, list[tuple[str, Callable[[Files], None], str]]] = {
         ("n5-bzip2", lambda f: bomb(16, packed=__import__("bz2").compress)(f), "damaged|bytes"),
         (f"{_P}-raw", bomb(), "gzip|bytes instead"),
         ("nrrd-gzip", _nrrd_bomb, "more|longer|holds|unpack"),
+        ("metaimage-packed", _mha_bomb, "more|longer|holds|unpack"),
         ("nifti-gz", _whole_gzip, "more|longer|holds|unpack"),
         ("png-16", _png_bomb, "cannot hold|damaged"),
         ("zip", _zip_bomb, "claims to grow"),

@@ -21,14 +21,15 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lib.bytesource.base import MemoryBytes
+from lib.bytesource.base import ByteSource, FilePart, JoinedBytes, MemoryBytes
 from lib.bytesource.zip_tree import ZipTree
 from lib.errors import FormatError, MacroscopeError
 from lib.formats import registry
@@ -137,7 +138,11 @@ def _seed(case: Case, form: str, folder: Path) -> list[Seed]:
         return [Seed(case.name, form, files, place.strip("/"), path, options, truth)]
     files = _files(folder)
     if place in files:
-        return [Seed(case.name, form, {place: files[place]}, place, path, options, truth)]
+        seed = Seed(case.name, form, {place: files[place]}, place, path, options, truth)
+        described = registry.file_format(form).describe(
+            MemoryBytes(files[place], name=place), path, options
+        )
+        return [replace(seed, files={name: files[name] for name in (place, *described[0].beside)})]
     first = min(files)  # one section
     return [Seed(case.name, form, {first: files[first]}, first, "", options, truth[:1])]
 
@@ -175,7 +180,7 @@ def damaged(seed: Seed, draw: random.Random) -> tuple[str, dict[str, bytes]]:
     if kind == "absent":
         del files[name]
         return kind, files
-    if kind == "word" and not _is_text(bytes(data[:512])):
+    if kind == "word" and not (_is_text(bytes(data[:512])) or data[:1] in (b"O", b"<")):
         kind = "bytes"
     _DAMAGE[kind](data, draw)
     files[name] = bytes(data)
@@ -251,8 +256,20 @@ def read(seed: Seed, files: dict[str, bytes], scratch: Path) -> tuple[Any, int]:
         return {one.key: bytes(tree.get(one.key, 2**20) or b"") for one in tree.list_all()}, 0
     if seed.format in registry.TREE_FORMATS:
         return _of_tree(seed, MemoryObjects(files))
-    reads, source = registry.file_format(seed.format), MemoryBytes(files[seed.root])
+    if seed.root not in files:
+        raise FormatError(f"{seed.root} is not there")
+    reads = registry.file_format(seed.format)
+    source: ByteSource = MemoryBytes(files[seed.root], name=seed.root)
     volume = _first(reads.describe(source, seed.path, seed.options))
+    if volume.beside:
+        absent = [name for name in volume.beside if name not in files]
+        if absent:
+            raise FormatError(f"{absent[0]} is not there")
+        parts = [
+            FilePart(name, len(files[name]), partial(MemoryBytes, files[name], name=name))
+            for name in (seed.root, *volume.beside)
+        ]
+        source = JoinedBytes(parts, seed.root)
     box = _corner(volume.shape_zyx)
     reads.survey(source, volume, box)
     with reads.open(source, volume.handle, scratch) as reader:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from lib.archives.address.folders import FolderStack, volumes_in_folder
 from lib.archives.address.grammar import AddressStep, parse_address
-from lib.archives.address.places import Place, open_place
+from lib.archives.address.places import Place, open_place, with_files
 from lib.archives.address.spimdata import calibrated, of_voxels
 from lib.archives.listed import Item, What, described, holder, more_of, refused
 from lib.bytesource.tree import join, listing_or_empty
@@ -48,7 +48,8 @@ class Candidate:
     root
         Key of the file or of the container in the place's tree; of a stack, of its folder.
     files
-        The file it lies in, or the files of its sections in order; empty for a tree of objects.
+        The file it lies in, before those that it names; or the files of its sections in order;
+        empty for a tree of objects.
     places
         z of each section of a stack; empty for others.
     """
@@ -182,8 +183,8 @@ def _in_file(
         volumes = fitting[0].describe(source, step.path if step else "", options)
     name = fitting[0].name
     return [
-        Candidate(_address(place.address, name, one.path), name, "file", place.root, one, (info,))
-        for one in volumes
+        Candidate(_address(place.address, name, one.path), name, "file", place.root, one, files)
+        for one, files in with_files(place.tree, info, volumes)
     ]
 
 
@@ -246,9 +247,9 @@ def _in_folder(
                 Candidate(address, name, "stack", place.root, one.volume, one.files, one.places)
             )
         else:
-            key = one.file.key
+            key = one.files[0].key
             address = _address(place.below(key.rpartition("/")[2]), name, one.volume.path)
-            found.append(Candidate(address, name, "file", key, one.volume, (one.file,)))
+            found.append(Candidate(address, name, "file", key, one.volume, one.files))
     return found
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
-from lib.archives.address.places import Place
+from lib.archives.address.places import Place, with_files
 from lib.errors import FormatError, UnsupportedFormatError
 from lib.formats import registry
 from lib.formats.format import FileFormat, Options, VolumeDescription
@@ -40,11 +40,11 @@ class FolderStack:
 
 @dataclass(frozen=True, slots=True)
 class Single:
-    """A file that is no section of a stack."""
+    """A file that is no section of a stack, and after it those that it names as parts of it."""
 
     format: FileFormat
     volume: VolumeDescription
-    file: ObjectInfo
+    files: tuple[ObjectInfo, ...]
 
 
 def volumes_in_folder(
@@ -81,7 +81,17 @@ def volumes_in_folder(
             f"the folder holds {len(names)} files, at most {_MOST_FILES} are looked at",
             location=place.address,
         )
-    groups, alone = group_sections(names, demanded=pattern is not None)
+    headers = [name for name in names if name.lower().endswith(_headers())]
+    loadable, named = 0, set[str]()  # parts of the volumes that were found
+    for number, name in enumerate(headers):
+        if number >= _MOST_DESCRIBED and loadable > 1:
+            return
+        found, parts = _single(place, names[name], options)
+        loadable += sum(one.volume.refused is None for one in found)
+        named |= parts
+        yield from found
+    rest = [name for name in names if name not in headers and name not in named]
+    groups, alone = group_sections(rest, demanded=pattern is not None)
     singles = [*alone]
     for group in groups:
         stack = _stack(place, group, names, options)
@@ -89,14 +99,31 @@ def volumes_in_folder(
             yield stack
         else:
             singles += group.names
-    loadable = 0
     for number, name in enumerate(singles):
         if number >= _MOST_DESCRIBED and loadable > 1:
             return  # enough to refuse an address that names one; `list` tells how many more
-        fmt, volumes = _described(place, names[name], options)
-        for volume in volumes:
-            loadable += volume.refused is None
-            yield Single(fmt, volume, names[name])
+        if name in named:
+            continue
+        found, parts = _single(place, names[name], options)
+        loadable += sum(one.volume.refused is None for one in found)
+        named |= parts
+        yield from found
+
+
+def _headers() -> tuple[str, ...]:
+    """Suffixes of files that name others as their parts."""
+    formats = map(registry.file_format, registry.FILE_FORMATS)
+    return tuple(suffix for fmt in formats for suffix in fmt.headers)
+
+
+def _single(place: Place, info: ObjectInfo, options: Options) -> tuple[list[Single], set[str]]:
+    """The volumes of a file, and the names of all files that it counts as its parts."""
+    fmt, volumes = _described(place, info, options)
+    every = volumes  # a channel may lie in some of the parts only
+    if (options.channel, options.time) != (None, None):
+        every = _described(place, info, Options())[1]
+    found = [Single(fmt, *one) for one in with_files(place.tree, info, volumes)]
+    return found, {name for volume in every for name in volume.beside}
 
 
 def _stack(
@@ -113,7 +140,7 @@ def _stack(
 
     def look(name: str) -> VolumeDescription:
         formats[name], found = _described(place, names[name], options)
-        if len(found) != 1 or found[0].refused is not None:
+        if len(found) != 1 or found[0].refused is not None or found[0].beside:
             raise UnsupportedFormatError(
                 f"the file holds {len(found)} volumes", location=place.below(name)
             )

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from lib.archives.address.grammar import Address, AddressStep, quoted
-from lib.bytesource.base import ByteSource
+from lib.bytesource.base import ByteSource, FilePart, JoinedBytes
 from lib.bytesource.bucket_tree import GcsTree, S3Tree
 from lib.bytesource.server_tree import FtpTree, HttpTree
-from lib.bytesource.tree import LocalTree, Tree
+from lib.bytesource.tree import LocalTree, Tree, join, listing_or_empty
 from lib.bytesource.zip_tree import ZipTree
 from lib.config.loader_base import AddressConfig
 from lib.errors import AccessDeniedError, NotFoundError, UnsupportedFormatError
 from lib.formats import registry
+from lib.formats.format import VolumeDescription
 from lib.transport.bounds import ServiceCounters
 from lib.transport.limits import MIB, Limits
 from lib.transport.listing import ObjectInfo
@@ -36,6 +39,9 @@ LIMITS = {
     "address-gs": Limits(16, None, 10.0, 60.0, 6, 0.2),
     "address-ftp": Limits(2, None, 15.0, 60.0, 5, 2.0, 8 * MIB),
 }
+
+
+_MOST_ASKED = 16  # files are asked for one by one; of more the folder is listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +89,49 @@ class Place:
         """The address as that of a folder."""
         return self.address if self.address.endswith(("/", ":")) else f"{self.address}/"
 
+    def beside(self, name: str) -> str:
+        """The address of something in the folder of the file."""
+        end = max(self.address.rfind("/"), self.address.rfind(":")) + 1
+        return self.address[:end] + quoted(name, self.address)
+
     def below(self, name: str) -> str:
         """The address of something inside the folder."""
         return self.folder + quoted(name, self.address)
+
+
+def source_of(tree: Tree, files: Sequence[ObjectInfo]) -> ByteSource:
+    """The bytes of a file, or of all that make a volume together."""
+    if len(files) == 1:
+        return tree.source(files[0].key, files[0])
+    parts = [
+        FilePart(info.key.rpartition("/")[2], info.size or 0, partial(tree.source, info.key, info))
+        for info in files
+    ]
+    return JoinedBytes(parts, f"{tree.uri}/{files[0].key}", remote=tree.remote)
+
+
+def with_files(
+    tree: Tree, info: ObjectInfo, volumes: Sequence[VolumeDescription]
+) -> list[tuple[VolumeDescription, tuple[ObjectInfo, ...]]]:
+    """Each volume of a file with all files that hold it; refused where one of them is not there."""
+    folder = info.key.rpartition("/")[0]
+    names = {name: join(folder, name) for volume in volumes for name in volume.beside}
+    known: dict[str, ObjectInfo] = {}
+    if len(names) > _MOST_ASKED:
+        objects = listing_or_empty(tree, folder).objects
+        known = {one.key: one for one in objects if one.size is not None}
+    asked = [key for key in names.values() if key not in known]
+    heads = tree.ordered([partial(tree.head, key) for key in asked])
+    known |= {one.key: one for one in heads if one is not None}
+    found = []
+    for volume in volumes:
+        absent = [name for name in volume.beside if names[name] not in known]
+        if absent and volume.refused is None:
+            why = f"it needs {len(volume.beside)} files beside it, and {len(absent)} are not there"
+            volume = replace(volume, refused=f"{why}: {', '.join(absent[:5])}")
+        files = tuple(known[names[name]] for name in volume.beside if names[name] in known)
+        found.append((volume, (info, *files)))
+    return found
 
 
 def open_tree(address: Address, config: AddressConfig, session: Session) -> tuple[Tree, str]:

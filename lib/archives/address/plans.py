@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from lib.about import Provenance
 from lib.archives.address.finding import Candidate
-from lib.archives.address.places import Place
+from lib.archives.address.places import Place, source_of
 from lib.archives.selection import Crop, choose_crop
 from lib.archives.voxels import Voxel, decide_voxel
 from lib.config.loader_base import AddressConfig
@@ -119,7 +119,7 @@ def _survey(place: Place, one: Candidate, crop: Crop) -> Survey:
         return fmt.survey(place.tree, one.root, one.volume, crop.box)
     if one.container == "stack":
         return Survey(None, 0, 0)
-    with closing(place.tree.source(one.root, one.files[0])) as source:
+    with closing(source_of(place.tree, one.files)) as source:
         return registry.file_format(one.format).survey(source, one.volume, crop.box)
 
 
@@ -128,7 +128,8 @@ def _way(place: Place, one: Candidate, survey: Survey) -> Way:
         return "chunks"
     if not place.tree.remote:
         return "local"
-    if one.container == "stack" or one.volume.needs_file or not place.tree.ranged:
+    together = one.container == "stack" or len(one.files) > 1
+    if together or one.volume.needs_file or not place.tree.ranged:
         return "fetch"
     return "ranges" if survey.grid is None else "chunks"
 
@@ -188,9 +189,10 @@ def _looked_at(place: Place, key: str) -> ObjectInfo:
 
 def _source_file(place: Place, info: ObjectInfo) -> SourceFile:
     name = info.key.rpartition("/")[2]
+    below = place.beside if place.info is not None else place.below
     return SourceFile(
-        url=place.address if info.key == place.root else place.below(name),
-        name=marked_file_name(name, place.mark) if place.mark and place.info else name,
+        url=place.address if info.key == place.root else below(name),
+        name=marked_file_name(name, place.mark) if place.mark and info is place.info else name,
         size=info.size,
         etag=info.etag,
         last_modified=info.last_modified,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lib.bytesource.base import ByteSource, LocalBytes
+from lib.bytesource.base import ByteSource, FilePart, JoinedBytes, LocalBytes
 from lib.bytesource.remote import HttpBytes, RemoteBytes
 from lib.bytesource.server_tree import FtpTree, HttpTree
 from lib.bytesource.tree import Tree, fetch_whole, join, listing_or_empty
@@ -51,7 +51,17 @@ def open_volume(plan: VolumePlan, tree: Tree, raw: RawFiles, *, downloads: bool)
         depth = (reader["depth"], *whole[1:])
         return _boxed(_checked(stack, plan, depth), plan, reader["first_z"])
     file = plan.files[0]
-    if reader["way"] != "ranges":
+    if len(plan.files) > 1:
+        parts = [
+            FilePart(
+                one.name,
+                one.size or 0,
+                partial(_bytes_of, plan, one, _key_of(plan, one), tree, raw),
+            )
+            for one in plan.files
+        ]
+        source: ByteSource = JoinedBytes(parts, file.url)
+    elif reader["way"] != "ranges":
         source = _bytes_of(plan, file, reader["root"], tree, raw)
     else:
         known = raw.known(file) if downloads else kept_or_error(file, raw)
@@ -74,6 +84,9 @@ def bring_file(plan: VolumePlan, file: SourceFile, tree: Tree, raw: RawFiles) ->
         fetched = fetch_whole(tree.source(key, info), info, path)
         _check_published(path, file)
     fmt = registry.file_format(plan.reader["format"])
+    if plan.reader["container"] == "file" and file != plan.files[0]:  # which says what it is
+        raw.remember(file, fetched, [])
+        return
     try:
         with closing(LocalBytes(path, name=file.url)) as source:
             found = fmt.describe(source, plan.internal_path or "", _options(plan))
@@ -120,7 +133,9 @@ def settle_volume(plan: VolumePlan, tree: Tree, raw: RawFiles) -> list[Fetched]:
 
 def _key_of(plan: VolumePlan, file: SourceFile) -> str:
     root: str = plan.reader["root"]
-    return join(root, file.name) if plan.reader["container"] == "stack" else root
+    if plan.reader["container"] == "stack":
+        return join(root, file.name)
+    return root if file == plan.files[0] else join(root.rpartition("/")[0], file.name)
 
 
 def _info(file: SourceFile, key: str) -> ObjectInfo:

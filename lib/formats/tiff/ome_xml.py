@@ -19,6 +19,10 @@ from lib.formats.format import VoxelSize, stated_nm
 from lib.geometry import nm_per
 
 ORDERS = ("XYZCT", "XYZTC", "XYCTZ", "XYCZT", "XYTCZ", "XYTZC")
+OME_TYPES = {"float": "float32", "double": "float64", "bit": "uint8"}
+_DTYPES = frozenset(
+    ["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"]
+)  # fmt: skip
 _ROOT = re.compile(r"<(?:\w+:)?OME[\s>/]")
 
 
@@ -45,6 +49,17 @@ class OmeImage:
     acquired: str | None = None
     tiff_data: list[TiffData] = field(default_factory=list)
     position: dict[str, str] = field(default_factory=dict)  # of the first plane that states one
+
+    @property
+    def size_tzc(self) -> tuple[int, int, int]:
+        """Time points, slices, channels."""
+        return (self.size["T"], self.size["Z"], self.size["C"])
+
+    @property
+    def dtype(self) -> str | None:
+        """numpy name of the voxels' type; None where none is stated, or none is read."""
+        name = OME_TYPES.get(self.pixel_type or "", self.pixel_type)
+        return name if name in _DTYPES else None
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -274,7 +274,7 @@ class TiffFile:
             series=tuple(one.name or f"series {number}" for number, one in enumerate(found)),
             index=series,
             acquired=chosen.acquired,
-            notes=notes + _notes_of(kind),
+            notes=notes + notes_of(kind),
             origin=chosen.origin,
             facts=chosen.facts,
             source=source,
@@ -284,7 +284,7 @@ class TiffFile:
         )
 
 
-def _notes_of(kind: PageKind) -> tuple[str, ...]:
+def notes_of(kind: PageKind) -> tuple[str, ...]:
     """What is done to the values and the rows of pages of a kind, or left as it is."""
     notes: tuple[str, ...] = ()
     if kind.photometric == 0:

@@ -19,7 +19,7 @@ from lib.errors import FormatError, OutOfBoundsError, UnsupportedFormatError
 from lib.formats.format import Origin, VoxelSize
 from lib.formats.tiff.geometry import TiffGeometry, Turn, described_geometry, page_geometry
 from lib.formats.tiff.ifd import Ifd, read_ifd
-from lib.formats.tiff.ome_xml import OmeDocument, OmeImage, TiffData, is_ome, parse_ome
+from lib.formats.tiff.ome_xml import OME_TYPES, OmeDocument, OmeImage, TiffData, is_ome, parse_ome
 from lib.formats.tiff.pages import PageList
 from lib.formats.tiff.vendor import (
     ZEISS,
@@ -102,9 +102,6 @@ def _choose(setting: str, what: str, chosen: int | None, count: int, location: s
     return chosen
 
 
-_TYPES = {"float": "float32", "double": "float64", "bit": "uint8"}
-
-
 def ome_series(document: OmeDocument, pages: PageList) -> list[Series]:
     """One series per Image element.
 
@@ -120,16 +117,16 @@ def ome_series(document: OmeDocument, pages: PageList) -> list[Series]:
             f"the OME metadata are in the companion file {document.companion[:200]!r}, which is "
             "not here (BinaryOnly)",
             location=name,
-            advice="A page alone does not tell its place in the volume: fetch all files that its "
-            "companion names",
+            advice="A page alone does not tell its place in the volume: give the address of the "
+            "companion, with all files that it names beside it",
         )
     if not document.images:
         raise FormatError("the OME-XML describes no image", location=name)
-    own = _own_uuid(document)
+    own = own_uuid(document)
     return [_one(image, own, pages, alone=len(document.images) == 1) for image in document.images]
 
 
-def _own_uuid(document: OmeDocument) -> str | None:
+def own_uuid(document: OmeDocument) -> str | None:
     """The UUID under which TiffData elements speak of this very file."""
     if document.uuid is not None:
         return document.uuid
@@ -139,7 +136,7 @@ def _own_uuid(document: OmeDocument) -> str | None:
 
 def _one(image: OmeImage, own: str | None, pages: PageList, *, alone: bool) -> Series:
     name = pages.source.name
-    size_tzc = (image.size["T"], image.size["Z"], image.size["C"])
+    size_tzc = image.size_tzc
     stated = math.prod(size_tzc)
     if stated > len(pages):
         elsewhere = sorted({data.file_name or "?" for data in image.tiff_data if data.uuid != own})
@@ -153,7 +150,7 @@ def _one(image: OmeImage, own: str | None, pages: PageList, *, alone: bool) -> S
     for data in image.tiff_data or [TiffData(0, {"Z": 0, "C": 0, "T": 0}, None)]:
         if data.uuid is not None and data.uuid != own:
             continue
-        for step, (t, z, c) in enumerate(_covered(image, data, len(pages))):
+        for step, (t, z, c) in enumerate(covered(image, data, len(pages))):
             page = data.ifd + step
             if page >= len(pages) or t >= size_tzc[0] or z >= size_tzc[1] or c >= size_tzc[2]:
                 raise FormatError(
@@ -184,7 +181,7 @@ def _one(image: OmeImage, own: str | None, pages: PageList, *, alone: bool) -> S
     )
 
 
-def _covered(image: OmeImage, data: TiffData, pages: int) -> Iterator[tuple[int, int, int]]:
+def covered(image: OmeImage, data: TiffData, pages: int) -> Iterator[tuple[int, int, int]]:
     """Positions t, z, c of the planes of one TiffData, in the order of its pages."""
     axes = image.order[2:]  # fastest first
     sizes = [image.size[axis] for axis in axes]
@@ -213,7 +210,7 @@ def _check_pixels(image: OmeImage, page: int, pages: PageList) -> None:
             f"{kind.width}",
             location=pages.source.name,
         )
-    dtype = _TYPES.get(image.pixel_type or "", image.pixel_type)
+    dtype = OME_TYPES.get(image.pixel_type or "", image.pixel_type)
     if dtype is not None and dtype != kind.stored.name:
         raise FormatError(
             f"OME-XML says {dtype[:20]} voxels, the pages have {kind.stored.name}",
@@ -333,8 +330,15 @@ def _stated_shape(description: str) -> Shape | None:
 def _shaped_series(stated_shape: Shape, plain: Series, pages: PageList) -> Series:
     shape, axes = stated_shape
     kind = pages[plain.planes_tzc[0]].kind
+    notes = plain.notes
     if shape[-1] == 1 and shape[-3:-1] == (kind.height, kind.width):
-        shape = shape[:-1]  # one sample per pixel, as an axis
+        said = f"the description's shape {shape}"
+        if axes[-1] == "X":  # tifffile makes rows of what it takes for one sample per pixel
+            why = f"{said} with axes {axes} says rows of one voxel, the pages are {shape[-3:-1]}"
+            return replace(plain, refused=why)
+        if axes[-1] == "Q":
+            notes += (f"{said} is taken for rows, columns and one sample per pixel",)
+        shape = shape[:-1]
     if len(shape) < 2 or shape[-2:] != (kind.height, kind.width):
         raise FormatError(
             f"the description's shape {shape} contradicts pages of {kind.height} x {kind.width}",
@@ -353,7 +357,6 @@ def _shaped_series(stated_shape: Shape, plain: Series, pages: PageList) -> Serie
     if stated == 1 and len(pages) > 1:  # written plane by plane, each with its own description
         return plain
     planes, stacked = _all_planes(pages, stated, f"the description's shape {shape}")
-    notes = plain.notes
     if len(named) == 1 and letters in "TCS":
         notes += (f"the description calls the axis of the planes {letters}; it is taken for z",)
     if letters in ("Y", "X") or axes[len(shape) - 2 : len(shape)] not in ("YX", "QQ"):

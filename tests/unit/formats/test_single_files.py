@@ -80,7 +80,7 @@ def test_damage_ends_in_a_named_error_or_in_voxels(name: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "line", [b"data file: other.raw\n", b"type: block\n", b"encoding: ascii\n", b"sizes: 2 2 3 4\n"]
+    "line", [b"data file: other.raw\n", b"type: block\n", b"encoding: hex\n", b"sizes: 2 2 3 4\n"]
 )
 def test_what_an_nrrd_may_be_and_is_not_read(line: bytes, tmp_path: Path) -> None:
     name = line.partition(b":")[0]

@@ -1,0 +1,277 @@
+"""OME-TIFF of several files: one OME-XML, in a TIFF or a companion, names those beside it.
+
+docs.openmicroscopy.org/ome-model, "Multi-file OME-TIFF filesets". Each plane is a page of a file
+that a TiffData element names; a file that has a UUID must be the one that is meant.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from urllib.parse import unquote
+
+import numpy as np
+
+from lib.bytesource.base import ByteSource, FilePart, JoinedBytes, sibling_name
+from lib.errors import FormatError, UnsupportedFormatError
+from lib.formats.base import VolumeReader, delivered_dtype
+from lib.formats.format import Origin, VoxelSize
+from lib.formats.planes import Section
+from lib.formats.tiff.geometry import Turn
+from lib.formats.tiff.ifd import read_header, read_ifd
+from lib.formats.tiff.ome_xml import OmeDocument, OmeImage, TiffData, is_ome, parse_ome
+from lib.formats.tiff.pages import MAX_PAGES, PageList, list_pages
+from lib.formats.tiff.reader import TiffReader, TiffVolume, notes_of
+from lib.formats.tiff.series import DESCRIPTION, covered, own_uuid
+
+TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0\x08\0\0\0", b"MM\0+\0\x08\0\0")
+_FILE_NAME = re.compile(r"""FileName=["']([^"']*)["']""")
+_UUID = re.compile(r"""<(?:\w+:)?OME\b[^>]*?\bUUID=["']([^"']*)["']""")
+_MOST_XML = 64 * 2**20
+_OPEN_FILES = 16  # whose pages are known at once
+_OWN = ""  # the file that has the OME-XML
+
+Plane = tuple[str, int, str | None]
+"""File and page of a plane, and the UUID that the file must have."""
+
+
+@dataclass(frozen=True, slots=True)
+class OmeSet:
+    """The images of an OME-XML, and the file and page of each of their planes."""
+
+    source: ByteSource
+    document: OmeDocument
+    companion: bool
+
+    @property
+    def images(self) -> list[OmeImage]:
+        return self.document.images
+
+    def beside(self, series: int, channel: int | None, time: int | None) -> tuple[str, ...]:
+        """Names of the other files that hold planes of a volume.
+
+        Raises
+        ------
+        FormatError
+            The OME-XML leaves planes out, or gives a page or a plane twice.
+        """
+        names = dict.fromkeys(file for file, _, _ in self._planes_z(series, channel, time))
+        return tuple(name for name in names if name != _OWN)
+
+    def sections(self, series: int, channel: int | None, time: int | None) -> list[Section]:
+        """The planes of a volume, by z; each is opened while it is read."""
+        image = self.images[series]
+        shape, dtype = (image.size["Y"], image.size["X"]), np.dtype(image.dtype or "uint8")
+        pages_of = lru_cache(_OPEN_FILES)(self._pages)
+        return [
+            Section(
+                place[0] or self.source.name, shape, dtype, partial(self._open, place, pages_of)
+            )
+            for place in self._planes_z(series, channel, time)
+        ]
+
+    def checked(self, series: int, channel: int | None, time: int | None) -> tuple[str, ...]:
+        """Look at the first and the last plane of a volume, and tell what is to be noted.
+
+        Raises
+        ------
+        FormatError
+            A page is none of the size and type that the OME-XML says.
+        """
+        sections, notes = self.sections(series, channel, time), tuple[str, ...]()
+        for section in (sections[0], sections[-1]):
+            with section.open() as reader:
+                if (reader.shape_zyx[1:], reader.dtype) != (section.shape_yx, section.dtype):
+                    raise FormatError(
+                        f"OME-XML says planes of {section.shape_yx} {section.dtype}, the file has "
+                        f"{reader.shape_zyx[1:]} {reader.dtype}",
+                        location=section.name,
+                    )
+                if isinstance(reader, TiffReader):
+                    page = reader.volume.page(0)
+                    smaller = ("lower resolutions (SubIFDs) are left out",) if page.sub_ifds else ()
+                    notes = notes_of(page.kind) + smaller
+        return notes
+
+    def _planes_z(self, series: int, channel: int | None, time: int | None) -> list[Plane]:
+        if not 0 <= series < len(self.images):
+            raise FormatError(f"there is no image {series}", location=self.source.name)
+        image = self.images[series]
+        places = self._places(image)
+        _, slices, channels = image.size_tzc
+        first = (time or 0) * slices * channels + (channel or 0)
+        numbers = range(first, first + slices * channels, channels)
+        absent = sum(number not in places for number in numbers)
+        if absent:
+            raise FormatError(
+                f"{absent} of {slices} planes are in no file that the OME-XML names",
+                location=self.source.name,
+            )
+        return [places[number] for number in numbers]
+
+    def _places(self, image: OmeImage) -> dict[int, Plane]:
+        """Where the planes of an image lie, by their number in C order of t, z, c."""
+        where, sizes = self.source.name, image.size_tzc
+        stated = math.prod(sizes)
+        if stated > MAX_PAGES:
+            raise FormatError(f"OME-XML says {stated} planes", location=where)
+        places: dict[int, Plane] = {}
+        for data in image.tiff_data or [TiffData(0, {"Z": 0, "C": 0, "T": 0}, None)]:
+            file, uuid = self._file_of(data)
+            if any(data.first[axis] >= image.size[axis] for axis in "ZCT"):
+                raise FormatError("OME-XML begins planes outside of its image", location=where)
+            for step, (t, z, c) in enumerate(covered(image, data, stated)):
+                number = (t * sizes[1] + z) * sizes[2] + c
+                place = (file, data.ifd + step, uuid)
+                if t >= sizes[0] or z >= sizes[1] or c >= sizes[2]:
+                    raise FormatError("OME-XML puts planes outside of its image", location=where)
+                if places.setdefault(number, place) != place:
+                    raise FormatError(
+                        f"OME-XML gives plane z={z}, c={c}, t={t} in two places", location=where
+                    )
+        if len({place[:2] for place in places.values()}) < len(places):
+            raise FormatError("OME-XML uses one page for several planes", location=where)
+        return places
+
+    def _file_of(self, data: TiffData) -> tuple[str, str | None]:
+        """The file of a TiffData element, and the UUID that it must have."""
+        where = self.source.name
+        own = self.document.uuid if self.companion else own_uuid(self.document)
+        unnamed = data.uuid is None and data.file_name is None
+        if unnamed or (own is not None and data.uuid == own):
+            if self.companion:
+                raise FormatError("OME-XML puts planes into the companion itself", location=where)
+            return _OWN, data.uuid
+        said = data.file_name or self._name_of(data.uuid)
+        if said is None:
+            raise FormatError(f"OME-XML does not name the file {data.uuid!r}", location=where)
+        name, shown = sibling_name(said, where), where.rpartition("/")[2]
+        if self.companion or name not in (shown, unquote(shown)):
+            return name, data.uuid
+        if own is not None and data.uuid is not None:
+            raise FormatError(
+                f"the file calls itself {own[:60]!r}, and its OME-XML gives its name to "
+                f"{data.uuid[:60]!r}: it was renamed, or the OME-XML is that of another",
+                location=where,
+            )
+        return _OWN, data.uuid
+
+    def _name_of(self, uuid: str | None) -> str | None:
+        """What another element calls the file of a UUID."""
+        every = (data for image in self.images for data in image.tiff_data)
+        return next((one.file_name for one in every if one.uuid == uuid and one.file_name), None)
+
+    def _part(self, name: str) -> FilePart | None:
+        """A file of the set; None where only the one with the OME-XML was given."""
+        if not isinstance(self.source, JoinedBytes):
+            if name != _OWN:
+                raise UnsupportedFormatError(
+                    f"planes lie in another file ({name})", location=self.source.name
+                )
+            return None
+        parts = self.source.parts
+        named = parts[:1] if name == _OWN else [one for one in parts[1:] if one.name == name]
+        if not named:
+            raise FormatError(f"{name!r} was not planned", location=self.source.name)
+        return named[0]
+
+    def _pages(self, name: str, uuid: str | None) -> PageList:
+        part = self._part(name)
+        if part is None:
+            return _list_pages(self.source, None)
+        with closing(part.open()) as source:
+            return _list_pages(source, None if name == _OWN else uuid)
+
+    def _open(self, place: Plane, pages_of: Callable[[str, str | None], PageList]) -> VolumeReader:
+        name, number, uuid = place
+        pages, unit = pages_of(name, uuid), f"page {number}"
+        where = pages.source.name
+        if number >= len(pages):
+            raise FormatError(
+                f"OME-XML puts a plane into page {number}, the file has {len(pages)}",
+                location=where,
+            )
+        page = pages[number]
+        if page.refused is not None:
+            raise UnsupportedFormatError(page.refused, location=where, unit=unit)
+        if Turn.of(page.kind.orientation).swapped:
+            raise UnsupportedFormatError(
+                f"Orientation {page.kind.orientation} turns rows into columns, which contradicts "
+                "the OME-XML",
+                location=where,
+                unit=unit,
+            )
+        part = self._part(name)
+        source = self.source if part is None else part.open()
+        volume = TiffVolume(
+            shape_zyx=(1, page.kind.height, page.kind.width),
+            dtype=delivered_dtype(page.kind.stored),
+            voxel=VoxelSize(),
+            kind="ome",
+            stated_planes=None,
+            series=(where,),
+            index=0,
+            acquired=None,
+            notes=(),
+            origin=Origin(),
+            facts={},
+            source=source,
+            pages=pages,
+            planes=[number],
+        )
+        return TiffReader(volume) if part is not None else _Held(volume)
+
+
+class _Held(TiffReader):
+    """Leaves the file open: other planes are read from it."""
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def _list_pages(source: ByteSource, uuid: str | None) -> PageList:
+    """The pages of a file, which must not say another UUID than `uuid`."""
+    header = read_header(source)
+    if uuid is not None:
+        said = _UUID.search((_description(source) or "")[:8192])
+        if said is not None and said[1].strip() != uuid:
+            raise FormatError(
+                f"the file calls itself {said[1][:60]!r}, and {uuid[:60]!r} belongs here: it is "
+                "another file of the same name",
+                location=source.name,
+            )
+    return list_pages(source, header)
+
+
+def _description(source: ByteSource) -> str | None:
+    header = read_header(source)
+    return read_ifd(source, header, header.first_ifd).text(DESCRIPTION)
+
+
+def ome_set(source: ByteSource) -> OmeSet | None:
+    """The OME-XML of a companion, or of a TIFF that is one of several; None of any other file.
+
+    Raises
+    ------
+    FormatError
+        The OME-XML is broken or too long.
+    """
+    size = source.parts[0].size if isinstance(source, JoinedBytes) else source.size
+    if source.read(0, min(size, 8)).startswith(TIFF_MAGIC):
+        text = _description(source) or ""
+        if not is_ome(text) or len({*_FILE_NAME.findall(text)}) < 2:
+            return None
+        return OmeSet(source, parse_ome(text, source.name), companion=False)
+    if size > _MOST_XML:
+        raise FormatError(f"the OME-XML has {size} bytes", location=source.name)
+    text = source.read(0, size).decode("utf-8", "replace")
+    if not is_ome(text):
+        return None
+    document = parse_ome(text, source.name)
+    if not document.images:
+        raise FormatError("the OME-XML describes no image", location=source.name)
+    return OmeSet(source, document, companion=True)
