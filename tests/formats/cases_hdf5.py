@@ -164,6 +164,9 @@ CASES = [
             ("zstd", "uint8", dict(hdf5plugin.Zstd(clevel=3)), RANGES),
             ("blosc", "uint16", dict(hdf5plugin.Blosc(cname="lz4", clevel=5)), ("file", "s3")),
             ("lz4", "uint8", dict(hdf5plugin.LZ4()), ("file",)),
+            ("bitshuffle", "uint16", dict(hdf5plugin.Bitshuffle(cname="none")), ("file",)),
+            ("bitshuffle-lz4", "uint16", dict(hdf5plugin.Bitshuffle(cname="lz4")), RANGES),
+            ("bitshuffle-zstd", "int32", dict(hdf5plugin.Bitshuffle(24, "zstd")), ("file",)),
             ("bzip2", "uint16", dict(hdf5plugin.BZip2()), ("file",)),
             ("float64", "float64", {}, ("file",)),
         )

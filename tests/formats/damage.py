@@ -321,7 +321,8 @@ _ROWS: dict[str, list[tuple[str, Callable[[Files], None], str]]] = {
             "tiff-imagej", "tiff-bigtiff-tiles", "dm-stack", "mrc-plain", "mrc-gz", "nrrd-raw",
             "nrrd-gzip", "nrrd-text", "metaimage-local", "metaimage-packed", "metaimage-text",
             "nifti-raw", "nifti-gz", "amira-raw", "amira-rle", "amira-zip", "png-16",
-            "hdf5-plain", "hdf5-contiguous", "zip",
+            "hdf5-plain", "hdf5-contiguous",
+            "hdf5-bitshuffle-lz4", "zip",
         )
     ],
     "a file beside another that names it, and is not there": [

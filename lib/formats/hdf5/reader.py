@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-from imagecodecs import h5checksum_fletcher32, lz4h5_decode, lzf_decode
+from imagecodecs import (
+    bitshuffle_decode,
+    h5checksum_fletcher32,
+    lz4_decode,
+    lz4h5_decode,
+    lzf_decode,
+)
 from numpy.typing import NDArray
 
 from lib.bytesource.base import ByteSource
@@ -22,13 +28,13 @@ from lib.geometry import Box, ShapeZYX
 
 T = TypeVar("T")
 DEFLATE, SHUFFLE, FLETCHER32, BZIP2 = 1, 2, 3, 307
-LZF, BLOSC, LZ4, ZSTD = 32000, 32001, 32004, 32015
+LZF, BLOSC, LZ4, BITSHUFFLE, ZSTD = 32000, 32001, 32004, 32008, 32015
 FILTERS = {
     DEFLATE: "deflate", SHUFFLE: "shuffle", FLETCHER32: "fletcher32", BZIP2: "bzip2",
-    LZF: "lzf", BLOSC: "blosc", LZ4: "lz4", ZSTD: "zstd",
+    LZF: "lzf", BLOSC: "blosc", LZ4: "lz4", BITSHUFFLE: "bitshuffle", ZSTD: "zstd",
 }  # fmt: skip
 OTHER_FILTERS = {
-    4: "szip", 5: "n-bit", 6: "scale-offset", 32008: "bitshuffle", 32013: "zfp",
+    4: "szip", 5: "n-bit", 6: "scale-offset", 32013: "zfp",
     32017: "sz", 32026: "blosc2",
 }  # fmt: skip
 _CNAMES = ("blosclz", "lz4", "lz4hc", "snappy", "zlib", "zstd")
@@ -176,6 +182,8 @@ class Hdf5Reader(ChunkedReader):
         room = size + 4  # a checksum may have been appended before
         if code == DEFLATE:
             return inflate("zlib", data, room)
+        if code == BITSHUFFLE:
+            return bits_in_place(values, data, room)
         try:
             if code == BZIP2:
                 return expand("bz2", data, room)
@@ -186,6 +194,62 @@ class Hdf5Reader(ChunkedReader):
             return bytes(lz4h5_decode(bytes(data)))
         except (RuntimeError, ValueError) as error:
             raise FormatError(f"a compressed chunk is damaged: {error}") from None
+
+
+_NONE, _LZ4, _ZSTD = 0, 2, 3  # the last step of bitshuffle
+
+
+def bits_in_place(values: Sequence[int], data: Any, most: int) -> bytes:
+    """Undo bitshuffle (filter 32008), and the LZ4 or Zstandard of its blocks.
+
+    github.com/kiyo-masui/bitshuffle. `values` are two of a version, bytes of an element, elements
+    of a block (0: some 8 KiB) and the compression. Compressed, a chunk begins with its length and
+    that of a block, big-endian; before each block stands its length, and up to seven elements
+    that fill no eight follow as they are.
+
+    Raises
+    ------
+    FormatError
+        The chunk is damaged, or holds more than `most` bytes.
+    """
+    width, elements, packed = (*values[2:5], 0, 0, 0)[:3]
+    if not 0 < width <= 2**16 or packed not in (_NONE, _LZ4, _ZSTD) or elements % 8:
+        raise FormatError(f"a chunk with the bitshuffle {list(values)}")
+    elements = elements or max(8192 // width // 8 * 8, 128)
+    view = memoryview(data).cast("B")
+    if packed == _NONE:
+        return _bits(view, width, elements)
+    total, block = int.from_bytes(view[:8], "big"), int.from_bytes(view[8:12], "big")
+    if len(view) < 12 or total > most or not block or block % (8 * width):
+        raise FormatError(f"a bitshuffled chunk of {total} bytes in blocks of {block}")
+    out, at = bytearray(), 12
+    plain = total % (8 * width)
+    while len(out) < total - plain:
+        size, here = int.from_bytes(view[at : at + 4], "big"), min(block, total - plain - len(out))
+        piece, at = view[at + 4 : at + 4 + size], at + 4 + size
+        if len(piece) < size:
+            raise FormatError("a bitshuffled chunk is cut short")
+        voxels = np.empty(here, np.uint8)
+        if packed == _LZ4:
+            try:
+                count = len(lz4_decode(bytes(piece), out=voxels))
+            except (RuntimeError, ValueError) as error:
+                raise FormatError(f"a bitshuffled chunk is damaged: {error}") from None
+            if count != here:
+                raise FormatError(f"a block of a bitshuffled chunk holds {count} bytes of {here}")
+        else:
+            decode_into(open_codec({"id": "zstd"}), piece, voxels)
+        out += _bits(voxels.data, width, here // width)
+    if len(view) - at != plain:
+        raise FormatError(f"a bitshuffled chunk ends with {len(view) - at} bytes, {plain} belong")
+    return bytes(out + view[at:])
+
+
+def _bits(shuffled: memoryview, width: int, elements: int) -> bytes:
+    try:
+        return bytes(bitshuffle_decode(bytes(shuffled), itemsize=width, blocksize=elements))
+    except (RuntimeError, ValueError) as error:
+        raise FormatError(f"a bitshuffled chunk is damaged: {error}") from None
 
 
 def rows_of(

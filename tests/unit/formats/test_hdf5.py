@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import select
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import hdf5plugin
 import numpy as np
 import pytest
 
@@ -17,6 +19,7 @@ from lib.bytesource.base import LocalBytes
 from lib.errors import FormatError, MacroscopeError, NotFoundError
 from lib.formats.format import HEAD_BYTES, Options, VolumeDescription
 from lib.formats.hdf5.format import Hdf5Format
+from lib.formats.hdf5.reader import bits_in_place
 from lib.geometry import Box
 from lib.storage.local import LocalStore
 from tests.kit.forked import Forked, structure_in_forks
@@ -472,3 +475,45 @@ def test_frames_of_velox_stand_last(file: Path) -> None:
         h5[f"Data/Image/{'0a' * 16}/Data"] = image[..., None]
     (volume,) = volumes(file)
     np.testing.assert_array_equal(read(file, volume), image[None])
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "f8"])
+@pytest.mark.parametrize("cname", ["none", "lz4", "zstd"])
+@pytest.mark.parametrize("elements", [0, 8, 64])
+def test_bitshuffled_chunks_of_any_length(dtype: str, cname: str, elements: int) -> None:
+    """As the filter itself writes them: blocks, a shorter one, and elements that fill no eight."""
+    draw = np.random.default_rng(1)
+    for count in (1, 7, 8, 65, 1000, 4097):
+        values, packed, stored = bitshuffled(
+            draw.integers(0, 9, count).astype(dtype), elements, cname
+        )
+        assert bits_in_place(values, packed, stored.nbytes + 4) == stored.tobytes()
+        if cname == "none":
+            continue
+        for cut in {0, 5, 11, 12, len(packed) - 1}:
+            with pytest.raises(FormatError):
+                bits_in_place(values, packed[:cut], stored.nbytes + 4)
+        with pytest.raises(FormatError, match=r"bytes, \d+ belong"):
+            bits_in_place(values, packed + b"0", stored.nbytes + 4)
+        with pytest.raises(FormatError, match="bitshuffled chunk of"):
+            bits_in_place(values, packed, stored.nbytes - 1)
+
+
+@pytest.mark.parametrize(
+    ("at", "value"), [(8, 0), (8, 12), (8, 2**32 - 1), (4, 2**31), (12, 2**31), (12, 3)]
+)
+def test_a_bitshuffled_chunk_whose_lengths_lie(at: int, value: int) -> None:
+    values, packed, stored = bitshuffled(np.arange(5000, dtype="u2"), 64, "lz4")
+    packed = packed[:at] + value.to_bytes(4, "big") + packed[at + 4 :]
+    with pytest.raises(FormatError):
+        bits_in_place(values, packed, stored.nbytes + 4)
+
+
+def bitshuffled(stored: Any, elements: int, cname: str) -> tuple[list[int], bytes, Any]:
+    """Values of the filter, a chunk that went through it, and its voxels."""
+    how = hdf5plugin.Bitshuffle(elements, cname)
+    with h5py.File(io.BytesIO(), "w") as file:
+        data = file.create_dataset("x", data=stored, chunks=stored.shape, **how)
+        packed = data.id.read_direct_chunk((0,))[1]
+        values = data.id.get_create_plist().get_filter(0)[2]
+    return [*values], packed, stored
