@@ -232,7 +232,7 @@ def bits_in_place(values: Sequence[int], data: Any, most: int) -> bytes:
         voxels = np.empty(here, np.uint8)
         if packed == _LZ4:
             try:
-                count = len(lz4_decode(bytes(piece), out=voxels))
+                count = len(lz4_decode(bytes(piece), out=voxels.data))
             except (RuntimeError, ValueError) as error:
                 raise FormatError(f"a bitshuffled chunk is damaged: {error}") from None
             if count != here:
