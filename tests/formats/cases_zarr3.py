@@ -76,6 +76,16 @@ def sharded(dtype: str, location: str, *inner: Any, folder: Path) -> NDArray[Any
     return voxels
 
 
+def nested_shards(outer: str, inner: str, folder: Path) -> NDArray[Any]:
+    """Shards of shards, some of their chunks and one whole inner shard left out."""
+    voxels = random_voxels(SHAPE, "uint16", 5)
+    voxels[:8, :16, :16], voxels[:4, 16:24, :8] = 7, 7
+    codec = ShardingCodec(chunk_shape=(4, 8, 8), codecs=[*_ZSTD], index_location=inner)
+    codec = ShardingCodec(chunk_shape=(8, 16, 16), codecs=[codec], index_location=outer)
+    array(folder / "bare", voxels, (16, 32, 32), [codec], fill_value=7)
+    return voxels
+
+
 def inner_holes(folder: Path) -> NDArray[Any]:
     voxels = random_voxels(SHAPE, "uint16", 6)
     voxels[:8, :16, :16] = 7  # fill value: zarr-python leaves this inner chunk out
@@ -173,6 +183,17 @@ CASES = [
         lambda f: sharded("uint32", "end", *_ZSTD, Crc32cCodec(), folder=f),
         "bare",
         transports=("file", "s3"),
+    ),
+    *(
+        Case(
+            f"zarr3-nested-shards-{outer}-{inner}",
+            partial(nested_shards, outer, inner),
+            "bare",
+            transports=transports,
+            settings={"max_missing_fraction": 0.5},
+            missing=9,
+        )
+        for outer, inner, transports in (("end", "start", LISTED), ("start", "end", ("file",)))
     ),
     Case(
         "zarr3-inner-holes",

@@ -120,6 +120,23 @@ def _shard_index(entry: int, value: int) -> Callable[[Files], None]:
     return change
 
 
+def _inner_index(value: int) -> Callable[[Files], None]:
+    """Change an entry of the index with which a shard inside a shard begins; its checksum fits."""
+
+    def change(files: Files) -> None:
+        name = data_name(files)
+        data = bytearray(files[name])
+        starts = np.frombuffer(bytes(data[-132:-4]), "<u8")[::2]
+        at = int(starts[starts != 2**64 - 1][0])
+        table = np.frombuffer(bytes(data[at : at + 128]), "<u8").copy()
+        table[int(np.flatnonzero(table != 2**64 - 1)[0])] = value
+        data[at : at + 128] = table.tobytes()
+        struct.pack_into("<I", data, at + 128, google_crc32c.value(table.tobytes()))
+        files[name] = bytes(data)
+
+    return change
+
+
 def _nrrd_bomb(files: Files) -> None:
     (name,) = files
     head, _, _ = files[name].partition(b"\n\n")
@@ -305,6 +322,7 @@ _ROWS: dict[str, list[tuple[str, Callable[[Files], None], str]]] = {
     ],
     "an object cut by half": [
         ("zarr3-shards-zstd", half, "cannot hold|checksum|leads out"),
+        ("zarr3-nested-shards-start-end", half, "cannot hold|checksum|leads out"),
         ("zarr2-multiscale", half, "damaged|bytes instead"),
         ("n5-raw", half, "bytes instead"),
         ("n5-gzip", half, _GZIP),
@@ -375,6 +393,9 @@ _ROWS: dict[str, list[tuple[str, Callable[[Files], None], str]]] = {
     "an index that leads out of the file": [
         ("zarr3-shards-zstd", _shard_index(0, 2**40), "leads out"),
         ("zarr3-shards-zstd", _shard_index(1, 2**40), "leads out"),
+        ("zarr3-nested-shards-end-start", _shard_index(0, 2**40), "leads out"),
+        ("zarr3-nested-shards-end-start", _inner_index(2**40), "leads out"),
+        ("zarr3-nested-shards-end-start", _inner_index(2**64 - 9), "leads out"),
         (f"{_P}-sharded-one", patch(8, struct.pack("<Q", 2**40)), "leads out"),
         (f"{_P}-ids", patch(4, b"\xff\xff\xff\x20"), "leads? out"),
         ("tiff-imagej", _strip_outside, "cut short|leads|absent or damaged|outside"),

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from lib.compression import Encoded, can_pass_through, decode_into, inflate, open_codec
 from lib.errors import FormatError, UnsupportedFormatError
 from lib.formats.base import delivered_dtype
+from lib.formats.chunked import MAX_CHUNKS
 from lib.formats.zarr.array import CODECS
 from lib.safety import json_object, reading
 
@@ -59,12 +60,21 @@ class Codecs:
 
 @dataclass(frozen=True, slots=True)
 class Sharding:
-    """How inner chunks lie in a shard: an index of offset and length, at its end or beginning."""
+    """How inner chunks lie in a shard: an index of offset and length, at its end or beginning.
+
+    Where these are shards themselves, `nested` says how chunks lie in each.
+    """
 
     inner: tuple[int, ...]
     index_at_end: bool
     index_crc32c: bool
     index_dtype: str = "<u8"
+    nested: Sharding | None = None
+
+    @property
+    def smallest(self) -> tuple[int, ...]:
+        """Shape of what is no shard any more."""
+        return self.nested.smallest if self.nested else self.inner
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +95,7 @@ class ArrayV3:
     @property
     def chunk(self) -> tuple[int, ...]:
         """The smallest piece that is read alone."""
-        return self.sharding.inner if self.sharding else self.grid_chunk
+        return self.sharding.smallest if self.sharding else self.grid_chunk
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -183,7 +193,12 @@ def _array(document: dict[str, Any], where: str) -> ArrayV3:
             location=where,
         )
     codecs, sharding = _codecs(document["codecs"], grid_chunk, where)
-    chunk = sharding.inner if sharding else grid_chunk
+    chunk = sharding.smallest if sharding else grid_chunk
+    if sharding and sharding.nested and math.prod(grid_chunk) > MAX_CHUNKS * math.prod(chunk):
+        raise UnsupportedFormatError(
+            f"shards {grid_chunk} of nested shards, with chunks {chunk}: more than {MAX_CHUNKS}",
+            location=where,
+        )
     stored = np.dtype((">" if codecs.big_endian else "<") + _DTYPES[data_type])
     if math.prod(chunk) * stored.itemsize > MAX_CHUNK_BYTES:
         raise FormatError(f"impossible chunks {chunk}", location=where)
@@ -248,8 +263,10 @@ def _sharded(
     ):
         raise FormatError(f"inner chunks {inner} do not fill shards {shard}", location=where)
     codecs, nested = _codecs(settings["codecs"], inner, where)
-    if nested is not None:
-        raise UnsupportedFormatError("shards inside shards are not read", location=where)
+    if nested is not None and nested.nested is not None:
+        raise UnsupportedFormatError(
+            "shards inside shards inside shards are not read", location=where
+        )
     index = [_named(codec) for codec in settings["index_codecs"]]
     names = [name for name, _ in index]
     if names not in (["bytes"], ["bytes", "crc32c"]):
@@ -258,7 +275,7 @@ def _sharded(
     location = settings.get("index_location", "end")
     if location not in ("start", "end"):
         raise FormatError(f"index_location {location!r}", location=where)
-    return codecs, Sharding(inner, location == "end", len(names) == 2, dtype)
+    return codecs, Sharding(inner, location == "end", len(names) == 2, dtype, nested)
 
 
 def _compressor(name: str, settings: dict[str, Any], where: str) -> dict[str, Any]:

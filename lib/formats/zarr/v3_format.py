@@ -84,7 +84,7 @@ class Zarr3Format:
             full = sum(held[key] for key in listed)
             nbytes = math.ceil(nbytes * min(1.0, survey.requests / max(full, 1)))
         wanted_of = Counter(key for key in keys.values() if listed is None or key in listed)
-        return replace(survey, nbytes=nbytes, requests=_shard_requests(wanted_of, nbytes))
+        return replace(survey, nbytes=nbytes, requests=_shard_requests(wanted_of, nbytes, array))
 
     def open(
         self, tree: Tree, root: str, handle: Handle, box: Box, grid: SourceGrid | None = None
@@ -284,10 +284,14 @@ def _of_handle(handle: dict[str, Any]) -> tuple[ArrayV3, AxisMap, bytes]:
     return parse_array_v3(document, handle["path"]), AxisMap.of_handle(handle), document
 
 
-def _shard_requests(wanted: Counter[str], nbytes: int) -> int:
-    """Of each shard two, and those for runs of the inner chunks that are wanted of it."""
-    mean = nbytes / max(1, wanted.total())
-    return sum(2 + requests_for(count, math.ceil(mean * count)) for count in wanted.values())
+def _shard_requests(wanted: Counter[str], nbytes: int, array: ArrayV3) -> int:
+    """Of each shard two, one for each shard inside, and those for runs of the wanted chunks."""
+    mean, within = nbytes / max(1, wanted.total()), 0
+    if array.sharding is not None and array.sharding.nested is not None:
+        within = math.prod(array.grid_chunk) // math.prod(array.sharding.inner)
+    return sum(
+        2 + within + requests_for(count, math.ceil(mean * count)) for count in wanted.values()
+    )
 
 
 def _chunks_held(array: ArrayV3, shard: tuple[int, ...], ratio: Sequence[int]) -> int:

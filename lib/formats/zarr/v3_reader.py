@@ -10,13 +10,13 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.bytesource.neighbours import SharedReads
+from lib.bytesource.neighbours import Place, SharedReads
 from lib.bytesource.tree import Tree, join
 from lib.compression import Encoded
 from lib.errors import BadAnswerError, FormatError
 from lib.formats.chunked import TreeReader, check_listed, shard_gone
 from lib.formats.zarr.axes import AxisMap, array_index, to_zyx
-from lib.formats.zarr.v3_array import ArrayV3
+from lib.formats.zarr.v3_array import ArrayV3, Sharding
 from lib.geometry import Box, ShapeZYX
 
 _ABSENT = 2**64 - 1
@@ -96,21 +96,48 @@ class Zarr3Reader(TreeReader):
         """Offset and length of each inner chunk of a shard; None where the shard is absent."""
         sharding = self._array.sharding
         assert sharding is not None
-        cells = math.prod(self._array.grid_chunk) // math.prod(sharding.inner)
-        length = 16 * cells + (4 if sharding.index_crc32c else 0)
-        where = f"{self._tree.uri}/{key}"
         known = self._tree.head(key)
         if known is None:
             return None
         if known.size is None:
+            where = f"{self._tree.uri}/{key}"
             raise BadAnswerError("the store does not say how large a shard is", location=where)
-        if known.size < length:
+        return self._table(key, (0, known.size), self._array.grid_chunk, sharding)
+
+    def _table(
+        self, key: str, at: Place, shape: tuple[int, ...], sharding: Sharding
+    ) -> NDArray[np.uint64]:
+        """The same of a shard that is a part of an object; offsets count from the object's begin.
+
+        The chunks of shards inside it stand in C order of their own grid over the whole of it.
+        """
+        grid = [n // c for n, c in zip(shape, sharding.inner, strict=True)]
+        table = self._stored_table(key, at, math.prod(grid), sharding)
+        nested = sharding.nested
+        if nested is None:
+            return table
+        inner = [n // c for n, c in zip(sharding.inner, nested.inner, strict=True)]
+        whole = np.full((len(table), math.prod(inner), 2), _ABSENT, np.uint64)
+        for number in np.flatnonzero(table[:, 0] != _ABSENT):
+            start, length = (int(n) for n in table[number])
+            whole[number] = self._table(key, (start, length), sharding.inner, nested)
+        dims = len(grid)
+        order = [
+            axis for pair in zip(range(dims), range(dims, 2 * dims), strict=True) for axis in pair
+        ]
+        return whole.reshape(*grid, *inner, 2).transpose(*order, 2 * dims).reshape(-1, 2)
+
+    def _stored_table(
+        self, key: str, at: Place, cells: int, sharding: Sharding
+    ) -> NDArray[np.uint64]:
+        length = 16 * cells + (4 if sharding.index_crc32c else 0)
+        where, (begin, size) = f"{self._tree.uri}/{key}", at
+        if size < length:
             raise FormatError(
-                f"a shard of {known.size} bytes cannot hold its index of {length}", location=where
+                f"a shard of {size} bytes cannot hold its index of {length}", location=where
             )
-        data = self._tree.get_range(
-            key, known.size - length if sharding.index_at_end else 0, length
-        )
+        first = begin + (size - length if sharding.index_at_end else 0)
+        data = self._tree.get_range(key, first, length)
         if data is None:
             raise shard_gone(self._tree, key)
         view = memoryview(data)
@@ -123,11 +150,12 @@ class Zarr3Reader(TreeReader):
         there = table[:, 0] != _ABSENT
         starts, lengths = table[there, 0], table[there, 1]
         stops = starts + lengths
-        if (stops < starts).any() or (stops > known.size).any():
+        if (stops < starts).any() or (stops > size).any():
             raise FormatError("the index of a shard leads out of it", location=where)
         ranges = np.sort(np.stack([starts, stops], 1), axis=0)
         if (ranges[1:, 0] < ranges[:-1, 1]).any():
             raise FormatError("chunks of a shard overlap", location=where)
+        table[there, 0] += np.uint64(begin)
         return table
 
 

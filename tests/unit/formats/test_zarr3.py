@@ -181,6 +181,17 @@ SHARDING = {
 }
 
 
+def nested(times: int, chunk: tuple[int, ...] = (2, 2, 2)) -> list[Any]:
+    """Shards inside shards: so many levels of them below the first."""
+    inner = nested(times - 1) if times else [{"name": "bytes"}]
+    settings = {**SHARDING, "chunk_shape": [*chunk], "codecs": inner}
+    return [{"name": "sharding_indexed", "configuration": settings}]
+
+
+def test_chunks_of_shards_inside_shards_are_the_smallest() -> None:
+    assert parse_array_v3(document(codecs=nested(1)), "x/zarr.json").chunk == (2, 2, 2)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -209,16 +220,10 @@ SHARDING = {
                 }
             ]
         },
+        {"codecs": nested(2)},
         {
-            "codecs": [
-                {
-                    "name": "sharding_indexed",
-                    "configuration": {
-                        **SHARDING,
-                        "codecs": [{"name": "sharding_indexed", "configuration": SHARDING}],
-                    },
-                }
-            ]
+            "codecs": nested(1, (2**20, 2, 2)),
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [2**21, 2**8, 2**8]}},
         },
     ],
 )  # fmt: skip
