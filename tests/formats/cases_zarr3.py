@@ -79,7 +79,7 @@ def sharded(dtype: str, location: str, *inner: Any, folder: Path) -> NDArray[Any
 def nested_shards(outer: str, inner: str, folder: Path) -> NDArray[Any]:
     """Shards of shards, some of their chunks and one whole inner shard left out."""
     voxels = random_voxels(SHAPE, "uint16", 5)
-    voxels[:8, :16, :16], voxels[:4, 16:24, :8] = 7, 7
+    voxels[: SHAPE[0] // 21 * 8, :16, :16], voxels[:4, 16:24, :8] = 7, 7
     codec = ShardingCodec(chunk_shape=(4, 8, 8), codecs=[*_ZSTD], index_location=inner)
     codec = ShardingCodec(chunk_shape=(8, 16, 16), codecs=[codec], index_location=outer)
     array(folder / "bare", voxels, (16, 32, 32), [codec], fill_value=7)

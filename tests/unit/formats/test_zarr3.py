@@ -223,7 +223,7 @@ def test_chunks_of_shards_inside_shards_are_the_smallest() -> None:
         {"codecs": nested(2)},
         {
             "codecs": nested(1, (2**20, 2, 2)),
-            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [2**21, 2**8, 2**8]}},
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [2**21, 256, 256]}},
         },
     ],
 )  # fmt: skip
