@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numcodecs
 import numpy as np
-from imagecodecs import deflate_decode, gzip_decode, gzip_encode
+from imagecodecs import Blosc2Error, blosc2_decode, deflate_decode, gzip_decode, gzip_encode
 from numcodecs.abc import Codec
 from numpy.typing import NDArray
 
@@ -142,6 +142,8 @@ def decode_into(codec: Codec | None, encoded: Encoded, voxels: NDArray[Any]) -> 
         declared = _declared_size(codec, encoded)
         if declared is not None and declared != voxels.nbytes:
             raise ValueError(f"it declares {declared} bytes instead of {voxels.nbytes}")
+        if codec.codec_id == "blosc" and _by_blosc2(memoryview(encoded), voxels):
+            return
         out = codec.decode(encoded, out=voxels)
         if out is not None and np.asarray(out).nbytes != voxels.nbytes:
             raise ValueError(f"it holds {np.asarray(out).nbytes} bytes, not {voxels.nbytes}")
@@ -158,6 +160,45 @@ def _inflate_into(kind: str, encoded: Encoded, voxels: NDArray[Any]) -> None:
     if not stream.eof or stream.unused_data:
         raise ValueError("it does not end with its stream")
     voxels.reshape(-1).view("u1")[:] = np.frombuffer(data, "u1")
+
+
+_BLOSC_HEAD = 16
+_IN_ONE_STREAM = frozenset({0x90, 0x91, 0x94})
+"""Flags of a Blosc header: zstd, each block one stream; not shuffled, by bytes, by bits."""
+
+
+def _by_blosc2(encoded: memoryview, voxels: NDArray[Any]) -> bool:
+    """Decode a chunk of c-blosc by its successor, in two thirds of the time, where both agree.
+
+    False where the chunk is not surely one that they read alike, or does not decode: numcodecs then
+    decides. C-Blosc2 takes a block of length 0, or below, for a run of one value; to c-blosc, and
+    to those who read what passes through, it is damage (a tail of zeros, for example).
+
+    Source: README_CHUNK_FORMAT of c-blosc 1: version, of the codec, flags, typesize; then the bytes
+    decoded, of a block, and encoded; then where each block begins, with the length of its stream.
+    """
+    if len(encoded) < _BLOSC_HEAD or bytes(encoded[:2]) != b"\2\1":
+        return False
+    if not voxels.flags.c_contiguous:
+        return False
+    if encoded[2] not in _IN_ONE_STREAM or encoded[3] != voxels.itemsize:
+        return False
+    block = int.from_bytes(encoded[8:12], "little")
+    end = _BLOSC_HEAD + 4 * -(-voxels.nbytes // max(1, block))
+    if block == 0 or end > len(encoded):
+        return False
+    starts = np.frombuffer(encoded[_BLOSC_HEAD:end], "<i4")
+    if not ((starts >= end) & (starts <= len(encoded) - 4)).all():
+        return False
+    lengths = np.frombuffer(encoded, np.uint8)[starts[:, np.newaxis] + np.arange(4)].view("<i4")
+    if not (lengths > 0).all():
+        return False
+    data: Any = encoded
+    try:
+        blosc2_decode(data, out=voxels.reshape(-1).view("u1").data, numthreads=1)
+    except (Blosc2Error, ValueError):
+        return False
+    return True
 
 
 def _declared_size(codec: Codec, encoded: Encoded) -> int | None:

@@ -1,6 +1,7 @@
 """Jobs in threads, so many at a time: results in order, or only their end.
 
 Gates before a source let units through in their order, or any units but only so many at a time.
+Compute slots bound the threads that compute, of many more that fetch.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures import TimeoutError as NotYetError
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Generic, TypeVar
 
 from lib.concurrency import cancel
@@ -288,3 +290,90 @@ class CountGate:
 
 def _nothing(share: float) -> None:
     """Nobody waits for the share of a unit that has arrived."""
+
+
+Prepared = Callable[[], bool]
+
+
+class _Waiter:
+    """A thread that waits: whether it is prepared, and what it is woken by."""
+
+    __slots__ = ("prepared", "turn")
+
+    def __init__(self, prepared: Prepared) -> None:
+        self.prepared, self.turn = prepared, threading.Lock()
+        self.turn.acquire()
+
+
+class ComputeSlots:
+    """So many threads compute at once. One that has a slot keeps it until it gives it back.
+
+    What fetches bytes takes the slot as soon as it computes with them (`take_compute_slot`), and
+    gives it back where it has to fetch again (`free_compute_slot`); its caller goes on in it.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._free = most
+        self._waiters: list[_Waiter] = []
+        self._guard = threading.Lock()
+        self._held = threading.local()
+
+    @contextmanager
+    def bounding(self) -> Iterator[None]:
+        """This thread computes in these slots; at the end it gives back what it has taken."""
+        token = _bound.set(self)
+        try:
+            yield
+        finally:
+            _bound.reset(token)
+            self.free()
+
+    def take(self, prepared: Prepared = lambda: True) -> None:
+        """Wait for a slot, unless this thread has one.
+
+        Parameters
+        ----------
+        prepared
+            Whether work that several threads share was done for this one meanwhile. Who is not
+            prepared comes after those who are: the longer it waits, the more share the work.
+        """
+        if getattr(self._held, "one", False):
+            return
+        with self._guard:
+            waiter = None if self._free else _Waiter(prepared)
+            if waiter is None:
+                self._free -= 1
+            else:
+                self._waiters.append(waiter)
+        if waiter is not None:
+            waiter.turn.acquire()
+        self._held.one = True
+
+    def free(self) -> None:
+        """Give this thread's slot back, if it has one."""
+        if not getattr(self._held, "one", False):
+            return
+        self._held.one = False
+        with self._guard:
+            if not self._waiters:
+                self._free += 1
+                return
+            prepared = (one for one in self._waiters if one.prepared())
+            chosen = next(prepared, self._waiters[0])
+            self._waiters.remove(chosen)
+        chosen.turn.release()
+
+
+_bound: ContextVar[ComputeSlots | None] = ContextVar("compute slots", default=None)
+
+
+def take_compute_slot(prepared: Prepared = lambda: True) -> None:
+    """Wait for a slot of those that bound this thread, if any do and it has none."""
+    if (slots := _bound.get()) is not None:
+        slots.take(prepared)
+
+
+def free_compute_slot() -> None:
+    """Let another thread compute while this one fetches."""
+    if (slots := _bound.get()) is not None:
+        slots.free()

@@ -29,6 +29,7 @@ from lib.compression import (
     read_by_all,
 )
 from lib.concurrency import cancel as stopping
+from lib.concurrency.bounded_map import ComputeSlots
 from lib.errors import MacroscopeError
 from lib.formats.base import ChunkReader
 from lib.geometry import ShapeZYX
@@ -113,7 +114,7 @@ class _Run:
         self._stored: Codec | None = open_codec(reader.codec.config) if job.pass_through else None
         self._in_gzip = job.codec.get("id") == "gzip" != reader.codec.config.get("id")
         # One thread more than there are cores: others would hold a chunk's voxels and get no turn.
-        self._turn = threading.Semaphore(max(limits.workers, len(os.sched_getaffinity(0))) + 1)
+        self._slots = ComputeSlots(max(limits.workers, len(os.sched_getaffinity(0))) + 1)
         self._buffers: list[NDArray[Any]] = []  # the last one is still in the processor's cache
         self._failure: BaseException | None = None
         self._over = False
@@ -202,8 +203,9 @@ class _Run:
                 self._moved.set()
 
     def _chunks(self, writer: ShardWriter, group: _Group) -> None:
-        stored = self._reader.encoded_chunks([self._in_source(index) for _, index in group])
-        with self._turn:
+        with self._slots.bounding():
+            stored = self._reader.encoded_chunks([self._in_source(index) for _, index in group])
+            self._slots.take()
             try:
                 buffer = self._buffers.pop()
             except IndexError:

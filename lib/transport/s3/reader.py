@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Literal, TypeVar
 
+from lib.concurrency.bounded_map import free_compute_slot
 from lib.errors import BadAnswerError, IncompleteTransferError, MacroscopeError
 from lib.transport import bounds, responses
 from lib.transport.bounds import ServiceCounters
+from lib.transport.http_wire import Answer
 from lib.transport.limits import Limiter, Limits
 from lib.transport.listing import MOST_KEYS, Listing, ObjectInfo, Walk
+from lib.transport.md5 import MD5, by_hashlib
 from lib.transport.retry import http_date
 from lib.transport.s3.address import S3Access, check_object_key, parse_uri
 from lib.transport.s3.errors import Refusal, source_error
@@ -90,23 +91,32 @@ class ObjectReader:
         names = [self._quoted(key) for key in keys]
         found: list[memoryview | None] = []
         while len(found) < len(keys):
-            failed = self._take_in_turn(names, most, found)
+            answers, failed = self._get_in_turn(names[len(found) :], most)
+            # in order: what comes of one tells whether the next one's tag is a digest
+            for answer, fault in zip(answers, self._etags.faults(answers), strict=True):
+                if fault is None:
+                    found.append(answer.body)
+                else:
+                    at = len(found)
+                    found.append(self._get_again(keys[at], names[at], most, fault))
             if failed is not None:
                 at = len(found)
                 found.append(self._get_again(keys[at], names[at], most, failed))
         return found
 
-    def _take_in_turn(
-        self, names: Sequence[str], most: int, found: list[memoryview | None]
-    ) -> Exception | None:
-        """Get those that are still to be found; what the first that failed did, if one did."""
+    def _get_in_turn(
+        self, names: Sequence[str], most: int
+    ) -> tuple[list[Answer], Exception | None]:
+        """Answers until one fails, and how it did; none is held against its ETag yet."""
+        answers: list[Answer] = []
+        free_compute_slot()
         try:
             with self._requests.in_turn() as get:
-                for name in names[len(found) :]:
-                    found.append(self._object(get, name, most))
+                for name in names:
+                    answers.append(self._answer(get, name, most))
         except (MacroscopeError, Refusal) as error:
-            return error
-        return None
+            return answers, error
+        return answers, None
 
     def _get_again(self, key: str, name: str, most: int, failed: Exception) -> memoryview | None:
         """What comes of an object whose first try has failed."""
@@ -115,20 +125,23 @@ class ObjectReader:
         def once() -> memoryview:
             if first:
                 raise first.pop()
-            with self._requests.in_turn() as get:
-                return self._object(get, name, most)
+            answers, again = self._get_in_turn([name], most)
+            for error in (again, *self._etags.faults(answers)):
+                if error is not None:
+                    raise error
+            return answers[0].body
 
         return self._unless_absent("GET", key, once)
 
-    def _object(self, get: Get, name: str, most: int) -> memoryview:
+    @staticmethod
+    def _answer(get: Get, name: str, most: int) -> Answer:
         answer = get(name, most)
         if responses.is_html(answer.headers):
             raise BadAnswerError(
                 "a web page came instead of the object",
                 retryable=not responses.is_stored_page(answer.headers),
             )
-        self._etags.check(answer.body, answer.headers.get("ETag"), answer.headers)
-        return answer.body
+        return answer
 
     def get_range(
         self, key: str, start: int, length: int, etag: str | None = None
@@ -297,7 +310,6 @@ EtagPolicy = Literal["always", "plain-http", "sample"]
 sixteenth. TLS authenticates the wire; what an ETag finds beyond it is a store's own rot."""
 
 _ONE_IN = 16
-_NONE: Mapping[str, str] = MappingProxyType({})
 _MD5 = re.compile(r'(?:W/)?"?([0-9a-fA-F]{32})"?')
 
 
@@ -325,33 +337,41 @@ class EtagProof:
         self._tags_are_digests: bool | None = None
         self._arrived: dict[str, str] = {}  # tag -> digest of bytes that did not fit it
 
-    def check(
-        self, data: memoryview | bytes, etag: str | None, headers: Mapping[str, str] = _NONE
-    ) -> None:
-        """Raise `IncompleteTransferError` where bytes and tag contradict each other.
+    def faults(self, answers: Sequence[Answer]) -> Iterator[IncompleteTransferError | None]:
+        """What contradicts the tag of each, in order; None for what fits it or has no digest.
 
-        Parameters
-        ----------
-        headers
-            Of the answer: whether they say that this object's tag is no digest.
+        They are hashed together, and judged one by one: whoever asks for the next one may have
+        fetched this one again meanwhile. A compute slot may have been taken for it.
         """
-        if self._none or _is_encrypted(headers):
-            return
-        stated = _MD5.fullmatch(etag or "")
-        if stated is None or self._tags_are_digests is False:
-            return
-        if self._policy == "sample" and int(stated[1], 16) % _ONE_IN:
-            return  # by the tag, so that an object asked for again is judged as before
-        digest = hashlib.md5(data, usedforsecurity=False).hexdigest()
+        stated = [self._stated(answer) for answer in answers]
+        bodies = [one.body for one, tag in zip(answers, stated, strict=True) if tag is not None]
+        digests = iter(MD5.digests(bodies))
+        for answer, tag in zip(answers, stated, strict=True):
+            yield None if tag is None else self._judge(answer.body, tag, next(digests))
+
+    def _stated(self, answer: Answer) -> str | None:
+        """The digest that an answer states and that is to be looked at, as its tag has it."""
+        if self._none or self._tags_are_digests is False or _is_encrypted(answer.headers):
+            return None
+        stated = _MD5.fullmatch(answer.headers.get("ETag") or "")
+        if stated is None or (self._policy == "sample" and int(stated[1], 16) % _ONE_IN):
+            return None  # by the tag, so that an object asked for again is judged as before
+        return stated[1]
+
+    def _judge(self, body: memoryview, tag: str, digest: str) -> IncompleteTransferError | None:
+        if digest != tag.lower():  # a fault must not be that of a compiled loop
+            digest = by_hashlib(body)
         with self._lock:
-            if digest == stated[1].lower():
+            if digest == tag.lower():
                 self._tags_are_digests = True
-                return
-            if self._tags_are_digests is None and self._arrived.get(stated[1]) == digest:
+                return None
+            if self._tags_are_digests is False:
+                return None
+            if self._tags_are_digests is None and self._arrived.get(tag) == digest:
                 self._tags_are_digests = False
-                return
-            self._arrived[stated[1]] = digest
-        raise IncompleteTransferError("the bytes that came are not those of the object's ETag")
+                return None
+            self._arrived[tag] = digest
+        return IncompleteTransferError("the bytes that came are not those of the object's ETag")
 
 
 def _is_encrypted(headers: Mapping[str, str]) -> bool:

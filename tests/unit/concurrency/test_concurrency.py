@@ -8,7 +8,16 @@ from functools import partial
 import pytest
 
 from lib.concurrency import cancel
-from lib.concurrency.bounded_map import CountGate, Crew, InOrderGate, run_each, run_ordered
+from lib.concurrency.bounded_map import (
+    ComputeSlots,
+    CountGate,
+    Crew,
+    InOrderGate,
+    free_compute_slot,
+    run_each,
+    run_ordered,
+    take_compute_slot,
+)
 from lib.errors import NotFoundError, StoppedError
 
 
@@ -113,3 +122,47 @@ def test_a_crew_has_no_more_threads_than_it_may_whoever_hands_over() -> None:
     assert sum(thread.name == "few" for thread in threading.enumerate()) <= 2
     crew.dismiss()
     assert not any(thread.name == "few" for thread in threading.enumerate())
+
+
+def test_a_compute_slot_goes_to_those_first_for_whom_there_is_nothing_more_to_wait() -> None:
+    slots, order, waits = ComputeSlots(1), list[str](), threading.Event()
+
+    def work(name: str, prepared: bool) -> None:
+        slots.take(lambda: prepared)
+        slots.take()  # it has one
+        order.append(name)
+        slots.free()
+        slots.free()  # it has none
+
+    threads = []
+    slots.take()
+    for name, prepared in (("a", False), ("b", True), ("c", False), ("d", True)):
+        thread = threading.Thread(target=work, args=(name, prepared), daemon=True)
+        thread.start()
+        threads.append(thread)
+        while len(slots._waiters) < len(threads):
+            waits.wait(0.001)
+    slots.free()
+    for thread in threads:
+        thread.join()
+    assert order == ["b", "d", "a", "c"]
+
+
+def test_a_thread_that_ends_in_compute_slots_has_given_its_own_back() -> None:
+    slots = ComputeSlots(1)
+
+    def fail() -> None:
+        with slots.bounding():
+            take_compute_slot()
+            take_compute_slot()
+            raise NotFoundError("gone")
+
+    with pytest.raises(NotFoundError):
+        fail()
+    with slots.bounding():  # or it waits for ever
+        take_compute_slot()
+        free_compute_slot()
+        slots.take()
+    take_compute_slot()  # of none that bound this thread
+    free_compute_slot()
+    slots.take()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import http.client
 import http.server
 import itertools
@@ -36,6 +37,7 @@ from lib.errors import (
 )
 from lib.transport import bounds, http_wire
 from lib.transport.limits import Limits
+from lib.transport.md5 import Md5
 from lib.transport.s3.reader import ObjectReader
 from lib.transport.session import Session
 from tests.kit.tls import TlsFront
@@ -621,6 +623,30 @@ def test_an_object_that_stays_away_ends_its_group_under_its_own_name(
     with pytest.raises(TransportError, match="3 tries") as caught:
         lying(reply).get_several(["good", "bad", "other"])
     assert caught.value.location == "s3://bucket/bad"
+
+
+@pytest.mark.parametrize("bad", range(8))
+def test_of_a_group_only_the_object_whose_bytes_are_wrong_is_asked_for_again(
+    lying: Callable[[Reply], ObjectReader], monkeypatch: pytest.MonkeyPatch, bad: int
+) -> None:
+    bodies = {f"{n}": random.Random(n).randbytes(40_000 + n) for n in range(8)}
+    asked: list[str] = []
+
+    def reply(connection: socket.socket, line: str) -> None:
+        key = line.split()[1].rpartition("/")[2]
+        asked.append(key)
+        body = bodies[key]
+        tag = hashlib.md5(body).hexdigest().encode()
+        if key == f"{bad}" and asked.count(key) < 3:
+            body = body[:-1] + bytes([asked.count(key)])  # not the same twice: it proves nothing
+        head = b'Content-Length: %d\r\nETag: "%s"\r\n\r\n' % (len(body), tag)
+        connection.sendall(OK + head + body)
+
+    hashing = Md5(compiled_after=1)
+    hashing.digests([bytes(40_000)])
+    monkeypatch.setattr("lib.transport.s3.reader.MD5", hashing)
+    assert lying(reply).get_several([*bodies]) == [*bodies.values()]
+    assert asked == [*bodies, f"{bad}", f"{bad}"]
 
 
 def page(keys: list[str], token: str | None) -> bytes:
