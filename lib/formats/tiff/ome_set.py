@@ -10,7 +10,6 @@ import math
 import re
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from urllib.parse import unquote
 
@@ -39,17 +38,15 @@ Plane = tuple[str, int, str | None]
 """File and page of a plane, and the UUID that the file must have."""
 
 
-@dataclass(frozen=True, slots=True)
 class OmeSet:
     """The images of an OME-XML, and the file and page of each of their planes."""
 
-    source: ByteSource
-    document: OmeDocument
-    companion: bool
-
-    @property
-    def images(self) -> list[OmeImage]:
-        return self.document.images
+    def __init__(self, source: ByteSource, document: OmeDocument, *, companion: bool) -> None:
+        self.source, self.images, self._companion = source, document.images, companion
+        self._own = document.uuid if companion else own_uuid(document)
+        every = (data for image in document.images for data in image.tiff_data)
+        self._names = {one.uuid: one.file_name for one in every if one.uuid and one.file_name}
+        self._known: dict[int, dict[int, Plane]] = {}  # of each image that was asked for
 
     def beside(self, series: int, channel: int | None, time: int | None) -> tuple[str, ...]:
         """Names of the other files that hold planes of a volume.
@@ -101,7 +98,9 @@ class OmeSet:
         if not 0 <= series < len(self.images):
             raise FormatError(f"there is no image {series}", location=self.source.name)
         image = self.images[series]
-        places = self._places(image)
+        if series not in self._known:
+            self._known[series] = self._places(image)
+        places = self._known[series]
         _, slices, channels = image.size_tzc
         first = (time or 0) * slices * channels + (channel or 0)
         numbers = range(first, first + slices * channels, channels)
@@ -139,18 +138,17 @@ class OmeSet:
 
     def _file_of(self, data: TiffData) -> tuple[str, str | None]:
         """The file of a TiffData element, and the UUID that it must have."""
-        where = self.source.name
-        own = self.document.uuid if self.companion else own_uuid(self.document)
+        where, own = self.source.name, self._own
         unnamed = data.uuid is None and data.file_name is None
         if unnamed or (own is not None and data.uuid == own):
-            if self.companion:
+            if self._companion:
                 raise FormatError("OME-XML puts planes into the companion itself", location=where)
             return _OWN, data.uuid
-        said = data.file_name or self._name_of(data.uuid)
+        said = data.file_name or self._names.get(data.uuid)
         if said is None:
             raise FormatError(f"OME-XML does not name the file {data.uuid!r}", location=where)
         name, shown = sibling_name(said, where), where.rpartition("/")[2]
-        if self.companion or name not in (shown, unquote(shown)):
+        if self._companion or name not in (shown, unquote(shown)):
             return name, data.uuid
         if own is not None and data.uuid is not None:
             raise FormatError(
@@ -159,11 +157,6 @@ class OmeSet:
                 location=where,
             )
         return _OWN, data.uuid
-
-    def _name_of(self, uuid: str | None) -> str | None:
-        """What another element calls the file of a UUID."""
-        every = (data for image in self.images for data in image.tiff_data)
-        return next((one.file_name for one in every if one.uuid == uuid and one.file_name), None)
 
     def _part(self, name: str) -> FilePart | None:
         """A file of the set; None where only the one with the OME-XML was given."""
