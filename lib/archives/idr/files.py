@@ -31,7 +31,8 @@ def locate(paths: list[str], config: IDRConfig, image_id: int) -> tuple[str, str
         raise UnsupportedFormatError(
             f"the image is made of {len(tiffs)} TIFF files of {len(paths)} files: {shown}",
             location=f"image {image_id}",
-            advice="Images of exactly one TIFF file are converted: leave it out of image_ids",
+            advice="Images of exactly one TIFF file are converted: leave it out of image_ids, or "
+            "give the address of the file that has its OME-XML (the companion, if there is one)",
         )
     path = tiffs[0]
     if any(part in ("..", ".", "") for part in path.strip("/").split("/")):

@@ -144,7 +144,7 @@ class OmeSet:
             if self._companion:
                 raise FormatError("OME-XML puts planes into the companion itself", location=where)
             return _OWN, data.uuid
-        said = data.file_name or self._names.get(data.uuid)
+        said = data.file_name or self._names.get(data.uuid or "")
         if said is None:
             raise FormatError(f"OME-XML does not name the file {data.uuid!r}", location=where)
         name, shown = sibling_name(said, where), where.rpartition("/")[2]
