@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
 import shutil
@@ -64,6 +65,17 @@ def test_a_pattern_makes_a_stack_of_what_names_alone_would_part(
     with pytest.raises(ConfigError, match="3 volumes are here"):
         plan_of(folder, tmp_path)
     assert plan_of(f"{folder}/mouse_*.tif", tmp_path).shape_zyx[0] == 3
+
+
+def test_packed_sections_are_refused_by_what_they_are(folder: Path, tmp_path: Path) -> None:
+    planes(folder, "s_{}.tif", 2, 1)
+    for path in [*folder.iterdir()]:
+        (folder / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    with pytest.raises(NotFoundError, match=r"2 files are packed as a whole \(\.gz\)\. Unpack"):
+        plan_of(folder, tmp_path)
+    with pytest.raises(UnsupportedFormatError, match=r"packed as a whole \(gzip\)"):
+        plan_of(folder / "s_0.tif.gz", tmp_path)
 
 
 def test_two_stacks_in_a_folder_are_offered_by_their_patterns(folder: Path, tmp_path: Path) -> None:

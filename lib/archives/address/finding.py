@@ -33,6 +33,7 @@ from lib.transport.session import Session
 _MOST_SHOWN = 20
 _MOST_BELOW = 50
 _DEEPEST = 64
+_UNPACK = "Unpack it: of packed files NIfTI and MRC are read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,10 @@ def _found(place: Place, options: Options) -> list[Candidate]:
             place.tree.look(place.root)  # a file that is refused is no folder of nothing
         what = "nothing" if step is None else f"nothing of the format {step.word}"
         advice = f"Formats are: {', '.join(registry.words())}"
-        if place.pattern is None and listing_or_empty(place.tree, place.root).prefixes:
+        listing = listing_or_empty(place.tree, place.root)
+        if packed := sum(one.key.endswith(".gz") for one in listing.objects):
+            advice = f"{packed} files are packed as a whole (.gz). {_UNPACK}"
+        elif place.pattern is None and listing.prefixes:
             advice = f"Folders are here; look into them: macroscope list {place.folder}"
         raise NotFoundError(
             f"{what} that is converted is here", location=place.address, advice=advice
@@ -175,10 +179,12 @@ def _in_file(
                 )
             fitting = chosen
         if not fitting:
+            packed = source.read(0, min(source.size, 2)) == b"\x1f\x8b"
             raise UnsupportedFormatError(
-                "this file is of no format that is converted",
+                "this file is of no format that is converted"
+                + (": it is packed as a whole (gzip)" if packed else ""),
                 location=place.address,
-                advice=f"Formats are: {', '.join(registry.words())}",
+                advice=_UNPACK if packed else f"Formats are: {', '.join(registry.words())}",
             )
         volumes = fitting[0].describe(source, step.path if step else "", options)
     name = fitting[0].name
