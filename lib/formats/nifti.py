@@ -27,6 +27,7 @@ _TYPES = {
     1024: "i8", 1280: "u8",
 }  # fmt: skip
 _NM = {1: 1e9, 2: 1e6, 3: 1e3}  # metre, millimetre, micrometre
+_LABELS = 1002  # NIFTI_INTENT_LABEL
 
 
 class NiftiFormat(PlanesFormat):
@@ -54,7 +55,7 @@ class NiftiFormat(PlanesFormat):
             raise FormatError("there is no NIfTI header", location=source.name)
         if size == 348:
             dim = struct.unpack(f"{order}8h", head[40:56])
-            kind, bits = struct.unpack(f"{order}2h", head[70:74])
+            intent, kind, bits = struct.unpack(f"{order}3h", head[68:74])
             pixdim = struct.unpack(f"{order}8f", head[76:108])
             offset, slope, inter = struct.unpack(f"{order}3f", head[108:120])
             units, magic = head[123], head[344:348]
@@ -64,6 +65,7 @@ class NiftiFormat(PlanesFormat):
         else:
             dim = struct.unpack(f"{order}8q", head[16:80])
             kind, bits = struct.unpack(f"{order}2h", head[12:16])
+            (intent,) = struct.unpack(f"{order}i", head[504:508])
             pixdim = struct.unpack(f"{order}8d", head[104:168])
             (offset,) = struct.unpack(f"{order}q", head[168:176])
             slope, inter = struct.unpack(f"{order}2d", head[176:192])
@@ -117,7 +119,13 @@ class NiftiFormat(PlanesFormat):
             int(offset),
             partial(unpacked, source, gzip=True) if packed else None,
             slack_bytes=2**20,
-            described={"voxel": voxel, "origin_nm_zyx": origin, "notes": tuple(notes)},
+            described={
+                "voxel": voxel,
+                "origin_nm_zyx": origin,
+                "notes": tuple(notes),
+                "kind": "labels" if intent == _LABELS else None,
+                "kind_evidence": "intent_code" if intent == _LABELS else None,
+            },
         )
 
 

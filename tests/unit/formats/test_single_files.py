@@ -104,6 +104,31 @@ def test_values_of_a_scaled_nifti_stay_as_they_are_stored(tmp_path: Path) -> Non
     assert volume.notes == ("values mean 2 x stored + 5; they are kept as stored",)
 
 
+@pytest.mark.parametrize(("size", "at", "code"), [(348, 68, "<h"), (540, 504, "<i")])
+def test_a_nifti_whose_intent_is_labels_is_labels(
+    size: int, at: int, code: str, tmp_path: Path
+) -> None:
+    """As nibabel's `set_intent("label")` and ITK-SNAP's exporters write it."""
+    data = bytearray(size + 4 + 24)
+    if size == 348:
+        struct.pack_into("<i40s", data, 0, 348, b"")
+        struct.pack_into("<4h", data, 40, 3, 4, 3, 2)
+        struct.pack_into("<2h", data, 70, 2, 8)
+        struct.pack_into("<f", data, 108, 352.0)
+        data[344:348] = b"n+1\0"
+    else:
+        struct.pack_into("<i8s2h", data, 0, 540, b"n+2\0\r\n\x1a\n", 2, 8)
+        struct.pack_into("<4q", data, 16, 3, 4, 3, 2)
+        struct.pack_into("<q", data, 168, 544)
+    path = tmp_path / "a.nii"
+    for intent, kind in ((0, None), (1002, "labels")):
+        struct.pack_into(code, data, at, intent)
+        path.write_bytes(data)
+        (volume,) = registry.file_format("nifti").describe(LocalBytes(path), "", Options())
+        assert (volume.shape_zyx, volume.kind) == ((2, 3, 4), kind)
+        assert (volume.kind_evidence is None) == (kind is None)
+
+
 def test_coloured_pictures_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(path)
