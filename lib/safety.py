@@ -232,7 +232,7 @@ def redact(url: str) -> str:
         host = parts.netloc.rpartition("@")[2]
     except ValueError:
         return "(unreadable address)"
-    if not parts.scheme:
+    if not parts.scheme or "://" not in url:
         return re.split(r"[?#]", url, maxsplit=1)[0]
     plain = f"{parts.scheme}://{host}{_QUERY.sub('', parts.path)}"
     return url if plain == url else plain  # as with names, each is held once

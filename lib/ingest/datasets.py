@@ -34,6 +34,7 @@ MOST_DATASETS = 10_000
 
 SETTING_OF = {"level": "scale_level", "format": "output_format", "voxel_size": "voxel_size_nm"}
 """Options that are called otherwise among a source's settings."""
+_OPTION_OF = {setting: option for option, setting in SETTING_OF.items()}
 
 
 class Options(BaseModel):
@@ -272,13 +273,21 @@ def refusal(detail: Mapping[str, Any], where: str) -> ConfigError:
     key = ".".join(str(part) for part in detail["loc"][-2:] if not isinstance(part, int))
     reason = str(detail["msg"]).replace("Input should be", "must be")
     if detail["type"] == "extra_forbidden":
-        known = {**Dataset.model_fields, **DatasetsFile.model_fields}
-        name = str(detail["loc"][-1])
-        reason = f"there is no such option; {suggestion(name, known)} (other settings: set)"
+        name, known = str(detail["loc"][-1]), _options_at(detail["loc"])
+        if name in Dataset.model_fields and name not in known:
+            reason = "this is said of a dataset, in its own entry"
+        else:
+            reason = f"there is no such option; {suggestion(name, known)} (other settings: set)"
     return ConfigError(f"{where}: {key}: {reason}", location=where)
 
 
 # --- inside ---------------------------------------------------------------------------------
+
+
+def _options_at(loc: Sequence[Any]) -> Iterable[str]:
+    if len(loc) == 1:
+        return DatasetsFile.model_fields
+    return Options.model_fields if loc[0] in ("defaults", "groups") else Dataset.model_fields
 
 
 def _job(one: Dataset, where: str) -> Job:
@@ -286,6 +295,7 @@ def _job(one: Dataset, where: str) -> Job:
         source, own = settings_of(one.address)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error.message}", location=where) from None
+    _refuse_twice(one, where)
     fields = archive(source).config_model.model_fields
     given = one.given()
     if one.crops is not None and "with_em" not in fields:
@@ -299,6 +309,8 @@ def _job(one: Dataset, where: str) -> Job:
     if "name" not in fields:
         given.pop("name", None)  # what people call it, no more: the archive names its volumes
     for key in given:
+        if key in one.set and key in own:
+            raise ConfigError(f"{where}: set: the address itself says {key}", location=where)
         if key not in fields:
             raise ConfigError(
                 f"{where}: {key} is no setting of {source}; {suggestion(key, fields)}",
@@ -312,6 +324,16 @@ def _job(one: Dataset, where: str) -> Job:
     level = given.get("scale_level")
     told = f" {level if isinstance(level, str) else '+'.join(level)}" if level else ""
     return Job(f"{label}{told}", source, {**given, **own}, one.group, where)
+
+
+def _refuse_twice(options: Options, where: str) -> None:
+    """Raise `ConfigError` for a setting that an option and ``set`` both say."""
+    for setting in options.set:
+        option = _OPTION_OF.get(setting, setting)
+        if getattr(options, option, None) is not None:
+            raise ConfigError(
+                f"{where}: {option} is said, and {setting} in set: leave one out", location=where
+            )
 
 
 def _short(address: str) -> str:
@@ -346,24 +368,33 @@ def _merged(one: Dataset, file: DatasetsFile, folder: Path, where: str) -> Datas
         if not is_named(address):
             address = parse_address(address, folder.absolute()).whole
         source, _ = settings_of(address)
+        labels = [one.labels] if isinstance(one.labels, str) else one.labels or []
+        if source == "address":
+            labels = [
+                text if is_named(text) else parse_address(text, folder.absolute()).whole
+                for text in labels
+            ]
     except ConfigError as error:
         raise ConfigError(f"{where}: {error.message}", location=where) from None
     fields = archive(source).config_model.model_fields
-    under: dict[str, Any] = {}
+    told: dict[str, Any] = {}
     further: dict[str, Any] = {}
-    for options in (file.defaults, file.groups.get(one.group or "", Options())):
-        told = options.model_dump(exclude_none=True, exclude={"set"})
-        under |= {k: v for k, v in told.items() if SETTING_OF.get(k, k) in fields}
-        further |= {k: v for k, v in options.set.items() if k in fields}
-    own = one.model_dump(exclude_none=True, exclude={"set", "address"})
+    apart = {"set", "address"}
+    for layer in (file.defaults, file.groups.get(one.group or "", Options()), one):
+        _refuse_twice(layer, where)
+        said = layer.model_dump(exclude_none=True, exclude=apart)
+        for key, value in said.items():
+            setting = SETTING_OF.get(key, key)
+            if layer is one or setting in fields:
+                told[key] = value
+                further.pop(setting, None)
+        for setting, value in layer.set.items():
+            if layer is one or setting in fields:
+                further[setting] = value
+                told.pop(_OPTION_OF.get(setting, setting), None)
     if one.labels is not None and source == "address":
-        listed = [one.labels] if isinstance(one.labels, str) else one.labels
-        own["labels"] = [
-            text if is_named(text) else parse_address(text, folder.absolute()).whole
-            for text in listed
-        ]
-    whole = {**under, **own, "address": address, "set": {**further, **one.set}}
-    return Dataset.model_validate(whole)
+        told["labels"] = labels
+    return Dataset.model_validate({**told, "address": address, "set": further})
 
 
 def _line(node: yaml.Node | None, loc: Sequence[Any]) -> int:

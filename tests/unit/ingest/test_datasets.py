@@ -77,6 +77,49 @@ datasets:
     assert [job.settings for job in jobs_of(again)] == [job.settings for job in jobs]
 
 
+def test_the_nearest_says_a_setting_whether_as_an_option_or_in_set(tmp_path: Path) -> None:
+    """What lay in the defaults' ``set`` was stronger than a dataset's own option."""
+    text = """
+defaults: {set: {scale_level: s3, kind: image}, voxel_size: "4,4,4"}
+groups:
+  fine: {level: s1, set: {kind: labels}}
+datasets:
+  - {address: gs://b/0.zarr, level: s0, kind: auto}
+  - {address: gs://b/1.zarr, group: fine, set: {voxel_size_nm: "5,5,5"}}
+  - {address: gs://b/2.zarr, group: fine, set: {scale_level: s2}}
+  - {address: gs://b/3.zarr}
+"""
+    _, jobs = read_datasets(written(tmp_path, text))
+    told = [(job.settings["scale_level"], job.settings["kind"]) for job in jobs]
+    assert told == [("s0", "auto"), ("s1", "labels"), ("s2", "labels"), ("s3", "image")]
+    assert [job.settings["voxel_size_nm"] for job in jobs[:2]] == ["4,4,4", "5,5,5"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("- {address: a.tif, set: {addresses: [b.tif]}}", "line 1: set: the address itself says"),
+        ("- {address: empiar:1, set: {entry_id: '2'}}", "the address itself says entry_id"),
+        ("\n- {address: a.tif, level: s0, set: {scale_level: s1}}", "line 2: level is said, and"),
+        ("defaults: {kind: image, set: {kind: labels}}\ndatasets: [a.tif]", "kind is said, and"),
+        ("\n- {address: a.tif, labels: 'b|foo:'}", "line 2: b|foo:"),
+        ("groups: {g: {name: x}}\ndatasets: [a.tif]", "a dataset, in its own entry"),
+        ("defaults: {address: x}\ndatasets: [a.tif]", "a dataset, in its own entry"),
+    ],
+)
+def test_what_is_said_twice_or_in_the_wrong_place_is_refused(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_datasets(written(tmp_path, text))
+    assert said in str(caught.value)
+
+
+def test_the_flows_own_list_is_refused_where_it_says_something_twice() -> None:
+    with pytest.raises(ConfigError, match="leave one out"):
+        jobs_of([Dataset(address="/a.tif", kind="image", set={"kind": "labels"})])
+
+
 def test_paths_are_counted_from_the_files_folder(tmp_path: Path) -> None:
     _, (job,) = read_datasets(written(tmp_path, "- data/stack.tif\n"))
     assert job.settings == {"addresses": [f"file://{tmp_path}/data/stack.tif"]}
