@@ -32,7 +32,8 @@ class Plan:
         ``download_requests``, ``download_bytes``, ``write_bytes``, ``disk_bytes``,
         ``peak_memory_bytes``, ``expected_seconds``, ``notes``.
     total
-        The sums, under the same names.
+        The sums, under the same names; ``planning_requests`` are what planning took, which a run
+        takes as well.
     warnings
         What will not do: too little disk or memory.
     errors

@@ -76,7 +76,8 @@ def plan_jobs(
     costs = [cost for one in planned for cost in one.costs]
     store = open_store(loaded.settings.data_dir, access)
     warnings = warnings_for(costs, store, available_memory())
-    return planned, warnings, totals(costs, store.free_bytes())
+    requests = sum(one.requests for one in planned)
+    return planned, warnings, totals(costs, store.free_bytes()) | {"planning_requests": requests}
 
 
 def _by_group(jobs: Sequence[Job], planned: Sequence[Planned]) -> dict[str, dict[str, Any]]:
@@ -118,9 +119,11 @@ def _print(
         for note in cost.notes:
             table.add_row("note", note)
         out.print(table)
+    requests = total["download_requests"] + total["planning_requests"]
     free = "" if total["free_bytes"] is None else f" of {total['free_bytes'] / 1e9:.1f} GB free"
     out.print(
-        f"volumes: {total['volumes']}, requests: {total['download_requests']}, "
+        f"volumes: {total['volumes']}, requests: {requests}, {total['planning_requests']} of them "
+        "to plan, "
         f"{total['download_bytes'] / 1e6:.1f} MB to download, "
         f"{total['disk_bytes'] / 1e6:.1f} MB of disk{free}, "
         f"about {total['expected_seconds']:g} s"

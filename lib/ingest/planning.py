@@ -38,6 +38,8 @@ class Planned:
         Folder or bucket of its volumes.
     skipped
         Volumes that exceed ``max_array_size_mb`` where these are left out.
+    requests
+        What planning asked of the archive, and a run asks once more.
     """
 
     source: str
@@ -47,6 +49,7 @@ class Planned:
     skipped: tuple[VolumePlan, ...] = ()
     costs: tuple[VolumeCost, ...] = ()
     errors: tuple[MacroscopeError, ...] = ()
+    requests: int = 0
 
 
 def configs(
@@ -105,7 +108,14 @@ def plan_all(
             except MacroscopeError as error:
                 return Planned(source, config, data_uri, errors=(error.located(archive=source),))
             return Planned(
-                source, config, data_uri, found.plans, found.skipped, costs, found.failed
+                source,
+                config,
+                data_uri,
+                found.plans,
+                found.skipped,
+                costs,
+                found.failed,
+                found.requests,
             )
 
         workers = max(1, min(MOST_AT_ONCE, len(chosen)))

@@ -74,12 +74,14 @@ class Batch:
 class Sources:
     """What a source was planned into; ``skipped`` volumes exceed ``max_array_size_mb``.
 
-    Of several addresses ``failed`` says why some have no plan.
+    Of several addresses ``failed`` says why some have no plan. ``requests`` is what the archive was
+    asked for; a run asks it once more.
     """
 
     plans: tuple[VolumePlan, ...]
     skipped: tuple[VolumePlan, ...]
     failed: tuple[MacroscopeError, ...] = ()
+    requests: int = 0
 
 
 def plan_source(
@@ -109,6 +111,7 @@ def plan_source(
             plans, failed = archive(source).plan_possible(config, session)
         except MacroscopeError as error:
             raise error.located(archive=source) from error.__cause__
+        requests = sum(one["requests"] for one in session.counters.snapshot().values())
     plans = [_settled(plan, config) for plan in plans]
     fitted = [fit_plan(plan, config) for plan in plans]
     # Those that are left out take part, so that the names of the others do not depend on it.
@@ -120,6 +123,7 @@ def plan_source(
         tuple(plan for plan, kept in zip(named, made, strict=True) if kept),
         tuple(plan for plan, kept in zip(named, made, strict=True) if not kept),
         tuple(failed),
+        requests,
     )
 
 

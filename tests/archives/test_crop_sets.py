@@ -126,6 +126,9 @@ def test_all_classes_and_the_em_around_them_make_one_volume_and_one_record(
     assert group.name == "cells_recon-1_crop7_pad3"
     assert [plan.kind for plan in group.members] == ["labels"] * 2
     record = one.complete_record(group)
+    # chunks and the last look at every array; planning asks apart, and is told apart
+    made = record["metadata"]["provenance"]["requests"]
+    assert made == cost_of(group, one.config, 1.5).download_requests
     assert len([*contents(one.store).records]) == 1
     volume = tmp_path / "data" / record["files"]["volume"]
     np.testing.assert_array_equal(zarr.open_array(volume / "0", mode="r")[:], EM[box.slices()])
@@ -346,13 +349,15 @@ def test_crops_of_forty_classes_are_a_record_each_and_planned_by_few_requests(
     assert [len(group.members) for group in groups] == [40] * 3
     # two documents of each class, side by side; a page of the listing for each thousand objects
     assert asked <= 2 * 120 + 40, asked
-    groups = planned(one, tmp_path)
+    found = plan_source("openorganelle", one.config, tmp_path / "plan", one.store)
+    assert found.requests == asked
+    groups = [*found.plans]
     cost = cost_of(groups[1], one.config, 2.0)
-    assert cost.download_requests == groups[1].download_requests + 40
+    assert cost.download_requests == groups[1].download_requests + 3 * 40
     record = one.complete_record(groups[1])
-    found = [*contents(one.store).records]
-    assert len(found) == 1
-    assert found[0].size < 40 * 8192
+    records = [*contents(one.store).records]
+    assert len(records) == 1
+    assert records[0].size < 40 * 8192
     for number, member in enumerate(
         sorted(record["members"], key=lambda m: int(m["name"].rpartition("class")[2]))
     ):

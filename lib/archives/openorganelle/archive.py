@@ -16,6 +16,7 @@ from lib.about import Provenance
 from lib.archives.base import ArchiveBase, Publisher
 from lib.archives.listed import Item
 from lib.archives.openorganelle.crops import (
+    LastLook,
     ListedOnce,
     as_group,
     box_around,
@@ -249,7 +250,8 @@ class OpenOrganelle(ArchiveBase):
         document, path = array.document, array.path.removeprefix(f"{root}/")
         voxel = _voxel(config, array)
         crop = choose_crop(config.box, document.shape_zyx, voxel.nm_zyx, voxel.origin_nm_zyx)
-        survey = survey_array(tree, array.path, document, crop.box)
+        look = LastLook(tree)
+        survey = survey_array(look, array.path, document, crop.box)
         dataset = config.dataset_id
         url = f"{str(config.s3_uri).split('/')[2]}/{root}/{path}"
         about = about_array(dataset, array, path)
@@ -287,7 +289,7 @@ class OpenOrganelle(ArchiveBase):
             ),
             about=about,
             download_bytes=survey.nbytes,
-            download_requests=survey.requests,
+            download_requests=survey.requests + look.requests,
             notes=(*array.notes, *document.notes, *voxel.notes, *survey.notes),
             stated=voxel.stated,
         )

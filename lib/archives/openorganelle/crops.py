@@ -146,6 +146,58 @@ def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (f" and {more} more" if more > 0 else "")
 
 
+class LastLook:
+    """A tree that counts what its bucket is asked for, or would be, were its answers not kept.
+
+    A survey is made once more when the voxels are there, and then nothing is kept.
+    """
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._asked: list[int] = []  # jobs side by side append to it
+        self.uri, self.remote, self.ranged = tree.uri, tree.remote, tree.ranged
+        self.listing_proves, self.range_bytes = tree.listing_proves, tree.range_bytes
+
+    @property
+    def requests(self) -> int:
+        """What was asked so far."""
+        return sum(self._asked)
+
+    def get(self, key: str, most: int = MOST_BYTES) -> bytes | memoryview | None:
+        self._asked.append(1)
+        return self._tree.get(key, most)
+
+    def get_range(self, key: str, start: int, length: int) -> bytes | memoryview | None:
+        self._asked.append(1)
+        return self._tree.get_range(key, start, length)
+
+    def head(self, key: str) -> ObjectInfo | None:
+        self._asked.append(1)
+        return self._tree.head(key)
+
+    def look(self, key: str) -> ObjectInfo | None:
+        return self.head(key)
+
+    def list(self, prefix: str = "") -> Listing:
+        found = self._tree.list(prefix)
+        self._pages(len(found.objects) + len(found.prefixes))
+        return found
+
+    def list_all(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        found = [*self._tree.list_all(prefix)]
+        self._pages(len(found))
+        yield from found
+
+    def source(self, key: str, known: ObjectInfo | None = None) -> ByteSource:
+        return self._tree.source(key, known)
+
+    def ordered(self, jobs: Iterable[Callable[[], T]]) -> Iterator[T]:
+        return self._tree.ordered(jobs)
+
+    def _pages(self, names: int) -> None:
+        self._asked.append(max(1, -(-names // 1000)))
+
+
 class ListedOnce:
     """A tree that answers what lies below some folders from one listing of each.
 
