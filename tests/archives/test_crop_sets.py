@@ -366,7 +366,7 @@ def test_crops_of_forty_classes_are_a_record_each_and_planned_by_few_requests(
             zarr.open_array(inside / "0", mode="r")[:], drawn(number + 200)
         )
     catalogued = consolidate(one.store, LocalStore(tmp_path / "metadata")).catalog["records"]
-    assert len(json.dumps(catalogued[0]["record"])) < found[0].size / 4
+    assert len(json.dumps(catalogued[0]["record"])) < records[0].size / 4
     assert Record.read(catalogued[0]["record"]).stored_bytes == stored_bytes(record)
     there = [item for item in one.store.list() if ".ome.zarr/" in item.key]
     mine = [one for one in there if not one.key.endswith((".SHA256SUMS", "labels/zarr.json"))]
