@@ -309,7 +309,7 @@ def _geometry(
         return VoxelSize(), None
     x, y, z = (*(to_nm(n, unit) if n else None for n, unit in pairs), None)[:3]
     place = None
-    if origin is not None and len(origin) == len(pairs) == 3:
+    if origin is not None and len(origin) == len(pairs) == len(units) == 3:
         ox, oy, oz = (to_nm(n, unit) or 0.0 for n, unit in zip(origin, units, strict=True))
         place = (oz, oy, ox)
     by = "space directions" if fields.get("space directions") else "spacings"

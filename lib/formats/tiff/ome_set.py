@@ -21,8 +21,9 @@ from lib.formats.base import VolumeReader, delivered_dtype
 from lib.formats.format import Origin, VoxelSize
 from lib.formats.planes import Section
 from lib.formats.tiff.geometry import Turn
-from lib.formats.tiff.ifd import read_header, read_ifd
+from lib.formats.tiff.ifd import TiffHeader, read_header, read_ifd
 from lib.formats.tiff.ome_xml import OmeDocument, OmeImage, TiffData, is_ome, parse_ome
+from lib.formats.tiff.page import Page, read_any_page
 from lib.formats.tiff.pages import MAX_PAGES, PageList, list_pages
 from lib.formats.tiff.reader import TiffReader, TiffVolume, notes_of
 from lib.formats.tiff.series import DESCRIPTION, covered, own_uuid
@@ -72,27 +73,40 @@ class OmeSet:
         ]
 
     def checked(self, series: int, channel: int | None, time: int | None) -> tuple[str, ...]:
-        """Look at the first and the last plane of a volume, and tell what is to be noted.
+        """Look at the first plane of a volume and of its last file; returns what is to be noted.
 
         Raises
         ------
         FormatError
             A page is none of the size and type that the OME-XML says.
         """
-        sections, notes = self.sections(series, channel, time), tuple[str, ...]()
-        for section in (sections[0], sections[-1]):
-            with section.open() as reader:
-                if (reader.shape_zyx[1:], reader.dtype) != (section.shape_yx, section.dtype):
-                    raise FormatError(
-                        f"OME-XML says planes of {section.shape_yx} {section.dtype}, the file has "
-                        f"{reader.shape_zyx[1:]} {reader.dtype}",
-                        location=section.name,
-                    )
-                if isinstance(reader, TiffReader):
-                    page = reader.volume.page(0)
-                    smaller = ("lower resolutions (SubIFDs) are left out",) if page.sub_ifds else ()
-                    notes = notes_of(page.kind) + smaller
+        image, places = self.images[series], self._planes_z(series, channel, time)
+        said, notes = (image.size["Y"], image.size["X"], image.dtype), tuple[str, ...]()
+        for place in (places[0], next(one for one in places if one[0] == places[-1][0])):
+            page, where = self._page(*place)
+            if page.refused is not None:
+                raise UnsupportedFormatError(page.refused, location=where)
+            kind = page.kind
+            found = (kind.height, kind.width, delivered_dtype(kind.stored).name)
+            if found != said:
+                raise FormatError(
+                    f"OME-XML says planes of {said[:2]} {said[2]}, the file has {found[:2]} "
+                    f"{found[2]}",
+                    location=where,
+                )
+            notes = notes_of(kind)
+            notes += ("lower resolutions (SubIFDs) are left out",) if page.sub_ifds else ()
         return notes
+
+    def _page(self, name: str, number: int, uuid: str | None) -> tuple[Page, str]:
+        """A page, and where it is; the first one without a walk over all of a remote file."""
+        part = self._part(name)
+        if part is None or number > 0:
+            pages = self._pages(name, uuid)
+            return _page_of(pages, number), pages.source.name
+        with closing(part.open()) as source:
+            header = _header(source, None if name == _OWN else uuid)
+            return read_any_page(read_ifd(source, header, header.first_ifd)), source.name
 
     def _planes_z(self, series: int, channel: int | None, time: int | None) -> list[Plane]:
         if not 0 <= series < len(self.images):
@@ -175,20 +189,14 @@ class OmeSet:
     def _pages(self, name: str, uuid: str | None) -> PageList:
         part = self._part(name)
         if part is None:
-            return _list_pages(self.source, None)
+            return list_pages(self.source, read_header(self.source))
         with closing(part.open()) as source:
-            return _list_pages(source, None if name == _OWN else uuid)
+            return list_pages(source, _header(source, None if name == _OWN else uuid))
 
     def _open(self, place: Plane, pages_of: Callable[[str, str | None], PageList]) -> VolumeReader:
         name, number, uuid = place
         pages, unit = pages_of(name, uuid), f"page {number}"
-        where = pages.source.name
-        if number >= len(pages):
-            raise FormatError(
-                f"OME-XML puts a plane into page {number}, the file has {len(pages)}",
-                location=where,
-            )
-        page = pages[number]
+        page, where = _page_of(pages, number), pages.source.name
         if page.refused is not None:
             raise UnsupportedFormatError(page.refused, location=where, unit=unit)
         if Turn.of(page.kind.orientation).swapped:
@@ -226,9 +234,17 @@ class _Held(TiffReader):
         pass
 
 
-def _list_pages(source: ByteSource, uuid: str | None) -> PageList:
-    """The pages of a file, which must not say another UUID than `uuid`."""
-    header = read_header(source)
+def _page_of(pages: PageList, number: int) -> Page:
+    if number >= len(pages):
+        raise FormatError(
+            f"OME-XML puts a plane into page {number}, the file has {len(pages)}",
+            location=pages.source.name,
+        )
+    return pages[number]
+
+
+def _header(source: ByteSource, uuid: str | None) -> TiffHeader:
+    """The header of a file, which must not say another UUID than `uuid`."""
     if uuid is not None:
         said = _UUID.search((_description(source) or "")[:8192])
         if said is not None and said[1].strip() != uuid:
@@ -237,7 +253,7 @@ def _list_pages(source: ByteSource, uuid: str | None) -> PageList:
                 "another file of the same name",
                 location=source.name,
             )
-    return list_pages(source, header)
+    return read_header(source)
 
 
 def _description(source: ByteSource) -> str | None:

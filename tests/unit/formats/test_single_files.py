@@ -270,6 +270,12 @@ PLACED = (5.0, 4.0, 3.0)
         (("space directions: (3, 0, 0) (0, 4, 0) (0, 0, 5)", UNITS), "5 4 3", PLACED, None),
         (("spacings: 3 4", 'units: "nm" "nm"'), "15 4", (None, 4.0, 3.0), None),
         (("spacings: 3 4 nan", UNITS), "5 4 3", (None, 4.0, 3.0), None),
+        (
+            ("space directions: (3,0,0) (0,4,0) (0,0,5)", "space origin: (1,2,3)", UNITS + ' "nm"'),
+            "5 4 3",
+            PLACED,
+            None,
+        ),
         (("spacings: 3 4 5", 'units: "nano meter" "nm" "nm"'), "5 4 3", (None,) * 3, "no unit"),
         (("spacings: 3 4 5", UNITS, 'labels: "z" "y" "x"'), "5 4 3", PLACED, "labelled z, y, x"),
         (("spacings: 3 4 5", UNITS, "axis mins: 0 0 50"), "5 4 3", PLACED, "axis mins 0 0 50"),
