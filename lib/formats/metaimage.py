@@ -28,6 +28,7 @@ _TYPES = {
 }  # fmt: skip
 _LINE = re.compile(rb"[ \t]*([A-Za-z]\w*)[ \t]*=[ \t]*([^\r\n]*?)[ \t]*\r?\n")
 _LAST = "ElementDataFile"
+_ORDERS = ("BinaryDataByteOrderMSB", "ElementByteOrderMSB")
 
 
 class MetaImageFormat(DetachedFormat):
@@ -61,8 +62,10 @@ class MetaImageFormat(DetachedFormat):
             raise UnsupportedFormatError(
                 f"MetaImage voxels of {channels} x {kind[:40]}", location=source.name
             )
-        big = _true(fields, "BinaryDataByteOrderMSB") or _true(fields, "ElementByteOrderMSB")
-        stored = np.dtype((">" if big else "<") + _TYPES[kind])
+        orders = {_true(fields, name) for name in _ORDERS if name in fields}
+        if len(orders) > 1:
+            raise FormatError("the header says two byte orders", location=source.name)
+        stored = np.dtype((">" if True in orders else "<") + _TYPES[kind])
         packed = _true(fields, "CompressedData")
         text = fields.get("BinaryData", "True").lower()[:1] in ("f", "0")
         said, beside = fields[_LAST], tuple[str, ...]()

@@ -72,6 +72,20 @@ def test_a_volume_by_its_address_goes_into_a_bucket(
     np.testing.assert_array_equal(voxels, cell.truth)
 
 
+def test_of_a_box_of_several_files_only_what_it_takes_is_fetched(
+    servers: Servers, tmp_path: Path
+) -> None:
+    cell = Cell(Case("ways-ome", cases_tiff.ome_files, "a z0.ome.tif"), "http", servers, tmp_path)
+    whole, box = cell.plan(), "z=5:8"
+    assert whole.reader["way"] == "fetch"
+    assert whole.download_bytes == sum(file.size or 0 for file in whole.files)
+    plan, record, voxels = cell.make(box=box)
+    assert plan.reader["way"] == "ranges"
+    np.testing.assert_array_equal(voxels, cell.truth[5:8])
+    assert not [*(tmp_path / "data").rglob("*.ome.tif")]
+    assert record["metadata"]["provenance"]["bytes"]
+
+
 _CHILD = """
 import os, signal, sys
 from pathlib import Path

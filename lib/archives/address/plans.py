@@ -46,7 +46,7 @@ def plan_of(
     before = place.traffic()
     survey = _survey(place, one, crop)
     after = place.traffic()
-    way = _way(place, one, survey)
+    way = _way(place, one, survey, crop)
     if one.container == "tree":
         header = (after[0] - before[0], after[1] - before[1])
         name = (volume.path or one.root).rpartition("/")[2] or "array"
@@ -123,13 +123,13 @@ def _survey(place: Place, one: Candidate, crop: Crop) -> Survey:
         return registry.file_format(one.format).survey(source, one.volume, crop.box)
 
 
-def _way(place: Place, one: Candidate, survey: Survey) -> Way:
+def _way(place: Place, one: Candidate, survey: Survey, crop: Crop) -> Way:
     if one.container == "tree":
         return "chunks"
     if not place.tree.remote:
         return "local"
-    together = one.container == "stack" or len(one.files) > 1
-    if together or one.volume.needs_file or not place.tree.ranged:
+    together = len(one.files) > 1 and crop.whole  # of a part, only what it takes is read
+    if one.container == "stack" or together or one.volume.needs_file or not place.tree.ranged:
         return "fetch"
     return "ranges" if survey.grid is None else "chunks"
 

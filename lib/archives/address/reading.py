@@ -52,15 +52,10 @@ def open_volume(plan: VolumePlan, tree: Tree, raw: RawFiles, *, downloads: bool)
         return _boxed(_checked(stack, plan, depth), plan, reader["first_z"])
     file = plan.files[0]
     if len(plan.files) > 1:
-        parts = [
-            FilePart(
-                one.name,
-                one.size or 0,
-                partial(_bytes_of, plan, one, _key_of(plan, one), tree, raw),
-            )
-            for one in plan.files
-        ]
-        source: ByteSource = JoinedBytes(parts, file.url)
+        opened_by = partial(_part, plan, tree, raw, downloads)
+        parts = [FilePart(one.name, one.size or 0, partial(opened_by, one)) for one in plan.files]
+        remote = reader["way"] == "ranges"
+        source: ByteSource = JoinedBytes(parts, file.url, remote=remote)
     elif reader["way"] != "ranges":
         source = _bytes_of(plan, file, reader["root"], tree, raw)
     else:
@@ -149,6 +144,17 @@ def _bytes_of(
     if plan.reader["way"] == "fetch":
         return LocalBytes(raw.path(file), name=file.url)
     return tree.source(key, _info(file, key))
+
+
+def _part(
+    plan: VolumePlan, tree: Tree, raw: RawFiles, downloads: bool, file: SourceFile
+) -> ByteSource:
+    """One of the files of a volume, kept or not."""
+    if plan.reader["way"] == "ranges":
+        known = raw.known(file) if downloads else kept_or_error(file, raw)
+        if known is not None:
+            return LocalBytes(known.path, name=file.url)
+    return _bytes_of(plan, file, _key_of(plan, file), tree, raw)
 
 
 def _sections(plan: VolumePlan, tree: Tree, raw: RawFiles) -> PlannedSections:

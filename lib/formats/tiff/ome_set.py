@@ -44,6 +44,9 @@ class OmeSet:
 
     def __init__(self, source: ByteSource, document: OmeDocument, *, companion: bool) -> None:
         self.source, self.images, self._companion = source, document.images, companion
+        stated = max((math.prod(image.size_tzc) for image in self.images), default=0)
+        if stated > MAX_PAGES:
+            raise FormatError(f"OME-XML says {stated} planes", location=source.name)
         self._own = document.uuid if companion else own_uuid(document)
         every = (data for image in document.images for data in image.tiff_data)
         self._names = {one.uuid: one.file_name for one in every if one.uuid and one.file_name}
@@ -130,8 +133,6 @@ class OmeSet:
         """Where the planes of an image lie, by their number in C order of t, z, c."""
         where, sizes = self.source.name, image.size_tzc
         stated = math.prod(sizes)
-        if stated > MAX_PAGES:
-            raise FormatError(f"OME-XML says {stated} planes", location=where)
         places: dict[int, Plane] = {}
         for data in image.tiff_data or [TiffData(0, {"Z": 0, "C": 0, "T": 0}, None)]:
             file, uuid = self._file_of(data)
