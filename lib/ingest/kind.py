@@ -36,6 +36,8 @@ from lib.volumes.statistics import Statistics
 FEW_VALUES = 32
 """At most so many values in all are those of classes or masks, rather than of a detector."""
 
+AS_INTEGERS = "if these are, write them as integers (numpy's astype('uint32')) and bring that in"
+
 _PAIRS = (("ground", "truth"), ("neuron", "ids"))
 _FOLDERS = 2
 _FOUND_BY_NAME = ("address", "ebi", "epfl", "idr")
@@ -151,7 +153,7 @@ def _decide(
                 f"labels are integers, and {plan.name} holds {plan.dtype}",
                 archive=plan.source,
                 location=plan.path_in_source,
-                advice="Set kind to auto or image, or choose other files with include"
+                advice=f"I{AS_INTEGERS[1:]}; or set kind to image or auto"
                 if plan.image_path is None
                 else "Name labels of integers, or bring these in as a volume of their own",
             )
@@ -182,7 +184,7 @@ def _named_like_labels(plan: VolumePlan) -> tuple[str, ...]:
         return ()
     return (
         f"an image by its data type, {plan.dtype}, although {named} speaks of labels: coarser "
-        "levels are averages; bring labels in as integers",
+        f"levels are averages. Labels are whole numbers: {AS_INTEGERS}",
     )
 
 

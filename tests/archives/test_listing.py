@@ -141,14 +141,15 @@ def test_a_file_that_cannot_be_read_hides_no_other_of_its_folder(tmp_path: Path)
 
 
 def test_a_folder_lists_volumes_containers_and_folders(tmp_path: Path) -> None:
-    stack(tmp_path / "stack.tif")
+    stack(tmp_path / "stack 1%.tif")
     root = zarr.open_group(str(tmp_path / "x.zarr"), mode="w", zarr_format=3)
     root.create_array("em", shape=(8, 16, 16), chunks=(8, 8, 8), dtype="uint16")[:] = 3
     (tmp_path / "more" / "deeper").mkdir(parents=True)
     with zipfile.ZipFile(tmp_path / "packed.zip", "w") as packed:
-        packed.write(tmp_path / "stack.tif", "inner/stack.tif")
+        packed.write(tmp_path / "stack 1%.tif", "inner/stack.tif")
     found = {item.name: item for item in list_address(loaded(), str(tmp_path))}
-    assert found["stack.tif"].shape_zyx == (4, 16, 16)
+    assert found["stack 1%.tif"].shape_zyx == (4, 16, 16)  # as people read it
+    assert found["stack 1%.tif"].address.endswith("/stack%201%25.tif|tiff:")
     assert found["x.zarr/em"].dtype == "uint16" and found["x.zarr/em"].loadable
     assert found["more/"].what == "folder"
     (inner,) = list_address(loaded(), f"{tmp_path}/packed.zip|zip:inner/")

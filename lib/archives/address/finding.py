@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Literal
+from urllib.parse import unquote
 
 from lib.archives.address.folders import FolderStack, volumes_in_folder
 from lib.archives.address.grammar import AddressStep, parse_address
@@ -398,6 +399,7 @@ def _below(place: Place, known: set[str]) -> Iterator[Item]:
 
 def _item(one: Candidate) -> Item:
     place, *inside = one.address.split("|")
+    place = place if place.startswith(("s3://", "gs://")) else unquote(place)
     steps = (step.partition(":")[2] for step in inside)
     name = "/".join(part.strip("/") for part in (_last(place.rstrip("/")), *steps) if part)
     return described(one.address, name, one.volume)

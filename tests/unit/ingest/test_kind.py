@@ -67,6 +67,7 @@ def test_voxels_with_a_point_that_are_called_labels_are_noted(evidence: str | No
     assert plan.kind == "image"
     (note,) = plan.notes
     assert "although the folder 'masks' speaks of labels" in note
+    assert "astype('uint32')" in note  # what helps: no setting does
 
 
 def test_the_name_inside_a_container_comes_before_the_containers() -> None:
@@ -186,7 +187,8 @@ def test_a_mask_with_all_greys_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "advice"), [(None, "Set kind to auto"), ("ebi/em.ome.zarr", "Name labels of integers")]
+    ("path", "advice"),
+    [(None, "If these are, write them"), ("ebi/em.ome.zarr", "Name labels of integers")],
 )
 def test_floats_where_labels_are_demanded_are_refused_with_what_helps(
     path: str | None, advice: str
