@@ -35,6 +35,7 @@ REASONS = {
     "zarr": ("reference reader of what we write", "a reader for checks and users"),
     "numcodecs": ("zstd, blosc, gzip, zlib, lz4", "codecs; one table serves Zarr v2 and v3"),
     "numba": ("loops over voxels without the GIL", "C extensions for statistics and pyramids"),
+    "llvmlite": ("MD5 of sixteen objects at once, in vector code", "a C extension"),
     "google-crc32c": ("checksum of a shard's index", "crc32c in Python"),
     "xxhash": ("checksum of the LZ4 blocks of N5", "XXH32 in compiled loops"),
     "boto3": ("AWS's credential chain; signatures", "reading AWS's configuration, SigV4"),
