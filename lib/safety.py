@@ -184,7 +184,7 @@ _MALFORMED = (
 )  # fmt: skip
 _QUERY = re.compile(r"\?[\w.-]+=[^|]*")  # what looks like one, where none has a place
 _BUCKET = re.compile(r"(s3|gs)://([^/?#]*)((?:/[^|]*)?)", re.IGNORECASE)
-_URL = re.compile(r"[a-z][a-z0-9+.\-]*://[^\s'\"<>\])}]+", re.IGNORECASE)
+_URL = re.compile(r"[a-z][a-z0-9+.\-]*://[^\s'\"<>]+", re.IGNORECASE)
 
 
 # --- paths ----------------------------------------------------------------------------------
@@ -268,7 +268,15 @@ def redact_text(text: str) -> str:
     if text.isprintable() and "://" not in text:
         return text
     plain = "".join(c if c.isprintable() else " " for c in text)
-    return _URL.sub(lambda match: redact(match.group()), plain)
+    return _URL.sub(_redacted, plain)
+
+
+def _redacted(found: re.Match[str]) -> str:
+    """An address within a text, whose brackets and stops around it are none of it."""
+    url = found[0].rstrip(")]}.,;:")
+    if url.count("[") > url.count("]") and found[0].startswith(f"{url}]"):
+        url += "]"  # of a host by its number of IPv6
+    return redact(url) + found[0][len(url) :]
 
 
 def check_public_redirect(asked_url: str, target_url: str, allowed_hosts: Collection[str]) -> None:

@@ -216,7 +216,7 @@ def ingest(
     from macroscope import errors
 
     request = {
-        "addresses": [os.fspath(address) for address in addresses] or None,
+        "addresses": addresses_of(addresses),
         "sources": list(sources) if sources else None,
         "datasets": None if datasets is None else os.fspath(datasets),
         "mode": mode,

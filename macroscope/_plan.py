@@ -121,7 +121,7 @@ def plan(
     from lib.ingest.datasets import read_datasets
     from macroscope.errors import PlanError
 
-    wanted = [os.fspath(address) for address in addresses]
+    wanted = addresses_of(addresses) or []
     jobs = [] if datasets is None else read_datasets(os.fspath(datasets))[1]
     loaded = load(data_dir=data_dir, archives=archives)
     parameters = parameters_of(

@@ -83,4 +83,10 @@ def addresses_of(given: Address | Sequence[Address] | None) -> list[str] | None:
     if given is None:
         return None
     several = [given] if isinstance(given, str | os.PathLike) else given
+    wrong = next((one for one in several if not isinstance(one, str | os.PathLike)), None)
+    if wrong is not None:
+        raise TypeError(
+            f"an address is a text or a path, and {wrong!r:.60} is none; several stand one after "
+            "another, a list of them with a star: ingest(*addresses)"
+        )
     return [os.fspath(one) for one in several] or None

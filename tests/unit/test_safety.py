@@ -327,3 +327,16 @@ def test_the_place_of_a_file_is_told_without_its_server(one: str, other: str, sa
 
 def test_a_place_has_no_server() -> None:
     assert place_of("https://h:8/a%20b//c?x=1") == "a b/c"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("at http://[::1]:8080/a.tif?sig=secret.", "at http://[::1]:8080/a.tif."),
+        ("(http://u:secret@[fe80::1])", "(http://[fe80::1])"),
+        ("see [it](https://h/a(1).tif?sig=secret).", "see [it](https://h/a(1).tif)."),
+        ("https://h/[x]/{y}?sig=secret, and more", "https://h/[x]/{y}, and more"),
+    ],
+)
+def test_brackets_of_an_address_belong_to_it_and_those_around_do_not(text: str, told: str) -> None:
+    assert redact_text(text) == told

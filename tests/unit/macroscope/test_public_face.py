@@ -174,3 +174,9 @@ def test_an_archive_that_cannot_be_asked_is_told_beside_those_that_can(
 def test_the_examples_run(module: ModuleType) -> None:
     ran = doctest.testmod(module)
     assert (ran.failed, ran.attempted > 1) == (0, True)
+
+
+def test_a_list_of_addresses_is_told_how_it_is_given() -> None:
+    for call in (macroscope.plan, macroscope.ingest):
+        with pytest.raises(TypeError, match=r"\*addresses"):
+            call(["a.tif", "b.tif"])  # type: ignore[arg-type]
