@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from lib.errors import AlreadyExistsError, MacroscopeError
+from lib.errors import AlreadyExistsError, MacroscopeError, NotFoundError
 from lib.present import formatting
 from lib.present.crate import crate_document, crate_key, encode
 from lib.present.croissant import croissant_document
@@ -391,6 +391,13 @@ def _web(address: str | None) -> str | None:
     return address if parts.scheme in _WEB and parts.netloc else None
 
 
+def _holds(store: Store, key: str, data: bytes) -> bool:
+    try:
+        return store.get(key) == data
+    except NotFoundError:
+        return False
+
+
 CROISSANT_KEY = "croissant.json"
 
 
@@ -413,7 +420,9 @@ def present(data_store: Store, metadata_store: Store, found: CatalogResult) -> s
     for folder in {"", *(key.rpartition("/")[0] for key in crates)}:
         data_store.sweep_abandoned(folder)
     for key, record in crates.items():
-        data_store.put(key, encode(crate_document(record, data_store.uri)))
+        data = encode(crate_document(record, data_store.uri))
+        if not _holds(data_store, key, data):  # a run with nothing to do changes nothing
+            data_store.put(key, data)
     index = croissant_document(records, data_store.uri, date=now.date().isoformat())
     metadata_store.put(CROISSANT_KEY, json.dumps(index, indent=2, ensure_ascii=False).encode())
     return write_report(data_store, metadata_store, found.catalog, found.report, now=now)

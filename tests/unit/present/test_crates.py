@@ -18,6 +18,8 @@ from emulators.volumes import make_recorded_volume, plan_of
 from lib.plan import About
 from lib.present.crate import address, crate_document, crate_key, encode
 from lib.present.croissant import croissant_document
+from lib.present.report import present
+from lib.records.catalogue import consolidate
 from lib.records.lifecycle import RecordDict
 from lib.storage.open import open_store
 
@@ -150,6 +152,21 @@ def test_a_crate_lies_beside_its_volume_and_is_the_same_every_time(
     twice = {encode(crate_document(records[0], "/data")) for _ in range(2)}
     assert len(twice) == 1
     assert address("/a b", "c d") == "file:///a%20b/c%20d"
+
+
+def test_a_run_with_nothing_to_do_writes_no_crate_anew(tmp_path: Path) -> None:
+    data, metadata = open_store(str(tmp_path / "data")), open_store(str(tmp_path / "metadata"))
+    voxels = np.ones((4, 16, 16), np.uint8)
+    record = make_recorded_volume(data, voxels, plan_of(voxels, "ebi", "one", (8.0, 8.0, 8.0)))
+    key = crate_key(record["files"]["volume"])
+    moments = []
+    for _ in range(2):
+        present(data, metadata, consolidate(data, metadata))
+        moments.append((tmp_path / "data" / key).stat().st_ino)  # a file that is put is a new one
+    assert moments[0] == moments[1]
+    data.put(key, b"{}")
+    present(data, metadata, consolidate(data, metadata))
+    assert json.loads(data.get(key)) != {}
 
 
 def test_croissants_own_library_reads_the_index(
