@@ -27,6 +27,7 @@ _MOST_DIRECTORY_BYTES = 64 * 2**20  # 46 bytes and a name each: half a million m
 _MOST_RATIO = 200  # of pixels; Deflate itself reaches 1032
 _FREE_BYTES = 2**20  # below this no ratio is a bomb
 _ENCRYPTED = 0x1 | 0x40 | 0x2000
+_DOS = 0
 _METHODS = {zipfile.ZIP_STORED: False, zipfile.ZIP_DEFLATED: True}
 
 
@@ -92,6 +93,12 @@ def read_directory(source: ByteSource) -> dict[str, Member]:
 
 def _member(info: zipfile.ZipInfo, stop: int, source: ByteSource) -> Member | None:
     name = info.orig_filename
+    drive = False
+    if info.create_system == _DOS and "\\" in name and "/" not in name:
+        name = name.replace(
+            "\\", "/"
+        )  # as .NET wrote folders for years, whatever the standard says
+        drive = name[1:2] == ":"
 
     def refuse(why: str) -> UnsupportedFormatError:
         return UnsupportedFormatError(
@@ -102,7 +109,13 @@ def _member(info: zipfile.ZipInfo, stop: int, source: ByteSource) -> Member | No
         )
 
     parts = name.rstrip("/").split("/")
-    if "\0" in name or "\\" in name or name.startswith("/") or {"", ".", ".."} & set(parts):
+    if (
+        drive
+        or "\0" in name
+        or "\\" in name
+        or name.startswith("/")
+        or {"", ".", ".."} & set(parts)
+    ):
         raise refuse("has a name that leads out of the archive")
     if name.endswith("/"):
         return None
@@ -303,7 +316,8 @@ class _Window(RemoteBytes):
 
 def _spellings(name: str) -> set[bytes]:
     """The bytes that a local header may have for a name: UTF-8, or the code page of DOS."""
-    return {name.encode("utf-8", "replace"), name.encode("cp437", "replace")}
+    names = (name, name.replace("/", "\\"))
+    return {one.encode(code, "replace") for one in names for code in ("utf-8", "cp437")}
 
 
 def _inflated(stored: memoryview, member: Member, where: str) -> bytes:

@@ -118,6 +118,23 @@ def test_a_name_that_leads_out_is_refused(name: str) -> None:
         opened(info)
 
 
+def from_windows(name: str) -> bytes:
+    """A ZIP as .NET wrote it for years: by DOS, with backslashes between folders."""
+    data = bytearray(made(("x" * len(name), TEXT)).replace(b"x" * len(name), name.encode()))
+    data[data.index(b"PK\x01\x02") + 5] = 0
+    return bytes(data)
+
+
+def test_folders_that_windows_wrote_with_backslashes_are_folders() -> None:
+    tree = opened(from_windows("em\\raw\\a.tif"))
+    assert tree.get("em/raw/a.tif") == TEXT
+    assert tree.list("em").prefixes == ("em/raw",)
+    assert opened(from_windows("em\\")).list("").prefixes == ()
+    for name in ("C:\\x", "..\\x", "\\x", "a\\..\\x", "a\\\\x"):
+        with pytest.raises(UnsupportedFormatError, match="leads out"):
+            opened(from_windows(name))
+
+
 def patched(change: Callable[[bytearray, int], None]) -> bytes:
     """A ZIP whose directory's entry was changed by hand."""
     data = bytearray(made(("a", TEXT), ("b", b"1")))
