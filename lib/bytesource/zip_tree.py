@@ -95,9 +95,8 @@ def _member(info: zipfile.ZipInfo, stop: int, source: ByteSource) -> Member | No
     name = info.orig_filename
     drive = False
     if info.create_system == _DOS and "\\" in name and "/" not in name:
-        name = name.replace(
-            "\\", "/"
-        )  # as .NET wrote folders for years, whatever the standard says
+        # as .NET wrote folders for years, whatever the standard says
+        name = name.replace("\\", "/")
         drive = name[1:2] == ":"
 
     def refuse(why: str) -> UnsupportedFormatError:
