@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import socket
+import ssl
 from collections.abc import Callable
 from http.client import HTTPResponse
 from http.cookiejar import DefaultCookiePolicy
@@ -143,7 +144,7 @@ _LASTING_POOLS = {"http": _LastingPool, "https": _LastingSecurePool}
 
 
 def new_pool(
-    connections: int, proxy: str | None, ca_bundle: str | None, *, woken: bool = True
+    connections: int, proxy: str | None, trusted: ssl.SSLContext | None, *, woken: bool = True
 ) -> urllib3.PoolManager:
     """Connections without requests' comforts, for many small requests.
 
@@ -151,14 +152,14 @@ def new_pool(
     ----------
     proxy
         Its address, with credentials where it wants some; None goes straight.
-    ca_bundle
-        PEM file of further certificate authorities.
+    trusted
+        What certificates are held against; None for plain HTTP.
     woken
         Whether a stop cuts reads short.
     """
     given: dict[str, Any] = {
         "maxsize": max(1, connections),
-        "ssl_context": tls_context(ca_bundle),
+        "ssl_context": trusted,
         "retries": False,
     }
     manager: urllib3.PoolManager

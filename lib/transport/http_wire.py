@@ -165,7 +165,7 @@ class Wire:
     server
         ``scheme://host[:port]``.
     context
-        What its certificate is held against.
+        What its certificate is held against; None for plain HTTP.
     connect_s, read_s
         Seconds to wait for a connection, and for the next byte.
     most
@@ -173,12 +173,19 @@ class Wire:
     """
 
     def __init__(
-        self, server: str, context: ssl.SSLContext, connect_s: float, read_s: float, most: int
+        self,
+        server: str,
+        context: ssl.SSLContext | None,
+        connect_s: float,
+        read_s: float,
+        most: int,
     ) -> None:
         parts = urlsplit(server)
         default = _PORTS[parts.scheme]
         self._named = parts.netloc.lower().removesuffix(f":{default}")
         self._address = (parts.hostname or "", parts.port or default)
+        if parts.scheme == "https" and context is None:
+            raise ValueError("a certificate is to be held against nothing")
         self._context = context if parts.scheme == "https" else None
         self._connect_s, self._read_s = connect_s, read_s
         self._idle: deque[Line] = deque()

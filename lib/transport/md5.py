@@ -24,7 +24,7 @@ import numpy as np
 from lib.concurrency.bounded_map import take_compute_slot
 
 LANES = 16
-COMPILED_AFTER = 64 * 2**20
+COMPILED_AFTER = 32 * 2**20
 """Bytes hashed before the loop is compiled: a small volume ends sooner without it."""
 
 _LEAST_LANES = 3  # in use: of fewer messages hashlib is as fast

@@ -21,6 +21,7 @@ from lib.errors import BadAnswerError, ConfigError, ProxyError, TransportError
 from lib.ingest.context import open_session
 from lib.transport import environment
 from lib.transport.environment import CA_VARIABLES, exempt_loopback, is_loopback, tls_context
+from lib.transport.http_wire import Wire
 from lib.transport.limits import Limits
 from lib.transport.session import Session
 from tests.kit.tls import TlsFront
@@ -289,6 +290,22 @@ def test_a_bundle_that_every_variable_and_a_setting_name_is_read_once(
     for name in CA_VARIABLES:
         monkeypatch.setenv(name, bundle)
     assert tls_context(bundle) is once
+
+
+def test_an_object_store_of_plain_http_reads_no_authorities(
+    plain: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(further: str | None = None) -> None:
+        raise AssertionError("authorities were read")
+
+    monkeypatch.setattr("lib.transport.s3.requests.tls_context", refuse)
+    with Session("ebi", limits={"way": ONCE}) as session:
+        for url in (f"http://127.0.0.1:{plain}", f"HTTP://127.0.0.1:{plain}"):
+            assert session.objects("way", "s3://bucket", endpoint_url=url).get("x") == b"{}"
+        with pytest.raises(AssertionError, match="authorities were read"):
+            session.objects("way", "s3://other", endpoint_url="HTTPS://127.0.0.1:1")
+    with pytest.raises(ValueError, match="against nothing"):
+        Wire("https://127.0.0.1", None, 1.0, 1.0, 1)
 
 
 def test_etags_are_looked_at_over_tls_where_a_setting_asks_for_it(
