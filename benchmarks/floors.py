@@ -33,8 +33,10 @@ from numpy.typing import NDArray
 from obstore.store import S3Store
 
 from benchmarks.sources import ZARRS
+from lib.compression import decode_into
 from lib.formats.precomputed.shards import ShardingSpec
 from lib.storage.durable import UncachedFile
+from lib.transport.md5 import compile_lanes
 from lib.volumes import kernels
 
 _PLANES = 16
@@ -124,6 +126,9 @@ def sections(port: int, folder: str, page_yx: list[int], output: str, whole: boo
     _run(list(range(0, height, 128)), encode, 2, output, whole)
 
 
+_TOGETHER = 8  # objects of a thread, whose MD5 is computed at once
+
+
 def objects(
     endpoint: str,
     bucket: str,
@@ -158,28 +163,32 @@ def objects(
     edge, compressor = source["chunk"], source["compressor"]
     size = edge**3
 
-    def worker(take: Iterable[str], out: _Out) -> None:
-        scratch = np.empty(size, source["dtype"])
-        gzip = compressor["id"] == "gzip"
-        codec = None if gzip else numcodecs.get_codec(dict(compressor))
-        for name in take:
-            data = memoryview(obstore.get(store, name).bytes())
-            if md5:
-                hashlib.md5(data, usedforsecurity=False)
-            if codec is None:
-                voxels = np.frombuffer(gzip_decode(bytes(data), out=scratch.nbytes), scratch.dtype)
-            else:
-                codec.decode(data, out=scratch)
-                voxels = scratch
-            kernels.count_values(voxels)
-            if to == "zstd":
-                out.encoded(voxels)
-            else:
-                out.hashed(voxels.data if to == "voxels" else data)
-            if whole:
-                out.halved(voxels.reshape(edge, edge, edge))
+    groups = [chunks[first : first + _TOGETHER] for first in range(0, len(chunks), _TOGETHER)]
+    in_lanes = compile_lanes() if md5 else None
 
-    _run(chunks, worker, connections, output)
+    def worker(take: Iterable[list[str]], out: _Out) -> None:
+        scratch = np.empty(size, source["dtype"])
+        codec = None if compressor["id"] == "gzip" else numcodecs.get_codec(dict(compressor))
+        for group in take:
+            came = [memoryview(obstore.get(store, name).bytes()) for name in group]
+            if in_lanes is not None:
+                in_lanes(came)
+            for data in came:
+                if codec is None:
+                    unpacked = gzip_decode(bytes(data), out=scratch.nbytes)
+                    voxels = np.frombuffer(unpacked, scratch.dtype)
+                else:
+                    decode_into(codec, data, scratch)
+                    voxels = scratch
+                kernels.count_values(voxels)
+                if to == "zstd":
+                    out.encoded(voxels)
+                else:
+                    out.hashed(voxels.data if to == "voxels" else data)
+                if whole:
+                    out.halved(voxels.reshape(edge, edge, edge))
+
+    _run(groups, worker, connections, output)
 
 
 def folder(path: str, kind: str, output: str, threads: int = 3, whole: bool = False) -> None:
