@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Self
 
 from benchmarks import sources
@@ -23,7 +24,10 @@ NETWORKS = ("near", "far", "near-tls", "far-tls")
 
 
 class Servers:
-    """Starts each server when it is first asked for; a context manager."""
+    """Starts each server when it is first asked for; a context manager, of the main thread.
+
+    SIGTERM (of ``timeout``, for example) ends it as Ctrl-C does: else the servers would stay.
+    """
 
     def __init__(self, cache: Path) -> None:
         cache.mkdir(parents=True, exist_ok=True)
@@ -36,6 +40,7 @@ class Servers:
         self._files: dict[tuple[str, str], dict[str, int]] = {}
 
     def __enter__(self) -> Self:
+        self._stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _leave))
         return self
 
     def __exit__(
@@ -92,6 +97,10 @@ class Servers:
         self._stack.callback(_ending(process))
         assert process.stdout is not None
         return process.stdout.readline()
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
 
 
 def _ending(process: subprocess.Popen[str]) -> Callable[[], None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from importlib import import_module
@@ -51,3 +52,19 @@ def test_an_output_that_differs_from_its_source_is_not_timed_but_refused(
     np.save(tmp_path / "copy.npy", voxels)
     with pytest.raises(RuntimeError, match=r"copy\.npy differs from its source"):
         check_output(tmp_path, (5, 6, 7))
+
+
+def test_sigterm_ends_the_servers_too(tmp_path: Path) -> None:
+    from benchmarks.servers import Servers
+
+    before, ended = signal.getsignal(signal.SIGTERM), list[bool]()
+
+    def told_to_end() -> None:
+        with Servers(tmp_path / "cache") as servers:
+            servers._stack.callback(ended.append, True)
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as left:
+        told_to_end()
+    assert (left.value.code, ended) == (143, [True])
+    assert signal.getsignal(signal.SIGTERM) is before
