@@ -94,6 +94,15 @@ def take(wanted: Wanted, *, verbose: bool | None = None) -> Taken:
         One is impossible, or none of a selected source.
     """
     take_options(archives=wanted.archives, data_dir=wanted.data_dir, verbose=verbose)
+    told = {
+        "archives": wanted.archives,
+        "data_dir": wanted.data_dir,
+        "execution_mode": wanted.mode,
+        "verbose": verbose,
+    }
+    for key, _ in map(_pair, wanted.sets or ()):
+        if told.get(key) is not None:
+            raise _said_twice(key, "an option of the command says it, too")
     set_settings(wanted.sets)
     listed, jobs = read_datasets(wanted.datasets) if wanted.datasets else ([], [])
     loaded = ConfigManager().load()
@@ -101,6 +110,10 @@ def take(wanted: Wanted, *, verbose: bool | None = None) -> Taken:
     rounds = by_round(wanted.sources, wanted.addresses, {}, loaded.settings, jobs)
     selected = tuple(dict.fromkeys(source for given in rounds for source in given))
     parameters = source_parameters(selected, wanted.common, wanted.level, wanted.about, wanted.sets)
+    implied = by_round(None, wanted.addresses, {}, loaded.settings) if wanted.addresses else []
+    for source, key, _, _ in _of_sources(wanted.sets or (), selected):
+        if any(key in given.get(source, {}) for given in implied):
+            raise _said_twice(key, "the address itself says it")
     add_own(parameters, wanted.settings, selected)
     return Taken(wanted, loaded, parameters, listed, jobs)
 
@@ -139,7 +152,7 @@ def source_parameters(
     Raises
     ------
     ConfigError
-        An option is none of the selected sources.
+        An option is none of the selected sources, or is said twice.
     """
     given = {name: value for name, value in common.items() if value is not None}
     parameters: dict[str, dict[str, Any]] = {source: dict(given) for source in selected}
@@ -174,7 +187,10 @@ def source_parameters(
         )
     if said:
         parameters["address"] |= said
-    for source, key, value in _of_sources(sets or (), selected):
+    options = {source: set(values) for source, values in parameters.items()}
+    for source, key, value, of_one in _of_sources(sets or (), selected):
+        if not of_one and key in options.get(source, ()):
+            raise _said_twice(key, "an option of the command says it, too")
         parameters.setdefault(source, {})[key] = value
     return {source: values for source, values in parameters.items() if values}
 
@@ -214,8 +230,13 @@ def set_settings(sets: Sequence[str] | None) -> None:
             os.environ[f"EM_{key.upper()}"] = value
 
 
-def _of_sources(sets: Sequence[str], selected: tuple[str, ...]) -> Iterator[tuple[str, str, str]]:
-    """Source, setting and value of each ``--set`` that is not of the whole installation."""
+def _of_sources(
+    sets: Sequence[str], selected: tuple[str, ...]
+) -> Iterator[tuple[str, str, str, bool]]:
+    """Each ``--set`` that is not of the whole installation.
+
+    Source, setting and value, and whether it names the source: then it is stronger than an option.
+    """
     for key, value in map(_pair, sets):
         if key in Settings.model_fields:
             continue
@@ -225,7 +246,7 @@ def _of_sources(sets: Sequence[str], selected: tuple[str, ...]) -> Iterator[tupl
             fields = archive(source).config_model.model_fields
             if field not in fields:
                 raise _no_setting(key, [f"{source}.{one}" for one in fields])
-            yield source, field, value
+            yield source, field, value, True
             continue
         name = name.removeprefix("common.")
         having = [s for s in selected if name in archive(s).config_model.model_fields]
@@ -233,7 +254,7 @@ def _of_sources(sets: Sequence[str], selected: tuple[str, ...]) -> Iterator[tupl
             known = {f for s in selected for f in archive(s).config_model.model_fields}
             raise _no_setting(key, [*sorted(known), *Settings.model_fields])
         for source in having:
-            yield source, name, value
+            yield source, name, value, False
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -245,6 +266,12 @@ def _pair(text: str) -> tuple[str, str]:
             advice="Write for example --set max_workers=4, or --set ebi.assemble=stack",
         )
     return key.strip().replace("-", "_"), value.strip()
+
+
+def _said_twice(key: str, where: str) -> ConfigError:
+    return ConfigError(
+        f"--set {key}: {where}", location=key, advice="Leave one of them out, so that one holds"
+    )
 
 
 def _no_setting(key: str, known: Sequence[str]) -> ConfigError:

@@ -286,6 +286,17 @@ def _url(scheme: Scheme, place: str, steps: tuple[AddressStep, ...]) -> Address:
     query = parts.query
     if query and scheme not in ("https", "http"):
         raise ConfigError(f"{redact(place)}: {scheme} takes no query", location="addresses")
+    if scheme in ("s3", "gs") and "//" in path.rstrip("/"):
+        # in a bucket a/b and a//b are two objects
+        raise ConfigError(
+            f"{redact(place)}: a key with two slashes in a row is not read", location="addresses"
+        )
+    if scheme not in ("s3", "gs") and "%2f" in parts.path.lower():
+        raise ConfigError(
+            f"{redact(place)}: a name with a slash in it (%2F) is not read",
+            location="addresses",
+            advice="Of Google's storage API, write gs://bucket/name in place of it",
+        )
     pieces = [piece for piece in path.split("/") if piece not in ("", ".")]
     if ".." in pieces:
         raise ConfigError(f"{redact(place)}: '..' has no place in an address", location="addresses")

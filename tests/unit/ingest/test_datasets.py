@@ -16,7 +16,7 @@ import pytest
 
 from emulators.tissue import tissue
 from emulators.volumes import make_recorded_volume, plan_of
-from flows.commands.options import set_settings, source_parameters
+from flows.commands.options import Wanted, set_settings, source_parameters, take
 from lib.config.manager import ConfigManager, LoadedSettings
 from lib.errors import AccessDeniedError, ConfigError
 from lib.ingest.datasets import Dataset, Job, check, jobs_of, read_datasets
@@ -302,6 +302,30 @@ def test_any_setting_can_be_set_on_the_command_line(monkeypatch: pytest.MonkeyPa
 def test_a_wrong_setting_is_told_with_the_nearest(text: str, said: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(said)):
         source_parameters(("ebi",), {}, None, None, [text])
+
+
+def test_a_setting_that_an_option_or_the_address_says_is_not_set_besides(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One of the two would go unheard."""
+    monkeypatch.setenv("EM_ARCHIVES", "samples")
+    monkeypatch.setenv("EM_DATA_DIR", "data")
+    place = "openorganelle:jrc_hela-2/recon-1/em/fibsem-uint16"
+    for wanted in (
+        Wanted(addresses=[place], level=["s1"], sets=["scale_level=s0"]),
+        Wanted(addresses=[place], sets=["dataset_id=jrc_hela-3"]),
+        Wanted(addresses=[place], sets=["openorganelle.dataset_id=jrc_hela-3"]),
+        Wanted(data_dir="here", sets=["data_dir=there"]),
+        Wanted(mode="parallel", sets=["execution_mode=staged"]),
+    ):
+        key = (wanted.sets or [""])[0].partition("=")[0].removeprefix("openorganelle.")
+        with pytest.raises(ConfigError, match=f"--set {key}: .* says it"):
+            take(wanted)
+    # that of one source is said of it alone, and stronger than an option for all
+    found = source_parameters(
+        ("openorganelle",), {}, ["s1"], None, ["openorganelle.scale_level=s0"]
+    )
+    assert found == {"openorganelle": {"scale_level": "s0"}}
 
 
 def test_triples_are_read_by_name_wherever_a_person_writes_one() -> None:
