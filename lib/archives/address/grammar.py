@@ -39,12 +39,15 @@ _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LONGEST = 4096
 _SAFE = "/:@!$&'()*+,;=~"
-# of signed addresses of S3, Google, Azure and CloudFront, tokens, and what browsers are told
+# of signed addresses of S3, Google and CloudFront, tokens, and what browsers are told
 _CHOOSES_NOTHING = re.compile(
     r"x-amz-.*|x-goog-.*|awsaccesskeyid|googleaccessid|.*signature|expires|key-pair-id|policy"
-    r"|sv|s[eprst]|srt|spr|sig|sip|sdd|ses|ske|skoid|sks|skt|sktid|skv|.*token|api_?key"
-    r"|download|dl|raw|inline|attachment|response-.*",
+    r"|.*token|api_?key|download|dl|raw|inline|attachment|response-.*",
     re.IGNORECASE,
+)
+# of those of Azure, whose signature is ``sig``: short words, which mean other things elsewhere
+_OF_AZURE = re.compile(
+    r"sv|s[eprst]|srt|spr|sig|sip|sdd|ses|ske|skoid|sks|skt|sktid|skv", re.IGNORECASE
 )
 _BAR = re.compile(r"\||%((?:25)*)7C", re.IGNORECASE)
 
@@ -126,7 +129,12 @@ class Address:
         Signatures and wishes about the way of delivery choose nothing, and change from day to day.
         """
         named = parse_qsl(self.query, keep_blank_values=True)
-        chosen = sorted(pair for pair in named if not _CHOOSES_NOTHING.fullmatch(pair[0]))
+        azure = any(name.lower() == "sig" for name, _ in named)
+        chosen = sorted(
+            (name, value)
+            for name, value in named
+            if not _CHOOSES_NOTHING.fullmatch(name) and not (azure and _OF_AZURE.fullmatch(name))
+        )
         return digest(*itertools.chain(*chosen)) if chosen else ""
 
     @property
