@@ -247,7 +247,9 @@ def _datasets(listed: Sequence[Mapping[str, Any]]) -> list[Dataset]:
             try:
                 found.append(Dataset.model_validate(one))
             except ValidationError as error:
-                raise refusal(error.errors()[0], f"dataset {number}") from None
+                first = error.errors()[0]
+                detail = {**first, "loc": ("datasets", number - 1, *first["loc"])}
+                raise refusal(detail, f"dataset {number}") from None
     refused.raise_all()
     return found
 

@@ -269,7 +269,13 @@ def check(jobs: Iterable[Job], loaded: LoadedSettings) -> None:
 
 
 def refusal(detail: Mapping[str, Any], where: str) -> ConfigError:
-    """What pydantic has against a dataset (one of ``ValidationError.errors()``), for people."""
+    """What pydantic has against a list of datasets, for people.
+
+    Parameters
+    ----------
+    detail
+        One of ``ValidationError.errors()``; its ``loc`` is that in the whole list.
+    """
     key = ".".join(str(part) for part in detail["loc"][-2:] if not isinstance(part, int))
     reason = str(detail["msg"]).replace("Input should be", "must be")
     if detail["type"] == "extra_forbidden":

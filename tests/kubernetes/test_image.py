@@ -31,11 +31,11 @@ for package in {STRIPPED}:
             importlib.import_module(name.replace("/", "."))
 import _ruamel_yaml, PIL.features, PIL.Image
 """
-# what lib/formats and lib/transport ask imagecodecs for
+# what lib asks imagecodecs for
 CODECS = """
 import imagecodecs
 for name in (
-    "BROTLI DEFLATE DELTA FLOATPRED GZIP H5CHECKSUM JPEG2K JPEGXL "
+    "BITSHUFFLE BLOSC2 BROTLI DEFLATE DELTA FLOATPRED GZIP H5CHECKSUM JPEG2K JPEGXL "
     "LZ4 LZ4H5 LZF LZW PACKBITS PACKINTS ZLIB ZSTD"
 ).split():
     assert getattr(imagecodecs, name).available, name
