@@ -85,6 +85,7 @@ def test_there_is_nothing_to_end_where_nothing_was_started(
     assert "nothing runs here" in done.stderr
 
 
+@pytest.mark.long
 def test_shells_can_complete_commands_and_sources() -> None:
     def completed(line: str) -> set[str]:
         words = {"COMP_WORDS": line, "COMP_CWORD": str(line.count(" ")), "TERM": "dumb"}

@@ -63,6 +63,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(place)], check=True)
 
 
+@pytest.mark.long  # the fault matrix fills disks, too
 def test_a_disk_that_is_too_small_for_what_will_be_kept(
     macroscope: Command, faults: Control, small: Path
 ) -> None:

@@ -59,6 +59,7 @@ def in_use(client: SyncPrefectClient, service: str) -> int:
     return client.read_global_concurrency_limit_by_name(limit_name(service)).active_slots
 
 
+@pytest.mark.long
 def test_two_hosts_stay_at_the_connections_of_one(
     server: SyncPrefectClient, prefect_api: str, samples: Samples, faults: Control, tmp_path: Path
 ) -> None:

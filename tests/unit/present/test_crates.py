@@ -97,7 +97,7 @@ def problems(document: dict[str, Any]) -> list[str]:
     return [str(issue.message) for issue in result.get_issues()]
 
 
-@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("which", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_the_ro_crate_validator_accepts_every_crate(
     which: int, records: list[RecordDict], offline: None
 ) -> None:
@@ -105,6 +105,7 @@ def test_the_ro_crate_validator_accepts_every_crate(
     assert problems(json.loads(encode(document))) == []
 
 
+@pytest.mark.long
 def test_the_validator_sees_what_a_crate_lacks(records: list[RecordDict], offline: None) -> None:
     document = crate_document(records[0], "/data")
     root = {key: document["@graph"][1][key] for key in ("@id", "@type", "name", "description")}
