@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib.archives.address.grammar import absolute
+from lib.archives.address.grammar import absolute, settings_of
 from lib.archives.registry import REGISTRY, archive
 from lib.concurrency import cancel as stopping
 from lib.config.errors import nearest, suggestion
@@ -110,9 +110,9 @@ def take(wanted: Wanted, *, verbose: bool | None = None) -> Taken:
     rounds = by_round(wanted.sources, wanted.addresses, {}, loaded.settings, jobs)
     selected = tuple(dict.fromkeys(source for given in rounds for source in given))
     parameters = source_parameters(selected, wanted.common, wanted.level, wanted.about, wanted.sets)
-    implied = by_round(None, wanted.addresses, {}, loaded.settings) if wanted.addresses else []
+    implied = [settings_of(address) for address in wanted.addresses or ()]
     for source, key, _, _ in _of_sources(wanted.sets or (), selected):
-        if any(key in given.get(source, {}) for given in implied):
+        if any(of == source and key in given for of, given in implied):
             raise _said_twice(key, "the address itself says it")
     add_own(parameters, wanted.settings, selected)
     return Taken(wanted, loaded, parameters, listed, jobs)

@@ -97,6 +97,14 @@ def read_each(source: ByteSource, ranges: Iterable[tuple[int, int]]) -> Iterator
         yield view
 
 
+def read_filled(source: ByteSource, offset: int, length: int) -> bytes:
+    """`ByteSource.read` for sources whose reads fill a view."""
+    check_range(source, offset, length)  # before a buffer of an impossible length
+    data = bytearray(length)
+    source.read_into(offset, memoryview(data))
+    return bytes(data)
+
+
 class LocalBytes:
     """A file on this machine, read by `pread`.
 
@@ -140,9 +148,7 @@ class LocalBytes:
             raise named_os_error(error, self.name) from error
         if len(data) == length:
             return data
-        whole = bytearray(length)  # more than one call gives, or the file shrank
-        self.read_into(offset, memoryview(whole))
-        return bytes(whole)
+        return read_filled(self, offset, length)  # more than one call gives, or the file shrank
 
     def ranges_ordered(self, ranges: Iterable[tuple[int, int]]) -> Iterator[memoryview]:
         return read_each(self, ranges)
@@ -196,10 +202,7 @@ class MemoryBytes:
         view[:] = self._data[start : start + len(view)]
 
     def read(self, offset: int, length: int) -> bytes:
-        check_range(self, offset, length)
-        data = bytearray(length)
-        self.read_into(offset, memoryview(data))
-        return bytes(data)
+        return read_filled(self, offset, length)
 
     def ranges_ordered(self, ranges: Iterable[tuple[int, int]]) -> Iterator[memoryview]:
         return read_each(self, ranges)
@@ -265,16 +268,18 @@ class JoinedBytes:
             view, offset = view[length:], offset + length
 
     def read(self, offset: int, length: int) -> bytes:
-        check_range(self, offset, length)
-        data = bytearray(length)
-        self.read_into(offset, memoryview(data))
-        return bytes(data)
+        return read_filled(self, offset, length)
 
     def ranges_ordered(self, ranges: Iterable[tuple[int, int]]) -> Iterator[memoryview]:
         return read_each(self, ranges)
 
     def close(self) -> None:
         """Nothing is held open."""
+
+
+def header_size(source: ByteSource) -> int:
+    """Bytes of the file that names others; of the whole where it has none beside it."""
+    return source.parts[0].size if isinstance(source, JoinedBytes) else source.size
 
 
 def sibling_name(name: str, where: str) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-from lib.bytesource.base import ByteSource, MemoryBytes
+from lib.bytesource.base import ByteSource, MemoryBytes, read_filled
 from lib.bytesource.remote import RemoteBytes
 from lib.bytesource.tree import MOST_BYTES, Tree, WalkedTree, check_length
 from lib.errors import FormatError, NotFoundError, SourceChangedError, UnsupportedFormatError
@@ -220,9 +220,7 @@ class ZipTree(WalkedTree):
     def get_range(self, key: str, start: int, length: int) -> bytes | None:
         if key not in self._members:
             return None
-        data = bytearray(length)
-        self.source(key).read_into(start, memoryview(data))  # a source's `read` reads ahead
-        return bytes(data)
+        return read_filled(self.source(key), start, length)  # a source's `read` reads ahead
 
     def head(self, key: str) -> ObjectInfo | None:
         member = self._members.get(key)

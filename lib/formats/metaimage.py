@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lib.bytesource.base import ByteSource
+from lib.bytesource.base import ByteSource, header_size
 from lib.errors import FormatError, UnsupportedFormatError
 from lib.formats.format import VoxelSize, positive
-from lib.formats.nrrd import DetachedFormat, files_beside, header_size, text_numbers
+from lib.formats.nrrd import DetachedFormat, files_beside, text_numbers
 from lib.formats.planes import PlanesHeader, unpacked
 from lib.geometry import LengthsZYX, to_nm
 

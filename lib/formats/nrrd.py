@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lib.bytesource.base import ByteSource, JoinedBytes, sibling_name
+from lib.bytesource.base import ByteSource, JoinedBytes, header_size, sibling_name
 from lib.errors import FormatError, UnsupportedFormatError
 from lib.formats.format import Handle, Survey, VolumeDescription, VoxelSize
 from lib.formats.planes import PlanesFormat, PlanesHeader, RawPlanes, unpacked
@@ -71,11 +71,6 @@ class DetachedFormat(PlanesFormat):
                 f"voxels are {needed}",
                 location=source.name,
             )
-
-
-def header_size(source: ByteSource) -> int:
-    """Bytes of the file that has the header."""
-    return source.parts[0].size if isinstance(source, JoinedBytes) else source.size
 
 
 def files_beside(said: str, lines: Sequence[str], where: str) -> tuple[str, ...]:

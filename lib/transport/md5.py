@@ -96,7 +96,7 @@ class Md5:
                 if sum(one.size for one in batch) < _LEAST_LANES * max(one.size for one in batch):
                     return
                 for one in batch:
-                    del self._waiting[id(one)]
+                    self._waiting.pop(id(one), None)  # gone where another batch failed
             found = compiled([one.message for one in batch])
             for one, digest in zip(batch, found, strict=True):
                 one.digest = digest

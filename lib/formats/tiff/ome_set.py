@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from lib.bytesource.base import ByteSource, FilePart, JoinedBytes, sibling_name
+from lib.bytesource.base import ByteSource, FilePart, JoinedBytes, header_size, sibling_name
 from lib.errors import FormatError, UnsupportedFormatError
 from lib.formats.base import VolumeReader, delivered_dtype
 from lib.formats.format import Origin, VoxelSize
@@ -246,19 +246,19 @@ def _page_of(pages: PageList, number: int) -> Page:
 
 def _header(source: ByteSource, uuid: str | None) -> TiffHeader:
     """The header of a file, which must not say another UUID than `uuid`."""
+    header = read_header(source)
     if uuid is not None:
-        said = _UUID.search((_description(source) or "")[:8192])
+        said = _UUID.search((_description(source, header) or "")[:8192])
         if said is not None and said[1].strip() != uuid:
             raise FormatError(
                 f"the file calls itself {said[1][:60]!r}, and {uuid[:60]!r} belongs here: it is "
                 "another file of the same name",
                 location=source.name,
             )
-    return read_header(source)
+    return header
 
 
-def _description(source: ByteSource) -> str | None:
-    header = read_header(source)
+def _description(source: ByteSource, header: TiffHeader) -> str | None:
     return read_ifd(source, header, header.first_ifd).text(DESCRIPTION)
 
 
@@ -270,9 +270,9 @@ def ome_set(source: ByteSource) -> OmeSet | None:
     FormatError
         The OME-XML is broken or too long.
     """
-    size = source.parts[0].size if isinstance(source, JoinedBytes) else source.size
+    size = header_size(source)
     if source.read(0, min(size, 8)).startswith(TIFF_MAGIC):
-        text = _description(source) or ""
+        text = _description(source, read_header(source)) or ""
         if not is_ome(text) or len({*_FILE_NAME.findall(text)}) < 2:
             return None
         return OmeSet(source, parse_ome(text, source.name), companion=False)
