@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -46,3 +49,33 @@ def test_a_race_for_the_index_never_gives_the_code_of_another_dtype(
     index.write_bytes(of_first)  # the first process's index is the last that was written
     assert _process(tmp_path).total(signed) == -12
     assert _process(tmp_path).total(unsigned) == 160000
+
+
+_LOADED = """
+import sys
+import numpy as np
+from lib.volumes import kernels
+
+chunk = np.arange(64, dtype=np.{dtype}).reshape(4, 4, 4)
+half = np.zeros((2, 2, 2), chunk.dtype)
+kernels.pool(chunk, (2, 2, 2), half, labels=None)
+print(int(half.sum()), int(kernels.count_values(chunk).sum()), "numba.np.linalg" in sys.modules)
+kernels.run_starts(np.array([1, 1, 2], np.{other}))  # compiled by nobody
+print("numba.np.linalg" in sys.modules, "scipy.linalg" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16"])
+def test_loops_that_are_kept_are_loaded_without_what_numba_compiles_with(
+    tmp_path: Path, dtype: str
+) -> None:
+    for known, other in (("True", "complex64"), ("False", "complex128")):
+        code = _LOADED.format(dtype=dtype, other=other)
+        printed = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        assert printed.split() == ["256", "64", known, "True", "False"], known

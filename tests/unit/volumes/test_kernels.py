@@ -174,6 +174,19 @@ def test_every_value_is_counted_from_the_lowest_up(dtype: str, size: int) -> Non
     np.testing.assert_array_equal(counts, expected)
 
 
+@pytest.mark.parametrize("dtype", ["uint16", "int16"])
+@pytest.mark.parametrize("shift", [0, 1, 2, 3])
+def test_voxels_that_lie_at_any_address_are_counted(dtype: str, shift: int) -> None:
+    """Four are loaded at once, and need not begin where four do."""
+    room = np.zeros(2 * 1001 + 8, np.uint8)
+    voxels = room[2 * shift : 2 * shift + 2 * 1001].view(dtype)
+    voxels[:] = random_voxels((1, 1, 1001), dtype, 3).reshape(-1)
+    counts = kernels.count_values(voxels)
+    assert counts.sum() == 1001
+    assert counts[voxels.astype(np.int64) - np.iinfo(dtype).min].min() > 0
+    np.testing.assert_array_equal(counts, kernels.count_values(voxels.copy()))
+
+
 # --- statistics ------------------------------------------------------------------------------
 
 
