@@ -13,10 +13,15 @@ from benchmarks.measure import Run, run_program, run_python
 from benchmarks.plan import STEPS, WHOLE, Case, Goal, Setting, Variant
 
 _ZSTD = {"name": "zstd", "configuration": {"level": 1}}
-_BLOSC = {
+_BLOSC: dict[str, Any] = {
     "name": "blosc",
     "configuration": {"cname": "zstd", "clevel": 1, "shuffle": "shuffle", "typesize": 2},
 }
+_IN_LARGE_BLOCKS = {
+    "name": "blosc",
+    "configuration": {**_BLOSC["configuration"], "blocksize": 2**19},
+}
+"""As `lib.volumes.job.in_large_blocks` has it; a script leaves it to Blosc."""
 _SHARDS = {"u8": (256, 512, 512), "gzip": (256, 512, 512), "i16": (256, 256, 512)}
 """The shards that we choose for these arrays, so that all write the same layout."""
 
@@ -239,8 +244,13 @@ CASES = (
             Variant("ours", ours("i16")),
             Variant(_FEW, ours("i16", connections=4)),
             Variant(STEPS, floor("i16", "same")),
+            Variant(WHOLE, floor("i16", "same", whole=True)),
             Variant("tensorstore", peer(_TENSORSTORE, "i16")),
             product("i16"),
+            Variant(
+                f"{_PRODUCT}, our blocks",
+                peer("benchmarks.peers_product:on_tensorstore", "i16", codec=_IN_LARGE_BLOCKS),
+            ),
             Variant("zarr+obstore", peer("benchmarks.peers_zarr:copy", "i16")),
         ),
         (Goal("ours", _PRODUCT, 0.6), Goal("ours", "tensorstore", 0.8)),

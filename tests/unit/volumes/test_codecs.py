@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lib.compression import _by_blosc2, decode_into
+from lib.compression import _by_blosc2, decode_into, encode_chunk, open_codec
 from lib.errors import ConfigError, FormatError
-from lib.volumes.job import named_codec, zarr_v3_codecs
+from lib.volumes.job import in_large_blocks, named_codec, zarr_v3_codecs
 
 BYTE, WORD = np.dtype("u1"), np.dtype("i2")
 
@@ -63,6 +63,25 @@ def test_what_has_no_form_is_refused_before_a_voxel_is_written() -> None:
     assert caught.value.location == "codec"
     with pytest.raises(ConfigError, match="'lz4' has no Zarr v3 form"):
         zarr_v3_codecs({"id": "lz4"}, BYTE)
+
+
+def test_blosc_chunks_are_cut_into_blocks_that_zstd_finds_repetitions_in() -> None:
+    ramp = np.cumsum(np.random.default_rng(5).integers(-3, 4, (64, 64, 64)), axis=2)
+    chunk = ramp.astype("<u4") * 1000
+    config = named_codec("auto", chunk.dtype)
+    left_to_blosc = numcodecs.get_codec({**config, "blocksize": 0}).encode(chunk)
+    encoded = encode_chunk(open_codec(config), chunk)
+    assert int.from_bytes(encoded[8:12], "little") == config["blocksize"] == 2**19
+    assert len(encoded) < len(left_to_blosc)
+    (_, named) = zarr_v3_codecs(config, chunk.dtype)
+    assert named["configuration"]["blocksize"] == 2**19
+
+
+def test_what_a_source_says_of_its_blocks_stays() -> None:
+    said = {"id": "blosc", "cname": "zstd", "clevel": 5, "shuffle": 2, "blocksize": 4096}
+    assert in_large_blocks(said) == said
+    for other in ({"id": "zstd", "level": 1}, {**said, "cname": "lz4", "blocksize": 0}, {}):
+        assert in_large_blocks(other) == other
 
 
 def blosc(
