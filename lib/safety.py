@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
+from xml.etree import ElementTree  # nosec B405
 from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml.common import DefusedXmlException  # type: ignore[import-untyped]
@@ -375,6 +376,14 @@ def json_object(data: bytes | memoryview, what: str, where: str) -> dict[str, An
     return document
 
 
+_PLAIN_XML = re.compile(
+    rb"(\xef\xbb\xbf)?\s*"
+    rb"(<\?xml version=[\"']1\.0[\"']( encoding=[\"'](?i:utf-8)[\"'])?"
+    rb"( standalone=[\"'](yes|no)[\"'])?\s*\?>\s*)?<[A-Za-z]"
+)
+"""How a document of UTF-8 begins, whose ``<`` and ``!`` can be told by their bytes."""
+
+
 def parse_xml(data: bytes, max_bytes: int = 64 * MIB) -> Element:
     """Parse XML from outside: no DTD, no entities, no external references, bounded size.
 
@@ -386,6 +395,10 @@ def parse_xml(data: bytes, max_bytes: int = 64 * MIB) -> Element:
     if len(data) > max_bytes:
         raise FormatError(f"the XML is longer than {max_bytes} bytes")
     try:
+        if (
+            _PLAIN_XML.match(data) and b"<!" not in data
+        ):  # no DTD can be in it; in less than half the time
+            return ElementTree.fromstring(data)  # nosec B314
         root: Element = fromstring(data, forbid_dtd=True)
     except DefusedXmlException as error:
         raise FormatError(f"the XML is refused: {type(error).__name__}") from error

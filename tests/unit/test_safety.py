@@ -7,6 +7,7 @@ import socket
 import unicodedata
 from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import tostring
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from lib.errors import FormatError, RequestRefusedError, TransportError
 from lib.records.lifecycle import clean_text
 from lib.safety import (
+    _PLAIN_XML,
     MAX_NAME_BYTES,
     MAX_VOLUME_NAME,
     check_public_redirect,
@@ -157,11 +159,28 @@ def test_plain_xml_is_parsed() -> None:
         b"",
         b"\xff\xfe\x00",
         b'<?xml version="1.0" encoding="nonsense"?><x/>',
+        '<?xml version="1.0" encoding="utf-16"?><!DOCTYPE x [<!ENTITY a "b">]><x>&a;</x>'.encode(
+            "utf-16"
+        ),
+        '<?xml version="1.0" encoding="cp037"?><!DOCTYPE x [<!ENTITY a "b">]><x>&a;</x>'.encode(
+            "cp037"
+        ),
+        b"<x>&a;</x>",
     ],
 )
 def test_xml_that_reaches_out_or_is_broken_is_refused(data: bytes) -> None:
     with pytest.raises(FormatError):
         parse_xml(data)
+
+
+@pytest.mark.parametrize(
+    "head", ["", "\n", '<?xml version="1.0"?>', "<?xml version='1.0' encoding='UTF-8'?>\n"]
+)
+def test_xml_is_parsed_alike_whichever_parser_reads_it(head: str) -> None:
+    plain = f"{head}<x a='1' b='&#10;'><y> &lt;&#64;</y><z/>\u00fc</x>".encode()
+    assert _PLAIN_XML.match(plain)
+    careful = plain + b"<!-- no DTD, but it might be one -->"
+    assert tostring(parse_xml(plain)) == tostring(parse_xml(careful))
 
 
 def test_xml_beyond_the_bound_is_refused() -> None:

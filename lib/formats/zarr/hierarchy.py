@@ -355,13 +355,13 @@ def _list_chunks(
     """
     prefixes = [path]
     if document.separator == "/" and document.axes >= 3:
-        planes = {join(path, key.partition("/")[0]) for key in keys}
+        planes = {join(path, plane) for plane in {key.partition("/")[0] for key in keys}}
         listing = list_array(tree, path)
         if listing is None:
             raise NotListableError("the store does not list", location=f"{tree.uri}/{path}")
         there = {prefix.rstrip("/") for prefix in listing.prefixes}
         prefixes = sorted(planes & there)
-        rows = {join(path, key.rpartition("/")[0]) for key in keys}
+        rows = {join(path, row) for row in {key.rpartition("/")[0] for key in keys}}
         if _pages_of_planes(document) * len(prefixes) > len(rows) + len(prefixes):
             above = tree.ordered([partial(tree.list, plane) for plane in prefixes])
             there = {prefix.rstrip("/") for below in above for prefix in below.prefixes}

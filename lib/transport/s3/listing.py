@@ -6,7 +6,7 @@ which token the listing goes on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from urllib.parse import unquote_plus
 from xml.etree.ElementTree import Element
@@ -65,15 +65,7 @@ def parse_page(document: bytes) -> ListingPage:
         def plain(text: str) -> str:
             return unquote_plus(text) if quoted else text
 
-        objects = tuple(
-            ObjectInfo(
-                plain(text_of(item, "Key")),
-                _size(text_of(item, "Size")),
-                text_of(item, "ETag") or None,
-                _time(text_of(item, "LastModified")),
-            )
-            for item in children(root, "Contents")
-        )
+        objects = tuple(_object(_texts(item), plain) for item in children(root, "Contents"))
         prefixes = tuple(
             plain(text_of(item, "Prefix")) for item in children(root, "CommonPrefixes")
         )
@@ -102,6 +94,20 @@ def text_of(root: Element, name: str) -> str:
     """The text of its first child element of a name; empty where there is none."""
     found = next(children(root, name), None)
     return (found.text or "") if found is not None else ""
+
+
+def _texts(element: Element) -> dict[str, str]:
+    """Names and texts of its child elements; of several of a name the first."""
+    return {_name(child): child.text or "" for child in reversed(element)}
+
+
+def _object(said: dict[str, str], plain: Callable[[str], str]) -> ObjectInfo:
+    return ObjectInfo(
+        plain(said.get("Key", "")),
+        _size(said.get("Size", "")),
+        said.get("ETag") or None,
+        _time(said.get("LastModified", "")),
+    )
 
 
 def _size(text: str) -> int:
