@@ -59,9 +59,9 @@ _BLOSC_BLOCK = 2**19
 def in_large_blocks(config: dict[str, Any]) -> dict[str, Any]:
     """A codec that cuts what it encodes into blocks of 512 KiB where it is Blosc's choice.
 
-    With zstd at level 1 that is 32 KiB, in which little repeats. Measured on images of 128^3 voxels,
-    16 to 32 bits, with 512 KiB: encoded in 0.6 to 0.7 of the time, decoded in 0.5 to 0.75 of it,
-    and 6 to 24 % smaller. Decoders take blocks as they come.
+    With zstd at level 1 that is 32 KiB, in which little repeats. Measured on images of 128^3
+    voxels, 16 to 32 bits, with 512 KiB: encoded in 0.6 to 0.7 of the time, decoded in 0.5 to 0.75
+    of it, and 6 to 24 % smaller. Decoders take blocks as they come.
     """
     by_zstd = config.get("id") == "blosc" and config.get("cname") == "zstd"
     return {**config, "blocksize": config.get("blocksize") or _BLOSC_BLOCK} if by_zstd else config
