@@ -278,7 +278,10 @@ def _vote(seen, yielding, larger):  # type: ignore[no-untyped-def]
 
 
 def count_values(chunk: NDArray[Any]) -> NDArray[np.int64]:
-    """How often each value of an 8- or 16-bit integer dtype occurs, from its minimum up."""
+    """How often each value of an 8- or 16-bit integer dtype occurs, from its minimum up.
+
+    Of fewer than 2^32 voxels; shape ``(256,)`` or ``(65536,)``.
+    """
     flat = np.ascontiguousarray(chunk).reshape(-1).view(f"u{chunk.dtype.itemsize}")
     if chunk.dtype.itemsize == 1:
         counts: NDArray[np.int64] = _count8(flat)
