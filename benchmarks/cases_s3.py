@@ -6,22 +6,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import obstore
 
 from benchmarks import sources
 from benchmarks.measure import Run, run_program, run_python
 from benchmarks.plan import STEPS, WHOLE, Case, Goal, Setting, Variant
+from lib.volumes.job import named_codec, zarr_v3_codecs
 
 _ZSTD = {"name": "zstd", "configuration": {"level": 1}}
-_BLOSC: dict[str, Any] = {
+_BLOSC = {
     "name": "blosc",
     "configuration": {"cname": "zstd", "clevel": 1, "shuffle": "shuffle", "typesize": 2},
 }
-_IN_LARGE_BLOCKS = {
-    "name": "blosc",
-    "configuration": {**_BLOSC["configuration"], "blocksize": 2**19},
-}
-"""As `lib.volumes.job.in_large_blocks` has it; a script leaves it to Blosc."""
+_INT16 = np.dtype("int16")
+_OURS = zarr_v3_codecs(named_codec("blosc", _INT16), _INT16)[-1]
+"""In blocks of the size that we choose; a script leaves it to Blosc."""
 _SHARDS = {"u8": (256, 512, 512), "gzip": (256, 512, 512), "i16": (256, 256, 512)}
 """The shards that we choose for these arrays, so that all write the same layout."""
 
@@ -249,7 +249,7 @@ CASES = (
             product("i16"),
             Variant(
                 f"{_PRODUCT}, our blocks",
-                peer("benchmarks.peers_product:on_tensorstore", "i16", codec=_IN_LARGE_BLOCKS),
+                peer("benchmarks.peers_product:on_tensorstore", "i16", codec=_OURS),
             ),
             Variant("zarr+obstore", peer("benchmarks.peers_zarr:copy", "i16")),
         ),

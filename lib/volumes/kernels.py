@@ -35,7 +35,9 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     try:
         loop: Any = numba.njit(nogil=True, cache=True)(function)
     except RuntimeError:  # no folder can be written: compiled anew in each process
-        return cast(Callable[..., Any], numba.njit(nogil=True)(function))
+        loop = numba.njit(nogil=True)(function)
+        loop._cache.load_overload = _nothing_kept
+        return cast(Callable[..., Any], loop)
     cache = loop._cache
     files = cache._cache_file
     pattern = files._data_name_pattern
@@ -58,6 +60,11 @@ def _load_machine_code(cache: Any, load_overload: Any, signature: Any, context: 
         _start_without_scipy()
         found = load_overload(signature, context)
     return found
+
+
+def _nothing_kept(signature: Any, context: Any) -> None:
+    """The same where nothing is kept."""
+    _start_without_scipy()
 
 
 _SCIPY_BLAS = "scipy.linalg.cython_blas"

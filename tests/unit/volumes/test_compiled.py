@@ -79,3 +79,20 @@ def test_loops_that_are_kept_are_loaded_without_what_numba_compiles_with(
             check=True,
         ).stdout
         assert printed.split() == ["256", "64", known, "True", "False"], known
+
+
+_KEPT_NOWHERE = """
+import sys
+import numpy as np
+from lib.volumes.kernels import compiled
+
+exec("def total(values):\\n    return values.sum()")  # of no file: nothing can be kept of it
+print(int(compiled(total)(np.arange(5))), "scipy.linalg" in sys.modules)
+"""
+
+
+def test_loops_that_are_kept_nowhere_are_compiled_without_linear_algebra() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _KEPT_NOWHERE], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["10", "False"]
